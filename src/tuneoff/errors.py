@@ -1,0 +1,78 @@
+"""Everything tuneoff raises on purpose, and the exit code each one means.
+
+    TuneoffError                  exit 1   base of all; never raised itself
+    ├── UserError                 exit 2   what the user gave is wrong; nothing was lost
+    │   ├── ConfigError           exit 2   (ValueError)   a bake-off file
+    │   ├── DataError             exit 2   (ValueError)   examples, predictions, databases
+    │   ├── RunDirectoryError     exit 2   (ValueError)   a run directory of another file
+    │   └── MissingExtraError     exit 2   (ImportError)  an optional dependency is not installed
+    ├── BudgetError               exit 3   the next paid step would pass the budget
+    └── ContenderError            exit 4   one contender failed; the others go on
+
+A message is one sentence: what was got, where, what is allowed, what to do next.
+Each class also subclasses the standard exception a caller would expect, so that
+`except ValueError` keeps working for people who do not know this tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TuneoffError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code = 1
+
+
+class UserError(TuneoffError):
+    """What the user gave is wrong; the message says what to change."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError, ValueError):
+    """A bake-off file that cannot be carried out as it stands."""
+
+
+class DataError(UserError, ValueError):
+    """Examples, predictions or databases that cannot be used as they stand."""
+
+
+class RunDirectoryError(UserError, ValueError):
+    """A run directory that belongs to another bake-off file, or is not one."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional dependency is missing; the message holds the install command."""
+
+    def __init__(self, package: str, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {package}, which is not installed: "
+            f'run `pip install "tuneoff[{extra}]"`.'
+        )
+
+
+class BudgetError(TuneoffError):
+    """The next paid step would pass `budget_usd`; everything done so far is kept."""
+
+    exit_code = 3
+
+
+class ContenderError(TuneoffError):
+    """One contender failed; its error is written down and the others go on."""
+
+    exit_code = 4
+
+
+def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
+    """The beginning of every "unknown id" sentence: what was got, what is allowed.
+
+    >>> unknown("task", "text_2_sql", ["chat", "text_to_sql"])
+    "unknown task 'text_2_sql' (allowed: chat, text_to_sql; did you mean text_to_sql?)"
+    """
+    names = sorted(allowed)
+    near = get_close_matches(got, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown {what} {got!r} (allowed: {', '.join(names)}{hint})"

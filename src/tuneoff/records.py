@@ -1,0 +1,251 @@
+"""What is written down: examples, predictions, scores, results.
+
+Plain frozen dataclasses, turned into JSON and back by pydantic's `TypeAdapter`
+(`read_json`, `to_json`). A value that was not measured is None, never 0. Units are in
+the names. `Results` is `results.json`, schema 1, field by field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Verdict = Literal["converged", "overfitting", "stopped early", "still improving"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One input with its reference answer.
+
+    `inputs` holds the bare content by field (`{"sentence": ...}`, `{"question": ...,
+    "context": ...}`, or `{"messages": [{"role", "content"}, ...]}` for chat data): no
+    instruction, no headings. `prompts.py` alone turns it into messages and text.
+    `meta` holds facts used for scoring and breakdowns, for instance `db_id`.
+    """
+
+    id: str
+    inputs: Mapping[str, Any]
+    completion: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        """Hash of the content alone: equal for all contenders, whatever their prompt."""
+        content = json.dumps([self.inputs, self.completion], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One contender's answer to one test example.
+
+    `seconds` is the wall time of the answer's batch divided by the batch's size.
+    `error` is set when no answer could be had; such a row counts as wrong.
+    """
+
+    id: str
+    prediction: str
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    seconds: float | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """Every metric of one prediction. `verdict` is `right`, `wrong`, or the reason."""
+
+    id: str
+    scores: Mapping[str, bool | float]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric over a test set with 95% bounds: Wilson for yes/no, bootstrap otherwise.
+
+    `errors` counts the examples without an answer; they are part of `n` and wrong.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    errors: int = 0
+    by_seed: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow:
+    """One row of `loss.jsonl`; losses are nats per supervised token."""
+
+    step: int
+    examples_seen: int
+    train: float | None = None
+    validation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """`training.json`: what training a contender took. Counts are over all epochs."""
+
+    examples: int
+    epochs: float
+    steps: int
+    tokens_raw: int | None
+    tokens_templated: int | None
+    tokens_billed: int | None
+    tokens_computed: int | None
+    seconds: float | None
+    peak_memory_bytes: int | None
+    best_step: int | None
+    overfitting_step: int | None
+    verdict: Verdict | None
+    trainable_parameters: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Money of one contender, in USD."""
+
+    training_usd: float | None = None
+    training_usd_planned: float | None = None
+    training_basis: str | None = None
+    answering_usd: float | None = None
+    serving_usd_per_1k_requests: float | None = None
+    fixed_usd_per_month: float | None = None
+    usd_per_correct_answer: float | None = None
+    price_sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Measured while answering the test set."""
+
+    seconds_p50: float | None = None
+    seconds_p95: float | None = None
+    requests_per_second: float | None = None
+    tokens_in_mean: float | None = None
+    tokens_out_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Primary metric after training on a fraction of the data."""
+
+    fraction: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContenderResult:
+    """Everything known about one contender after a run."""
+
+    name: str
+    id: str
+    model: str
+    prompt_sha256: str | None = None
+    ends: str | None = None
+    error: str | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    breakdowns: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    error_classes: Mapping[str, int] = field(default_factory=dict)
+    training: TrainingRecord | None = None
+    learning_curve: tuple[CurvePoint, ...] = ()
+    loss: tuple[LossRow, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    serving: Serving = field(default_factory=Serving)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A pair of contenders on the same examples; `difference` is a minus b."""
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_adjusted: float
+    test: str
+    cluster: str | None
+    verdict: Literal["a better", "b better", "tie"]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Requests a month from which an own model is cheaper than a hosted one."""
+
+    own: str
+    hosted: str
+    requests_per_month: float | None
+    utilization: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to choose, why, and when not."""
+
+    choice: str | None
+    because: tuple[str, ...] = ()
+    when_not: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """`results.json`: every number the report shows."""
+
+    schema: int
+    name: str
+    task: str
+    source: str
+    primary_metric: str
+    settings: Mapping[str, Any]
+    requirements: Mapping[str, Any]
+    created: str
+    command: str
+    split_sizes: Mapping[str, int]
+    content_sha256: str
+    database_sha256: Mapping[str, str]
+    versions: Mapping[str, str]
+    machine: str
+    contenders: tuple[ContenderResult, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    break_even: tuple[BreakEven, ...] = ()
+    recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def to_dict(record: Any) -> dict[str, Any]:
+    """A record as plain JSON-able values."""
+    value: dict[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
+    return value
+
+
+def to_json(record: Any, indent: int | None = None) -> str:
+    """A record as JSON text; without `indent` on one line."""
+    return json.dumps(to_dict(record), ensure_ascii=False, indent=indent)
+
+
+def from_dict(kind: type[T], value: Mapping[str, Any]) -> T:
+    """The record of plain values.
+
+    Raises:
+        pydantic.ValidationError: a field is missing, unknown or of another type.
+    """
+    return _adapter(kind).validate_python(value)
