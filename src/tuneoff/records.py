@@ -1,7 +1,7 @@
 """What is written down: examples, predictions, scores, results.
 
 Plain frozen dataclasses, turned into JSON and back by pydantic's `TypeAdapter`
-(`read_json`, `to_json`). A value that was not measured is None, never 0. Units are in
+(`from_dict`, `to_json`). A value that was not measured is None, never 0. Units are in
 the names. `Results` is `results.json`, schema 1, field by field.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -227,13 +227,13 @@ class Results:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def to_dict(record: Any) -> dict[str, Any]:
     """A record as plain JSON-able values."""
-    value: dict[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
+    value: dict[str, Any] = _adapter(cast("Hashable", type(record))).dump_python(record, mode="json")
     return value
 
 
@@ -248,4 +248,5 @@ def from_dict(kind: type[T], value: Mapping[str, Any]) -> T:
     Raises:
         pydantic.ValidationError: a field is missing, unknown or of another type.
     """
-    return _adapter(kind).validate_python(value)
+    record: T = _adapter(cast("Hashable", kind)).validate_python(value)
+    return record

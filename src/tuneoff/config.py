@@ -1,0 +1,382 @@
+"""The bake-off file: what a user writes, checked before anything is done.
+
+Frozen pydantic models with `extra="forbid"`. Every field has a default that a
+practitioner would choose; the shortest useful file is a task and a contender. A
+contender's kind is its `id`: `local`, `hosted`, `prompted`, `recorded`. `load` reads a
+YAML file and turns every problem into one sentence with file and line.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tuneoff.errors import ConfigError, unknown
+
+SHIPPED_BASE = "tiny"
+
+
+class Settings(BaseModel):
+    """Base of everything a user writes: frozen, and no unknown key is let through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Limit(Settings):
+    """How many examples of each split to use; the first ones of a seeded shuffle."""
+
+    train: int | None = Field(default=None, ge=1)
+    validation: int | None = Field(default=None, ge=1)
+    test: int | None = Field(default=None, ge=1)
+
+
+class Columns(Settings):
+    """Which columns of a CSV, Parquet or prompt/completion file hold what."""
+
+    prompt: str = "prompt"
+    completion: str = "completion"
+    system: str | None = None
+    id: str | None = None
+
+
+class TaskSettings(Settings):
+    """Where the examples come from and how they become a prompt.
+
+    `id` names a module of `tuneoff.tasks`, an installed module, or a Python file.
+    `source` names one of the task's sources; `chat` reads `train`, `validation` and
+    `test` files instead (relative to the bake-off file).
+    """
+
+    id: str
+    source: str | None = None
+    splits: Literal["default", "seed"] = "default"
+    prompt: Literal["full", "short"] = "full"
+    context: Literal["create", "schema"] = "create"
+    limit: Limit = Limit()
+    seed: int = 0
+    metrics: tuple[str, ...] | None = None
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    columns: Columns | None = None
+    databases: str | None = None
+
+
+class LoraSettings(Settings):
+    """LoRA (Hu et al. 2021) as PEFT takes it.
+
+    `target_modules`: names, `attention` (q, k, v and output projections) or `all-linear`.
+    """
+
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["attention", "all-linear"] = "all-linear"
+
+
+class TrainSettings(Settings):
+    """How a local contender is trained.
+
+    `batch_size` is examples an optimizer step; `micro_batch_size` how many are computed
+    at once. `loss_on: text` also learns the prompt, as the seed's notebooks did.
+    `evaluate_every` counts steps; left out, four times an epoch.
+    """
+
+    loss_on: Literal["completion", "text"] = "completion"
+    batch_size: int = Field(default=32, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0, lt=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(default=0.0, ge=0)
+    epochs: float | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=8)
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    group_by_length: bool = False
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _one_duration(self) -> TrainSettings:
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError("give epochs or max_steps, not both")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+
+class Hardware(Settings):
+    """What a contender runs on and what an hour of it costs."""
+
+    accelerator: str | None = None
+    count: int = Field(default=1, ge=1)
+    usd_per_hour: float | None = Field(default=None, ge=0, lt=10_000)
+
+
+class _Contender(Settings):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    rendering: Literal["chat", "text"] | None = None
+    prompt: Literal["full", "short"] | None = None
+
+
+class LocalSettings(_Contender):
+    """An open model tuned here. `base: tiny` is the model that ships with tuneoff."""
+
+    id: Literal["local"]
+    base: str = SHIPPED_BASE
+    method: Literal["lora", "full"] = "lora"
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    lora: LoraSettings = LoraSettings()
+    train: TrainSettings = TrainSettings()
+    hardware: Hardware | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _quantized_full(self) -> LocalSettings:
+        if self.method == "full" and self.quantization != "none":
+            raise ValueError(
+                f"method full cannot train {self.quantization} weights; use method lora"
+            )
+        return self
+
+
+class HostedSettings(_Contender):
+    """A model tuned through a provider's fine-tuning API."""
+
+    id: Literal["hosted"]
+    provider: str = "openai"
+    model: str
+    base_url: str | None = None
+    epochs: int | Literal["auto"] = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    learning_rate_multiplier: float | Literal["auto"] = "auto"
+    suffix: str | None = Field(default=None, max_length=64)
+    seed: int | None = None
+    concurrency: int = Field(default=16, ge=1, le=1000)
+
+
+class PromptedSettings(_Contender):
+    """A model that only answers, zero-shot or with `shots` examples from train.
+
+    Either an open `base`, answered here, or a `model` of a `provider`.
+    """
+
+    id: Literal["prompted"]
+    base: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+    shots: int = Field(default=0, ge=0, le=100)
+    seed: int = 0
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    hardware: Hardware | None = None
+    concurrency: int = Field(default=16, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> PromptedSettings:
+        if (self.base is None) == (self.model is None):
+            raise ValueError("give either base (an open model) or provider and model")
+        return self
+
+
+class ReportedScore(Settings):
+    """A published figure: value between 0 and 1, over n examples where known."""
+
+    value: float = Field(ge=0, le=1)
+    n: int | None = Field(default=None, ge=1)
+
+
+class RecordedSettings(_Contender):
+    """Answers made elsewhere (`predictions`, a JSONL file), or figures only (`scores`)."""
+
+    id: Literal["recorded"]
+    model: str | None = None
+    predictions: str | None = None
+    scores: dict[str, ReportedScore] | None = None
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> RecordedSettings:
+        if (self.predictions is None) == (self.scores is None):
+            raise ValueError("give either predictions (a JSONL file) or scores (reported figures)")
+        return self
+
+
+ContenderSettings = Annotated[
+    LocalSettings | HostedSettings | PromptedSettings | RecordedSettings, Field(discriminator="id")
+]
+CONTENDER_IDS = ("hosted", "local", "prompted", "recorded")
+
+
+class Requirements(Settings):
+    """What the recommendation must respect."""
+
+    data_stays_here: bool = False
+    managed: bool = False
+    max_latency_seconds: float | None = Field(default=None, gt=0)
+
+
+class BakeOff(Settings):
+    """One bake-off file. Relative paths in it are relative to `folder`, where it lies."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    task: TaskSettings
+    contenders: tuple[ContenderSettings, ...] = Field(min_length=1)
+    requirements: Requirements = Requirements()
+    budget_usd: float | None = Field(default=None, ge=0)
+    as_of: datetime.date | None = None
+    data_dir: str | None = None
+    folder: Path = Field(default=Path("."), exclude=True)
+
+    @field_validator("contenders")
+    @classmethod
+    def _names_differ(cls, contenders: tuple[_Contender, ...]) -> tuple[_Contender, ...]:
+        seen: set[str] = set()
+        for contender in contenders:
+            if contender.name.lower() in seen:
+                raise ValueError(
+                    f"the name {contender.name!r} is used twice; each contender needs its own"
+                )
+            seen.add(contender.name.lower())
+        return contenders
+
+    def path(self, written: str) -> Path:
+        """A path from the file, made absolute."""
+        return (self.folder / Path(written).expanduser()).resolve()
+
+
+def load(file: Path | str) -> BakeOff:
+    """Reads and checks a bake-off file. No network, nothing written.
+
+    Raises:
+        ConfigError: one sentence with file, line and what is allowed.
+    """
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{file}: there is no such file; give the path of a bake-off file, "
+            "or write one with `tuneoff init DATA`."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as UTF-8 text ({error}).") from None
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> BakeOff:
+    """A bake-off file's text, checked. `file` is used for messages and relative paths."""
+    try:
+        root = yaml.compose(text)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{where}: this is not valid YAML ({problem}).") from None
+    if value is None:
+        raise ConfigError(f"{file}: the file is empty; it needs name, task and contenders.")
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{file}:1: expected keys such as name, task, contenders at the top.")
+    _check_contender_ids(value, root, file)
+    try:
+        return BakeOff.model_validate({**value, "folder": file.parent.resolve()})
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, root, file)) from None
+
+
+def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> None:
+    """Pydantic's message for an unknown discriminator is long; ours is one sentence."""
+    for index, contender in enumerate(value.get("contenders") or ()):
+        if not isinstance(contender, Mapping):
+            continue
+        line = _line(root, ("contenders", index, "id"))
+        got = contender.get("id")
+        if got is None:
+            raise ConfigError(
+                f"{file}:{line}: contender {contender.get('name', index + 1)} has no id "
+                f"(allowed: {', '.join(CONTENDER_IDS)})."
+            )
+        if got not in CONTENDER_IDS:
+            raise ConfigError(f"{file}:{line}: {unknown('contender id', str(got), CONTENDER_IDS)}.")
+
+
+def _sentence(error: ValidationError, root: Any, file: Path) -> str:
+    first = error.errors()[0]
+    # The union's tag stands in the location of a contender's error; the file has no such level.
+    place = tuple(
+        part for i, part in enumerate(first["loc"])
+        if not (i == 2 and first["loc"][0] == "contenders")
+    )
+    where = f"{file}:{_line(root, place)}"
+    dotted = ".".join(str(part) for part in place) or "the file"
+    kind, got = first["type"], first.get("input")
+    if kind == "extra_forbidden":
+        return f"{where}: {unknown('key', str(place[-1]), _keys_at(first['loc']))} in {_parent(place)}."
+    if kind == "missing":
+        return f"{where}: {dotted} is missing; add it."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if kind == "value_error":
+        return f"{where}: {_parent(place) if not place else dotted}: {message}."
+    return f"{where}: {dotted} is {got!r}: {message[0].lower()}{message[1:]}."
+
+
+def _parent(place: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in place[:-1]) or "the file"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys allowed beside the unknown one, by walking the models along its location."""
+    kinds: dict[str, type[Settings]] = {
+        "local": LocalSettings, "hosted": HostedSettings,
+        "prompted": PromptedSettings, "recorded": RecordedSettings,
+    }
+    model: Any = BakeOff
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        if isinstance(part, str) and part in kinds and model is BakeOff:
+            model = kinds[part]
+            continue
+        field = model.model_fields.get(part)
+        nested = _model_of(field.annotation) if field else None
+        model = nested or model
+    return [key for key in model.model_fields if key != "folder"]
+
+
+def _model_of(annotation: Any) -> type[Settings] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            return inner
+    return None
+
+
+def _line(node: Any, place: tuple[Any, ...]) -> int:
+    """The line of a place in a composed YAML tree: the deepest part that exists."""
+    line = 1
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((p for p in node.value if p[0].value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part >= len(node.value):
+                return line
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

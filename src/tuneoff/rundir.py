@@ -1,0 +1,284 @@
+"""The run directory: every read and write of it.
+
+    runs/NAME/
+      bakeoff.yaml                       the resolved file; resuming with a changed one is refused
+      events.jsonl                       what happened and when (no secrets)
+      data/{train,validation,test}.jsonl examples as used, with content hashes
+      contenders/NAME/
+        training.json                    tokens, steps, seconds, peak memory, verdict
+        loss.jsonl                       step, examples seen, train loss, validation loss
+        adapter/ or model/               safetensors with a model card
+        checkpoints/                     while training; removed when it is complete
+        predictions.jsonl                appended as they finish
+        scores.jsonl                     per example, every metric and its verdict
+        error.json                       why the contender failed, if it did
+      results.json                       everything the report shows
+      report.html  report.md  charts/*.svg
+
+Whole files are written beside their place and renamed, so a reader never sees half of
+one. Files that grow (`*.jsonl`) are appended a line at a time; a last line torn by a kill
+is cut off before the next append and ignored by readers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from tuneoff.config import BakeOff
+from tuneoff.errors import RunDirectoryError
+from tuneoff.records import (
+    SPLITS,
+    Example,
+    LossRow,
+    Prediction,
+    Results,
+    ScoredRow,
+    Split,
+    TrainingRecord,
+    from_dict,
+    to_dict,
+    to_json,
+)
+
+T = TypeVar("T")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file, or nothing: beside its place first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a whole JSONL file, or nothing."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Appends rows to a JSONL file, cutting off a torn last line first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as stream:
+        _cut_torn_line(stream)
+        for row in rows:
+            stream.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        stream.flush()
+
+
+def _cut_torn_line(stream: Any) -> None:
+    end = stream.seek(0, os.SEEK_END)
+    position = end
+    while position > 0:
+        stream.seek(position - 1)
+        if stream.read(1) == b"\n":
+            break
+        position -= 1
+    if position < end:
+        stream.truncate(position)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file written here; a missing file has none."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.endswith("\n") and line.strip():
+                yield json.loads(line)
+
+
+class ContenderDir:
+    """One contender's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.adapter = path / "adapter"
+        self.model = path / "model"
+        self.checkpoints = path / "checkpoints"
+
+    def weights(self) -> Path | None:
+        """The trained adapter or model, once it is complete."""
+        return next((p for p in (self.adapter, self.model) if p.is_dir()), None)
+
+    def predictions(self) -> dict[str, Prediction]:
+        """Answers so far by example id; of a repeated id the first counts."""
+        found: dict[str, Prediction] = {}
+        for row in read_lines(self.path / "predictions.jsonl"):
+            found.setdefault(row["id"], from_dict(Prediction, row))
+        return found
+
+    def append_predictions(self, rows: Iterable[Prediction]) -> None:
+        append_lines(self.path / "predictions.jsonl", map(to_dict, rows))
+
+    def training(self) -> TrainingRecord | None:
+        return _read_record(self.path / "training.json", TrainingRecord)
+
+    def write_training(self, record: TrainingRecord) -> None:
+        write_text(self.path / "training.json", to_json(record, indent=2) + "\n")
+
+    def loss(self) -> tuple[LossRow, ...]:
+        return tuple(from_dict(LossRow, row) for row in read_lines(self.path / "loss.jsonl"))
+
+    def append_loss(self, row: LossRow) -> None:
+        append_lines(self.path / "loss.jsonl", [to_dict(row)])
+
+    def cut_loss(self, after_step: int) -> None:
+        """Drops rows past the checkpoint that training resumes from."""
+        kept = [to_dict(row) for row in self.loss() if row.step <= after_step]
+        write_lines(self.path / "loss.jsonl", kept)
+
+    def scores(self) -> dict[str, ScoredRow]:
+        rows = read_lines(self.path / "scores.jsonl")
+        return {row["id"]: from_dict(ScoredRow, row) for row in rows}
+
+    def write_scores(self, rows: Iterable[ScoredRow]) -> None:
+        write_lines(self.path / "scores.jsonl", map(to_dict, rows))
+
+    def error(self) -> str | None:
+        path = self.path / "error.json"
+        return str(json.loads(path.read_text())["error"]) if path.exists() else None
+
+    def write_error(self, error: str | None) -> None:
+        path = self.path / "error.json"
+        if error is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, json.dumps({"error": error}, ensure_ascii=False) + "\n")
+
+    def clear(self) -> None:
+        """Forgets everything about this contender (`--fresh`)."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+
+class RunDir:
+    """A run directory that exists and belongs to one bake-off file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = path / "data"
+        self.charts = path / "charts"
+
+    def contender(self, name: str) -> ContenderDir:
+        return ContenderDir(self.path / "contenders" / name)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Notes that something happened, in UTC."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        append_lines(self.path / "events.jsonl", [{"at": now, "event": kind, **facts}])
+
+    def write_examples(self, split: Split, rows: Iterable[Mapping[str, Any]]) -> None:
+        write_lines(self.data / f"{split}.jsonl", rows)
+
+    def examples(self, split: Split) -> list[Example]:
+        """Examples as used; empty when the split was not written yet."""
+        return [
+            Example(row["id"], row["inputs"], row["completion"], row["meta"])
+            for row in read_lines(self.data / f"{split}.jsonl")
+        ]
+
+    def has_data(self) -> bool:
+        return all((self.data / f"{split}.jsonl").exists() for split in SPLITS)
+
+    def results(self) -> Results:
+        """`results.json`.
+
+        Raises:
+            RunDirectoryError: there is none, or it is of another schema.
+        """
+        path = self.path / "results.json"
+        if not path.exists():
+            raise RunDirectoryError(
+                f"{self.path}: there is no results.json in it; give a run directory that "
+                "`tuneoff run` has finished."
+            )
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value.get("schema") != 1:
+                raise ValueError(f"schema {value.get('schema')!r}")
+            return from_dict(Results, value)
+        except (ValueError, AttributeError) as error:
+            first = str(error).splitlines()[0]
+            raise RunDirectoryError(
+                f"{path}: this is not a results.json of schema 1 ({first}); "
+                "run the bake-off again to write it anew."
+            ) from None
+
+    def write_results(self, results: Results) -> None:
+        write_text(self.path / "results.json", to_json(results, indent=2) + "\n")
+
+
+def _read_record(path: Path, kind: type[T]) -> T | None:
+    if not path.exists():
+        return None
+    return from_dict(kind, json.loads(path.read_text(encoding="utf-8")))
+
+
+def resolved(bakeoff: BakeOff) -> dict[str, Any]:
+    """The file with every default filled in, as plain values."""
+    return bakeoff.model_dump(mode="json")
+
+
+def open_run(path: Path, bakeoff: BakeOff) -> RunDir:
+    """The run directory of a bake-off file, made if it is not there.
+
+    Raises:
+        RunDirectoryError: the folder holds something else, or a run of another file; the
+            message names the keys that differ. Nothing in it is touched.
+    """
+    stored = path / "bakeoff.yaml"
+    if path.exists() and not path.is_dir():
+        raise RunDirectoryError(f"{path}: this is a file; give a folder as --run-dir.")
+    if stored.exists():
+        _refuse_changes(stored, bakeoff)
+    elif path.exists() and any(path.iterdir()):
+        raise RunDirectoryError(
+            f"{path}: the folder is not empty and holds no bakeoff.yaml; "
+            "give an empty or new folder as --run-dir."
+        )
+    else:
+        write_text(stored, yaml.safe_dump(resolved(bakeoff), sort_keys=False, allow_unicode=True))
+    return RunDir(path)
+
+
+def _refuse_changes(stored: Path, bakeoff: BakeOff) -> None:
+    with contextlib.suppress(yaml.YAMLError):
+        before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        changed = sorted(_changed_keys(before, resolved(bakeoff)))
+        if not changed:
+            return
+        shown = ", ".join(changed[:6]) + (", …" if len(changed) > 6 else "")
+        raise RunDirectoryError(
+            f"{stored.parent}: this run was begun with another bake-off file (changed: {shown}); "
+            "undo the change, or give another --run-dir."
+        )
+    raise RunDirectoryError(f"{stored}: this is not valid YAML; give another --run-dir.")
+
+
+def _changed_keys(before: Any, after: Any, place: str = "") -> Iterator[str]:
+    """Dotted names of what differs; contenders are compared by their names."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            yield from _changed_keys(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
+    elif place == "contenders" and isinstance(before, list) and isinstance(after, list):
+        yield from _changed_keys(
+            {c["name"]: c for c in before}, {c["name"]: c for c in after}, place
+        )
+    elif before != after:
+        yield place
