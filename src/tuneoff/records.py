@@ -228,7 +228,7 @@ class Results:
 
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    return TypeAdapter[Any](cast("Any", kind))
 
 
 def to_dict(record: Any) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""What `local` and `prompted` share: rendering test prompts and answering them here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tuneoff import prompts
+from tuneoff.config import LocalSettings, PromptedSettings
+from tuneoff.contenders import Work, template_for
+from tuneoff.generation.batched import answer as answer_batches
+from tuneoff.models.encoding import prompt_ids
+from tuneoff.models.loading import load_tokenizer, rendering_of
+from tuneoff.records import Example, Prediction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Settings = LocalSettings | PromptedSettings
+# A text prompt's next heading: where a base that keeps writing begins an example of its own.
+TEXT_STOP = ("\n###",)
+
+
+def shots_of(settings: Settings, work: Work) -> list[Example]:
+    """The examples shown in the prompt: drawn from train by the contender's seed."""
+    if isinstance(settings, LocalSettings) or settings.shots == 0:
+        return []
+    count = min(settings.shots, len(work.train))
+    return random.Random(settings.seed).sample(list(work.train), count)
+
+
+def answers(
+    settings: Settings,
+    work: Work,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+) -> Iterator[list[Prediction]]:
+    """Greedy answers to examples, a batch at a time."""
+    rendering = rendering_of(tokenizer, settings.rendering)
+    template, shots = template_for(settings, work.template), shots_of(settings, work)
+    tokens = [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in examples]
+    stop = TEXT_STOP if rendering == "text" else ()
+    yield from answer_batches(model, tokenizer, tokens, work.max_new_tokens, stop)
+
+
+def hash_of_prompts(settings: Settings, work: Work, base: str) -> str:
+    """`prompt_sha256` of the test set as this contender sees it."""
+    rendering = rendering_of(load_tokenizer(base), settings.rendering)
+    return prompts.prompt_sha256(
+        work.test, template_for(settings, work.template), rendering, shots_of(settings, work)
+    )

@@ -1,0 +1,67 @@
+"""An open model, tuned here (LoRA or all parameters), answering here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tuneoff.config import LocalSettings
+from tuneoff.contenders import Work, template_for
+from tuneoff.contenders.answering import answers, hash_of_prompts
+from tuneoff.models.loading import load_tokenizer, resolve_base
+from tuneoff.records import Example, Prediction
+
+
+def check(settings: LocalSettings, folder: Path) -> None:
+    """The base must exist (a hub id is looked up only when it is loaded)."""
+    resolve_base(settings.base, folder)
+
+
+def model_name(settings: LocalSettings) -> str:
+    """Base and method, for instance `tiny + LoRA r=8`."""
+    if settings.method == "full":
+        return f"{settings.base}, all parameters"
+    quantized = "" if settings.quantization == "none" else f", {settings.quantization}"
+    modules = settings.lora.target_modules
+    where = modules if isinstance(modules, str) else "/".join(modules)
+    return f"{settings.base} + LoRA r={settings.lora.r} ({where}){quantized}"
+
+
+def tune(settings: LocalSettings, work: Work) -> None:
+    """Trains and saves below the contender's folder; nothing if that was done."""
+    from tuneoff.training.tune import tune as train
+
+    if work.directory.weights() is not None and work.directory.training() is not None:
+        return
+    step = None
+
+    def on_step(done: int, total: int, loss: float | None) -> None:
+        nonlocal step
+        step = step or work.progress.stage(f"{settings.name}: training", total)
+        step(done, "" if loss is None else f"loss {loss:.3f}")
+
+    train(
+        settings,
+        resolve_base(settings.base, work.folder),
+        work.train,
+        work.validation,
+        template_for(settings, work.template),
+        work.directory,
+        on_step,
+    )
+
+
+def answer(
+    settings: LocalSettings, work: Work, examples: Sequence[Example]
+) -> Iterator[list[Prediction]]:
+    """Greedy answers of the tuned model."""
+    from tuneoff.training.tune import trained
+
+    base = resolve_base(settings.base, work.folder)
+    model = trained(settings, base, work.directory)
+    yield from answers(settings, work, model, load_tokenizer(base), examples)
+
+
+def prompt_sha256(settings: LocalSettings, work: Work) -> str:
+    """Hash of the rendered test prompts."""
+    return hash_of_prompts(settings, work, resolve_base(settings.base, work.folder))

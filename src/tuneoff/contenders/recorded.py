@@ -1,0 +1,65 @@
+"""Answers made elsewhere, or published figures without answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tuneoff.config import RecordedSettings
+from tuneoff.contenders import Work
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.records import Example, Prediction
+from tuneoff.tasks.rows import read
+
+
+def check(settings: RecordedSettings, folder: Path) -> None:
+    """The predictions file must be there."""
+    if settings.predictions is not None and not _file(settings, folder).is_file():
+        raise ConfigError(
+            f"contender {settings.name}: there is no predictions file "
+            f"{_file(settings, folder)}; check the path."
+        )
+
+
+def model_name(settings: RecordedSettings) -> str:
+    """What the file says the model was."""
+    return settings.model or settings.name
+
+
+def tune(settings: RecordedSettings, work: Work) -> None:
+    """Nothing is trained."""
+
+
+def answer(
+    settings: RecordedSettings, work: Work, examples: Sequence[Example]
+) -> Iterator[list[Prediction]]:
+    """The file's answers; an example without one is a row with `error`.
+
+    Raises:
+        DataError: a row has no id or prediction, or an id is there twice.
+    """
+    if settings.predictions is None:
+        return
+    path = _file(settings, work.folder)
+    found: dict[str, str] = {}
+    for line, row in read(path):
+        where = f"{path}:{line}"
+        if not isinstance(row.get("id"), str) or not isinstance(row.get("prediction"), str):
+            raise DataError(f"{where}: a row needs the texts id and prediction.")
+        if row["id"] in found:
+            raise DataError(f"{where}: the id {row['id']!r} is there twice; ids must differ.")
+        found[row["id"]] = row["prediction"]
+    missing = "the predictions file has no answer to this example"
+    yield [
+        Prediction(e.id, found[e.id]) if e.id in found else Prediction(e.id, "", error=missing)
+        for e in examples
+    ]
+
+
+def prompt_sha256(settings: RecordedSettings, work: Work) -> None:
+    """No prompt was rendered here."""
+    return
+
+
+def _file(settings: RecordedSettings, folder: Path) -> Path:
+    return (folder / Path(settings.predictions or "").expanduser()).resolve()

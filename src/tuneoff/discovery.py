@@ -1,0 +1,73 @@
+"""Finding a part by its id: a new task, scorer or contender kind is one new file.
+
+An id is the name of a module in one of tuneoff's packages, of an installed module
+(`my_package.my_task`), or the path of a Python file (`./my_task.py`). There is no list to
+edit and no decorator: a module counts when it has the attributes its kind needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from tuneoff.errors import ConfigError, unknown
+
+
+def ids(package: str, needs: Sequence[str]) -> list[str]:
+    """The ids that a package of tuneoff offers, sorted."""
+    found = importlib.import_module(package)
+    names = [module.name for module in pkgutil.iter_modules(found.__path__) if not module.ispkg]
+    return sorted(n for n in names if _has(importlib.import_module(f"{package}.{n}"), needs))
+
+
+def find(package: str, id: str, what: str, needs: Sequence[str]) -> ModuleType:
+    """The module of an id.
+
+    Raises:
+        ConfigError: there is no such module, or it lacks what its kind needs.
+    """
+    if id.endswith(".py"):
+        module = _from_file(Path(id), what)
+    elif "." in id:
+        module = _from_import(id, what)
+    else:
+        allowed = ids(package, needs)
+        if id not in allowed:
+            raise ConfigError(
+                f"{unknown(what, id, allowed)}; or give the name of an installed module, "
+                "or the path of a Python file."
+            )
+        module = importlib.import_module(f"{package}.{id}")
+    missing = [name for name in needs if not hasattr(module, name)]
+    if missing:
+        raise ConfigError(f"{what} {id!r}: the module has no {', '.join(missing)}; add it.")
+    return module
+
+
+def _has(module: ModuleType, needs: Sequence[str]) -> bool:
+    return all(hasattr(module, name) for name in needs)
+
+
+def _from_file(path: Path, what: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tuneoff_{what}_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"{what} {str(path)!r}: there is no such Python file; check the path.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _from_import(name: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{what} {name!r}: no module named {error.name!r} is installed; install it, or give "
+            "the path of a Python file."
+        ) from None

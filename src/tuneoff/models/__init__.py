@@ -1,0 +1,1 @@
+"""Open models: finding, loading and quantizing them."""

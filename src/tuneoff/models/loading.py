@@ -1,0 +1,146 @@
+"""Loading open models and tokenizers: the shipped base, a local folder, or a hub id.
+
+Checks that need no weights (`resolve_base`) are apart from what imports torch, so that a
+bake-off file is refused in a second, not after ten minutes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tuneoff.config import SHIPPED_BASE
+from tuneoff.errors import ConfigError, MissingExtraError
+from tuneoff.prompts import Rendering
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ASSET = Path(__file__).parent.parent / "assets" / "tiny-base"
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+
+
+def resolve_base(base: str, folder: Path) -> str:
+    """What to give to transformers: the shipped base's folder, a local one, or a hub id.
+
+    Raises:
+        ConfigError: it is none of the three. A hub id is not looked up here.
+    """
+    if base == SHIPPED_BASE:
+        return str(ASSET)
+    local = (folder / Path(base).expanduser()).resolve()
+    if local.is_dir():
+        if not (local / "config.json").is_file():
+            raise ConfigError(
+                f"base {base!r}: the folder {local} holds no config.json; give a folder saved by "
+                "transformers."
+            )
+        return str(local)
+    if base.startswith((".", "/", "~")) or not HUB_ID.match(base):
+        raise ConfigError(
+            f"base {base!r}: there is no such folder, and it is no hub id (allowed: "
+            f"{SHIPPED_BASE}, a folder, or OWNER/NAME); check the spelling."
+        )
+    return base
+
+
+def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a resolved base, with a padding token.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -> Rendering:
+    """Chat where the tokenizer has a chat template, else text; `rendering:` overrides.
+
+    Raises:
+        ConfigError: chat is asked for and there is no chat template.
+    """
+    if wanted == "chat" and not tokenizer.chat_template:
+        raise ConfigError(
+            "rendering: chat needs a tokenizer with a chat template, and this base has none; "
+            "use rendering: text."
+        )
+    return wanted or ("chat" if tokenizer.chat_template else "text")
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """`auto` is float32 on a CPU, bf16 on an accelerator that has it, else fp16."""
+    import torch
+
+    named = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision != "auto":
+        return named[precision]
+    if device().type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def load_model(
+    base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype
+) -> PreTrainedModel:
+    """A causal language model on `device()`, its weights in `dtype` (or quantized).
+
+    Raises:
+        ConfigError: it cannot be loaded.
+        MissingExtraError: bitsandbytes is needed and not installed.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": dtype}
+    if quantization != "none":
+        options["quantization_config"] = _quantization(quantization, dtype)
+        options["device_map"] = {"": device()}
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **options)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from None
+    return model if quantization != "none" else model.to(device())  # type: ignore[arg-type]
+
+
+def _quantization(kind: str, dtype: torch.dtype) -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "quant", f"quantization: {kind}")
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _not_loaded(base: str, error: Exception) -> ConfigError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return ConfigError(
+        f"base {base!r}: the model could not be loaded ({first}); check the name, the network "
+        "and your access, or give a local folder."
+    )

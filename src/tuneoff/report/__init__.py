@@ -1,0 +1,25 @@
+"""Results → report.html, report.md and charts/*.svg in the run directory.
+
+`write_report` can be called again at any time; it reads only the run directory. Every
+number shown comes from `results.json`, every text from the run directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuneoff.report.recommend import recommend
+from tuneoff.rundir import RunDir
+
+__all__ = ["recommend", "write_report"]
+
+
+def write_report(run: RunDir) -> tuple[Path, Path]:
+    """Writes the report of a finished run; returns the paths of the HTML and the Markdown.
+
+    Raises:
+        RunDirectoryError: the run directory holds no usable results.json.
+    """
+    from tuneoff.report.pages import write_pages
+
+    return write_pages(run)

@@ -1,0 +1,183 @@
+"""The charts: validation loss against examples seen, and scores with their intervals.
+
+Each chart is one Vega-Lite specification (a plain dict) made with altair. It is rendered
+to SVG for Markdown, and goes into the HTML page as SVG plus specification, which the
+page's script replaces by an interactive one. Colours are mid-tones that read on white and
+on black; the HTML page's own style sheet recolours text and grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from tuneoff.records import ContenderResult, LossRow, Score
+from tuneoff.report import format as f
+
+Spec = dict[str, Any]
+# Blue, orange, green, purple, red, teal, ochre, grey: apart for most colour-blind readers too.
+PALETTE = (
+    "#3f7fca", "#d97a1f", "#2f9a6e", "#a566b8", "#cc5560", "#2c9aa8", "#a98a1c", "#7d8590",
+)
+GREY, GRID = "#7b828c", "#8a919b40"
+WIDTH = 700
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+
+def colors(contenders: Iterable[ContenderResult]) -> dict[str, str]:
+    """Each contender's colour, the same in every chart and table."""
+    return {c.name: PALETTE[i % len(PALETTE)] for i, c in enumerate(contenders)}
+
+
+def loss_chart(
+    contenders: Sequence[ContenderResult], width: int | str = WIDTH, legend: bool = True
+) -> Spec | None:
+    """Validation loss against examples seen, one line a contender, its best step ringed.
+
+    None when no contender has a validation loss. `width` is pixels or "container".
+    """
+    import altair as alt
+
+    rows = [row for c in contenders for row in _loss_rows(c)]
+    if not rows:
+        return None
+    names = [c.name for c in contenders if any(row["contender"] == c.name for row in rows)]
+    losses = [row["loss"] for row in rows]
+    # An untrained model's first loss may be a hundred times the last; a line must show both.
+    log = min(losses) > 0 and max(losses) / min(losses) > 12
+    palette = colors(contenders)
+    y_title = "validation loss, nats per token" + (" (log scale)" if log else "")
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("examples_seen:Q", title="examples seen", axis=alt.Axis(tickCount=6, format="~s")),
+        y=alt.Y("loss:Q", title=y_title, axis=alt.Axis(tickCount=5),
+                scale=alt.Scale(type="log" if log else "linear", zero=False)),
+        color=alt.Color("contender:N", scale=alt.Scale(
+            domain=names, range=[palette[name] for name in names]),
+            legend=alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="circle")
+            if legend else None),
+        tooltip=[
+            alt.Tooltip("contender:N"), alt.Tooltip("step:Q", format=","),
+            alt.Tooltip("examples_seen:Q", title="examples seen", format=","),
+            alt.Tooltip("loss:Q", title="validation loss", format=".4~f"),
+            alt.Tooltip("train:Q", title="training loss", format=".4~f"),
+        ],
+    )
+    best = base.transform_filter("datum.best").mark_point(size=130, strokeWidth=2.2, opacity=1)
+    lines = base.mark_line(strokeWidth=2, interpolate="linear")
+    points = base.mark_point(size=16, filled=True, opacity=1)
+    return _finished(alt.layer(lines, points, best), width, 300)
+
+
+def score_chart(
+    contenders: Sequence[ContenderResult], metric: str, width: int | str = WIDTH
+) -> Spec | None:
+    """The metric of every scored contender as a point with its 95% interval."""
+    import altair as alt
+
+    scores = {c.name: c.scores[metric] for c in contenders if not c.error and metric in c.scores}
+    scores = {name: score for name, score in scores.items() if score.value is not None}
+    if not scores:
+        return None
+    share = f.is_share(*(score.value for score in scores.values()))
+    rows = [_score_row(name, score, share) for name, score in scores.items()]
+    bounds = [row[key] for row in rows for key in ("low", "value", "high") if row[key] is not None]
+    palette = colors(contenders)
+    axis_format = "%" if share else "~g"
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y("contender:N", title=None, sort=list(scores),
+                axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190, labelPadding=8)),
+        color=alt.Color("contender:N", legend=None, scale=alt.Scale(
+            domain=list(scores), range=[palette[name] for name in scores])),
+        tooltip=[
+            alt.Tooltip("contender:N"), alt.Tooltip("shown:N", title=f.words(metric)),
+            alt.Tooltip("interval:N", title="95% interval"),
+            alt.Tooltip("n:Q", title="test examples", format=","),
+        ],
+    )
+    x = alt.X("value:Q", title=f"{f.words(metric)}, with 95% interval",
+              scale=alt.Scale(domain=_domain(bounds, share), nice=False, zero=False),
+              axis=alt.Axis(format=axis_format, tickCount=6))
+    span = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
+        x=alt.X("low:Q", title=None), x2="high:Q")
+    point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x)
+    label = base.mark_text(dy=-13, fontSize=12, fontWeight=600).encode(x=x, text="shown:N")
+    return _finished(alt.layer(span, point, label), width, 46 * len(rows))
+
+
+def to_svg(spec: Spec) -> str:
+    """A specification as SVG text, drawn without network or browser."""
+    import vl_convert
+
+    return str(vl_convert.vegalite_to_svg(spec, vl_version=_version(), allowed_base_urls=[]))
+
+
+@cache
+def javascript() -> str:
+    """Vega, Vega-Lite and vega-embed in one script (about 0.9 MB), for the offline page."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle(vl_version=_version()))
+
+
+def _version() -> str:
+    """The Vega-Lite version that altair writes, as vl-convert names it: `6.1`."""
+    import altair as alt
+
+    return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
+    best = contender.training.best_step if contender.training else None
+    return [
+        {"contender": contender.name, "step": row.step, "examples_seen": row.examples_seen,
+         "loss": row.validation, "train": row.train if _finite(row.train) else None,
+         "best": row.step == best}
+        for row in _plotted(contender.loss)
+    ]
+
+
+def _plotted(rows: Iterable[LossRow]) -> list[LossRow]:
+    """Rows with a validation loss; a diverged one (not a number) cannot be drawn."""
+    return [row for row in rows if _finite(row.validation)]
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
+    return {
+        "contender": name, "value": score.value, "low": score.low, "high": score.high,
+        "n": score.n or None, "shown": f.score(score.value, share),
+        "interval": f.interval(score.low, score.high, share) or f.MISSING,
+    }
+
+
+def _domain(bounds: Sequence[float], share: bool) -> list[float]:
+    """The axis: every interval, with room, on round numbers, at least 20 points wide."""
+    low, high = min(bounds), max(bounds)
+    if not share:
+        room = 0.1 * (high - low) or 1.0
+        return [low - room, high + room]
+    low, high = math.floor(low * 20 - 0.5) / 20, math.ceil(high * 20 + 0.5) / 20
+    if high - low < 0.2:
+        low, high = low - 0.05, high + 0.05
+    return [max(round(low, 2), 0.0), min(round(high, 2), 1.0)]
+
+
+def _finished(chart: Any, width: int | str, height: int) -> Spec:
+    """Size and the calm style, as a plain specification without its schema's address."""
+    sized = chart.properties(
+        width=width, height=height, background="transparent",
+        autosize={"type": "fit-x" if width == "container" else "pad", "contains": "padding"},
+        padding={"left": 4, "right": 14, "top": 6, "bottom": 4},
+    )
+    styled = sized.configure(font=FONT).configure_view(stroke=None).configure_axis(
+        labelColor=GREY, titleColor=GREY, gridColor=GRID, domainColor=GRID, tickColor=GRID,
+        labelFontSize=12, titleFontSize=12, titleFontWeight="normal", titlePadding=10,
+    ).configure_legend(labelColor=GREY, labelFontSize=12, symbolSize=90)
+    spec: Spec = styled.to_dict()
+    spec.pop("$schema", None)
+    return spec

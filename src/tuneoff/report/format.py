@@ -1,0 +1,150 @@
+"""Values as a reader sees them: percent, points, seconds, bytes, counts, money, plain text.
+
+Every function takes None for "not measured" and shows it as an en dash.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+MISSING = "–"
+MINUS = "−"
+_KEPT = "\n\t\u200c\u200d"  # line breaks, tabs, and the joiners that scripts and emoji need
+
+
+def is_share(*values: float | None) -> bool:
+    """Whether all values lie in [0, 1], so that they read as percent."""
+    return all(value is None or 0 <= value <= 1 for value in values)
+
+
+def percent(value: float | None, sign: str = "%") -> str:
+    """A share in [0, 1] as `83.4%`."""
+    return MISSING if _missing(value) else f"{100 * value:.1f}{sign}"  # type: ignore[operator]
+
+
+def score(value: float | None, share: bool = True) -> str:
+    """A metric's value: percent where it is a share, else two decimals."""
+    if value is None or _missing(value):
+        return MISSING
+    return percent(value) if share else f"{value:.2f}"
+
+
+def interval(low: float | None, high: float | None, share: bool = True) -> str:
+    """Bounds as `[79.1, 87.0]`; empty when there are none."""
+    if low is None or high is None or _missing(low) or _missing(high):
+        return ""
+    scale, decimals = (100, 1) if share else (1, 2)
+    return f"[{_signed(low * scale, decimals)}, {_signed(high * scale, decimals)}]"
+
+
+def difference(value: float, share: bool = True) -> str:
+    """A difference of scores: `12.5 points`, where a share's point is one percent."""
+    return f"{_signed(100 * value, 1)} points" if share else _signed(value, 2)
+
+
+def p_value(value: float | None) -> str:
+    """A p-value in two significant digits, never shown as 0."""
+    if value is None or _missing(value):
+        return MISSING
+    if value < 0.0001:
+        return "< 0.0001"
+    return f"{value:.4f}" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def p_equals(value: float | None) -> str:
+    """`p = 0.0003`, or `p < 0.0001`."""
+    shown = p_value(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators."""
+    return MISSING if value is None or _missing(value) else f"{value:,.0f}"
+
+
+def number(value: float | None) -> str:
+    """A number in three significant digits, with thousands separators."""
+    if value is None or _missing(value):
+        return MISSING
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: `340 ms`, `4.2 s`, `2 min 14 s`, `1 h 3 min`."""
+    if value is None or _missing(value):
+        return MISSING
+    if value < 0.9995:
+        return f"{1000 * value:.3g} ms"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(value / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(value: int | None) -> str:
+    """Bytes as MiB, or GiB from one GiB on."""
+    if value is None:
+        return MISSING
+    mib = value / 2**20
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
+def usd(value: float | None) -> str:
+    """Money in cents, or in two significant digits below ten cents."""
+    if value is None or _missing(value):
+        return MISSING
+    if value == 0 or value >= 0.1:
+        return f"${value:,.2f}"
+    return f"${float(f'{value:.2g}'):f}".rstrip("0")
+
+
+def words(identifier: str) -> str:
+    """An identifier as words: `exact_match` → `exact match`."""
+    return identifier.replace("_", " ")
+
+
+def clean(text: str) -> str:
+    """Text that shows what is in it and can always be written as UTF-8.
+
+    Control characters become their pictures (`␀`); invisible ones, lone surrogates and
+    those that turn the reading direction around become `⟨U+202E⟩`.
+    """
+    text = text.replace("\r\n", "\n")
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+
+
+def shorten(text: str, limit: int) -> str:
+    """The first `limit` characters, and how many there are when some were left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… ({len(text):,} characters in all)"
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character in _KEPT:
+        return character
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp"):
+        return f"⟨U+{code:04X}⟩"
+    return character
+
+
+def _signed(value: float, decimals: int) -> str:
+    shown = f"{value:.{decimals}f}"
+    if float(shown) == 0:
+        return shown.removeprefix("-")
+    return shown.replace("-", MINUS)
+
+
+def _missing(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)

@@ -1,0 +1,48 @@
+"""How each contender was tuned, in a few words, from the run's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuneoff.records import Results
+
+
+def methods(results: Results) -> dict[str, str]:
+    """Contender name → method (`LoRA r 16, all linear layers`, `prompted, 5 shots`).
+
+    Settings come from a file that may be older than this code, so nothing in them is
+    taken for granted; without them the contender's id stands.
+    """
+    settings = {
+        entry.get("name"): entry
+        for entry in results.settings.get("contenders") or ()
+        if isinstance(entry, Mapping)
+    }
+    return {c.name: _method(c.id, settings.get(c.name) or {}) for c in results.contenders}
+
+
+def _method(kind: str, settings: Mapping[str, Any]) -> str:
+    if kind == "local" and settings.get("method") == "lora":
+        return _lora(settings.get("lora") or {}) + _quantized(settings)
+    if kind == "local" and settings.get("method") == "full":
+        return "all parameters"
+    if kind == "hosted" and settings.get("provider"):
+        return f"tuned by {settings['provider']}"
+    if kind == "prompted":
+        shots = settings.get("shots") or 0
+        return f"prompted, {shots} shot{'s' * (shots > 1)}" if shots else "prompted only"
+    return kind
+
+
+def _lora(lora: Mapping[str, Any]) -> str:
+    where = lora.get("target_modules")
+    named = where.replace("-", " ") if isinstance(where, str) else ", ".join(where or ())
+    layers = {"all linear": "all linear layers", "attention": "attention layers"}.get(named, named)
+    rank = f"LoRA r {lora['r']}" if "r" in lora else "LoRA"
+    return f"{rank}, {layers}" if layers else rank
+
+
+def _quantized(settings: Mapping[str, Any]) -> str:
+    quantization = settings.get("quantization", "none")
+    return "" if quantization == "none" else f", {quantization} base"

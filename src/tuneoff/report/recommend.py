@@ -1,0 +1,127 @@
+"""From scores and paired tests to one sentence: which contender, why, and when not.
+
+The best by the primary metric wins. Where no difference can be shown between it and
+others, the cheapest of them is chosen: by serving and training cost where all of them
+have one, else by how little was trained (prompted before LoRA before full). Every
+sentence is made from the numbers of the results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tuneoff.records import Comparison, ContenderResult, Recommendation
+from tuneoff.report import format as f
+from tuneoff.report.pairs import find, numbers, sentence
+
+Group = Sequence[ContenderResult]
+
+
+def recommend(
+    contenders: Group, comparisons: Sequence[Comparison], primary_metric: str
+) -> Recommendation:
+    """The recommendation for a run's contenders and its pairs on the primary metric."""
+    pairs = [pair for pair in comparisons if pair.metric == primary_metric]
+    when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
+    scored = [c for c in contenders if not c.error and _value(c, primary_metric) is not None]
+    # Figures reported elsewhere bring no answers to test, so they cannot win over measured ones.
+    paired = {name for pair in pairs for name in (pair.a, pair.b)}
+    measured = [c for c in scored if c.id != "recorded" or c.name in paired] or scored
+    if not measured:
+        why = f"No contender has a score for {f.words(primary_metric)}."
+        return Recommendation(None, (why,), tuple(when_not))
+
+    best = max(measured, key=lambda c: _value(c, primary_metric) or 0.0)
+    tied = [c for c in measured if (p := find(pairs, best.name, c.name)) and p.verdict == "tie"]
+    choice, reason = _cheapest([best, *tied], primary_metric)
+    share = f.is_share(*(_value(c, primary_metric) for c in measured))
+    because = [_result(choice, primary_metric, len(measured), share)]
+    because += _tie(best, tied, pairs, choice.scores[primary_metric].n, share)
+    because += _beaten(choice, measured, pairs, share)
+    if tied:
+        because.append(f"Of these, {choice.name} {reason}.")
+    prompted = [c.name for c in [best, *tied] if c.id == "prompted"]
+    if choice.id == "prompted" and any(c.training for c in [best, *tied]):
+        because.append("Do not fine-tune: the prompted base is as good.")
+    elif prompted:
+        when_not.append(f"{prompted[0]} is as good and needs no fine-tuning.")
+    when_not += _limits(choice, measured)
+    when_not += [
+        f"{c.name} reports {f.score(_value(c, primary_metric), share)} elsewhere; without its "
+        "answers no test can compare it."
+        for c in scored
+        if c not in measured
+    ]
+    return Recommendation(choice.name, tuple(because), tuple(when_not))
+
+
+def _value(contender: ContenderResult, metric: str) -> float | None:
+    score = contender.scores.get(metric)
+    return score.value if score else None
+
+
+def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
+    """The cheapest of equals, and what makes it so; the first rule that tells them apart."""
+    free = [c.training is None and c.id == "prompted" for c in group]
+    training = [0.0 if none else c.cost.training_usd for c, none in zip(group, free, strict=True)]
+    rules: list[tuple[str, list[float | None]]] = [
+        ("costs least to serve", [c.cost.serving_usd_per_1k_requests for c in group]),
+        ("costs least to train", training),
+        ("trains the fewest parameters", _trained(group, "trainable_parameters")),
+        ("was trained on the fewest tokens", _trained(group, "tokens_templated")),
+        ("has the best score", [-(_value(c, metric) or 0.0) for c in group]),
+    ]
+    known = [
+        (why, [v for v in values if v is not None])
+        for why, values in rules
+        if None not in values and len(set(values)) > 1
+    ]
+    place = min(range(len(group)), key=lambda i: [values[i] for _, values in known])
+    return group[place], known[0][0] if known else "comes first in the file"
+
+
+def _trained(group: Group, field: str) -> list[float | None]:
+    """How much was trained; nothing for a prompted contender, and unknown counts as most."""
+    counts = [getattr(c.training, field, None) for c in group]
+    return [
+        0.0 if c.training is None and c.id == "prompted" else math.inf if n is None else float(n)
+        for c, n in zip(group, counts, strict=True)
+    ]
+
+
+def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
+    score = choice.scores[metric]
+    bounds = f.interval(score.low, score.high, share)
+    over = f"over {f.count(score.n)} test examples" if score.n else ""
+    shown = f"{f.words(metric)} {f.score(score.value, share)} {bounds} {over}"
+    alone = "; there was nothing to compare it with" if of == 1 else ""
+    return f"{choice.name}: {' '.join(shown.split())}{alone}."
+
+
+def _beaten(
+    choice: ContenderResult, measured: Group, pairs: Sequence[Comparison], share: bool
+) -> list[str]:
+    """The two nearest of those that the choice beats."""
+    found = [p for c in measured if (p := find(pairs, choice.name, c.name)) and p.verdict != "tie"]
+    return [f"{sentence(p, share)}." for p in sorted(found, key=lambda p: abs(p.difference))[:2]]
+
+
+def _tie(
+    best: ContenderResult, tied: Group, pairs: Sequence[Comparison], n: int, share: bool
+) -> list[str]:
+    return [
+        f"No difference can be shown with {f.count(n)} examples between {p.a} and {p.b}: "
+        f"{numbers(p, share)}."
+        for c in tied
+        if (p := find(pairs, best.name, c.name))
+    ]
+
+
+def _limits(choice: ContenderResult, measured: Group) -> list[str]:
+    found = [f"{choice.name} ends on {choice.ends}."] if choice.ends else []
+    return found + [
+        f"{c.name} was still improving when its training ended; with more epochs it may do better."
+        for c in measured
+        if c.training and c.training.verdict == "still improving"
+    ]

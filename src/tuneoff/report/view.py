@@ -1,0 +1,207 @@
+"""Results → the strings that both report formats show, laid out as plain dicts.
+
+Nothing is measured or computed here: every number is formatted from `results.json`. The
+templates only place what this module says. Contenders come best first, failed ones last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from tuneoff.records import ContenderResult, Cost, Results, Serving, TrainingRecord
+from tuneoff.report import format as f
+from tuneoff.report import pairs
+from tuneoff.report.method import methods
+
+View = dict[str, Any]
+MAX_CLASSES = 20
+Column = tuple[str, Callable[[Any], str]]
+
+TRAINING: tuple[Column, ...] = (
+    ("Trainable parameters", lambda t: f.count(t.trainable_parameters)),
+    ("Examples", lambda t: f.count(t.examples)),
+    ("Epochs", lambda t: f.number(t.epochs)),
+    ("Steps", lambda t: f.count(t.steps)),
+    ("Best step", lambda t: f.count(t.best_step)),
+    ("Tokens templated", lambda t: f.count(t.tokens_templated)),
+    ("Tokens computed", lambda t: f.count(t.tokens_computed)),
+    ("Tokens billed", lambda t: f.count(t.tokens_billed)),
+    ("Training time", lambda t: f.seconds(t.seconds)),
+    ("Peak memory", lambda t: f.size(t.peak_memory_bytes)),
+    ("Verdict", lambda t: t.verdict or f.MISSING),
+)
+SERVING: tuple[Column, ...] = (
+    ("Median time to answer", lambda s: f.seconds(s.seconds_p50)),
+    ("Requests per second", lambda s: f.number(s.requests_per_second)),
+    ("Mean tokens in", lambda s: f.number(s.tokens_in_mean)),
+    ("Mean tokens out", lambda s: f.number(s.tokens_out_mean)),
+)
+COST: tuple[Column, ...] = (
+    ("Training", lambda c: f.usd(c.training_usd)),
+    ("Answering the test set", lambda c: f.usd(c.answering_usd)),
+    ("1,000 requests", lambda c: f.usd(c.serving_usd_per_1k_requests)),
+    ("Fixed, per month", lambda c: f.usd(c.fixed_usd_per_month)),
+    ("A correct answer", lambda c: f.usd(c.usd_per_correct_answer)),
+)
+
+
+def ranked(results: Results) -> list[ContenderResult]:
+    """Contenders best first by the primary metric; those without a score last."""
+
+    def rank(contender: ContenderResult) -> tuple[bool, float]:
+        score = contender.scores.get(results.primary_metric)
+        known = contender.error is None and score is not None and score.value is not None
+        return (not known, -(score.value or 0.0) if score else 0.0)
+
+    return sorted(results.contenders, key=rank)
+
+
+def view(results: Results) -> View:
+    """Everything of the report but charts and examples."""
+    contenders = ranked(results)
+    return {
+        "name": results.name,
+        "subtitle": _subtitle(results),
+        "answer": _answer(results),
+        "metric": f.words(results.primary_metric),
+        "names": [c.name for c in contenders],
+        "scores": _scores(results, contenders),
+        "facts": _facts(results, contenders),
+        "pairs": _pairs(results),
+        "errors": _errors(contenders),
+        "how": _how(results),
+        "prompts": [(c.name, c.prompt_sha256) for c in contenders if c.prompt_sha256],
+        "settings": yaml.safe_dump(dict(results.settings), sort_keys=False, allow_unicode=True)
+        if results.settings else "",
+    }
+
+
+def _subtitle(results: Results) -> str:
+    test = results.split_sizes.get("test")
+    tested = f"{f.count(test)} test examples" if test else ""
+    parts = (f.words(results.task), results.source, tested, results.created[:10])
+    return " · ".join(part for part in parts if part)
+
+
+def _answer(results: Results) -> View:
+    found = results.recommendation
+    return {"choice": found.choice, "because": found.because, "when_not": found.when_not}
+
+
+def _shares(results: Results) -> dict[str, bool]:
+    """The run's metrics, the primary one first, and whether each reads as percent."""
+    scored = [c.scores for c in results.contenders if c.error is None]
+    names = dict.fromkeys([results.primary_metric, *(m for scores in scored for m in scores)])
+    return {
+        m: f.is_share(*(scores[m].value for scores in scored if m in scores))
+        for m in names if any(m in scores for scores in scored)
+    }
+
+
+def _scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
+    shares = _shares(results)
+    return {
+        "metrics": [f.words(metric) for metric in shares],
+        "rows": [_score_row(c, shares, results.recommendation.choice) for c in contenders],
+    }
+
+
+def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | None) -> View:
+    cells = []
+    for metric, share in shares.items():
+        score = c.scores.get(metric)
+        cells.append({
+            "value": f.score(score.value, share) if score else f.MISSING,
+            "interval": f.interval(score.low, score.high, share) if score else "",
+        })
+    first = next((c.scores[metric] for metric in shares if metric in c.scores), None)
+    return {
+        "name": c.name, "chosen": c.name == choice, "error": c.error, "cells": cells,
+        "n": f.count(first.n or None) if first else f.MISSING,
+        "errors": f.count(first.errors) if first and first.n else f.MISSING,
+    }
+
+
+def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View]:
+    """Tables of facts × contenders: training, answering, cost. Empty rows are left out."""
+    about = methods(results)
+    head = [
+        ("Model", [c.model for c in contenders]),
+        ("Method", [about[c.name] for c in contenders]),
+    ]
+    training = _rows(TRAINING, [c.training for c in contenders])
+    groups = [
+        ("Training", head + training),
+        ("Answering", _rows(SERVING, [c.serving for c in contenders])),
+        ("Cost", _rows(COST, [c.cost for c in contenders])),
+    ]
+    return [{"title": title, "rows": rows} for title, rows in groups if rows]
+
+
+def _rows(
+    columns: Sequence[Column], records: Sequence[TrainingRecord | Serving | Cost | None]
+) -> list[tuple[str, list[str]]]:
+    rows = [(label, [show(r) if r else f.MISSING for r in records]) for label, show in columns]
+    return [(label, cells) for label, cells in rows if set(cells) != {f.MISSING}]
+
+
+def _pairs(results: Results) -> View:
+    shares = _shares(results)
+    rows = []
+    for pair in results.comparisons:
+        share = shares.get(pair.metric, True)
+        words = pairs.sentence(pair, share)
+        rows.append({
+            "words": words[0].upper() + words[1:] if pair.verdict == "tie" else words,
+            "metric": f.words(pair.metric), "p": f.p_value(pair.p_adjusted),
+            "difference": f.difference(pair.difference, share),
+            "interval": f.interval(pair.low, pair.high, share),
+            "a": pair.a, "b": pair.b, "verdict": _verdict(pair.verdict, pair.a, pair.b),
+        })
+    tests = dict.fromkeys(
+        pair.test + (f" ({f.words(pair.cluster)})" if pair.cluster else "")
+        for pair in results.comparisons
+    )
+    return {"rows": rows, "test": ", ".join(tests)}
+
+
+def _verdict(verdict: str, a: str, b: str) -> str:
+    return {"a better": f"{a} is better", "b better": f"{b} is better"}.get(verdict, "tie")
+
+
+def _errors(contenders: Sequence[ContenderResult]) -> View:
+    """Classes of error × contenders, the most frequent first."""
+    shown = [c for c in contenders if c.error_classes]
+    total: dict[str, int] = {}
+    for contender in shown:
+        for name, times in contender.error_classes.items():
+            total[name] = total.get(name, 0) + times
+    classes = sorted(total, key=lambda name: (-total[name], name))
+    return {
+        "names": [c.name for c in shown],
+        "rows": [
+            (name, [f.count(c.error_classes.get(name, 0)) for c in shown])
+            for name in classes[:MAX_CLASSES]
+        ],
+        "left_out": max(len(classes) - MAX_CLASSES, 0),
+    }
+
+
+def _how(results: Results) -> list[tuple[str, str]]:
+    databases = len(results.database_sha256)
+    rows = [
+        ("Task", results.task),
+        ("Source", results.source),
+        ("Examples", ", ".join(f"{k} {f.count(n)}" for k, n in results.split_sizes.items())),
+        ("Primary metric", results.primary_metric),
+        ("Content SHA-256", results.content_sha256),
+        ("Databases", f"{f.count(databases)}, hashes in results.json" if databases else ""),
+        ("Versions", ", ".join(f"{name} {v}" for name, v in results.versions.items())),
+        ("Machine", results.machine),
+        ("Created", results.created),
+        ("To repeat it", results.command),
+    ]
+    return [(label, value) for label, value in rows if value]

@@ -1,0 +1,118 @@
+"""The syntax of functional representation: `function(attribute[value], attribute[value])`.
+
+This is the meaning representation of ViGGO (Juraska, Bowden and Walker, INLG 2019):
+
+    call      = name "(" [ slot { "," slot } ] ")"
+    slot      = name [ "[" value "]" ]
+    name      = letters, digits, "_", "-", "."
+    value     = any characters but "]", possibly none
+
+Blanks may stand between all of these. A value may be a list, its items divided by a
+comma and a blank: `platforms[PlayStation, Xbox]`. The syntax cannot tell a list from a
+value with such a comma in it (`exp_release_date[August 14, 2018]`); both are taken apart
+alike in reference and prediction, so no match is lost or won by it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"[\w.-]+")
+_BLANKS = re.compile(r"\s*")
+_ITEM_END = re.compile(r",\s+")
+
+
+class GrammarError(ValueError):
+    """A text that is not a call; the message says what was expected, and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An attribute with its value as written; None when it has no brackets at all."""
+
+    attribute: str
+    value: str | None = None
+
+    def items(self) -> tuple[str, ...]:
+        """The items of the value, blanks around them removed; `("",)` for no value."""
+        return tuple(item.strip() for item in _ITEM_END.split((self.value or "").strip()))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A parsed answer; slots in the order in which they were written."""
+
+    function: str
+    slots: tuple[Slot, ...] = ()
+
+
+def parse(text: str) -> Call:
+    """The call that a text is.
+
+    Raises:
+        GrammarError: it is not one, or something stands after it.
+    """
+    function, at = _name(text, _skip(text, 0), "a function")
+    at = _expect(text, at, "(")
+    slots: list[Slot] = []
+    if not text.startswith(")", at):
+        slot, at = _slot(text, at)
+        slots.append(slot)
+        while text.startswith(",", at):
+            slot, at = _slot(text, _skip(text, at + 1))
+            slots.append(slot)
+    at = _expect(text, at, ")")
+    if at != len(text):
+        raise GrammarError(f"expected nothing after the call, got {_seen(text, at)}")
+    return Call(function, tuple(slots))
+
+
+def unparse(call: Call) -> str:
+    """The text of a call, as ViGGO writes it.
+
+    Raises:
+        GrammarError: a value holds "]", which the syntax cannot express.
+    """
+    return f"{call.function}({', '.join(_written(slot) for slot in call.slots)})"
+
+
+def _written(slot: Slot) -> str:
+    if slot.value is None:
+        return slot.attribute
+    if "]" in slot.value:
+        raise GrammarError(f"the value {slot.value!r} of {slot.attribute} holds ']'")
+    return f"{slot.attribute}[{slot.value}]"
+
+
+def _slot(text: str, at: int) -> tuple[Slot, int]:
+    attribute, at = _name(text, at, "an attribute")
+    if not text.startswith("[", at):
+        return Slot(attribute), at
+    end = text.find("]", at)
+    if end < 0:
+        raise GrammarError(f"expected ']' to close the value of {attribute}, got the end")
+    return Slot(attribute, text[at + 1 : end]), _skip(text, end + 1)
+
+
+def _name(text: str, at: int, what: str) -> tuple[str, int]:
+    found = _NAME.match(text, at)
+    if found is None:
+        raise GrammarError(f"expected {what}, got {_seen(text, at)}")
+    return found[0], _skip(text, found.end())
+
+
+def _expect(text: str, at: int, character: str) -> int:
+    if not text.startswith(character, at):
+        raise GrammarError(f"expected {character!r}, got {_seen(text, at)}")
+    return _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is not blank."""
+    found = _BLANKS.match(text, at)
+    return found.end() if found else at
+
+
+def _seen(text: str, at: int) -> str:
+    return f"{text[at : at + 12]!r} at character {at}" if at < len(text) else "the end"

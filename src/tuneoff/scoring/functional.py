@@ -1,0 +1,116 @@
+"""Functional representation: is the call right, and if not, what is wrong with it?
+
+For answers like `inform(name[Portal 2], platforms[PC, Xbox])`, as in ViGGO (Juraska,
+Bowden and Walker, INLG 2019); the syntax is in `calls.py`. A *slot* is a pair of
+attribute and value; each item of a list is a slot of its own, and slots are counted as a
+multiset, so a list with one item missing costs one slot and not the whole list. An
+attribute with an empty value, or none, is one slot with an empty value. Names and values
+are compared character by character. All metrics but `exact_match` look at the answer
+without a code fence around it. Precision, recall and F1 are fractions; when neither side
+has slots they are 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from tuneoff.errors import DataError
+from tuneoff.records import ScoredRow
+from tuneoff.scoring.calls import Call, GrammarError, parse
+from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+from tuneoff.scoring.text import matches, without_fence
+
+METRICS: Mapping[str, Kind] = {
+    "exact_match": "yes/no",
+    "normalized_match": "yes/no",
+    "function_accuracy": "yes/no",
+    "slot_precision": "fraction",
+    "slot_recall": "fraction",
+    "slot_f1": "fraction",
+    "order_insensitive_match": "yes/no",
+    "valid_format": "yes/no",
+}
+PRIMARY = "exact_match"
+
+
+def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+    """Every metric of each row, in order. No option has an effect.
+
+    Raises:
+        DataError: a reference is not a call.
+    """
+    for row in rows:
+        yield _score(row)
+
+
+def _score(row: Row) -> ScoredRow:
+    try:
+        reference = parse(row.reference)
+    except GrammarError as error:
+        raise DataError(
+            f"id {row.id!r}: the reference is not of the form function(attribute[value]) "
+            f"({error}); correct it, or score this task with the scorer text."
+        ) from None
+    missing = no_answer(row)
+    if missing is not None:
+        return unanswered(row, missing, METRICS)
+    scores = unanswered(row, "", METRICS).scores | matches(row)
+    try:
+        answer = parse(without_fence(row.prediction))
+    except GrammarError:
+        return ScoredRow(row.id, scores, "does not parse")
+    scores |= _compare(reference, answer)
+    return ScoredRow(row.id, scores, _verdict(reference, answer, scores))
+
+
+def _compare(reference: Call, answer: Call) -> dict[str, bool | float]:
+    precision, recall, f1 = _precision_recall_f1(_slots(reference), _slots(answer))
+    return {
+        "function_accuracy": answer.function == reference.function,
+        "slot_precision": precision,
+        "slot_recall": recall,
+        "slot_f1": f1,
+        "order_insensitive_match": _unordered(answer) == _unordered(reference),
+        "valid_format": True,
+    }
+
+
+def _slots(call: Call) -> Counter[tuple[str, str]]:
+    return Counter((slot.attribute, item) for slot in call.slots for item in slot.items())
+
+
+def _unordered(call: Call) -> tuple[str, Counter[tuple[str, ...]]]:
+    """A call up to the order of its attributes and of the items of each value."""
+    slots = Counter((slot.attribute, *sorted(slot.items())) for slot in call.slots)
+    return call.function, slots
+
+
+def _precision_recall_f1(
+    reference: Counter[tuple[str, str]], answer: Counter[tuple[str, str]]
+) -> tuple[float, float, float]:
+    expected, given = reference.total(), answer.total()
+    if expected == 0 and given == 0:
+        return 1.0, 1.0, 1.0
+    common = (reference & answer).total()
+    precision = common / given if given else 0.0
+    recall = common / expected if expected else 0.0
+    return precision, recall, 2 * common / (expected + given)
+
+
+def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) -> str:
+    """The first thing that is wrong, the gravest first."""
+    if scores["exact_match"]:
+        return "right"
+    if scores["normalized_match"]:
+        return "right but for form"
+    if not scores["function_accuracy"]:
+        return "wrong function"
+    if scores["order_insensitive_match"]:
+        same_order = [s.items() for s in reference.slots] == [s.items() for s in answer.slots]
+        return "right but for form" if same_order else "right but for order"
+    expected = Counter(slot.attribute for slot in reference.slots)
+    given = Counter(slot.attribute for slot in answer.slots)
+    if expected - given:
+        return "missing slot"
+    return "extra slot" if given - expected else "wrong value"

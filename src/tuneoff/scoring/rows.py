@@ -1,0 +1,77 @@
+"""What goes into scoring: one row per test example, and how to score it.
+
+A row is a prediction next to its reference, wherever either came from. Times are
+seconds, memory is bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tuneoff.records import ScoredRow
+
+Kind = Literal["yes/no", "fraction"]
+Mode = Literal["strict", "official"]
+VERDICT_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prediction to judge. `error` says why there is no answer; it then counts as wrong."""
+
+    id: str
+    reference: str
+    prediction: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to score. All but `mode` matters only to scorers that execute answers.
+
+    `databases` is the folder of `<db_id>/*.sqlite`; limits are per query; `workers` is the
+    number of child processes (None: one per core, at most four).
+    """
+
+    databases: Path | None = None
+    mode: Mode = "strict"
+    workers: int | None = None
+    time_limit_seconds: float = 5.0
+    memory_limit_bytes: int = 1_000_000_000
+    row_limit: int = 100_000
+
+
+class Scorer(Protocol):
+    """What a scorer module has.
+
+    `METRICS` names every metric that a row may get; `PRIMARY` is the one that decides.
+    `score_rows` streams: it keeps the order of the rows and gives one result for each.
+    """
+
+    METRICS: Mapping[str, Kind]
+    PRIMARY: str
+
+    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]: ...
+
+
+def no_answer(row: Row) -> str | None:
+    """The verdict on a row that has no answer; None when there is one to judge."""
+    if row.error is not None:
+        return shortened(row.error) or "no answer"
+    return None if row.prediction.strip() else "no answer"
+
+
+def unanswered(row: Row, verdict: str, metrics: Mapping[str, Kind]) -> ScoredRow:
+    """A row without an answer: wrong by every metric."""
+    scores = {name: False if kind == "yes/no" else 0.0 for name, kind in metrics.items()}
+    return ScoredRow(row.id, scores, verdict)
+
+
+def shortened(text: str) -> str:
+    """Text on one line of at most `VERDICT_LENGTH` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= VERDICT_LENGTH else line[: VERDICT_LENGTH - 1] + "…"

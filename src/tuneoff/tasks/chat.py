@@ -1,0 +1,119 @@
+"""Your own data: chat JSONL, prompt/completion JSONL, CSV or Parquet.
+
+Example (one line of OpenAI's chat format):
+
+    {"messages": [{"role": "system", "content": "Answer with one word."},
+                  {"role": "user", "content": "Capital of Peru?"},
+                  {"role": "assistant", "content": "Lima"}]}
+
+The last assistant turn is the reference; everything before it is the prompt. A
+prompt/completion row becomes one user turn (and one system turn, if a column is named).
+Without a `validation` or `test` file a tenth of train (at most 500) is carved for each,
+equal inputs staying together. Metric: exact match, unless `metrics:` says otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tuneoff.config import Columns, TaskSettings
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.prompts import CHAT_PASS_THROUGH, Template
+from tuneoff.records import Example
+from tuneoff.tasks import Place, Splits
+from tuneoff.tasks.rows import Row, read, required
+from tuneoff.tasks.splits import carve
+
+SCORER = "text"
+SOURCES: tuple[str, ...] = ()
+MAX_NEW_TOKENS = 256
+CLUSTER = None
+ROLES = ("system", "developer", "user", "assistant", "tool")
+CARVED_FRACTION, CARVED_MOST = 0.1, 500
+
+
+def load(settings: TaskSettings, place: Place) -> Splits:
+    """All examples by split.
+
+    Raises:
+        ConfigError: no `train` file is named.
+        DataError: a file or a row of it cannot be used.
+    """
+    if settings.train is None:
+        raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
+    train = read_examples(place.path(settings.train), settings.columns)
+    count = max(1, min(CARVED_MOST, round(CARVED_FRACTION * len(train))))
+    if settings.test is not None:
+        test = read_examples(place.path(settings.test), settings.columns)
+    else:
+        train, test = carve(train, count, settings.seed)
+    if settings.validation is not None:
+        validation = read_examples(place.path(settings.validation), settings.columns)
+    else:
+        train, validation = carve(train, count, settings.seed + 1)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def template(settings: TaskSettings) -> Template:
+    """The turns are the prompt."""
+    return CHAT_PASS_THROUGH
+
+
+def databases(settings: TaskSettings, place: Place, into: Path) -> None:
+    """There is nothing to execute."""
+    if settings.databases is not None:
+        raise ConfigError("task.databases: chat executes nothing; drop it.")
+
+
+def read_examples(path: Path, columns: Columns | None = None) -> list[Example]:
+    """The examples of a file; ids are the rows' own, or file name and line."""
+    return [_example(row, f"{path}:{line}", f"{path.stem}-{line}", columns)
+            for line, row in read(path)]
+
+
+def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> Example:
+    if "messages" in row and columns is None:
+        return _from_messages(row, where, default_id)
+    columns = columns or Columns()
+    turns = [{"role": "user", "content": required(row, columns.prompt, where)}]
+    if columns.system is not None:
+        turns.insert(0, {"role": "system", "content": required(row, columns.system, where)})
+    example_id = str(row[columns.id]) if columns.id and columns.id in row else default_id
+    return Example(
+        example_id, {"messages": turns}, required(row, columns.completion, where).strip()
+    )
+
+
+def _from_messages(row: Row, where: str, default_id: str) -> Example:
+    turns = row["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f"{where}: messages must be a list with at least two turns.")
+    for turn in turns:
+        _check_turn(turn, where)
+    if turns[-1]["role"] != "assistant":
+        raise DataError(
+            f"{where}: the last turn is {turns[-1]['role']!r}; it must be the assistant's answer."
+        )
+    if not any(turn["role"] == "user" for turn in turns):
+        raise DataError(f"{where}: there is no user turn; an example needs one.")
+    answer = turns[-1]["content"]
+    if not answer.strip():
+        raise DataError(f"{where}: the assistant's answer is empty; fill it in.")
+    before = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
+    meta = row.get("meta")
+    return Example(
+        str(row.get("id", default_id)), {"messages": before}, answer.strip(),
+        meta if isinstance(meta, dict) else {},
+    )
+
+
+def _check_turn(turn: Any, where: str) -> None:
+    if not isinstance(turn, dict) or "role" not in turn:
+        raise DataError(f"{where}: each turn must be an object with role and content.")
+    if turn["role"] not in ROLES:
+        raise DataError(
+            f"{where}: unknown role {turn['role']!r} (allowed: {', '.join(ROLES)})."
+        )
+    if not isinstance(turn.get("content"), str):
+        raise DataError(f"{where}: the {turn['role']} turn's content must be text.")

@@ -1,0 +1,187 @@
+"""A sample of text-to-SQL: a question about two small tables becomes one SQLite query.
+
+Every database belongs to one split. Its rows are generated too (`write_databases`), so
+that answers can be judged by running them. Numbers are unique within a column: no query
+with ORDER BY and LIMIT has ties.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from tuneoff.records import Example, Split
+from tuneoff.tasks.samples.names import all_name_words, full_names, name_words
+from tuneoff.tasks.samples.questions import AGGREGATES, PARENT_SHAPES, SHAPES
+from tuneoff.tasks.samples.schemas import Database, Table, databases, plural, schema_words
+
+INSTRUCTION = "Write one SQLite query that answers the question, using only the given tables."
+SIZES: dict[Split, int] = {"train": 1200, "validation": 150, "test": 200}
+GENERIC = frozenset(("name", "title", "label", "surname", "nickname", "alias"))
+
+Row = tuple[str | int, ...]
+Rows = dict[str, list[Row]]
+
+
+def generate(seed: int = 0) -> dict[Split, list[Example]]:
+    """The three splits. No question about a database occurs twice."""
+    rng = random.Random(seed)
+    rows = {database.db_id: database_rows(database, seed) for database in databases()}
+    seen: set[tuple[str, str]] = set()
+    splits: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
+    for split, examples in splits.items():
+        candidates = [database for database in databases() if database.split == split]
+        while len(examples) < SIZES[split]:
+            database = rng.choice(candidates)
+            shape = list(SHAPES)[len(examples) % len(SHAPES)]
+            question, query = _pair(database, shape, rows[database.db_id], rng)
+            if (database.db_id, question) in seen:
+                continue
+            seen.add((database.db_id, question))
+            inputs = {"question": question, "context": " ; ".join(database.statements())}
+            meta = {"db_id": database.db_id, "shape": shape}
+            examples.append(Example(f"sql-{split}-{len(examples):04d}", inputs, query, meta))
+    return splits
+
+
+def write_databases(folder: Path, seed: int = 0) -> None:
+    """Write `<db_id>/<db_id>.sqlite` for every database of every split.
+
+    Files that are there already stay as they are: use one folder for one seed.
+    """
+    for database in databases():
+        target = folder / database.db_id / f"{database.db_id}.sqlite"
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and moved, so that nobody ever reads half a database.
+        beside = target.with_name(f"{target.name}.{os.getpid()}.part")
+        beside.unlink(missing_ok=True)
+        with closing(sqlite3.connect(beside)) as connection:
+            _fill(connection, database, database_rows(database, seed))
+        os.replace(beside, target)
+
+
+def content_words() -> frozenset[str]:
+    """Lower-case words of at least four letters that a pretraining corpus must not hold."""
+    words = frozenset(word for word in schema_words() if len(word) >= 4)
+    return words - GENERIC | all_name_words()
+
+
+def templates() -> tuple[str, ...]:
+    """The instruction and the question templates, verbatim."""
+    return (INSTRUCTION, *(text for _, questions in SHAPES.values() for text in questions))
+
+
+def database_rows(database: Database, seed: int) -> Rows:
+    """The rows of both tables, by table name. Some parents have no child."""
+    rng = random.Random(f"{seed}/{database.db_id}")
+    parents = _columns(database, database.parent, rng.randint(20, 30), rng)
+    children = _columns(database, database.child, rng.randint(40, 60), rng)
+    keys = list(range(1, len(parents[0]) + 1))
+    with_child = rng.sample(keys, len(keys) * 7 // 10)
+    parents.insert(0, keys)
+    children.append([rng.choice(with_child) for _ in children[0]])
+    return {
+        database.parent.name: list(zip(*parents, strict=True)),
+        database.child.name: list(zip(*children, strict=True)),
+    }
+
+
+def _columns(
+    database: Database, table: Table, count: int, rng: random.Random
+) -> list[Sequence[str | int]]:
+    """The values of a table, one list a column, without the key."""
+    columns: list[Sequence[str | int]] = [full_names(database.split, count, rng)]
+    for _ in table.words:
+        choices = rng.sample(name_words(database.split), rng.randint(4, 6))
+        columns.append(rng.choices(choices, k=count))
+    for _ in table.numbers:
+        low = rng.choice((10, 100))
+        columns.append(rng.sample(range(low, low * 10), count))
+    return columns
+
+
+def _fill(connection: sqlite3.Connection, database: Database, rows: Rows) -> None:
+    for statement in database.statements(keys=True):
+        connection.execute(statement)
+    for table, values in rows.items():
+        marks = ", ".join("?" for _ in values[0])
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
+    connection.commit()
+
+
+def _pair(database: Database, shape: str, rows: Rows, rng: random.Random) -> tuple[str, str]:
+    """One question and its query."""
+    query, questions = SHAPES[shape]
+    child_only = shape in PARENT_SHAPES
+    table = database.child if child_only else rng.choice((database.parent, database.child))
+    fields = _fields(database, table, query, rows, rng)
+    return rng.choice(questions).format(**fields), query.format(**fields)
+
+
+def _fields(
+    database: Database, table: Table, query: str, rows: Rows, rng: random.Random
+) -> dict[str, str]:
+    """What the templates of a query may name, with values that occur in the rows."""
+    parent = database.parent
+    word, number = rng.choice(table.words), rng.choice(table.numbers)
+    parent_word = rng.choice(parent.words)
+    used = {word if "{word}" in query else "", number if "{number}" in query else ""}
+    free = [column for column in table.columns if column not in used]
+    # Queries that use up a table's columns never show two others.
+    show, also = rng.sample(free, 2) if len(free) > 1 else free * 2
+    aggregate = rng.choice(list(AGGREGATES))
+    cells = _cells(database, table, rows)
+    return {
+        "table": table.name,
+        "tables": plural(table.name),
+        "parent": parent.name,
+        "parents": plural(parent.name),
+        "key": database.key,
+        "title": table.title,
+        "word": word,
+        "number": number,
+        "show": show,
+        "also": also,
+        "aggregate": aggregate,
+        "function": AGGREGATES[aggregate],
+        "value": str(rng.choice(cells[word])),
+        "called": str(rng.choice(cells[table.title])),
+        "limit": str(_middle(cells[number], rng)),
+        "often": str(_often(cells[word], rng)),
+        "parent_title": parent.title,
+        "parent_word": parent_word,
+        "parent_value": str(_parent_value(database, parent_word, rows, rng)),
+    }
+
+
+def _cells(database: Database, table: Table, rows: Rows) -> dict[str, list[str | int]]:
+    """The values of each column of a table."""
+    columns = zip(*rows[table.name], strict=True)
+    return dict(zip(database.header(table), map(list, columns), strict=True))
+
+
+def _middle(values: Sequence[str | int], rng: random.Random) -> str | int:
+    """A value that leaves at least a fifth of the others on either side."""
+    ranked = sorted(values, key=int)
+    return rng.choice(ranked[len(ranked) // 5 : -(len(ranked) // 5)])
+
+
+def _often(values: Sequence[str | int], rng: random.Random) -> int:
+    """A count that at least one value exceeds, and if possible not all."""
+    counts = sorted(Counter(values).values())
+    below = [count for count in counts if count < counts[-1]]
+    return rng.choice(below) if below else counts[-1] - 1
+
+
+def _parent_value(database: Database, column: str, rows: Rows, rng: random.Random) -> str | int:
+    """A value of a parent that has a child."""
+    cells = _cells(database, database.parent, rows)
+    key = rng.choice(_cells(database, database.child, rows)[database.key])
+    return cells[column][cells[database.key].index(key)]

@@ -1,0 +1,68 @@
+"""A SQLite file's schema as one line of text, in Spider's own form.
+
+    singer : singer_id [ INT ] primary_key name [ TEXT ] concert : singer_id [ INT ]
+    concert.singer_id = singer.singer_id
+
+Tables in the order of creation; after each column its declared type in upper case, then
+whether it is (part of) the primary key, then what it refers to.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from tuneoff.errors import DataError
+
+
+def database_file(folder: Path, db_id: str) -> Path:
+    """The SQLite file of a database.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = sorted((folder / db_id).glob("*.sqlite"))
+    if not files:
+        raise DataError(
+            f"database {db_id!r}: there is no {folder / db_id}/*.sqlite; check the folder."
+        )
+    return files[0]
+
+
+def serialized(file: Path) -> str:
+    """The schema of a SQLite file as text.
+
+    Raises:
+        DataError: the file is not a SQLite database.
+    """
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = [
+                name for (name,) in database.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' "
+                    "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+                )
+            ]
+            return " ".join(_table(database, name) for name in tables)
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{file}: this is not a SQLite database ({error}).") from None
+
+
+def _table(database: sqlite3.Connection, table: str) -> str:
+    references = {
+        own.lower(): f"{other}.{theirs or own}"
+        for _, _, other, own, theirs, *_ in database.execute(
+            "SELECT * FROM pragma_foreign_key_list(?)", (table,)
+        )
+    }
+    parts = [f"{table} :"]
+    for _, column, kind, _, _, key in database.execute(
+        "SELECT * FROM pragma_table_info(?)", (table,)
+    ):
+        parts.append(f"{column} [ {kind.upper()} ]")
+        if key:
+            parts.append("primary_key")
+        if column.lower() in references:
+            parts.append(f"{table}.{column} = {references[column.lower()]}")
+    return " ".join(parts)

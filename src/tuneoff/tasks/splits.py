@@ -1,0 +1,119 @@
+"""Train, validation and test: limits, whole-group splits, and overlap between them.
+
+Two examples overlap when their inputs are the same; they nearly overlap when the same
+letters and digits remain after case, blanks and punctuation are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+from tuneoff.config import Limit
+from tuneoff.errors import DataError
+from tuneoff.records import SPLITS, Example, Split
+
+
+def limited(splits: Mapping[Split, list[Example]], limit: Limit, seed: int) -> dict[Split, list[Example]]:
+    """The first examples of a seeded shuffle; a split without a limit keeps its order."""
+    chosen: dict[Split, list[Example]] = {}
+    for split in SPLITS:
+        examples, most = splits[split], getattr(limit, split)
+        if most is not None and most < len(examples):
+            examples = random.Random(f"{seed} {split}").sample(examples, most)
+        chosen[split] = examples
+    return chosen
+
+
+def carve_groups(
+    examples: Sequence[Example], key: str, fraction: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """(rest, carved): whole groups of `meta[key]` are carved until `fraction` is reached."""
+    groups = sorted({str(example.meta[key]) for example in examples})
+    random.Random(seed).shuffle(groups)
+    carved: set[str] = set()
+    count = 0
+    for group in groups:
+        if count >= fraction * len(examples):
+            break
+        carved.add(group)
+        count += sum(str(example.meta[key]) == group for example in examples)
+    inside = [example for example in examples if str(example.meta[key]) in carved]
+    outside = [example for example in examples if str(example.meta[key]) not in carved]
+    return outside, inside
+
+
+def carve(examples: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """(rest, carved): `count` examples drawn at random, equal inputs staying together."""
+    by_input: dict[str, list[Example]] = {}
+    for example in examples:
+        by_input.setdefault(input_key(example), []).append(example)
+    keys = list(by_input)
+    random.Random(seed).shuffle(keys)
+    carved: list[Example] = []
+    while keys and len(carved) < count:
+        carved += by_input[keys.pop()]
+    left = set(keys)
+    return [example for example in examples if input_key(example) in left], carved
+
+
+def input_key(example: Example) -> str:
+    """What makes two inputs the same."""
+    return json.dumps(example.inputs, sort_keys=True, ensure_ascii=False)
+
+
+def near_key(example: Example) -> str:
+    """What makes two inputs nearly the same: letters and digits only, one case."""
+    return re.sub(r"[\W_]+", "", input_key(example).casefold())
+
+
+def without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
+    """Examples whose inputs are not among the others'."""
+    known = {input_key(other) for other in others}
+    return [example for example in examples if input_key(example) not in known]
+
+
+def overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, int]]:
+    """For each pair of splits ("train/test"): how many of the second's inputs are in the
+    first exactly, and how many more nearly."""
+    counts: dict[str, tuple[int, int]] = {}
+    for first, second in combinations(SPLITS, 2):
+        exact = {input_key(example) for example in splits[first]}
+        near = {near_key(example) for example in splits[first]}
+        same = sum(input_key(example) in exact for example in splits[second])
+        alike = sum(near_key(example) in near for example in splits[second])
+        counts[f"{first}/{second}"] = (same, alike - same)
+    return counts
+
+
+def check(splits: Mapping[Split, Sequence[Example]], seed_arrangement: bool) -> list[str]:
+    """Warnings about the splits, as sentences.
+
+    Raises:
+        DataError: a split is empty, an id is there twice, or splits overlap (which the seed
+            experiment's own arrangement is allowed to, with a warning).
+    """
+    for split in SPLITS:
+        if not splits[split]:
+            raise DataError(f"split {split}: there is no example in it; it needs at least one.")
+    for split in SPLITS:
+        ids = [example.id for example in splits[split]]
+        if len(set(ids)) < len(ids):
+            twice = next(id for id in ids if ids.count(id) > 1)
+            raise DataError(f"split {split}: the id {twice!r} is there twice; ids must differ.")
+    warnings: list[str] = []
+    for pair, (same, alike) in overlaps(splits).items():
+        if same and not seed_arrangement:
+            first, second = pair.split("/")
+            raise DataError(
+                f"splits overlap: {same} inputs of {second} are also in {first}; "
+                "take them out of one of the two."
+            )
+        if same:
+            warnings.append(f"{pair}: {same} inputs are in both splits (splits: seed allows it).")
+        if alike:
+            warnings.append(f"{pair}: {alike} inputs differ only in case, blanks or punctuation.")
+    return warnings

@@ -1,0 +1,188 @@
+"""Text to SQL: a question and a database's schema → the query that answers it.
+
+Example (spider-create-context's form, invented row):
+
+    question:    How many ships were built after 1990?
+    context:     CREATE TABLE ship (built INTEGER)
+    completion:  SELECT COUNT(*) FROM ship WHERE built > 1990
+
+Data: `source: spider-create-context`, the seed experiment's intersection of Spider (Yu et
+al., EMNLP 2018; CC BY-SA 4.0; hub id xlangai/spider) and sql-create-context (hub id
+b-mc2/sql-create-context, CC BY 4.0): rows matched on question and query, so that each gets
+its `db_id`. Read ready-made from `spider_create_context/{train,validation}.jsonl` below
+`data_dir`, or computed from raw copies there (`sql_create_context.json[l]`,
+`spider/train_spider.json`, `spider/dev.json`), or from the hub.
+
+Splits: test is the 568-row split; validation is carved out of train by whole databases,
+because validation is never test; train rows whose input recurs in test or validation are
+left out. `splits: seed` is the seed's own arrangement: all 3,961 rows train, the 568 both
+validate and test. `context: schema` puts the whole schema, read from the SQLite file, before the question.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuneoff.config import TaskSettings
+from tuneoff.errors import DataError
+from tuneoff.prompts import Template
+from tuneoff.records import Example
+from tuneoff.tasks import Place, Splits
+from tuneoff.tasks.rows import Row, from_hub, read, required
+from tuneoff.tasks.samples import sql
+from tuneoff.tasks.schema import database_file, serialized
+from tuneoff.tasks.splits import carve_groups, without
+
+SCORER = "sql"
+SOURCES = ("sample", "spider-create-context")
+MAX_NEW_TOKENS = 192
+CLUSTER = "db_id"
+VALIDATION_FRACTION = 0.08
+CREATE_CONTEXT_HUB, SPIDER_HUB = "b-mc2/sql-create-context", "xlangai/spider"
+
+INSTRUCTION = (
+    "You are a powerful text-to-SQL model. Your job is to answer questions about a database. "
+    "You are given a question and context regarding one or more tables.\n\n"
+    "You must output the SQL query that answers the question."
+)
+CONTEXT = "### Context:\n{context}"
+QUESTION_FIRST = "### Input:\n{question}\n\n### Context:\n{context}\n\n### Response:\n"
+CONTEXT_FIRST = "### Context:\n{context}\n\n### Input:\n{question}\n\n### Response:\n"
+
+
+def load(settings: TaskSettings, place: Place) -> Splits:
+    """All examples by split.
+
+    Raises:
+        DataError: files, hub or databases cannot be read.
+    """
+    if settings.source == "sample":
+        return sql.generate(settings.seed)
+    train, test = _spider_create_context(place)
+    if settings.context == "schema":
+        folder = databases(settings, place, Path())
+        if folder is None:
+            raise DataError(
+                "context: schema reads the schemas from Spider's SQLite files, and there are none; "
+                "set task.databases to the folder of <db_id>/<db_id>.sqlite."
+            )
+        train, test = (with_schemas(examples, folder) for examples in (train, test))
+    if settings.splits == "seed":
+        return {"train": train, "validation": test, "test": test}
+    train, validation = carve_groups(train, "db_id", VALIDATION_FRACTION, settings.seed)
+    validation = without(validation, test)
+    return {
+        "train": without(train, [*validation, *test]), "validation": validation, "test": test
+    }
+
+
+def template(settings: TaskSettings) -> Template:
+    """The prompt; the sample has a short instruction of its own."""
+    before = settings.context == "schema" or settings.source == "sample"
+    instruction = sql.INSTRUCTION if settings.source == "sample" else INSTRUCTION
+    return Template(
+        instruction=instruction,
+        text_instruction=instruction,
+        context=CONTEXT,
+        user="{question}",
+        body=CONTEXT_FIRST if before else QUESTION_FIRST,
+    )
+
+
+def databases(settings: TaskSettings, place: Place, into: Path) -> Path | None:
+    """The folder of `<db_id>/*.sqlite`; the sample's are generated below `into`.
+
+    Raises:
+        DataError: `task.databases` names a folder that does not exist.
+    """
+    if settings.databases is not None:
+        folder = place.path(settings.databases)
+        if not folder.is_dir():
+            raise DataError(
+                f"task.databases: there is no folder {folder}; it must hold <db_id>/<db_id>.sqlite."
+            )
+        return folder
+    if settings.source == "sample":
+        sql.write_databases(into, settings.seed)
+        return into
+    local = place.data_dir / "spider" / "databases" if place.data_dir else None
+    return local if local is not None and local.is_dir() else None
+
+
+def with_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
+    """The same examples with the whole schema of their database as context."""
+    schemas: dict[str, str] = {}
+    changed = []
+    for example in examples:
+        db_id = str(example.meta["db_id"])
+        if db_id not in schemas:
+            schemas[db_id] = serialized(database_file(folder, db_id))
+        inputs = {**example.inputs, "context": schemas[db_id]}
+        changed.append(Example(example.id, inputs, example.completion, example.meta))
+    return changed
+
+
+def _spider_create_context(place: Place) -> tuple[list[Example], list[Example]]:
+    """(train, test), ready-made or computed."""
+    ready = place.data_dir / "spider_create_context" if place.data_dir else None
+    if ready is not None and ready.is_dir():
+        return (
+            _examples((row for _, row in read(ready / "train.jsonl")), "train", str(ready)),
+            _examples((row for _, row in read(ready / "validation.jsonl")), "test", str(ready)),
+        )
+    contexts = list(_raw(place, "sql_create_context", CREATE_CONTEXT_HUB, "train"))
+    train = intersection(contexts, _raw(place, "spider/train_spider", SPIDER_HUB, "train"))
+    test = intersection(contexts, _raw(place, "spider/dev", SPIDER_HUB, "validation"))
+    return _examples(train, "train", SPIDER_HUB), _examples(test, "test", SPIDER_HUB)
+
+
+def _raw(place: Place, name: str, hub_id: str, split: str) -> Iterable[Row]:
+    for suffix in (".jsonl", ".json"):
+        local = place.data_dir / f"{name}{suffix}" if place.data_dir else None
+        if local is not None and local.is_file():
+            return [row for _, row in read(local)]
+    return from_hub(hub_id, split)
+
+
+def intersection(contexts: Iterable[Row], spider: Iterable[Row]) -> list[Row]:
+    """Rows of sql-create-context (question, context, answer) that are Spider's, in its order,
+    each with the `db_id` of Spider's row (question, query, db_id).
+
+    Rows match on question and query, blanks apart. Where Spider asks the same of several
+    databases, the first row takes the first database, the second the second.
+    """
+    by_key: Mapping[tuple[str, str], list[str]] = defaultdict(list)
+    for row in spider:
+        by_key[_key(row["question"], row["query"])].append(row["db_id"])
+    found = []
+    for row in contexts:
+        databases_left = by_key.get(_key(row["question"], row["answer"]))
+        if databases_left:
+            fields = {key: row[key] for key in ("question", "context", "answer")}
+            found.append({**fields, "db_id": databases_left.pop(0)})
+    return found
+
+
+def _key(question: Any, query: Any) -> tuple[str, str]:
+    return " ".join(str(question).split()), " ".join(str(query).split())
+
+
+def _examples(rows: Iterable[Row], split: str, where: str) -> list[Example]:
+    examples = []
+    for number, row in enumerate(rows, 1):
+        at = f"{where}, {split} row {number}"
+        examples.append(
+            Example(
+                id=f"spider-{split}-{number:05d}",
+                inputs={
+                    "question": required(row, "question", at),
+                    "context": required(row, "context", at),
+                },
+                completion=required(row, "answer", at),
+                meta={"db_id": required(row, "db_id", at)},
+            )
+        )
+    return examples

@@ -1,0 +1,1 @@
+"""Training open models: LoRA or all parameters, to a verdict on convergence."""

@@ -1,0 +1,45 @@
+"""The model card that lies beside every adapter or model tuned here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from tuneoff.config import SHIPPED_BASE, LocalSettings
+from tuneoff.records import TrainingRecord
+from tuneoff.rundir import write_text
+
+
+def write_card(path: Path, settings: LocalSettings, record: TrainingRecord) -> None:
+    """README.md in the hub's format: a YAML head, then how it was trained."""
+    head: dict[str, object] = {
+        "library_name": "peft" if settings.method == "lora" else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["tuneoff", settings.method],
+    }
+    if settings.base != SHIPPED_BASE and not settings.base.startswith((".", "/", "~")):
+        head["base_model"] = settings.base
+    how = settings.model_dump(mode="json", exclude_defaults=True)
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {settings.name}",
+        "",
+        f"`{settings.base}` tuned with tuneoff (method: {settings.method}).",
+        "",
+        f"- examples: {record.examples}, epochs: {record.epochs:g}, steps: {record.steps}",
+        f"- trained parameters: {record.trainable_parameters}",
+        f"- best step by validation loss: {record.best_step} ({record.verdict or 'no verdict'})",
+        f"- seconds: {record.seconds}, peak memory: {record.peak_memory_bytes} bytes",
+        "",
+        "## Settings",
+        "",
+        "```yaml",
+        yaml.safe_dump(how, sort_keys=False).strip(),
+        "```",
+        "",
+    ]
+    write_text(path, "\n".join(lines))

@@ -1,0 +1,50 @@
+"""What a loss curve says: converged, overfitting, stopped early, still improving.
+
+Computed from the rows of `loss.jsonl` alone, so that curves recorded by a hosted provider
+get the same verdict. A change of validation loss under 1% counts as none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuneoff.records import LossRow, Verdict
+
+NEGLIGIBLE = 0.01
+
+
+def best_row(rows: Sequence[LossRow]) -> LossRow | None:
+    """The first row with the lowest validation loss."""
+    measured = [row for row in rows if row.validation is not None]
+    return min(measured, key=lambda row: row.validation or 0.0, default=None)
+
+
+def overfitting_step(rows: Sequence[LossRow]) -> int | None:
+    """The step from which validation loss rose for good while training loss fell.
+
+    None when validation loss ends within 1% of its best, or training loss rose too.
+    """
+    best, last = best_row(rows), rows[-1] if rows else None
+    if best is None or last is None or best.validation is None or last.validation is None:
+        return None
+    if last.validation <= best.validation * (1 + NEGLIGIBLE):
+        return None
+    if best.train is not None and last.train is not None and last.train > best.train:
+        return None
+    return best.step
+
+
+def verdict(rows: Sequence[LossRow], planned_steps: int | None) -> Verdict | None:
+    """The verdict on a whole curve; None when validation loss was measured less than twice.
+
+    `planned_steps`: how many steps were asked for; fewer done means `stopped early`.
+    """
+    measured = [row for row in rows if row.validation is not None]
+    if len(measured) < 2:
+        return None
+    if overfitting_step(measured) is not None:
+        return "overfitting"
+    if planned_steps is not None and measured[-1].step < planned_steps:
+        return "stopped early"
+    before, last = measured[-2].validation or 0.0, measured[-1].validation or 0.0
+    return "still improving" if last < before * (1 - NEGLIGIBLE) else "converged"
