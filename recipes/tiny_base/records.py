@@ -32,10 +32,10 @@ _HINTED_VERBAL = (
 _PREPOSITIONS = (
     "from by in at on for under near with over since through among against beyond inside to about"
 ).split()
-_YES = "with a {k}|with {k}|that has {k}|has a {k}|comes with {k}|brings a {k}|offers {k}".split("|")
-_NO = (
-    "without a {k}|with no {k}|that lacks {k}|has no {k}|lacks a {k}|does not have {k}|misses {k}"
-).split("|")
+_YES = "with a {k}|with {k}|that has {k}|including {k}|plus a {k}|with its own {k}".split("|")
+_NO = "without a {k}|with no {k}|that lacks {k}|without any {k}|not with {k}".split("|")
+_YES_VERBAL = "has a {k}|comes with {k}|brings a {k}|offers {k}|has {k}|does have a {k}".split("|")
+_NO_VERBAL = "has no {k}|lacks a {k}|does not have {k}|misses {k}|comes without {k}".split("|")
 _YES_HINTED = "{w} {k}s|allows {k}|is open to {k}|likes {k}|takes {k}".split("|")
 _NO_HINTED = "refuses {k}|is not for {k}|hates {k}|keeps {k} away|never takes {k}".split("|")
 
@@ -119,8 +119,9 @@ def draw_attribute(rng: random.Random, verbal: bool, cased: Callable[[list[str]]
     spoken = " ".join(key_words)
     key = cased(key_words)
     if rng.random() < 0.2:
-        hinted = rng.random() < 0.4
-        yes, no = (_YES_HINTED, _NO_HINTED) if hinted else (_YES, _NO)
+        yes, no = (_YES_VERBAL, _NO_VERBAL) if verbal else (_YES, _NO)
+        if verbal and rng.random() < 0.4:
+            yes, no = _YES_HINTED, _NO_HINTED
         verb = word(rng)
         shown = rng.choice((("yes", "no"), ("yes", "no"), ("true", "false"), ("1", "0")))
         fill = [
@@ -242,7 +243,7 @@ def make(rng: random.Random, small: bool = False) -> Document:
     world = draw_world(rng, small)
     told = rng.random() < 0.6
     before, after = rng.choice(_HEADS)
-    shots = rng.randint(1, 3) if told else rng.randint(2, 5)
+    shots = rng.choice((1, 1, 2, 3)) if told else rng.choice((2, 2, 3, 4))
     document: Document = []
     for shot in range(shots):
         sentence, record = world.pair(rng, 2 if small else 4)

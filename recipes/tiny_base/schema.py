@@ -30,7 +30,9 @@ class Table:
     parent: str = ""  # the column that points to the other table
 
     def of(self, text: bool) -> list[Column]:
-        return [c for c in self.columns if c.text is text and not c.ident.endswith("id")]
+        """Its text columns, or its number columns that are no keys."""
+        keys = (self.key, self.parent)
+        return [c for c in self.columns if c.text is text and c.ident not in keys]
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,8 @@ def plain(rng: random.Random, s: Schema) -> Pair:
     said, written, _ = _columns(rng, t)
     distinct = rng.random() < 0.25
     if distinct:
-        said = rng.choice(("the different ", "the distinct ", "each different ")) + said[4:]
-        if not said.split()[-1:]:
-            return plain(rng, s)
+        kinds = ("the different ", "the distinct ", "each different ")
+        said = rng.choice(kinds) + said.removeprefix("the ")
     query = f"SELECT {'DISTINCT ' * distinct}{written} FROM {t.ident}"
     return _ask(rng, f"{said} {_of(rng, t)}"), query
 

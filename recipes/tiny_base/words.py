@@ -42,7 +42,7 @@ GRAMMAR = frozenset(
 _UNWANTED = (
     "fuck shit bitch cunt nigg fag rape rapist porn sex slut whore dick cock pussy nazi hitler "
     "tits boob penis vagina anal damn ass bastard suicid murder kill terror jihad molest nude "
-    "naked incest pedo cum crap piss homo hell drug cocaine heroin jew muslim islam christ allah"
+    "naked incest pedo cum crap piss homo hell drug cocaine racis gay lesbian obama trump isis heroin jew muslim islam christ allah"
 ).split()
 _UNWANTED_WHOLE = frozenset("ass hell damn crap cum homo anal drug drugs kill kills".split())
 

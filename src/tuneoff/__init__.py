@@ -1,0 +1,72 @@
+"""tuneoff: for this task, which fine-tuned model should I use?
+
+    import tuneoff
+    results = tuneoff.run(tuneoff.load("bakeoff.yaml"))
+    print(results.recommendation.choice)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuneoff.bakeoff import run
+    from tuneoff.check import check_file
+    from tuneoff.config import BakeOff, load
+    from tuneoff.errors import (
+        BudgetError,
+        ConfigError,
+        ContenderError,
+        DataError,
+        MissingExtraError,
+        RunDirectoryError,
+        TuneoffError,
+        UserError,
+    )
+    from tuneoff.records import Example, Prediction, Results, Score
+    from tuneoff.report import write_report
+    from tuneoff.score_file import score
+
+__all__ = [
+    "BakeOff",
+    "BudgetError",
+    "ConfigError",
+    "ContenderError",
+    "DataError",
+    "Example",
+    "MissingExtraError",
+    "Prediction",
+    "Results",
+    "RunDirectoryError",
+    "Score",
+    "TuneoffError",
+    "UserError",
+    "check_file",
+    "load",
+    "run",
+    "score",
+    "write_report",
+]
+
+# Resolved when first used, so that `import tuneoff` and `tuneoff --help` load no torch.
+_HOMES = {
+    "bakeoff": ("run",),
+    "check": ("check_file",),
+    "config": ("BakeOff", "load"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "records": ("Example", "Prediction", "Results", "Score"),
+    "report": ("write_report",),
+    "score_file": ("score",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'tuneoff' has no attribute {name!r}")
+    return getattr(import_module(f"tuneoff.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -23,6 +23,7 @@ PALETTE = (
 )
 GREY, GRID = "#7b828c", "#8a919b40"
 WIDTH = 700
+LOSS = "validation loss, nats per token"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
@@ -48,15 +49,13 @@ def loss_chart(
     # An untrained model's first loss may be a hundred times the last; a line must show both.
     log = min(losses) > 0 and max(losses) / min(losses) > 12
     palette = colors(contenders)
-    y_title = "validation loss, nats per token" + (" (log scale)" if log else "")
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("examples_seen:Q", title="examples seen", axis=alt.Axis(tickCount=6, format="~s")),
-        y=alt.Y("loss:Q", title=y_title, axis=alt.Axis(tickCount=5),
-                scale=alt.Scale(type="log" if log else "linear", zero=False)),
-        color=alt.Color("contender:N", scale=alt.Scale(
-            domain=names, range=[palette[name] for name in names]),
-            legend=alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="circle")
-            if legend else None),
+    key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="circle")
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=alt.X("examples_seen:Q", title="examples seen", axis=alt.Axis(tickCount=6, format=",d")),
+        y=_log_axis(losses) if log else alt.Y(
+            "loss:Q", title=LOSS, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False)),
+        color=alt.Color("contender:N", legend=key if legend else None, scale=alt.Scale(
+            domain=names, range=[palette[name] for name in names])),
         tooltip=[
             alt.Tooltip("contender:N"), alt.Tooltip("step:Q", format=","),
             alt.Tooltip("examples_seen:Q", title="examples seen", format=","),
@@ -85,9 +84,9 @@ def score_chart(
     bounds = [row[key] for row in rows for key in ("low", "value", "high") if row[key] is not None]
     palette = colors(contenders)
     axis_format = "%" if share else "~g"
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
         y=alt.Y("contender:N", title=None, sort=list(scores),
-                axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190, labelPadding=8)),
+                axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190)),
         color=alt.Color("contender:N", legend=None, scale=alt.Scale(
             domain=list(scores), range=[palette[name] for name in scores])),
         tooltip=[
@@ -96,11 +95,12 @@ def score_chart(
             alt.Tooltip("n:Q", title="test examples", format=","),
         ],
     )
-    x = alt.X("value:Q", title=f"{f.words(metric)}, with 95% interval",
+    title = f"{f.words(metric)}, with 95% interval"
+    x = alt.X("value:Q", title=title,
               scale=alt.Scale(domain=_domain(bounds, share), nice=False, zero=False),
               axis=alt.Axis(format=axis_format, tickCount=6))
     span = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
-        x=alt.X("low:Q", title=None), x2="high:Q")
+        x=alt.X("low:Q", title=title), x2="high:Q")
     point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x)
     label = base.mark_text(dy=-13, fontSize=12, fontWeight=600).encode(x=x, text="shown:N")
     return _finished(alt.layer(span, point, label), width, 46 * len(rows))
@@ -118,7 +118,8 @@ def javascript() -> str:
     """Vega, Vega-Lite and vega-embed in one script (about 0.9 MB), for the offline page."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle(vl_version=_version()))
+    # Its stub wrongly asks for a snippet; without one the bundle sets window.vegaEmbed.
+    return str(vl_convert.javascript_bundle(vl_version=_version()))  # type: ignore[call-arg]
 
 
 def _version() -> str:
@@ -126,6 +127,22 @@ def _version() -> str:
     import altair as alt
 
     return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+def _log_axis(losses: Sequence[float]) -> Any:
+    """A log axis from round number to round number; Vega's own has ten grid lines a decade."""
+    import altair as alt
+
+    decades = range(math.floor(math.log10(min(losses))), math.ceil(math.log10(max(losses))) + 1)
+    marks = [m * 10.0**decade for decade in decades for m in (1, 2, 5)]
+    low = max((mark for mark in marks if mark <= min(losses)), default=marks[0])
+    high = min((mark for mark in marks if mark >= max(losses)), default=marks[-1])
+    shown = [mark for mark in marks if low <= mark <= high]
+    return alt.Y(
+        "loss:Q", title=f"{LOSS} (log scale)",
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(values=shown[:: 1 if len(shown) < 9 else 3], format="~g"),
+    )
 
 
 def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
@@ -168,16 +185,19 @@ def _domain(bounds: Sequence[float], share: bool) -> list[float]:
 
 
 def _finished(chart: Any, width: int | str, height: int) -> Spec:
-    """Size and the calm style, as a plain specification without its schema's address."""
+    """Size and the calm style, as a plain dict without its schema's address."""
+    fluid = width == "container"
     sized = chart.properties(
         width=width, height=height, background="transparent",
-        autosize={"type": "fit-x" if width == "container" else "pad", "contains": "padding"},
-        padding={"left": 4, "right": 14, "top": 6, "bottom": 4},
+        autosize={"type": "fit-x" if fluid else "pad", "contains": "padding"},
+        # A still picture's labels were measured here and may be wider in the reader's font.
+        padding={"left": 4 if fluid else 20, "right": 14, "top": 6, "bottom": 4},
     )
     styled = sized.configure(font=FONT).configure_view(stroke=None).configure_axis(
         labelColor=GREY, titleColor=GREY, gridColor=GRID, domainColor=GRID, tickColor=GRID,
         labelFontSize=12, titleFontSize=12, titleFontWeight="normal", titlePadding=10,
-    ).configure_legend(labelColor=GREY, labelFontSize=12, symbolSize=90)
+        labelPadding=6,
+    ).configure_legend(labelColor=GREY, labelFontSize=12, symbolSize=90, columnPadding=28)
     spec: Spec = styled.to_dict()
     spec.pop("$schema", None)
     return spec

@@ -106,7 +106,8 @@ def _shown(
     for name, rows in scores.items():
         row = rows[example.id]
         prediction = predictions[name].get(example.id) or Prediction(example.id, "")
+        right = is_right(row, metric)
         answers.append(
-            Answer(name, prediction.prediction, is_right(row, metric), row.verdict, prediction.error)
+            Answer(name, prediction.prediction, right, row.verdict, prediction.error)
         )
     return Shown(example.id, fields(example.inputs), example.completion, tuple(answers))

@@ -112,8 +112,8 @@ def words(identifier: str) -> str:
 def clean(text: str) -> str:
     """Text that shows what is in it and can always be written as UTF-8.
 
-    Control characters become their pictures (`␀`); invisible ones, lone surrogates and
-    those that turn the reading direction around become `⟨U+202E⟩`.
+    Control and invisible characters, lone surrogates and those that turn the reading
+    direction around become their number: `⟨U+202E⟩`.
     """
     text = text.replace("\r\n", "\n")
     return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
@@ -127,15 +127,10 @@ def shorten(text: str, limit: int) -> str:
 
 
 def _visible(character: str) -> str:
-    code = ord(character)
     if character in _KEPT:
         return character
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "␡"
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp"):
-        return f"⟨U+{code:04X}⟩"
+        return f"⟨U+{ord(character):04X}⟩"
     return character
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.calls import Call, GrammarError, parse
-from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+from tuneoff.scoring.rows import Kind, Options, Row, all_wrong, no_answer, unanswered
 from tuneoff.scoring.text import matches, without_fence
 
 METRICS: Mapping[str, Kind] = {
@@ -32,6 +32,7 @@ METRICS: Mapping[str, Kind] = {
     "valid_format": "yes/no",
 }
 PRIMARY = "exact_match"
+REORDERED = "right but for order"
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
@@ -55,7 +56,7 @@ def _score(row: Row) -> ScoredRow:
     missing = no_answer(row)
     if missing is not None:
         return unanswered(row, missing, METRICS)
-    scores = unanswered(row, "", METRICS).scores | matches(row)
+    scores = all_wrong(METRICS) | matches(row)
     try:
         answer = parse(without_fence(row.prediction))
     except GrammarError:
@@ -78,6 +79,10 @@ def _compare(reference: Call, answer: Call) -> dict[str, bool | float]:
 
 def _slots(call: Call) -> Counter[tuple[str, str]]:
     return Counter((slot.attribute, item) for slot in call.slots for item in slot.items())
+
+
+def _ordered(call: Call) -> list[tuple[str, ...]]:
+    return [(slot.attribute, *slot.items()) for slot in call.slots]
 
 
 def _unordered(call: Call) -> tuple[str, Counter[tuple[str, ...]]]:
@@ -107,8 +112,7 @@ def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) 
     if not scores["function_accuracy"]:
         return "wrong function"
     if scores["order_insensitive_match"]:
-        same_order = [s.items() for s in reference.slots] == [s.items() for s in answer.slots]
-        return "right but for form" if same_order else "right but for order"
+        return "right but for form" if _ordered(answer) == _ordered(reference) else REORDERED
     expected = Counter(slot.attribute for slot in reference.slots)
     given = Counter(slot.attribute for slot in answer.slots)
     if expected - given:

@@ -67,8 +67,12 @@ def no_answer(row: Row) -> str | None:
 
 def unanswered(row: Row, verdict: str, metrics: Mapping[str, Kind]) -> ScoredRow:
     """A row without an answer: wrong by every metric."""
-    scores = {name: False if kind == "yes/no" else 0.0 for name, kind in metrics.items()}
-    return ScoredRow(row.id, scores, verdict)
+    return ScoredRow(row.id, all_wrong(metrics), verdict)
+
+
+def all_wrong(metrics: Mapping[str, Kind]) -> dict[str, bool | float]:
+    """The lowest score of every metric."""
+    return {name: False if kind == "yes/no" else 0.0 for name, kind in metrics.items()}
 
 
 def shortened(text: str) -> str:

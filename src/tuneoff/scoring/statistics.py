@@ -93,9 +93,7 @@ def compare(
         test, p_value = "cluster sign-flip", _sign_flip(sums)
     difference = float(sums.sum() / len(pairs))
     named = None if clusters is None else cluster
-    unjudged = Comparison(
-        a, b, metric, difference, low, high, p_value, p_value, test, named, "tie"
-    )
+    unjudged = Comparison(a, b, metric, difference, low, high, p_value, p_value, test, named, "tie")
     return _judged(unjudged, p_value)
 
 
@@ -134,8 +132,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _judged(comparison: Comparison, p_adjusted: float) -> Comparison:
     if p_adjusted >= SIGNIFICANT or comparison.difference == 0:
         return replace(comparison, p_adjusted=p_adjusted, verdict="tie")
-    better = "a better" if comparison.difference > 0 else "b better"
-    return replace(comparison, p_adjusted=p_adjusted, verdict=better)
+    if comparison.difference > 0:
+        return replace(comparison, p_adjusted=p_adjusted, verdict="a better")
+    return replace(comparison, p_adjusted=p_adjusted, verdict="b better")
 
 
 def _by_cluster(
@@ -149,8 +148,8 @@ def _by_cluster(
         return differences, np.ones_like(differences)
     number = {name: index for index, name in enumerate(dict.fromkeys(clusters))}
     index = np.array([number[name] for name in clusters])
-    sums = np.bincount(index, weights=differences, minlength=len(number))
-    return sums, np.bincount(index, minlength=len(number)).astype(np.float64)
+    sums = np.bincount(index, weights=differences).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
 
 
 def _mcnemar(pairs: Sequence[tuple[float, float]]) -> float:

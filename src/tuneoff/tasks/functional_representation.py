@@ -25,7 +25,7 @@ from tuneoff.tasks.rows import from_hub, read, required
 from tuneoff.tasks.samples import functional
 
 SCORER = "functional"
-SOURCES = ("sample", "viggo")
+SOURCES = ("viggo", "sample")
 MAX_NEW_TOKENS = 192
 CLUSTER = None
 HUB_ID, HUB_REVISION = "GEM/viggo", "refs/convert/parquet"

@@ -37,7 +37,7 @@ from tuneoff.tasks.schema import database_file, serialized
 from tuneoff.tasks.splits import carve_groups, without
 
 SCORER = "sql"
-SOURCES = ("sample", "spider-create-context")
+SOURCES = ("spider-create-context", "sample")
 MAX_NEW_TOKENS = 192
 CLUSTER = "db_id"
 VALIDATION_FRACTION = 0.08

@@ -1,0 +1,172 @@
+"""The story of a run: prepare → tune → predict → score → collect → report.
+
+Each stage reads what earlier ones wrote and writes its own file. The same call again goes
+on where the last one stopped: a tuned contender is not tuned again, an answered example
+is not answered again.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tuneoff import prepare
+from tuneoff.collect import collect
+from tuneoff.config import BakeOff
+from tuneoff.contenders import Work, load_contender
+from tuneoff.errors import ConfigError, TuneoffError, unknown
+from tuneoff.prepare import Parts
+from tuneoff.progress import Progress, Silent
+from tuneoff.prompts import messages
+from tuneoff.records import SPLITS, Example, Results, Split, to_dict
+from tuneoff.report import write_report
+from tuneoff.rundir import ContenderDir, RunDir, open_run
+from tuneoff.scoring import Options, Row
+
+Executor = Callable[[Callable[[Any], None], Sequence[Any]], Iterable[None]]
+DEFAULT_FOLDER = Path("runs")
+
+
+def run(
+    bakeoff: BakeOff,
+    run_dir: Path | str | None = None,
+    *,
+    only: str | None = None,
+    fresh: bool = False,
+    executor: Executor = map,
+    progress: Progress | None = None,
+    command: str = "tuneoff.run",
+) -> Results:
+    """Carries out a bake-off, or goes on with one, and writes its report.
+
+    Args:
+        run_dir: where everything goes; `runs/NAME` if left out.
+        only: carry out this contender alone.
+        fresh: forget what that contender (or all) did before.
+        executor: maps a function over contenders; one after another if left out.
+
+    Raises:
+        UserError: the file, the data or the run directory cannot be used; nothing was done.
+    """
+    progress = progress or Silent()
+    parts = prepare.parts(bakeoff)
+    names = [contender.name for contender in bakeoff.contenders]
+    if only is not None and only not in names:
+        raise ConfigError(f"--only: {unknown('contender', only, names)}.")
+    run = RunDir(Path(run_dir) if run_dir is not None else DEFAULT_FOLDER / bakeoff.name)
+    examples = _examples(parts, run, progress)
+    options = Options(databases=_databases(parts, run))
+    work = {name: _work(parts, examples, run.contender(name), progress) for name in names}
+    chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
+    if fresh:
+        for contender in chosen:
+            run.contender(contender.name).clear()
+    list(executor(partial(_carry_out, parts, run, work, options), chosen))
+    results = collect(parts, run, examples, work, options, command)
+    run.write_results(results)
+    write_report(run)
+    run.event("finished")
+    return results
+
+
+def _examples(
+    parts: Parts, run: RunDir, progress: Progress
+) -> Mapping[Split, Sequence[Example]]:
+    """The run's own examples if it has them, else the task's, written down."""
+    if run.has_data():
+        open_run(run.path, parts.bakeoff)
+        return {split: run.examples(split) for split in SPLITS}
+    examples, warnings = prepare.data(parts)
+    open_run(run.path, parts.bakeoff)
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+        run.event("warning", text=warning)
+    for split in SPLITS:
+        run.write_examples(split, (_row(example, parts) for example in examples[split]))
+    return examples
+
+
+def _row(example: Example, parts: Parts) -> dict[str, Any]:
+    """An example as it is written down, with its chat rendering to be read by others."""
+    return {
+        **to_dict(example),
+        "messages": messages(example, parts.template),
+        "sha256": example.sha256(),
+    }
+
+
+def _databases(parts: Parts, run: RunDir) -> Path | None:
+    return parts.task.databases(parts.settings, parts.place, run.data / "databases")
+
+
+def _work(
+    parts: Parts,
+    examples: Mapping[Split, Sequence[Example]],
+    directory: ContenderDir,
+    progress: Progress,
+) -> Work:
+    return Work(
+        folder=parts.bakeoff.folder,
+        train=examples["train"],
+        validation=examples["validation"],
+        test=examples["test"],
+        template=parts.template,
+        max_new_tokens=parts.max_new_tokens,
+        directory=directory,
+        progress=progress,
+    )
+
+
+def _carry_out(
+    parts: Parts, run: RunDir, work: Mapping[str, Work], options: Options, settings: Any
+) -> None:
+    """One contender: tune, answer, score. What goes wrong is written down; others go on."""
+    mine = work[settings.name]
+    try:
+        kind = load_contender(settings.id)
+        run.event("tune", contender=settings.name)
+        kind.tune(settings, mine)
+        run.event("answer", contender=settings.name)
+        _answer(kind, settings, mine)
+        run.event("score", contender=settings.name)
+        _score(parts, mine, options)
+        mine.directory.write_error(None)
+    except Exception as error:  # a contender's failure is data, not a crash
+        text = str(error) if isinstance(error, TuneoffError) else _unexpected(error)
+        mine.directory.write_error(text)
+        run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
+        mine.progress.say(f"{settings.name} failed: {text}")
+
+
+def _unexpected(error: Exception) -> str:
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def _answer(kind: Any, settings: Any, work: Work) -> None:
+    """Answers what is not answered yet; each batch is written as it comes."""
+    answered = work.directory.predictions()
+    left = [example for example in work.test if example.id not in answered]
+    done = len(answered)
+    if not left:
+        return
+    step = work.progress.stage(f"{settings.name}: answering", len(work.test))
+    for batch in kind.answer(settings, work, left):
+        work.directory.append_predictions(batch)
+        done += len(batch)
+        step(done)
+
+
+def _score(parts: Parts, work: Work, options: Options) -> None:
+    predictions = work.directory.predictions()
+    if not predictions:
+        return
+    rows = (
+        Row(e.id, e.completion, predictions[e.id].prediction, e.meta, predictions[e.id].error)
+        for e in work.test
+        if e.id in predictions
+    )
+    work.directory.write_scores(parts.scorer.score_rows(rows, options))

@@ -1,0 +1,91 @@
+"""`tuneoff check`: a bake-off file or a data file, looked at without doing anything."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from tuneoff import prepare
+from tuneoff.config import BakeOff, Columns, load
+from tuneoff.errors import DataError
+from tuneoff.init import columns_of, form_of
+from tuneoff.records import SPLITS, Split
+from tuneoff.tasks import chat, splits
+from tuneoff.tasks.rows import SUFFIXES
+
+# Where a data set is neither a local file nor generated, it would have to be downloaded.
+NOT_LOCAL = "the data set was not looked at: it would come from the hub (set data_dir to check it)"
+
+
+def check_file(file: Path | str) -> dict[str, Any]:
+    """What is there and what to be warned of: `{"summary", "warnings", ...}`.
+
+    Raises:
+        ConfigError, DataError: the file cannot be used; one sentence says why.
+    """
+    file = Path(file)
+    if file.suffix.lower() in SUFFIXES:
+        return _check_data(file)
+    return _check_bakeoff(load(file))
+
+
+def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
+    parts = prepare.parts(bakeoff)
+    warnings = []
+    sizes: dict[Split, int] = {}
+    duplicates: dict[str, Any] = {}
+    if _is_local(parts):
+        examples, warnings = prepare.data(parts)
+        sizes = {split: len(examples[split]) for split in SPLITS}
+        duplicates = {
+            pair: {"exact": exact, "near": near}
+            for pair, (exact, near) in splits.overlaps(examples).items()
+        }
+    else:
+        warnings.append(NOT_LOCAL)
+    if bakeoff.as_of and bakeoff.as_of > datetime.date.today():
+        warnings.append(f"as_of {bakeoff.as_of} lies in the future.")
+    counted = ", ".join(f"{count} {split}" for split, count in sizes.items())
+    contenders = ", ".join(contender.name for contender in bakeoff.contenders)
+    return {
+        "summary": f"fine. Task {bakeoff.task.id}"
+        + (f" ({counted})" if counted else "")
+        + f"; contenders: {contenders}.",
+        "task": bakeoff.task.id,
+        "contenders": [contender.name for contender in bakeoff.contenders],
+        "split_sizes": sizes,
+        "duplicates": duplicates,
+        "warnings": warnings,
+    }
+
+
+def _is_local(parts: prepare.Parts) -> bool:
+    source = parts.settings.source
+    return source in (None, "sample") or parts.place.data_dir is not None
+
+
+def _check_data(file: Path) -> dict[str, Any]:
+    form = form_of(file)
+    columns = columns_of(file) if form != "chat messages" else None
+    examples = chat.read_examples(file, columns or (None if form == "chat messages" else Columns()))
+    keys = [splits.input_key(example) for example in examples]
+    near = [splits.near_key(example) for example in examples]
+    ids = [example.id for example in examples]
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise DataError(f"{file}: the id {twice!r} is there twice; ids must differ.")
+    exact = len(keys) - len(set(keys))
+    alike = len(near) - len(set(near)) - exact
+    warnings = []
+    if exact:
+        warnings.append(f"{exact} inputs are repeated; a split keeps equal ones together.")
+    if alike:
+        warnings.append(f"{alike} more inputs differ only in case, blanks or punctuation.")
+    return {
+        "summary": f"fine. {len(examples)} examples ({form}).",
+        "examples": len(examples),
+        "form": form,
+        "duplicates": {"exact": exact, "near": alike},
+        "warnings": warnings,
+    }

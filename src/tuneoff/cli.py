@@ -1,0 +1,242 @@
+"""The command line: parsing and printing only. Every command is a function of the API.
+
+stdout holds what was asked for (with `--json` one JSON document); progress, warnings and
+errors go to stderr. Exit codes: 0 done; 1 unexpected error; 2 the user's file or data is
+wrong; 3 over budget; 4 some contender failed and the rest are finished; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tuneoff.errors import TuneoffError
+
+app = typer.Typer(
+    name="tuneoff",
+    help="For this task, which fine-tuned model should I use?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+RunDirectory = Annotated[
+    Path | None, typer.Option("--run-dir", help="Where the run lies [default: runs/NAME].")
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["TUNEOFF_DEBUG"] = "1"
+
+
+@app.command()
+def demo(
+    run_dir: Annotated[Path, typer.Option(help="Folder for both runs.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run both sample tasks with the shipped base: offline, on a CPU, in minutes."""
+    import time
+
+    from tuneoff.demo import run_demo
+
+    began = time.monotonic()
+    with _progress() as progress:
+        finished = run_demo(run_dir, progress)
+    seconds = time.monotonic() - began
+    if as_json:
+        _print_json({"seconds": round(seconds, 1), "runs": [results for _, results in finished]})
+    else:
+        from tuneoff.summary import table
+
+        for folder, results in finished:
+            typer.echo(table(results))
+            typer.echo(f"report: {folder / 'report.html'}\n")
+        typer.echo(f"The demo took {seconds / 60:.1f} minutes.")
+    _exit_for([results for _, results in finished])
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="Your examples: JSONL, CSV or Parquet.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("bakeoff.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Look at your data and write a starter bake-off file."""
+    from tuneoff.init import write_starter
+
+    found = write_starter(data, out)
+    if as_json:
+        _print_json(found)
+        return
+    typer.echo(f"{found['examples']} examples in {data} ({found['form']}).")
+    typer.echo(f"Wrote {out}. Next: tuneoff check {out}; tuneoff run {out}")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A bake-off file, or a data file.")],
+    as_json: Json = False,
+) -> None:
+    """Check a bake-off file or a data file; nothing is written or spent."""
+    from tuneoff.check import check_file
+
+    found = check_file(file)
+    if as_json:
+        _print_json(found)
+        return
+    typer.echo(f"{file}: {found['summary']}")
+    for warning in found["warnings"]:
+        typer.echo(f"warning: {warning}")
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The bake-off file.")],
+    run_dir: RunDirectory = None,
+    only: Annotated[str | None, typer.Option(help="Carry out this contender alone.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Forget what was done before.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Carry out a bake-off; the same command again goes on where it stopped."""
+    from tuneoff import bakeoff
+    from tuneoff.config import load
+
+    settings = load(file)
+    folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
+    if fresh and not yes and folder.exists():
+        what = f"contender {only}" if only else "every contender"
+        _confirm(f"Forget what {what} did in {folder}?")
+    command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
+    with _progress() as progress:
+        results = bakeoff.run(
+            settings, folder, only=only, fresh=fresh, progress=progress, command=command
+        )
+    _show(folder, results, as_json)
+    _exit_for([results])
+
+
+@app.command()
+def score(
+    task: Annotated[str, typer.Option("--task", help="The task's id.")],
+    predictions: Annotated[Path, typer.Option(help="JSONL rows: id, prediction[, reference].")],
+    source: Annotated[str | None, typer.Option(help="The task's source of references.")] = None,
+    databases: Annotated[Path | None, typer.Option(help="Folder of DB_ID/*.sqlite.")] = None,
+    mode: Annotated[str, typer.Option(help="strict or official.")] = "strict",
+    workers: Annotated[int | None, typer.Option(min=1, help="Child processes.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write scored rows here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score predictions that were made anywhere."""
+    from tuneoff.score_file import score_file
+
+    found = score_file(
+        task, predictions, databases, mode=mode, workers=workers, source=source, out=out
+    )
+    if as_json:
+        _print_json(found)
+        return
+    from tuneoff.summary import score_lines
+
+    typer.echo(score_lines(found))
+    if out is not None:
+        typer.echo(f"rows: {out}")
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    as_json: Json = False,
+) -> None:
+    """Build the report of a finished run again."""
+    from tuneoff.report import write_report
+    from tuneoff.rundir import RunDir
+
+    html, markdown = write_report(RunDir(run_dir))
+    if as_json:
+        _print_json({"html": str(html), "markdown": str(markdown)})
+    else:
+        typer.echo(f"{html}\n{markdown}")
+
+
+def _show(folder: Path, results: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(results)
+        return
+    from tuneoff.summary import table
+
+    typer.echo(table(results))
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+def _print_json(value: Any) -> None:
+    from pydantic_core import to_jsonable_python
+
+    typer.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False, indent=2))
+
+
+def _progress() -> Any:
+    """Progress on stderr; the libraries underneath keep quiet."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import logging
+
+    from tuneoff.progress import for_terminal
+
+    for name in ("transformers", "peft", "accelerate", "datasets", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return for_terminal()
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("--fresh deletes work; say --yes as well.")
+    typer.confirm(question, abort=True)
+
+
+def _exit_for(runs: list[Any]) -> None:
+    """Exit code 4 when a contender failed in one of the runs."""
+    failed = any(
+        c.error and not c.error.startswith("not run yet") for r in runs for c in r.contenders
+    )
+    if failed:
+        raise typer.Exit(4)
+
+
+def main() -> None:
+    """The console script: one sentence for an error, no traceback unless --debug."""
+    try:
+        app()
+    except TuneoffError as error:
+        if os.environ.get("TUNEOFF_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except SystemExit as ended:
+        if ended.code == 130:  # typer's word for Ctrl-C
+            typer.echo("interrupted; the same command goes on from here.", err=True)
+        raise
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("TUNEOFF_DEBUG"):
+            raise
+        first = (str(error).strip() or "no message").splitlines()[0]
+        typer.echo(
+            f"unexpected error: {type(error).__name__}: {first} "
+            "(tuneoff --debug shows where; please report it)",
+            err=True,
+        )
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Money: what training and answering cost, from tokens, seconds and prices."""

@@ -1,0 +1,48 @@
+"""What a run was made on and with: machine and versions, no host or user names."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("tuneoff", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "sqlglot")
+
+
+def describe() -> str:
+    """For instance `AMD EPYC, 2 cores, 24 GiB, Linux`; with the accelerator if any."""
+    return ", ".join(_parts())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _parts() -> Iterator[str]:
+    yield _processor()
+    yield f"{os.cpu_count()} cores"
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        yield f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+    yield platform.system()
+    import torch
+
+    if torch.cuda.is_available():
+        yield f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

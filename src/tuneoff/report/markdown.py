@@ -1,0 +1,52 @@
+"""Text as text in Markdown: the counterpart of HTML's autoescape.
+
+`finalize` runs on every value a template shows and escapes it for use within a line or a
+table cell. `code` and `fence` show text literally and return `Markup`, which `finalize`
+lets through.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tuneoff.report import format as f
+
+_PUNCTUATION = re.compile(r"([\\`*_{}\[\]#~|$!])")
+
+
+def escape(text: str) -> str:
+    """One line of text that no Markdown reader takes for markup."""
+    line = " ".join(f.clean(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Bare addresses become links, and @names notify people, where a report is pasted.
+    line = line.replace("://", ":&#47;/").replace("www.", "www&#46;").replace("@", "&#64;")
+    return _PUNCTUATION.sub(r"\\\1", line)
+
+
+def finalize(value: Any) -> Any:
+    """Jinja2's hook on every shown value: plain strings are escaped."""
+    return escape(value) if type(value) is str else value
+
+
+def code(text: str) -> Any:
+    """Text as a code span for a table cell: the pipe is escaped, line breaks are spaces."""
+    from markupsafe import Markup
+
+    line = " ".join(f.clean(text).split()).replace("|", "\\|")
+    ticks = "`" * (_longest_run(line, "`") + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return Markup(f"{ticks}{pad}{line}{pad}{ticks}" if line else "")
+
+
+def fence(text: str, language: str = "text") -> Any:
+    """Text as a fenced block; the fence is longer than any run of backticks within."""
+    from markupsafe import Markup
+
+    shown = f.clean(text)
+    ticks = "`" * max(3, _longest_run(shown, "`") + 1)
+    return Markup(f"{ticks}{language}\n{shown.rstrip(chr(10))}\n{ticks}")
+
+
+def _longest_run(text: str, character: str) -> int:
+    return max((len(run) for run in re.findall(re.escape(character) + "+", text)), default=0)

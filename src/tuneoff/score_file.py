@@ -1,0 +1,117 @@
+"""Scoring predictions that were made anywhere: `tuneoff score` and `tuneoff.score`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from tuneoff import prepare
+from tuneoff.config import BakeOff, ContenderSettings, PromptedSettings, TaskSettings
+from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.records import Score, ScoredRow, to_dict
+from tuneoff.rundir import write_lines
+from tuneoff.scoring import Options, load_scorer
+from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring.rows import Mode
+from tuneoff.scoring.stored import References, read_rows
+from tuneoff.tasks import load_task
+
+MODES = ("official", "strict")
+
+
+def score(
+    task: str,
+    predictions: Path | str,
+    databases: Path | str | None = None,
+    mode: Mode = "strict",
+    workers: int | None = None,
+    source: str | None = None,
+) -> dict[str, Score]:
+    """Every metric of the task over a JSONL file of predictions.
+
+    Rows are `{"id", "prediction"}`, judged by the task's own test set (of `source`), or
+    bring `reference` (and `meta`, for instance `db_id`) with them.
+
+    Raises:
+        ConfigError: unknown task, source or mode.
+        DataError: a row cannot be used; the message names file and line.
+    """
+    rows = list(scored_rows(task, Path(predictions), databases, mode, workers, source))
+    return _totals(task, rows)
+
+
+def score_file(
+    task: str,
+    predictions: Path | str,
+    databases: Path | str | None = None,
+    *,
+    mode: str = "strict",
+    workers: int | None = None,
+    source: str | None = None,
+    out: Path | str | None = None,
+) -> dict[str, Any]:
+    """`score` as plain values, and the scored rows written to `out`."""
+    rows = list(scored_rows(task, Path(predictions), databases, mode, workers, source))
+    if out is not None:
+        write_lines(Path(out), map(to_dict, rows))
+    totals = _totals(task, rows)
+    return {"n": len(rows), "scores": {metric: to_dict(found) for metric, found in totals.items()}}
+
+
+def scored_rows(
+    task: str,
+    predictions: Path,
+    databases: Path | str | None,
+    mode: str,
+    workers: int | None,
+    source: str | None,
+) -> Iterator[ScoredRow]:
+    """One scored row a prediction, in the file's order."""
+    if mode not in MODES:
+        raise ConfigError(f"--mode: {unknown('mode', mode, MODES)}.")
+    found = load_task(task)
+    folder = Path(databases) if databases is not None else None
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"--databases: there is no folder {folder}; check the path.")
+    own_references = _brings_reference(predictions)
+    references = None if own_references else _references(task, source)
+    options = Options(databases=folder, mode=cast(Mode, mode), workers=workers)
+    yield from load_scorer(found.SCORER).score_rows(read_rows(predictions, references), options)
+
+
+def _brings_reference(predictions: Path) -> bool:
+    """Whether the first row has its own reference, so that no data set is needed."""
+    if not predictions.is_file():
+        return True  # read_rows says what is wrong
+    with predictions.open(encoding="utf-8-sig", errors="replace") as stream:
+        try:
+            row = json.loads(next((line for line in stream if line.strip()), "null"))
+        except ValueError:
+            return True
+    return not isinstance(row, dict) or "reference" in row
+
+
+def _references(task: str, source: str | None) -> References:
+    if not load_task(task).SOURCES:
+        raise DataError(
+            f"task {task} has no test set of its own: each row of the predictions must bring its "
+            '"reference".'
+        )
+    settings = TaskSettings(id=task, source=source)
+    # Only the task part of a bake-off file matters for its data.
+    nobody: tuple[ContenderSettings, ...] = (
+        PromptedSettings(name="nobody", id="prompted", base="tiny"),
+    )
+    bakeoff = BakeOff(name="score", task=settings, contenders=nobody)
+    examples, _ = prepare.data(prepare.parts(bakeoff))
+    return {example.id: (example.completion, example.meta) for example in examples["test"]}
+
+
+def _totals(task: str, rows: Iterable[ScoredRow]) -> dict[str, Score]:
+    metrics: Mapping[str, Any] = load_scorer(load_task(task).SCORER).METRICS
+    rows = list(rows)
+    unanswered = sum(row.verdict == "no answer" for row in rows)
+    found = aggregate(rows, metrics, unanswered)
+    return {metric: value for metric, value in found.items() if value.n}

@@ -1,0 +1,133 @@
+"""What lies in files: predictions made anywhere, and the databases that judge them.
+
+A predictions file is JSONL, a row a line: `{"id": "..", "prediction": ".."}`, or with its
+own reference `{"id": "..", "reference": "..", "prediction": "..", "meta": {..}}`. A row
+may have `error` (why there is no answer). `DIR/<db_id>/*.sqlite` is a database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuneoff.errors import DataError
+from tuneoff.scoring.rows import Row
+
+References = Mapping[str, tuple[str, Mapping[str, Any]]]
+_FORM = '{"id": "..", "prediction": ".."}'
+
+
+def read_rows(path: Path, references: References | None = None) -> Iterator[Row]:
+    """Rows of a predictions file, read as they are used.
+
+    Args:
+        references: reference and meta by example id, for rows without their own.
+
+    Raises:
+        DataError: the file is missing or empty, or a line of it cannot be used; the
+            message names file and line.
+    """
+    first_lines: dict[str, int] = {}
+    for number, value in _objects(path):
+        where = f"{path}:{number}"
+        row = _row(value, references or {}, where)
+        if row.id in first_lines:
+            raise DataError(
+                f"{where}: the id {row.id!r} was already given on line {first_lines[row.id]}; "
+                "keep one row for each id."
+            )
+        first_lines[row.id] = number
+        yield row
+    if not first_lines:
+        raise DataError(f"{path}: the file is empty; give one JSON object a line, {_FORM}.")
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line that is not blank."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; give a JSONL file of predictions.")
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                value = json.loads(text) if text.strip() else None
+            except (ValueError, RecursionError) as error:
+                raise DataError(
+                    f"{path}:{number}: this line is not JSON ({error}); "
+                    f"write one object a line, {_FORM}."
+                ) from None
+            if isinstance(value, dict):
+                yield number, value
+            elif text.strip():
+                raise DataError(
+                    f"{path}:{number}: got a JSON {type(value).__name__}, not an object; "
+                    f"write one object a line, {_FORM}."
+                )
+
+
+def _row(value: dict[str, Any], references: References, where: str) -> Row:
+    id = value.get("id")
+    if isinstance(id, int) and not isinstance(id, bool):
+        id = str(id)
+    if not isinstance(id, str) or not id:
+        raise DataError(f'{where}: the row has no "id" (a text); write {_FORM}.')
+    known, known_meta = references.get(id, (None, {}))
+    reference = value.get("reference", known)
+    if reference is None:
+        raise DataError(
+            f"{where}: the row has no reference and its id {id!r} is not one of the "
+            f'{len(references)} known examples; add "reference", or correct the id.'
+        )
+    prediction, error = value.get("prediction"), value.get("error")
+    if prediction is None and error is not None:
+        prediction = ""
+    if prediction is None:
+        raise DataError(f'{where}: the row {id!r} has no "prediction"; write {_FORM}.')
+    meta = value.get("meta") or {}
+    for name, got in (("reference", reference), ("prediction", prediction)):
+        if not isinstance(got, str):
+            raise DataError(f'{where}: "{name}" of {id!r} must be a text, got {got!r:.40}.')
+    if not isinstance(meta, dict):
+        raise DataError(f'{where}: "meta" of {id!r} must be an object, got {meta!r:.40}.')
+    shown = None if error is None else str(error)
+    return Row(id, reference, prediction, {**known_meta, **meta}, shown)
+
+
+def find_database(folder: Path, db_id: str) -> Path:
+    """The SQLite file of a database: `DIR/<db_id>/<db_id>.sqlite`, or the only one there.
+
+    Raises:
+        DataError: there is none or no single one, or `db_id` is not a plain folder name.
+    """
+    # The name comes from data; it must not lead out of the folder.
+    if db_id in ("", ".", "..") or "/" in db_id or "\\" in db_id or "\0" in db_id:
+        raise DataError(f"db_id {db_id!r} is not the name of a folder below {folder}.")
+    named = folder / db_id / f"{db_id}.sqlite"
+    files = [named] if named.is_file() else sorted((folder / db_id).glob("*.sqlite"))
+    if not files:
+        raise DataError(
+            f"there is no database {db_id!r} in {folder} (looked for {db_id}/*.sqlite); "
+            "give the folder that holds one folder for each db_id."
+        )
+    if len(files) > 1:
+        raise DataError(
+            f"{folder / db_id} holds {len(files)} SQLite files and none is {named.name}; "
+            "rename the one to use."
+        )
+    return files[0]
+
+
+def database_hashes(folder: Path, db_ids: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of each database's file, by db_id, sorted; files are not read into memory.
+
+    Raises:
+        DataError: a database is missing.
+    """
+    hashes: dict[str, str] = {}
+    for db_id in sorted(set(db_ids)):
+        with find_database(folder, db_id).open("rb") as stream:
+            hashes[db_id] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes

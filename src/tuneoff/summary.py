@@ -1,0 +1,73 @@
+"""A run in a terminal: one line a contender, then the recommendation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import StringIO
+from typing import Any
+
+from tuneoff.records import ContenderResult, Results
+from tuneoff.report import format
+
+WIDTH = 110
+
+
+def table(results: Results) -> str:
+    """Contenders × the headline figures, as plain text."""
+    from rich.table import Table
+
+    metric = results.primary_metric
+    shown = Table(title=f"{results.name}: {results.task}, {results.source}", title_justify="left")
+    shown.add_column("contender", no_wrap=True)
+    shown.add_column(format.words(metric), justify="right")
+    shown.add_column("95%", justify="right")
+    shown.add_column("valid", justify="right")
+    shown.add_column("trained in", justify="right")
+    shown.add_column("verdict")
+    for contender in results.contenders:
+        shown.add_row(*_cells(contender, metric))
+    lines = _plain(shown)
+    choice = results.recommendation
+    return lines + "".join(f"{sentence}\n" for sentence in choice.because)
+
+
+def _cells(contender: ContenderResult, metric: str) -> list[str]:
+    if contender.error is not None:
+        return [contender.name, "–", "", "", "", contender.error]
+    score, valid = contender.scores.get(metric), contender.scores.get("valid_format")
+    training = contender.training
+    return [
+        contender.name,
+        format.score(score.value) if score else "–",
+        format.interval(score.low, score.high) if score else "",
+        format.score(valid.value) if valid else "–",
+        format.seconds(training.seconds) if training else "not tuned",
+        (training.verdict or "") if training else "",
+    ]
+
+
+def score_lines(found: Mapping[str, Any]) -> str:
+    """What `tuneoff score` prints."""
+    from rich.table import Table
+
+    shown = Table(title=f"{found['n']} predictions", title_justify="left")
+    for column in ("metric", "value", "95%", "n", "errors"):
+        shown.add_column(column, justify="left" if column == "metric" else "right")
+    for metric, score in found["scores"].items():
+        value, low, high = score["value"], score["low"], score["high"]
+        shown.add_row(
+            metric,
+            format.score(value),
+            format.interval(low, high),
+            str(score["n"]),
+            str(score["errors"]),
+        )
+    return _plain(shown).rstrip()
+
+
+def _plain(renderable: Any) -> str:
+    from rich.console import Console
+
+    stream = StringIO()
+    Console(file=stream, width=WIDTH, color_system=None).print(renderable)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
