@@ -1,8 +1,8 @@
 """tuneoff: for this task, which fine-tuned model should I use?
 
-    import tuneoff
-    results = tuneoff.run(tuneoff.load("bakeoff.yaml"))
-    print(results.recommendation.choice)
+import tuneoff
+results = tuneoff.run(tuneoff.load("bakeoff.yaml"))
+print(results.recommendation.choice)
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuneoff.bakeoff import run
+    from tuneoff.bakeoff_file import load
     from tuneoff.check import check_file
-    from tuneoff.config import BakeOff, load
+    from tuneoff.config import BakeOff
     from tuneoff.errors import (
         BudgetError,
         ConfigError,
@@ -53,7 +54,8 @@ __all__ = [
 _HOMES = {
     "bakeoff": ("run",),
     "check": ("check_file",),
-    "config": ("BakeOff", "load"),
+    "bakeoff_file": ("load",),
+    "config": ("BakeOff",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "records": ("Example", "Prediction", "Results", "Score"),
     "report": ("write_report",),

@@ -72,9 +72,7 @@ def run(
     return results
 
 
-def _examples(
-    parts: Parts, run: RunDir, progress: Progress
-) -> Mapping[Split, Sequence[Example]]:
+def _examples(parts: Parts, run: RunDir, progress: Progress) -> Mapping[Split, Sequence[Example]]:
     """The run's own examples if it has them, else the task's, written down."""
     if run.has_data():
         open_run(run.path, parts.bakeoff)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prepare
-from tuneoff.config import BakeOff, Columns, load
+from tuneoff.bakeoff_file import load
+from tuneoff.config import BakeOff, Columns
 from tuneoff.errors import DataError
 from tuneoff.init import columns_of, form_of
 from tuneoff.records import SPLITS, Split
@@ -32,7 +33,7 @@ def check_file(file: Path | str) -> dict[str, Any]:
 
 def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     parts = prepare.parts(bakeoff)
-    warnings = []
+    warnings: list[str] = []
     sizes: dict[Split, int] = {}
     duplicates: dict[str, Any] = {}
     if _is_local(parts):

@@ -112,7 +112,7 @@ def run(
 ) -> None:
     """Carry out a bake-off; the same command again goes on where it stopped."""
     from tuneoff import bakeoff
-    from tuneoff.config import load
+    from tuneoff.bakeoff_file import load
 
     settings = load(file)
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
@@ -188,16 +188,25 @@ def _print_json(value: Any) -> None:
 
 
 def _progress() -> Any:
-    """Progress on stderr; the libraries underneath keep quiet."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import logging
-
+    """Progress on stderr; the libraries underneath keep quiet unless --debug."""
     from tuneoff.progress import for_terminal
 
-    for name in ("transformers", "peft", "accelerate", "datasets", "bitsandbytes"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    if not os.environ.get("TUNEOFF_DEBUG"):
+        _quieten()
     return for_terminal()
+
+
+def _quieten() -> None:
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # The libraries warn each other of renamed parameters; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
 
 
 def _confirm(question: str) -> None:

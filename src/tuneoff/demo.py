@@ -6,7 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from tuneoff import bakeoff
-from tuneoff.config import load
+from tuneoff.bakeoff_file import load
 from tuneoff.progress import Progress
 from tuneoff.records import Results
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from tuneoff.config import Columns, parse
+from tuneoff.bakeoff_file import parse
+from tuneoff.config import Columns
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.rundir import write_text
 from tuneoff.tasks import chat

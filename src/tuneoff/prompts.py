@@ -20,11 +20,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from tuneoff.config import Rendering
 from tuneoff.records import Example
 
-Rendering = Literal["chat", "text"]
 Message = dict[str, str]
 
 
@@ -51,9 +51,7 @@ class Template:
 CHAT_PASS_THROUGH = Template("", "", "", "", "")
 
 
-def messages(
-    example: Example, template: Template, shots: Sequence[Example] = ()
-) -> list[Message]:
+def messages(example: Example, template: Template, shots: Sequence[Example] = ()) -> list[Message]:
     """The chat turns up to, and without, the answer."""
     if "messages" in example.inputs:
         return _own_turns(example, shots)

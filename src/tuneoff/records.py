@@ -233,7 +233,9 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 def to_dict(record: Any) -> dict[str, Any]:
     """A record as plain JSON-able values."""
-    value: dict[str, Any] = _adapter(cast("Hashable", type(record))).dump_python(record, mode="json")
+    value: dict[str, Any] = _adapter(cast("Hashable", type(record))).dump_python(
+        record, mode="json"
+    )
     return value
 
 

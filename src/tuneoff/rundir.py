@@ -66,9 +66,18 @@ def write_text(path: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
+def line_of(row: Mapping[str, Any]) -> str:
+    """A row as one line of JSON. A lone surrogate, which a model's answer may hold, cannot be
+    written as UTF-8; such a row is escaped."""
+    text = json.dumps(row, ensure_ascii=False)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        text = json.dumps(row)
+    return text + "\n"
+
+
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a whole JSONL file, or nothing."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(map(line_of, rows)))
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -77,7 +86,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("a+b") as stream:
         _cut_torn_line(stream)
         for row in rows:
-            stream.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            stream.write(line_of(row).encode())
         stream.flush()
 
 

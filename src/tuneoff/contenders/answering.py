@@ -10,9 +10,9 @@ from tuneoff import prompts
 from tuneoff.config import LocalSettings, PromptedSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.generation.batched import answer as answer_batches
-from tuneoff.models.encoding import prompt_ids
 from tuneoff.models.loading import load_tokenizer, rendering_of
 from tuneoff.records import Example, Prediction
+from tuneoff.training.encoding import prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -10,9 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuneoff.config import SHIPPED_BASE
+from tuneoff.config import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
-from tuneoff.prompts import Rendering
 
 if TYPE_CHECKING:
     import torch

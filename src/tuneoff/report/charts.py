@@ -19,7 +19,14 @@ from tuneoff.report import format as f
 Spec = dict[str, Any]
 # Blue, orange, green, purple, red, teal, ochre, grey: apart for most colour-blind readers too.
 PALETTE = (
-    "#3f7fca", "#d97a1f", "#2f9a6e", "#a566b8", "#cc5560", "#2c9aa8", "#a98a1c", "#7d8590",
+    "#3f7fca",
+    "#d97a1f",
+    "#2f9a6e",
+    "#a566b8",
+    "#cc5560",
+    "#2c9aa8",
+    "#a98a1c",
+    "#7d8590",
 )
 GREY, GRID = "#7b828c", "#8a919b40"
 WIDTH = 700
@@ -52,12 +59,17 @@ def loss_chart(
     key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="circle")
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("examples_seen:Q", title="examples seen", axis=alt.Axis(tickCount=6, format=",d")),
-        y=_log_axis(losses) if log else alt.Y(
-            "loss:Q", title=LOSS, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False)),
-        color=alt.Color("contender:N", legend=key if legend else None, scale=alt.Scale(
-            domain=names, range=[palette[name] for name in names])),
+        y=_log_axis(losses)
+        if log
+        else alt.Y("loss:Q", title=LOSS, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False)),
+        color=alt.Color(
+            "contender:N",
+            legend=key if legend else None,
+            scale=alt.Scale(domain=names, range=[palette[name] for name in names]),
+        ),
         tooltip=[
-            alt.Tooltip("contender:N"), alt.Tooltip("step:Q", format=","),
+            alt.Tooltip("contender:N"),
+            alt.Tooltip("step:Q", format=","),
             alt.Tooltip("examples_seen:Q", title="examples seen", format=","),
             alt.Tooltip("loss:Q", title="validation loss", format=".4~f"),
             alt.Tooltip("train:Q", title="training loss", format=".4~f"),
@@ -66,7 +78,8 @@ def loss_chart(
     best = base.transform_filter("datum.best").mark_point(size=130, strokeWidth=2.2, opacity=1)
     lines = base.mark_line(strokeWidth=2, interpolate="linear")
     points = base.mark_point(size=16, filled=True, opacity=1)
-    return _finished(alt.layer(lines, points, best), width, 300)
+    hits = base.mark_point(size=250, filled=True, opacity=0)  # a finger is wider than a point
+    return _finished(alt.layer(lines, points, best, hits), width, 300)
 
 
 def score_chart(
@@ -85,22 +98,34 @@ def score_chart(
     palette = colors(contenders)
     axis_format = "%" if share else "~g"
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y("contender:N", title=None, sort=list(scores),
-                axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190)),
-        color=alt.Color("contender:N", legend=None, scale=alt.Scale(
-            domain=list(scores), range=[palette[name] for name in scores])),
+        y=alt.Y(
+            "contender:N",
+            title=None,
+            sort=list(scores),
+            axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190),
+        ),
+        color=alt.Color(
+            "contender:N",
+            legend=None,
+            scale=alt.Scale(domain=list(scores), range=[palette[name] for name in scores]),
+        ),
         tooltip=[
-            alt.Tooltip("contender:N"), alt.Tooltip("shown:N", title=f.words(metric)),
+            alt.Tooltip("contender:N"),
+            alt.Tooltip("shown:N", title=f.words(metric)),
             alt.Tooltip("interval:N", title="95% interval"),
             alt.Tooltip("n:Q", title="test examples", format=","),
         ],
     )
     title = f"{f.words(metric)}, with 95% interval"
-    x = alt.X("value:Q", title=title,
-              scale=alt.Scale(domain=_domain(bounds, share), nice=False, zero=False),
-              axis=alt.Axis(format=axis_format, tickCount=6))
+    x = alt.X(
+        "value:Q",
+        title=title,
+        scale=alt.Scale(domain=_domain(bounds, share), nice=False, zero=False),
+        axis=alt.Axis(format=axis_format, tickCount=6),
+    )
     span = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
-        x=alt.X("low:Q", title=title), x2="high:Q")
+        x=alt.X("low:Q", title=title), x2="high:Q"
+    )
     point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x)
     label = base.mark_text(dy=-13, fontSize=12, fontWeight=600).encode(x=x, text="shown:N")
     return _finished(alt.layer(span, point, label), width, 46 * len(rows))
@@ -139,7 +164,8 @@ def _log_axis(losses: Sequence[float]) -> Any:
     high = min((mark for mark in marks if mark >= max(losses)), default=marks[-1])
     shown = [mark for mark in marks if low <= mark <= high]
     return alt.Y(
-        "loss:Q", title=f"{LOSS} (log scale)",
+        "loss:Q",
+        title=f"{LOSS} (log scale)",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(values=shown[:: 1 if len(shown) < 9 else 3], format="~g"),
     )
@@ -148,9 +174,14 @@ def _log_axis(losses: Sequence[float]) -> Any:
 def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
     best = contender.training.best_step if contender.training else None
     return [
-        {"contender": contender.name, "step": row.step, "examples_seen": row.examples_seen,
-         "loss": row.validation, "train": row.train if _finite(row.train) else None,
-         "best": row.step == best}
+        {
+            "contender": contender.name,
+            "step": row.step,
+            "examples_seen": row.examples_seen,
+            "loss": row.validation,
+            "train": row.train if _finite(row.train) else None,
+            "best": row.step == best,
+        }
         for row in _plotted(contender.loss)
     ]
 
@@ -166,8 +197,12 @@ def _finite(value: float | None) -> bool:
 
 def _score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
     return {
-        "contender": name, "value": score.value, "low": score.low, "high": score.high,
-        "n": score.n or None, "shown": f.score(score.value, share),
+        "contender": name,
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n or None,
+        "shown": f.score(score.value, share),
         "interval": f.interval(score.low, score.high, share) or f.MISSING,
     }
 
@@ -188,16 +223,30 @@ def _finished(chart: Any, width: int | str, height: int) -> Spec:
     """Size and the calm style, as a plain dict without its schema's address."""
     fluid = width == "container"
     sized = chart.properties(
-        width=width, height=height, background="transparent",
+        width=width,
+        height=height,
+        background="transparent",
         autosize={"type": "fit-x" if fluid else "pad", "contains": "padding"},
         # A still picture's labels were measured here and may be wider in the reader's font.
         padding={"left": 4 if fluid else 20, "right": 14, "top": 6, "bottom": 4},
     )
-    styled = sized.configure(font=FONT).configure_view(stroke=None).configure_axis(
-        labelColor=GREY, titleColor=GREY, gridColor=GRID, domainColor=GRID, tickColor=GRID,
-        labelFontSize=12, titleFontSize=12, titleFontWeight="normal", titlePadding=10,
-        labelPadding=6,
-    ).configure_legend(labelColor=GREY, labelFontSize=12, symbolSize=90, columnPadding=28)
+    styled = (
+        sized.configure(font=FONT)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=GREY,
+            titleColor=GREY,
+            gridColor=GRID,
+            domainColor=GRID,
+            tickColor=GRID,
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            titlePadding=10,
+            labelPadding=6,
+        )
+        .configure_legend(labelColor=GREY, labelFontSize=12, symbolSize=90, columnPadding=28)
+    )
     spec: Spec = styled.to_dict()
     spec.pop("$schema", None)
     return spec

@@ -72,7 +72,7 @@ def spread(patterns: Sequence[Pattern], limit: int) -> list[int]:
         groups.setdefault(pattern, []).append(index)
     mixed = [group for pattern, group in groups.items() if any(pattern) and not all(pattern)]
     mixed.sort(key=len, reverse=True)
-    chosen = _round_robin([_evenly(group, limit) for group in mixed], limit)
+    chosen = _round_robin(mixed, limit)
     nobody = [i for pattern, group in groups.items() if not any(pattern) for i in group]
     return chosen + _evenly(nobody, limit - len(chosen))
 
@@ -87,13 +87,16 @@ def fields(inputs: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _evenly(group: Sequence[int], limit: int) -> list[int]:
     """At most `limit` members at even distances, the first one among them."""
-    take = min(max(limit, 0), len(group))
+    take = min(limit, len(group))
     return [group[i * len(group) // take] for i in range(take)]
 
 
 def _round_robin(groups: Sequence[Sequence[int]], limit: int) -> list[int]:
-    turns = range(max(map(len, groups), default=0))
-    return [group[turn] for turn in turns for group in groups if turn < len(group)][:limit]
+    """One member of each group in turn, those of a group at even distances."""
+    turns = [(turn, place) for place, group in enumerate(groups) for turn in range(len(group))]
+    places = [place for _, place in sorted(turns)[:limit]]
+    members = [iter(_evenly(group, places.count(place))) for place, group in enumerate(groups)]
+    return [next(members[place]) for place in places]
 
 
 def _shown(
@@ -107,7 +110,5 @@ def _shown(
         row = rows[example.id]
         prediction = predictions[name].get(example.id) or Prediction(example.id, "")
         right = is_right(row, metric)
-        answers.append(
-            Answer(name, prediction.prediction, right, row.verdict, prediction.error)
-        )
+        answers.append(Answer(name, prediction.prediction, right, row.verdict, prediction.error))
     return Shown(example.id, fields(example.inputs), example.completion, tuple(answers))

@@ -19,9 +19,9 @@ def escape(text: str) -> str:
     """One line of text that no Markdown reader takes for markup."""
     line = " ".join(f.clean(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _PUNCTUATION.sub(r"\\\1", line)
     # Bare addresses become links, and @names notify people, where a report is pasted.
-    line = line.replace("://", ":&#47;/").replace("www.", "www&#46;").replace("@", "&#64;")
-    return _PUNCTUATION.sub(r"\\\1", line)
+    return line.replace("://", ":&#47;/").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def finalize(value: Any) -> Any:

@@ -37,9 +37,7 @@ def write_pages(run: RunDir) -> tuple[Path, Path]:
     return html, md
 
 
-def _write_charts(
-    run: RunDir, results: Results, contenders: Sequence[ContenderResult]
-) -> set[str]:
+def _write_charts(run: RunDir, results: Results, contenders: Sequence[ContenderResult]) -> set[str]:
     """Writes charts/NAME.svg; returns the names, and removes a chart that has no data now."""
     specs = {
         "scores": charts.score_chart(contenders, results.primary_metric),
@@ -101,15 +99,17 @@ def render_html(
     scripts = [charts.javascript(), _source("report.js")] if drawn else []
     with_loss = [c.name for c in contenders if any(r.validation is not None for r in c.loss)]
     template = environment.get_template("report.html.j2")
-    return str(template.render(
-        content,
-        charts=drawn,
-        color=charts.colors(contenders),
-        with_loss=with_loss,
-        style=Markup(_source("report.css")),
-        scripts=[Markup(script) for script in scripts],
-        hashes=[_csp_hash(script) for script in scripts],
-    ))
+    return str(
+        template.render(
+            content,
+            charts=drawn,
+            color=charts.colors(contenders),
+            with_loss=with_loss,
+            style=Markup(_source("report.css")),
+            scripts=[Markup(script) for script in scripts],
+            hashes=[_csp_hash(script) for script in scripts],
+        )
+    )
 
 
 def _drawings(

@@ -31,21 +31,26 @@ def recommend(
     if not measured:
         why = f"No contender has a score for {f.words(primary_metric)}."
         return Recommendation(None, (why,), tuple(when_not))
-
     best = max(measured, key=lambda c: _value(c, primary_metric) or 0.0)
-    tied = [c for c in measured if (p := find(pairs, best.name, c.name)) and p.verdict == "tie"]
+    found = {c.name: find(pairs, best.name, c.name) for c in measured}
+    ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
+    tied = [c for c in measured if c.name in ties]
     choice, reason = _cheapest([best, *tied], primary_metric)
     share = f.is_share(*(_value(c, primary_metric) for c in measured))
     because = [_result(choice, primary_metric, len(measured), share)]
-    because += _tie(best, tied, pairs, choice.scores[primary_metric].n, share)
-    because += _beaten(choice, measured, pairs, share)
+    because += [
+        f"No difference can be shown with {f.count(choice.scores[primary_metric].n)} examples "
+        f"between {p.a} and {p.b}: {numbers(p, share)}."
+        for p in ties.values()
+    ]
     if tied:
         because.append(f"Of these, {choice.name} {reason}.")
-    prompted = [c.name for c in [best, *tied] if c.id == "prompted"]
     if choice.id == "prompted" and any(c.training for c in [best, *tied]):
         because.append("Do not fine-tune: the prompted base is as good.")
-    elif prompted:
-        when_not.append(f"{prompted[0]} is as good and needs no fine-tuning.")
+    elif choice.training:
+        prompted = [c.name for c in [best, *tied] if c.id == "prompted"]
+        when_not += [f"{name} is as good and needs no fine-tuning." for name in prompted]
+    because += _beaten(choice.name, pairs, share)
     when_not += _limits(choice, measured)
     when_not += [
         f"{c.name} reports {f.score(_value(c, primary_metric), share)} elsewhere; without its "
@@ -99,23 +104,11 @@ def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
     return f"{choice.name}: {' '.join(shown.split())}{alone}."
 
 
-def _beaten(
-    choice: ContenderResult, measured: Group, pairs: Sequence[Comparison], share: bool
-) -> list[str]:
+def _beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
     """The two nearest of those that the choice beats."""
-    found = [p for c in measured if (p := find(pairs, choice.name, c.name)) and p.verdict != "tie"]
+    found = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
+    found = [p for p in found if p.verdict != "tie"]
     return [f"{sentence(p, share)}." for p in sorted(found, key=lambda p: abs(p.difference))[:2]]
-
-
-def _tie(
-    best: ContenderResult, tied: Group, pairs: Sequence[Comparison], n: int, share: bool
-) -> list[str]:
-    return [
-        f"No difference can be shown with {f.count(n)} examples between {p.a} and {p.b}: "
-        f"{numbers(p, share)}."
-        for c in tied
-        if (p := find(pairs, best.name, c.name))
-    ]
 
 
 def _limits(choice: ContenderResult, measured: Group) -> list[str]:

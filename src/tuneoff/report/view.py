@@ -75,7 +75,8 @@ def view(results: Results) -> View:
         "how": _how(results),
         "prompts": [(c.name, c.prompt_sha256) for c in contenders if c.prompt_sha256],
         "settings": yaml.safe_dump(dict(results.settings), sort_keys=False, allow_unicode=True)
-        if results.settings else "",
+        if results.settings
+        else "",
     }
 
 
@@ -97,7 +98,8 @@ def _shares(results: Results) -> dict[str, bool]:
     names = dict.fromkeys([results.primary_metric, *(m for scores in scored for m in scores)])
     return {
         m: f.is_share(*(scores[m].value for scores in scored if m in scores))
-        for m in names if any(m in scores for scores in scored)
+        for m in names
+        if any(m in scores for scores in scored)
     }
 
 
@@ -113,13 +115,18 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
     cells = []
     for metric, share in shares.items():
         score = c.scores.get(metric)
-        cells.append({
-            "value": f.score(score.value, share) if score else f.MISSING,
-            "interval": f.interval(score.low, score.high, share) if score else "",
-        })
+        cells.append(
+            {
+                "value": f.score(score.value, share) if score else f.MISSING,
+                "interval": f.interval(score.low, score.high, share) if score else "",
+            }
+        )
     first = next((c.scores[metric] for metric in shares if metric in c.scores), None)
     return {
-        "name": c.name, "chosen": c.name == choice, "error": c.error, "cells": cells,
+        "name": c.name,
+        "chosen": c.name == choice,
+        "error": c.error,
+        "cells": cells,
         "n": f.count(first.n or None) if first else f.MISSING,
         "errors": f.count(first.errors) if first and first.n else f.MISSING,
     }
@@ -154,13 +161,18 @@ def _pairs(results: Results) -> View:
     for pair in results.comparisons:
         share = shares.get(pair.metric, True)
         words = pairs.sentence(pair, share)
-        rows.append({
-            "words": words[0].upper() + words[1:] if pair.verdict == "tie" else words,
-            "metric": f.words(pair.metric), "p": f.p_value(pair.p_adjusted),
-            "difference": f.difference(pair.difference, share),
-            "interval": f.interval(pair.low, pair.high, share),
-            "a": pair.a, "b": pair.b, "verdict": _verdict(pair.verdict, pair.a, pair.b),
-        })
+        rows.append(
+            {
+                "words": words[0].upper() + words[1:] if pair.verdict == "tie" else words,
+                "metric": f.words(pair.metric),
+                "p": f.p_value(pair.p_adjusted),
+                "difference": f.difference(pair.difference, share),
+                "interval": f.interval(pair.low, pair.high, share),
+                "a": pair.a,
+                "b": pair.b,
+                "verdict": _verdict(pair.verdict, pair.a, pair.b),
+            }
+        )
     tests = dict.fromkeys(
         pair.test + (f" ({f.words(pair.cluster)})" if pair.cluster else "")
         for pair in results.comparisons

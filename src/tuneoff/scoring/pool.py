@@ -118,9 +118,9 @@ class Child:
             if not ready.endswith(b"\n"):
                 self.close()
                 raise TuneoffError(
-                    "the SQL sandbox did not start: a child process of Python with "
-                    f"{self._limits.memory_bytes} bytes of memory ended at once; "
-                    "allow it more memory."
+                    f"the SQL sandbox did not start: {sys.executable} with "
+                    f"{self._limits.memory_bytes} bytes of memory ended at once; check that "
+                    "this Python runs, or allow more memory."
                 )
         return self._process
 

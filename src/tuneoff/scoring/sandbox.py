@@ -127,6 +127,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 def _select(connection: sqlite3.Connection, sql: str, row_limit: int) -> tuple[int, list[Any]]:
     cursor = connection.execute(sql)
     try:
+        if cursor.description is None:
+            raise Refused("not a query")
         rows: list[Any] = []
         size = 0
         for row in cursor:
@@ -136,7 +138,7 @@ def _select(connection: sqlite3.Connection, sql: str, row_limit: int) -> tuple[i
             if _late():
                 raise Refused("timeout")
             rows.append(row)
-        return len(cursor.description or ()), rows
+        return len(cursor.description), rows
     finally:
         cursor.close()
 

@@ -35,8 +35,8 @@ class Task(Protocol):
     """What a task's module has.
 
     `SCORER` names a module of `tuneoff.scoring`; `SOURCES` lists what `source:` may be
-    (the first is the default; empty: the task reads files); `MAX_NEW_TOKENS` bounds an answer; `CLUSTER` names the
-    `meta` key whose examples are not independent (None: they are).
+    (the first is the default; empty: the task reads files); `MAX_NEW_TOKENS` bounds an
+    answer; `CLUSTER` names the `meta` key whose examples are not independent (None: they are).
     """
 
     SCORER: str

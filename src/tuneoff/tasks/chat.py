@@ -68,8 +68,9 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> None:
 
 def read_examples(path: Path, columns: Columns | None = None) -> list[Example]:
     """The examples of a file; ids are the rows' own, or file name and line."""
-    return [_example(row, f"{path}:{line}", f"{path.stem}-{line}", columns)
-            for line, row in read(path)]
+    return [
+        _example(row, f"{path}:{line}", f"{path.stem}-{line}", columns) for line, row in read(path)
+    ]
 
 
 def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> Example:
@@ -103,7 +104,9 @@ def _from_messages(row: Row, where: str, default_id: str) -> Example:
     before = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
     meta = row.get("meta")
     return Example(
-        str(row.get("id", default_id)), {"messages": before}, answer.strip(),
+        str(row.get("id", default_id)),
+        {"messages": before},
+        answer.strip(),
         meta if isinstance(meta, dict) else {},
     )
 
@@ -112,8 +115,6 @@ def _check_turn(turn: Any, where: str) -> None:
     if not isinstance(turn, dict) or "role" not in turn:
         raise DataError(f"{where}: each turn must be an object with role and content.")
     if turn["role"] not in ROLES:
-        raise DataError(
-            f"{where}: unknown role {turn['role']!r} (allowed: {', '.join(ROLES)})."
-        )
+        raise DataError(f"{where}: unknown role {turn['role']!r} (allowed: {', '.join(ROLES)}).")
     if not isinstance(turn.get("content"), str):
         raise DataError(f"{where}: the {turn['role']} turn's content must be text.")

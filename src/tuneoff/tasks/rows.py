@@ -30,8 +30,10 @@ def read(path: Path) -> Iterator[tuple[int, Row]]:
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'!r} "
-                        f"(allowed: {', '.join(SUFFIXES)}); convert it first.")
+        raise DataError(
+            f"{path}: cannot read {path.suffix or 'a file without suffix'!r} "
+            f"(allowed: {', '.join(SUFFIXES)}); convert it first."
+        )
     empty = True
     for numbered in reader(path):
         empty = False

@@ -39,7 +39,8 @@ def serialized(file: Path) -> str:
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
             tables = [
-                name for (name,) in database.execute(
+                name
+                for (name,) in database.execute(
                     "SELECT name FROM sqlite_master WHERE type = 'table' "
                     "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
                 )

@@ -17,7 +17,9 @@ from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
 
 
-def limited(splits: Mapping[Split, list[Example]], limit: Limit, seed: int) -> dict[Split, list[Example]]:
+def limited(
+    splits: Mapping[Split, list[Example]], limit: Limit, seed: int
+) -> dict[Split, list[Example]]:
     """The first examples of a seeded shuffle; a split without a limit keeps its order."""
     chosen: dict[Split, list[Example]] = {}
     for split in SPLITS:
@@ -46,7 +48,9 @@ def carve_groups(
     return outside, inside
 
 
-def carve(examples: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
+def carve(
+    examples: Sequence[Example], count: int, seed: int
+) -> tuple[list[Example], list[Example]]:
     """(rest, carved): `count` examples drawn at random, equal inputs staying together."""
     by_input: dict[str, list[Example]] = {}
     for example in examples:

@@ -16,7 +16,8 @@ its `db_id`. Read ready-made from `spider_create_context/{train,validation}.json
 Splits: test is the 568-row split; validation is carved out of train by whole databases,
 because validation is never test; train rows whose input recurs in test or validation are
 left out. `splits: seed` is the seed's own arrangement: all 3,961 rows train, the 568 both
-validate and test. `context: schema` puts the whole schema, read from the SQLite file, before the question.
+validate and test. `context: schema` puts the whole schema, read from the SQLite file, before
+the question.
 """
 
 from __future__ import annotations
@@ -74,9 +75,7 @@ def load(settings: TaskSettings, place: Place) -> Splits:
         return {"train": train, "validation": test, "test": test}
     train, validation = carve_groups(train, "db_id", VALIDATION_FRACTION, settings.seed)
     validation = without(validation, test)
-    return {
-        "train": without(train, [*validation, *test]), "validation": validation, "test": test
-    }
+    return {"train": without(train, [*validation, *test]), "validation": validation, "test": test}
 
 
 def template(settings: TaskSettings) -> Template:

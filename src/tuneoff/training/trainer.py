@@ -24,8 +24,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from tuneoff.models.encoding import IGNORED, Encoded
 from tuneoff.records import LossRow
+from tuneoff.training.encoding import IGNORED, Encoded
 
 EFFORT_FILE = "effort.json"
 OnStep = Callable[[int, int, float | None], None]

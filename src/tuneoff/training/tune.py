@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.config import LocalSettings, LoraSettings
 from tuneoff.errors import ConfigError, ContenderError
-from tuneoff.models.encoding import Encoded, content_tokens, encode
 from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, rendering_of
 from tuneoff.prompts import Template
 from tuneoff.records import Example, TrainingRecord
@@ -22,6 +21,7 @@ from tuneoff.rundir import ContenderDir
 from tuneoff.training import memory
 from tuneoff.training.card import write_card
 from tuneoff.training.convergence import best_row, overfitting_step, verdict
+from tuneoff.training.encoding import Encoded, content_tokens, encode
 
 if TYPE_CHECKING:
     import torch
@@ -120,9 +120,9 @@ def target_modules(model: PreTrainedModel, lora: LoraSettings) -> list[str] | st
     names = set()
     for path, module in model.named_modules():
         parent, _, name = path.rpartition(".")
-        if "attn" in parent.rpartition(".")[2].lower() or "attention" in parent.lower():
-            if hasattr(module, "weight") and module.weight.ndim == 2:
-                names.add(name)
+        inside = "attn" in parent.lower() or "attention" in parent.lower()
+        if inside and getattr(module, "weight", None) is not None and module.weight.ndim == 2:
+            names.add(name)
     if not names:
         raise ConfigError(
             "lora.target_modules: attention finds no linear layer in this base; name the modules."
@@ -153,7 +153,9 @@ def _arguments(
     steps_per_epoch = math.ceil(examples / train.batch_size)
     steps = train.max_steps or math.ceil((train.epochs or DEFAULT_EPOCHS) * steps_per_epoch)
     every = train.evaluate_every or max(1, steps_per_epoch // EVALUATIONS_PER_EPOCH)
-    warmup = math.ceil(WARMUP_FRACTION * steps) if train.warmup_steps is None else train.warmup_steps
+    warmup = (
+        math.ceil(WARMUP_FRACTION * steps) if train.warmup_steps is None else train.warmup_steps
+    )
     schedules = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
     return TrainingArguments(
         output_dir=str(directory.checkpoints),
@@ -175,7 +177,7 @@ def _arguments(
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         train_sampling_strategy="group_by_length" if train.group_by_length else "random",
-        gradient_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing=train.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         seed=settings.seed,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tuneoff import prompts
+from tuneoff.config import Rendering
 from tuneoff.errors import DataError
-from tuneoff.prompts import Rendering, Template
+from tuneoff.prompts import Template
 from tuneoff.records import Example
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def prompt_ids(
     if rendering == "chat":
         ids = tokenizer.apply_chat_template(
             prompts.messages(example, template, shots),
-            add_generation_prompt=True, tokenize=True, return_dict=False,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
         )
         return list(ids)
     start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
@@ -79,9 +82,9 @@ def encode(
 
 def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
     """Tokens of the bare content: inputs and reference, no instruction, no template."""
-    texts = [
-        turn["content"] for turn in example.inputs.get("messages", ())
-    ] or [str(value) for value in example.inputs.values()]
+    texts = [turn["content"] for turn in example.inputs.get("messages", ())] or [
+        str(value) for value in example.inputs.values()
+    ]
     return sum(len(_tokens(tokenizer, text)) for text in [*texts, example.completion])
 
 

@@ -1,0 +1,152 @@
+"""Reading a bake-off file: YAML to `BakeOff`, every problem one sentence with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tuneoff.config import (
+    CONTENDER_IDS,
+    BakeOff,
+    HostedSettings,
+    LocalSettings,
+    PromptedSettings,
+    RecordedSettings,
+    Settings,
+)
+from tuneoff.errors import ConfigError, unknown
+
+
+def load(file: Path | str) -> BakeOff:
+    """Reads and checks a bake-off file. No network, nothing written.
+
+    Raises:
+        ConfigError: one sentence with file, line and what is allowed.
+    """
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{file}: there is no such file; give the path of a bake-off file, "
+            "or write one with `tuneoff init DATA`."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as UTF-8 text ({error}).") from None
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> BakeOff:
+    """A bake-off file's text, checked. `file` is used for messages and relative paths."""
+    try:
+        root = yaml.compose(text)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{where}: this is not valid YAML ({problem}).") from None
+    if value is None:
+        raise ConfigError(f"{file}: the file is empty; it needs name, task and contenders.")
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{file}:1: expected keys such as name, task, contenders at the top.")
+    _check_contender_ids(value, root, file)
+    try:
+        return BakeOff.model_validate({**value, "folder": file.parent.resolve()})
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, root, file)) from None
+
+
+def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> None:
+    """Pydantic's message for an unknown discriminator is long; ours is one sentence."""
+    for index, contender in enumerate(value.get("contenders") or ()):
+        if not isinstance(contender, Mapping):
+            continue
+        line = _line(root, ("contenders", index, "id"))
+        got = contender.get("id")
+        if got is None:
+            raise ConfigError(
+                f"{file}:{line}: contender {contender.get('name', index + 1)} has no id "
+                f"(allowed: {', '.join(CONTENDER_IDS)})."
+            )
+        if got not in CONTENDER_IDS:
+            raise ConfigError(f"{file}:{line}: {unknown('contender id', str(got), CONTENDER_IDS)}.")
+
+
+def _sentence(error: ValidationError, root: Any, file: Path) -> str:
+    first = error.errors()[0]
+    # The union's tag stands in the location of a contender's error; the file has no such level.
+    place = tuple(
+        part
+        for i, part in enumerate(first["loc"])
+        if not (i == 2 and first["loc"][0] == "contenders")
+    )
+    where = f"{file}:{_line(root, place)}"
+    dotted = ".".join(str(part) for part in place) or "the file"
+    kind, got = first["type"], first.get("input")
+    if kind == "extra_forbidden":
+        known = unknown("key", str(place[-1]), _keys_at(first["loc"]))
+        return f"{where}: {known} in {_parent(place)}."
+    if kind == "missing":
+        return f"{where}: {dotted} is missing; add it."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if kind == "value_error":
+        return f"{where}: {_parent(place) if not place else dotted}: {message}."
+    return f"{where}: {dotted} is {got!r}: {message[0].lower()}{message[1:]}."
+
+
+def _parent(place: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in place[:-1]) or "the file"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys allowed beside the unknown one, by walking the models along its location."""
+    kinds: dict[str, type[Settings]] = {
+        "local": LocalSettings,
+        "hosted": HostedSettings,
+        "prompted": PromptedSettings,
+        "recorded": RecordedSettings,
+    }
+    model: Any = BakeOff
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        if isinstance(part, str) and part in kinds and model is BakeOff:
+            model = kinds[part]
+            continue
+        field = model.model_fields.get(part)
+        nested = _model_of(field.annotation) if field else None
+        model = nested or model
+    return [key for key in model.model_fields if key != "folder"]
+
+
+def _model_of(annotation: Any) -> type[Settings] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            return inner
+    return None
+
+
+def _line(node: Any, place: tuple[Any, ...]) -> int:
+    """The line of a place in a composed YAML tree: the deepest part that exists."""
+    line = 1
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((p for p in node.value if p[0].value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part >= len(node.value):
+                return line
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

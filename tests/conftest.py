@@ -1,0 +1,58 @@
+"""What several tests share: the real data where it is, a base that trains in seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+ROOT = Path(__file__).parent.parent
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data: TUNEOFF_DATA, or ../shared/data beside the project."""
+    folder = Path(os.environ.get("TUNEOFF_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "viggo").is_dir():
+        pytest.skip("the real data is not here (set TUNEOFF_DATA to its folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random 2-layer Llama whose tokenizer knows the functional sample's words."""
+    from tiny import write_base
+
+    from tuneoff.tasks.samples import functional
+
+    examples = functional.generate()["train"][:200]
+    texts = [f"{e.inputs['sentence']} {e.completion}" for e in examples]
+    return write_base(tmp_path_factory.mktemp("bases") / "random", [functional.INSTRUCTION, *texts])
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    from tuneoff.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tuneoff", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -1,0 +1,118 @@
+"""The recommendation, from constructed results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from made_results import METRIC, contender, pair, score, training
+
+from tuneoff.records import Cost
+from tuneoff.report import recommend
+
+
+def test_a_clear_winner() -> None:
+    found = recommend(
+        [contender("base", 0.4, id="prompted"), contender("lora", 0.9, training=training())],
+        [pair("base", "lora", "b better", -0.5)],
+        METRIC,
+    )
+    assert found.choice == "lora"
+    assert found.because == (
+        "lora: execution accuracy 90.0% [85.0, 95.0] over 40 test examples.",
+        "lora is better than base by 50.0 points [45.6, 54.4], p = 0.0003.",
+    )
+    assert found.when_not == ()
+
+
+def test_a_prompted_winner_is_not_compared_with_itself() -> None:
+    found = recommend(
+        [contender("base", 0.9, id="prompted"), contender("lora", 0.4, training=training())],
+        [pair("base", "lora", "a better", 0.5)],
+        METRIC,
+    )
+    assert found.choice == "base"
+    assert len(found.because) == 2
+    assert found.when_not == ()
+
+
+def test_a_tie_goes_to_the_prompted_one() -> None:
+    found = recommend(
+        [
+            contender("full", 0.92, training=training(5_000_000)),
+            contender("lora", 0.91, training=training(100_000)),
+            contender("base", 0.90, id="prompted"),
+            contender("worse", 0.2, id="prompted"),
+        ],
+        [
+            pair("full", "lora", "tie", 0.01, 0.8),
+            pair("base", "full", "tie", -0.02, 0.7),
+            pair("full", "worse", "a better", 0.7),
+            pair("base", "worse", "a better", 0.68),
+        ],
+        METRIC,
+    )
+    assert found.choice == "base"
+    assert "No difference can be shown with 40 examples between base and full: " in found.because[2]
+    assert "Of these, base trains the fewest parameters." in found.because
+    assert "Do not fine-tune: the prompted base is as good." in found.because
+    assert any(reason.startswith("base is better than worse") for reason in found.because)
+
+
+def test_a_tie_of_tuned_ones_goes_to_the_smaller() -> None:
+    lora, full = (
+        contender("lora", 0.9, training=training(9)),
+        contender("full", 0.92, training=training(99)),
+    )
+    found = recommend([lora, full], [pair("lora", "full", "tie", -0.02, 0.5)], METRIC)
+    assert found.choice == "lora"
+    unknown = replace(lora, training=training(None))
+    found = recommend([unknown, full], [pair("lora", "full", "tie", -0.02, 0.5)], METRIC)
+    assert found.choice == "full", "an unknown amount of training counts as most"
+
+
+def test_money_decides_a_tie_where_all_have_a_price() -> None:
+    base = contender("base", 0.9, id="prompted", cost=Cost(serving_usd_per_1k_requests=3.0))
+    lora = contender("lora", 0.9, training=training(), cost=Cost(serving_usd_per_1k_requests=0.5))
+    tie = [pair("base", "lora", "tie", 0.0, 1.0)]
+    found = recommend([base, lora], tie, METRIC)
+    assert found.choice == "lora"
+    assert "Of these, lora costs least to serve." in found.because
+    assert "base is as good and needs no fine-tuning." in found.when_not
+    found = recommend([base, replace(lora, cost=Cost())], tie, METRIC)
+    assert found.choice == "base", "a price that is missing is not a price of zero"
+
+
+def test_a_failed_one_is_mentioned() -> None:
+    found = recommend([contender("a", 0.5), contender("b", error="out of memory.")], [], METRIC)
+    assert found.choice == "a"
+    assert found.because[0].endswith("; there was nothing to compare it with.")
+    assert found.when_not == ("b failed and is not compared: out of memory.",)
+
+
+def test_none_scored() -> None:
+    found = recommend([contender("a", error="x."), contender("b")], [], METRIC)
+    assert found.choice is None
+    assert found.because == ("No contender has a score for execution accuracy.",)
+    assert found.when_not == ("a failed and is not compared: x.",)
+    assert recommend([], [], METRIC).choice is None
+
+
+def test_reported_figures_do_not_win_over_measured_answers() -> None:
+    paper = contender("paper", id="recorded")
+    paper = replace(paper, scores={METRIC: replace(score(0.99), low=None, high=None, n=0)})
+    found = recommend([paper, contender("lora", 0.8)], [], METRIC)
+    assert found.choice == "lora"
+    assert found.when_not == (
+        "paper reports 99.0% elsewhere; without its answers no test can compare it.",
+    )
+    assert recommend([paper], [], METRIC).choice == "paper"
+
+
+def test_limits_come_from_the_records() -> None:
+    found = recommend(
+        [contender("a", 0.5, ends="2027-01-14", training=training(9, "still improving"))],
+        [],
+        METRIC,
+    )
+    assert found.when_not[0] == "a ends on 2027-01-14."
+    assert found.when_not[1].startswith("a was still improving when its training ended")

@@ -1,0 +1,267 @@
+"""Every mistake a user can make in a file is one clear sentence, exit 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+GOOD = """\
+name: mine
+task: {id: functional_representation, source: sample, limit: {train: 20, validation: 5, test: 5}}
+contenders:
+  - {name: a, id: prompted, base: tiny}
+  - {name: b, id: local}
+"""
+CHAT = "name: mine\ntask: {id: chat, train: train.jsonl}\ncontenders: [{name: a, id: local}]\n"
+
+
+def line(question: str, answer: str = "yes") -> str:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": turns}) + "\n"
+
+
+MANY = "".join(line(f"question {number}") for number in range(30))
+
+# (what is wrong, the bake-off file, other files, what the sentence must hold)
+CASES: list[tuple[str, str | None, dict[str, str], tuple[str, ...]]] = [
+    ("missing file", None, {}, ("b.yaml", "no such file")),
+    ("empty file", "", {}, ("b.yaml", "empty", "name, task and contenders")),
+    ("not YAML", "name: [", {}, ("b.yaml:", "YAML")),
+    ("a list", "- a\n- b\n", {}, ("b.yaml:1", "expected keys")),
+    (
+        "unknown key",
+        GOOD + "budgt_usd: 3\n",
+        {},
+        ("b.yaml:6", "budgt_usd", "did you mean budget_usd"),
+    ),
+    (
+        "unknown nested key",
+        GOOD.replace("id: local}", "id: local, train: {epoch: 3}}"),
+        {},
+        ("b.yaml:5", "'epoch'", "did you mean epochs"),
+    ),
+    (
+        "unknown task",
+        GOOD.replace("functional_representation", "functional"),
+        {},
+        ("unknown task 'functional'", "text_to_sql"),
+    ),
+    ("unknown source", GOOD.replace("sample", "sampel"), {}, ("'sampel'", "viggo", "sample")),
+    (
+        "unknown contender",
+        GOOD.replace("id: local", "id: locla"),
+        {},
+        ("b.yaml:5", "'locla'", "did you mean local"),
+    ),
+    ("contender without id", GOOD.replace(", id: local", ""), {}, ("b.yaml:5", "b has no id")),
+    (
+        "unknown metric",
+        GOOD.replace("source: sample", "source: sample, metrics: [exact_mtch]"),
+        {},
+        ("'exact_mtch'", "did you mean exact_match"),
+    ),
+    ("a name twice", GOOD.replace("name: b", "name: a"), {}, ("'a'", "twice")),
+    ("no contender", GOOD.split("  -")[0].rstrip(":\n") + ": []\n", {}, ("b.yaml:3", "contenders")),
+    ("missing task", GOOD.replace("task:", "#"), {}, ("b.yaml", "task is missing")),
+    (
+        "a number out of range",
+        GOOD.replace("id: local}", "id: local, lora: {r: 0}}"),
+        {},
+        ("b.yaml:5", "contenders.1.lora.r is 0"),
+    ),
+    (
+        "a batch that does not divide",
+        GOOD.replace("id: local}", "id: local, train: {batch_size: 10, micro_batch_size: 4}}"),
+        {},
+        ("b.yaml:5", "10 is not a multiple of micro_batch_size 4"),
+    ),
+    (
+        "a base that does not exist",
+        GOOD.replace("id: local", "id: local, base: ./no-such-base"),
+        {},
+        ("'./no-such-base'", "no such folder", "OWNER/NAME"),
+    ),
+    (
+        "a misspelt shipped base",
+        GOOD.replace("base: tiny", "base: tny"),
+        {},
+        ("'tny'", "tiny", "OWNER/NAME"),
+    ),
+    (
+        "a recorded file that is not there",
+        GOOD.replace("id: local", "id: recorded, predictions: p.jsonl"),
+        {},
+        ("contender b", "p.jsonl"),
+    ),
+    ("no training file", CHAT, {}, ("train.jsonl", "no such file")),
+    ("chat without train", CHAT.replace(", train: train.jsonl", ""), {}, ("needs train",)),
+    ("an empty data file", CHAT, {"train.jsonl": ""}, ("train.jsonl", "empty")),
+    (
+        "a line that is not JSON",
+        CHAT,
+        {"train.jsonl": MANY + "{nonsense\n"},
+        ("train.jsonl:31", "not JSON"),
+    ),
+    (
+        "a row without an answer",
+        CHAT,
+        {"train.jsonl": MANY + '{"messages": [{"role": "user", "content": "x"}]}\n'},
+        ("train.jsonl:31", "'user'", "assistant's answer"),
+    ),
+    (
+        "an empty answer",
+        CHAT,
+        {"train.jsonl": MANY + line("x", " ")},
+        ("train.jsonl:31", "answer is empty"),
+    ),
+    (
+        "an unknown role",
+        CHAT,
+        {"train.jsonl": MANY + line("x").replace('"user"', '"usr"')},
+        ("train.jsonl:31", "unknown role 'usr'", "system"),
+    ),
+    (
+        "a missing column",
+        CHAT.replace("train.jsonl}", "train.jsonl, columns: {prompt: q, completion: a}}"),
+        {"train.jsonl": '{"q": "x", "b": "y"}\n'},
+        ("train.jsonl:1", "'a'", "q, b"),
+    ),
+    (
+        "overlapping splits",
+        CHAT.replace("train.jsonl}", "train.jsonl, test: test.jsonl}"),
+        {"train.jsonl": MANY, "test.jsonl": line("question 3")},
+        ("overlap", "1 inputs of test", "train"),
+    ),
+    (
+        "a suffix that cannot be read",
+        CHAT.replace("train.jsonl", "train.xlsx"),
+        {"train.xlsx": "x"},
+        ("train.xlsx", "'.xlsx'", ".jsonl"),
+    ),
+    ("a data folder that is not there", GOOD + "data_dir: nowhere\n", {}, ("data_dir", "nowhere")),
+]
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("text", "others", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_one_sentence_and_nothing_written(
+    command: str,
+    text: str | None,
+    others: dict[str, str],
+    expected: tuple[str, ...],
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TUNEOFF_DATA", raising=False)
+    for name, content in others.items():
+        Path(name).write_text(content)
+    if text is not None:
+        Path("b.yaml").write_text(text)
+    before = sorted(Path().iterdir())
+    code, out, err = cli(command, "b.yaml")
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    for part in expected:
+        assert part in err
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_run_directory_of_another_file(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "bakeoff.yaml").write_text("name: mine\ntask: {id: chat}\ncontenders: []\n")
+    Path("b.yaml").write_text(GOOD)
+    code, _, err = cli("run", "b.yaml")
+    assert code == 2
+    assert "begun with another bake-off file" in err
+    assert "contenders.a" in err
+    assert "--run-dir" in err
+    assert sorted(p.name for p in folder.iterdir()) == ["bakeoff.yaml"]
+
+
+def test_a_folder_that_is_no_run_directory(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "precious.txt").write_text("mine")
+    Path("b.yaml").write_text(GOOD)
+    code, _, err = cli("run", "b.yaml", "--run-dir", "docs")
+    assert code == 2
+    assert "not empty" in err
+    assert (tmp_path / "docs" / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, ("no such file",)),
+        ("", ("empty",)),
+        ("nonsense\n", ("p.jsonl:1", "not JSON")),
+        ('{"prediction": "x", "reference": "x"}\n', ("p.jsonl:1", '"id"')),
+        ('{"id": "1", "reference": "x"}\n', ("p.jsonl:1", '"prediction"')),
+        ('{"id": "1", "prediction": "x", "reference": "x"}\n' * 2, ("p.jsonl:2", "'1'")),
+    ],
+)
+def test_score_refuses_bad_rows(
+    content: str | None, expected: tuple[str, ...], cli: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.jsonl"
+    if content is not None:
+        file.write_text(content)
+    out_file = tmp_path / "out.jsonl"
+    code, out, err = cli("score", "--task", "chat", "--predictions", file, "--out", out_file)
+    assert (code, out) == (2, "")
+    for part in expected:
+        assert part in err
+    assert not out_file.exists()
+
+
+def test_only_names_a_contender_of_the_file(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("b.yaml").write_text(GOOD)
+    code, _, err = cli("run", "b.yaml", "--only", "c")
+    assert code == 2
+    assert "'c'" in err
+    assert "a, b" in err
+    assert not Path("runs").exists()
+
+
+def test_a_report_needs_a_finished_run(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("report", tmp_path)
+    assert code == 2
+    assert "no results.json" in err
+
+
+def test_init_does_not_overwrite(cli: Cli, tmp_path: Path) -> None:
+    data, out = tmp_path / "d.jsonl", tmp_path / "b.yaml"
+    data.write_text(MANY)
+    out.write_text("mine")
+    code, _, err = cli("init", data, "--out", out)
+    assert code == 2
+    assert "there already" in err
+    assert out.read_text() == "mine"
+
+
+def test_init_names_the_columns_it_does_not_know(cli: Cli, tmp_path: Path) -> None:
+    data = tmp_path / "d.csv"
+    data.write_text("alpha,beta\n1,2\n")
+    code, _, err = cli("init", data, "--out", tmp_path / "b.yaml")
+    assert code == 2
+    assert "alpha, beta" in err
+    assert not (tmp_path / "b.yaml").exists()

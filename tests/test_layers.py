@@ -1,0 +1,105 @@
+"""DESIGN's one-way imports: a module may import only from the layers below its own."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tuneoff
+
+PACKAGE = Path(tuneoff.__file__).parent
+# From the top: each layer may import the ones after it, and not its own other entries.
+LAYERS = (
+    {"cli"},
+    {"cluster", "server", "demo"},
+    {"bakeoff"},
+    {"plan", "collect", "check", "score_file", "summary"},
+    {"prepare", "init"},
+    {"contenders", "report"},
+    {"training", "generation", "tasks", "scoring", "costs"},
+    {"models", "prompts", "providers"},
+    {"tokens", "rundir", "progress", "machine", "bakeoff_file"},
+    {"records"},
+    {"config"},
+    {"discovery"},
+    {"errors"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+HEAVY = ("torch", "transformers", "peft", "ray", "openai", "fastapi", "vllm", "datasets", "altair")
+
+
+def entry(path: Path) -> str:
+    """The layer entry a file belongs to: its package, or itself."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Entries of tuneoff that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = (
+                [f"tuneoff.{alias.name}" for alias in node.names]
+                if node.module == "tuneoff"
+                else [node.module]
+            )
+        found |= {name.split(".")[1] for name in names if name.startswith("tuneoff.")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    own = entry(path)
+    if own == "assets":
+        return
+    assert own in LEVEL, f"{own} has no layer; give it one in this test and in the docs"
+    for other in imported(path) - {own}:
+        assert LEVEL[other] > LEVEL[own], f"{own} must not import {other}"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, tuneoff.cli\n"
+        "sys.argv = ['tuneoff', '--help']\n"
+        "try: tuneoff.cli.main()\n"
+        "except SystemExit: pass\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "Usage: tuneoff" in done.stdout
+
+
+def test_checking_a_file_imports_no_torch(tmp_path: Path) -> None:
+    file = tmp_path / "b.yaml"
+    file.write_text(
+        "name: x\ntask: {id: functional_representation, source: sample}\n"
+        "contenders: [{name: a, id: local}]\n"
+    )
+    code = f"import sys, tuneoff\ntuneoff.check_file({str(file)!r})\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_no_file_is_over_500_lines() -> None:
+    folders = (PACKAGE, PACKAGE.parent.parent / "recipes", PACKAGE.parent.parent / "benchmarks")
+    long = [
+        p.name for f in folders for p in f.rglob("*.py") if len(p.read_text().splitlines()) > 500
+    ]
+    assert long == []
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert list(tuneoff.__all__) == sorted(tuneoff.__all__)
+    for name in tuneoff.__all__:
+        assert getattr(tuneoff, name) is not None
+    with pytest.raises(AttributeError):
+        tuneoff.no_such_name  # noqa: B018

@@ -1,0 +1,122 @@
+"""The two renderings of each template, to the letter."""
+
+from __future__ import annotations
+
+from tuneoff import prompts
+from tuneoff.config import TaskSettings
+from tuneoff.records import Example
+from tuneoff.tasks import load_task
+
+VIGGO_1 = (
+    "Given a target sentence construct the underlying meaning representation of the input sentence "
+    "as a single function with attributes and attribute values."
+)
+SQL_INSTRUCTION = (
+    "You are a powerful text-to-SQL model. Your job is to answer questions about a database. You "
+    "are given a question and context regarding one or more tables.\n\nYou must output the SQL "
+    "query that answers the question."
+)
+
+
+def viggo(**settings: str) -> prompts.Template:
+    task = TaskSettings(id="functional_representation", source="viggo", **settings)
+    return load_task(task.id).template(task)
+
+
+def sql(**settings: str) -> prompts.Template:
+    task = TaskSettings(id="text_to_sql", source="spider-create-context", **settings)
+    return load_task(task.id).template(task)
+
+
+SENTENCE = Example("1", {"sentence": "Is {it} good?"}, "verify(name[it])")
+QUESTION = Example(
+    "1", {"question": "How many?", "context": "CREATE TABLE a (b INT)"}, "SELECT COUNT(*) FROM a"
+)
+
+
+def test_viggo_chat() -> None:
+    system, user = prompts.messages(SENTENCE, viggo())
+    assert system["role"] == "system"
+    assert system["content"].startswith(VIGGO_1 + " This function should describe")
+    assert system["content"].endswith("'has_mac_release', 'specifier']")
+    assert "\n" not in system["content"]
+    assert user == {"role": "user", "content": "Is {it} good?"}
+
+
+def test_viggo_text() -> None:
+    text = prompts.text(SENTENCE, viggo())
+    lines = text.split("\n")
+    assert lines[0] == VIGGO_1
+    assert lines[1].startswith("This function should")
+    assert lines[2].startswith("The attributes must be one of")
+    assert lines[3:] == [
+        "", "### Target sentence:", "Is {it} good?", "", "### Meaning representation:", "",
+    ]  # fmt: skip
+
+
+def test_sql_chat() -> None:
+    assert prompts.messages(QUESTION, sql()) == [
+        {
+            "role": "system",
+            "content": f"{SQL_INSTRUCTION}\n\n### Context:\nCREATE TABLE a (b INT)",
+        },
+        {"role": "user", "content": "How many?"},
+    ]
+
+
+def test_sql_text() -> None:
+    assert prompts.text(QUESTION, sql()) == (
+        f"{SQL_INSTRUCTION}\n\n### Input:\nHow many?\n\n### Context:\nCREATE TABLE a (b INT)\n\n"
+        "### Response:\n"
+    )
+
+
+def test_a_schema_stands_before_the_question() -> None:
+    text = prompts.text(QUESTION, sql(context="schema"))
+    assert text.index("### Context:") < text.index("### Input:")
+
+
+def test_short_drops_the_instruction_and_keeps_the_input() -> None:
+    assert prompts.text(SENTENCE, viggo().short()) == (
+        "### Target sentence:\nIs {it} good?\n\n### Meaning representation:\n"
+    )
+    assert prompts.messages(SENTENCE, viggo().short()) == [
+        {"role": "user", "content": "Is {it} good?"}
+    ]
+    assert prompts.messages(QUESTION, sql().short())[0]["content"].startswith("### Context:\n")
+
+
+def test_shots_stand_between_instruction_and_input() -> None:
+    shot = Example(
+        "2", {"question": "All?", "context": "CREATE TABLE c (d INT)"}, "SELECT d FROM c"
+    )
+    turns = prompts.messages(QUESTION, sql(), [shot])
+    assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user"]
+    assert turns[0]["content"] == SQL_INSTRUCTION
+    assert turns[1]["content"] == "### Context:\nCREATE TABLE c (d INT)\n\nAll?"
+    assert turns[2]["content"] == "SELECT d FROM c"
+    text = prompts.text(QUESTION, sql(), [shot])
+    assert text.count("### Response:") == 2
+    assert text.index("SELECT d FROM c") < text.index("How many?")
+
+
+def test_chat_data_is_passed_through() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    example = Example("1", {"messages": turns}, "Hello")
+    assert prompts.messages(example, prompts.CHAT_PASS_THROUGH) == turns
+    assert prompts.text(example, prompts.CHAT_PASS_THROUGH) == (
+        "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\n"
+    )
+    shot = Example("2", {"messages": [{"role": "user", "content": "Ho"}]}, "Hey")
+    assert [t["content"] for t in prompts.messages(example, prompts.CHAT_PASS_THROUGH, [shot])] == [
+        "Be brief.", "Ho", "Hey", "Hi",
+    ]  # fmt: skip
+
+
+def test_content_hash_ignores_the_prompt_and_sees_the_content() -> None:
+    other = Example("1", {"sentence": "Is it bad?"}, "verify(name[it])")
+    assert prompts.content_sha256([SENTENCE]) != prompts.content_sha256([other])
+    full = prompts.prompt_sha256([SENTENCE], viggo(), "text")
+    short = prompts.prompt_sha256([SENTENCE], viggo().short(), "text")
+    assert full != short
+    assert full != prompts.prompt_sha256([SENTENCE], viggo(), "chat")
