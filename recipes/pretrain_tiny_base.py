@@ -77,6 +77,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def main() -> None:
     a = arguments()
+    torch.set_flush_denormal(True)
     torch.set_num_threads(a.threads)
     a.work.mkdir(parents=True, exist_ok=True)
     latest = a.work / "checkpoint.pt"
@@ -145,7 +146,7 @@ def main() -> None:
             )
             losses, tokens_then, then = [], done["tokens"], time.time()
         if time.time() - tested_at > 60 * a.evaluate_minutes:
-            log(exact_match={f: exact_match(model, tokenizer, f, 100) for f in FAMILIES})
+            log(exact_match={f: exact_match(model, tokenizer, f, 60) for f in FAMILIES})
             tested_at = time.time()
         if time.time() - saved_at > 60 * a.checkpoint_minutes:
             checkpoint()

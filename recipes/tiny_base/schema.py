@@ -45,7 +45,7 @@ class Schema:
 
     def text(self) -> str:
         """The CREATE TABLE statements in the schema's layout."""
-        mark = "\n" if self.layout < 4 else " " if self.layout < 7 else "\n\n"
+        mark = ("\n", "\n", "\n", "\n", " ", " ", " ; ", "\n\n")[self.layout]
         return mark.join(self._create(t) for t in self.tables)
 
     def _create(self, table: Table) -> str:

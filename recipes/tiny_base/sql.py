@@ -113,12 +113,12 @@ def count(rng: random.Random, s: Schema) -> Pair:
     t = rng.choice(s.tables)
     if rng.random() < 0.4:
         text = rng.choice(
-            ("What is the number of {m}?", "Number of {m} in all?", "How many {m} do we have?")
+            ("Number of {m}?", "Number of {m} in all?", "How many {m} do we have?")
         )
         return text.format(m=t.many), f"SELECT COUNT(*) FROM {t.ident}"
     said, sql = _condition(rng, t)
     text = rng.choice(
-        (f"How many {t.many} exist {said}?", f"What is the number of {t.many} {said}?")
+        (f"How many {t.many} exist {said}?", f"I need the number of {t.many} {said}.")
     )
     if rng.random() < 0.2:
         c = rng.choice(t.columns)
@@ -180,7 +180,7 @@ def grouped(rng: random.Random, s: Schema) -> Pair:
     text = rng.choice(
         (
             "How many {m} for each {c}?",
-            "For every {c}, what is the number of {m}?",
+            "By {c}, the number of {m}.",
             "Each {c} with its number of {m}.",
         )
     ).format(m=t.many, c=c.said)

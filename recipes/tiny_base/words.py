@@ -49,14 +49,14 @@ _UNWANTED_WHOLE = frozenset("ass hell damn crap cum homo anal drug drugs kill ki
 
 @lru_cache(maxsize=1)
 def blocked() -> frozenset[str]:
-    """Content words of the shipped samples: the base must meet them first in the fine-tuning."""
+    """Content words and answer labels of the shipped samples: the base must meet them first in the fine-tuning."""
     from tuneoff.tasks.samples import functional, sql
 
     words: set[str] = set()
     for group in (functional.content_words(), functional.ATTRIBUTES, sql.content_words()):
         for word in group:
             words.update(part for part in word.lower().replace("_", " ").split() if part)
-    return frozenset(words) - GRAMMAR
+    return frozenset(words) - GRAMMAR - sql.GENERIC - functional.GENERIC
 
 
 def _wanted(word: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from tuneoff.records import Score, ScoredRow, to_dict
 from tuneoff.rundir import write_lines
 from tuneoff.scoring import Options, load_scorer
 from tuneoff.scoring.aggregate import aggregate
-from tuneoff.scoring.rows import Mode
+from tuneoff.scoring.rows import Mode, Row
 from tuneoff.scoring.stored import References, read_rows
 from tuneoff.tasks import load_task
 
@@ -38,8 +38,7 @@ def score(
         ConfigError: unknown task, source or mode.
         DataError: a row cannot be used; the message names file and line.
     """
-    rows = list(scored_rows(task, Path(predictions), databases, mode, workers, source))
-    return _totals(task, rows)
+    return _scored(task, Path(predictions), databases, mode, workers, source)[1]
 
 
 def score_file(
@@ -53,22 +52,21 @@ def score_file(
     out: Path | str | None = None,
 ) -> dict[str, Any]:
     """`score` as plain values, and the scored rows written to `out`."""
-    rows = list(scored_rows(task, Path(predictions), databases, mode, workers, source))
+    rows, totals = _scored(task, Path(predictions), databases, mode, workers, source)
     if out is not None:
         write_lines(Path(out), map(to_dict, rows))
-    totals = _totals(task, rows)
     return {"n": len(rows), "scores": {metric: to_dict(found) for metric, found in totals.items()}}
 
 
-def scored_rows(
+def _scored(
     task: str,
     predictions: Path,
     databases: Path | str | None,
     mode: str,
     workers: int | None,
     source: str | None,
-) -> Iterator[ScoredRow]:
-    """One scored row a prediction, in the file's order."""
+) -> tuple[list[ScoredRow], dict[str, Score]]:
+    """Scored rows in the file's order, and the score of every metric that they have."""
     if mode not in MODES:
         raise ConfigError(f"--mode: {unknown('mode', mode, MODES)}.")
     found = load_task(task)
@@ -78,7 +76,18 @@ def scored_rows(
     own_references = _brings_reference(predictions)
     references = None if own_references else _references(task, source)
     options = Options(databases=folder, mode=cast(Mode, mode), workers=workers)
-    yield from load_scorer(found.SCORER).score_rows(read_rows(predictions, references), options)
+    scorer = load_scorer(found.SCORER)
+    errors = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal errors
+        for row in read_rows(predictions, references):
+            errors += row.error is not None
+            yield row
+
+    rows = list(scorer.score_rows(counted(), options))
+    totals = aggregate(rows, scorer.METRICS, errors)
+    return rows, {metric: score for metric, score in totals.items() if score.n}
 
 
 def _brings_reference(predictions: Path) -> bool:
@@ -107,11 +116,3 @@ def _references(task: str, source: str | None) -> References:
     bakeoff = BakeOff(name="score", task=settings, contenders=nobody)
     examples, _ = prepare.data(prepare.parts(bakeoff))
     return {example.id: (example.completion, example.meta) for example in examples["test"]}
-
-
-def _totals(task: str, rows: Iterable[ScoredRow]) -> dict[str, Score]:
-    metrics: Mapping[str, Any] = load_scorer(load_task(task).SCORER).METRICS
-    rows = list(rows)
-    unanswered = sum(row.verdict == "no answer" for row in rows)
-    found = aggregate(rows, metrics, unanswered)
-    return {metric: value for metric, value in found.items() if value.n}

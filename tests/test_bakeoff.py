@@ -1,0 +1,261 @@
+"""A whole bake-off with a base that trains in seconds: every file, resuming, failing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tuneoff
+from tuneoff import bakeoff as story
+from tuneoff.records import Results
+from tuneoff.rundir import RunDir
+
+TEXT = """\
+name: small
+task:
+  id: functional_representation
+  source: sample
+  max_new_tokens: 12
+  limit: {{train: 48, validation: 8, test: 10}}
+contenders:
+  - {{name: prompted, id: prompted, base: {base}, shots: 1}}
+  - name: lora
+    id: local
+    base: {base}
+    prompt: short
+    lora: {{r: 4, alpha: 8, target_modules: attention}}
+    train: {{max_steps: 6, batch_size: 8, micro_batch_size: 4, evaluate_every: 2,
+             learning_rate: 1.0e-2}}
+    hardware: {{accelerator: A40, usd_per_hour: 0.475}}
+  - name: full
+    id: local
+    base: {base}
+    method: full
+    prompt: short
+    train: {{max_steps: 4, batch_size: 8, evaluate_every: 2, learning_rate: 1.0e-2,
+             group_by_length: true}}
+  - {{name: published, id: recorded, scores: {{exact_match: {{value: 0.5, n: 100}}}}}}
+"""
+
+
+def load(folder: Path, text: str, **fields: Any) -> tuneoff.BakeOff:
+    file = folder / "b.yaml"
+    file.write_text(text.format(**fields))
+    return tuneoff.load(file)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Results]:
+    folder = tmp_path_factory.mktemp("small")
+    bakeoff = load(folder, TEXT, base=tiny_base)
+    results = tuneoff.run(bakeoff, folder / "run")
+    return RunDir(folder / "run"), results
+
+
+def test_every_file_of_the_contract_is_there(finished: tuple[RunDir, Results]) -> None:
+    run, _ = finished
+    found = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
+    expected = {
+        "bakeoff.yaml", "events.jsonl", "results.json", "report.html", "report.md",
+        "data/train.jsonl", "data/validation.jsonl", "data/test.jsonl",
+        "contenders/prompted/predictions.jsonl", "contenders/prompted/scores.jsonl",
+        "contenders/lora/training.json", "contenders/lora/loss.jsonl",
+        "contenders/lora/adapter/adapter_model.safetensors",
+        "contenders/lora/adapter/adapter_config.json", "contenders/lora/adapter/README.md",
+        "contenders/full/model/model.safetensors", "contenders/full/model/tokenizer.json",
+    }  # fmt: skip
+    assert expected <= found
+    assert not any("checkpoint" in name or ".part" in name for name in found)
+
+
+def test_the_results_are_what_is_on_disk(finished: tuple[RunDir, Results]) -> None:
+    run, results = finished
+    assert run.results() == results
+    assert results.schema == 1
+    assert results.split_sizes == {"train": 48, "validation": 8, "test": 10}
+    assert [c.error for c in results.contenders] == [None] * 4
+    written = json.loads((run.path / "results.json").read_text())
+    assert set(written) == {field.name for field in dataclasses.fields(Results)}
+
+
+def test_training_is_recorded(finished: tuple[RunDir, Results]) -> None:
+    _, results = finished
+    _, lora, full, _ = results.contenders
+    assert lora.training is not None
+    assert full.training is not None
+    assert (lora.training.steps, lora.training.examples) == (6, 48)
+    assert lora.training.epochs == pytest.approx(1.0)
+    assert [row.step for row in lora.loss] == [2, 4, 6]
+    assert [row.examples_seen for row in lora.loss] == [16, 32, 48]
+    losses = [row.validation for row in lora.loss]
+    assert lora.training.best_step == lora.loss[losses.index(min(losses))].step
+    assert losses[-1] < losses[0], "a few steps at this rate must lower the loss"
+    raw, templated = lora.training.tokens_raw, lora.training.tokens_templated
+    computed = lora.training.tokens_computed
+    assert raw is not None and templated is not None and computed is not None
+    assert raw < templated <= computed, "padding is computed too"
+    assert (lora.training.trainable_parameters or 0) < (full.training.trainable_parameters or 0)
+
+
+def test_hours_are_priced_where_hardware_has_a_price(finished: tuple[RunDir, Results]) -> None:
+    _, results = finished
+    _, lora, full, _ = results.contenders
+    assert lora.training is not None
+    expected = (lora.training.seconds or 0) / 3600 * 0.475
+    assert lora.cost.training_usd == pytest.approx(expected)
+    assert full.cost.training_usd is None
+
+
+def test_contenders_see_the_same_content_in_their_own_prompt(
+    finished: tuple[RunDir, Results],
+) -> None:
+    _, results = finished
+    prompted, lora, full, published = results.contenders
+    assert lora.prompt_sha256 == full.prompt_sha256
+    assert prompted.prompt_sha256 != lora.prompt_sha256
+    assert published.prompt_sha256 is None
+
+
+def test_reported_figures_stand_beside_measured_ones(finished: tuple[RunDir, Results]) -> None:
+    _, results = finished
+    published = results.contenders[3].scores["exact_match"]
+    assert (published.value, published.n) == (0.5, 100)
+    assert published.low == pytest.approx(0.4038, abs=1e-3)  # Wilson at 50 of 100
+    assert all("published" not in (pair.a, pair.b) for pair in results.comparisons)
+
+
+def test_the_data_can_be_read_as_chat(finished: tuple[RunDir, Results]) -> None:
+    run, _ = finished
+    row = json.loads((run.data / "test.jsonl").read_text().splitlines()[0])
+    assert [turn["role"] for turn in row["messages"]] == ["system", "user"]
+    assert row["messages"][1]["content"] == row["inputs"]["sentence"]
+    assert row["sha256"] == run.examples("test")[0].sha256()
+
+
+def test_the_adapter_loads_as_it_is(finished: tuple[RunDir, Results]) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    run, _ = finished
+    model = AutoPeftModelForCausalLM.from_pretrained(run.contender("lora").adapter)
+    assert any("lora_A" in name for name, _ in model.named_parameters())
+
+
+def test_the_same_command_again_does_nothing_twice(
+    finished: tuple[RunDir, Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, results = finished
+    before = (run.path / "contenders/lora/predictions.jsonl").read_bytes()
+
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("this was done already")
+
+    monkeypatch.setattr("tuneoff.training.tune._train", never)
+    monkeypatch.setattr("tuneoff.generation.batched._batch", never)
+    again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path)
+    assert [c.error for c in again.contenders] == [None] * 4
+    assert [c.scores for c in again.contenders] == [c.scores for c in results.contenders]
+    assert (run.path / "contenders/lora/predictions.jsonl").read_bytes() == before
+
+
+def test_resuming_answers_only_what_is_missing(
+    finished: tuple[RunDir, Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, results = finished
+    file = run.path / "contenders/full/predictions.jsonl"
+    whole = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(whole[:7]) + whole[7][:9])
+    asked: list[int] = []
+    original = story._answer
+
+    def counting(kind: Any, settings: Any, work: Any) -> None:
+        asked.append(len(work.test) - len(work.directory.predictions()))
+        original(kind, settings, work)
+
+    monkeypatch.setattr(story, "_answer", counting)
+    again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path, only="full")
+    assert asked == [3]
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rows) == len({row["id"] for row in rows}) == 10
+    assert again.contenders[2].scores == results.contenders[2].scores
+
+
+def test_the_report_can_be_built_again(finished: tuple[RunDir, Results]) -> None:
+    run, _ = finished
+    (run.path / "report.html").unlink()
+    html, markdown = tuneoff.write_report(run)
+    assert html.exists()
+    assert "lora" in markdown.read_text()
+
+
+def test_a_failing_contender_is_data_and_the_others_finish(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    bakeoff = load(
+        tmp_path,
+        """\
+name: failing
+task: {{id: functional_representation, source: sample, max_new_tokens: 4,
+        limit: {{train: 8, validation: 4, test: 4}}}}
+contenders:
+  - {{name: wrong-modules, id: local, base: {base}, lora: {{target_modules: [nothing]}}}}
+  - {{name: hosted, id: hosted, model: gpt-4.1-mini}}
+  - {{name: prompted, id: prompted, base: {base}}}
+""",
+        base=tiny_base,
+    )
+    results = tuneoff.run(bakeoff, tmp_path / "run")
+    wrong, hosted, prompted = results.contenders
+    assert "lora.target_modules" in (wrong.error or "")
+    assert "does not send fine-tuning jobs yet" in (hosted.error or "")
+    assert prompted.error is None
+    assert prompted.scores["exact_match"].n == 4
+    assert "hosted" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_exit_code_4_when_a_contender_failed(
+    cli: Any, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load(
+        tmp_path,
+        """\
+name: failing
+task: {{id: functional_representation, source: sample, max_new_tokens: 4,
+        limit: {{train: 8, validation: 4, test: 4}}}}
+contenders:
+  - {{name: hosted, id: hosted, model: gpt-4.1-mini}}
+  - {{name: prompted, id: prompted, base: {base}}}
+""",
+        base=tiny_base,
+    )
+    code, out, err = cli("run", "b.yaml", "--json")
+    assert code == 4
+    assert json.loads(out)["contenders"][0]["error"]
+    assert "hosted failed" in err
+
+
+def test_a_recorded_file_is_scored_like_any_other(tmp_path: Path) -> None:
+    from tuneoff.tasks.samples import functional
+
+    test = functional.generate()["test"][:3]
+    rows = [{"id": test[0].id, "prediction": test[0].completion},
+            {"id": test[1].id, "prediction": "nonsense"}]  # fmt: skip
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bakeoff = load(
+        tmp_path,
+        """\
+name: recorded
+task: {{id: functional_representation, source: sample}}
+contenders:
+  - {{name: old, id: recorded, predictions: p.jsonl, model: "ft:gpt-4o-mini:acme::abc"}}
+""",
+    )
+    old = tuneoff.run(bakeoff, tmp_path / "run").contenders[0]
+    score = old.scores["exact_match"]
+    assert score.value == pytest.approx(1 / 200)
+    assert (score.n, score.errors) == (200, 198)
+    assert old.model == "ft:gpt-4o-mini:acme::abc"

@@ -1,0 +1,99 @@
+"""The run directory: whole files or none, torn lines cut, a changed file refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuneoff import rundir
+from tuneoff.bakeoff_file import parse
+from tuneoff.config import BakeOff
+from tuneoff.errors import RunDirectoryError
+from tuneoff.records import LossRow, Prediction
+
+FILE = """\
+name: mine
+task: {id: chat, train: t.jsonl}
+contenders:
+  - {name: a, id: local}
+  - {name: b, id: prompted, base: tiny}
+"""
+
+
+def bakeoff(text: str = FILE) -> BakeOff:
+    return parse(text, Path("b.yaml"))
+
+
+def test_a_torn_last_line_is_ignored_and_cut_before_the_next_append(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"a": 1}\n{"a": 2}\n{"a": ')
+    assert [row["a"] for row in rundir.read_lines(file)] == [1, 2]
+    rundir.append_lines(file, [{"a": 3}])
+    assert file.read_text() == '{"a": 1}\n{"a": 2}\n{"a": 3}\n'
+
+
+def test_a_file_torn_in_its_only_line_becomes_whole(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"a"')
+    rundir.append_lines(file, [{"a": 3}])
+    assert file.read_text() == '{"a": 3}\n'
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    rundir.write_text(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        rundir.write_text(file, "\ud800")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_lone_surrogate_in_an_answer_is_kept(tmp_path: Path) -> None:
+    directory = rundir.ContenderDir(tmp_path)
+    directory.append_predictions([Prediction("1", "\ud800é")])
+    assert directory.predictions()["1"].prediction == "\ud800é"
+
+
+def test_of_a_repeated_answer_the_first_counts(tmp_path: Path) -> None:
+    directory = rundir.ContenderDir(tmp_path)
+    directory.append_predictions([Prediction("1", "first"), Prediction("1", "second")])
+    assert directory.predictions()["1"].prediction == "first"
+
+
+def test_loss_rows_past_a_checkpoint_are_cut(tmp_path: Path) -> None:
+    directory = rundir.ContenderDir(tmp_path)
+    for step in (10, 20, 30):
+        directory.append_loss(LossRow(step, step, 1.0, 1.0))
+    directory.cut_loss(20)
+    assert [row.step for row in directory.loss()] == [10, 20]
+
+
+def test_the_same_file_opens_its_run_again(tmp_path: Path) -> None:
+    rundir.open_run(tmp_path / "run", bakeoff())
+    stored = (tmp_path / "run" / "bakeoff.yaml").read_text()
+    assert rundir.open_run(tmp_path / "run", bakeoff()).path == tmp_path / "run"
+    assert (tmp_path / "run" / "bakeoff.yaml").read_text() == stored
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("name: a, id: local", "name: a, id: local, method: full", "contenders.a.method"),
+        ("t.jsonl", "u.jsonl", "task.train"),
+        ("name: b,", "name: c,", "contenders.b"),
+    ],
+)
+def test_a_changed_file_is_refused_by_key(
+    tmp_path: Path, before: str, after: str, key: str
+) -> None:
+    rundir.open_run(tmp_path, bakeoff())
+    with pytest.raises(RunDirectoryError, match="begun with another bake-off file") as caught:
+        rundir.open_run(tmp_path, bakeoff(FILE.replace(before, after)))
+    assert key in str(caught.value)
+
+
+def test_results_of_another_schema_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"schema": 2}')
+    with pytest.raises(RunDirectoryError, match="schema 2"):
+        rundir.RunDir(tmp_path).results()
