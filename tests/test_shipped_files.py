@@ -1,0 +1,55 @@
+"""Every YAML file that ships is checked, offline; the seed's carry the seed's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tuneoff
+from tuneoff.config import HostedSettings, LocalSettings
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted([*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("src/tuneoff/assets/*.yaml")])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.name)
+def test_a_shipped_file_is_fine(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNEOFF_DATA", raising=False)
+    found = tuneoff.check_file(file)
+    assert found["contenders"]
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(FILES) >= 11
+
+
+@pytest.mark.parametrize("name", ["viggo", "spider"])
+def test_the_seeds_own_settings(name: str) -> None:
+    bakeoff = tuneoff.load(ROOT / "examples" / "seed" / f"{name}.yaml")
+    assert bakeoff.task.splits == "seed"
+    assert str(bakeoff.as_of) == "2023-09-12"
+    own, hosted = bakeoff.contenders
+    assert isinstance(own, LocalSettings)
+    assert isinstance(hosted, HostedSettings)
+    assert (own.base, own.quantization) == ("codellama/CodeLlama-34b-hf", "int8")
+    assert (own.lora.r, own.lora.alpha, own.lora.dropout) == (8, 16, 0.05)
+    assert own.lora.target_modules == ("q_proj", "k_proj", "v_proj", "o_proj")
+    train = own.train
+    assert (train.loss_on, train.max_length, train.precision) == ("text", 512, "fp16")
+    assert (train.batch_size, train.micro_batch_size) == (128, 16)
+    assert (train.learning_rate, train.warmup_steps) == (3e-4, 100)
+    assert (train.max_steps, train.evaluate_every) == (400, 20)
+    assert own.hardware is not None
+    assert (own.hardware.accelerator, own.hardware.usd_per_hour) == ("A40", 0.475)
+    assert (hosted.model, hosted.epochs) == ("gpt-3.5-turbo-0613", 3)
+
+
+def test_init_writes_a_file_that_check_takes(tmp_path: Path) -> None:
+    from tuneoff.init import write_starter
+
+    data = ROOT / "examples" / "data" / "capitals.csv"
+    found = write_starter(data, tmp_path / "b.yaml")
+    assert found["examples"] == 40
+    checked = tuneoff.check_file(tmp_path / "b.yaml")
+    assert checked["split_sizes"] == {"train": 32, "validation": 4, "test": 4}
