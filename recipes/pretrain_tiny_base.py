@@ -22,6 +22,7 @@ from tiny_base.batches import batches
 from tiny_base.evaluate import exact_match
 from tiny_base.export import export
 from tiny_base.model import Shape, TinyLlama
+from tiny_base.start import prepare
 from tiny_base.tokenizer import train as train_tokenizer
 from tokenizers import Tokenizer
 
@@ -38,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--snapshot", action="store_true", help="only export the last checkpoint")
     parser.add_argument("--steps", type=int, default=4200)
     parser.add_argument("--decay", type=int, default=450)
-    parser.add_argument("--early", type=int, default=500, help="steps of short, copying documents")
+    parser.add_argument("--early", type=int, default=300, help="steps of short, copying documents")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint-minutes", type=float, default=3)
@@ -84,6 +85,7 @@ def main() -> None:
     tokenizer = tokenizer_in(a.work)
     torch.manual_seed(SEED)
     model = TinyLlama(Shape())
+    prepare(model)
     optimizers = optimizers_for(model, a.lr)
     average = {k: v.detach().clone() for k, v in model.named_parameters()}
     done = {"step": 0, "tokens": 0, "supervised": 0, "seconds": 0.0}

@@ -96,7 +96,9 @@ def test_training_is_recorded(finished: tuple[RunDir, Results]) -> None:
     assert losses[-1] < losses[0], "a few steps at this rate must lower the loss"
     raw, templated = lora.training.tokens_raw, lora.training.tokens_templated
     computed = lora.training.tokens_computed
-    assert raw is not None and templated is not None and computed is not None
+    assert raw is not None
+    assert templated is not None
+    assert computed is not None
     assert raw < templated <= computed, "padding is computed too"
     assert (lora.training.trainable_parameters or 0) < (full.training.trainable_parameters or 0)
 
@@ -191,9 +193,7 @@ def test_the_report_can_be_built_again(finished: tuple[RunDir, Results]) -> None
     assert "lora" in markdown.read_text()
 
 
-def test_a_failing_contender_is_data_and_the_others_finish(
-    tiny_base: Path, tmp_path: Path
-) -> None:
+def test_a_failing_contender_is_data_and_the_others_finish(tiny_base: Path, tmp_path: Path) -> None:
     bakeoff = load(
         tmp_path,
         """\

@@ -40,7 +40,7 @@ def encode(tokenizer: Tokenizer, document: Document) -> tuple[list[int], list[bo
 
 def geometry(step: int) -> tuple[int, int]:
     """Rows and row length: small batches first, every sixth batch of long documents."""
-    rows = 16 if step < 1200 else 32
+    rows = 16 if step < 3000 else 32
     return (rows // 2, 512) if step % 6 == 5 else (rows, 256)
 
 

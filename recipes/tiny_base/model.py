@@ -18,10 +18,10 @@ class Shape:
     vocab: int = 4096
     width: int = 256
     layers: int = 5
-    heads: int = 8
+    heads: int = 4
     kv_heads: int = 4
     mlp: int = 704
-    rope_theta: float = 10000.0
+    rope_theta: float = 100000.0
     positions: int = 2048
 
     @property
@@ -44,6 +44,7 @@ class Block(nn.Module):
     def __init__(self, s: Shape) -> None:
         super().__init__()
         kv = s.kv_heads * s.head_dim
+        self.speeds = s.rope_theta ** (-torch.arange(0, s.head_dim, 2).float() / s.head_dim)
         self.heads, self.kv_heads, self.head_dim = s.heads, s.kv_heads, s.head_dim
         self.input_layernorm = nn.Parameter(torch.ones(s.width))
         self.post_attention_layernorm = nn.Parameter(torch.ones(s.width))

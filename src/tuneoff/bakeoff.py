@@ -167,4 +167,9 @@ def _score(parts: Parts, work: Work, options: Options) -> None:
         for e in work.test
         if e.id in predictions
     )
-    work.directory.write_scores(parts.scorer.score_rows(rows, options))
+    step = work.progress.stage(f"{work.directory.path.name}: scoring", len(predictions))
+    scored = []
+    for row in parts.scorer.score_rows(rows, options):
+        scored.append(row)
+        step(len(scored))
+    work.directory.write_scores(scored)

@@ -13,10 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 
 pytest.importorskip("wordfreq")
-from tiny_base import mix, words  # noqa: E402
-from tiny_base.tokenizer import train  # noqa: E402
-
-from tuneoff.tasks.samples import functional, sql  # noqa: E402
+from tiny_base import mix, words
+from tiny_base.tokenizer import train
+from tuneoff.tasks.samples import functional, sql
 
 DOCUMENTS = 3000
 CALL_WITH_BRACKETS = re.compile(r"\w\[")

@@ -89,6 +89,16 @@ def test_a_failed_one_is_mentioned() -> None:
     assert found.when_not == ("b failed and is not compared: out of memory.",)
 
 
+def test_nothing_right_at_all_is_no_choice() -> None:
+    found = recommend(
+        [contender("base", 0.0, id="prompted"), contender("lora", 0.0, training=training())],
+        [pair("base", "lora", "tie", 0.0)],
+        METRIC,
+    )
+    assert found.choice is None
+    assert "No contender got a single test example right" in found.because[0]
+
+
 def test_none_scored() -> None:
     found = recommend([contender("a", error="x."), contender("b")], [], METRIC)
     assert found.choice is None

@@ -51,7 +51,8 @@ def test_accumulated_micro_batches_are_one_batch(tiny_base: Path, tmp_path: Path
     run(tiny_base, tmp_path / "whole", first)
     run(tiny_base, tmp_path / "cut", cut)
     losses = [
-        [row.validation for row in ContenderDir(tmp_path / name).loss()] for name in ("whole", "cut")
+        [row.validation for row in ContenderDir(tmp_path / name).loss()]
+        for name in ("whole", "cut")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -74,11 +75,11 @@ def test_the_best_checkpoint_is_kept_not_the_last(tiny_base: Path, tmp_path: Pat
 
 def test_loss_on_text_learns_the_prompt_too(tiny_base: Path, tmp_path: Path) -> None:
     completion = run(tiny_base, tmp_path / "completion", settings(train={"max_steps": 1}))
-    text = run(
-        tiny_base, tmp_path / "text", settings(train={"max_steps": 1, "loss_on": "text"})
-    )
+    text = run(tiny_base, tmp_path / "text", settings(train={"max_steps": 1, "loss_on": "text"}))
     assert completion.tokens_templated == text.tokens_templated
-    losses = [ContenderDir(tmp_path / name).loss()[-1].validation for name in ("completion", "text")]
+    losses = [
+        ContenderDir(tmp_path / name).loss()[-1].validation for name in ("completion", "text")
+    ]
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 

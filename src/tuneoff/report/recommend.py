@@ -32,6 +32,12 @@ def recommend(
         why = f"No contender has a score for {f.words(primary_metric)}."
         return Recommendation(None, (why,), tuple(when_not))
     best = max(measured, key=lambda c: _value(c, primary_metric) or 0.0)
+    if not _value(best, primary_metric):
+        why = (
+            f"No contender got a single test example right ({f.words(primary_metric)}): nothing "
+            "here can be chosen between; look at the answers below."
+        )
+        return Recommendation(None, (why,), tuple(when_not))
     found = {c.name: find(pairs, best.name, c.name) for c in measured}
     ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
     tied = [c for c in measured if c.name in ties]

@@ -1,0 +1,121 @@
+"""The demo, whole: both sample tasks, four contenders each, and what they must reach.
+
+`make demo` is what a newcomer types first, so it is run as that: in a folder that holds
+the repository's files and nothing else, through make and the shell.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tuneoff.records import ContenderResult, Results
+from tuneoff.rundir import RunDir
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's files in a new folder, with this environment as its .venv."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
+        shutil.copy2(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment.pop("TUNEOFF_DATA", None)
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def demo(clone: Path) -> Path:
+    """The folder in which `make demo` has run."""
+    done = shell("make demo", clone)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "The demo took" in done.stdout
+    for name in ("demo-functional", "demo-sql"):
+        assert f"report: runs/{name}/report.html" in done.stdout
+    return clone
+
+
+def results(folder: Path, name: str) -> Results:
+    return RunDir(folder / "runs" / name).results()
+
+
+def value(results: Results, contender: str) -> float:
+    found = next(c for c in results.contenders if c.name == contender)
+    return found.scores[results.primary_metric].value or 0.0
+
+
+@pytest.mark.parametrize("name", ["demo-functional", "demo-sql"])
+def test_every_contender_is_scored(demo: Path, name: str) -> None:
+    found = results(demo, name)
+    names = [contender.name for contender in found.contenders]
+    assert names == ["prompted", "lora-seed", "lora-all-linear", "full"]
+    for contender in found.contenders:
+        assert contender.error is None
+        assert contender.scores[found.primary_metric].n == 200
+    assert len(found.comparisons) == 6
+    assert (demo / "runs" / name / "report.html").is_file()
+    assert (demo / "runs" / name / "report.md").is_file()
+
+
+def test_tuning_teaches_the_functional_sample(demo: Path) -> None:
+    found = results(demo, "demo-functional")
+    prompted = value(found, "prompted")
+    best = max(value(found, "lora-seed"), value(found, "lora-all-linear"))
+    assert best >= prompted + 0.50
+    assert value(found, "lora-seed") >= prompted + 0.20
+
+
+def test_tuning_teaches_the_sql_sample(demo: Path) -> None:
+    found = results(demo, "demo-sql")
+    assert found.primary_metric == "execution_accuracy"
+    assert max(value(found, c.name) for c in found.contenders) >= 0.40
+
+
+def test_adapters_are_smaller_than_models(demo: Path) -> None:
+    def trained(contender: ContenderResult) -> int:
+        assert contender.training is not None
+        return contender.training.trainable_parameters or 0
+
+    _, seed, all_linear, full = results(demo, "demo-functional").contenders
+    assert trained(seed) < trained(all_linear) < trained(full)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the README's bash blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_the_readmes_commands_run(demo: Path) -> None:
+    found = commands((demo / "README.md").read_text())
+    assert found[:2] == ["make demo", "make test"]
+    assert len(found) >= 6
+    for command in found:
+        if command == "make test":  # this is one of them
+            continue
+        done = shell(command, demo)
+        assert done.returncode == 0, f"{command}: {done.stderr[-1000:]}"
+
+
+def test_the_demo_again_does_nothing_twice(demo: Path) -> None:
+    file = demo / "runs" / "demo-sql" / "contenders" / "full" / "model" / "model.safetensors"
+    before = file.stat().st_mtime_ns
+    assert shell("make demo", demo).returncode == 0
+    assert file.stat().st_mtime_ns == before
