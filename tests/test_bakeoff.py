@@ -193,6 +193,16 @@ def test_the_report_can_be_built_again(finished: tuple[RunDir, Results]) -> None
     assert "lora" in markdown.read_text()
 
 
+def test_a_report_to_share_holds_no_examples(finished: tuple[RunDir, Results]) -> None:
+    run, _ = finished
+    sentences = [example.inputs["sentence"] for example in run.examples("test")]
+    _, markdown = tuneoff.write_report(run)
+    assert any(sentence in markdown.read_text() for sentence in sentences)
+    html, markdown = tuneoff.write_report(run, with_examples=False)
+    for page in (html, markdown):
+        assert not any(sentence in page.read_text() for sentence in sentences)
+
+
 def test_a_failing_contender_is_data_and_the_others_finish(tiny_base: Path, tmp_path: Path) -> None:
     bakeoff = load(
         tmp_path,

@@ -158,13 +158,16 @@ def score(
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    examples: Annotated[
+        bool, typer.Option(help="Show examples; leave them out to share figures, not data.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Build the report of a finished run again."""
     from tuneoff.report import write_report
     from tuneoff.rundir import RunDir
 
-    html, markdown = write_report(RunDir(run_dir))
+    html, markdown = write_report(RunDir(run_dir), with_examples=examples)
     if as_json:
         _print_json({"html": str(html), "markdown": str(markdown)})
     else:

@@ -14,12 +14,14 @@ from tuneoff.rundir import RunDir
 __all__ = ["recommend", "write_report"]
 
 
-def write_report(run: RunDir) -> tuple[Path, Path]:
+def write_report(run: RunDir, with_examples: bool = True) -> tuple[Path, Path]:
     """Writes the report of a finished run; returns the paths of the HTML and the Markdown.
+
+    `with_examples=False` leaves the examples and answers out, for data that may not be shared.
 
     Raises:
         RunDirectoryError: the run directory holds no usable results.json.
     """
     from tuneoff.report.pages import write_pages
 
-    return write_pages(run)
+    return write_pages(run, with_examples)

@@ -24,11 +24,11 @@ from tuneoff.rundir import RunDir, write_text
 MAX_CHARACTERS = 2000
 
 
-def write_pages(run: RunDir) -> tuple[Path, Path]:
+def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
     """Writes charts, Markdown and HTML; returns the paths of the HTML and the Markdown."""
     results = run.results()
     contenders = ranked(results)
-    examples = choose(run, contenders, results.primary_metric)
+    examples = choose(run, contenders, results.primary_metric) if with_examples else []
     content = view(results) | {"examples": [_example(shown) for shown in examples]}
     drawn = _write_charts(run, results, contenders)
     md, html = run.path / "report.md", run.path / "report.html"
