@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+
 from tiny_base import mix
 from tiny_base.batches import batches
 from tiny_base.evaluate import exact_match
@@ -24,7 +26,6 @@ from tiny_base.export import export
 from tiny_base.model import Shape, TinyLlama
 from tiny_base.start import prepare
 from tiny_base.tokenizer import train as train_tokenizer
-from tokenizers import Tokenizer
 
 SEED = 20261123
 FAMILIES = ("copying", "records", "sql")
@@ -32,13 +33,15 @@ AVERAGE = 0.997  # of the moving average of the weights
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--work", type=Path, default=Path("work/tiny-base"))
     parser.add_argument("--export", type=Path, default=None)
     parser.add_argument("--resume", type=Path, default=None, help="a checkpoint of another folder")
     parser.add_argument("--snapshot", action="store_true", help="only export the last checkpoint")
-    parser.add_argument("--steps", type=int, default=4200)
-    parser.add_argument("--decay", type=int, default=450)
+    parser.add_argument("--steps", type=int, default=2190)
+    parser.add_argument("--decay", type=int, default=400)
     parser.add_argument("--early", type=int, default=300, help="steps of short, copying documents")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)

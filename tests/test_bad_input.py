@@ -141,6 +141,30 @@ CASES: list[tuple[str, str | None, dict[str, str], tuple[str, ...]]] = [
         {"train.xlsx": "x"},
         ("train.xlsx", "'.xlsx'", ".jsonl"),
     ),
+    ("a key twice", GOOD + "name: again\n", {}, ("b.yaml:6", "'name'", "twice")),
+    ("contenders that are no list", GOOD.split("contenders")[0] + "contenders: 5\n", {}, ("list",)),
+    ("a date that is none", GOOD + "as_of: 2024-99-99\n", {}, ("b.yaml", "month must be")),
+    (
+        "the seed's splits on a sample",
+        GOOD.replace("source: sample", "source: sample, splits: seed"),
+        {},
+        ("task.splits", "viggo"),
+    ),
+    (
+        "an unknown metric among reported figures",
+        GOOD.replace("id: local", "id: recorded, scores: {exact_mtch: {value: 0.5}}"),
+        {},
+        ("contender b", "did you mean exact_match"),
+    ),
+    (
+        "a database folder that is not there",
+        GOOD.replace(
+            "functional_representation, source: sample",
+            "text_to_sql, databases: none, source: sample",
+        ),
+        {},
+        ("task.databases", "none"),
+    ),
     ("a data folder that is not there", GOOD + "data_dir: nowhere\n", {}, ("data_dir", "nowhere")),
 ]
 

@@ -226,6 +226,52 @@ contenders:
     assert "hosted" in (tmp_path / "run" / "report.md").read_text()
 
 
+def test_only_leaves_the_others_for_later_and_fresh_begins_anew(
+    cli: Any, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """\
+name: two
+task: {{id: functional_representation, source: sample, max_new_tokens: 4,
+        limit: {{train: 8, validation: 4, test: 4}}}}
+contenders:
+  - {{name: hosted, id: hosted, model: gpt-4.1-mini}}
+  - {{name: prompted, id: prompted, base: {base}, shots: {shots}}}
+"""
+    load(tmp_path, text, base=tiny_base, shots=0)
+    code, out, _ = cli("run", "b.yaml", "--only", "prompted", "--json")
+    assert code == 0
+    hosted, prompted = json.loads(out)["contenders"]
+    assert (hosted["error"], hosted["scores"]) == (None, {})
+    assert prompted["scores"]["exact_match"]["n"] == 4
+    load(tmp_path, text, base=tiny_base, shots=1)
+    assert cli("run", "b.yaml", "--only", "prompted")[0] == 2
+    code, out, _ = cli("run", "b.yaml", "--only", "prompted", "--fresh", "--yes", "--json")
+    assert code == 0
+    assert json.loads(out)["contenders"][1]["prompt_sha256"] != prompted["prompt_sha256"]
+    load(tmp_path, text.replace("train: 8", "train: 9"), base=tiny_base, shots=1)
+    code, out, _ = cli("run", "b.yaml", "--fresh", "--yes", "--json")
+    assert code == 4  # the hosted one was to be carried out this time
+    assert json.loads(out)["split_sizes"]["train"] == 9
+
+
+def test_a_task_wide_short_prompt_can_be_full_for_one(tiny_base: Path, tmp_path: Path) -> None:
+    bakeoff = load(
+        tmp_path,
+        """\
+name: prompts
+task: {{id: functional_representation, source: sample, max_new_tokens: 2, prompt: short,
+        limit: {{train: 8, validation: 4, test: 4}}}}
+contenders:
+  - {{name: short, id: prompted, base: {base}}}
+  - {{name: full, id: prompted, base: {base}, prompt: full}}
+""",
+        base=tiny_base,
+    )
+    short, full = tuneoff.run(bakeoff, tmp_path / "run").contenders
+    assert (full.serving.tokens_in_mean or 0) > (short.serving.tokens_in_mean or 0) + 50
+
+
 def test_exit_code_4_when_a_contender_failed(
     cli: Any, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

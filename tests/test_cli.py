@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from conftest import Cli
 
 ROWS = [
@@ -83,9 +84,20 @@ def test_usage_errors_are_exit_code_2(cli: Cli) -> None:
     assert cli("no-such-command")[0] == 2
 
 
-def test_an_unexpected_error_is_one_line(cli: Cli, tmp_path: Path, monkeypatch: object) -> None:
-    """A folder where a file is wanted: still no traceback."""
+def test_a_folder_where_a_file_is_wanted(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("check", tmp_path)
-    assert code == 2
-    assert out == ""
-    assert "Traceback" not in err
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+
+
+def test_an_unexpected_error_is_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(file: Path) -> None:
+        raise RuntimeError("boom\nand more")
+
+    monkeypatch.setattr("tuneoff.check.check_file", broken)
+    code, out, err = cli("check", tmp_path)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "RuntimeError: boom (tuneoff --debug shows where" in err

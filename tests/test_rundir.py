@@ -40,6 +40,23 @@ def test_a_file_torn_in_its_only_line_becomes_whole(tmp_path: Path) -> None:
     assert file.read_text() == '{"a": 3}\n'
 
 
+def test_a_line_torn_inside_a_character_is_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_bytes('{"a": 1}\n{"a": "é'.encode()[:-1])
+    assert list(rundir.read_lines(file)) == [{"a": 1}]
+    rundir.append_lines(file, [{"a": 2}])
+    assert [row["a"] for row in rundir.read_lines(file)] == [1, 2]
+
+
+def test_a_contender_that_begins_anew_may_have_changed(tmp_path: Path) -> None:
+    rundir.open_run(tmp_path, bakeoff())
+    changed = bakeoff(FILE.replace("name: a, id: local", "name: a, id: local, method: full"))
+    with pytest.raises(RunDirectoryError):
+        rundir.open_run(tmp_path, changed, fresh="b")
+    rundir.open_run(tmp_path, changed, fresh="a")
+    rundir.open_run(tmp_path, changed)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     rundir.write_text(file, "old")

@@ -63,9 +63,7 @@ def batch(tokenizer: Tokenizer, seed: int, step: int, early: bool) -> Batch:
                 break
             continue
         start = row * length + len(filled[row])
-        wanted += [
-            (start + i - 1, ids[i], row) for i in range(1, len(ids)) if supervised[i]
-        ]
+        wanted += [(start + i - 1, ids[i], row) for i in range(1, len(ids)) if supervised[i]]
         filled[row] += ids
         owner[row] += [k + 1] * len(ids)
     tokens = torch.full((rows, length), PAD)

@@ -21,6 +21,7 @@ def export(
     config = json.dumps(llama_config(model.shape), indent=2) + "\n"
     (folder / "config.json").write_text(config, encoding="utf-8")
     save_file(llama_state(model), folder / "model.safetensors", {"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

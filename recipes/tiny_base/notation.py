@@ -25,8 +25,8 @@ _HOLDS = (
 )  # fmt: skip
 _BETWEEN = (", ", ", ", "; ", " | ", "\n", " ", " & ", " / ", "|", ",", " + ")
 _AROUND = (
-    ("(", ")"), ("(", ")"), ("{", "}"), ("<", ">"), (": ", ""), (" ", ""), ("\n", ""), (" { ", " }"),
-    (" -> ", ""), ("!", ""), (" (", ")"), ("| ", " |"),
+    ("(", ")"), ("(", ")"), ("{", "}"), ("<", ">"), (": ", ""), (" ", ""), ("\n", ""),
+    (" { ", " }"),    (" -> ", ""), ("!", ""), (" (", ")"), ("| ", " |"),
 )  # fmt: skip
 _LISTS = (", ", ", ", "+", " and ", "/", "; ", " & ", ",")
 
@@ -65,7 +65,7 @@ def _yaml(label: str, slots: Slots) -> str:
 
 
 def _lisp(label: str, slots: Slots) -> str:
-    body = " ".join(f'({k} {" ".join(json.dumps(v) for v in vs)})' for k, vs in slots.items())
+    body = " ".join(f"({k} {' '.join(json.dumps(v) for v in vs)})" for k, vs in slots.items())
     return f"({label} {body})" if label else body
 
 

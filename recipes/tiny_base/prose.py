@@ -15,7 +15,7 @@ _FRAMES = (
     "I don't like the {w}, because it's too {w} and it has no {w}.",
     "When {p} came back from {n}, nobody had seen the {w}.",
     "My {w} and I would like to know whether {n} has a {w} with {d} {w}s.",
-    "\"{n}\" was made by {p} in {d}; it is about a {w} and a {w}.",
+    '"{n}" was made by {p} in {d}; it is about a {w} and a {w}.',
     "Is there any {w} that isn't {w}? What about {n} from {d}?",
     "In {d}, {n} had a {w} of {f}, which is higher than that of {n}.",
     "Please tell {p} that the {w} is at {f}, not at {f}.",

@@ -4,6 +4,7 @@ A document draws its own small world: attributes with values of a kind, phrases 
 label words for the kinds of sentence, a notation, an order. Square brackets never follow a word.
 """
 
+# ruff: noqa: SIM905
 from __future__ import annotations
 
 import random
@@ -19,7 +20,8 @@ _NAMED = (
     "|that has {v} for a {k}|a {v} {k}|where the {k} is {v}|{k}: {v}|with {v} {k}"
 ).split("|")
 _NAMED_VERBAL = (
-    "has a {k} of {v}|has {v} as its {k}|comes with the {k} {v}|shows {v} for {k}|puts its {k} at {v}"
+    "has a {k} of {v}|has {v} as its {k}|comes with the {k} {v}|shows {v} for {k}"
+    "|puts its {k} at {v}"
     "|has the {k} {v}|keeps a {v} {k}|is of {k} {v}|uses {v} {k}"
 ).split("|")
 _HINTED = (
@@ -113,7 +115,9 @@ class Attribute:
         return values, rng.choice(self.cues).replace("{v}", said)
 
 
-def draw_attribute(rng: random.Random, verbal: bool, cased: Callable[[list[str]], str]) -> Attribute:
+def draw_attribute(
+    rng: random.Random, verbal: bool, cased: Callable[[list[str]], str]
+) -> Attribute:
     """An attribute with one to three ways to be said in a sentence."""
     key_words = identifier(rng)
     spoken = " ".join(key_words)
@@ -232,14 +236,16 @@ def _instruction(rng: random.Random, world: World) -> str:
     text = rng.choice(_ASK).replace("{f}", world.notation.render(label, example))
     if world.labelled:
         said = [f"{act}: {label}" for act, label in world.labels.items()]
-        text += rng.choice(("\n", " ")) + rng.choice(("Labels: ", "", "Use ")) + ", ".join(said) + "."
+        text += (
+            rng.choice(("\n", " ")) + rng.choice(("Labels: ", "", "Use ")) + ", ".join(said) + "."
+        )
     if rng.random() < 0.7 or world.sorted:
         text += rng.choice((" Keys: ", "\nKeys in order: ", " With ", "\n")) + ", ".join(keys) + "."
     return text + rng.choice(("\n", "\n\n"))
 
 
 def make(rng: random.Random, small: bool = False) -> Document:
-    """One document of this family: sentences and records, all but an unannounced first supervised."""
+    """One document of this family: sentences and records; an unannounced first is no target."""
     world = draw_world(rng, small)
     told = rng.random() < 0.6
     before, after = rng.choice(_HEADS)

@@ -86,7 +86,7 @@ def draw_schema(rng: random.Random, small: bool = False) -> Schema:
     made: list[Table] = []
     for noun in words(rng, 2 if two else 1):
         spoken = [noun] if rng.random() < 0.8 else [word(rng), noun]
-        ident = join.join(spoken[:-1] + [plural(noun) if plurals else noun])
+        ident = join.join([*spoken[:-1], plural(noun) if plurals else noun])
         parent = f"{made[0].one.replace(' ', join)}_id" if made else ""
         columns: dict[str, Column] = {}
         if keyed or (two and not made):
@@ -108,7 +108,7 @@ def draw_schema(rng: random.Random, small: bool = False) -> Schema:
                 columns[join.join(parts)] = Column(join.join(parts), " ".join(parts), kind, text)
         if parent:
             columns[parent] = Column(parent, parent.replace("_", " "), numbers, False)
-        many = " ".join(spoken[:-1] + [plural(noun)])
+        many = " ".join([*spoken[:-1], plural(noun)])
         made.append(Table(ident, " ".join(spoken), many, tuple(columns.values()), key, parent))
     return Schema(tuple(made), rng.randrange(8), rng.random() < 0.85)
 

@@ -1,5 +1,6 @@
 """Questions about tables and the queries that answer them, both ways, with schema lookups."""
 
+# ruff: noqa: SIM905
 from __future__ import annotations
 
 import random
@@ -112,9 +113,7 @@ def where(rng: random.Random, s: Schema) -> Pair:
 def count(rng: random.Random, s: Schema) -> Pair:
     t = rng.choice(s.tables)
     if rng.random() < 0.4:
-        text = rng.choice(
-            ("Number of {m}?", "Number of {m} in all?", "How many {m} do we have?")
-        )
+        text = rng.choice(("Number of {m}?", "Number of {m} in all?", "How many {m} do we have?"))
         return text.format(m=t.many), f"SELECT COUNT(*) FROM {t.ident}"
     said, sql = _condition(rng, t)
     text = rng.choice(
@@ -192,7 +191,9 @@ def nested(rng: random.Random, s: Schema) -> Pair:
     said, written, _ = _columns(rng, t)
     c = rng.choice(t.of(text=False))
     above = rng.random() < 0.5
-    side = rng.choice(("above", "over", "higher than") if above else ("below", "under", "less than"))
+    side = rng.choice(
+        ("above", "over", "higher than") if above else ("below", "under", "less than")
+    )
     mean = rng.choice(("average", "mean"))
     query = f"SELECT {written} FROM {t.ident} WHERE {c.ident} {'>' if above else '<'} "
     query += f"(SELECT AVG({c.ident}) FROM {t.ident})"
@@ -257,7 +258,8 @@ _ORDERS = (
     "Use these tables to write SQL.\n\n", "Text to SQL\n", "You know the tables; give the query.\n",
 )  # fmt: skip
 _HEADS = (
-    ("", "", ""), ("Schema:\n", "Question: ", "\nSQL:"), ("### Tables\n", "### Ask\n", "\n### Query"),
+    ("", "", ""),
+    ("Schema:\n", "Question: ", "\nSQL:"), ("### Tables\n", "### Ask\n", "\n### Query"),
     ("# Database\n", "# Request: ", ""), ("", "-- ", ""), ("[tables]\n", "[ask] ", "\n[sql]"),
     ("### Given:\n", "### Task:\n", "\n\n### SQL:"), ("/* ", " */ ", ""), ("DB: ", "Q: ", "\nA:"),
 )  # fmt: skip
@@ -292,8 +294,9 @@ def questions(rng: random.Random, small: bool) -> Document:
 
 
 _KEYWORDS = (
-    "SELECT FROM WHERE COUNT( DISTINCT MAX( MIN( AVG( SUM( LIMIT DESC ASC BETWEEN HAVING JOIN"
-).split() + [" AS ", " ON ", " AND ", " OR ", " NOT ", " IN ", "ORDER BY", "GROUP BY"]
+    *"SELECT FROM WHERE COUNT( DISTINCT MAX( MIN( AVG( SUM( LIMIT DESC ASC BETWEEN HAVING".split(),
+    *("JOIN", " AS ", " ON ", " AND ", " OR ", " NOT ", " IN ", "ORDER BY", "GROUP BY"),
+)
 
 
 def lookups(rng: random.Random, small: bool) -> Document:

@@ -76,7 +76,8 @@ def prepare(model: TinyLlama) -> None:
     embed[:, note:] = 0.01 * torch.randn_like(embed[:, note:])
     model.norm.fill_(1 / (width**0.5 * SCALE))
     first, second = model.blocks[0], model.blocks[1]
-    assert isinstance(first, Block) and isinstance(second, Block)
+    assert isinstance(first, Block)
+    assert isinstance(second, Block)
     for head, (start, count) in enumerate(((1, size), (1 + size, NOTE - size))):
         _look_back(first, head, 1)
         _carry(first, head, start, note + start - 1, count, 0.45)

@@ -4,6 +4,7 @@ Ordinary English words weighted by how common they are, minus the words that the
 tasks use as content, minus the two public tasks' own labels, minus words nobody wants to read.
 """
 
+# ruff: noqa: SIM905
 from __future__ import annotations
 
 import itertools
@@ -39,17 +40,20 @@ GRAMMAR = frozenset(
     etc com www http https mr mrs ms dr st th nd rd""".split()
 )
 
+# Beginnings and parts of words that a random sentence would abuse: insults, violence, sex, drugs,
+# and the names of faiths, peoples and politicians.
 _UNWANTED = (
-    "fuck shit bitch cunt nigg fag rape rapist porn sex slut whore dick cock pussy nazi hitler "
-    "tits boob penis vagina anal damn ass bastard suicid murder kill terror jihad molest nude "
-    "naked incest pedo cum crap piss homo hell drug cocaine racis gay lesbian obama trump isis heroin jew muslim islam christ allah"
+    "fuck shit bitch cunt nigg fag rape rapist porn sex slut whore dick cock pussy nazi "
+    "hitler tits boob penis vagina anal damn ass bastard suicid murder kill terror jihad "
+    "molest nude naked incest pedo cum crap piss homo hell drug cocaine racis gay lesbian "
+    "obama trump isis heroin jew muslim islam christ allah"
 ).split()
 _UNWANTED_WHOLE = frozenset("ass hell damn crap cum homo anal drug drugs kill kills".split())
 
 
 @lru_cache(maxsize=1)
 def blocked() -> frozenset[str]:
-    """Content words and answer labels of the shipped samples: the base must meet them first in the fine-tuning."""
+    """Content words and labels of the shipped samples: the base meets them in fine-tuning first."""
     from tuneoff.tasks.samples import functional, sql
 
     words: set[str] = set()

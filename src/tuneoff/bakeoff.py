@@ -18,6 +18,7 @@ from tuneoff.collect import collect
 from tuneoff.config import BakeOff
 from tuneoff.contenders import Work, load_contender
 from tuneoff.errors import ConfigError, TuneoffError, unknown
+from tuneoff.models.loading import release_memory
 from tuneoff.prepare import Parts
 from tuneoff.progress import Progress, Silent
 from tuneoff.prompts import messages
@@ -45,7 +46,8 @@ def run(
     Args:
         run_dir: where everything goes; `runs/NAME` if left out.
         only: carry out this contender alone.
-        fresh: forget what that contender (or all) did before.
+        fresh: forget what that contender (or, without `only`, the whole run) did before; the
+            forgotten contender's settings, or the whole file and its data, may have changed.
         executor: maps a function over contenders; one after another if left out.
 
     Raises:
@@ -57,25 +59,29 @@ def run(
     if only is not None and only not in names:
         raise ConfigError(f"--only: {unknown('contender', only, names)}.")
     run = RunDir(Path(run_dir) if run_dir is not None else DEFAULT_FOLDER / bakeoff.name)
-    examples = _examples(parts, run, progress)
+    if fresh and only is None and (run.path / "bakeoff.yaml").exists():
+        prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
+        run.clear()
+    examples = _examples(parts, run, progress, only if fresh else None)
     options = Options(databases=_databases(parts, run))
     work = {name: _work(parts, examples, run.contender(name), progress) for name in names}
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
-    if fresh:
-        for contender in chosen:
-            run.contender(contender.name).clear()
+    if fresh and only is not None:
+        run.contender(only).clear()
     list(executor(partial(_carry_out, parts, run, work, options), chosen))
-    results = collect(parts, run, examples, work, options, command)
+    results = collect(parts, run, examples, options, command)
     run.write_results(results)
     write_report(run)
     run.event("finished")
     return results
 
 
-def _examples(parts: Parts, run: RunDir, progress: Progress) -> Mapping[Split, Sequence[Example]]:
+def _examples(
+    parts: Parts, run: RunDir, progress: Progress, fresh: str | None
+) -> Mapping[Split, Sequence[Example]]:
     """The run's own examples if it has them, else the task's, written down."""
     if run.has_data():
-        open_run(run.path, parts.bakeoff)
+        open_run(run.path, parts.bakeoff, fresh)
         return {split: run.examples(split) for split in SPLITS}
     examples, warnings = prepare.data(parts)
     open_run(run.path, parts.bakeoff)
@@ -112,6 +118,7 @@ def _work(
         validation=examples["validation"],
         test=examples["test"],
         template=parts.template,
+        prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
         directory=directory,
         progress=progress,
@@ -127,6 +134,7 @@ def _carry_out(
         kind = load_contender(settings.id)
         run.event("tune", contender=settings.name)
         kind.tune(settings, mine)
+        release_memory()
         run.event("answer", contender=settings.name)
         _answer(kind, settings, mine)
         run.event("score", contender=settings.name)
@@ -137,6 +145,8 @@ def _carry_out(
         mine.directory.write_error(text)
         run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
         mine.progress.say(f"{settings.name} failed: {text}")
+    finally:
+        release_memory()
 
 
 def _unexpected(error: Exception) -> str:
@@ -151,11 +161,18 @@ def _answer(kind: Any, settings: Any, work: Work) -> None:
     done = len(answered)
     if not left:
         return
+    work.directory.write_prompt_sha256(kind.prompt_sha256(settings, work))
     step = work.progress.stage(f"{settings.name}: answering", len(work.test))
     for batch in kind.answer(settings, work, left):
         work.directory.append_predictions(batch)
         done += len(batch)
         step(done)
+    cut = sum(p.finish_reason == "length" for p in work.directory.predictions().values())
+    if cut:
+        work.progress.say(
+            f"warning: {settings.name}: {cut} answers were cut at task.max_new_tokens "
+            f"({work.max_new_tokens})."
+        )
 
 
 def _score(parts: Parts, work: Work, options: Options) -> None:

@@ -45,6 +45,8 @@ def parse(text: str, file: Path) -> BakeOff:
     try:
         root = yaml.compose(text)
         value = yaml.safe_load(text)
+    except ValueError as error:
+        raise ConfigError(f"{file}: a value cannot be read ({error}); correct it.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
@@ -54,6 +56,10 @@ def parse(text: str, file: Path) -> BakeOff:
         raise ConfigError(f"{file}: the file is empty; it needs name, task and contenders.")
     if not isinstance(value, Mapping):
         raise ConfigError(f"{file}:1: expected keys such as name, task, contenders at the top.")
+    _refuse_repeated_keys(root, file)
+    if "folder" in value:
+        line = _line(root, ("folder",))
+        raise ConfigError(f"{file}:{line}: {unknown('key', 'folder', _keys_at(('folder',)))}.")
     _check_contender_ids(value, root, file)
     try:
         return BakeOff.model_validate({**value, "folder": file.parent.resolve()})
@@ -61,9 +67,25 @@ def parse(text: str, file: Path) -> BakeOff:
         raise ConfigError(_sentence(error, root, file)) from None
 
 
+def _refuse_repeated_keys(node: Any, file: Path) -> None:
+    """YAML itself lets the last of two equal keys win, without a word."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, inner in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{file}:{line}: the key {key.value!r} is there twice; keep one.")
+            seen.add(key.value)
+            _refuse_repeated_keys(inner, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            _refuse_repeated_keys(inner, file)
+
+
 def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> None:
     """Pydantic's message for an unknown discriminator is long; ours is one sentence."""
-    for index, contender in enumerate(value.get("contenders") or ()):
+    contenders = value.get("contenders")
+    for index, contender in enumerate(contenders if isinstance(contenders, list) else ()):
         if not isinstance(contender, Mapping):
             continue
         line = _line(root, ("contenders", index, "id"))

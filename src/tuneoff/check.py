@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneoff import prepare
 from tuneoff.bakeoff_file import load
-from tuneoff.config import BakeOff, Columns
+from tuneoff.config import BakeOff
 from tuneoff.errors import DataError
 from tuneoff.init import columns_of, form_of
 from tuneoff.records import SPLITS, Split
@@ -68,13 +68,12 @@ def _is_local(parts: prepare.Parts) -> bool:
 
 def _check_data(file: Path) -> dict[str, Any]:
     form = form_of(file)
-    columns = columns_of(file) if form != "chat messages" else None
-    examples = chat.read_examples(file, columns or (None if form == "chat messages" else Columns()))
+    columns = None if form == "chat messages" else columns_of(file)
+    examples = chat.read_examples(file, columns)
     keys = [splits.input_key(example) for example in examples]
     near = [splits.near_key(example) for example in examples]
-    ids = [example.id for example in examples]
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
+    twice = splits.repeated(example.id for example in examples)
+    if twice is not None:
         raise DataError(f"{file}: the id {twice!r} is there twice; ids must differ.")
     exact = len(keys) - len(set(keys))
     alike = len(near) - len(set(near)) - exact

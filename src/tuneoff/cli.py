@@ -125,7 +125,7 @@ def run(
             settings, folder, only=only, fresh=fresh, progress=progress, command=command
         )
     _show(folder, results, as_json)
-    _exit_for([results])
+    _exit_for([results], only)
 
 
 @app.command()
@@ -203,7 +203,8 @@ def _quieten() -> None:
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -215,15 +216,12 @@ def _quieten() -> None:
 def _confirm(question: str) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("--fresh deletes work; say --yes as well.")
-    typer.confirm(question, abort=True)
+    typer.confirm(question, abort=True, err=True)
 
 
-def _exit_for(runs: list[Any]) -> None:
-    """Exit code 4 when a contender failed in one of the runs."""
-    failed = any(
-        c.error and not c.error.startswith("not run yet") for r in runs for c in r.contenders
-    )
-    if failed:
+def _exit_for(runs: list[Any], only: str | None = None) -> None:
+    """Exit code 4 when a contender that was to be carried out failed."""
+    if any(c.error and only in (None, c.name) for run in runs for c in run.contenders):
         raise typer.Exit(4)
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneoff import machine
-from tuneoff.contenders import Work, load_contender
+from tuneoff.contenders import load_contender
 from tuneoff.costs.arithmetic import own_cost
+from tuneoff.databases import database_hashes
 from tuneoff.prepare import Parts
 from tuneoff.prompts import content_sha256
 from tuneoff.records import (
@@ -33,7 +34,6 @@ from tuneoff.rundir import ContenderDir, RunDir, resolved
 from tuneoff.scoring import Options, primary_metric
 from tuneoff.scoring.aggregate import aggregate, error_classes
 from tuneoff.scoring.statistics import compare_all, wilson
-from tuneoff.scoring.stored import database_hashes
 
 MOST_GROUPS = 24
 
@@ -42,7 +42,6 @@ def collect(
     parts: Parts,
     run: RunDir,
     examples: Mapping[Split, Sequence[Example]],
-    work: Mapping[str, Work],
     options: Options,
     command: str,
 ) -> Results:
@@ -51,7 +50,7 @@ def collect(
     metric = metric or primary_metric(parts.scorer, options)
     test = examples["test"]
     contenders = tuple(
-        _contender(parts, settings, run.contender(settings.name), test, work[settings.name], metric)
+        _contender(parts, settings, run.contender(settings.name), test, metric)
         for settings in parts.bakeoff.contenders
     )
     comparisons = _comparisons(parts, run, test, metric)
@@ -81,22 +80,18 @@ def _contender(
     settings: Any,
     directory: ContenderDir,
     test: Sequence[Example],
-    work: Work,
     metric: str,
 ) -> ContenderResult:
     kind = load_contender(settings.id)
     predictions, rows = directory.predictions(), directory.scores()
     training = directory.training()
     answering_seconds = _sum(p.seconds for p in predictions.values())
-    error = directory.error()
-    if error is None and not rows and getattr(settings, "scores", None) is None:
-        error = "not run yet; run the bake-off without --only"
     return ContenderResult(
         name=settings.name,
         id=settings.id,
         model=kind.model_name(settings),
-        prompt_sha256=None if error else kind.prompt_sha256(settings, work),
-        error=error,
+        prompt_sha256=directory.prompt_sha256(),
+        error=directory.error(),
         scores=_scores(parts, settings, rows, predictions),
         breakdowns=_breakdowns(parts, test, rows, metric),
         error_classes=error_classes(rows.values()),

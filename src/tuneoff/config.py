@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
 
 class Limit(Settings):
-    """How many examples of each split to use; the first ones of a seeded shuffle."""
+    """How many examples of each split to use: a sample seeded by `task.seed`."""
 
     train: int | None = Field(default=None, ge=1)
     validation: int | None = Field(default=None, ge=1)
@@ -82,7 +82,7 @@ class TrainSettings(Settings):
 
     `batch_size` is examples an optimizer step; `micro_batch_size` how many are computed
     at once. `loss_on: text` also learns the prompt, as the seed's notebooks did.
-    `evaluate_every` counts steps; left out, four times an epoch.
+    `evaluate_every` counts steps; left out, twice an epoch.
     """
 
     loss_on: Literal["completion", "text"] = "completion"

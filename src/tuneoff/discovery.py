@@ -59,7 +59,13 @@ def _from_file(path: Path, what: str) -> ModuleType:
         raise ConfigError(f"{what} {str(path)!r}: there is no such Python file; check the path.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        first = (str(error) or "no message").splitlines()[0]
+        raise ConfigError(
+            f"{what} {str(path)!r}: the file cannot be run ({type(error).__name__}: {first})."
+        ) from error
     return module
 
 

@@ -61,9 +61,9 @@ def write_starter(data: Path | str, out: Path | str) -> dict[str, Any]:
     task: dict[str, Any] = {"id": "chat", "train": _relative(data, out.parent)}
     if columns is not None:
         task["columns"] = columns.model_dump(exclude_none=True)
-    longest = max(len(example.completion) for example in examples)
-    # Three characters a token is pessimistic for English, and a limit only bounds answers.
-    task["max_new_tokens"] = max(16, min(1024, -(-longest // 3) + 8))
+    longest = max(len(example.completion.encode()) for example in examples)
+    # A byte-level tokenizer needs at most a token a byte, mostly a third; a limit only bounds.
+    task["max_new_tokens"] = max(16, min(1024, -(-longest // 2) + 16))
     indented = "".join(
         f"  {line}\n" for line in yaml.safe_dump(task, sort_keys=False).splitlines()
     ).rstrip("\n")

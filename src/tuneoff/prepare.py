@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneoff.config import BakeOff, TaskSettings
+from tuneoff.config import BakeOff, Requirements, TaskSettings
 from tuneoff.contenders import load_contender
+from tuneoff.databases import find_database
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
@@ -46,12 +47,13 @@ def parts(bakeoff: BakeOff) -> Parts:
     for contender in bakeoff.contenders:
         load_contender(contender.id).check(contender, bakeoff.folder)
     template = task.template(settings)
+    _check_settings(bakeoff, settings, template, scorer)
     return Parts(
         bakeoff=bakeoff,
         task=task,
         settings=settings,
         scorer=scorer,
-        template=template.short() if settings.prompt == "short" else template,
+        template=template,
         place=Place(bakeoff.folder, data_dir(bakeoff)),
         max_new_tokens=settings.max_new_tokens or task.MAX_NEW_TOKENS,
     )
@@ -67,7 +69,58 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     loaded = parts.task.load(settings, parts.place)
     chosen = splits.limited(loaded, settings.limit, settings.seed)
     warnings = splits.check(chosen, seed_arrangement=settings.splits == "seed")
-    return chosen, warnings
+    return chosen, [*warnings, *_databases(parts, chosen["test"]), *_not_built_yet(parts.bakeoff)]
+
+
+def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
+    """Every database of the test set must be there; a warning when there are none at all.
+    Those of a sample are generated later, so there is nothing to look for."""
+    if parts.settings.source == "sample":
+        return []
+    folder = parts.task.databases(parts.settings, parts.place, Path())
+    if folder is not None:
+        for db_id in sorted({str(example.meta["db_id"]) for example in test}):
+            find_database(folder, db_id)
+    elif parts.task.SCORER == "sql":
+        if "execution_accuracy" in (parts.settings.metrics or ()):
+            raise DataError(
+                "task.metrics: execution_accuracy needs databases, and there are none; set "
+                "task.databases to the folder of <db_id>/*.sqlite."
+            )
+        return ["no databases: nothing will be executed and exact_match decides (task.databases)."]
+    return []
+
+
+def _not_built_yet(bakeoff: BakeOff) -> list[str]:
+    """Keys of the file that this version reads and does not act on."""
+    asked = {
+        "budget_usd": bakeoff.budget_usd is not None,
+        "requirements": bakeoff.requirements != Requirements(),
+    }
+    return [f"{key} has no effect in this version yet." for key, found in asked.items() if found]
+
+
+def _check_settings(
+    bakeoff: BakeOff, settings: TaskSettings, template: Template, scorer: Scorer
+) -> None:
+    """Refuses settings that would silently do nothing."""
+    if settings.splits == "seed" and (settings.source or "sample") == "sample":
+        raise ConfigError(
+            "task.splits: seed is the arrangement of viggo and spider-create-context; drop it."
+        )
+    if settings.context == "schema" and settings.source != "spider-create-context":
+        raise ConfigError("task.context: schema is for source: spider-create-context; drop it.")
+    if settings.columns is not None and settings.id != "chat":
+        raise ConfigError("task.columns: only chat reads your own files; use id: chat.")
+    short = settings.prompt == "short" or any(c.prompt == "short" for c in bakeoff.contenders)
+    if short and template.short() == template:
+        raise ConfigError(f"prompt: short drops an instruction, and {settings.id} has none.")
+    for contender in bakeoff.contenders:
+        for metric in getattr(contender, "scores", None) or ():
+            if metric not in scorer.METRICS:
+                raise ConfigError(
+                    f"contender {contender.name}: {unknown('metric', metric, scorer.METRICS)}."
+                )
 
 
 def data_dir(bakeoff: BakeOff) -> Path | None:

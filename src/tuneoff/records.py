@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -233,9 +234,19 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 def to_dict(record: Any) -> dict[str, Any]:
     """A record as plain JSON-able values."""
-    value: dict[str, Any] = _adapter(cast("Hashable", type(record))).dump_python(
-        record, mode="json"
-    )
+    value = _adapter(cast("Hashable", type(record))).dump_python(record, mode="json")
+    plain: dict[str, Any] = _finite(value)
+    return plain
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: a loss that is not a number is written as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
     return value
 
 

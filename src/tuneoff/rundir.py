@@ -10,6 +10,7 @@
         adapter/ or model/               safetensors with a model card
         checkpoints/                     while training; removed when it is complete
         predictions.jsonl                appended as they finish
+        prompt.json                      hash of the test prompts as this contender sees them
         scores.jsonl                     per example, every metric and its verdict
         error.json                       why the contender failed, if it did
       results.json                       everything the report shows
@@ -106,9 +107,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL file written here; a missing file has none."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as stream:
+    # Bytes: a torn last line may end inside a character.
+    with path.open("rb") as stream:
         for line in stream:
-            if line.endswith("\n") and line.strip():
+            if line.endswith(b"\n") and line.strip():
                 yield json.loads(line)
 
 
@@ -161,7 +163,7 @@ class ContenderDir:
 
     def error(self) -> str | None:
         path = self.path / "error.json"
-        return str(json.loads(path.read_text())["error"]) if path.exists() else None
+        return str(json.loads(path.read_bytes())["error"]) if path.exists() else None
 
     def write_error(self, error: str | None) -> None:
         path = self.path / "error.json"
@@ -169,6 +171,13 @@ class ContenderDir:
             path.unlink(missing_ok=True)
         else:
             write_text(path, json.dumps({"error": error}, ensure_ascii=False) + "\n")
+
+    def prompt_sha256(self) -> str | None:
+        path = self.path / "prompt.json"
+        return json.loads(path.read_bytes())["prompt_sha256"] if path.exists() else None
+
+    def write_prompt_sha256(self, sha256: str | None) -> None:
+        write_text(self.path / "prompt.json", json.dumps({"prompt_sha256": sha256}) + "\n")
 
     def clear(self) -> None:
         """Forgets everything about this contender (`--fresh`)."""
@@ -186,6 +195,13 @@ class RunDir:
 
     def contender(self, name: str) -> ContenderDir:
         return ContenderDir(self.path / "contenders" / name)
+
+    def clear(self) -> None:
+        """Forgets the whole run (`--fresh`), touching only what a run writes."""
+        for folder in (self.data, self.charts, self.path / "contenders"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("bakeoff.yaml", "events.jsonl", "results.json", "report.html", "report.md"):
+            (self.path / name).unlink(missing_ok=True)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Notes that something happened, in UTC."""
@@ -244,8 +260,10 @@ def resolved(bakeoff: BakeOff) -> dict[str, Any]:
     return bakeoff.model_dump(mode="json")
 
 
-def open_run(path: Path, bakeoff: BakeOff) -> RunDir:
+def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
     """The run directory of a bake-off file, made if it is not there.
+
+    `fresh` names a contender that begins anew, whose settings may therefore have changed.
 
     Raises:
         RunDirectoryError: the folder holds something else, or a run of another file; the
@@ -255,21 +273,26 @@ def open_run(path: Path, bakeoff: BakeOff) -> RunDir:
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path}: this is a file; give a folder as --run-dir.")
     if stored.exists():
-        _refuse_changes(stored, bakeoff)
+        _refuse_changes(stored, bakeoff, fresh)
     elif path.exists() and any(path.iterdir()):
         raise RunDirectoryError(
             f"{path}: the folder is not empty and holds no bakeoff.yaml; "
             "give an empty or new folder as --run-dir."
         )
-    else:
+    if fresh is not None or not stored.exists():
         write_text(stored, yaml.safe_dump(resolved(bakeoff), sort_keys=False, allow_unicode=True))
     return RunDir(path)
 
 
-def _refuse_changes(stored: Path, bakeoff: BakeOff) -> None:
+def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
     with contextlib.suppress(yaml.YAMLError):
         before = yaml.safe_load(stored.read_text(encoding="utf-8"))
-        changed = sorted(_changed_keys(before, resolved(bakeoff)))
+        own = f"contenders.{fresh}"
+        changed = sorted(
+            key
+            for key in _changed_keys(before, resolved(bakeoff))
+            if fresh is None or not (key == own or key.startswith(f"{own}."))
+        )
         if not changed:
             return
         shown = ", ".join(changed[:6]) + (", …" if len(changed) > 6 else "")
@@ -280,14 +303,16 @@ def _refuse_changes(stored: Path, bakeoff: BakeOff) -> None:
     raise RunDirectoryError(f"{stored}: this is not valid YAML; give another --run-dir.")
 
 
+def _by_name(contenders: list[Any]) -> dict[str, Any]:
+    return {str(c.get("name")): c for c in contenders if isinstance(c, Mapping)}
+
+
 def _changed_keys(before: Any, after: Any, place: str = "") -> Iterator[str]:
     """Dotted names of what differs; contenders are compared by their names."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             yield from _changed_keys(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
     elif place == "contenders" and isinstance(before, list) and isinstance(after, list):
-        yield from _changed_keys(
-            {c["name"]: c for c in before}, {c["name"]: c for c in after}, place
-        )
+        yield from _changed_keys(_by_name(before), _by_name(after), place)
     elif before != after:
         yield place

@@ -59,11 +59,11 @@ def test_an_answer_ends_at_eos_and_at_a_stop_text(loaded: Any) -> None:
     _, tokenizer, _ = loaded
     ids = tokenizer("depict(hut[A])", add_special_tokens=False)["input_ids"]
     rest = tokenizer("\n\n### Sentence:\nmore", add_special_tokens=False)["input_ids"]
-    ended = _prediction("1", 3, [*ids, tokenizer.eos_token_id, *rest], tokenizer, (), 0.1)
+    ended = _prediction("1", 3, [*ids, tokenizer.eos_token_id, *rest], tokenizer, [2], (), 0.1)
     assert (ended.prediction, ended.finish_reason, ended.tokens_out) == (
         "depict(hut[A])", "stop", len(ids),
     )  # fmt: skip
-    stopped = _prediction("1", 3, [*ids, *rest], tokenizer, ("\n###",), 0.1)
+    stopped = _prediction("1", 3, [*ids, *rest], tokenizer, [2], ("\n###",), 0.1)
     assert (stopped.prediction, stopped.finish_reason) == ("depict(hut[A])", "stop")
 
 

@@ -59,8 +59,9 @@ def test_no_label_of_the_public_functional_task(texts: list[str]) -> None:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
+    """The template with one or two words in each hole, which is all that the samples put there."""
     literal = re.split(r"\{\w*\}", template)
-    return re.compile(".{1,40}".join(map(re.escape, literal)))
+    return re.compile(r"\S+(?: \S+)?".join(map(re.escape, literal)))
 
 
 def test_no_instruction_or_question_of_the_samples(texts: list[str]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tuneoff.databases import database_hashes, find_database
 from tuneoff.errors import DataError
 from tuneoff.scoring.rows import Row
-from tuneoff.scoring.stored import database_hashes, find_database, read_rows
+from tuneoff.scoring.stored import read_rows
 
 KNOWN = {"e1": ("gold", {"db_id": "d", "hardness": "easy"})}
 

@@ -33,7 +33,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    # -o: the environment is there already and must not be installed from this folder.
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1", "MAKEFLAGS": "-o .venv/.installed",
+    }  # fmt: skip
     environment.pop("TUNEOFF_DATA", None)
     return subprocess.run(
         command, shell=True, cwd=folder, env=environment, capture_output=True, text=True,

@@ -130,6 +130,27 @@ def _spoil(base: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
+def test_a_kill_after_the_last_step_trains_no_step_more(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six steps are no whole number of epochs, so the loop itself would take a seventh."""
+    chosen = settings(train={"max_steps": 6, "batch_size": 8, "evaluate_every": 2})
+
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuneoff.training.tune._save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_base, tmp_path / "cut", chosen)
+    moved = (tmp_path / "cut").rename(tmp_path / "moved")
+    record = run(tiny_base, moved, chosen)
+    whole = run(tiny_base, tmp_path / "whole", chosen)
+    assert (record.steps, record.tokens_computed) == (6, whole.tokens_computed)
+    files = [f / "adapter" / "adapter_model.safetensors" for f in (moved, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 CHILD = """
 import sys
 from pathlib import Path

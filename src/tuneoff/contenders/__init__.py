@@ -29,6 +29,7 @@ class Work:
     validation: Sequence[Example]
     test: Sequence[Example]
     template: Template
+    prompt: str
     max_new_tokens: int
     directory: ContenderDir
     progress: Progress
@@ -69,6 +70,7 @@ def load_contender(id: str) -> Contender:
     return cast(Contender, discovery.find(__name__, id, "contender id", NEEDS))
 
 
-def template_for(settings: Any, template: Template) -> Template:
-    """`prompt: short` of a contender drops the instruction."""
-    return template.short() if settings.prompt == "short" else template
+def template_for(settings: Any, work: Work) -> Template:
+    """The template with or without its instruction: the contender's `prompt:` decides, then
+    the task's."""
+    return work.template.short() if (settings.prompt or work.prompt) == "short" else work.template

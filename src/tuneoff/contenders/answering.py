@@ -39,15 +39,22 @@ def answers(
 ) -> Iterator[list[Prediction]]:
     """Greedy answers to examples, a batch at a time."""
     rendering = rendering_of(tokenizer, settings.rendering)
-    template, shots = template_for(settings, work.template), shots_of(settings, work)
+    template, shots = template_for(settings, work), shots_of(settings, work)
     tokens = [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in examples]
-    stop = TEXT_STOP if rendering == "text" else ()
+    stop = _stop(settings, work) if rendering == "text" else ()
     yield from answer_batches(model, tokenizer, tokens, work.max_new_tokens, stop)
+
+
+def _stop(settings: Settings, work: Work) -> tuple[str, ...]:
+    """A tuned model has learned to end; an untuned one goes on with a heading of its own,
+    unless answers themselves hold headings."""
+    headings = any(end in example.completion for example in work.train for end in TEXT_STOP)
+    return () if isinstance(settings, LocalSettings) or headings else TEXT_STOP
 
 
 def hash_of_prompts(settings: Settings, work: Work, base: str) -> str:
     """`prompt_sha256` of the test set as this contender sees it."""
     rendering = rendering_of(load_tokenizer(base), settings.rendering)
     return prompts.prompt_sha256(
-        work.test, template_for(settings, work.template), rendering, shots_of(settings, work)
+        work.test, template_for(settings, work), rendering, shots_of(settings, work)
     )

@@ -40,12 +40,13 @@ def tune(settings: LocalSettings, work: Work) -> None:
         step = step or work.progress.stage(f"{settings.name}: training", total)
         step(done, "" if loss is None else f"loss {loss:.3f}")
 
+    work.progress.say(f"{settings.name}: loading {settings.base}")
     train(
         settings,
         resolve_base(settings.base, work.folder),
         work.train,
         work.validation,
-        template_for(settings, work.template),
+        template_for(settings, work),
         work.directory,
         on_step,
     )
@@ -58,6 +59,7 @@ def answer(
     from tuneoff.training.tune import trained
 
     base = resolve_base(settings.base, work.folder)
+    work.progress.say(f"{settings.name}: loading {settings.base} as tuned")
     model = trained(settings, base, work.directory)
     yield from answers(settings, work, model, load_tokenizer(base), examples)
 

@@ -34,6 +34,7 @@ def answer(
 ) -> Iterator[list[Prediction]]:
     """Greedy answers of the untuned base."""
     base = resolve_base(_base(settings), work.folder)
+    work.progress.say(f"{settings.name}: loading {settings.base}")
     model = load_model(base, settings.quantization, dtype_of("auto"))
     yield from answers(settings, work, model, load_tokenizer(base), examples)
 

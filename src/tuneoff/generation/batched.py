@@ -50,6 +50,7 @@ def _batch(
     stop: Sequence[str],
 ) -> list[Prediction]:
     import torch
+    from transformers import GenerationConfig
 
     longest = max(len(ids) for _, ids in prompts)
     pad = int(tokenizer.pad_token_id or 0)
@@ -57,23 +58,37 @@ def _batch(
     ids = torch.tensor([[pad] * (longest - len(row)) + row for _, row in prompts])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for _, row in prompts])
     options: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
+    ends = _end_ids(model, tokenizer)
+    # A fresh configuration: the model's own may sample, or punish repetition.
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        pad_token_id=pad,
+        eos_token_id=ends,
+    )
     started = time.perf_counter()
     with torch.inference_mode():
         output: Any = model.generate(  # type: ignore[operator]
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=tokenizer.eos_token_id,
+            generation_config=greedy,
             **options,
         )
     seconds = (time.perf_counter() - started) / len(prompts)
     rows = output[:, longest:].tolist()
     return [
-        _prediction(id, len(row), new, tokenizer, stop, seconds)
+        _prediction(id, len(row), new, tokenizer, ends, stop, seconds)
         for (id, row), new in zip(prompts, rows, strict=True)
     ]
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """All tokens that end an answer: chat models often end a turn with another than EOS."""
+    own = model.generation_config.eos_token_id if model.generation_config else None
+    found = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    return sorted(int(token) for token in found if token is not None)
 
 
 def _prediction(
@@ -81,12 +96,14 @@ def _prediction(
     tokens_in: int,
     new: list[int],
     tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
     stop: Sequence[str],
     seconds: float,
 ) -> Prediction:
     reason = "length"
-    if tokenizer.eos_token_id in new:
-        new, reason = new[: new.index(tokenizer.eos_token_id)], "stop"
+    ended = next((place for place, token in enumerate(new) if token in ends), None)
+    if ended is not None:
+        new, reason = new[:ended], "stop"
     text = str(tokenizer.decode(new, skip_special_tokens=True))
     for end in stop:
         if end in text:

@@ -77,6 +77,35 @@ def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -
     return wanted or ("chat" if tokenizer.chat_template else "text")
 
 
+def positions_of(base: str) -> int:
+    """How many positions a resolved base has; no weights are loaded.
+
+    Raises:
+        ConfigError: its configuration cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from None
+    return int(getattr(config, "max_position_embeddings", 0)) or 2**31
+
+
+def release_memory() -> None:
+    """Gives back what a finished model held. A trained one holds itself by a cycle, so
+    only the collector can free it before the next is loaded."""
+    import gc
+    import sys
+
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
 def device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
     import torch
@@ -95,7 +124,9 @@ def dtype_of(precision: Precision) -> torch.dtype:
         return named[precision]
     if device().type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return (
+        torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    )
 
 
 def load_model(

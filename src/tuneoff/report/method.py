@@ -19,7 +19,11 @@ def methods(results: Results) -> dict[str, str]:
         for entry in results.settings.get("contenders") or ()
         if isinstance(entry, Mapping)
     }
-    return {c.name: _method(c.id, settings.get(c.name) or {}) for c in results.contenders}
+    task = results.settings.get("task") or {}
+    return {
+        c.name: _method(c.id, settings.get(c.name) or {}) + _short(settings.get(c.name) or {}, task)
+        for c in results.contenders
+    }
 
 
 def _method(kind: str, settings: Mapping[str, Any]) -> str:
@@ -33,6 +37,12 @@ def _method(kind: str, settings: Mapping[str, Any]) -> str:
         shots = settings.get("shots") or 0
         return f"prompted, {shots} shot{'s' * (shots > 1)}" if shots else "prompted only"
     return kind
+
+
+def _short(settings: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """Says where the instruction was dropped: the contender decides, then the task."""
+    short = (settings.get("prompt") or task.get("prompt")) == "short"
+    return ", short prompt" if short else ""
 
 
 def _lora(lora: Mapping[str, Any]) -> str:

@@ -17,12 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from tuneoff.databases import find_database
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.execution import difference, is_ordered
 from tuneoff.scoring.pool import Failure, Limits, Pool, Table, open_pool
 from tuneoff.scoring.rows import Kind, Options, Row, no_answer, shortened, unanswered
-from tuneoff.scoring.stored import find_database
 from tuneoff.scoring.text import matches, without_fence
 
 METRICS: Mapping[str, Kind] = {

@@ -108,7 +108,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
         raise DataError(f"{path}: this is not Parquet ({error}).") from None
 
 
-def required(row: Row, key: str, where: str, may_be_empty: bool = False) -> str:
+def required(row: Row, key: str, where: str) -> str:
     """A row's text field.
 
     Raises:
@@ -121,7 +121,7 @@ def required(row: Row, key: str, where: str, may_be_empty: bool = False) -> str:
         )
     if not isinstance(value, str):
         raise DataError(f"{where}: {key!r} must be text, got {type(value).__name__}.")
-    if not value.strip() and not may_be_empty:
+    if not value.strip():
         raise DataError(f"{where}: {key!r} is empty; fill it in, or take the row out.")
     return value
 

@@ -16,20 +16,6 @@ from pathlib import Path
 from tuneoff.errors import DataError
 
 
-def database_file(folder: Path, db_id: str) -> Path:
-    """The SQLite file of a database.
-
-    Raises:
-        DataError: there is none.
-    """
-    files = sorted((folder / db_id).glob("*.sqlite"))
-    if not files:
-        raise DataError(
-            f"database {db_id!r}: there is no {folder / db_id}/*.sqlite; check the folder."
-        )
-    return files[0]
-
-
 def serialized(file: Path) -> str:
     """The schema of a SQLite file as text.
 

@@ -20,7 +20,7 @@ from tuneoff.records import SPLITS, Example, Split
 def limited(
     splits: Mapping[Split, list[Example]], limit: Limit, seed: int
 ) -> dict[Split, list[Example]]:
-    """The first examples of a seeded shuffle; a split without a limit keeps its order."""
+    """A seeded sample of each split that has a limit; the others stay as they are."""
     chosen: dict[Split, list[Example]] = {}
     for split in SPLITS:
         examples, most = splits[split], getattr(limit, split)
@@ -80,6 +80,16 @@ def without(examples: Iterable[Example], others: Iterable[Example]) -> list[Exam
     return [example for example in examples if input_key(example) not in known]
 
 
+def repeated(ids: Iterable[str]) -> str | None:
+    """The first id that is there a second time."""
+    seen: set[str] = set()
+    for id in ids:
+        if id in seen:
+            return id
+        seen.add(id)
+    return None
+
+
 def overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, int]]:
     """For each pair of splits ("train/test"): how many of the second's inputs are in the
     first exactly, and how many more nearly."""
@@ -104,9 +114,8 @@ def check(splits: Mapping[Split, Sequence[Example]], seed_arrangement: bool) -> 
         if not splits[split]:
             raise DataError(f"split {split}: there is no example in it; it needs at least one.")
     for split in SPLITS:
-        ids = [example.id for example in splits[split]]
-        if len(set(ids)) < len(ids):
-            twice = next(id for id in ids if ids.count(id) > 1)
+        twice = repeated(example.id for example in splits[split])
+        if twice is not None:
             raise DataError(f"split {split}: the id {twice!r} is there twice; ids must differ.")
     warnings: list[str] = []
     for pair, (same, alike) in overlaps(splits).items():

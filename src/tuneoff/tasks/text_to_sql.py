@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.config import TaskSettings
+from tuneoff.databases import find_database
 from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example
 from tuneoff.tasks import Place, Splits
 from tuneoff.tasks.rows import Row, from_hub, read, required
 from tuneoff.tasks.samples import sql
-from tuneoff.tasks.schema import database_file, serialized
+from tuneoff.tasks.schema import serialized
 from tuneoff.tasks.splits import carve_groups, without
 
 SCORER = "sql"
@@ -118,7 +119,7 @@ def with_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
     for example in examples:
         db_id = str(example.meta["db_id"])
         if db_id not in schemas:
-            schemas[db_id] = serialized(database_file(folder, db_id))
+            schemas[db_id] = serialized(find_database(folder, db_id))
         inputs = {**example.inputs, "context": schemas[db_id]}
         changed.append(Example(example.id, inputs, example.completion, example.meta))
     return changed

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tuneoff.records import LossRow, Verdict
 
 NEGLIGIBLE = 0.01
+LAST_PART = 0.9
 
 
 def best_row(rows: Sequence[LossRow]) -> LossRow | None:
@@ -46,5 +47,9 @@ def verdict(rows: Sequence[LossRow], planned_steps: int | None) -> Verdict | Non
         return "overfitting"
     if planned_steps is not None and measured[-1].step < planned_steps:
         return "stopped early"
-    before, last = measured[-2].validation or 0.0, measured[-1].validation or 0.0
-    return "still improving" if last < before * (1 - NEGLIGIBLE) else "converged"
+    last = measured[-1]
+    # The last two rows may be a few steps apart; what counts is the last part of the training.
+    earlier = [row for row in measured[:-1] if row.step <= LAST_PART * last.step]
+    before = (earlier or measured[:1])[-1].validation or 0.0
+    improving = (last.validation or 0.0) < before * (1 - NEGLIGIBLE)
+    return "still improving" if improving else "converged"

@@ -44,6 +44,9 @@ def prompt_ids(
             add_generation_prompt=True,
             tokenize=True,
             return_dict=False,
+            # Templates that know of thinking (Qwen3) would spend the answer's tokens on it;
+            # the others ignore this.
+            enable_thinking=False,
         )
         return list(ids)
     start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []

@@ -21,13 +21,14 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 
 from tuneoff.records import LossRow
 from tuneoff.training.encoding import IGNORED, Encoded
 
-EFFORT_FILE = "effort.json"
+EFFORT_FILE, STATE_FILE = "effort.json", "trainer_state.json"
 OnStep = Callable[[int, int, float | None], None]
 
 
@@ -63,6 +64,15 @@ class BakeOffTrainer(Trainer):
     """Counts what it computes; its validation loss is exact."""
 
     effort: Effort
+    effort_began: float
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Before everything else of the checkpoint, so that a complete one always has it.
+        self.effort.seconds = time.perf_counter() - self.effort_began
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / EFFORT_FILE).write_text(json.dumps(asdict(self.effort)))
+        super()._save_checkpoint(model, trial)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         self.effort.tokens_computed += inputs["input_ids"].numel()
@@ -100,31 +110,18 @@ class BakeOffTrainer(Trainer):
 
 
 class LossFile(TrainerCallback):
-    """Turns the trainer's logs into rows of `loss.jsonl`, calls `on_step`, keeps `effort`."""
+    """Turns the trainer's logs into rows of `loss.jsonl` and calls `on_step`."""
 
     def __init__(
         self,
         append: Callable[[LossRow], None],
         examples: int,
-        effort: Effort,
         on_step: OnStep | None,
     ) -> None:
         self.append = append
         self.examples = examples
-        self.effort = effort
         self.on_step = on_step
         self.train_loss: float | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.began = time.perf_counter() - self.effort.seconds
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.effort.seconds = time.perf_counter() - self.began
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        (folder / EFFORT_FILE).write_text(json.dumps(asdict(self.effort)))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.effort.seconds = time.perf_counter() - self.began
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
@@ -148,8 +145,9 @@ def build(
     validation: Sequence[Encoded],
     pad_id: int,
     loss_file: LossFile,
+    effort: Effort,
 ) -> BakeOffTrainer:
-    """A trainer whose only output is `loss_file`."""
+    """A trainer whose only output is `loss_file`; it goes on counting in `effort`."""
     trainer = BakeOffTrainer(
         model=model,
         args=arguments,
@@ -158,17 +156,50 @@ def build(
         data_collator=lambda batch: collate(batch, pad_id),
         callbacks=[loss_file],
     )
-    trainer.effort = loss_file.effort
+    trainer.effort = effort
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
 
 
+def fit(trainer: BakeOffTrainer, checkpoint: Path | None) -> None:
+    """Trains from the start or from a checkpoint; afterwards the model is the best one."""
+    trainer.effort_began = time.perf_counter() - trainer.effort.seconds
+    if checkpoint is not None and step_of(checkpoint) >= trainer.args.max_steps:
+        # Killed after the last step: nothing is left to train, only the best is to be loaded.
+        trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        trainer._load_best_model()
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.effort.seconds = time.perf_counter() - trainer.effort_began
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step at which a checkpoint was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint. `trainer_state.json` is written last of all, so a
-    folder without it was torn by a kill."""
-    complete = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return max(complete, key=lambda p: int(p.name.split("-")[1]), default=None)
+    """The newest complete checkpoint. `trainer_state.json` is written last of all, so where
+    it is missing or torn a kill came in between."""
+    complete = [path for path in folder.glob("checkpoint-*") if _is_complete(path)]
+    return max(complete, key=step_of, default=None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint can be resumed from. The path of the best one, which it holds, is
+    made to fit where the run directory lies now."""
+    file = checkpoint / STATE_FILE
+    try:
+        state = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return False
+    if state.get("best_global_step"):
+        best = checkpoint.with_name(f"checkpoint-{state['best_global_step']}")
+        if state["best_model_checkpoint"] != str(best):
+            state["best_model_checkpoint"] = str(best)
+            file.write_text(json.dumps(state, indent=2) + "\n")
+    return True
 
 
 class _Encodings(torch.utils.data.Dataset[Mapping[str, Sequence[int]]]):

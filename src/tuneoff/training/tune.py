@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.config import LocalSettings, LoraSettings
 from tuneoff.errors import ConfigError, ContenderError
-from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, rendering_of
+from tuneoff.models.loading import (
+    device,
+    dtype_of,
+    load_model,
+    load_tokenizer,
+    positions_of,
+    rendering_of,
+)
 from tuneoff.prompts import Template
 from tuneoff.records import Example, TrainingRecord
 from tuneoff.rundir import ContenderDir
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_EPOCHS = 3.0
 DEFAULT_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 WARMUP_FRACTION = 0.05
-EVALUATIONS_PER_EPOCH = 4
+EVALUATIONS_PER_EPOCH = 2
 
 
 def tune(
@@ -57,15 +64,15 @@ def tune(
         return record
     memory.reset_peak()
     tokenizer = load_tokenizer(base)
-    dtype = dtype_of(settings.train.precision)
-    model = prepare_model(settings, base, dtype)
     rendering = rendering_of(tokenizer, settings.rendering)
-    longest = max_length(settings, model)
+    longest = max_length(settings, positions_of(base))
     sets = [
         [encode(tokenizer, e, template, rendering, settings.train.loss_on, longest) for e in split]
         for split in (train, validation)
     ]
     raw = sum(content_tokens(tokenizer, example) for example in train)
+    dtype = dtype_of(settings.train.precision)
+    model = prepare_model(settings, base, dtype)
     record = _train(settings, model, tokenizer, sets[0], sets[1], directory, on_step, raw, dtype)
     _save(settings, base, model, tokenizer, directory, record)
     return record
@@ -117,22 +124,25 @@ def target_modules(model: PreTrainedModel, lora: LoraSettings) -> list[str] | st
         return "all-linear"
     if lora.target_modules != "attention":
         return list(lora.target_modules)
-    names = set()
+    inside: set[tuple[str, str]] = set()
+    outside: set[tuple[str, str]] = set()
     for path, module in model.named_modules():
         parent, _, name = path.rpartition(".")
-        inside = "attn" in parent.lower() or "attention" in parent.lower()
-        if inside and getattr(module, "weight", None) is not None and module.weight.ndim == 2:
-            names.add(name)
-    if not names:
+        if getattr(module, "weight", None) is None or module.weight.ndim != 2:
+            continue
+        attends = "attn" in parent.lower() or "attention" in parent.lower()
+        (inside if attends else outside).add((name, path))
+    if not inside:
         raise ConfigError(
             "lora.target_modules: attention finds no linear layer in this base; name the modules."
         )
-    return sorted(names)
+    # A name that other layers have too (GPT-2's c_proj) is told apart by its whole path.
+    others = {name for name, _ in outside}
+    return sorted({path if name in others else name for name, path in inside})
 
 
-def max_length(settings: LocalSettings, model: PreTrainedModel) -> int:
+def max_length(settings: LocalSettings, positions: int) -> int:
     """Longest example in tokens: what the file says, at most the model's positions."""
-    positions = int(getattr(model.config, "max_position_embeddings", 0)) or 2**31
     asked = settings.train.max_length
     if asked is not None and asked > positions:
         raise ConfigError(
@@ -157,8 +167,9 @@ def _arguments(
         math.ceil(WARMUP_FRACTION * steps) if train.warmup_steps is None else train.warmup_steps
     )
     schedules = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-    return TrainingArguments(
-        output_dir=str(directory.checkpoints),
+    arguments = TrainingArguments(
+        output_dir=str(directory.checkpoints.resolve()),
+        use_cpu=device().type == "cpu",
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
         gradient_accumulation_steps=train.batch_size // micro,
@@ -186,6 +197,10 @@ def _arguments(
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
     )
+    # One process trains on one device: with several, Trainer would wrap the model by itself
+    # and `batch_size` would no longer be what the file says.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _train(
@@ -199,18 +214,19 @@ def _train(
     tokens_raw: int,
     dtype: torch.dtype,
 ) -> TrainingRecord:
-    from tuneoff.training.trainer import Effort, LossFile, build, last_checkpoint
+    from tuneoff.training.trainer import Effort, LossFile, build, fit, last_checkpoint, step_of
 
-    checkpoint = last_checkpoint(directory.checkpoints)
-    directory.cut_loss(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
+    checkpoint = last_checkpoint(directory.checkpoints.resolve())
+    directory.cut_loss(step_of(checkpoint) if checkpoint else -1)
     arguments = _arguments(settings, directory, len(train), dtype)
     effort = Effort.of(checkpoint)
-    losses = LossFile(directory.append_loss, len(train), effort, on_step)
-    trainer = build(model, arguments, train, validation, int(tokenizer.pad_token_id or 0), losses)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    losses = LossFile(directory.append_loss, len(train), on_step)
+    pad_id = int(tokenizer.pad_token_id or 0)
+    trainer = build(model, arguments, train, validation, pad_id, losses, effort)
+    fit(trainer, checkpoint)
     rows = directory.loss()
     best = best_row(rows)
-    if best is None or not math.isfinite(best.validation or math.nan):
+    if best is None:
         raise ContenderError(
             f"contender {settings.name}: the validation loss is not a number; "
             "lower train.learning_rate, or use precision: float32."
