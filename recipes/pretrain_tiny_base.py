@@ -119,7 +119,7 @@ def main() -> None:
     begun, saved_at, tested_at = time.time(), time.time(), time.time()
     before, losses, tokens_then = done["seconds"], [], done["tokens"]
     then = time.time()
-    for batch in batches(tokenizer, SEED, done["step"], a.early):
+    for batch in batches(tokenizer, SEED, int(done["step"]), a.early):
         if done["step"] >= a.steps or (a.work / "STOP").exists():
             break
         factor = rate(int(done["step"]), a)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from helpers import Cli
 
 ROWS = [
     {"id": "1", "reference": "tell(a[b], c[d])", "prediction": "tell(c[d], a[b])"},

@@ -132,7 +132,7 @@ def draw_attribute(
             tuple(c.replace("{k}", spoken).replace("{w}", verb) for c in rng.sample(p, 2))
             for p in (yes, no)
         ]
-        return Attribute(key, "flag", shown, *fill)
+        return Attribute(key, "flag", shown, fill[0], fill[1])
     kind = rng.choice(("name", "name", "person", "word", "number", "figure", "any", "phrase"))
     choices: tuple[str, ...] = ()
     if rng.random() < 0.35:

@@ -116,6 +116,7 @@ def _sentence(error: ValidationError, root: Any, file: Path) -> str:
     if kind == "missing":
         return f"{where}: {dotted} is missing; add it."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    message = message.replace("a valid tuple", "a list")
     if kind == "value_error":
         return f"{where}: {_parent(place) if not place else dotted}: {message}."
     return f"{where}: {dotted} is {got!r}: {message[0].lower()}{message[1:]}."

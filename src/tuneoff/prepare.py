@@ -75,7 +75,7 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
 def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
     """Every database of the test set must be there; a warning when there are none at all.
     Those of a sample are generated later, so there is nothing to look for."""
-    if parts.settings.source == "sample":
+    if parts.settings.source == "sample" and parts.settings.databases is None:
         return []
     folder = parts.task.databases(parts.settings, parts.place, Path())
     if folder is not None:

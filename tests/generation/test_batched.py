@@ -83,7 +83,7 @@ def test_only_the_completion_is_learned_unless_the_text_is(loaded: Any) -> None:
 
 
 def test_a_chat_template_is_used_where_there_is_one(tmp_path: Path) -> None:
-    from tiny import write_base
+    from helpers import write_base
 
     template = (
         "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

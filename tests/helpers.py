@@ -1,9 +1,12 @@
-"""A Llama so small that training it takes seconds: random weights, a real tokenizer."""
+"""What tests share: a Llama that trains in seconds, and the type of the `cli` fixture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+# Arguments of the command line → (exit code, stdout, stderr).
+Cli = Callable[..., tuple[int, str, str]]
 
 
 def write_base(folder: Path, texts: Iterable[str], chat_template: str | None = None) -> Path:
