@@ -60,11 +60,6 @@ class Task(Protocol):
 NEEDS = ("SCORER", "SOURCES", "MAX_NEW_TOKENS", "CLUSTER", "load", "template", "databases")
 
 
-def task_ids() -> list[str]:
-    """The tasks that come with tuneoff."""
-    return discovery.ids(__name__, NEEDS)
-
-
 def load_task(id: str, folder: Path | None = None) -> Task:
     """The task of an id; a file's path is relative to `folder`.
 
