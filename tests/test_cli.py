@@ -49,12 +49,30 @@ def test_score_uses_the_tasks_own_references(cli: Cli, tmp_path: Path) -> None:
     example = functional.generate()["test"][0]
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({"id": example.id, "prediction": example.completion}) + "\n")
-    code, out, _ = cli(
+    code, out, err = cli(
         "score", "--task", "functional_representation", "--source", "sample",
         "--predictions", file, "--json",
     )  # fmt: skip
     assert code == 0
     assert json.loads(out)["scores"]["exact_match"]["value"] == 1.0
+    assert json.loads(out)["missing"] == 199
+    assert "199 of the 200 test examples have no prediction" in err
+
+
+def test_score_executes_on_the_tasks_own_databases(cli: Cli, tmp_path: Path) -> None:
+    from tuneoff.tasks.samples import sql
+
+    test = sql.generate()["test"]
+    file = tmp_path / "p.jsonl"
+    rows = [{"id": e.id, "prediction": f"{e.completion} ;"} for e in test[:5]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, _ = cli(
+        "score", "--task", "text_to_sql", "--source", "sample", "--predictions", file, "--json"
+    )
+    assert code == 0
+    scores = json.loads(out)["scores"]
+    assert scores["execution_accuracy"]["value"] == 1.0
+    assert scores["exact_match"]["value"] == 0.0
 
 
 def test_check_counts_duplicates_in_a_data_file(cli: Cli, tmp_path: Path) -> None:

@@ -145,6 +145,13 @@ def score(
     found = score_file(
         task, predictions, databases, mode=mode, workers=workers, source=source, out=out
     )
+    if found["missing"]:
+        total = found["missing"] + found["n"]
+        typer.echo(
+            f"warning: {found['missing']} of the {total} test examples have no prediction; they "
+            "are not counted.",
+            err=True,
+        )
     if as_json:
         _print_json(found)
         return

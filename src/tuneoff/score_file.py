@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from tuneoff import prepare
@@ -38,7 +40,8 @@ def score(
         ConfigError: unknown task, source or mode.
         DataError: a row cannot be used; the message names file and line.
     """
-    return _scored(task, Path(predictions), databases, mode, workers, source)[1]
+    rows = _scored(task, Path(predictions), databases, mode, workers, source)
+    return rows.scores
 
 
 def score_file(
@@ -51,11 +54,24 @@ def score_file(
     source: str | None = None,
     out: Path | str | None = None,
 ) -> dict[str, Any]:
-    """`score` as plain values, and the scored rows written to `out`."""
-    rows, totals = _scored(task, Path(predictions), databases, mode, workers, source)
+    """`score` as plain values, and the scored rows written to `out`.
+
+    `missing` counts the examples of the task's own test set that have no prediction.
+    """
+    found = _scored(task, Path(predictions), databases, mode, workers, source)
     if out is not None:
-        write_lines(Path(out), map(to_dict, rows))
-    return {"n": len(rows), "scores": {metric: to_dict(found) for metric, found in totals.items()}}
+        write_lines(Path(out), map(to_dict, found.rows))
+    scores = {metric: to_dict(score) for metric, score in found.scores.items()}
+    return {"n": len(found.rows), "scores": scores, "missing": found.missing}
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Scored rows in the file's order, and the score of every metric that they have."""
+
+    rows: list[ScoredRow]
+    scores: dict[str, Score]
+    missing: int
 
 
 def _scored(
@@ -65,18 +81,15 @@ def _scored(
     mode: str,
     workers: int | None,
     source: str | None,
-) -> tuple[list[ScoredRow], dict[str, Score]]:
-    """Scored rows in the file's order, and the score of every metric that they have."""
+) -> _Scored:
     if mode not in MODES:
         raise ConfigError(f"--mode: {unknown('mode', mode, MODES)}.")
-    found = load_task(task)
+    scorer = load_scorer(load_task(task).SCORER)
     folder = Path(databases) if databases is not None else None
     if folder is not None and not folder.is_dir():
         raise DataError(f"--databases: there is no folder {folder}; check the path.")
-    own_references = _brings_reference(predictions)
-    references = None if own_references else _references(task, source)
-    options = Options(databases=folder, mode=cast(Mode, mode), workers=workers)
-    scorer = load_scorer(found.SCORER)
+    parts = None if _brings_reference(predictions) else _own_test_set(task, source)
+    references = _references(parts) if parts else None
     errors = 0
 
     def counted() -> Iterator[Row]:
@@ -85,9 +98,15 @@ def _scored(
             errors += row.error is not None
             yield row
 
-    rows = list(scorer.score_rows(counted(), options))
+    with TemporaryDirectory() as generated:
+        if parts is not None and folder is None:
+            folder = parts.task.databases(parts.settings, parts.place, Path(generated))
+        options = Options(databases=folder, mode=cast(Mode, mode), workers=workers)
+        rows = list(scorer.score_rows(counted(), options))
     totals = aggregate(rows, scorer.METRICS, errors)
-    return rows, {metric: score for metric, score in totals.items() if score.n}
+    scores = {metric: score for metric, score in totals.items() if score.n}
+    known = {row.id for row in rows}
+    return _Scored(rows, scores, sum(id not in known for id in references or ()))
 
 
 def _brings_reference(predictions: Path) -> bool:
@@ -102,7 +121,8 @@ def _brings_reference(predictions: Path) -> bool:
     return not isinstance(row, dict) or "reference" in row
 
 
-def _references(task: str, source: str | None) -> References:
+def _own_test_set(task: str, source: str | None) -> prepare.Parts:
+    """The task with its data, looked up as a bake-off file's would be."""
     if not load_task(task).SOURCES:
         raise DataError(
             f"task {task} has no test set of its own: each row of the predictions must bring its "
@@ -113,6 +133,9 @@ def _references(task: str, source: str | None) -> References:
     nobody: tuple[ContenderSettings, ...] = (
         PromptedSettings(name="nobody", id="prompted", base="tiny"),
     )
-    bakeoff = BakeOff(name="score", task=settings, contenders=nobody)
-    examples, _ = prepare.data(prepare.parts(bakeoff))
+    return prepare.parts(BakeOff(name="score", task=settings, contenders=nobody))
+
+
+def _references(parts: prepare.Parts) -> References:
+    examples, _ = prepare.data(parts)
     return {example.id: (example.completion, example.meta) for example in examples["test"]}
