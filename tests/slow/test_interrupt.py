@@ -30,8 +30,10 @@ def test_ctrl_c_loses_nothing(tiny_base: Path, tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(TEXT.format(base=tiny_base))
     command = [str(Path(sys.executable).parent / "tuneoff"), "run", "b.yaml", "--json"]
     child = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A suite that runs in the background ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     folder = tmp_path / "runs" / "cut" / "contenders" / "lora"
     deadline = time.monotonic() + 180
     while not list(folder.glob("checkpoints/checkpoint-*/trainer_state.json")):
