@@ -24,6 +24,12 @@ def test_nothing_measured_is_null_and_not_zero() -> None:
     assert aggregate([], METRICS)["exact_match"] == Score(None, None, None, n=0)
 
 
+def test_what_follows_a_colon_is_not_a_class() -> None:
+    verdicts = ["no such column: a", "no such column: b", "timeout"]
+    classes = error_classes(ScoredRow(str(i), {}, v) for i, v in enumerate(verdicts))
+    assert classes == {"no such column": 2, "timeout": 1}
+
+
 def test_error_classes_most_frequent_first() -> None:
     verdicts = ["wrong value", "right", "timeout", "denied", "timeout", "right"]
     classes = error_classes(ScoredRow(str(i), {}, v) for i, v in enumerate(verdicts))

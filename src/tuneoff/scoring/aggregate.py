@@ -36,6 +36,10 @@ def _score(values: Sequence[float], kind: Kind, errors: int) -> Score:
 
 
 def error_classes(rows: Iterable[ScoredRow]) -> dict[str, int]:
-    """How often each verdict but `right` was given, the most frequent first."""
-    counts = Counter(row.verdict for row in rows if row.verdict != "right")
+    """How often each class of verdict but `right` was given, the most frequent first.
+
+    A class is a verdict up to its colon: `no such column: a` and `…: b` are one.
+    """
+    verdicts = (row.verdict.split(":", 1)[0] for row in rows)
+    counts = Counter(verdict for verdict in verdicts if verdict != "right")
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
