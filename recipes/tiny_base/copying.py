@@ -23,11 +23,6 @@ def items(rng: random.Random, count: int) -> list[str]:
     return list(found)
 
 
-def ask(rng: random.Random, text: str, heading: str = "") -> str:
-    """A line of prompt in one of the usual dresses, ending in a newline."""
-    return (heading or rng.choice(("", "", "Q: ", "> ", "? "))) + text + "\n"
-
-
 def repeat(rng: random.Random) -> Document:
     """The same list once more, sometimes with other marks between the things."""
     things = items(rng, rng.randint(1, 8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -156,7 +156,3 @@ def llama_config(s: Shape) -> dict[str, Any]:
         "dtype": "bfloat16",
         "use_cache": True,
     }
-
-
-def shape_dict(s: Shape) -> dict[str, Any]:
-    return asdict(s)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
 from functools import lru_cache
 
 from wordfreq import top_n_list, word_frequency
@@ -76,11 +75,6 @@ def _lexicon() -> tuple[list[str], list[float]]:
     words = [w for w in top_n_list("en", COMMON) if _wanted(w)]
     weights = [word_frequency(w, "en") ** 0.45 for w in words]
     return words, list(itertools.accumulate(weights))
-
-
-def lexicon() -> Sequence[str]:
-    """All content words, most common first."""
-    return _lexicon()[0]
 
 
 def word(rng: random.Random) -> str:

@@ -197,10 +197,13 @@ class RunDir:
         return ContenderDir(self.path / "contenders" / name)
 
     def clear(self) -> None:
-        """Forgets the whole run (`--fresh`), touching only what a run writes."""
+        """Forgets the whole run (`--fresh`), touching only what a run writes.
+
+        What makes the folder a run directory goes last: a kill in between leaves one.
+        """
         for folder in (self.data, self.charts, self.path / "contenders"):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ("bakeoff.yaml", "events.jsonl", "results.json", "report.html", "report.md"):
+        for name in ("events.jsonl", "results.json", "report.html", "report.md", "bakeoff.yaml"):
             (self.path / name).unlink(missing_ok=True)
 
     def event(self, kind: str, **facts: Any) -> None:

@@ -40,7 +40,7 @@ def answer(
 ) -> Iterator[list[Prediction]]:
     """Refuses, like `tune`."""
     tune(settings, work)
-    yield []
+    return iter(())
 
 
 def prompt_sha256(settings: HostedSettings, work: Work) -> None:
