@@ -1,0 +1,168 @@
+"""A batch of examples as tensors for one forward pass, and the model's loss over it.
+
+A pack is either a prefix tree (every shared token once) or ordinary padded rows, for models
+whose attention a tree cannot compute. Both name the positions that predict something, what
+they predict and how much it weighs, so the loss is one function: the weighted sum of
+cross-entropies in nats. Only those positions get logits, and a large vocabulary is gone
+through in chunks, so memory does not grow with vocabulary × tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+from tuneoff.models import prefix_tree, tree_attention
+from tuneoff.models.prefix_tree import PrefixTree, Weighted
+from tuneoff.models.tree_attention import Backend, TreeAttention
+
+# Logits computed at once, in numbers (float32: 64 MiB). Beyond, backward computes them again.
+LOGITS_AT_ONCE = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One forward pass: `inputs` for the model, and the targets of its flattened positions.
+
+    `predict`, `targets` (token ids) and `weights` have one entry a target; `tokens` is how
+    many tokens are computed, padding included, `unshared` how many the examples have.
+    """
+
+    inputs: dict[str, Any]
+    predict: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    tokens: int
+    unshared: int
+
+
+def tree_pack(
+    sequences: Sequence[Weighted],
+    device: torch.device,
+    backend: Backend | None = None,
+    shortest: int = 1,
+) -> Pack:
+    """Sequences as one prefix tree: `input_ids` of shape (1, tokens of the tree)."""
+    tree = prefix_tree.build(sequences, shortest)
+    inputs = {
+        "input_ids": torch.tensor([tree.tokens], device=device),
+        "position_ids": torch.tensor([tree.positions], device=device),
+        "tree": TreeAttention(tree, device, backend),
+    }
+    return _pack(inputs, *tree.targets(), len(tree), prefix_tree.tokens_of(sequences), device)
+
+
+def padded_pack(sequences: Sequence[Weighted], device: torch.device) -> Pack:
+    """Sequences as right-padded rows: `input_ids` of shape (sequences, longest)."""
+    longest = max(len(sequence.ids) for sequence in sequences)
+    rows = [[*s.ids, *[0] * (longest - len(s.ids))] for s in sequences]
+    mask = [[1] * len(s.ids) + [0] * (longest - len(s.ids)) for s in sequences]
+    targets = [
+        (row * longest + place - 1, sequence.ids[place], weight)
+        for row, sequence in enumerate(sequences)
+        for place, weight in enumerate(sequence.weights)
+        if weight != 0 and place > 0
+    ]
+    inputs = {
+        "input_ids": torch.tensor(rows, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }
+    predict, ids, weights = map(list, zip(*targets, strict=True)) if targets else ([], [], [])
+    unshared = prefix_tree.tokens_of(sequences)
+    return _pack(inputs, predict, ids, weights, len(rows) * longest, unshared, device)
+
+
+def _pack(
+    inputs: dict[str, Any],
+    predict: list[int],
+    targets: list[int],
+    weights: list[float],
+    tokens: int,
+    unshared: int,
+    device: torch.device,
+) -> Pack:
+    return Pack(
+        inputs,
+        torch.tensor(predict, dtype=torch.long, device=device),
+        torch.tensor(targets, dtype=torch.long, device=device),
+        torch.tensor(weights, dtype=torch.float32, device=device),
+        tokens,
+        unshared,
+    )
+
+
+def causal_lm(model: Any) -> PreTrainedModel:
+    """The model itself, beneath a PEFT wrapper if there is one."""
+    found: PreTrainedModel = model.get_base_model() if hasattr(model, "peft_config") else model
+    return found
+
+
+@contextlib.contextmanager
+def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
+    """While inside, `model(pack=pack)` gives the loss; wrappers (PEFT, accelerate's mixed
+    precision, DDP) stay in between, which calling a part of the model would leave out.
+
+    Args:
+        trees: whether packs are trees, which need the attention to be switched.
+    """
+    inner = causal_lm(model)
+    before = inner.config._attn_implementation
+    if trees:
+        inner.set_attn_implementation(tree_attention.NAME)
+    inner.forward = partial(_forward, inner)
+    try:
+        yield
+    finally:
+        inner.__dict__.pop("forward", None)
+        if trees:
+            inner.set_attn_implementation(before)
+
+
+def _forward(inner: PreTrainedModel, *args: Any, pack: Pack | None = None, **kwargs: Any) -> Any:
+    if pack is None:
+        return type(inner).forward(inner, *args, **kwargs)
+    return CausalLMOutput(loss=_loss(inner, pack))  # type: ignore[arg-type]
+
+
+def _loss(inner: PreTrainedModel, pack: Pack) -> torch.Tensor:
+    hidden = inner.base_model(**pack.inputs, use_cache=False).last_hidden_state
+    chosen = hidden.flatten(0, 1).index_select(0, pack.predict)
+    return weighted_loss(inner, chosen, pack.targets, pack.weights)
+
+
+def logits(inner: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits of hidden states (positions, width), in float32 (positions, vocabulary)."""
+    head: Any = inner.get_output_embeddings()
+    found: torch.Tensor = head(hidden).float()
+    cap = getattr(inner.config.get_text_config(), "final_logit_softcapping", None)
+    return found if cap is None else torch.tanh(found / cap) * cap
+
+
+def weighted_loss(
+    inner: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Sum of weight × cross-entropy in nats over (positions, width) hidden states."""
+    vocabulary = inner.config.get_text_config().vocab_size
+    rows = max(1, LOGITS_AT_ONCE // vocabulary)
+
+    def part(states: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        losses = torch.nn.functional.cross_entropy(logits(inner, states), ids, reduction="none")
+        return losses @ weight
+
+    if len(targets) <= rows:
+        return part(hidden, targets, weights)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for chunk in zip(hidden.split(rows), targets.split(rows), weights.split(rows), strict=True):
+        total = total + checkpoint(part, *chunk, use_reentrant=False)
+    return total
+
+
+__all__ = ["Pack", "PrefixTree", "loss_over_packs", "padded_pack", "tree_pack"]

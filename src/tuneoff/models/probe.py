@@ -1,0 +1,107 @@
+"""Can this model be computed over prefix trees? Asked of the model itself, before training.
+
+A few short sequences with a common beginning go through the model one by one and as a
+tree; the logits must agree. That finds whatever a list of architectures would miss: a state
+carried from token to token (recurrent layers, convolutions), positions taken from the order
+of tokens, keyword arguments that layers do not hand on. A sliding window is longer than
+the probe, so it is compared with the longest example apart from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from tuneoff.models import prefix_tree, tree_attention
+from tuneoff.models.packing import causal_lm, logits
+from tuneoff.models.prefix_tree import Weighted
+from tuneoff.models.tree_attention import TreeAttention, UnservedError
+
+# Relative difference of logits (2-norm): rounding gives 1e-6, a wrong ancestor tens of percent.
+TOLERANCE = {torch.float32: 1e-3}
+COARSE_TOLERANCE = 0.05
+TAKES_NO_TREE = "its attention cannot be exchanged"
+
+
+def reason_against(model: PreTrainedModel, longest: int) -> str | None:
+    """Why a model cannot be computed over trees, or None when it can.
+
+    Args:
+        longest: tokens of the longest example that will be trained on.
+    """
+    inner = causal_lm(model)
+    if not inner._can_set_attn_implementation():
+        return TAKES_NO_TREE
+    window = _window(inner.config.get_text_config())
+    if window is not None and window < longest:
+        return (
+            f"its sliding window of {window} tokens is shorter than the longest example's {longest}"
+        )
+    before, training = inner.config._attn_implementation, model.training
+    model.eval()
+    try:
+        return _disagreement(model, inner, before)
+    except UnservedError as error:
+        return str(error)
+    finally:
+        inner.set_attn_implementation(before)
+        model.train(training)
+
+
+def _window(config: Any) -> int | None:
+    """The sliding window of a configuration, if any layer uses one."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if window is None or (kinds and not any("sliding" in kind for kind in kinds)):
+        return None
+    if kinds is None and getattr(config, "use_sliding_window", True) is False:
+        return None
+    return int(window)
+
+
+@torch.no_grad()
+def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) -> str | None:
+    sequences = _sequences(int(inner.config.get_text_config().vocab_size))
+    tree = prefix_tree.build(sequences)
+    device = inner.get_input_embeddings().weight.device
+    inputs = {
+        "input_ids": torch.tensor([tree.tokens], device=device),
+        "position_ids": torch.tensor([tree.positions], device=device),
+        "tree": TreeAttention(tree, device),
+    }
+    inner.set_attn_implementation(tree_attention.NAME)
+    if inner.config._attn_implementation != tree_attention.NAME:
+        return TAKES_NO_TREE
+    try:
+        hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state[0]
+    except (TypeError, NotImplementedError) as error:
+        return f"it cannot be given a tree ({str(error).splitlines()[0]})"
+    shared = logits(inner, hidden)
+    inner.set_attn_implementation(plain)
+    for i, sequence in enumerate(sequences):
+        ids = torch.tensor([list(sequence.ids)], device=device)
+        alone = model(input_ids=ids, use_cache=False).logits[0].float()
+        places = [p for n in tree.path(tree.ends[i]) for p in _places(tree.nodes[n])]
+        apart = float((shared[places] - alone).norm() / alone.norm().clamp_min(1e-12))
+        if not apart <= TOLERANCE.get(hidden.dtype, COARSE_TOLERANCE):
+            return f"over a tree it computes something else (logits differ by {apart:.1%})"
+    return None
+
+
+def _places(node: prefix_tree.Node) -> range:
+    return range(node.start, node.end)
+
+
+def _sequences(vocabulary: int) -> list[Weighted]:
+    """Two levels of sharing, lengths that differ, and one that is the beginning of another."""
+    ids = [(7 * i * i + 11 * i + 3) % vocabulary for i in range(40)]
+    bodies = [
+        ids[:16],
+        ids[:16] + ids[20:27],
+        ids[:16] + ids[20:24] + ids[30:33],
+        ids[:9] + ids[33:40],
+        ids[1:6],
+    ]
+    return [Weighted(body, [0.0] * len(body)) for body in bodies]

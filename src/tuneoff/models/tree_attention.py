@@ -1,0 +1,228 @@
+"""Attention over a prefix tree: every token attends to its ancestors and to itself.
+
+Tokens lie in depth-first order, so token j is visible to token i exactly when
+`j <= i < last[j]`, where `last[j]` ends the range of everything below j's node. Three ways
+to compute it, one interface (`TreeAttention.attend`):
+
+- cascade (CPU): each node attends causally to itself, and everything below a node attends
+  to the whole node; both are plain slices, no mask, no copy. The partial results are merged
+  by their log-sum-exp. Backward runs the same slices with the merged result, which gives
+  exact gradients (the identity behind FlashAttention, Dao et al. 2022, and cascade
+  inference, Ye et al. 2024).
+- flex (CUDA): FlexAttention with a block mask (Dong et al. 2024), so that blocks that
+  nobody sees are skipped.
+- dense: one boolean mask for `scaled_dot_product_attention`; the reference, and the way
+  when attention weights are dropped out.
+
+The function is registered with transformers under `NAME`; a model that runs with it is
+given `tree=` as a keyword, which its layers hand on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from transformers.modeling_utils import AttentionInterface
+
+from tuneoff.models.prefix_tree import PrefixTree
+
+NAME = "tuneoff_tree"
+Backend = Literal["cascade", "flex", "dense"]
+# (first query, last query, first key, last key, whether the two are one node)
+Part = tuple[int, int, int, int, bool]
+
+
+class UnservedError(Exception):
+    """This model's attention is not what a tree can compute; the message says why."""
+
+
+def backend_for(device: torch.device) -> Backend:
+    """The fastest measured way on a device (`benchmarks/attention_speed.py`)."""
+    return {"cpu": "cascade", "cuda": "flex"}.get(device.type, "dense")  # type: ignore[return-value]
+
+
+class TreeAttention:
+    """Attention of one tree on one device; shared by all layers."""
+
+    def __init__(self, tree: PrefixTree, device: torch.device, backend: Backend | None = None):
+        self.size = len(tree)
+        self.longest = max(tree.positions) + 1
+        self.device = device
+        self.backend = backend or backend_for(device)
+        self.parts: list[Part] = []
+        last: list[int] = []
+        for node in tree.nodes:
+            self.parts.append((node.start, node.end, node.start, node.end, True))
+            if node.subtree_end > node.end:
+                self.parts.append((node.end, node.subtree_end, node.start, node.end, False))
+            last += [node.subtree_end] * (node.end - node.start)
+        self.last = torch.tensor(last, device=device)
+        self._mask: Any = None
+
+    def mask(self) -> torch.Tensor:
+        """Who sees whom: (queries, keys), True where query attends to key."""
+        if self._mask is None:
+            places = torch.arange(self.size, device=self.device)
+            query, key = places[:, None], places[None, :]
+            self._mask = (key <= query) & (query < self.last[None, :])
+        mask: torch.Tensor = self._mask
+        return mask
+
+    def block_mask(self) -> Any:
+        """The same as FlexAttention takes it."""
+        if self._mask is None:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            last = self.last
+
+            def visible(batch: Any, head: Any, query: Any, key: Any) -> Any:
+                return (key <= query) & (query < last[key])
+
+            self._mask = create_block_mask(
+                visible, None, None, self.size, self.size, device=self.device.type
+            )
+        return self._mask
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        dropout: float,
+    ) -> torch.Tensor:
+        """Query (1, heads, tokens, size), key and value (1, key heads, tokens, size) →
+        (1, tokens, heads, size)."""
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        if self.backend == "flex" and not dropout:
+            from transformers.integrations.flex_attention import flex_attention_forward
+
+            found, _ = flex_attention_forward(
+                module, query, key, value, self.block_mask(), scaling=scale
+            )
+            return found
+        if self.backend == "cascade" and not dropout:
+            merged: torch.Tensor = _Cascade.apply(query, key, value, self.parts, scale)
+            return merged
+        mask = self.mask() if self.backend != "flex" else TreeAttention.mask(_plain(self))
+        grouped = query.shape[1] != key.shape[1]
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, mask[None, None], dropout, scale=scale, enable_gqa=grouped
+        ).transpose(1, 2)
+
+
+def _plain(tree: TreeAttention) -> TreeAttention:
+    """The same tree with a dense mask, beside a flex one's block mask."""
+    copy = object.__new__(TreeAttention)
+    copy.size, copy.last, copy.device, copy._mask = tree.size, tree.last, tree.device, None
+    return copy
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    tree: TreeAttention | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls in every layer.
+
+    Raises:
+        UnservedError: a layer asks for what a tree cannot give.
+    """
+    if tree is None:
+        raise UnservedError("its layers do not hand keyword arguments on")
+    window = options.get("sliding_window")
+    if window is not None and window < tree.longest:
+        raise UnservedError(
+            f"its sliding window of {window} tokens is shorter than the {tree.longest} of an "
+            "example"
+        )
+    for option, what in (("softcap", "caps its attention scores"), ("s_aux", "has sinks")):
+        if options.get(option) is not None:
+            raise UnservedError(f"it {what}")
+    return tree.attend(module, query, key, value, scaling, dropout), None
+
+
+AttentionInterface.register(NAME, attention)
+
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class _Cascade(torch.autograd.Function):
+    """The parts of a tree, merged. Heads that share keys are a dimension of their own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        parts: list[Part],
+        scale: float,
+    ) -> torch.Tensor:
+        q, k, v = _by_key_head(query, key, value)
+        heads, group, tokens, size = q.shape
+        out = q.new_empty(tokens, heads, group, size).permute(1, 2, 0, 3)
+        total = q.new_empty(heads, group, tokens, dtype=torch.float32)
+        # Own node first: it writes every token once; what lies above is merged into it.
+        for first, last, start, end, own in sorted(parts, key=lambda part: not part[4]):
+            queries = slice(first, last)
+            found, weight = _forward(
+                q[:, :, queries], k[:, :, start:end], v[:, :, start:end], 0.0, own, scale=scale
+            )
+            if own:
+                out[:, :, queries], total[:, :, queries] = found, weight
+            else:
+                _merge(out[:, :, queries], total[:, :, queries], found, weight)
+        ctx.save_for_backward(query, key, value, out, total)
+        ctx.parts, ctx.scale = parts, scale
+        return out.permute(2, 0, 1, 3).reshape(1, tokens, heads * group, size)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        query, key, value, out, total = ctx.saved_tensors
+        q, k, v = _by_key_head(query, key, value)
+        heads, group, tokens, size = q.shape
+        grad = grads[0].reshape(tokens, heads, group, size).permute(1, 2, 0, 3)
+        dq = q.new_zeros(tokens, heads, group, size).permute(1, 2, 0, 3)
+        dk, dv = k.new_zeros(k.shape[0], tokens, size), k.new_zeros(k.shape[0], tokens, size)
+        for first, last, start, end, own in ctx.parts:
+            queries, keys = slice(first, last), slice(start, end)
+            part = _backward(
+                grad[:, :, queries], q[:, :, queries], k[:, :, keys], v[:, :, keys],
+                out[:, :, queries], total[:, :, queries].contiguous(), 0.0, own,
+                scale=ctx.scale,
+            )  # fmt: skip
+            dq[:, :, queries] += part[0]
+            dk[:, keys] += part[1].sum(1)
+            dv[:, keys] += part[2].sum(1)
+        dq = dq.permute(2, 0, 1, 3).reshape(1, tokens, heads * group, size).transpose(1, 2)
+        return dq, dk[None], dv[None], None, None
+
+
+def _by_key_head(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(key heads, query heads of each, tokens, size) views, keys repeated without a copy."""
+    q = query[0].unflatten(0, (key.shape[1], -1))
+    k, v = (x[0].unsqueeze(1).expand(-1, q.shape[1], -1, -1) for x in (key, value))
+    return q, k, v
+
+
+def _merge(
+    out: torch.Tensor, total: torch.Tensor, found: torch.Tensor, weight: torch.Tensor
+) -> None:
+    """Adds a part to the result in place: softmax over the union of both parts' keys."""
+    both = torch.logaddexp(total, weight)
+    kept, added = (total - both).exp_().unsqueeze(-1), (weight - both).exp_().unsqueeze(-1)
+    out.copy_(out * kept + found * added)
+    total.copy_(both)
