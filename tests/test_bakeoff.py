@@ -37,7 +37,7 @@ contenders:
     method: full
     prompt: short
     train: {{max_steps: 4, batch_size: 8, evaluate_every: 2, learning_rate: 1.0e-2,
-             group_by_length: true}}
+             grouping: by_length}}
   - {{name: published, id: recorded, scores: {{exact_match: {{value: 0.5, n: 100}}}}}}
 """
 

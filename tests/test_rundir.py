@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tuneoff import rundir
 from tuneoff.bakeoff_file import parse
@@ -91,6 +92,25 @@ def test_the_same_file_opens_its_run_again(tmp_path: Path) -> None:
     stored = (tmp_path / "run" / "bakeoff.yaml").read_text()
     assert rundir.open_run(tmp_path / "run", bakeoff()).path == tmp_path / "run"
     assert (tmp_path / "run" / "bakeoff.yaml").read_text() == stored
+
+
+def test_the_resolved_file_with_seeds_can_be_read_again(tmp_path: Path) -> None:
+    several = "name: a, id: local, seeds: [3, 1], learning_curve: [1, 0.5, 0.25]"
+    run = rundir.open_run(tmp_path, bakeoff(FILE.replace("name: a, id: local", several)))
+    stored = (run.path / "bakeoff.yaml").read_text()
+    again = bakeoff(stored)
+    assert rundir.resolved(again) == yaml.safe_load(stored)
+    assert again.contenders[0].seeds == (3, 1)  # type: ignore[union-attr]
+    assert again.contenders[0].learning_curve == (0.25, 0.5, 1.0)  # type: ignore[union-attr]
+
+
+def test_a_run_begun_before_there_were_seeds_goes_on(tmp_path: Path) -> None:
+    stored = rundir.open_run(tmp_path, bakeoff()).path / "bakeoff.yaml"
+    old = yaml.safe_load(stored.read_text())
+    for key in ("seeds", "learning_curve"):
+        del old["contenders"][0][key]
+    stored.write_text(yaml.safe_dump(old))
+    rundir.open_run(tmp_path, bakeoff())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Each stage reads what earlier ones wrote and writes its own file. The same call again goes
 on where the last one stopped: a tuned contender is not tuned again, an answered example
-is not answered again.
+is not answered again. A contender with several seeds, or with a learning curve, is tuned,
+answers and is scored once for each of its trainings (`contenders/trainings.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from tuneoff import prepare
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
-from tuneoff.contenders import Work, load_contender
+from tuneoff.contenders import Contender, Work, load_contender
+from tuneoff.contenders.trainings import Training, trainings
 from tuneoff.errors import ConfigError, TuneoffError, unknown
 from tuneoff.models.loading import release_memory
 from tuneoff.prepare import Parts
@@ -128,20 +130,16 @@ def _work(
 def _carry_out(
     parts: Parts, run: RunDir, work: Mapping[str, Work], options: Options, settings: Any
 ) -> None:
-    """One contender: tune, answer, score. What goes wrong is written down; others go on."""
+    """One contender, each of its trainings. What goes wrong is written down; others go on."""
     mine = work[settings.name]
+    training = Training(settings)
     try:
         kind = load_contender(settings.id)
-        run.event("tune", contender=settings.name)
-        kind.tune(settings, mine)
-        release_memory()
-        run.event("answer", contender=settings.name)
-        _answer(kind, settings, mine)
-        run.event("score", contender=settings.name)
-        _score(parts, mine, options)
+        for training in trainings(settings):
+            _carry_out_one(parts, run, kind, training, training.work(mine), options)
         mine.directory.write_error(None)
     except Exception as error:  # a contender's failure is data, not a crash
-        text = str(error) if isinstance(error, TuneoffError) else _unexpected(error)
+        text = _what_failed(training, error)
         mine.directory.write_error(text)
         run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
         mine.progress.say(f"{settings.name} failed: {text}")
@@ -149,12 +147,33 @@ def _carry_out(
         release_memory()
 
 
-def _unexpected(error: Exception) -> str:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first}"
+def _carry_out_one(
+    parts: Parts, run: RunDir, kind: Contender, training: Training, work: Work, options: Options
+) -> None:
+    """One training: tune, answer, score."""
+    settings = training.settings
+    run.event("tune", contender=settings.name)
+    kind.tune(settings, work)
+    release_memory()
+    run.event("answer", contender=settings.name)
+    _answer(kind, settings, work)
+    release_memory()
+    run.event("score", contender=settings.name)
+    _score(parts, settings.name, work, options)
 
 
-def _answer(kind: Any, settings: Any, work: Work) -> None:
+def _what_failed(training: Training, error: Exception) -> str:
+    """One sentence, which says of several trainings which one it was."""
+    if isinstance(error, TuneoffError):
+        text = str(error)
+    else:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        text = f"{type(error).__name__}: {first}"
+    named = not training.name or training.settings.name in text
+    return text if named else f"{training.name}: {text}"
+
+
+def _answer(kind: Contender, settings: Any, work: Work) -> None:
     """Answers what is not answered yet; each batch is written as it comes."""
     answered = work.directory.predictions()
     left = [example for example in work.test if example.id not in answered]
@@ -175,7 +194,7 @@ def _answer(kind: Any, settings: Any, work: Work) -> None:
         )
 
 
-def _score(parts: Parts, work: Work, options: Options) -> None:
+def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
     predictions = work.directory.predictions()
     if not predictions:
         return
@@ -184,7 +203,7 @@ def _score(parts: Parts, work: Work, options: Options) -> None:
         for e in work.test
         if e.id in predictions
     )
-    step = work.progress.stage(f"{work.directory.path.name}: scoring", len(predictions))
+    step = work.progress.stage(f"{name}: scoring", len(predictions))
     scored = []
     for row in parts.scorer.score_rows(rows, options):
         scored.append(row)

@@ -1,26 +1,31 @@
 """From a run directory to `Results`: aggregate, compare, price, recommend.
 
 Reads only what earlier stages wrote, so it can be done again at any time without training
-or answering anything.
+or answering anything. Several seeds of a contender are put together here (see
+`ContenderResult`); one that was not carried out to its last seed has no scores yet.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneoff import machine
 from tuneoff.contenders import load_contender
-from tuneoff.costs.arithmetic import own_cost
+from tuneoff.contenders.trainings import Training, trainings
+from tuneoff.costs.arithmetic import own_cost, total_usd
 from tuneoff.databases import database_hashes
 from tuneoff.prepare import Parts
 from tuneoff.prompts import content_sha256
 from tuneoff.records import (
     SPLITS,
+    AllTrainings,
     Comparison,
     ContenderResult,
+    CurvePoint,
     Example,
     Prediction,
     Results,
@@ -28,14 +33,30 @@ from tuneoff.records import (
     ScoredRow,
     Serving,
     Split,
+    TrainingRecord,
 )
 from tuneoff.report.recommend import recommend
 from tuneoff.rundir import ContenderDir, RunDir, resolved
 from tuneoff.scoring import Options, primary_metric
-from tuneoff.scoring.aggregate import aggregate, error_classes
+from tuneoff.scoring.aggregate import aggregate, error_classes, over_seeds, values_by_seed
+from tuneoff.scoring.curve import learning_curve
 from tuneoff.scoring.statistics import compare_all, wilson
 
 MOST_GROUPS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one training of a contender left in its folder."""
+
+    training: Training
+    directory: ContenderDir
+    record: TrainingRecord | None
+    predictions: Mapping[str, Prediction]
+    rows: Mapping[str, ScoredRow]
+
+    def answering_seconds(self) -> float | None:
+        return _sum(p.seconds for p in self.predictions.values())
 
 
 def collect(
@@ -49,11 +70,22 @@ def collect(
     metric = parts.settings.metrics[0] if parts.settings.metrics else None
     metric = metric or primary_metric(parts.scorer, options)
     test = examples["test"]
+    clusters = _clusters(parts, test)
+    outcomes = {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}
     contenders = tuple(
-        _contender(parts, settings, run.contender(settings.name), test, metric)
+        _contender(
+            parts,
+            settings,
+            run.contender(settings.name),
+            outcomes[settings.name],
+            test,
+            metric,
+            clusters,
+        )
         for settings in parts.bakeoff.contenders
     )
-    comparisons = _comparisons(parts, run, test, metric)
+    rows = {c.name: _rows(outcomes[c.name]) for c in contenders if c.error is None}
+    comparisons = _comparisons(parts, rows, metric, clusters)
     return Results(
         schema=1,
         name=parts.bakeoff.name,
@@ -75,52 +107,109 @@ def collect(
     )
 
 
+def _outcomes(settings: Any, contender: ContenderDir) -> list[Outcome]:
+    found = []
+    for training in trainings(settings):
+        folder = training.directory(contender)
+        record, rows = folder.training(), folder.scores()
+        found.append(Outcome(training, folder, record, folder.predictions(), rows))
+    return found
+
+
+def _whole(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those trained on all examples: one, or one a seed."""
+    return [outcome for outcome in outcomes if outcome.training.fraction == 1]
+
+
+def _rows(outcomes: Sequence[Outcome]) -> dict[str, ScoredRow]:
+    return over_seeds([outcome.rows for outcome in _whole(outcomes)])
+
+
 def _contender(
     parts: Parts,
     settings: Any,
     directory: ContenderDir,
+    outcomes: Sequence[Outcome],
     test: Sequence[Example],
     metric: str,
+    clusters: Mapping[str, str] | None,
 ) -> ContenderResult:
-    kind = load_contender(settings.id)
-    predictions, rows = directory.predictions(), directory.scores()
-    training = directory.training()
-    answering_seconds = _sum(p.seconds for p in predictions.values())
+    whole, rows = _whole(outcomes), _rows(outcomes)
+    first = whole[0]
+    training = _one_training(whole)
+    hardware = getattr(settings, "hardware", None)
     return ContenderResult(
         name=settings.name,
         id=settings.id,
-        model=kind.model_name(settings),
-        prompt_sha256=directory.prompt_sha256(),
+        model=load_contender(settings.id).model_name(settings),
+        prompt_sha256=first.directory.prompt_sha256(),
         error=directory.error(),
-        scores=_scores(parts, settings, rows, predictions),
+        scores=_scores(parts, settings, rows, whole),
         breakdowns=_breakdowns(parts, test, rows, metric),
-        error_classes=error_classes(rows.values()),
+        error_classes=error_classes(first.rows.values()),
         training=training,
-        loss=directory.loss(),
+        seeds=tuple(o.training.seed for o in whole if o.training.seed is not None),
+        all_trainings=_all_trainings(settings, outcomes),
+        learning_curve=_curve(parts, outcomes, metric, clusters),
+        loss=first.directory.loss(),
         cost=own_cost(
-            getattr(settings, "hardware", None),
+            hardware,
             training.seconds if training else None,
-            answering_seconds,
+            _mean([o.answering_seconds() for o in whole]),
         ),
-        serving=_serving(predictions),
+        serving=_serving([p for o in whole for p in o.predictions.values()]),
     )
 
 
+def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:
+    """The first seed's record with the mean seconds of one training."""
+    record = whole[0].record
+    if record is None or len(whole) == 1:
+        return record
+    return replace(record, seconds=_mean([o.record.seconds for o in whole if o.record]))
+
+
+def _all_trainings(settings: Any, outcomes: Sequence[Outcome]) -> AllTrainings | None:
+    """What all of several trainings took so far."""
+    records = [outcome.record for outcome in outcomes if outcome.record]
+    if len(outcomes) == 1 or not records:
+        return None
+    training = _sum(record.seconds for record in records)
+    answering = _sum(outcome.answering_seconds() for outcome in outcomes)
+    cost = own_cost(settings.hardware, training, answering)
+    return AllTrainings(len(records), training, answering, total_usd(cost))
+
+
+def _curve(
+    parts: Parts, outcomes: Sequence[Outcome], metric: str, clusters: Mapping[str, str] | None
+) -> tuple[CurvePoint, ...]:
+    """The parts and, of the same seed, all examples."""
+    points = [o for o in outcomes if o.training.fraction < 1]
+    measured = [
+        (o.training.fraction, o.record.examples, o.rows)
+        for o in (*points, outcomes[0])
+        if points and o.record
+    ]
+    return learning_curve(measured, metric, parts.scorer.METRICS[metric], clusters)
+
+
 def _scores(
-    parts: Parts,
-    settings: Any,
-    rows: Mapping[str, ScoredRow],
-    predictions: Mapping[str, Prediction],
+    parts: Parts, settings: Any, rows: Mapping[str, ScoredRow], whole: Sequence[Outcome]
 ) -> dict[str, Score]:
     reported = getattr(settings, "scores", None)
     if reported is not None:
         return {metric: _reported(figure.value, figure.n) for metric, figure in reported.items()}
     if not rows:
         return {}
-    errors = sum(prediction.error is not None for prediction in predictions.values())
-    found = aggregate(rows.values(), parts.scorer.METRICS, errors)
+    errors = {p.id for o in whole for p in o.predictions.values() if p.error is not None}
+    found = aggregate(rows.values(), parts.scorer.METRICS, len(errors))
     wanted = parts.settings.metrics or tuple(found)
-    return {metric: found[metric] for metric in wanted if found[metric].n}
+    seeds = [outcome.rows for outcome in whole]
+    return {
+        metric: replace(found[metric], by_seed=values_by_seed(seeds, rows, metric))
+        for metric in wanted
+        if found[metric].n
+    }
 
 
 def _reported(value: float, n: int | None) -> Score:
@@ -153,23 +242,28 @@ def _breakdowns(
 
 
 def _comparisons(
-    parts: Parts, run: RunDir, test: Sequence[Example], metric: str
+    parts: Parts,
+    rows_by_contender: Mapping[str, Mapping[str, ScoredRow]],
+    metric: str,
+    clusters: Mapping[str, str] | None,
 ) -> tuple[Comparison, ...]:
-    values = {}
-    for settings in parts.bakeoff.contenders:
-        directory = run.contender(settings.name)
-        rows = directory.scores() if directory.error() is None else {}
-        scored = {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
-        if scored:
-            values[settings.name] = scored
+    values = {
+        name: {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
+        for name, rows in rows_by_contender.items()
+    }
+    scored = {name: found for name, found in values.items() if found}
+    return compare_all(scored, metric, clusters, parts.task.CLUSTER or "")
+
+
+def _clusters(parts: Parts, test: Sequence[Example]) -> dict[str, str] | None:
+    """What each test example belongs to, for instance its database; None if to nothing."""
     key = parts.task.CLUSTER
-    clusters = {example.id: str(example.meta[key]) for example in test} if key else None
-    return compare_all(values, metric, clusters, key or "")
+    return {example.id: str(example.meta[key]) for example in test} if key else None
 
 
-def _serving(predictions: Mapping[str, Prediction]) -> Serving:
+def _serving(predictions: Iterable[Prediction]) -> Serving:
     """Throughput and answer lengths. Latency is not measured while answering in batches."""
-    answered = [p for p in predictions.values() if p.error is None]
+    answered = [p for p in predictions if p.error is None]
     seconds = _sum(p.seconds for p in answered)
     return Serving(
         requests_per_second=len(answered) / seconds if seconds else None,
@@ -189,6 +283,6 @@ def _sum(values: Any) -> float | None:
     return sum(known) if known else None
 
 
-def _mean(values: Sequence[int | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -9,13 +9,24 @@ reads one from YAML.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 SHIPPED_BASE = "tiny"
 Rendering = Literal["chat", "text"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(BaseModel):
@@ -69,36 +80,60 @@ class LoraSettings(Settings):
     """LoRA (Hu et al. 2021) as PEFT takes it.
 
     `target_modules`: names, `attention` (q, k, v and output projections) or `all-linear`.
+    `use_dora` (Liu et al. 2024) and `use_rslora` (Kalajdzievski 2023) are PEFT's own switches.
     """
 
     r: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.05, ge=0, lt=1)
     target_modules: tuple[str, ...] | Literal["attention", "all-linear"] = "all-linear"
+    use_dora: bool = False
+    use_rslora: bool = False
 
 
 class TrainSettings(Settings):
     """How a local contender is trained.
 
-    `batch_size` is examples an optimizer step; `micro_batch_size` how many are computed
-    at once. `loss_on: text` also learns the prompt, as the seed's notebooks did.
-    `evaluate_every` counts steps; left out, twice an epoch.
+    `batch_size` is examples an optimizer step, however they are computed: as one prefix tree,
+    in packs that fit into memory, or `micro_batch_size` of them at once. `loss_on: text` also
+    learns the prompt, as the seed's notebooks did. `evaluate_every` counts steps; left out,
+    twice an epoch. `until: converged` stops when `patience` validations in a row brought
+    nothing new; `epochs` or `max_steps` then only bound it (30 epochs if left out), and the
+    `schedule` is constant unless another is named, for the end is not known in advance.
+    `learning_rate: search` tries a few on a small budget first (`training/search.py`).
+    `grouping` says which examples make a batch (`training/order.py`). `share_prefixes: false`
+    computes ordinary padded batches. An example longer than `max_length` tokens (left out,
+    the base's positions) is refused; `truncate: true` cuts its context or input, never its
+    answer.
     """
 
     loss_on: Literal["completion", "text"] = "completion"
     batch_size: int = Field(default=32, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0, lt=1)
+    grouping: Literal["random", "by_length", "by_prefix"] = "random"
+    share_prefixes: bool = True
+    learning_rate: float | Literal["search"] | None = None
     warmup_steps: int | None = Field(default=None, ge=0)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant"] | None = None
     weight_decay: float = Field(default=0.0, ge=0)
     epochs: float | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
+    until: Literal["converged"] | None = None
+    patience: int = Field(default=3, ge=1)
     evaluate_every: int | None = Field(default=None, ge=1)
     max_length: int | None = Field(default=None, ge=8)
+    truncate: bool = False
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    group_by_length: bool = False
     gradient_checkpointing: bool = False
+    report_to: tuple[Literal["trackio", "wandb", "mlflow", "tensorboard"], ...] = ()
+
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def _rate_or_search(cls, rate: Any) -> Any:
+        number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if rate in (None, "search") or (number and 0 < rate < 1):
+            return rate
+        raise ValueError(f"got {rate!r}; allowed: a number between 0 and 1, or search")
 
     @model_validator(mode="after")
     def _one_duration(self) -> TrainSettings:
@@ -120,6 +155,12 @@ class Hardware(Settings):
     usd_per_hour: float | None = Field(default=None, ge=0, lt=10_000)
 
 
+def _refuse_repeated(values: Sequence[float]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value} is there twice; keep one")
+
+
 class _Contender(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     rendering: Rendering | None = None
@@ -127,7 +168,15 @@ class _Contender(Settings):
 
 
 class LocalSettings(_Contender):
-    """An open model tuned here. `base: tiny` is the model that ships with tuneoff."""
+    """An open model tuned here. `base: tiny` is the model that ships with tuneoff.
+
+    `seeds` trains it once for each, to show how much training itself varies; `seed` is for
+    one training. `learning_curve` trains it on parts of the training examples too: fractions
+    of them, each part inside the next larger one, for as many epochs, so in fewer steps;
+    what counts steps (`max_steps`, `warmup_steps`, `evaluate_every`) is scaled by the
+    fraction. The point of all examples is the contender's own training. With `seeds`, the
+    curve is the first seed's.
+    """
 
     id: Literal["local"]
     base: str = SHIPPED_BASE
@@ -137,6 +186,42 @@ class LocalSettings(_Contender):
     train: TrainSettings = TrainSettings()
     hardware: Hardware | None = None
     seed: int = 0
+    seeds: tuple[Seed, ...] | None = None
+    learning_curve: tuple[Fraction, ...] | None = None
+
+    @field_validator("seeds")
+    @classmethod
+    def _several(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seeds is not None and len(seeds) < 2:
+            raise ValueError("give two seeds or more here, or a single one as seed")
+        _refuse_repeated(seeds or ())
+        return seeds
+
+    @field_validator("learning_curve")
+    @classmethod
+    def _parts(cls, fractions: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if fractions is None:
+            return None
+        if min(fractions, default=1) == 1:
+            raise ValueError(
+                "give a fraction below 1; the point of all training examples is there anyway"
+            )
+        _refuse_repeated(fractions)
+        return tuple(sorted(fractions))
+
+    @model_validator(mode="after")
+    def _one_kind_of_seed(self) -> LocalSettings:
+        if self.seeds is not None and "seed" in self.model_fields_set:
+            raise ValueError("give seed (one training) or seeds (one training each), not both")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Beside seeds there is no seed, so that the resolved file can be read again."""
+        written: dict[str, Any] = handler(self)
+        if self.seeds is not None:
+            written.pop("seed", None)
+        return written
 
     @model_validator(mode="after")
     def _quantized_full(self) -> LocalSettings:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneoff.config import BakeOff, Requirements, TaskSettings
-from tuneoff.contenders import load_contender
+from tuneoff.contenders import Work, lengths, load_contender
 from tuneoff.databases import find_database
 from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.progress import Silent
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
+from tuneoff.rundir import ContenderDir
 from tuneoff.scoring import Scorer, load_scorer
 from tuneoff.tasks import Place, Task, load_task, splits
 
@@ -63,13 +65,46 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     """The examples by split, limited and checked, and warnings about them.
 
     Raises:
-        DataError: they cannot be read, a split is empty, or splits overlap.
+        DataError: they cannot be read, a split is empty, splits overlap, or an example does
+            not fit into a base.
     """
     settings = parts.settings
     loaded = parts.task.load(settings, parts.place)
-    chosen = splits.limited(loaded, settings.limit, settings.seed)
-    warnings = splits.check(chosen, seed_arrangement=settings.splits == "seed")
-    return chosen, [*warnings, *_databases(parts, chosen["test"]), *_not_built_yet(parts.bakeoff)]
+    complete, lines = splits.with_validation(loaded, parts.task.CLUSTER, settings.seed)
+    chosen = splits.limited(complete, settings.limit, settings.seed)
+    warnings = [*lines, *_carved_by_chat(settings, complete)]
+    warnings += splits.check(chosen, seed_arrangement=settings.splits == "seed")
+    warnings += _databases(parts, chosen["test"])
+    warnings += _lengths(parts, chosen)
+    return chosen, [*warnings, *_not_built_yet(parts.bakeoff)]
+
+
+def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Example]]) -> list[str]:
+    """A line about the splits that your own data came without."""
+    missing: list[Split] = ["validation", "test"]
+    carved = [s for s in missing if settings.id == "chat" and getattr(settings, s) is None]
+    if not carved:
+        return []
+    counted = " and ".join(f"{len(examples[split])} {split}" for split in carved)
+    files = " and ".join(f"task.{split}" for split in carved)
+    return [f"{counted} examples were carved out of train; {files} would name files of their own."]
+
+
+def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]:
+    """Every example must fit into every base; warnings, each of them once."""
+    work = Work(
+        folder=parts.bakeoff.folder,
+        train=examples["train"],
+        validation=examples["validation"],
+        test=examples["test"],
+        template=parts.template,
+        prompt=parts.settings.prompt,
+        max_new_tokens=parts.max_new_tokens,
+        directory=ContenderDir(Path()),
+        progress=Silent(),
+    )
+    found = (lengths.check(contender, work) for contender in parts.bakeoff.contenders)
+    return list(dict.fromkeys(line for lines in found for line in lines))
 
 
 def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:

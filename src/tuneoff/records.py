@@ -75,6 +75,11 @@ class Score:
     """A metric over a test set with 95% bounds: Wilson for yes/no, bootstrap otherwise.
 
     `errors` counts the examples without an answer; they are part of `n` and wrong.
+
+    Of a contender with several training seeds, `by_seed` holds each seed's value in the
+    file's order, and `value` is their mean. The bounds are then those of each example's mean
+    over the seeds (bootstrap over examples): they cover the choice of test examples, not
+    the training, whose variation `by_seed` shows.
     """
 
     value: float | None
@@ -112,6 +117,8 @@ class TrainingRecord:
     overfitting_step: int | None
     verdict: Verdict | None
     trainable_parameters: int | None = None
+    learning_rate: float | None = None
+    learning_rates_tried: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +148,41 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Primary metric after training on a fraction of the data."""
+    """Primary metric after training on a fraction of the training examples, with 95% bounds.
+
+    `p_value` is of the paired test against the point before; None for the first.
+    """
 
     fraction: float
+    examples: int
     value: float
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AllTrainings:
+    """What several trainings of one contender took together: every seed, and every part of
+    the learning curve. `usd` is for training and answering; None without a price."""
+
+    trainings: int
+    training_seconds: float | None
+    answering_seconds: float | None
+    usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ContenderResult:
-    """Everything known about one contender after a run."""
+    """Everything known about one contender after a run.
+
+    Of a contender with several `seeds`, scores, breakdowns and comparisons are of the mean
+    over them, `serving` of all their answers; `training` is the first seed's, but for its
+    `seconds`, the mean of one training; `cost` is that of one training and of answering the
+    test set once, so that contenders with and without seeds can be compared. Loss, learning
+    curve and classes of error are the first seed's. `all_trainings` says what all took;
+    it is None where there was one.
+    """
 
     name: str
     id: str
@@ -161,6 +194,8 @@ class ContenderResult:
     breakdowns: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     error_classes: Mapping[str, int] = field(default_factory=dict)
     training: TrainingRecord | None = None
+    seeds: tuple[int, ...] = ()
+    all_trainings: AllTrainings | None = None
     learning_curve: tuple[CurvePoint, ...] = ()
     loss: tuple[LossRow, ...] = ()
     cost: Cost = field(default_factory=Cost)

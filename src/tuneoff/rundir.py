@@ -7,12 +7,15 @@
       contenders/NAME/
         training.json                    tokens, steps, seconds, peak memory, verdict
         loss.jsonl                       step, examples seen, train loss, validation loss
+        learning_rates.jsonl             what `learning_rate: search` tried
         adapter/ or model/               safetensors with a model card
         checkpoints/                     while training; removed when it is complete
         predictions.jsonl                appended as they finish
         prompt.json                      hash of the test prompts as this contender sees them
         scores.jsonl                     per example, every metric and its verdict
         error.json                       why the contender failed, if it did
+        seed-0/  seed-1/ …               with several seeds these files, but error.json, of each
+        part-0.25/ …                     the same of a training on part of the examples
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
 
@@ -115,13 +118,21 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class ContenderDir:
-    """One contender's folder."""
+    """One contender's folder, or that of one of its several trainings, which looks the same."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.adapter = path / "adapter"
         self.model = path / "model"
         self.checkpoints = path / "checkpoints"
+
+    def seed(self, seed: int) -> ContenderDir:
+        """The folder of one of several seeds."""
+        return ContenderDir(self.path / f"seed-{seed}")
+
+    def part(self, fraction: float) -> ContenderDir:
+        """The folder of the training on a fraction of the training examples."""
+        return ContenderDir(self.path / f"part-{fraction}")
 
     def weights(self) -> Path | None:
         """The trained adapter or model, once it is complete."""
@@ -153,6 +164,15 @@ class ContenderDir:
         """Drops rows past the checkpoint that training resumes from."""
         kept = [to_dict(row) for row in self.loss() if row.step <= after_step]
         write_lines(self.path / "loss.jsonl", kept)
+
+    def learning_rates(self) -> dict[float, float | None]:
+        """Rates that `learning_rate: search` tried, with their validation loss (None: diverged)."""
+        rows = read_lines(self.path / "learning_rates.jsonl")
+        return {float(row["learning_rate"]): row["validation"] for row in rows}
+
+    def write_learning_rates(self, found: Mapping[float, float | None]) -> None:
+        rows = [{"learning_rate": rate, "validation": loss} for rate, loss in found.items()]
+        write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
         rows = read_lines(self.path / "scores.jsonl")

@@ -21,25 +21,30 @@ def table(results: Results) -> str:
     shown.add_column("contender", no_wrap=True)
     shown.add_column(format.words(metric), justify="right")
     shown.add_column("95%", justify="right")
+    seeds = any(c.seeds and not c.error for c in results.contenders)
+    if seeds:
+        shown.add_column("seeds", justify="right")
     shown.add_column("valid", justify="right")
     shown.add_column("trained in", justify="right")
     shown.add_column("verdict")
     for contender in results.contenders:
-        shown.add_row(*_cells(contender, metric))
+        shown.add_row(*_cells(contender, metric, seeds))
     lines = _plain(shown)
     choice = results.recommendation
     return lines + "".join(f"{sentence}\n" for sentence in choice.because)
 
 
-def _cells(contender: ContenderResult, metric: str) -> list[str]:
+def _cells(contender: ContenderResult, metric: str, seeds: bool) -> list[str]:
+    """`seeds`: whether there is a column for each seed's value."""
     if contender.error is not None:
-        return [contender.name, "–", "", "", "", contender.error]
+        return [contender.name, "–", *[""] * (4 if seeds else 3), contender.error]
     score, valid = contender.scores.get(metric), contender.scores.get("valid_format")
     training = contender.training
     return [
         contender.name,
         format.score(score.value) if score else "–",
         format.interval(score.low, score.high) if score else "",
+        *([format.by_seed(score.by_seed) if score else ""] if seeds else ()),
         format.score(valid.value) if valid else "–",
         format.seconds(training.seconds) if training else "not tuned",
         (training.verdict or "") if training else "",

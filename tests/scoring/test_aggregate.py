@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneoff.records import Score, ScoredRow
-from tuneoff.scoring.aggregate import aggregate, error_classes
+from tuneoff.scoring.aggregate import aggregate, error_classes, over_seeds, values_by_seed
 from tuneoff.scoring.rows import Kind
 from tuneoff.scoring.statistics import bootstrap, wilson
 
@@ -34,3 +34,41 @@ def test_error_classes_most_frequent_first() -> None:
     verdicts = ["wrong value", "right", "timeout", "denied", "timeout", "right"]
     classes = error_classes(ScoredRow(str(i), {}, v) for i, v in enumerate(verdicts))
     assert list(classes.items()) == [("timeout", 2), ("denied", 1), ("wrong value", 1)]
+
+
+def rows_of(right: dict[str, bool], verdict: str = "x") -> dict[str, ScoredRow]:
+    return {id: ScoredRow(id, {"exact_match": ok}, verdict) for id, ok in right.items()}
+
+
+def test_seeds_are_averaged_example_by_example() -> None:
+    seeds = [
+        rows_of({"1": True, "2": True, "3": False, "4": False}, "first"),
+        rows_of({"1": True, "2": False, "3": False, "4": True}, "second"),
+    ]
+    rows = over_seeds(seeds)
+    assert {id: row.scores["exact_match"] for id, row in rows.items()} == {
+        "1": 1.0, "2": 0.5, "3": 0.0, "4": 0.5,
+    }  # fmt: skip
+    assert {row.verdict for row in rows.values()} == {"first"}
+    score = aggregate(rows.values(), METRICS)["exact_match"]
+    assert score == Score(0.5, *bootstrap([1.0, 0.5, 0.0, 0.5]), n=4)
+    assert values_by_seed(seeds, rows, "exact_match") == (0.5, 0.5)
+    assert values_by_seed(seeds, rows, "slot_f1") == ()
+
+
+def test_seeds_that_agree_are_yes_and_no_again() -> None:
+    seeds = [rows_of({"1": True, "2": True, "3": False})] * 3
+    score = aggregate(over_seeds(seeds).values(), METRICS)["exact_match"]
+    assert (score.low, score.high) == wilson(2, 3)
+
+
+def test_a_single_training_is_left_as_it_is() -> None:
+    rows = rows_of({"1": True, "2": False})
+    assert over_seeds([rows]) == rows
+    assert over_seeds([rows])["1"].scores["exact_match"] is True
+    assert values_by_seed([rows], rows, "exact_match") == ()
+
+
+def test_a_seed_without_scores_leaves_nothing_to_average() -> None:
+    assert over_seeds([rows_of({"1": True}), {}]) == {}
+    assert over_seeds([{}, rows_of({"1": True})]) == {}

@@ -35,10 +35,10 @@ def tune(settings: LocalSettings, work: Work) -> None:
         return
     step = None
 
-    def on_step(done: int, total: int, loss: float | None) -> None:
+    def on_step(done: int, total: int, note: str) -> None:
         nonlocal step
         step = step or work.progress.stage(f"{settings.name}: training", total)
-        step(done, "" if loss is None else f"loss {loss:.3f}")
+        step(done, note)
 
     work.progress.say(f"{settings.name}: loading {settings.base}")
     train(
@@ -49,6 +49,7 @@ def tune(settings: LocalSettings, work: Work) -> None:
         template_for(settings, work),
         work.directory,
         on_step,
+        work.progress.say,
     )
 
 
@@ -56,7 +57,7 @@ def answer(
     settings: LocalSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Greedy answers of the tuned model."""
-    from tuneoff.training.tune import trained
+    from tuneoff.training.method import trained
 
     base = resolve_base(settings.base, work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base} as tuned")

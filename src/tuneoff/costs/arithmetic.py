@@ -18,6 +18,12 @@ def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:
     return hours * Decimal(str(hardware.usd_per_hour)) * hardware.count
 
 
+def total_usd(cost: Cost) -> float | None:
+    """Training and answering together; None where neither has a price."""
+    known = [usd for usd in (cost.training_usd, cost.answering_usd) if usd is not None]
+    return float(sum(Decimal(str(usd)) for usd in known)) if known else None
+
+
 def own_cost(
     hardware: Hardware | None,
     training_seconds: float | None,

@@ -49,15 +49,24 @@ def tree_pack(
     device: torch.device,
     backend: Backend | None = None,
     shortest: int = 1,
+    multiple: int = 1,
 ) -> Pack:
-    """Sequences as one prefix tree: `input_ids` of shape (1, tokens of the tree)."""
-    tree = prefix_tree.build(sequences, shortest)
+    """Sequences as one prefix tree: `input_ids` of shape (1, tokens of the tree).
+
+    `multiple`: tokens and targets are filled up to a multiple of it, with a tree of its own
+    that predicts nothing, so that batches come in few shapes.
+    """
+    unshared = prefix_tree.tokens_of(sequences)
+    tree = prefix_tree.filled(prefix_tree.build(sequences, shortest), multiple)
     inputs = {
         "input_ids": torch.tensor([tree.tokens], device=device),
         "position_ids": torch.tensor([tree.positions], device=device),
         "tree": TreeAttention(tree, device, backend),
     }
-    return _pack(inputs, *tree.targets(), len(tree), prefix_tree.tokens_of(sequences), device)
+    predict, ids, weights = tree.targets()
+    rest = -len(ids) % multiple
+    predict, ids, weights = predict + [0] * rest, ids + [0] * rest, weights + [0.0] * rest
+    return _pack(inputs, predict, ids, weights, len(tree), unshared, device)
 
 
 def padded_pack(sequences: Sequence[Weighted], device: torch.device) -> Pack:

@@ -214,10 +214,30 @@ def _check(sequences: Sequence[Weighted]) -> None:
             )
 
 
+def filled(tree: PrefixTree, multiple: int) -> PrefixTree:
+    """The tree with tokens added, in a tree of their own, up to a multiple of `multiple`."""
+    size = len(tree)
+    rest = -size % multiple
+    if not rest:
+        return tree
+    return PrefixTree(
+        tree.tokens + [0] * rest,
+        tree.positions + list(range(rest)),
+        tree.weights + [0.0] * rest,
+        [*tree.previous, -1, *range(size, size + rest - 1)],
+        [*tree.nodes, Node(size, size + rest, size + rest, -1, 0)],
+        tree.ends,
+    )
+
+
 def packs(
-    sequences: Sequence[Weighted], most_tokens: int, most_sequences: int | None = None
+    sequences: Sequence[Weighted],
+    most_tokens: int,
+    most_sequences: int | None = None,
+    shortest: int = 1,
 ) -> list[list[int]]:
-    """Cuts a batch into groups whose trees have at most `most_tokens` tokens each.
+    """Cuts a batch into groups whose trees (`build` with the same `shortest`) have at most
+    `most_tokens` tokens each.
 
     Neighbours in sorted order go together, so that little is shared between groups and
     computed twice. A sequence longer than `most_tokens` is alone in its group.
@@ -233,7 +253,9 @@ def packs(
         ids = sequences[i].ids
         new = len(ids)
         if place:
-            new -= common_prefix(sequences[order[place - 1]].ids, ids)
+            # What is left of a shared beginning that `build` does not keep apart.
+            shared = common_prefix(sequences[order[place - 1]].ids, ids)
+            new -= max(0, shared - shortest + 1)
         full = most_sequences is not None and found and len(found[-1]) == most_sequences
         if not found or full or tokens + new > most_tokens:
             found.append([])

@@ -1,4 +1,5 @@
-"""The charts: validation loss against examples seen, and scores with their intervals.
+"""The charts: validation loss against examples seen, and scores with their intervals;
+and what every chart shares (the learning curve's is in `learning.py`).
 
 Each chart is one Vega-Lite specification (a plain dict) made with altair. It is rendered
 to SVG for Markdown, and goes into the HTML page as SVG plus specification, which the
@@ -79,13 +80,14 @@ def loss_chart(
     lines = base.mark_line(strokeWidth=2, interpolate="linear")
     points = base.mark_point(size=16, filled=True, opacity=1)
     hits = base.mark_point(size=250, filled=True, opacity=0)  # a finger is wider than a point
-    return _finished(alt.layer(lines, points, best, hits), width, 300)
+    return finished(alt.layer(lines, points, best, hits), width, 300)
 
 
 def score_chart(
     contenders: Sequence[ContenderResult], metric: str, width: int | str = WIDTH
 ) -> Spec | None:
-    """The metric of every scored contender as a point with its 95% interval."""
+    """The metric of every scored contender as a point with its 95% interval, and a thin mark
+    for each seed where there are several."""
     import altair as alt
 
     scores = {c.name: c.scores[metric] for c in contenders if not c.error and metric in c.scores}
@@ -95,6 +97,7 @@ def score_chart(
     share = f.is_share(*(score.value for score in scores.values()))
     rows = [_score_row(name, score, share) for name, score in scores.items()]
     bounds = [row[key] for row in rows for key in ("low", "value", "high") if row[key] is not None]
+    bounds += [value for score in scores.values() for value in score.by_seed]
     palette = colors(contenders)
     axis_format = "%" if share else "~g"
     base = alt.Chart(alt.InlineData(values=rows)).encode(
@@ -120,15 +123,20 @@ def score_chart(
     x = alt.X(
         "value:Q",
         title=title,
-        scale=alt.Scale(domain=_domain(bounds, share), nice=False, zero=False),
+        scale=alt.Scale(domain=domain(bounds, share), nice=False, zero=False),
         axis=alt.Axis(format=axis_format, tickCount=6),
     )
     span = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
         x=alt.X("low:Q", title=title), x2="high:Q"
     )
     point = base.mark_point(filled=True, size=110, opacity=1).encode(x=x)
+    seeds = (
+        base.transform_flatten(["seeds"], as_=["seed"])
+        .mark_tick(thickness=1.5, size=16)
+        .encode(x=alt.X("seed:Q", title=title))
+    )
     label = base.mark_text(dy=-13, fontSize=12, fontWeight=600).encode(x=x, text="shown:N")
-    return _finished(alt.layer(span, point, label), width, 46 * len(rows))
+    return finished(alt.layer(span, seeds, point, label), width, 46 * len(rows))
 
 
 def to_svg(spec: Spec) -> str:
@@ -202,12 +210,13 @@ def _score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
         "low": score.low,
         "high": score.high,
         "n": score.n or None,
+        "seeds": list(score.by_seed),
         "shown": f.score(score.value, share),
         "interval": f.interval(score.low, score.high, share) or f.MISSING,
     }
 
 
-def _domain(bounds: Sequence[float], share: bool) -> list[float]:
+def domain(bounds: Sequence[float], share: bool) -> list[float]:
     """The axis: every interval, with room, on round numbers, at least 20 points wide."""
     low, high = min(bounds), max(bounds)
     if not share:
@@ -219,7 +228,7 @@ def _domain(bounds: Sequence[float], share: bool) -> list[float]:
     return [max(round(low, 2), 0.0), min(round(high, 2), 1.0)]
 
 
-def _finished(chart: Any, width: int | str, height: int) -> Spec:
+def finished(chart: Any, width: int | str, height: int) -> Spec:
     """Size and the calm style, as a plain dict without its schema's address."""
     fluid = width == "container"
     sized = chart.properties(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneoff.records import ContenderResult, Example, Prediction, ScoredRow
-from tuneoff.rundir import RunDir
+from tuneoff.rundir import ContenderDir, RunDir
 
 Pattern = tuple[bool, ...]
 
@@ -44,13 +44,15 @@ def choose(
 ) -> tuple[Shown, ...]:
     """At most `limit` examples, from the run directory's scores and predictions.
 
-    Contenders without answers on disk (failed, or figures only) are left out.
+    Contenders without answers on disk (failed, or figures only) are left out; of several
+    seeds the first one's answers are shown.
     """
-    scores = {c.name: run.contender(c.name).scores() for c in contenders if c.error is None}
+    folders = {c.name: _answers(run.contender(c.name), c.seeds) for c in contenders if not c.error}
+    scores = {name: folder.scores() for name, folder in folders.items()}
     scores = {name: rows for name, rows in scores.items() if rows}
     if not scores:
         return ()
-    predictions = {name: run.contender(name).predictions() for name in scores}
+    predictions = {name: folders[name].predictions() for name in scores}
     common = [e for e in run.examples("test") if all(e.id in rows for rows in scores.values())]
     patterns = [
         tuple(is_right(rows[example.id], metric) for rows in scores.values()) for example in common
@@ -58,6 +60,10 @@ def choose(
     return tuple(
         _shown(common[index], metric, scores, predictions) for index in spread(patterns, limit)
     )
+
+
+def _answers(contender: ContenderDir, seeds: Sequence[int]) -> ContenderDir:
+    return contender.seed(seeds[0]) if seeds else contender
 
 
 def is_right(row: ScoredRow, metric: str) -> bool:

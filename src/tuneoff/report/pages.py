@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.records import ContenderResult, Results
-from tuneoff.report import charts, markdown
+from tuneoff.report import charts, learning, markdown
 from tuneoff.report import format as f
 from tuneoff.report.examples import Shown, choose
 from tuneoff.report.view import View, ranked, view
@@ -41,6 +41,7 @@ def _write_charts(run: RunDir, results: Results, contenders: Sequence[ContenderR
     """Writes charts/NAME.svg; returns the names, and removes a chart that has no data now."""
     specs = {
         "scores": charts.score_chart(contenders, results.primary_metric),
+        "learning_curve": learning.curve_chart(contenders, results.primary_metric),
         "validation_loss": charts.loss_chart(contenders),
     }
     for name, spec in specs.items():
@@ -97,6 +98,7 @@ def render_html(
         if still and live:
             drawn[name] = {"svg": Markup(charts.to_svg(still)), "spec": Markup(_script_json(live))}
     scripts = [charts.javascript(), _source("report.js")] if drawn else []
+    with_curve = [c.name for c in contenders if c.learning_curve and not c.error]
     with_loss = [c.name for c in contenders if any(r.validation is not None for r in c.loss)]
     template = environment.get_template("report.html.j2")
     return str(
@@ -104,6 +106,7 @@ def render_html(
             content,
             charts=drawn,
             color=charts.colors(contenders),
+            with_curve=with_curve,
             with_loss=with_loss,
             style=Markup(_source("report.css")),
             scripts=[Markup(script) for script in scripts],
@@ -118,6 +121,9 @@ def _drawings(
     """The page's charts by name, each for a given width; the page has its own legend."""
     return {
         "scores": lambda width: charts.score_chart(contenders, results.primary_metric, width),
+        "learning_curve": lambda width: learning.curve_chart(
+            contenders, results.primary_metric, width, legend=False
+        ),
         "validation_loss": lambda width: charts.loss_chart(contenders, width, legend=False),
     }
 

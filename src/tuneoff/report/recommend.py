@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from tuneoff.records import Comparison, ContenderResult, Recommendation
 from tuneoff.report import format as f
+from tuneoff.report import learning
 from tuneoff.report.pairs import find, numbers, sentence
 
 Group = Sequence[ContenderResult]
@@ -58,6 +59,8 @@ def recommend(
         when_not += [f"{name} is as good and needs no fine-tuning." for name in prompted]
     because += _beaten(choice.name, pairs, share)
     when_not += _limits(choice, measured)
+    curves = [learning.sentence(c, primary_metric, share) for c in measured]
+    when_not += [told for told in curves if told]
     when_not += [
         f"{c.name} reports {f.score(_value(c, primary_metric), share)} elsewhere; without its "
         "answers no test can compare it."
@@ -106,6 +109,9 @@ def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
     bounds = f.interval(score.low, score.high, share)
     over = f"over {f.count(score.n)} test examples" if score.n else ""
     shown = f"{f.words(metric)} {f.score(score.value, share)} {bounds} {over}"
+    if score.by_seed:
+        seeds = f.by_seed(score.by_seed, share)
+        shown += f", the mean of {len(score.by_seed)} seeds ({seeds})"
     alone = "; there was nothing to compare it with" if of == 1 else ""
     return f"{choice.name}: {' '.join(shown.split())}{alone}."
 

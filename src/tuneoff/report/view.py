@@ -11,7 +11,15 @@ from typing import Any
 
 import yaml
 
-from tuneoff.records import ContenderResult, Cost, Results, Serving, TrainingRecord
+from tuneoff.records import (
+    AllTrainings,
+    ContenderResult,
+    Cost,
+    Results,
+    Score,
+    Serving,
+    TrainingRecord,
+)
 from tuneoff.report import format as f
 from tuneoff.report import pairs
 from tuneoff.report.method import methods
@@ -19,6 +27,10 @@ from tuneoff.report.method import methods
 View = dict[str, Any]
 MAX_CLASSES = 20
 Column = tuple[str, Callable[[Any], str]]
+SEEDS_NOTE = (
+    "Of a contender with several seeds, training time and costs are the mean of one seed; the "
+    "other figures of training, and the loss, are the first seed's."
+)
 
 TRAINING: tuple[Column, ...] = (
     ("Trainable parameters", lambda t: f.count(t.trainable_parameters)),
@@ -33,6 +45,11 @@ TRAINING: tuple[Column, ...] = (
     ("Peak memory", lambda t: f.size(t.peak_memory_bytes)),
     ("Verdict", lambda t: t.verdict or f.MISSING),
 )
+ALL_TRAININGS: tuple[Column, ...] = (
+    ("Trainings", lambda a: f.count(a.trainings)),
+    ("Training time of all", lambda a: f.seconds(a.training_seconds)),
+)
+ALL_COST: tuple[Column, ...] = (("All trainings and their answers", lambda a: f.usd(a.usd)),)
 SERVING: tuple[Column, ...] = (
     ("Median time to answer", lambda s: f.seconds(s.seconds_p50)),
     ("Requests per second", lambda s: f.number(s.requests_per_second)),
@@ -107,18 +124,21 @@ def _scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
     shares = _shares(results)
     return {
         "metrics": [f.words(metric) for metric in shares],
+        "seeds": any(c.seeds for c in contenders if not c.error),
         "rows": [_score_row(c, shares, results.recommendation.choice) for c in contenders],
     }
 
 
 def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | None) -> View:
-    cells = []
+    cells: list[View] = []
     for metric, share in shares.items():
         score = c.scores.get(metric)
         cells.append(
             {
                 "value": f.score(score.value, share) if score else f.MISSING,
                 "interval": f.interval(score.low, score.high, share) if score else "",
+                # Beside the first metric only: the table would be too wide for a page.
+                "seeds": _seeds(score, share) if score and not cells else "",
             }
         )
     first = next((c.scores[metric] for metric in shares if metric in c.scores), None)
@@ -132,6 +152,12 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
     }
 
 
+def _seeds(score: Score, share: bool) -> str:
+    few = len(score.by_seed) <= 5
+    how_many = "" if few else f"{len(score.by_seed)} "
+    return f"{how_many}seeds {f.by_seed(score.by_seed, share)}" if score.by_seed else ""
+
+
 def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View]:
     """Tables of facts × contenders: training, answering, cost. Empty rows are left out."""
     about = methods(results)
@@ -140,16 +166,23 @@ def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View
         ("Method", [about[c.name] for c in contenders]),
     ]
     training = _rows(TRAINING, [c.training for c in contenders])
+    every = [c.all_trainings for c in contenders]
     groups = [
-        ("Training", head + training),
+        ("Training", head + training + _rows(ALL_TRAININGS, every)),
         ("Answering", _rows(SERVING, [c.serving for c in contenders])),
-        ("Cost", _rows(COST, [c.cost for c in contenders])),
+        ("Cost", _rows(COST, [c.cost for c in contenders]) + _rows(ALL_COST, every)),
     ]
-    return [{"title": title, "rows": rows} for title, rows in groups if rows]
+    note = SEEDS_NOTE if any(c.seeds for c in contenders) else ""
+    return [
+        {"title": title, "rows": rows, "note": note if title == "Training" else ""}
+        for title, rows in groups
+        if rows
+    ]
 
 
 def _rows(
-    columns: Sequence[Column], records: Sequence[TrainingRecord | Serving | Cost | None]
+    columns: Sequence[Column],
+    records: Sequence[TrainingRecord | AllTrainings | Serving | Cost | None],
 ) -> list[tuple[str, list[str]]]:
     rows = [(label, [show(r) if r else f.MISSING for r in records]) for label, show in columns]
     return [(label, cells) for label, cells in rows if set(cells) != {f.MISSING}]

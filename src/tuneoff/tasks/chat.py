@@ -23,14 +23,13 @@ from tuneoff.prompts import CHAT_PASS_THROUGH, Template
 from tuneoff.records import Example
 from tuneoff.tasks import Place, Splits
 from tuneoff.tasks.rows import Row, read, required
-from tuneoff.tasks.splits import carve
+from tuneoff.tasks.splits import carve, carved_size
 
 SCORER = "text"
 SOURCES: tuple[str, ...] = ()
 MAX_NEW_TOKENS = 256
 CLUSTER = None
 ROLES = ("system", "developer", "user", "assistant", "tool")
-CARVED_FRACTION, CARVED_MOST = 0.1, 500
 
 
 def load(settings: TaskSettings, place: Place) -> Splits:
@@ -43,7 +42,7 @@ def load(settings: TaskSettings, place: Place) -> Splits:
     if settings.train is None:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
     train = read_examples(place.path(settings.train), settings.columns)
-    count = max(1, min(CARVED_MOST, round(CARVED_FRACTION * len(train))))
+    given, count = len(train), carved_size(len(train))
     if settings.test is not None:
         test = read_examples(place.path(settings.test), settings.columns)
     else:
@@ -52,6 +51,11 @@ def load(settings: TaskSettings, place: Place) -> Splits:
         validation = read_examples(place.path(settings.validation), settings.columns)
     else:
         train, validation = carve(train, count, settings.seed + 1)
+    if not train:
+        raise DataError(
+            f"{settings.train}: {given} examples are too few to carve the missing splits out of "
+            "(equal inputs stay together); give task.validation and task.test, or more examples."
+        )
     return {"train": train, "validation": validation, "test": test}
 
 

@@ -16,6 +16,8 @@ from tuneoff.config import Limit
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
 
+CARVED_FRACTION, CARVED_MOST = 0.1, 500
+
 
 def limited(
     splits: Mapping[Split, list[Example]], limit: Limit, seed: int
@@ -28,6 +30,40 @@ def limited(
             examples = random.Random(f"{seed} {split}").sample(examples, most)
         chosen[split] = examples
     return chosen
+
+
+def with_validation(
+    splits: Mapping[Split, list[Example]], cluster: str | None, seed: int
+) -> tuple[dict[Split, list[Example]], list[str]]:
+    """The splits with a tenth of train (at most 500) as validation where a task has none, and
+    the line that says so. Examples of one `meta[cluster]` stay together.
+
+    Raises:
+        DataError: train is too small for that.
+    """
+    complete: dict[Split, list[Example]] = {split: splits.get(split) or [] for split in SPLITS}
+    train = complete["train"]
+    if complete["validation"] or not train:
+        return complete, []
+    count = carved_size(len(train))
+    rest: list[Example] = []
+    carved: list[Example] = []
+    if cluster is not None and all(cluster in example.meta for example in train):
+        rest, carved = carve_groups(train, cluster, count / len(train), seed)
+    if not rest:  # no clusters, or a single one
+        rest, carved = carve(train, count, seed)
+    if not rest:
+        raise DataError(
+            f"split validation: there is no example in it, and the {len(train)} of train are too "
+            "few to carve it out of; give a validation split, or more examples."
+        )
+    line = f"{len(carved)} validation examples were carved out of train, for the task has none."
+    return {**complete, "train": rest, "validation": carved}, [line]
+
+
+def carved_size(examples: int) -> int:
+    """How many of so many examples are carved for a split that is not given."""
+    return max(1, min(CARVED_MOST, round(CARVED_FRACTION * examples)))
 
 
 def carve_groups(

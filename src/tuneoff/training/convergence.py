@@ -12,12 +12,26 @@ from tuneoff.records import LossRow, Verdict
 
 NEGLIGIBLE = 0.01
 LAST_PART = 0.9
+# What counts as a new best for patience: smaller gains would keep a flat curve going for ever.
+SMALLEST_GAIN = 0.002
 
 
 def best_row(rows: Sequence[LossRow]) -> LossRow | None:
     """The first row with the lowest validation loss."""
     measured = [row for row in rows if row.validation is not None]
     return min(measured, key=lambda row: row.validation or 0.0, default=None)
+
+
+def out_of_patience(rows: Sequence[LossRow], patience: int) -> bool:
+    """Whether the last `patience` validations brought no gain of 0.2% over the best before."""
+    losses = [row.validation for row in rows if row.validation is not None]
+    best, since = float("inf"), 0
+    for loss in losses:
+        if loss < best * (1 - SMALLEST_GAIN):
+            best, since = loss, 0
+        else:
+            since += 1
+    return since >= patience
 
 
 def overfitting_step(rows: Sequence[LossRow]) -> int | None:

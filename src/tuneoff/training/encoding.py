@@ -1,13 +1,15 @@
 """Examples as token ids: prompt and completion, with which tokens are learned.
 
 Prompt and completion are tokenized apart, so that the prompt's tokens are the same in
-training and in answering; the end-of-sequence token closes every completion.
+training and in answering; the end-of-sequence token closes every completion. What is too
+long is refused, or cut (`cutting.py`) where the file says `truncate: true`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from tuneoff import prompts
@@ -15,19 +17,23 @@ from tuneoff.config import Rendering
 from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example
+from tuneoff.training.cutting import cut_to_fit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
+WHAT_TO_DO = "shorten it, take it out, or set train.truncate: true to cut its context or input."
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training example: token ids, and labels (`IGNORED` where nothing is learned)."""
+    """One training example: token ids, and labels (`IGNORED` where nothing is learned).
+    `cut`: something of its context or input had to go."""
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    cut: bool = False
 
 
 def prompt_ids(
@@ -65,22 +71,48 @@ def encode(
     rendering: Rendering,
     loss_on: Literal["completion", "text"],
     max_length: int,
+    truncate: bool = False,
 ) -> Encoded:
-    """An example for training.
+    """An example for training, of at most `max_length` tokens.
 
     Raises:
-        DataError: it is longer than `max_length` tokens.
+        DataError: it is longer; or, with `truncate`, the answer has no room whatever is cut.
     """
-    prompt = prompt_ids(tokenizer, example, template, rendering)
     completion = completion_ids(tokenizer, example)
+    shown = example
+    if truncate:
+        room = max_length - len(completion)
+        shown = fitted(tokenizer, example, template, rendering, room)
+    prompt = prompt_ids(tokenizer, shown, template, rendering)
     ids = prompt + completion
     if len(ids) > max_length:
         raise DataError(
-            f"example {example.id!r} has {len(ids)} tokens, more than the {max_length} that fit; "
-            "raise train.max_length (at most the model's positions), shorten it, or take it out."
+            f"example {example.id!r} has {len(ids)} tokens, more than the {max_length} that fit "
+            f"(train.max_length, at most the base's positions); {WHAT_TO_DO}"
         )
     labels = ids if loss_on == "text" else [IGNORED] * len(prompt) + completion
-    return Encoded(tuple(ids), tuple(labels))
+    return Encoded(tuple(ids), tuple(labels), cut=shown is not example)
+
+
+def fitted(
+    tokenizer: PreTrainedTokenizerBase,
+    example: Example,
+    template: Template,
+    rendering: Rendering,
+    most: int,
+    shots: Sequence[Example] = (),
+) -> Example:
+    """The example with its context or input cut so that its prompt has at most `most` tokens;
+    the example itself where that is so already.
+
+    Raises:
+        DataError: the prompt has more even with all of that cut off.
+    """
+
+    def fits(candidate: Example) -> bool:
+        return len(prompt_ids(tokenizer, candidate, template, rendering, shots)) <= most
+
+    return cut_to_fit(example, fits, partial(_places, tokenizer))
 
 
 def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
@@ -94,6 +126,14 @@ def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def _places(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:
+    """Where tokens end, in characters; a tokenizer in Python does not tell, so anywhere."""
+    if not tokenizer.is_fast:
+        return range(1, len(text) + 1)
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return sorted({end for _, end in found["offset_mapping"]})
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

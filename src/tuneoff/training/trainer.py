@@ -1,18 +1,21 @@
-"""The training loop: a `transformers.Trainer` that counts tokens and writes `loss.jsonl`.
+"""The training loop: a `transformers.Trainer` whose batches are packs.
 
-What the subclass adds: the validation loss is the mean over supervised tokens (not over
-batches), every evaluation is a row of `loss.jsonl`, and the tokens that were computed,
-padding included, are counted.
+What the subclass changes: a batch is cut into packs (`packer.py`) whose losses add up to the
+batch's, so `batch_size` is examples an optimizer step, however they are computed; the
+validation loss is the mean over supervised tokens (not over batches); checkpoints appear
+whole or not at all; running out of memory halves what is computed at once and goes on; a
+loss that is not a number, or worse than guessing, stops the training. Everything else
+(accelerate, mixed precision, schedules, `report_to`) is transformers' own.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import (
@@ -25,117 +28,156 @@ from transformers import (
     TrainingArguments,
 )
 
-from tuneoff.records import LossRow
+from tuneoff.errors import ContenderError
+from tuneoff.models.packing import Pack, loss_over_packs
+from tuneoff.training.checkpoints import STATE_FILE, WRITING, Effort, publish, step_of
 from tuneoff.training.encoding import IGNORED, Encoded
+from tuneoff.training.order import ExampleOrder
+from tuneoff.training.packer import Packer
 
-EFFORT_FILE, STATE_FILE = "effort.json", "trainer_state.json"
-OnStep = Callable[[int, int, float | None], None]
-
-
-def collate(batch: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Right-padded tensors of shape (examples, longest)."""
-    longest = max(len(row["input_ids"]) for row in batch)
-
-    def padded(values: Sequence[int], fill: int) -> list[int]:
-        return [*values, *[fill] * (longest - len(values))]
-
-    return {
-        "input_ids": torch.tensor([padded(row["input_ids"], pad_id) for row in batch]),
-        "attention_mask": torch.tensor([padded([1] * len(row["input_ids"]), 0) for row in batch]),
-        "labels": torch.tensor([padded(row["labels"], IGNORED) for row in batch]),
-    }
+Say = Callable[[str], None]
+T = TypeVar("T")
 
 
-@dataclass
-class Effort:
-    """What training has taken so far, over all the processes that took part in it."""
-
-    tokens_computed: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def of(cls, checkpoint: Path | None) -> Effort:
-        """The effort up to a checkpoint; nothing when training begins."""
-        file = checkpoint / EFFORT_FILE if checkpoint else None
-        return cls(**json.loads(file.read_text())) if file and file.is_file() else cls()
+class DivergedError(Exception):
+    """The loss left the numbers, or is worse than guessing; the message says at which step."""
 
 
 class BakeOffTrainer(Trainer):
-    """Counts what it computes; its validation loss is exact."""
+    """See the module's docstring. The attributes are set by `build`."""
 
+    packer: Packer
+    order: ExampleOrder
     effort: Effort
     effort_began: float
+    say: Say
+    validation: Sequence[Encoded]
+    _validation_packs: list[Pack] | None = None
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Before everything else of the checkpoint, so that a complete one always has it.
-        self.effort.seconds = time.perf_counter() - self.effort_began
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / EFFORT_FILE).write_text(json.dumps(asdict(self.effort)))
-        super()._save_checkpoint(model, trial)
+    def _get_train_sampler(self, train_dataset: Any = None) -> ExampleOrder:
+        return self.order
 
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        self.effort.tokens_computed += inputs["input_ids"].numel()
-        return super().training_step(model, inputs, *args, **kwargs)
+    def training_step(
+        self, model: Any, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        model.train()
+        examples: list[Encoded] = inputs["examples"]
+        loss = self._within_memory(examples, lambda: self._whole_batch(model, examples))
+        if not torch.isfinite(loss):
+            raise DivergedError(f"the loss is not a number at step {self.state.global_step + 1}")
+        return loss
+
+    def _whole_batch(self, model: Any, examples: Sequence[Encoded]) -> torch.Tensor:
+        """Forward and backward of every pack; the gradients add up to the batch's mean."""
+        # Over all processes, whose gradients DDP averages: so each must count as many times.
+        learned = torch.tensor(float(sum(map(_learned, examples))), device=self.args.device)
+        scale = self.accelerator.num_processes / self.accelerator.gather(learned).sum()
+        packs = list(self.packer.packs(examples))
+        total = torch.zeros((), device=self.args.device)
+        for number, pack in enumerate(packs, 1):
+            last = number == len(packs)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = model(pack=pack).loss * scale
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.effort.tokens_computed += sum(pack.tokens for pack in packs)
+        self.effort.tokens_unshared += sum(pack.unshared for pack in packs)
+        return total
+
+    def _within_memory(self, examples: Sequence[Encoded], compute: Callable[[], T]) -> T:
+        """Computes, and again with half as much at once while memory runs out.
+
+        Raises:
+            ContenderError: one example alone does not fit.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler: the error's traceback holds what is to be given back.
+            self._halve(examples)
+
+    def _halve(self, examples: Sequence[Encoded]) -> None:
+        self.model_wrapped.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not self.packer.halve(examples):
+            longest = max(len(example.input_ids) for example in examples)
+            raise ContenderError(
+                f"contender {self.args.run_name}: an example of {longest} tokens does not fit into "
+                "memory by itself; use train.gradient_checkpointing, quantization, a lower "
+                "train.max_length or a smaller base."
+            )
+        self._validation_packs = None
+        self.effort.most_tokens = self.packer.most_tokens
+        self.say(
+            f"out of memory: now at most {self.packer.most_tokens} tokens are computed at once; "
+            "the batch stays the same."
+        )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validation loss in nats per supervised token, logged as `eval_loss`."""
-        loss = self._validation_loss()
+        """Validation loss in nats per supervised token, logged as `eval_loss`.
+
+        Raises:
+            DivergedError: it is worse than guessing every token evenly.
+        """
+        loss = self._within_memory(self.validation, self.validation_loss)
         metrics = {"eval_loss": loss}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
+        vocabulary = self.model.config.get_text_config().vocab_size
+        best = self.state.best_metric
+        if not loss <= max(math.log(vocabulary) + 1, 2 * best if best is not None else 0.0):
+            raise DivergedError(
+                f"the validation loss is {loss:.3g} at step {self.state.global_step}, worse than "
+                "guessing"
+            )
         return metrics
 
     @torch.no_grad()
-    def _validation_loss(self) -> float:
-        model: Any = self.model
+    def validation_loss(self) -> float:
+        """Mean cross-entropy over the validation set's supervised tokens, in nats."""
+        model: Any = self.model_wrapped
         model.eval()
-        total, count = 0.0, 0
-        for batch in self.get_eval_dataloader():
-            inputs = self._prepare_inputs(batch)
+        if self._validation_packs is None:
+            self._validation_packs = list(self.packer.packs(self.validation))
+        total, count = 0.0, 0.0
+        for pack in self._validation_packs:
             with self.compute_loss_context_manager():
-                logits = model(
-                    input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-                ).logits
-            targets = inputs["labels"][:, 1:]
-            supervised = targets != IGNORED
-            total += torch.nn.functional.cross_entropy(
-                logits[:, :-1][supervised].float(), targets[supervised], reduction="sum"
-            ).item()
-            count += int(supervised.sum())
+                total += float(model(pack=pack).loss)
+            count += float(pack.weights.sum())
         model.train()
-        return total / max(count, 1)
+        return total / max(count, 1.0)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(str(self.args.output_dir)) / WRITING)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
+        self.effort.seconds = time.perf_counter() - self.effort_began
+        self.effort.write(folder / WRITING / f"checkpoint-{step}")
+        super()._save_checkpoint(model, trial)
+        final = publish(folder, step, self.state.best_global_step)
+        if self.state.best_global_step == step:
+            self.state.best_model_checkpoint = str(final)
 
 
-class LossFile(TrainerCallback):
-    """Turns the trainer's logs into rows of `loss.jsonl` and calls `on_step`."""
+def _learned(example: Encoded) -> int:
+    """Supervised tokens; the first one has nothing before it that could predict it."""
+    return sum(label != IGNORED for label in example.labels[1:])
 
-    def __init__(
-        self,
-        append: Callable[[LossRow], None],
-        examples: int,
-        on_step: OnStep | None,
-    ) -> None:
-        self.append = append
-        self.examples = examples
-        self.on_step = on_step
-        self.train_loss: float | None = None
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self.train_loss = float(logs["loss"])
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
-    ) -> None:
-        seen = round((state.epoch or 0.0) * self.examples)
-        self.append(LossRow(state.global_step, seen, self.train_loss, metrics["eval_loss"]))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.on_step is not None:
-            self.on_step(state.global_step, state.max_steps, self.train_loss)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a failed allocation, on an accelerator or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
 
 
 def build(
@@ -143,74 +185,69 @@ def build(
     arguments: TrainingArguments,
     train: Sequence[Encoded],
     validation: Sequence[Encoded],
-    pad_id: int,
-    loss_file: LossFile,
+    order: ExampleOrder,
+    packer: Packer,
     effort: Effort,
+    callbacks: Sequence[TrainerCallback] = (),
+    say: Say = lambda line: None,
 ) -> BakeOffTrainer:
-    """A trainer whose only output is `loss_file`; it goes on counting in `effort`."""
+    """A trainer that goes on counting in `effort`; only `callbacks` tell what it does."""
     trainer = BakeOffTrainer(
         model=model,
         args=arguments,
         train_dataset=_Encodings(train),
         eval_dataset=_Encodings(validation),
-        data_collator=lambda batch: collate(batch, pad_id),
-        callbacks=[loss_file],
+        data_collator=lambda batch: {"examples": list(batch)},
+        callbacks=list(callbacks),
     )
-    trainer.effort = effort
+    trainer.order, trainer.packer, trainer.validation = order, packer, validation
+    trainer.effort, trainer.say = effort, say
+    if effort.most_tokens is not None:
+        packer.most_tokens = effort.most_tokens
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
 
 
-def fit(trainer: BakeOffTrainer, checkpoint: Path | None) -> None:
-    """Trains from the start or from a checkpoint; afterwards the model is the best one."""
+def fit(trainer: BakeOffTrainer, checkpoint: Path | None, finished: bool) -> None:
+    """Trains from the start or from a checkpoint; afterwards the model is the best one.
+
+    `finished`: killed after the last step, so that only the best one is to be loaded.
+
+    Raises:
+        DivergedError: before there was a checkpoint to fall back on.
+    """
     trainer.effort_began = time.perf_counter() - trainer.effort.seconds
-    if checkpoint is not None and step_of(checkpoint) >= trainer.args.max_steps:
-        # Killed after the last step: nothing is left to train, only the best is to be loaded.
+    model: PreTrainedModel = trainer.model  # type: ignore[assignment]
+    if checkpoint is not None and (finished or step_of(checkpoint) >= trainer.args.max_steps):
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
         trainer._load_best_model()
-    else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        trainer.effort.seconds = time.perf_counter() - trainer.effort_began
+        return
+    with loss_over_packs(model, trainer.packer.trees):
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except DivergedError as error:
+            _fall_back(trainer, error)
+    trainer.effort.seconds = time.perf_counter() - trainer.effort_began
 
 
-def step_of(checkpoint: Path) -> int:
-    """The step at which a checkpoint was written."""
-    return int(checkpoint.name.split("-")[1])
+def _fall_back(trainer: BakeOffTrainer, error: DivergedError) -> None:
+    best = trainer.state.best_model_checkpoint
+    if best is None or not Path(best).is_dir():
+        raise error
+    trainer.say(
+        f"{error}: the training stopped, and the best checkpoint (step "
+        f"{trainer.state.best_global_step}) is kept; a lower train.learning_rate may go further."
+    )
+    trainer._load_best_model()
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint. `trainer_state.json` is written last of all, so where
-    it is missing or torn a kill came in between."""
-    complete = [path for path in folder.glob("checkpoint-*") if _is_complete(path)]
-    return max(complete, key=step_of, default=None)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be resumed from. The path of the best one, which it holds, is
-    made to fit where the run directory lies now."""
-    file = checkpoint / STATE_FILE
-    try:
-        state = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return False
-    if state.get("best_global_step"):
-        best = checkpoint.with_name(f"checkpoint-{state['best_global_step']}")
-        if state["best_model_checkpoint"] != str(best):
-            state["best_model_checkpoint"] = str(best)
-            file.write_text(json.dumps(state, indent=2) + "\n")
-    return True
-
-
-class _Encodings(torch.utils.data.Dataset[Mapping[str, Sequence[int]]]):
-    """Rows as mappings, which `group_by_length` needs to find their lengths."""
-
+class _Encodings(torch.utils.data.Dataset[Encoded]):
     def __init__(self, examples: Sequence[Encoded]) -> None:
         self.examples = examples
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Mapping[str, Sequence[int]]:
-        example = self.examples[index]
-        return {"input_ids": example.input_ids, "labels": example.labels}
+    def __getitem__(self, index: int) -> Encoded:
+        return self.examples[index]

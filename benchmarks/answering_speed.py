@@ -1,0 +1,213 @@
+"""Examples answered a second: our engine against `transformers.generate`, same answers.
+
+Prompts: ViGGO's test set with its whole instruction (`TUNEOFF_DATA` or ../shared/data;
+without it the generated functional sample). Model: the shipped base, all parameters tuned
+for a minute. `generate` answers one by one and in length-sorted batches of several sizes;
+then the best size and ours take turns, and medians are compared. Wherever answers differ,
+the unbatched model says how far apart the two best tokens were at the first difference.
+
+    python benchmarks/answering_speed.py --json
+
+stdout: the result (JSON with --json); stderr: progress. Unit: examples a second of wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuneoff.config import TaskSettings
+from tuneoff.generation import engine, plain, support
+from tuneoff.generation.batched import BATCH_SIZE
+from tuneoff.generation.ending import Ending, ending_of
+from tuneoff.models.loading import ASSET, load_model, load_tokenizer
+from tuneoff.records import Example, Prediction
+from tuneoff.tasks import Place
+from tuneoff.tasks import functional_representation as task
+from tuneoff.training.encoding import IGNORED, encode, prompt_ids
+
+Prompts = list[tuple[str, list[int]]]
+SIZES = (8, 16, 32, 64, 128)
+# Prompts of the sweep over sizes, and of one by one: slow arms get fewer.
+SWEPT, ALONE = 128, 16
+NEAR = 1e-3
+
+
+@dataclass(frozen=True)
+class Noting(Ending):
+    """Keeps the token ids of every answer, end token included."""
+
+    noted: dict[str, list[int]] = field(default_factory=dict)
+
+    def prediction(self, id: str, tokens_in: int, new: Sequence[int], seconds: float) -> Prediction:
+        ended = next((n for n, token in enumerate(new, 1) if token in self.ends), len(new))
+        self.noted[id] = list(new[:ended])
+        return super().prediction(id, tokens_in, new, seconds)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def examples() -> tuple[str, list[Example], list[Example]]:
+    """(source, train, test)."""
+    root = Path(__file__).parent.parent
+    data = Path(os.environ.get("TUNEOFF_DATA") or root.parent / "shared" / "data")
+    source = "viggo" if (data / "viggo").is_dir() else "sample"
+    settings = TaskSettings(id="functional_representation", source=source)
+    splits = task.load(settings, Place(root, data))
+    return source, list(splits["train"]), list(splits["test"])
+
+
+def tuned(train: Sequence[Example], source: str, seconds: float, folder: Path) -> Any:
+    """The shipped base, all its parameters tuned on whole prompts for some seconds; a
+    folder that holds one already is loaded."""
+    if (folder / "config.json").is_file():
+        return load_model(str(folder), "none", torch.float32).eval()
+    tokenizer = load_tokenizer(str(ASSET))
+    model = load_model(str(ASSET), "none", torch.float32).train()
+    template = task.template(TaskSettings(id="functional_representation", source=source))
+    order = random.Random(0).sample(train, len(train))
+    optimizer = torch.optim.AdamW(model.parameters(), 1.5e-3, weight_decay=0.0)
+    started, steps, loss = time.monotonic(), 0, torch.zeros(())
+    while time.monotonic() - started < seconds:
+        batch = [order[(8 * steps + i) % len(order)] for i in range(8)]
+        rows = [encode(tokenizer, e, template, "text", "completion", 2048) for e in batch]
+        longest = max(len(row.input_ids) for row in rows)
+        pads = [longest - len(row.input_ids) for row in rows]
+        ids = [[*row.input_ids, *[0] * pad] for row, pad in zip(rows, pads, strict=True)]
+        labels = [[*row.labels, *[IGNORED] * pad] for row, pad in zip(rows, pads, strict=True)]
+        for group in optimizer.param_groups:
+            group["lr"] = 1.5e-3 * min(1.0, 1.02 - (time.monotonic() - started) / seconds)
+        loss = model(input_ids=torch.tensor(ids), labels=torch.tensor(labels)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        steps += 1
+    say(f"tuned on {8 * steps} examples, last loss {float(loss.detach()):.3f}")
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def speed(name: str, prompts: Prompts, arm: Callable[[Prompts], Iterator[Any]]) -> float:
+    started = time.perf_counter()
+    for _ in arm(prompts):
+        pass
+    found = len(prompts) / (time.perf_counter() - started)
+    say(f"{name}: {found:.2f} examples/s")
+    return found
+
+
+def differences(
+    model: Any, prompts: Prompts, ours: dict[str, list[int]], theirs: dict[str, list[int]]
+) -> list[dict[str, Any]]:
+    """Of every prompt that two arms answer differently: where, and the two best logits' gap
+    there, computed by the model on that one sequence without any cache."""
+    found = []
+    for id, ids in prompts:
+        a, b = ours[id], theirs[id]
+        if a == b:
+            continue
+        place = next(n for n in range(len(a)) if a[: n + 1] != b[: n + 1])
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids + a[:place]])).logits[0, -1]
+        best = logits.topk(2).values
+        found.append({"id": id, "token": place, "gap": float(best[0] - best[1])})
+    return found
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    torch.set_num_threads(arguments.threads)
+    source, train, test = examples()
+    model = tuned(train, source, arguments.tune_seconds, folder)
+    tokenizer = load_tokenizer(str(ASSET))
+    template = task.template(TaskSettings(id="functional_representation", source=source))
+    chosen = random.Random(1).sample(test, min(arguments.prompts, len(test)))
+    prompts = [(e.id, prompt_ids(tokenizer, e, template, "text")) for e in chosen]
+    reason = support.unserved(model, [ids for _, ids in prompts], task.MAX_NEW_TOKENS)
+    assert reason is None, reason
+    base = ending_of(model, tokenizer, ())
+
+    def arm(way: Any, size: int) -> tuple[dict[str, list[int]], Callable[[Prompts], Any]]:
+        ending = Noting(base.tokenizer, base.ends, base.stop)
+        most = task.MAX_NEW_TOKENS
+        return ending.noted, lambda prompts: way.answer(model, ending, prompts, most, size)
+
+    singly, alone = arm(plain, 1)
+    sweep = {
+        size: speed(f"generate, batch {size}", prompts[:SWEPT], arm(plain, size)[1])
+        for size in arguments.sizes
+    }
+    best = max(sweep, key=lambda size: sweep[size])
+    theirs, batched = arm(plain, best)
+    ours, own = arm(engine, arguments.batch_size)
+    arms = {
+        "ours": (prompts, own),
+        "generate_best": (prompts, batched),
+        "generate_one_by_one": (prompts[:ALONE], alone),
+    }
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(arguments.repeats):
+        for name, (some, way) in arms.items():
+            times[name].append(speed(name, some, way))
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    gaps = differences(model, prompts, ours, theirs)
+    gaps_alone = differences(model, prompts[:ALONE], ours, singly)
+    lengths = [len(new) for new in ours.values()]
+    return {
+        "source": source,
+        "prompts": len(prompts),
+        "threads": arguments.threads,
+        "prompt_tokens_mean": statistics.mean(len(ids) for _, ids in prompts),
+        "answer_tokens_mean": statistics.mean(lengths),
+        "answer_tokens_max": max(lengths),
+        "generate_sweep": sweep,
+        "generate_best_batch": best,
+        "our_batch": arguments.batch_size,
+        "examples_per_second": medians,
+        "all_examples_per_second": times,
+        "ratio_to_best_batch": medians["ours"] / medians["generate_best"],
+        "ratio_to_one_by_one": medians["ours"] / medians["generate_one_by_one"],
+        "different_from_best_batch": gaps,
+        "different_from_one_by_one": gaps_alone,
+        "different_beyond_near_ties": sum(gap["gap"] > NEAR for gap in gaps + gaps_alone),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    parser.add_argument("--tune-seconds", type=float, default=60)
+    parser.add_argument("--model", type=Path, help="where the tuned model is kept, or taken from")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        found = measure(arguments, arguments.model or Path(temporary))
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, value in found["examples_per_second"].items():
+        print(f"{name}: {value:.2f} examples/s")
+    print(f"ours / generate at its best batch: {found['ratio_to_best_batch']:.2f}")
+    print(f"answers that differ beyond near ties: {found['different_beyond_near_ties']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The parts of `training_speed.py`: data sets, arms, timing, summary."""

@@ -1,0 +1,281 @@
+"""Our own greedy answering: shared prefixes once, and a batch that never waits.
+
+The loop: new rows enter when enough slots are free (their shared runs are computed if
+nobody did, then their own tokens but the last); then one step for all active rows; rows
+that end leave, and the last rows move into the holes, so that active rows are always the
+first ones. A row's last prompt token is the input of its first step. What is decided per
+row is decided on numpy arrays; one copy of the new tokens to the host is a step's only wait
+for the device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tuneoff.generation.ending import ENDS, Ending
+from tuneoff.generation.forward import Forward, positions_from, serving
+from tuneoff.generation.grouping import Row, Run, group
+from tuneoff.generation.shared_attention import LONGEST_FILL
+from tuneoff.generation.shared_cache import Call, SharedCache
+from tuneoff.records import Prediction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Padded tokens of one forward pass over new rows.
+MOST_FILLED = 4096
+# Rows enter when this share of the slots is free: a pass over a few tokens is slow.
+FREE_SHARE = 8
+# Rows are cut by their lengths at multiples of STEP_OF_CUTS, where that saves reading the
+# keys and values of LEAST_CUT tokens: a cut costs some ten small operations a layer.
+STEP_OF_CUTS = 8
+STEP_OF_WIDTHS = 32
+LEAST_CUT = {"cpu": 512, "cuda": 16384}
+# Predictions handed out at a time: few, for a kill loses the rest.
+HANDED_OUT = 8
+
+
+def answer(
+    model: PreTrainedModel,
+    ending: Ending,
+    prompts: Sequence[tuple[str, list[int]]],
+    max_new_tokens: int,
+    batch_size: int,
+) -> Iterator[list[Prediction]]:
+    """Answers (id, token ids) prompts, which fit the model; yields some as they finish."""
+    with serving(model):
+        engine = Engine(model, ending, prompts, max_new_tokens, batch_size)
+        done: list[Prediction] = []
+        while engine.busy():
+            done += engine.advance()
+            if len(done) >= HANDED_OUT:
+                yield done
+                done = []
+        if done:
+            yield done
+
+
+class Engine:
+    """The state of answering one set of prompts: slots, and what waits for one."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ending: Ending,
+        prompts: Sequence[tuple[str, list[int]]],
+        max_new_tokens: int,
+        batch_size: int,
+    ) -> None:
+        started = time.perf_counter()
+        self.ending, self.prompts, self.most = ending, prompts, max_new_tokens
+        self.slots = min(batch_size, len(prompts))
+        self.runs, rows = group([ids for _, ids in prompts])
+        self.waiting = rows[::-1]
+        self.users = Counter(run for row in rows for run in row.path)
+        self.cache = SharedCache(self.slots)
+        self.forward = Forward(model, self.cache)
+        self.signs = np.zeros(0, dtype=np.uint8)
+        # Of active rows, by slot; only the first `len(self.active)` entries mean anything.
+        self.active: list[Row] = []
+        self.new = np.zeros((self.slots, max_new_tokens), dtype=np.int64)
+        self.made = np.zeros(self.slots, dtype=np.int64)
+        self.length = np.zeros(self.slots, dtype=np.int64)
+        self.token = np.zeros(self.slots, dtype=np.int64)
+        self.seconds = np.zeros(self.slots)
+        self.changed = True
+        self.run_seconds = [0.0] * len(self.runs)
+        self.every = (time.perf_counter() - started) / max(1, len(prompts))
+
+    def busy(self) -> bool:
+        return bool(self.active or self.waiting)
+
+    @torch.inference_mode()
+    def advance(self) -> list[Prediction]:
+        """Lets rows enter if there is room, makes one step, and lets finished rows leave."""
+        free = self.slots - len(self.active)
+        if self.waiting and free * FREE_SHARE >= self.slots:
+            self._enter(min(free, len(self.waiting)))
+        started = time.perf_counter()
+        count = len(self.active)
+        tokens = self._step(count)
+        self.new[np.arange(count), self.made[:count]] = tokens
+        self.token[:count] = tokens
+        self.made[:count] += 1
+        self.length[:count] += 1
+        self.seconds[:count] += (time.perf_counter() - started) / count
+        signs = self.signs[tokens]
+        looked_at = np.flatnonzero((signs != 0) | (self.made[:count] == self.most))
+        ended = [slot for slot in looked_at.tolist() if self._ends(slot, signs[slot])]
+        if not ended:
+            return []
+        done = [self._prediction(slot) for slot in ended]
+        self._leave(ended)
+        return done
+
+    def _step(self, count: int) -> Any:
+        """The next token of every active row."""
+        if self.changed:
+            host = torch.from_numpy(
+                np.stack([
+                    self.token[:count],
+                    self.length[:count],
+                    np.array([row.position for row in self.active]),
+                ])
+            )  # fmt: skip
+            self.inputs, self.columns, self.before = host.to(self.forward.device)
+            self.parts = self._parts(self.active)
+            self.changed = False
+        else:
+            self.columns = self.columns + 1
+        self.cache.call = Call(
+            "step",
+            parts=self.parts,
+            width=int(self.length[:count].max()) + 1,
+            columns=self.columns,
+            cuts=_cuts(self.length[:count] + 1, self.forward.device.type),
+        )
+        positions = (self.before + self.columns)[:, None]
+        logits = self.forward(self.inputs[:, None], positions)
+        if not len(self.signs):
+            self.signs = self.ending.signs(logits.shape[-1])
+        if logits.device.type == "cpu":
+            # numpy's argmax takes a fifteenth of torch's time here.
+            best = logits.float().numpy().argmax(-1)
+            self.inputs = torch.from_numpy(best)
+            return best
+        self.inputs = logits.argmax(-1)
+        return self.inputs.cpu().numpy()
+
+    def _ends(self, slot: int, sign: int) -> bool:
+        if sign == ENDS or self.made[slot] == self.most:
+            return True
+        return self.ending.stopped(self.new[slot, : self.made[slot]].tolist())
+
+    def _prediction(self, slot: int) -> Prediction:
+        row = self.active[slot]
+        id, ids = self.prompts[row.prompt]
+        seconds = self.every + self.seconds[slot] + sum(self.run_seconds[run] for run in row.path)
+        new = self.new[slot, : self.made[slot]].tolist()
+        return self.ending.prediction(id, len(ids), new, float(seconds))
+
+    def _leave(self, ended: Sequence[int]) -> None:
+        """Frees slots: the last rows move into the holes, runs that nobody needs go."""
+        left = len(self.active) - len(ended)
+        for slot in ended:
+            self.users.subtract(self.active[slot].path)
+            for run in self.active[slot].path:
+                if self.users[run] == 0:
+                    del self.cache.runs[run]
+        gone = set(ended)
+        targets = [slot for slot in ended if slot < left]
+        sources = [slot for slot in range(left, len(self.active)) if slot not in gone]
+        self._move(sources[: len(targets)], targets)
+        del self.active[left:]
+        self.changed = True
+
+    def _move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Brings rows to other slots, all at once."""
+        if not targets:
+            return
+        self.cache.move(sources, targets, int(self.length[sources].max()))
+        for array in (self.new, self.made, self.length, self.token, self.seconds):
+            array[targets] = array[sources]
+        moved = [self.active[source] for source in sources]
+        for row, target in zip(moved, targets, strict=True):
+            self.active[target] = row
+
+    def _sort(self) -> None:
+        """Longest rows first, so that rows of like lengths are neighbours (`_cuts`). All
+        grow by one token a step, so they stay so until rows leave or enter. Lengths are
+        rounded, and rows that lie among their like stay, so that few have to move."""
+        kinds = self.length[: len(self.active)] // STEP_OF_WIDTHS
+        targets = np.flatnonzero(kinds != np.sort(kinds)[::-1])
+        sources = targets[np.argsort(-kinds[targets], kind="stable")]
+        self._move(sources.tolist(), targets.tolist())
+
+    def _enter(self, count: int) -> None:
+        """Gives slots to the next `count` rows, and computes all but their last tokens."""
+        rows = [self.waiting.pop() for _ in range(count)]
+        rows.sort(key=lambda row: -len(row.own))
+        for run in sorted({run for row in rows for run in row.path}):
+            if run not in self.cache.runs:
+                self._compute(run)
+        for some in _fills(rows):
+            first = len(self.active)
+            slots = slice(first, first + len(some))
+            self.active += some
+            started = time.perf_counter()
+            if len(some[0].own) > 1:
+                self._fill(some, first)
+            self.seconds[slots] = (time.perf_counter() - started) / len(some)
+            self.made[slots] = 0
+            self.length[slots] = [len(row.own) - 1 for row in some]
+            self.token[slots] = [row.own[-1] for row in some]
+        self._sort()
+        self.changed = True
+
+    def _compute(self, index: int) -> None:
+        started = time.perf_counter()
+        run: Run = self.runs[index]
+        self.cache.call = Call(
+            "run",
+            parts=[(before, None) for before in run.path[:-1]],
+            run=index,
+            width=len(run.tokens),
+        )
+        ids = torch.tensor([run.tokens], device=self.forward.device)
+        self.forward(ids, positions_from([run.position], len(run.tokens), ids.device))
+        self.run_seconds[index] = (time.perf_counter() - started) / run.users
+
+    def _fill(self, rows: Sequence[Row], first: int) -> None:
+        width = len(rows[0].own) - 1
+        padded = [row.own[:-1] + [0] * (width + 1 - len(row.own)) for row in rows]
+        self.cache.call = Call("fill", parts=self._parts(rows), first=first, width=width)
+        ids = torch.tensor(padded, device=self.forward.device)
+        self.forward(ids, positions_from([row.position for row in rows], width, ids.device))
+
+    def _parts(self, rows: Sequence[Row]) -> list[tuple[int, torch.Tensor | None]]:
+        """The runs that some rows attend to, with which of them do (None: all)."""
+        users: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            for run in row.path:
+                users.setdefault(run, []).append(place)
+        device = self.forward.device
+        return [
+            (run, None if len(some) == len(rows) else torch.tensor(some, device=device))
+            for run, some in sorted(users.items())
+        ]
+
+
+def _cuts(widths: NDArray[np.int64], device: str) -> list[tuple[int, int, int]]:
+    """Neighbouring rows of like widths, cut where that saves reading enough."""
+    greatest = np.maximum.accumulate(widths[::-1])[::-1]
+    found: list[tuple[int, int, int]] = []
+    first, least = 0, LEAST_CUT.get(device, LEAST_CUT["cuda"])
+    for place in range(STEP_OF_CUTS, len(widths), STEP_OF_CUTS):
+        saved = (greatest[first] - greatest[place]) * (len(widths) - place)
+        if saved >= least and greatest[place] * 5 < greatest[first] * 4:
+            found.append((first, place, int(greatest[first])))
+            first = place
+    return [*found, (first, len(widths), int(greatest[first]))]
+
+
+def _fills(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Cuts rows, longest first, into forward passes with little padding."""
+    some: list[Row] = []
+    for row in rows:
+        longest = len(some[0].own) if some else 0
+        alone = longest > LONGEST_FILL
+        if some and (alone or longest * (len(some) + 1) > MOST_FILLED or 2 * len(row.own) < longest):
+            yield some
+            some = []
+        some.append(row)
+    if some:
+        yield some

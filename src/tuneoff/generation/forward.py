@@ -1,0 +1,81 @@
+"""A model's forward pass with our attention and cache in the place of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tuneoff.generation.shared_attention import NAME, UnservedError
+from tuneoff.generation.shared_cache import SharedCache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Forward:
+    """Gives logits at the last position; `cache.call` says what is computed."""
+
+    def __init__(self, model: PreTrainedModel, cache: SharedCache) -> None:
+        self.model, self.cache, self.device = model, cache, model.device
+        forward = bare(model).forward
+        keeps = "logits_to_keep" in inspect.signature(forward).parameters
+        self.options = {"logits_to_keep": 1} if keeps else {}
+
+    def __call__(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """(rows, tokens) ids and positions → (rows, vocabulary)."""
+        output: Any = self.model(
+            input_ids=ids,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            shared=self.cache,
+            **self.options,
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+
+@contextmanager
+def serving(model: PreTrainedModel) -> Iterator[None]:
+    """While inside, the model attends our way; afterwards as it did before.
+
+    Raises:
+        UnservedError: its attention cannot be exchanged.
+    """
+    before = list(_configs(bare(model).config))
+    try:
+        if bare(model)._can_set_attn_implementation():
+            model.set_attn_implementation(NAME)
+        text = bare(model).config.get_text_config()
+        if text._attn_implementation != NAME:
+            raise UnservedError("its attention cannot be exchanged")
+        yield
+    finally:
+        # Outer ones first: setting one sets those inside it too.
+        for config, implementation in before:
+            config._attn_implementation = implementation
+
+
+def bare(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without the wrapper that holds its adapter."""
+    unwrap = getattr(model, "get_base_model", None)
+    return unwrap() if unwrap else model
+
+
+def positions_from(starts: Sequence[int], tokens: int, device: torch.device) -> torch.Tensor:
+    """(rows, tokens) positions, each row from its start."""
+    firsts = torch.tensor(starts, device=device)[:, None]
+    return firsts + torch.arange(tokens, device=device)
+
+
+def _configs(config: Any) -> Iterator[tuple[Any, Any]]:
+    """A configuration and those inside it, with their attention implementations."""
+    yield config, config._attn_implementation
+    for name in config.sub_configs:
+        inner = getattr(config, name, None)
+        if inner is not None:
+            yield from _configs(inner)

@@ -1,0 +1,179 @@
+"""Attention to shared runs and to a row's own tokens, merged exactly.
+
+softmax over all keys is a weighted mean of the softmaxes over parts of them, with the
+parts' log-sum-exps as weights' logarithms (Hydragen, Juravsky et al. 2024; cascade
+inference, Ye et al. 2024). So the queries of all rows meet a run in one matrix product,
+(heads, rows, size) x (heads, size, tokens), and the run's keys are read once a step, not
+once a row. Registered with transformers as `NAME`; the model gets `shared=` as a keyword,
+which its layers hand on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_utils import AttentionInterface
+
+from tuneoff.generation.shared_cache import Call, KeyValue, SharedCache
+
+NAME = "tuneoff_shared"
+# Scores held at a time; more are computed in pieces.
+MOST_SCORES = 2**24
+# Rows with more own tokens are filled one by one with the framework's attention, which
+# needs no matrix of scores; for that the runs before a row are put before its keys.
+LONGEST_FILL = 512
+# What transformers hands to attention functions and does not change a result here.
+HARMLESS = {
+    "position_ids", "position_embeddings", "use_cache", "output_attentions", "cache_position",
+    "output_hidden_states", "return_dict", "sliding_window", "is_causal", "logits_to_keep",
+}  # fmt: skip
+
+
+class UnservedError(Exception):
+    """A layer asks for what this attention cannot give; the message says what."""
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    shared: SharedCache | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Query (rows, heads, tokens, size) → (rows, tokens, heads, size).
+
+    Raises:
+        UnservedError: see there.
+    """
+    if shared is None:
+        raise UnservedError("its layers do not hand keyword arguments on")
+    if attention_mask is not None:
+        raise UnservedError("it makes attention masks of its own")
+    for name, option in options.items():
+        if option is not None and option is not False and name not in HARMLESS:
+            raise UnservedError(f"its attention has {name}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    call, layer = shared.call, int(module.layer_idx)  # type: ignore[arg-type]
+    runs = [(shared.runs[run][layer], rows) for run, rows in call.parts]
+    if query.shape[2] > 1 and (not runs or query.shape[2] > LONGEST_FILL):
+        found = _long(query, key, value, runs, scale)
+        return found.transpose(1, 2), None
+    return _merged(query, key, value, runs, call, scale), None
+
+
+def _merged(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    runs: list[tuple[KeyValue, torch.Tensor | None]],
+    call: Call,
+    scale: float,
+) -> torch.Tensor:
+    rows, heads, tokens, _ = query.shape
+    # Query heads that share a key head, and a row's tokens, are one dimension.
+    q = query.reshape(rows, key.shape[1], -1, query.shape[-1])
+    out, weight = _own(q, key, value, call, scale)
+    for (run_keys, run_values), some in runs:
+        mine = q if some is None else q[some]
+        by_head = mine.transpose(0, 1)
+        found, total = _part(by_head.flatten(1, 2), run_keys, run_values, None, scale)
+        found = found.view(*by_head.shape[:3], -1).transpose(0, 1)
+        total = total.view(by_head.shape[:3]).transpose(0, 1)
+        before = weight if some is None else weight[some]
+        share = torch.sigmoid(total - before).unsqueeze(-1).to(out.dtype)
+        both = torch.logaddexp(before, total) if len(runs) > 1 else before
+        if some is None:
+            out, weight = torch.lerp(out, found, share), both
+        else:
+            out[some], weight[some] = torch.lerp(out[some], found, share), both
+    return out.view(rows, heads, tokens, -1).transpose(1, 2)
+
+
+def _own(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of (rows, key heads, queries, size) to the rows' own tokens, with its
+    log-sum-exp; rows of like lengths at a time."""
+    rows, heads, queries, _ = query.shape
+    found = []
+    for first, last, width in call.cuts or [(0, rows, call.width)]:
+        q, k, v = (x[first:last].flatten(0, 1) for x in (query, key, value))
+        bias = call.bias.get((heads, first))
+        if bias is None:
+            bias = _bias(call, slice(first, last), width, heads, queries, query)
+            call.bias[heads, first] = bias
+        found.append(_part(q, k[:, :width], v[:, :width], bias, scale))
+    out, total = found[0]
+    if len(found) > 1:
+        out, total = torch.cat([x[0] for x in found]), torch.cat([x[1] for x in found])
+    return out.view(rows, heads, queries, -1), total.view(rows, heads, queries)
+
+
+def _part(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of (batch, queries, size) to (batch, keys, size), with its log-sum-exp."""
+    most = max(1, MOST_SCORES // (query.shape[0] * key.shape[1]))
+    if query.shape[1] > most:
+        pieces = []
+        for start in range(0, query.shape[1], most):
+            some = slice(start, start + most)
+            part = bias if bias is None or bias.shape[1] == 1 else bias[:, some]
+            pieces.append(_part(query[:, some], key, value, part, scale))
+        return torch.cat([p[0] for p in pieces], 1), torch.cat([p[1] for p in pieces], 1)
+    keys = key.transpose(1, 2)
+    if bias is None:
+        scores = torch.baddbmm(query.new_empty(1, 1, 1), query, keys, beta=0, alpha=scale)
+    else:
+        scores = torch.baddbmm(bias, query, keys, alpha=scale)
+    shares = scores.softmax(-1, dtype=torch.float32)
+    # The greatest share is exp(0) / sum, so the sum need not be computed again.
+    total = scores.amax(-1).float() - shares.amax(-1).log()
+    return torch.bmm(shares.to(value.dtype), value), total
+
+
+def _bias(
+    call: Call, rows: slice, width: int, heads: int, queries: int, like: torch.Tensor
+) -> torch.Tensor:
+    """What is added to own scores: causal for a fill, the row's own length for a step."""
+    places = torch.arange(width, device=like.device)
+    if call.columns is not None:
+        seen = (places[None, :] <= call.columns[rows, None])[:, None, :]
+        seen = seen.repeat_interleave(heads, 0)
+    else:
+        seen = (places[None, :] <= places[:, None]).repeat(queries // width, 1)[None]
+    zero = like.new_zeros(())
+    return torch.where(seen, zero, zero - torch.inf)
+
+
+def _long(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    runs: list[tuple[KeyValue, torch.Tensor | None]],
+    scale: float,
+) -> torch.Tensor:
+    """Causal attention of whole rows: the framework's, with what is shared put before."""
+    tokens, grouped = query.shape[2], query.shape[1] // key.shape[1]
+    if runs and len(query) > 1:
+        raise UnservedError("long rows are filled one by one")
+    key = torch.cat([*(kv[0][None] for kv, _ in runs), key], 2).repeat_interleave(grouped, 1)
+    value = torch.cat([*(kv[1][None] for kv, _ in runs), value], 2).repeat_interleave(grouped, 1)
+    if not runs:
+        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+    before = key.shape[2] - tokens
+    mask = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=query.device).tril(before)
+    return scaled_dot_product_attention(query, key, value, mask, scale=scale)
+
+
+AttentionInterface.register(NAME, attention)

@@ -1,0 +1,63 @@
+"""Memory that is free now, in bytes: of the accelerator, or of this process's share of the
+machine, which a container (cgroup) may limit far below what the machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# (limit, used, the line of memory.stat that can be taken back) in versions 2 and 1.
+VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def available_bytes(device: torch.device | None = None) -> int:
+    """Free bytes of a device (None or the CPU: main memory)."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        # What PyTorch holds and does not use is free for PyTorch.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil  # type: ignore[import-untyped]
+
+    return min([int(psutil.virtual_memory().available), *_cgroup_room()])
+
+
+def _cgroup_room(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[int]:
+    """What each limit above this process leaves, where there are any."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            names, top = VERSION_2, root
+        elif "memory" in controllers.split(","):
+            names, top = VERSION_1, root / "memory"
+        else:
+            continue
+        below = path.strip("/")
+        parts = Path(below).parts
+        for depth in range(len(parts), -1, -1):
+            room = _room(top.joinpath(*parts[:depth]), *names)
+            if room is not None:
+                yield room
+
+
+def _room(folder: Path, limit: str, used: str, reclaimable: str) -> int | None:
+    try:
+        most, now = (folder / limit).read_text().strip(), int((folder / used).read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    if not most.isdigit():
+        return None  # "max": no limit here
+    cached = sum(int(line.split()[1]) for line in lines if line.split()[0] == reclaimable)
+    return max(0, int(most) - now + cached)

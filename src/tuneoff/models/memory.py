@@ -1,0 +1,130 @@
+"""Memory of training, in bytes, estimated before anything is loaded.
+
+What is counted: the weights (int8: 1 byte and a float32 scale a row, nf4: half a byte and the
+doubly quantized constants of Dettmers et al. 2023; embeddings and head stay unquantized), what
+is trained (float32 weights, gradients and AdamW's two moments), what a token's forward pass
+keeps for the backward pass, the logits, and what libraries and kernels take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuneoff.config import LocalSettings
+from tuneoff.models.activations import FLOAT32, activations_of
+from tuneoff.models.parameters import Parameters, parameters_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+ADAMW_MOMENTS = 2
+# nf4: 4 bits; for each 64 of them one byte, and for each 256 of those one float32.
+NF4_BYTES = 0.5 + 1 / 64 + FLOAT32 / (64 * 256)
+# Measured: Python with torch, transformers and peft resident. A CUDA context, its kernels.
+LIBRARIES_BYTES, CUDA_BYTES = 600 * 2**20, 600 * 2**20
+# Measured: glibc keeps much of what is freed, so resident memory is a multiple of what tensors
+# need; checkpointing allocates and frees most.
+CPU_FRAGMENTATION, CPU_FRAGMENTATION_CHECKPOINTED = 1.5, 3.0
+# Left free: allocators fragment, and others use the machine.
+USABLE = 0.9
+# Beyond this many tokens at once a step gets no faster per token.
+MOST_TOKENS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes by what needs them. `mask_bytes` is per token and position of the longest example
+    in a padded batch."""
+
+    weights_bytes: int
+    adapter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes_per_token: int
+    overhead_bytes: int
+    mask_bytes: int
+
+    def total_bytes(self, tokens: int, longest: int = 0) -> int:
+        """Peak with this many tokens computed at once, padding included."""
+        fixed = (
+            self.weights_bytes
+            + self.adapter_bytes
+            + self.gradient_bytes
+            + self.optimizer_bytes
+            + self.overhead_bytes
+        )
+        return fixed + tokens * (self.activation_bytes_per_token + longest * self.mask_bytes)
+
+
+def estimate(
+    config: PretrainedConfig,
+    settings: LocalSettings,
+    dtype: torch.dtype,
+    *,
+    gradient_checkpointing: bool,
+    logits_chunk: int | None = None,
+    on_accelerator: bool = False,
+) -> MemoryEstimate:
+    """What training `settings` on a model of this configuration takes.
+
+    Args:
+        dtype: what is computed in; trained parameters are float32 in any case.
+        logits_chunk: tokens whose logits exist at once; None: those of all tokens.
+
+    Raises:
+        ConfigError: the target modules cannot be found.
+    """
+    parameters = parameters_of(config, settings.lora)
+    full = settings.method == "full"
+    trained = parameters.total if full else parameters.adapter(settings.lora.r)
+    activations = activations_of(config, settings, dtype, parameters, on_accelerator)
+    overhead, factor = (CUDA_BYTES, 1.0) if on_accelerator else (LIBRARIES_BYTES, CPU_FRAGMENTATION)
+    if gradient_checkpointing and not on_accelerator:
+        factor = CPU_FRAGMENTATION_CHECKPOINTED
+    per_token = round(factor * activations.per_token(gradient_checkpointing))
+    loss = round(factor * activations.loss_per_token(gradient_checkpointing))
+    if logits_chunk is None:
+        per_token += loss
+    else:
+        overhead += logits_chunk * loss
+    if settings.quantization != "none":
+        # The backward pass multiplies with a layer's weights as they were before quantization.
+        overhead += max(matrix.size for matrix in parameters.linear) * FLOAT32
+    return MemoryEstimate(
+        weights_bytes=_weights_bytes(settings, parameters, dtype),
+        adapter_bytes=0 if full else trained * FLOAT32,
+        gradient_bytes=trained * FLOAT32,
+        optimizer_bytes=trained * FLOAT32 * ADAMW_MOMENTS,
+        activation_bytes_per_token=per_token,
+        overhead_bytes=overhead,
+        mask_bytes=1 + dtype.itemsize * (1 if gradient_checkpointing else activations.layers),
+    )
+
+
+def pack_tokens(
+    estimate: MemoryEstimate, available_bytes: int, longest: int, most: int = MOST_TOKENS
+) -> int:
+    """How many tokens can be computed at once in `available_bytes`: an automatic micro-batch.
+
+    Never less than `longest`, the longest example: whether even that fits, `total_bytes` says.
+    """
+    free = USABLE * available_bytes - estimate.total_bytes(0)
+    per_token = estimate.total_bytes(1, longest) - estimate.total_bytes(0)
+    return max(longest, min(int(free // per_token), most))
+
+
+def _weights_bytes(settings: LocalSettings, parameters: Parameters, dtype: torch.dtype) -> int:
+    linear = sum(matrix.size for matrix in parameters.linear)
+    if settings.method == "full":
+        # Autocast keeps a copy of each float32 matrix in the precision it is computed in.
+        copies = 0 if dtype.itemsize == FLOAT32 else linear * dtype.itemsize
+        return parameters.total * FLOAT32 + copies
+    if settings.quantization == "none":
+        return parameters.total * dtype.itemsize
+    # What is not quantized is float32 (peft.prepare_model_for_kbit_training).
+    rest = (parameters.total - linear) * FLOAT32
+    if settings.quantization == "nf4":
+        return rest + round(linear * NF4_BYTES)
+    return rest + linear + sum(matrix.outputs for matrix in parameters.linear) * FLOAT32

@@ -1,0 +1,123 @@
+"""Parameter counts of an architecture, from its configuration alone.
+
+The model is built on torch's meta device: shapes without memory, so the counts are exact for
+every architecture that transformers knows, and a 34 B model takes a second and no weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuneoff.config import LoraSettings
+from tuneoff.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight of two dimensions; `linear` where it multiplies (an embedding only looks up)."""
+
+    path: str
+    inputs: int
+    outputs: int
+    linear: bool
+
+    @property
+    def size(self) -> int:
+        return self.inputs * self.outputs
+
+    @property
+    def parent(self) -> str:
+        return self.path.rpartition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a model consists of: `total` parameters, of which `linear` can be quantized (the
+    output head cannot), and the matrices that LoRA is put on. `norms_queries`: queries and keys
+    are normalized (Qwen3)."""
+
+    total: int
+    linear: tuple[Matrix, ...]
+    adapted: tuple[Matrix, ...]
+    norms_queries: bool
+
+    def adapter(self, r: int) -> int:
+        """Parameters of a LoRA of rank r: A is r x inputs, B is outputs x r."""
+        return sum(r * (matrix.inputs + matrix.outputs) for matrix in self.adapted)
+
+
+def parameters_of(config: PretrainedConfig, lora: LoraSettings) -> Parameters:
+    """Counts of a configuration, without loading or allocating anything.
+
+    Raises:
+        ConfigError: `attention` finds no linear layer in this architecture.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    head = model.get_output_embeddings()
+    matrices = {
+        path: _matrix(path, module)
+        for path, module in model.named_modules()
+        if getattr(module, "weight", None) is not None and module.weight.ndim == 2
+    }
+    heads = {path for path, module in model.named_modules() if module is head}
+    linear = tuple(m for path, m in matrices.items() if m.linear and path not in heads)
+    wanted = target_modules(model, lora)
+    return Parameters(
+        total=sum(parameter.numel() for parameter in model.parameters()),
+        linear=linear,
+        adapted=linear
+        if wanted == "all-linear"
+        else tuple(m for path, m in matrices.items() if _is_target(path, wanted)),
+        norms_queries=any(path.endswith(".q_norm") for path, _ in model.named_modules()),
+    )
+
+
+def target_modules(model: PreTrainedModel, lora: LoraSettings) -> list[str] | str:
+    """`attention` becomes the names of the linear layers inside attention blocks, which
+    differ between architectures (q_proj, query_key_value, dense, …).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if lora.target_modules == "all-linear":
+        return "all-linear"
+    if lora.target_modules != "attention":
+        return list(lora.target_modules)
+    inside: set[tuple[str, str]] = set()
+    outside: set[tuple[str, str]] = set()
+    for path, module in model.named_modules():
+        parent, _, name = path.rpartition(".")
+        if getattr(module, "weight", None) is None or module.weight.ndim != 2:
+            continue
+        attends = "attn" in parent.lower() or "attention" in parent.lower()
+        (inside if attends else outside).add((name, path))
+    if not inside:
+        raise ConfigError(
+            "lora.target_modules: attention finds no linear layer in this base; name the modules."
+        )
+    # A name that other layers have too (GPT-2's c_proj) is told apart by its whole path.
+    others = {name for name, _ in outside}
+    return sorted({path if name in others else name for name, path in inside})
+
+
+def _matrix(path: str, module: object) -> Matrix:
+    from torch.nn import Embedding, Linear
+
+    rows, columns = module.weight.shape  # type: ignore[attr-defined]
+    # transformers' Conv1D, of GPT-2, has its weight the other way round.
+    outputs, inputs = (rows, columns) if isinstance(module, Linear) else (columns, rows)
+    return Matrix(path, inputs, outputs, not isinstance(module, Embedding))
+
+
+def _is_target(path: str, names: list[str] | str) -> bool:
+    """PEFT's rule: the whole path, or its last part or parts."""
+    return any(path == name or path.endswith(f".{name}") for name in names)

@@ -1,0 +1,129 @@
+"""Learning curves: the chart, and the sentence that says whether more data would help.
+
+A curve is of one training seed. Its bounds and its p-value cover the choice of test
+examples; how much training itself varies only `seeds` can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tuneoff.records import ContenderResult, CurvePoint
+from tuneoff.report import format as f
+from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
+from tuneoff.scoring.statistics import SIGNIFICANT
+
+SMALL_GAIN = 0.01  # one point of a share: what nobody would gather twice the data for
+
+
+def sentence(contender: ContenderResult, metric: str, share: bool = True) -> str | None:
+    """What the last step to all training examples brought; None without a curve.
+
+    `share`: whether the metric lies in [0, 1], so that it reads as percent.
+    """
+    if len(contender.learning_curve) < 2:
+        return None
+    before, last = contender.learning_curve[-2:]
+    gain = last.value - before.value
+    half = before.fraction == last.fraction / 2
+    part = "half" if half else f.percent(before.fraction).replace(".0%", "%")
+    who = contender.name + (f" (seed {contender.seeds[0]})" if contender.seeds else "")
+    step = "doubling them brings" if half else "all of them bring"
+    sign = "+" if gain > 0 else ""
+    return (
+        f"With {part} of the training examples ({f.count(before.examples)}) {who} reaches "
+        f"{f.words(metric)} {f.score(before.value, share)}; {step} {sign}"
+        f"{f.difference(gain, share)} ({f.p_equals(last.p_value)}): {_outlook(gain, last)}."
+    )
+
+
+def _outlook(gain: float, last: CurvePoint) -> str:
+    if gain > 0 and last.p_value is not None and last.p_value < SIGNIFICANT:
+        return "more data would likely help"
+    if gain <= SMALL_GAIN:
+        return "little more is to be had from more data"
+    return "whether more data would help cannot be told from this test set"
+
+
+def curve_chart(
+    contenders: Sequence[ContenderResult],
+    metric: str,
+    width: int | str = WIDTH,
+    legend: bool = True,
+) -> Spec | None:
+    """The metric against training examples, one line a contender with its 95% band.
+
+    None when no contender has a curve. `width` is pixels or "container".
+    """
+    import altair as alt
+
+    curves = {c.name: c.learning_curve for c in contenders if c.learning_curve and not c.error}
+    points = [point for curve in curves.values() for point in curve]
+    if not points:
+        return None
+    share = f.is_share(*(point.value for point in points))
+    rows = [_row(name, point, share) for name, curve in curves.items() for point in curve]
+    bounds = [b for p in points for b in (p.low, p.value, p.high) if b is not None]
+    palette = colors(contenders)
+    key = alt.Legend(
+        title=None,
+        orient="top",
+        columns=3,
+        labelLimit=220,
+        symbolType="circle",
+        symbolOpacity=1,  # the band's own would be hard to see
+    )
+    y = alt.Y(
+        "value:Q",
+        title=f.words(metric),
+        scale=alt.Scale(domain=domain(bounds, share), nice=False, zero=False),
+        axis=alt.Axis(format="%" if share else "~g", tickCount=5),
+    )
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=_examples_axis(points),
+        color=alt.Color(
+            "contender:N",
+            legend=key if legend else None,
+            scale=alt.Scale(domain=list(curves), range=[palette[name] for name in curves]),
+        ),
+        tooltip=[
+            alt.Tooltip("contender:N"),
+            alt.Tooltip("examples:Q", title="training examples", format=","),
+            alt.Tooltip("part:N", title="of all"),
+            alt.Tooltip("shown:N", title=f.words(metric)),
+            alt.Tooltip("interval:N", title="95% interval"),
+        ],
+    )
+    band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title=f.words(metric)), y2="high:Q")
+    lines = base.mark_line(strokeWidth=2).encode(y=y)
+    dots = base.mark_point(size=55, filled=True, opacity=1).encode(y=y)
+    hits = base.mark_point(size=250, filled=True, opacity=0).encode(y=y)
+    return finished(alt.layer(band, lines, dots, hits), width, 280)
+
+
+def _examples_axis(points: Sequence[CurvePoint]) -> Any:
+    """A log axis, on which every doubling is as wide, labelled where points are."""
+    import altair as alt
+
+    return alt.X(
+        "examples:Q",
+        title="training examples (log scale)",
+        scale=alt.Scale(type="log", nice=False, padding=24),
+        axis=alt.Axis(
+            values=sorted({point.examples for point in points}), format=",d", labelOverlap="greedy"
+        ),
+    )
+
+
+def _row(name: str, point: CurvePoint, share: bool) -> dict[str, Any]:
+    return {
+        "contender": name,
+        "examples": point.examples,
+        "part": f.percent(point.fraction),
+        "value": point.value,
+        "low": point.low,
+        "high": point.high,
+        "shown": f.score(point.value, share),
+        "interval": f.interval(point.low, point.high, share) or f.MISSING,
+    }

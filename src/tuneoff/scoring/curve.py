@@ -1,0 +1,43 @@
+"""The learning curve: the metric after training on growing parts of the examples.
+
+Each point is scored like any training; it is tested against the one before on the same test
+examples (`statistics.compare`). That test knows nothing of how much training itself varies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tuneoff.records import CurvePoint, ScoredRow
+from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring.rows import Kind
+from tuneoff.scoring.statistics import compare_all
+
+Measured = tuple[float, int, Mapping[str, ScoredRow]]
+
+
+def learning_curve(
+    measured: Sequence[Measured],
+    metric: str,
+    kind: Kind,
+    clusters: Mapping[str, str] | None = None,
+) -> tuple[CurvePoint, ...]:
+    """The points of a curve, the smallest part first; no curve below two points.
+
+    Args:
+        measured: (fraction, training examples, scored rows by example id) of each training;
+            one without scores yet is left out.
+        clusters: what each example belongs to, as in `compare_all`.
+    """
+    points: list[CurvePoint] = []
+    before: dict[str, float] = {}
+    for fraction, examples, rows in sorted(measured, key=lambda each: each[0]):
+        score = aggregate(rows.values(), {metric: kind})[metric]
+        if score.value is None:
+            continue
+        values = {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
+        pairs = compare_all({"this": values, "before": before}, metric, clusters)
+        p_value = pairs[0].p_value if pairs else None
+        points.append(CurvePoint(fraction, examples, score.value, score.low, score.high, p_value))
+        before = values
+    return tuple(points) if len(points) > 1 else ()

@@ -1,0 +1,178 @@
+"""Token counts of an open model's tokenizer, offline and without torch.
+
+Counted with the `tokenizers` library from a model's `tokenizer.json`: the same library, file
+and chat template that transformers uses, which would take seconds to import. A hub id is
+looked up in the local cache and never downloaded.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from tuneoff.config import Rendering
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+UNLIMITED = 2**31
+# Names of the number of positions in a config.json; GPT-2 and its kin have the second.
+POSITIONS = ("max_position_embeddings", "n_positions")
+# transformers' own tag around what the assistant says: it renders nothing.
+GENERATION_TAG = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
+
+
+class TemplateError(Exception):
+    """A chat template refuses these turns; the message is the template's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounter:
+    """A model's tokenizer and how many `positions` the model has."""
+
+    tokenizer: Tokenizer
+    positions: int
+    chat_template: str | None
+    adds_bos: bool
+    special: Mapping[str, str] = field(default_factory=dict)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, without any special ones."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Chat turns as the model sees them, up to where the assistant begins to answer.
+
+        Raises:
+            TemplateError: the template refuses the turns, or cannot be carried out.
+        """
+        return _render(self.chat_template or "", messages, self.special)
+
+    def prompt(self, text: str, rendering: Rendering) -> int:
+        """Tokens of a prompt: a chat template writes its own BOS, plain text has none yet."""
+        return self.count(text) + (rendering == "text" and self.adds_bos)
+
+    def completion(self, text: str) -> int:
+        """Tokens of an answer, with the one that ends it."""
+        return self.count(text) + 1
+
+
+@cache
+def counter_of(base: str) -> TokenCounter | None:
+    """The counter of a folder or of a hub id in the local cache; None where there is none,
+    or no `tokenizer.json` in it."""
+    config, file = _file(base, "config.json"), _file(base, "tokenizer.json")
+    if config is None or file is None:
+        return None
+    tokenizer = Tokenizer.from_file(str(file))
+    # A file may ask for truncation, and a text would then never be too long.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    settings_file = _file(base, "tokenizer_config.json")
+    settings = json.loads(settings_file.read_text()) if settings_file else {}
+    special = _special_tokens(settings)
+    return TokenCounter(
+        tokenizer=tokenizer,
+        positions=_positions(json.loads(config.read_text())),
+        chat_template=_chat_template(settings, _file(base, "chat_template.jinja")),
+        adds_bos=_adds_bos(tokenizer, settings, special.get("bos_token")),
+        special=special,
+    )
+
+
+def _file(base: str, name: str) -> Path | None:
+    folder = Path(base)
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(base, name)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _positions(config: Mapping[str, Any]) -> int:
+    return next((int(config[name]) for name in POSITIONS if config.get(name)), UNLIMITED)
+
+
+def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Names like `bos_token` with their text, which chat templates write out."""
+    found = {}
+    for name, value in settings.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(text, str):
+            found[name] = text
+    return found
+
+
+def _chat_template(settings: Mapping[str, Any], file: Path | None) -> str | None:
+    if file is not None:
+        return file.read_text()
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        template = {each["name"]: each["template"] for each in template}.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _adds_bos(tokenizer: Tokenizer, settings: Mapping[str, Any], bos: str | None) -> bool:
+    """Whether a text begins with the BOS token. Where the settings speak of it, transformers
+    lets them decide, else `tokenizer.json` itself."""
+    if bos is None:
+        return False
+    if "add_bos_token" in settings or "add_eos_token" in settings:
+        return bool(settings.get("add_bos_token"))
+    first = tokenizer.encode("a", add_special_tokens=True).ids[:1]
+    return bool(first == [tokenizer.token_to_id(bos)])
+
+
+def _render(
+    template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str]
+) -> str:
+    """What transformers' `apply_chat_template` renders, from the same arguments."""
+    from jinja2 import TemplateError as JinjaError
+
+    try:
+        return _compiled(template).render(
+            messages=[dict(turn) for turn in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            enable_thinking=False,
+            **special,
+        )
+    except (JinjaError, TypeError, ValueError) as error:
+        raise TemplateError((str(error) or "no reason").splitlines()[0].rstrip(".")) from None
+
+
+@cache
+def _compiled(template: str) -> Template:
+    """A template in the environment that transformers gives it: sandboxed, with its names."""
+    from jinja2 import TemplateError as JinjaError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise JinjaError(message)
+
+    def now(form: str) -> str:
+        return datetime.datetime.now().strftime(form)
+
+    def to_json(value: Any, **options: Any) -> str:
+        return json.dumps(value, **{"ensure_ascii": False, **options})
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals.update(raise_exception=refuse, strftime_now=now)
+    plain = GENERATION_TAG.sub(
+        lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template
+    )
+    return environment.from_string(plain)

@@ -1,0 +1,114 @@
+"""What may be cut from an example that is too long: its context, never its answer.
+
+chat turns          the oldest turns, each with what answered it; then the last turn's
+                    beginning. A system turn is an instruction, and stays.
+a `context` field   its end; the question beside it stays (text_to_sql)
+other fields        the end of the longest text (functional_representation, your own task)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tuneoff.errors import DataError
+from tuneoff.records import Example
+
+CONTEXT = "context"
+
+
+def cut_to_fit(
+    example: Example, fits: Callable[[Example], bool], places: Callable[[str], Sequence[int]]
+) -> Example:
+    """The example with as little cut off as needed; itself if it fits.
+
+    Args:
+        fits: whether an example's prompt is short enough.
+        places: where a text may be cut: the ends of its tokens, in characters, ascending.
+
+    Raises:
+        DataError: it does not fit with all of that cut off.
+    """
+    if fits(example):
+        return example
+    if not fits(emptied(example)):
+        raise DataError(no_room(example))
+    if "messages" in example.inputs:
+        example = _without_oldest(example, fits)
+        if fits(example):
+            return example
+        text = example.inputs["messages"][-1]["content"]
+        starts = [*reversed(places(text))]
+        candidates = [text[start:] for start in starts]
+    else:
+        text = str(example.inputs[_field(example)])
+        candidates = [text[:end] for end in places(text)]
+    kept = ""
+    low, high = 0, len(candidates)
+    while low < high:
+        middle = (low + high) // 2
+        if fits(_with_text(example, candidates[middle])):
+            kept, low = candidates[middle], middle + 1
+        else:
+            high = middle
+    return _with_text(example, kept)
+
+
+def emptied(example: Example) -> Example:
+    """The example with everything cut off that may be."""
+    if "messages" in example.inputs:
+        *_, shortest = _from_oldest_on(example)
+        return _with_text(shortest, "")
+    return _with_text(example, "")
+
+
+def no_room(example: Example) -> str:
+    """The sentence about an example that cannot be cut to fit."""
+    return (
+        f"example {example.id!r} leaves no room for its answer even with its context or input cut "
+        "off; raise train.max_length or lower task.max_new_tokens, shorten it, or take it out."
+    )
+
+
+def _field(example: Example) -> str:
+    if isinstance(example.inputs.get(CONTEXT), str):
+        return CONTEXT
+    texts = {name: value for name, value in example.inputs.items() if isinstance(value, str)}
+    if not texts:
+        raise DataError(
+            f"example {example.id!r} is too long, and has no text among its inputs to cut; "
+            "shorten it, or take it out."
+        )
+    return max(texts, key=lambda name: len(texts[name]))
+
+
+def _with_text(example: Example, text: str) -> Example:
+    if "messages" not in example.inputs:
+        return replace(example, inputs={**example.inputs, _field(example): text})
+    *before, last = example.inputs["messages"]
+    return _with_turns(example, [*before, {**last, "content": text}])
+
+
+def _without_oldest(example: Example, fits: Callable[[Example], bool]) -> Example:
+    shorter = example
+    for shorter in _from_oldest_on(example):
+        if fits(shorter):
+            break
+    return shorter
+
+
+def _from_oldest_on(example: Example) -> list[Example]:
+    """The example with none, one, … of its oldest exchanges left out; roles must alternate in
+    many templates, so a user turn goes with all that follows up to the next one."""
+    turns: list[Any] = list(example.inputs["messages"])
+    fixed = [turn for turn in turns if turn["role"] in ("system", "developer")]
+    talk = [turn for turn in turns if turn not in fixed]
+    begins = [at for at, turn in enumerate(talk) if turn["role"] == "user"] or [0]
+    return [
+        example if at == begins[0] else _with_turns(example, [*fixed, *talk[at:]]) for at in begins
+    ]
+
+
+def _with_turns(example: Example, turns: list[Any]) -> Example:
+    return replace(example, inputs={**example.inputs, "messages": turns})

@@ -1,0 +1,83 @@
+"""What is trained: all parameters, or a LoRA adapter on a base that may be quantized."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tuneoff.config import LocalSettings
+from tuneoff.errors import ConfigError, ContenderError
+from tuneoff.models.loading import dtype_of, load_model
+from tuneoff.models.parameters import target_modules
+from tuneoff.rundir import ContenderDir
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def prepare_model(settings: LocalSettings, base: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The base with what is trained on it: an adapter, or all parameters.
+
+    Trained parameters are float32 whatever the precision; a base under an adapter is kept
+    in the precision it is computed in.
+
+    Raises:
+        ConfigError: base or target modules cannot be used.
+    """
+    import torch
+    from transformers import set_seed
+
+    set_seed(settings.seed)
+    full = settings.method == "full"
+    model = load_model(base, settings.quantization, torch.float32 if full else dtype)
+    return model if full else add_adapter(settings, model)
+
+
+def add_adapter(settings: LocalSettings, model: PreTrainedModel) -> PreTrainedModel:
+    """A fresh LoRA adapter on a loaded base."""
+    import peft
+
+    if settings.quantization != "none":
+        # Checkpointing is switched on by the trainer, for every kind of model alike.
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    lora = settings.lora
+    config = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=target_modules(model, lora),
+        use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted: Any = peft.get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as error:
+        raise ConfigError(
+            f"contender {settings.name}: LoRA cannot be put on this base "
+            f"({str(error).splitlines()[0]}); see lora.target_modules."
+        ) from None
+    wrapped: PreTrainedModel = adapted
+    return wrapped
+
+
+def trained(settings: LocalSettings, base: str, directory: ContenderDir) -> PreTrainedModel:
+    """The tuned model, ready to answer: the base with its adapter, or the saved model.
+
+    Raises:
+        ContenderError: it was not tuned yet.
+    """
+    weights = directory.weights()
+    if weights is None:
+        raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")
+    dtype = dtype_of(settings.train.precision)
+    if settings.method == "full":
+        return load_model(str(weights), "none", dtype)
+    import peft
+
+    model = load_model(base, settings.quantization, dtype)
+    adapted: Any = peft.PeftModel.from_pretrained(model, str(weights))
+    if settings.quantization == "none":
+        adapted = adapted.merge_and_unload()
+    answering: PreTrainedModel = adapted
+    return answering

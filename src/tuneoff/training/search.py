@@ -1,0 +1,120 @@
+"""`learning_rate: search`: a few rates, a short training each, the lowest validation loss.
+
+Every contender gets the same budget: its method's `RATES`, `STEPS` optimizer steps each (one
+epoch if that is less) at a constant rate after `WARMUP` steps, judged on at most
+`VALIDATION` validation examples. Each rate starts from the same weights and sees the same
+batches. A short training favours high rates a little; what it rules out is a rate that is
+wrong by a factor of three or more. Trials are written down one by one: a search that was
+cut goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tuneoff.config import LocalSettings
+from tuneoff.errors import ContenderError
+from tuneoff.rundir import ContenderDir
+from tuneoff.training.encoding import Encoded
+from tuneoff.training.packer import Packer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from tuneoff.training.trainer import Say
+
+RATES = {"lora": (5e-5, 2e-4, 1e-3, 4e-3, 1e-2), "full": (1e-5, 5e-5, 2e-4, 1e-3, 3e-3)}
+STEPS, WARMUP, VALIDATION = 40, 4, 200
+
+
+def search(
+    settings: LocalSettings,
+    model: PreTrainedModel,
+    train: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    directory: ContenderDir,
+    packer: Packer,
+    dtype: torch.dtype,
+    say: Say,
+) -> float:
+    """The rate with the lowest validation loss; the model is left as it was.
+
+    Raises:
+        ContenderError: with every rate the loss left the numbers.
+    """
+    found = directory.learning_rates()
+    start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    for rate in RATES[settings.method]:
+        if rate in found:
+            continue
+        found[rate] = _trial(settings, model, train, validation[:VALIDATION], packer, dtype, rate)
+        directory.write_learning_rates(found)
+        for name, parameter in model.named_parameters():
+            if name in start:
+                parameter.data.copy_(start[name])
+    finite = {rate: loss for rate, loss in found.items() if loss is not None}
+    if not finite:
+        raise ContenderError(
+            f"contender {settings.name}: learning_rate: search tried "
+            f"{', '.join(f'{rate:g}' for rate in found)} and the loss left the numbers with each; "
+            "give a train.learning_rate that is lower."
+        )
+    best = min(finite, key=lambda rate: finite[rate])
+    tried = ", ".join(
+        f"{rate:g}: {'diverged' if loss is None else f'{loss:.3f}'}" for rate, loss in found.items()
+    )
+    say(f"{settings.name}: learning rate {best:g} (validation loss after {STEPS} steps: {tried})")
+    return best
+
+
+def _trial(
+    settings: LocalSettings,
+    model: PreTrainedModel,
+    train: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    packer: Packer,
+    dtype: torch.dtype,
+    rate: float,
+) -> float | None:
+    """Validation loss after a short training; None when it diverged."""
+    import tempfile
+    from pathlib import Path
+
+    from transformers import set_seed
+
+    from tuneoff.models.packing import loss_over_packs
+    from tuneoff.training.arguments import training_arguments
+    from tuneoff.training.checkpoints import Effort
+    from tuneoff.training.order import ExampleOrder
+    from tuneoff.training.trainer import DivergedError, build
+
+    steps = min(STEPS, math.ceil(len(train) / settings.train.batch_size))
+    short = settings.train.model_copy(
+        update={
+            "max_steps": steps, "warmup_steps": min(WARMUP, steps), "schedule": "constant",
+            "evaluate_every": steps, "report_to": (),
+        }
+    )  # fmt: skip
+    set_seed(settings.seed)
+    order = ExampleOrder(
+        [e.input_ids for e in train], short.batch_size, short.grouping, settings.seed
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(
+            settings.model_copy(update={"train": short}), Path(folder), len(train), rate, dtype
+        )
+        # Nothing is kept of a trial: no checkpoint, no validation but the one below.
+        arguments.eval_strategy = arguments.save_strategy = "no"  # type: ignore[assignment]
+        arguments.load_best_model_at_end = False
+        trainer = build(model, arguments, train, validation, order, packer, Effort())
+        trainer.effort_began = 0.0
+        with loss_over_packs(model, packer.trees):
+            try:
+                trainer.train()
+                loss = trainer.validation_loss()
+            except DivergedError:
+                return None
+    return loss if math.isfinite(loss) else None

@@ -1,0 +1,79 @@
+"""What is told and decided while a model trains: `loss.jsonl`, progress, when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+
+from tuneoff.records import LossRow
+from tuneoff.training import memory
+from tuneoff.training.checkpoints import Effort
+from tuneoff.training.convergence import out_of_patience
+
+# Called with (step, steps in all, a few words: loss, speed, memory).
+OnStep = Callable[[int, int, str], None]
+MEGABYTE = 1024**2
+
+
+class Watch(TrainerCallback):
+    """Turns the trainer's logs into rows of `loss.jsonl`, calls `on_step`, and stops a
+    training that is `until: converged` when its rows say so (patience None: never)."""
+
+    def __init__(
+        self,
+        rows: list[LossRow],
+        append: Callable[[LossRow], None],
+        examples: int,
+        batch_size: int,
+        effort: Effort,
+        on_step: OnStep | None = None,
+        patience: int | None = None,
+    ) -> None:
+        self.rows, self.append, self.examples, self.batch_size = rows, append, examples, batch_size
+        self.effort, self.on_step, self.patience = effort, on_step, patience
+        self.train_loss: float | None = rows[-1].train if rows else None
+        self.began: tuple[float, int] | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.train_loss = float(logs["loss"])
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        seen = round((state.epoch or 0.0) * self.examples)
+        row = LossRow(state.global_step, seen, self.train_loss, metrics["eval_loss"])
+        self.append(row)
+        self.rows.append(row)
+        if self.patience is not None and out_of_patience(self.rows, self.patience):
+            control.should_training_stop = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.began is None:
+            self.began = (time.perf_counter(), state.global_step)
+        if self.on_step is not None:
+            self.on_step(state.global_step, state.max_steps, self._note(state))
+
+    def _note(self, state: Any) -> str:
+        words = [] if self.train_loss is None else [f"loss {self.train_loss:.3f}"]
+        began, first = self.began or (0.0, 0)
+        seconds = time.perf_counter() - began
+        if seconds > 1 and state.global_step > first:
+            steps = (state.global_step - first) / seconds
+            words.append(f"{steps * self.batch_size:.3g} examples/s")
+            words.append(f"{duration((state.max_steps - state.global_step) / steps)} left")
+        if self.effort.tokens_computed:
+            saved = self.effort.tokens_unshared / self.effort.tokens_computed
+            words.append(f"{saved:.1f} tokens for each computed")
+        words.append(f"{memory.peak_bytes() / MEGABYTE:,.0f} MiB")
+        return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Roughly, in words: `40 s`, `12 min`, `3.2 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,94 @@
+"""Counting without torch gives what transformers gives, to the token."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import write_base
+
+from tuneoff import prompts
+from tuneoff.config import TaskSettings
+from tuneoff.models.loading import ASSET, load_tokenizer, positions_of
+from tuneoff.records import Example
+from tuneoff.tasks import functional_representation, text_to_sql
+from tuneoff.tasks.samples import functional, sql
+from tuneoff.tokens import UNLIMITED, TemplateError, TokenCounter, counter_of
+from tuneoff.training.encoding import encode, prompt_ids
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m['content'] | trim }}\n{% endfor %}"
+    "{%- if enable_thinking is defined and not enable_thinking %}<no-think>{% endif %}"
+    "{% generation %}{% if add_generation_prompt %}<assistant>{% endif %}{% endgeneration %}"
+)
+ODD = ["", " ", "a\n\nb", "(a)(b)[1]", "naïve — “quoted” 漢字 🙂", "</s><pad>x", "x" * 300]
+
+
+def counter(base: Path | str) -> TokenCounter:
+    found = counter_of(str(base))
+    assert found is not None
+    return found
+
+
+def test_exact_for_the_shipped_base() -> None:
+    tokenizer, counted = load_tokenizer(str(ASSET)), counter(ASSET)
+    assert counted.positions == positions_of(str(ASSET))
+    sql_template = text_to_sql.template(TaskSettings(id="text_to_sql", source="sample"))
+    cases = [(e, functional_representation.SAMPLE) for e in functional.generate()["test"][:60]]
+    cases += [(e, sql_template) for e in sql.generate(0)["test"][:60]]
+    cases += [(Example(t, {"sentence": t}, t), functional_representation.VIGGO) for t in ODD]
+    for example, template in cases:
+        encoded = encode(tokenizer, example, template, "text", "completion", 4096)
+        prompt = counted.prompt(prompts.text(example, template), "text")
+        assert prompt + counted.completion(example.completion) == len(encoded.input_ids)
+
+
+@pytest.mark.parametrize("begins", [None, True, False])
+def test_exact_with_a_chat_template_and_a_bos(begins: bool | None, tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", [*ODD, "some words <user> <assistant>"], CHAT)
+    file = base / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | ({} if begins is None else {"add_bos_token": begins})))
+    tokenizer, counted = load_tokenizer(str(base)), counter(base)
+    turns = [
+        {"role": "system", "content": " Be brief. "},
+        {"role": "user", "content": "some words"},
+        {"role": "assistant", "content": "naïve"},
+        {"role": "user", "content": "x\ny"},
+    ]
+    example = Example("1", {"messages": turns}, "z")
+    for rendering in ("chat", "text"):
+        ids = prompt_ids(tokenizer, example, prompts.CHAT_PASS_THROUGH, rendering)  # type: ignore[arg-type]
+        text = (
+            counted.rendered(turns)
+            if rendering == "chat"
+            else prompts.text(example, prompts.CHAT_PASS_THROUGH)
+        )
+        assert counted.prompt(text, rendering) == len(ids)  # type: ignore[arg-type]
+
+
+def test_a_template_of_the_old_form_and_one_that_refuses(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(ASSET, base)
+    file = base / "tokenizer_config.json"
+    refusing = "{{ raise_exception('roles must alternate') }}"
+    template = [{"name": "default", "template": refusing}, {"name": "tool_use", "template": "x"}]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    with pytest.raises(TemplateError, match="roles must alternate"):
+        counter(base).rendered([{"role": "user", "content": "x"}])
+
+
+def test_positions_by_their_other_name(tmp_path: Path) -> None:
+    for config, expected in (({"n_positions": 77}, 77), ({}, UNLIMITED)):
+        base = tmp_path / str(expected)
+        shutil.copytree(ASSET, base)
+        (base / "config.json").write_text(json.dumps(config))
+        assert counter(base).positions == expected
+
+
+def test_what_is_not_here_has_no_counter(tmp_path: Path) -> None:
+    assert counter_of("someone/no-such-model") is None
+    (tmp_path / "config.json").write_text("{}")
+    assert counter_of(str(tmp_path)) is None
