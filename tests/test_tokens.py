@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from helpers import write_base
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from tuneoff import prompts
 from tuneoff.config import TaskSettings
@@ -45,13 +47,22 @@ def test_exact_for_the_shipped_base() -> None:
         assert prompt + counted.completion(example.completion) == len(encoded.input_ids)
 
 
-@pytest.mark.parametrize("begins", [None, True, False])
-def test_exact_with_a_chat_template_and_a_bos(begins: bool | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [None, True, False])
+@pytest.mark.parametrize("begins", [True, False])
+def test_exact_with_a_chat_template_and_a_bos(
+    begins: bool, said: bool | None, tmp_path: Path
+) -> None:
+    """`begins`: tokenizer.json adds a BOS; `said`: what the settings beside it say of that."""
     base = write_base(tmp_path / "base", [*ODD, "some words <user> <assistant>"], CHAT)
+    if begins:
+        backend = Tokenizer.from_file(str(base / "tokenizer.json"))
+        backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+        backend.save(str(base / "tokenizer.json"))
     file = base / "tokenizer_config.json"
     settings = json.loads(file.read_text())
-    file.write_text(json.dumps(settings | ({} if begins is None else {"add_bos_token": begins})))
+    file.write_text(json.dumps(settings | ({} if said is None else {"add_bos_token": said})))
     tokenizer, counted = load_tokenizer(str(base)), counter(base)
+    assert counted.adds_bos == begins
     turns = [
         {"role": "system", "content": " Be brief. "},
         {"role": "user", "content": "some words"},

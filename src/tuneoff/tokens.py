@@ -83,7 +83,7 @@ def counter_of(base: str) -> TokenCounter | None:
         tokenizer=tokenizer,
         positions=_positions(json.loads(config.read_text())),
         chat_template=_chat_template(settings, _file(base, "chat_template.jinja")),
-        adds_bos=_adds_bos(tokenizer, settings, special.get("bos_token")),
+        adds_bos=_adds_bos(tokenizer, special.get("bos_token")),
         special=special,
     )
 
@@ -121,15 +121,11 @@ def _chat_template(settings: Mapping[str, Any], file: Path | None) -> str | None
     return template if isinstance(template, str) else None
 
 
-def _adds_bos(tokenizer: Tokenizer, settings: Mapping[str, Any], bos: str | None) -> bool:
-    """Whether a text begins with the BOS token. Where the settings speak of it, transformers
-    lets them decide, else `tokenizer.json` itself."""
-    if bos is None:
-        return False
-    if "add_bos_token" in settings or "add_eos_token" in settings:
-        return bool(settings.get("add_bos_token"))
+def _adds_bos(tokenizer: Tokenizer, bos: str | None) -> bool:
+    """Whether a text begins with the BOS token. `tokenizer.json` decides; transformers does not
+    look at `add_bos_token` of the settings beside it."""
     first = tokenizer.encode("a", add_special_tokens=True).ids[:1]
-    return bool(first == [tokenizer.token_to_id(bos)])
+    return bos is not None and first == [tokenizer.token_to_id(bos)]
 
 
 def _render(

@@ -90,7 +90,7 @@ def test_another_error_is_not_taken_for_memory() -> None:
 def test_an_exploding_rate_stops_and_keeps_the_best(tiny_base: Path, tmp_path: Path) -> None:
     chosen = settings(
         method="full",
-        train={"max_steps": 40, "learning_rate": 0.9, "warmup_steps": 10, "schedule": "constant"},
+        train={"max_steps": 40, "learning_rate": 0.9, "warmup_steps": 6, "schedule": "constant"},
     )
     record, lines = told(tiny_base, tmp_path, chosen)
     assert record.steps < 40

@@ -35,6 +35,8 @@ from tuneoff.training.encoding import IGNORED, Encoded
 from tuneoff.training.order import ExampleOrder
 from tuneoff.training.packer import Packer
 
+# Nats over the loss of guessing every token of the vocabulary evenly.
+WORSE_THAN_GUESSING = 1.0
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -130,9 +132,8 @@ class BakeOffTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
-        vocabulary = self.model.config.get_text_config().vocab_size
-        best = self.state.best_metric
-        if not loss <= max(math.log(vocabulary) + 1, 2 * best if best is not None else 0.0):
+        evenly = math.log(self.model.config.get_text_config().vocab_size)
+        if not loss <= evenly + WORSE_THAN_GUESSING:
             raise DivergedError(
                 f"the validation loss is {loss:.3g} at step {self.state.global_step}, worse than "
                 "guessing"
