@@ -190,6 +190,24 @@ CASES: list[tuple[str, str | None, dict[str, str], tuple[str, ...]]] = [
         ("overlap", "1 inputs of test", "train"),
     ),
     (
+        "an example longer than the base's positions",
+        CHAT,
+        {"train.jsonl": MANY + line("far away " * 2000)},
+        ("contender a", "'train-31' has 4", "2048 positions", "train.truncate: true"),
+    ),
+    (
+        "an answer longer than the base's positions",
+        CHAT.replace("id: local", "id: local, train: {truncate: true}"),
+        {"train.jsonl": MANY + line("far", "away " * 2500)},
+        ("contender a", "'train-31' leaves no room for its answer"),
+    ),
+    (
+        "too few examples to carve splits out of",
+        CHAT,
+        {"train.jsonl": line("one") + line("two")},
+        ("train.jsonl: 2 examples are too few", "task.validation and task.test"),
+    ),
+    (
         "a suffix that cannot be read",
         CHAT.replace("train.jsonl", "train.xlsx"),
         {"train.xlsx": "x"},

@@ -156,7 +156,7 @@ def test_the_same_command_again_does_nothing_twice(
         raise AssertionError("this was done already")
 
     monkeypatch.setattr("tuneoff.training.tune._train", never)
-    monkeypatch.setattr("tuneoff.generation.batched._batch", never)
+    monkeypatch.setattr("tuneoff.generation.engine.answer", never)
     again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path)
     assert [c.error for c in again.contenders] == [None] * 4
     assert [c.scores for c in again.contenders] == [c.scores for c in results.contenders]

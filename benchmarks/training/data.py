@@ -1,7 +1,7 @@
 """The data sets of the training benchmark, as token ids.
 
 Every example comes the way a run's examples come: a bake-off file is resolved, its task
-loads and checks the rows, the one renderer writes the prompt with its full instruction, and
+loads the rows, the one renderer writes the prompt with its full instruction, and
 `training.encoding.encode` makes ids and labels (completion only) with the shipped
 tokenizer. Every arm is given these ids, so none tokenizes, and none sees other tokens.
 
@@ -74,13 +74,13 @@ def load(name: str, loss_on: Literal["completion", "text"] = "completion") -> Da
         data_dir=str(data_dir()) if name in REAL else None,
     )
     parts = prepare.parts(bakeoff)
-    splits, _ = prepare.data(parts)
+    train = parts.task.load(parts.settings, parts.place)["train"]
     resolved = resolve_base(SHIPPED_BASE, ROOT)
     tokenizer = load_tokenizer(resolved)
     rendering, positions = rendering_of(tokenizer, None), positions_of(resolved)
     encoded = [
         encode(tokenizer, example, parts.template, rendering, loss_on, UNLIMITED)
-        for example in splits["train"]
+        for example in train
     ]
     fitting = tuple(example for example in encoded if len(example.input_ids) <= positions)
     return DataSet(name, fitting, len(encoded) - len(fitting))

@@ -1,7 +1,7 @@
 """The arms of tuneoff's engine, and the proof that its gradients are the plain ones.
 
-The trainer is the one that `tuneoff run` uses, its batches cut as there
-(`training.packer`); only logs, checkpoints and evaluation are off, as in every arm.
+The trainer is the one that `tuneoff run` uses, its batches cut as there (`tune._packer`);
+only logs, checkpoints and evaluation are off, as in every arm.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import torch
 
 from training.data import DataSet
 from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
+from tuneoff.config import LocalSettings
 from tuneoff.models.packing import loss_over_packs
-from tuneoff.models.probe import reason_against
 from tuneoff.training import memory
 from tuneoff.training.checkpoints import Effort
 from tuneoff.training.encoding import IGNORED, Encoded
 from tuneoff.training.order import ExampleOrder, Grouping
-from tuneoff.training.packer import Packer
 from tuneoff.training.trainer import BakeOffTrainer, build, fit
-from tuneoff.training.tune import CPU_TOKENS
+from tuneoff.training.tune import _packer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -80,10 +79,10 @@ def _trainer(
 ) -> BakeOffTrainer:
     from transformers import TrainingArguments
 
-    longest = max(data.lengths)
-    reason = reason_against(model, longest)
-    if reason is not None:
-        raise SystemExit(f"the engine does not serve this model, because {reason}")
+    dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
+    packer = _packer(LocalSettings(name="tuned", id="local"), model, data.examples, dtype, _refuse)
+    packer.device = torch.device(job.device)
+    packer.most_tokens = max(packer.most_tokens, job.most_tokens or 0)
     arguments = TrainingArguments(
         **job.arguments(folder),
         per_device_train_batch_size=job.batch_size,
@@ -96,10 +95,15 @@ def _trainer(
         data.examples,
         data.examples[:1],
         ExampleOrder(ids, job.batch_size, grouping, job.seed),
-        Packer(torch.device(job.device), True, max(job.most_tokens or CPU_TOKENS, longest)),
+        packer,
         Effort(),
         callbacks,
     )
+
+
+def _refuse(line: str) -> None:
+    """The engine says why it does not serve a model: then there is nothing to compare."""
+    raise SystemExit(line)
 
 
 def _plain_gradients(model: PreTrainedModel, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tuneoff import prompts
-from tuneoff.generation.batched import _prediction, answer
+from tuneoff.generation.batched import answer
+from tuneoff.generation.ending import Ending
 from tuneoff.models.loading import load_model, load_tokenizer, rendering_of, resolve_base
 from tuneoff.records import Prediction
 from tuneoff.tasks import functional_representation as task
@@ -53,18 +54,6 @@ def test_a_prompt_without_room_is_an_error_row(loaded: Any) -> None:
     found = by_id(answer(model, tokenizer, [long, tokens[0]], 4))
     assert "1024 positions" in (found["long"].error or "")
     assert found[tokens[0][0]].error is None
-
-
-def test_an_answer_ends_at_eos_and_at_a_stop_text(loaded: Any) -> None:
-    _, tokenizer, _ = loaded
-    ids = tokenizer("depict(hut[A])", add_special_tokens=False)["input_ids"]
-    rest = tokenizer("\n\n### Sentence:\nmore", add_special_tokens=False)["input_ids"]
-    ended = _prediction("1", 3, [*ids, tokenizer.eos_token_id, *rest], tokenizer, [2], (), 0.1)
-    assert (ended.prediction, ended.finish_reason, ended.tokens_out) == (
-        "depict(hut[A])", "stop", len(ids),
-    )  # fmt: skip
-    stopped = _prediction("1", 3, [*ids, *rest], tokenizer, [2], ("\n###",), 0.1)
-    assert (stopped.prediction, stopped.finish_reason) == ("depict(hut[A])", "stop")
 
 
 def test_only_the_completion_is_learned_unless_the_text_is(loaded: Any) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen3Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    Qwen3Config,
+)
 
 from tuneoff.config import LocalSettings
 from tuneoff.models.activations import activations_of
@@ -117,7 +123,9 @@ def test_quantized_weights_are_what_bitsandbytes_makes(kind: Any, tmp_path: Path
         if state is not None:
             weights += state.absmax.numel() + state.state2.absmax.numel() * 4
     config = AutoConfig.from_pretrained(ASSET)
-    found = estimate(config, settings(quantization=kind), torch.float32, gradient_checkpointing=True)
+    found = estimate(
+        config, settings(quantization=kind), torch.float32, gradient_checkpointing=True
+    )
     assert found.weights_bytes == pytest.approx(weights, rel=0.01)
 
 
@@ -144,7 +152,9 @@ def test_the_seed_experiment_fits_48_gb_and_not_40() -> None:
 def test_parts_behave_as_they_must() -> None:
     config = AutoConfig.from_pretrained(ASSET)
 
-    def found(chunk: int | None = None, checkpointing: bool = False, **fields: Any) -> MemoryEstimate:
+    def found(
+        chunk: int | None = None, checkpointing: bool = False, **fields: Any
+    ) -> MemoryEstimate:
         return estimate(
             config,
             settings(**fields),

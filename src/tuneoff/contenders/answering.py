@@ -42,7 +42,8 @@ def answers(
     template, shots = template_for(settings, work), shots_of(settings, work)
     tokens = [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in examples]
     stop = _stop(settings, work) if rendering == "text" else ()
-    yield from answer_batches(model, tokenizer, tokens, work.max_new_tokens, stop)
+    most, say = work.max_new_tokens, work.progress.say
+    yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
 
 
 def _stop(settings: Settings, work: Work) -> tuple[str, ...]:

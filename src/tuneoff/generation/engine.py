@@ -24,6 +24,7 @@ from tuneoff.generation.forward import Forward, positions_from, serving
 from tuneoff.generation.grouping import Row, Run, group
 from tuneoff.generation.shared_attention import LONGEST_FILL
 from tuneoff.generation.shared_cache import Call, SharedCache
+from tuneoff.generation.support import rows_that_fit
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ FREE_SHARE = 8
 # Rows are cut by their lengths at multiples of STEP_OF_CUTS, where that saves reading the
 # keys and values of LEAST_CUT tokens: a cut costs some ten small operations a layer.
 STEP_OF_CUTS = 8
+# Lengths that differ by less are alike.
 STEP_OF_WIDTHS = 32
 LEAST_CUT = {"cpu": 512, "cuda": 16384}
 # Predictions handed out at a time: few, for a kill loses the rest.
@@ -75,8 +77,9 @@ class Engine:
     ) -> None:
         started = time.perf_counter()
         self.ending, self.prompts, self.most = ending, prompts, max_new_tokens
-        self.slots = min(batch_size, len(prompts))
         self.runs, rows = group([ids for _, ids in prompts])
+        longest = max(len(row.own) for row in rows) + max_new_tokens
+        self.slots = min(batch_size, len(prompts), rows_that_fit(model, longest))
         self.waiting = rows[::-1]
         self.users = Counter(run for row in rows for run in row.path)
         self.cache = SharedCache(self.slots)
@@ -273,7 +276,9 @@ def _fills(rows: Sequence[Row]) -> Iterator[list[Row]]:
     for row in rows:
         longest = len(some[0].own) if some else 0
         alone = longest > LONGEST_FILL
-        if some and (alone or longest * (len(some) + 1) > MOST_FILLED or 2 * len(row.own) < longest):
+        if some and (
+            alone or longest * (len(some) + 1) > MOST_FILLED or 2 * len(row.own) < longest
+        ):
             yield some
             some = []
         some.append(row)

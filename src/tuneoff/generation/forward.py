@@ -11,6 +11,7 @@ import torch
 
 from tuneoff.generation.shared_attention import NAME, UnservedError
 from tuneoff.generation.shared_cache import SharedCache
+from tuneoff.models.packing import causal_lm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +22,7 @@ class Forward:
 
     def __init__(self, model: PreTrainedModel, cache: SharedCache) -> None:
         self.model, self.cache, self.device = model, cache, model.device
-        forward = bare(model).forward
+        forward = causal_lm(model).forward
         keeps = "logits_to_keep" in inspect.signature(forward).parameters
         self.options = {"logits_to_keep": 1} if keeps else {}
 
@@ -46,24 +47,18 @@ def serving(model: PreTrainedModel) -> Iterator[None]:
     Raises:
         UnservedError: its attention cannot be exchanged.
     """
-    before = list(_configs(bare(model).config))
+    inner = causal_lm(model)
+    before = list(_configs(inner.config))
     try:
-        if bare(model)._can_set_attn_implementation():
-            model.set_attn_implementation(NAME)
-        text = bare(model).config.get_text_config()
-        if text._attn_implementation != NAME:
+        if inner._can_set_attn_implementation():
+            inner.set_attn_implementation(NAME)
+        if inner.config.get_text_config()._attn_implementation != NAME:
             raise UnservedError("its attention cannot be exchanged")
         yield
     finally:
         # Outer ones first: setting one sets those inside it too.
         for config, implementation in before:
             config._attn_implementation = implementation
-
-
-def bare(model: PreTrainedModel) -> PreTrainedModel:
-    """The model without the wrapper that holds its adapter."""
-    unwrap = getattr(model, "get_base_model", None)
-    return unwrap() if unwrap else model
 
 
 def positions_from(starts: Sequence[int], tokens: int, device: torch.device) -> torch.Tensor:

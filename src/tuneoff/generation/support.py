@@ -8,15 +8,18 @@ it, two rows of unlike lengths, two steps); the logits must be the same.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 
-from tuneoff.generation.forward import Forward, bare, positions_from, serving
+from tuneoff.generation.forward import Forward, positions_from, serving
 from tuneoff.generation.shared_attention import UnservedError
 from tuneoff.generation.shared_cache import Call, SharedCache
+from tuneoff.models.free_memory import available_bytes
+from tuneoff.models.packing import causal_lm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 # which quantized and half-precision weights have more of.
 TRIAL_TOKENS = (12, 256)
 EXACT, ROUNDED = 1e-4, 5e-2
+# Of the free memory, for keys and values: while buffers grow, one layer's are there twice,
+# and activations and logits need some too.
+MEMORY_SHARE = 0.5
 # The reason (None: served), and the bytes of one token's keys and values.
 Found = tuple[str | None, int]
 _tried: WeakKeyDictionary[Any, Found] = WeakKeyDictionary()
@@ -35,13 +41,16 @@ def unserved(
 ) -> str | None:
     """Why the engine cannot answer these prompts with this model; None if it can."""
     longest = max(prompts, key=len)
-    sign = _sign(bare(model), len(longest) + max_new_tokens)
+    sign = _sign(causal_lm(model), len(longest) + max_new_tokens)
     return sign or _trial(model, longest)[0]
 
 
-def bytes_per_token(model: PreTrainedModel) -> int:
-    """Memory of one token's keys and values; known after the trial."""
-    return _tried[model][1]
+def rows_that_fit(model: PreTrainedModel, own_tokens: int) -> int:
+    """How many rows of so many own tokens may be answered at a time: at least one, and no
+    more than `MEMORY_SHARE` of the free memory holds. Without a trial there is no limit."""
+    _, size = _tried.get(model, (None, 0))
+    free = available_bytes(model.device) if size else 0
+    return max(1, int(free * MEMORY_SHARE) // (size * own_tokens)) if size else sys.maxsize
 
 
 def _sign(model: PreTrainedModel, longest: int) -> str | None:
@@ -95,12 +104,13 @@ def _compare(model: PreTrainedModel, ids: list[int]) -> Found:
     cache = SharedCache(rows=2)
     with serving(model):
         ours = _through_engine(model, cache, ids)
-    layers = bare(model).config.get_text_config().num_hidden_layers
+    layers = causal_lm(model).config.get_text_config().num_hidden_layers
     if len(cache.own) != layers:
         return f"{len(cache.own)} of its {layers} layers use the attention interface", 0
     difference = float((ours - plain).norm() / plain.norm())
-    exact = plain.dtype == model.dtype and not getattr(bare(model), "is_quantized", False)
-    if not difference <= (EXACT if exact and output.logits.dtype == torch.float32 else ROUNDED):
+    rounded = model.dtype != torch.float32 or getattr(causal_lm(model), "is_quantized", False)
+    # Written so that a difference that is no number is refused too.
+    if not difference <= (ROUNDED if rounded else EXACT):
         return f"its logits differ by {difference:.1e} in a trial", 0
     size = sum(t[0, :, 0].nbytes for kv in cache.own.values() for t in kv)
     return None, size
@@ -124,9 +134,7 @@ def _through_engine(model: PreTrainedModel, cache: SharedCache, ids: list[int]) 
     found = []
     for step in range(2):
         columns = torch.tensor([width + step, width - 2 + step], device=device)
-        cache.call = Call(
-            "step", parts=both, width=width + step + 1, columns=columns
-        )
+        cache.call = Call("step", parts=both, width=width + step + 1, columns=columns)
         # The longer row's second token is of no interest.
         inputs = torch.tensor([[ids[-1]], [ids[-3 + step]]], device=device)
         found.append(forward(inputs, columns[:, None] + b))

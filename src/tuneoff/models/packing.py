@@ -138,7 +138,7 @@ def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
 def _forward(inner: PreTrainedModel, *args: Any, pack: Pack | None = None, **kwargs: Any) -> Any:
     if pack is None:
         return type(inner).forward(inner, *args, **kwargs)
-    return CausalLMOutput(loss=_loss(inner, pack))  # type: ignore[arg-type]
+    return CausalLMOutput(loss=_loss(inner, pack))
 
 
 def _loss(inner: PreTrainedModel, pack: Pack) -> torch.Tensor:

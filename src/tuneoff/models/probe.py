@@ -65,7 +65,8 @@ def _window(config: Any) -> int | None:
 def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) -> str | None:
     sequences = _sequences(int(inner.config.get_text_config().vocab_size))
     tree = prefix_tree.build(sequences)
-    device = inner.get_input_embeddings().weight.device
+    embeddings: Any = inner.get_input_embeddings()
+    device = embeddings.weight.device
     inputs = {
         "input_ids": torch.tensor([tree.tokens], device=device),
         "position_ids": torch.tensor([tree.positions], device=device),

@@ -107,7 +107,7 @@ def _trial(
             settings.model_copy(update={"train": short}), Path(folder), len(train), rate, dtype
         )
         # Nothing is kept of a trial: no checkpoint, no validation but the one below.
-        arguments.eval_strategy = arguments.save_strategy = "no"  # type: ignore[assignment]
+        arguments.eval_strategy = arguments.save_strategy = "no"
         arguments.load_best_model_at_end = False
         trainer = build(model, arguments, train, validation, order, packer, Effort())
         trainer.effort_began = 0.0

@@ -132,7 +132,8 @@ class BakeOffTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
-        evenly = math.log(self.model.config.get_text_config().vocab_size)
+        model: Any = self.model
+        evenly = math.log(model.config.get_text_config().vocab_size)
         if not loss <= evenly + WORSE_THAN_GUESSING:
             raise DivergedError(
                 f"the validation loss is {loss:.3g} at step {self.state.global_step}, worse than "

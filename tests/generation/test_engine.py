@@ -1,0 +1,181 @@
+"""The engine's answers are those of plain greedy decoding, prompt by prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from generation.tiny import (
+    SERVED,
+    Prompts,
+    by_id,
+    ending,
+    essence,
+    model_of,
+    one_by_one,
+    prompts_of,
+)
+
+from tuneoff.generation import batched, engine, grouping, shared_attention, support
+from tuneoff.generation.ending import Ending
+
+MOST = 12
+
+
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are kept though the test's prompts are short."""
+    monkeypatch.setattr(grouping.group, "__defaults__", (20,))
+
+
+def check(model: Any, prompts: Prompts, end: Ending, rows: int, most: int = MOST) -> None:
+    assert support.unserved(model, [ids for _, ids in prompts], most) is None
+    found = by_id(engine.answer(model, end, prompts, most, rows))
+    wanted = one_by_one(model, end, prompts, most)
+    assert {id: essence(prediction) for id, prediction in found.items()} == wanted
+    # Were all answers alike, the test would show little.
+    assert len({text for text, *_ in wanted.values()}) > len(wanted) / 2
+    for id, ids in prompts:
+        assert found[id].tokens_in == len(ids)
+
+
+@pytest.mark.parametrize("kind", SERVED)
+def test_answers_are_those_of_generate(kind: str) -> None:
+    # Several end tokens, so that rows end at different times, and some do not.
+    check(model_of(kind), prompts_of(1), ending((2, 3, 4, 5, 6, 7)), rows=5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_rows_enter_and_leave(rows: int) -> None:
+    check(model_of("llama"), prompts_of(2), ending((2, 3, 4, 5, 6, 7)), rows)
+
+
+@pytest.mark.parametrize(("groups", "each"), [(0, 0), (1, 9), (6, 2)])
+def test_any_number_of_groups(groups: int, each: int) -> None:
+    check(model_of("qwen2"), prompts_of(3, groups, each), ending(), rows=8)
+
+
+def test_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping.group, "__defaults__", (10**6,))
+    check(model_of("llama"), prompts_of(4), ending(), rows=8)
+
+
+def test_long_rows_and_pieces_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (shared_attention, engine):
+        monkeypatch.setattr(module, "LONGEST_FILL", 4)
+    monkeypatch.setattr(shared_attention, "MOST_SCORES", 64)
+    check(model_of("llama"), prompts_of(5), ending(), rows=8)
+
+
+def test_rows_are_cut_by_their_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LEAST_CUT", {"cpu": 1, "cuda": 1})
+    monkeypatch.setattr(engine, "STEP_OF_CUTS", 2)
+    monkeypatch.setattr(engine, "STEP_OF_WIDTHS", 1)
+    cuts: list[int] = []
+    original = engine._cuts
+    monkeypatch.setattr(
+        engine, "_cuts", lambda *a: (found := original(*a), cuts.append(len(found)))[0]
+    )
+    check(model_of("llama"), prompts_of(6), ending((2, 3, 4, 5, 6, 7)), rows=9, most=30)
+    assert max(cuts) > 2
+
+
+def test_stop_texts_end_answers_and_are_cut_off() -> None:
+    end = ending((2,), ("# ", "c"))
+    model, prompts = model_of("llama"), prompts_of(7, 4, 9)
+    check(model, prompts, end, rows=6, most=40)
+    texts = [p.prediction for p in by_id(engine.answer(model, end, prompts, 40, 6)).values()]
+    assert not any("c" in text or "# " in text for text in texts)
+    reasons = {p.finish_reason for p in by_id(engine.answer(model, end, prompts, 40, 6)).values()}
+    assert reasons == {"stop", "length"}
+
+
+def test_an_adapter_that_is_not_merged() -> None:
+    import peft
+    import torch
+
+    model = peft.get_peft_model(
+        model_of("llama"),
+        peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False),
+    ).eval()
+    prompts = prompts_of(8)
+    check(model, prompts, ending(), rows=6)
+    with model.disable_adapter(), torch.inference_mode():
+        base = one_by_one(model, ending(), prompts, MOST)
+    assert base != one_by_one(model, ending(), prompts, MOST)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_a_quantized_model(quantization: Any, tmp_path: Any) -> None:
+    import torch
+
+    from tuneoff.models.loading import load_model
+
+    pytest.importorskip("bitsandbytes")
+    model_of("llama", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), quantization, torch.float32).eval()
+    check(model, prompts_of(9), ending((2, 3, 4, 5, 6, 7)), rows=6)
+
+
+def test_shared_keys_are_held_once_and_let_go() -> None:
+    prompts = prompts_of(10, groups=1, each=20)
+    prompts = [(id, ids) for id, ids in prompts if id.startswith("0-")]
+    state = engine.Engine(model_of("llama"), ending(()), prompts, MOST, 20)
+    state.advance()
+    # 2 layers of keys and values, 2 heads of 8 float32 numbers.
+    token = 2 * 2 * 2 * 8 * 4
+    assert [len(run.tokens) for run in state.runs] == [40]
+    runs, rows = state.cache.nbytes()
+    assert runs == 40 * token
+    assert rows == 20 * 64 * token  # 64: the first step of growth, prompts' own parts are short
+    while state.busy():
+        state.advance()
+    assert state.cache.nbytes()[0] == 0
+
+
+def test_seconds_are_shares_of_the_time_spent() -> None:
+    import time
+
+    model, prompts = model_of("llama"), prompts_of(11)
+    support.unserved(model, [ids for _, ids in prompts], MOST)
+    started = time.perf_counter()
+    found = by_id(engine.answer(model, ending(), prompts, MOST, 4))
+    spent = time.perf_counter() - started
+    assert all((p.seconds or 0) > 0 for p in found.values())
+    assert sum(p.seconds or 0 for p in found.values()) <= spent
+
+
+def test_predictions_come_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "HANDED_OUT", 2)
+    model, prompts = model_of("llama"), prompts_of(12)
+    before = model.config._attn_implementation
+    answers = engine.answer(model, ending(), prompts, MOST, 2)
+    first = next(answers)
+    assert len(first) <= 3
+    answers.close()  # type: ignore[attr-defined]
+    assert model.config._attn_implementation == before
+
+
+def test_few_rows_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = model_of("llama"), prompts_of(13)
+    support.unserved(model, [ids for _, ids in prompts], MOST)
+    # The longest row without a shared run has 29 of its own: 41 tokens of 256 bytes.
+    monkeypatch.setattr(support, "available_bytes", lambda device: 2 * 3 * 50 * 256)
+    state = engine.Engine(model, ending(), prompts, MOST, 64)
+    assert 1 < state.slots < 6
+    check(model, prompts, ending(), rows=64)
+
+
+def test_the_public_function_answers_with_the_engine() -> None:
+    from generation.tiny import Words
+
+    words: Any = Words()
+    model, prompts = model_of("llama"), prompts_of(14)
+    told: list[str] = []
+    found = by_id(
+        batched.answer(model, words, [*prompts, ("empty", [])], MOST, batch_size=8, say=told.append)
+    )
+    assert told == []
+    assert found.pop("empty").error == "the prompt is empty"
+    wanted = one_by_one(model, ending(), prompts, MOST)
+    assert {id: essence(prediction) for id, prediction in found.items()} == wanted
