@@ -9,7 +9,6 @@ import pytest
 
 from tuneoff import prompts
 from tuneoff.generation.batched import answer
-from tuneoff.generation.ending import Ending
 from tuneoff.models.loading import load_model, load_tokenizer, rendering_of, resolve_base
 from tuneoff.records import Prediction
 from tuneoff.tasks import functional_representation as task
