@@ -99,7 +99,8 @@ def test_training_is_recorded(finished: tuple[RunDir, Results]) -> None:
     assert raw is not None
     assert templated is not None
     assert computed is not None
-    assert raw < templated <= computed, "padding is computed too"
+    assert computed < templated, "what examples share is computed once"
+    assert raw < templated
     assert (lora.training.trainable_parameters or 0) < (full.training.trainable_parameters or 0)
 
 

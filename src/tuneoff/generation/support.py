@@ -107,7 +107,7 @@ def _compare(model: PreTrainedModel, ids: list[int]) -> Found:
     layers = causal_lm(model).config.get_text_config().num_hidden_layers
     if len(cache.own) != layers:
         return f"{len(cache.own)} of its {layers} layers use the attention interface", 0
-    difference = float((ours - plain).norm() / plain.norm())
+    difference = float((ours - plain).norm() / plain.norm().clamp_min(1e-12))
     rounded = model.dtype != torch.float32 or getattr(causal_lm(model), "is_quantized", False)
     # Written so that a difference that is no number is refused too.
     if not difference <= (ROUNDED if rounded else EXACT):
