@@ -38,7 +38,7 @@ def measure(model: PreTrainedModel, data: DataSet, job: Job) -> Measurement:
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=_rows(data),  # type: ignore[arg-type]
+            train_dataset=_rows(data),
             data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=MULTIPLE),
             callbacks=[watch],
         )

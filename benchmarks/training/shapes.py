@@ -83,11 +83,11 @@ def configuration(shape: str) -> LlamaConfig:
 
 def block_weights(shape: str) -> int:
     """Numbers in the linear layers of all blocks: what a token is multiplied with."""
-    config = configuration(shape)
-    size = config.hidden_size // config.num_attention_heads
-    attention = 2 * config.num_attention_heads * size + 2 * config.num_key_value_heads * size
-    feed_forward = 3 * config.intermediate_size
-    return int(config.num_hidden_layers * config.hidden_size * (attention + feed_forward))
+    config = SHAPES[shape]
+    size = config["hidden_size"] // config["num_attention_heads"]
+    attention = 2 * (config["num_attention_heads"] + config["num_key_value_heads"]) * size
+    feed_forward = 3 * config["intermediate_size"]
+    return int(config["num_hidden_layers"] * config["hidden_size"] * (attention + feed_forward))
 
 
 def _materialize(model: torch.nn.Module, device: torch.device) -> None:
@@ -106,19 +106,20 @@ def _materialize(model: torch.nn.Module, device: torch.device) -> None:
 
 def _quantize(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Puts int8 layers in the place of the linear ones."""
-    import bitsandbytes
+    from bitsandbytes.functional import int8_vectorwise_quant
+    from bitsandbytes.nn.modules import Int8Params, Linear8bitLt
 
     head = model.get_output_embeddings()
     for path, module in list(model.named_modules()):
         if not isinstance(module, torch.nn.Linear) or module is head:
             continue
         with torch.device("meta"):
-            layer = bitsandbytes.nn.Linear8bitLt(
+            layer = Linear8bitLt(
                 module.in_features, module.out_features, bias=False, has_fp16_weights=False
             )
         random = torch.randn(module.weight.shape, dtype=dtype, device=device) * INITIAL_STD
-        codes, scales, _ = bitsandbytes.functional.int8_vectorwise_quant(random.half())
-        layer.weight = bitsandbytes.nn.Int8Params(
+        codes, scales, _ = int8_vectorwise_quant(random.half())
+        layer.weight = Int8Params(
             codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales
         )
         parent, _, name = path.rpartition(".")

@@ -39,7 +39,8 @@ MODES = ("plain", "packing", "group_by_length")
 
 def measure(mode: str, model: PreTrainedModel, data: DataSet, job: Job) -> Measurement:
     """One repetition of one mode."""
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     watch = Stopwatch(job)
     packing = mode == "packing"
