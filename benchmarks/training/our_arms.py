@@ -1,7 +1,7 @@
 """The arms of tuneoff's engine, and the proof that its gradients are the plain ones.
 
-The trainer is the one that `tuneoff run` uses, its batches cut as there (`tune._packer`);
-only logs, checkpoints and evaluation are off, as in every arm.
+The trainer is the one that `tuneoff run` uses, its batches cut as there
+(`training/packer.py`); only logs, checkpoints and evaluation are off, as in every arm.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import torch
 
 from training.data import DataSet
 from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
-from tuneoff.config import LocalSettings
 from tuneoff.models.packing import loss_over_packs
+from tuneoff.models.probe import reason_against
 from tuneoff.training import memory
 from tuneoff.training.checkpoints import Effort
 from tuneoff.training.encoding import IGNORED, Encoded
 from tuneoff.training.order import ExampleOrder, Grouping
+from tuneoff.training.packer import FEW_SHAPES, Packer
 from tuneoff.training.trainer import BakeOffTrainer, build, fit
-from tuneoff.training.tune import _packer
+from tuneoff.training.tune import CPU_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -79,10 +80,16 @@ def _trainer(
 ) -> BakeOffTrainer:
     from transformers import TrainingArguments
 
-    dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
-    packer = _packer(LocalSettings(name="tuned", id="local"), model, data.examples, dtype, _refuse)
-    packer.device = torch.device(job.device)
-    packer.most_tokens = max(packer.most_tokens, job.most_tokens or 0)
+    longest = max(data.lengths)
+    reason = reason_against(model, longest)
+    if reason is not None:
+        raise SystemExit(f"there is nothing to compare: trees cannot be computed, for {reason}")
+    packer = Packer(
+        torch.device(job.device),
+        trees=True,
+        most_tokens=max(job.most_tokens or CPU_TOKENS, longest),
+        multiple=1 if job.device == "cpu" and job.precision == "float32" else FEW_SHAPES,
+    )
     arguments = TrainingArguments(
         **job.arguments(folder),
         per_device_train_batch_size=job.batch_size,
@@ -99,11 +106,6 @@ def _trainer(
         Effort(),
         callbacks,
     )
-
-
-def _refuse(line: str) -> None:
-    """The engine says why it does not serve a model: then there is nothing to compare."""
-    raise SystemExit(line)
 
 
 def _plain_gradients(model: PreTrainedModel, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:

@@ -194,3 +194,29 @@ def test_what_cannot_be_a_tree_says_so_and_trains(tmp_path: Path, tiny_base: Pat
     assert len(lines) == 1
     assert "sliding window of 8 tokens is shorter" in lines[0]
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_truncate_trains_on_what_fits_and_says_so(tiny_base: Path, tmp_path: Path) -> None:
+    from tuneoff.records import Example
+
+    long = Example("long-1", {"sentence": "far " * 300}, "depict(hut[Far])")
+    lines: list[str] = []
+    record = tune(
+        settings(train={"truncate": True, "max_length": 128, "max_steps": 2}), str(tiny_base),
+        [long, *TRAIN[:7]], VALIDATION, task.SAMPLE.short(), ContenderDir(tmp_path),
+        say=lines.append,
+    )  # fmt: skip
+    assert record.steps == 2
+    assert any("1 train examples are too long and were cut" in line for line in lines)
+
+
+def test_little_memory_means_small_packs(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With next to nothing free, one example at a time; the batch and its result stay."""
+    chosen = settings(method="full", train={"learning_rate": 1e-3})
+    told(tiny_base, tmp_path / "much", chosen)
+    monkeypatch.setattr("tuneoff.models.free_memory.available_bytes", lambda device: 0)
+    record, _ = told(tiny_base, tmp_path / "little", chosen)
+    assert losses(tmp_path / "little") == pytest.approx(losses(tmp_path / "much"), rel=1e-4)
+    assert (record.tokens_computed or 0) > 4 * 8 * 60

@@ -10,9 +10,9 @@ from tuneoff import prompts
 from tuneoff.config import LocalSettings, PromptedSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.generation.batched import answer as answer_batches
-from tuneoff.models.loading import load_tokenizer, rendering_of
+from tuneoff.models.loading import load_tokenizer, positions_of, rendering_of, resolve_base
 from tuneoff.records import Example, Prediction
-from tuneoff.training.encoding import prompt_ids
+from tuneoff.training.encoding import fitted, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,10 +40,25 @@ def answers(
     """Greedy answers to examples, a batch at a time."""
     rendering = rendering_of(tokenizer, settings.rendering)
     template, shots = template_for(settings, work), shots_of(settings, work)
-    tokens = [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in examples]
+    shown = _shown(settings, work, tokenizer, examples)
+    tokens = [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in shown]
     stop = _stop(settings, work) if rendering == "text" else ()
     most, say = work.max_new_tokens, work.progress.say
     yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
+
+
+def _shown(
+    settings: Settings,
+    work: Work,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+) -> Sequence[Example]:
+    """The examples, cut as those it was tuned on where `train.truncate` says so."""
+    if not isinstance(settings, LocalSettings) or not settings.train.truncate:
+        return examples
+    rendering, template = rendering_of(tokenizer, settings.rendering), template_for(settings, work)
+    room = positions_of(resolve_base(settings.base, work.folder)) - work.max_new_tokens
+    return [fitted(tokenizer, e, template, rendering, room) for e in examples]
 
 
 def _stop(settings: Settings, work: Work) -> tuple[str, ...]:
@@ -55,7 +70,9 @@ def _stop(settings: Settings, work: Work) -> tuple[str, ...]:
 
 def hash_of_prompts(settings: Settings, work: Work, base: str) -> str:
     """`prompt_sha256` of the test set as this contender sees it."""
-    rendering = rendering_of(load_tokenizer(base), settings.rendering)
+    tokenizer = load_tokenizer(base)
+    rendering = rendering_of(tokenizer, settings.rendering)
+    shown = _shown(settings, work, tokenizer, work.test)
     return prompts.prompt_sha256(
-        work.test, template_for(settings, work), rendering, shots_of(settings, work)
+        shown, template_for(settings, work), rendering, shots_of(settings, work)
     )

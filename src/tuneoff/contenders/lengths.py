@@ -6,7 +6,7 @@ long ones are counted at all; encoding for training counts every one again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuneoff import prompts
@@ -18,7 +18,7 @@ from tuneoff.models.loading import rendering_of, resolve_base
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.tokens import TemplateError, TokenCounter, counter_of
-from tuneoff.training.cutting import emptied, no_room
+from tuneoff.training.cutting import cut_line, emptied, no_room
 from tuneoff.training.encoding import WHAT_TO_DO
 from tuneoff.training.tune import max_length
 
@@ -50,12 +50,6 @@ def check(settings: object, work: Work) -> list[str]:
         return _without_answer(settings.name, work, view)
     except TemplateError as error:
         return [_unchecked(settings.base, f"its chat template could not be used: {error}")]
-
-
-def cut_line(name: str, cut: Mapping[Split, int]) -> str:
-    """The one line about truncated examples."""
-    counted = ", ".join(f"{count} {split}" for split, count in cut.items() if count)
-    return f"{name}: {counted} examples are too long and were cut (train.truncate)."
 
 
 @dataclass(frozen=True, slots=True)

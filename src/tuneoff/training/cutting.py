@@ -8,12 +8,12 @@ other fields        the end of the longest text (functional_representation, your
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tuneoff.errors import DataError
-from tuneoff.records import Example
+from tuneoff.records import Example, Split
 
 CONTEXT = "context"
 
@@ -61,6 +61,12 @@ def emptied(example: Example) -> Example:
         *_, shortest = _from_oldest_on(example)
         return _with_text(shortest, "")
     return _with_text(example, "")
+
+
+def cut_line(name: str, cut: Mapping[Split, int]) -> str:
+    """The one line about truncated examples."""
+    counted = ", ".join(f"{count} {split}" for split, count in cut.items() if count)
+    return f"{name}: {counted} examples are too long and were cut (train.truncate)."
 
 
 def no_room(example: Example) -> str:

@@ -14,11 +14,12 @@ from tuneoff.config import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError
 from tuneoff.models.loading import device, dtype_of, load_tokenizer, positions_of, rendering_of
 from tuneoff.prompts import Template
-from tuneoff.records import Example, TrainingRecord
+from tuneoff.records import Example, Split, TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.training import memory
 from tuneoff.training.card import write_card
 from tuneoff.training.convergence import best_row, out_of_patience, overfitting_step, verdict
+from tuneoff.training.cutting import cut_line
 from tuneoff.training.encoding import Encoded, content_tokens, encode
 from tuneoff.training.packer import FEW_SHAPES, Packer
 
@@ -63,14 +64,27 @@ def tune(
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
     longest = max_length(settings, positions_of(base))
+    rules = settings.train
     encoded, validated = (
-        [encode(tokenizer, e, template, rendering, settings.train.loss_on, longest) for e in split]
+        [
+            encode(tokenizer, e, template, rendering, rules.loss_on, longest, rules.truncate)
+            for e in split
+        ]
         for split in (train, validation)
     )
+    cut: dict[Split, int] = {
+        "train": sum(e.cut for e in encoded),
+        "validation": sum(e.cut for e in validated),
+    }
+    if any(cut.values()):
+        say(cut_line(settings.name, cut))
     raw = sum(content_tokens(tokenizer, example) for example in train)
     dtype = dtype_of(settings.train.precision)
+    examples = [*encoded, *validated]
+    # Before anything is loaded: afterwards the weights would count twice.
+    most = _most_tokens(settings, base, dtype, examples)
     model = prepare_model(settings, base, dtype)
-    packer = _packer(settings, model, [*encoded, *validated], dtype, say)
+    packer = _packer(settings, model, examples, dtype, most, say)
     record = _train(
         settings, model, encoded, validated, directory, packer, dtype, raw, on_step, say
     )
@@ -89,11 +103,40 @@ def max_length(settings: LocalSettings, positions: int) -> int:
     return asked or positions
 
 
+def _most_tokens(
+    settings: LocalSettings, base: str, dtype: torch.dtype, examples: Sequence[Encoded]
+) -> int:
+    """Tokens of one forward pass that fit into the memory that is free now."""
+    from transformers import AutoConfig
+
+    from tuneoff.models import memory as needed
+    from tuneoff.models.free_memory import available_bytes
+    from tuneoff.models.packing import LOGITS_AT_ONCE
+
+    config = AutoConfig.from_pretrained(base)
+    on_cpu = device().type == "cpu"
+    found = needed.estimate(
+        config,
+        settings,
+        dtype,
+        gradient_checkpointing=settings.train.gradient_checkpointing,
+        logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
+        on_accelerator=not on_cpu,
+    )
+    return needed.pack_tokens(
+        found,
+        available_bytes(device()),
+        max(len(example.input_ids) for example in examples),
+        CPU_TOKENS if on_cpu else needed.MOST_TOKENS,
+    )
+
+
 def _packer(
     settings: LocalSettings,
     model: PreTrainedModel,
     examples: Sequence[Encoded],
     dtype: torch.dtype,
+    most_tokens: int,
     say: Say,
 ) -> Packer:
     """How batches are computed: as trees if this model can be, and how much at once."""
@@ -108,7 +151,7 @@ def _packer(
     return Packer(
         device(),
         trees,
-        max(CPU_TOKENS, longest),
+        most_tokens,
         settings.train.micro_batch_size,
         1 if plain else FEW_SHAPES,
     )
