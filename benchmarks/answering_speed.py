@@ -2,7 +2,7 @@
 
 Prompts: ViGGO's test set with its whole instruction (`TUNEOFF_DATA` or ../shared/data;
 without it the generated functional sample). Model: the shipped base, all parameters tuned
-for a minute. `generate` answers one by one and in length-sorted batches of several sizes;
+for about a minute. `generate` answers one by one and in length-sorted batches of several sizes;
 then the best size and ours take turns, and medians are compared. Wherever answers differ,
 the unbatched model says how far apart the two best tokens were at the first difference.
 
@@ -28,15 +28,17 @@ from typing import Any
 
 import torch
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import LocalSettings, TaskSettings, TrainSettings
 from tuneoff.generation import engine, plain, support
 from tuneoff.generation.batched import BATCH_SIZE
 from tuneoff.generation.ending import Ending, ending_of
 from tuneoff.models.loading import ASSET, load_model, load_tokenizer
 from tuneoff.records import Example, Prediction
+from tuneoff.rundir import ContenderDir
 from tuneoff.tasks import Place
 from tuneoff.tasks import functional_representation as task
-from tuneoff.training.encoding import IGNORED, encode, prompt_ids
+from tuneoff.training.encoding import prompt_ids
+from tuneoff.training.tune import tune
 
 Prompts = list[tuple[str, list[int]]]
 SIZES = (8, 16, 32, 64, 128)
@@ -71,35 +73,23 @@ def examples() -> tuple[str, list[Example], list[Example]]:
     return source, list(splits["train"]), list(splits["test"])
 
 
-def tuned(train: Sequence[Example], source: str, seconds: float, folder: Path) -> Any:
-    """The shipped base, all its parameters tuned on whole prompts for some seconds; a
-    folder that holds one already is loaded."""
-    if (folder / "config.json").is_file():
-        return load_model(str(folder), "none", torch.float32).eval()
-    tokenizer = load_tokenizer(str(ASSET))
-    model = load_model(str(ASSET), "none", torch.float32).train()
-    template = task.template(TaskSettings(id="functional_representation", source=source))
-    order = random.Random(0).sample(train, len(train))
-    optimizer = torch.optim.AdamW(model.parameters(), 1.5e-3, weight_decay=0.0)
-    started, steps, loss = time.monotonic(), 0, torch.zeros(())
-    while time.monotonic() - started < seconds:
-        batch = [order[(8 * steps + i) % len(order)] for i in range(8)]
-        rows = [encode(tokenizer, e, template, "text", "completion", 2048) for e in batch]
-        longest = max(len(row.input_ids) for row in rows)
-        pads = [longest - len(row.input_ids) for row in rows]
-        ids = [[*row.input_ids, *[0] * pad] for row, pad in zip(rows, pads, strict=True)]
-        labels = [[*row.labels, *[IGNORED] * pad] for row, pad in zip(rows, pads, strict=True)]
-        for group in optimizer.param_groups:
-            group["lr"] = 1.5e-3 * min(1.0, 1.02 - (time.monotonic() - started) / seconds)
-        loss = model(input_ids=torch.tensor(ids), labels=torch.tensor(labels)).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        steps += 1
-    say(f"tuned on {8 * steps} examples, last loss {float(loss.detach()):.3f}")
-    model.save_pretrained(folder)
-    return model.eval()
+def tuned(train: Sequence[Example], source: str, count: int, folder: Path) -> Any:
+    """The shipped base, all its parameters tuned on `count` whole prompts by our trainer; a
+    folder that holds it already is loaded."""
+    directory = ContenderDir(folder)
+    if directory.weights() is None:
+        settings = LocalSettings(
+            name="tuned",
+            id="local",
+            base="tiny",
+            method="full",
+            train=TrainSettings(epochs=1, batch_size=8, learning_rate=1.5e-3),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        order = random.Random(0).sample(train, min(count + 32, len(train)))
+        template = task.template(TaskSettings(id="functional_representation", source=source))
+        tune(settings, str(ASSET), order[32:], order[:32], template, directory)
+    return load_model(str(directory.weights()), "none", torch.float32).eval()
 
 
 def speed(name: str, prompts: Prompts, arm: Callable[[Prompts], Iterator[Any]]) -> float:
@@ -132,7 +122,7 @@ def differences(
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     source, train, test = examples()
-    model = tuned(train, source, arguments.tune_seconds, folder)
+    model = tuned(train, source, arguments.tuned_on, folder)
     tokenizer = load_tokenizer(str(ASSET))
     template = task.template(TaskSettings(id="functional_representation", source=source))
     chosen = random.Random(1).sample(test, min(arguments.prompts, len(test)))
@@ -174,6 +164,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "prompt_tokens_mean": statistics.mean(len(ids) for _, ids in prompts),
         "answer_tokens_mean": statistics.mean(lengths),
         "answer_tokens_max": max(lengths),
+        "answered_right": sum(
+            e.completion.strip() == tokenizer.decode(ours[e.id], skip_special_tokens=True).strip()
+            for e in chosen
+        ),
         "generate_sweep": sweep,
         "generate_best_batch": best,
         "our_batch": arguments.batch_size,
@@ -195,7 +189,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
-    parser.add_argument("--tune-seconds", type=float, default=60)
+    parser.add_argument("--tuned-on", type=int, default=1000, help="examples to tune on")
     parser.add_argument("--model", type=Path, help="where the tuned model is kept, or taken from")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
