@@ -20,6 +20,7 @@ from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, Work, load_contender
 from tuneoff.contenders.trainings import Training, trainings
 from tuneoff.errors import ConfigError, TuneoffError, unknown
+from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
 from tuneoff.prepare import Parts
 from tuneoff.progress import Progress, Silent
@@ -71,6 +72,7 @@ def run(
     if fresh and only is not None:
         run.contender(only).clear()
     list(executor(partial(_carry_out, parts, run, work, options), chosen))
+    bases.forget()
     results = collect(parts, run, examples, options, command)
     run.write_results(results)
     write_report(run)

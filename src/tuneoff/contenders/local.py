@@ -57,12 +57,13 @@ def answer(
     settings: LocalSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Greedy answers of the tuned model."""
-    from tuneoff.training.method import trained
+    from tuneoff.training.method import finished, trained
 
     base = resolve_base(settings.base, work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base} as tuned")
     model = trained(settings, base, work.directory)
     yield from answers(settings, work, model, load_tokenizer(base), examples)
+    finished(settings, base, model)
 
 
 def prompt_sha256(settings: LocalSettings, work: Work) -> str:

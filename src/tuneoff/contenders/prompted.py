@@ -9,7 +9,8 @@ from tuneoff.config import PromptedSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.answering import answers, hash_of_prompts
 from tuneoff.errors import ContenderError
-from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, resolve_base
+from tuneoff.models import bases
+from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction
 
 
@@ -35,8 +36,10 @@ def answer(
     """Greedy answers of the untuned base."""
     base = resolve_base(_base(settings), work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
-    model = load_model(base, settings.quantization, dtype_of("auto"))
+    dtype = dtype_of("auto")
+    model = bases.borrow(base, settings.quantization, dtype)
     yield from answers(settings, work, model, load_tokenizer(base), examples)
+    bases.give_back(base, settings.quantization, dtype, model)
 
 
 def prompt_sha256(settings: PromptedSettings, work: Work) -> str:

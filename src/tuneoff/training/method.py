@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.config import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError
+from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_model
 from tuneoff.models.parameters import target_modules
 from tuneoff.rundir import ContenderDir
@@ -27,10 +28,15 @@ def prepare_model(settings: LocalSettings, base: str, dtype: torch.dtype) -> Pre
     import torch
     from transformers import set_seed
 
+    if settings.method == "full":
+        bases.forget()
+        model = load_model(base, "none", torch.float32)
+        set_seed(settings.seed)
+        return model
+    model = bases.borrow(base, settings.quantization, dtype)
+    # After the base is there: loading one draws random numbers, borrowing one does not.
     set_seed(settings.seed)
-    full = settings.method == "full"
-    model = load_model(base, settings.quantization, torch.float32 if full else dtype)
-    return model if full else add_adapter(settings, model)
+    return add_adapter(settings, model)
 
 
 def add_adapter(settings: LocalSettings, model: PreTrainedModel) -> PreTrainedModel:
@@ -72,12 +78,20 @@ def trained(settings: LocalSettings, base: str, directory: ContenderDir) -> PreT
         raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")
     dtype = dtype_of(settings.train.precision)
     if settings.method == "full":
+        bases.forget()
         return load_model(str(weights), "none", dtype)
     import peft
 
-    model = load_model(base, settings.quantization, dtype)
+    model = bases.borrow(base, settings.quantization, dtype)
+    # Not merged: in half precision merging rounds the adapter away in part, and what is served
+    # with adapters must be what was scored.
     adapted: Any = peft.PeftModel.from_pretrained(model, str(weights))
-    if settings.quantization == "none":
-        adapted = adapted.merge_and_unload()
     answering: PreTrainedModel = adapted
     return answering
+
+
+def finished(settings: LocalSettings, base: str, model: PreTrainedModel) -> None:
+    """Gives the base of a LoRA contender back, for the next that wants it."""
+    if settings.method == "lora":
+        dtype = dtype_of(settings.train.precision)
+        bases.give_back(base, settings.quantization, dtype, model)

@@ -55,7 +55,7 @@ def tune(
         ConfigError: base, target modules or lengths cannot be used.
         ContenderError: the loss is not a number.
     """
-    from tuneoff.training.method import prepare_model
+    from tuneoff.training.method import finished, prepare_model
 
     record = directory.training()
     if record is not None and directory.weights() is not None:
@@ -89,6 +89,7 @@ def tune(
         settings, model, encoded, validated, directory, packer, dtype, raw, on_step, say
     )
     _save(settings, model, tokenizer, directory, record)
+    finished(settings, base, model)
     return record
 
 
