@@ -30,8 +30,8 @@ from tuneoff.records import Prediction
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Padded tokens of one forward pass over new rows.
-MOST_FILLED = 4096
+# Padded tokens of one forward pass over new rows: on a CPU more would leave the caches.
+MOST_FILLED = {"cpu": 1024, "cuda": 8192}
 # Rows enter when this share of the slots is free: a pass over a few tokens is slow.
 FREE_SHARE = 8
 # Rows are cut by their lengths at multiples of STEP_OF_CUTS, where that saves reading the
@@ -142,7 +142,7 @@ class Engine:
             parts=self.parts,
             width=int(self.length[:count].max()) + 1,
             columns=self.columns,
-            cuts=_cuts(self.length[:count] + 1, self.forward.device.type),
+            cuts=_cuts(self.length[:count] + 1, _of(LEAST_CUT, self.forward.device)),
         )
         positions = (self.before + self.columns)[:, None]
         logits = self.forward(self.inputs[:, None], positions)
@@ -210,7 +210,7 @@ class Engine:
         for run in sorted({run for row in rows for run in row.path}):
             if run not in self.cache.runs:
                 self._compute(run)
-        for some in _fills(rows):
+        for some in _fills(rows, _of(MOST_FILLED, self.forward.device)):
             first = len(self.active)
             slots = slice(first, first + len(some))
             self.active += some
@@ -257,30 +257,33 @@ class Engine:
         ]
 
 
-def _cuts(widths: NDArray[np.int64], device: str) -> list[tuple[int, int, int]]:
+def _cuts(widths: NDArray[np.int64], least_saved: int) -> list[tuple[int, int, int]]:
     """Neighbouring rows of like widths, cut where that saves reading enough."""
     greatest = np.maximum.accumulate(widths[::-1])[::-1]
     found: list[tuple[int, int, int]] = []
-    first, least = 0, LEAST_CUT.get(device, LEAST_CUT["cuda"])
+    first = 0
     for place in range(STEP_OF_CUTS, len(widths), STEP_OF_CUTS):
         saved = (greatest[first] - greatest[place]) * (len(widths) - place)
-        if saved >= least and greatest[place] * 5 < greatest[first] * 4:
+        if saved >= least_saved and greatest[place] * 5 < greatest[first] * 4:
             found.append((first, place, int(greatest[first])))
             first = place
     return [*found, (first, len(widths), int(greatest[first]))]
 
 
-def _fills(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _fills(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
     """Cuts rows, longest first, into forward passes with little padding."""
     some: list[Row] = []
     for row in rows:
         longest = len(some[0].own) if some else 0
         alone = longest > LONGEST_FILL
-        if some and (
-            alone or longest * (len(some) + 1) > MOST_FILLED or 2 * len(row.own) < longest
-        ):
+        if some and (alone or longest * (len(some) + 1) > most or 2 * len(row.own) < longest):
             yield some
             some = []
         some.append(row)
     if some:
         yield some
+
+
+def _of(table: dict[str, int], device: torch.device) -> int:
+    """A device's entry; other accelerators are taken to be like a GPU."""
+    return table.get(device.type, table["cuda"])

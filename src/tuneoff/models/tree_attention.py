@@ -50,10 +50,10 @@ class TreeAttention:
         self.longest = max(tree.positions) + 1
         self.device = device
         self.backend = backend or backend_for(device)
-        self.parts: list[Part] = []
+        # Own nodes first: they write every token once, and what lies above is added to them.
+        self.parts: list[Part] = [(n.start, n.end, n.start, n.end, True) for n in tree.nodes]
         last: list[int] = []
         for node in tree.nodes:
-            self.parts.append((node.start, node.end, node.start, node.end, True))
             if node.subtree_end > node.end:
                 self.parts.append((node.end, node.subtree_end, node.start, node.end, False))
             last += [node.subtree_end] * (node.end - node.start)
@@ -187,8 +187,7 @@ class _Cascade(torch.autograd.Function):
         heads, group, tokens, size = q.shape
         out = q.new_empty(tokens, heads, group, size).permute(1, 2, 0, 3)
         total = q.new_empty(heads, group, tokens, dtype=torch.float32)
-        # Own node first: it writes every token once; what lies above is merged into it.
-        for first, last, start, end, own in sorted(parts, key=lambda part: not part[4]):
+        for first, last, start, end, own in parts:
             queries = slice(first, last)
             found, weight = _forward(
                 q[:, :, queries], k[:, :, start:end], v[:, :, start:end], 0.0, own, scale=scale
@@ -207,8 +206,8 @@ class _Cascade(torch.autograd.Function):
         q, k, v = _by_key_head(query, key, value)
         heads, group, tokens, size = q.shape
         grad = grads[0].reshape(tokens, heads, group, size).permute(1, 2, 0, 3)
-        dq = q.new_zeros(tokens, heads, group, size).permute(1, 2, 0, 3)
-        dk, dv = k.new_zeros(k.shape[0], tokens, size), k.new_zeros(k.shape[0], tokens, size)
+        dq = q.new_empty(tokens, heads, group, size).permute(1, 2, 0, 3)
+        dk, dv = k.new_empty(heads, tokens, size), k.new_empty(heads, tokens, size)
         for first, last, start, end, own in ctx.parts:
             queries, keys = slice(first, last), slice(start, end)
             part = _backward(
@@ -216,9 +215,11 @@ class _Cascade(torch.autograd.Function):
                 out[:, :, queries], total[:, :, queries].contiguous(), 0.0, own,
                 scale=ctx.scale,
             )  # fmt: skip
-            dq[:, :, queries] += part[0]
-            dk[:, keys] += part[1].sum(1)
-            dv[:, keys] += part[2].sum(1)
+            by_key_head = (found.squeeze(1) if group == 1 else found.sum(1) for found in part[1:])
+            for whole, found in zip(
+                (dq[:, :, queries], dk[:, keys], dv[:, keys]), (part[0], *by_key_head), strict=True
+            ):
+                whole.copy_(found) if own else whole.add_(found)
         dq = dq.permute(2, 0, 1, 3).reshape(1, tokens, heads * group, size).transpose(1, 2)
         return dq, dk[None], dv[None], None, None
 
@@ -238,5 +239,5 @@ def _merge(
     """Adds a part to the result in place: softmax over the union of both parts' keys."""
     both = torch.logaddexp(total, weight)
     kept, added = (total - both).exp_().unsqueeze(-1), (weight - both).exp_().unsqueeze(-1)
-    out.copy_(out * kept + found * added)
+    out.mul_(kept).addcmul_(found, added)
     total.copy_(both)
