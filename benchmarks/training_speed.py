@@ -125,6 +125,7 @@ def _job(options: argparse.Namespace) -> Job:
         data="",
         base=resolve_base(SHIPPED_BASE, Path()),
         method=options.method,
+        lora={"dropout": options.lora_dropout},
         batch_size=options.batch_size,
         warmup_steps=1,
         steps=1 if options.quick else options.steps,
@@ -162,6 +163,9 @@ def _options() -> argparse.Namespace:
         help="may be repeated",
     )
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
+    parser.add_argument(
+        "--lora-dropout", type=float, default=0.0, help="of every arm (0, PEFT's own default)"
+    )
     parser.add_argument("--steps", type=int, default=3, help="timed steps a repetition (3)")
     parser.add_argument("--repetitions", type=int, default=3, help="of every arm (3)")
     parser.add_argument("--batch-size", type=int, default=32, help="examples a step (32)")
