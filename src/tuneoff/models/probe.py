@@ -78,8 +78,11 @@ def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) ->
         return TAKES_NO_TREE
     try:
         hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state[0]
-    except (TypeError, NotImplementedError) as error:
-        return f"it cannot be given a tree ({str(error).splitlines()[0]})"
+    except UnservedError:
+        raise
+    except Exception as error:  # whatever it is, ordinary batches do not need it
+        first = (str(error).strip() or "no message").splitlines()[0]
+        return f"it fails over a tree ({type(error).__name__}: {first})"
     shared = logits(inner, hidden)
     inner.set_attn_implementation(plain)
     for i, sequence in enumerate(sequences):

@@ -38,7 +38,7 @@ class UnservedError(Exception):
 
 
 def backend_for(device: torch.device) -> Backend:
-    """The fastest measured way on a device (`benchmarks/attention_speed.py`)."""
+    """The fastest measured way on a device (`benchmarks/engine_parts.py`)."""
     return {"cpu": "cascade", "cuda": "flex"}.get(device.type, "dense")  # type: ignore[return-value]
 
 

@@ -38,6 +38,7 @@ TRAINING: tuple[Column, ...] = (
     ("Epochs", lambda t: f.number(t.epochs)),
     ("Steps", lambda t: f.count(t.steps)),
     ("Best step", lambda t: f.count(t.best_step)),
+    ("Learning rate", lambda t: f.MISSING if t.learning_rate is None else f"{t.learning_rate:g}"),
     ("Tokens templated", lambda t: f.count(t.tokens_templated)),
     ("Tokens computed", lambda t: f.count(t.tokens_computed)),
     ("Tokens billed", lambda t: f.count(t.tokens_billed)),

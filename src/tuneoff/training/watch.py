@@ -16,6 +16,7 @@ from tuneoff.training.convergence import out_of_patience
 # Called with (step, steps in all, a few words: loss, speed, memory).
 OnStep = Callable[[int, int, str], None]
 MEGABYTE = 1024**2
+WORTH_SAYING = 1.1
 
 
 class Watch(TrainerCallback):
@@ -65,9 +66,9 @@ class Watch(TrainerCallback):
             steps = (state.global_step - first) / seconds
             words.append(f"{steps * self.batch_size:.3g} examples/s")
             words.append(f"{duration((state.max_steps - state.global_step) / steps)} left")
-        if self.effort.tokens_computed:
-            saved = self.effort.tokens_unshared / self.effort.tokens_computed
-            words.append(f"{saved:.1f} tokens for each computed")
+        shared = self.effort.tokens_unshared / max(1, self.effort.tokens_computed)
+        if shared > WORTH_SAYING:
+            words.append(f"{shared:.1f} tokens for each computed")
         words.append(f"{memory.peak_bytes() / MEGABYTE:,.0f} MiB")
         return ", ".join(words)
 
