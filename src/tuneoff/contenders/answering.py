@@ -38,13 +38,16 @@ def answers(
     examples: Sequence[Example],
 ) -> Iterator[list[Prediction]]:
     """Greedy answers to examples, a batch at a time."""
+    from tuneoff.models.fused_lora import fused_lora
+
     rendering = rendering_of(tokenizer, settings.rendering)
     template, shots = template_for(settings, work), shots_of(settings, work)
     shown = _shown(settings, work, tokenizer, examples)
     tokens = [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in shown]
     stop = _stop(settings, work) if rendering == "text" else ()
     most, say = work.max_new_tokens, work.progress.say
-    yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
+    with fused_lora(model):
+        yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
 
 
 def _shown(

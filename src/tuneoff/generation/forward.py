@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tuneoff.generation.shared_attention import NAME, UnservedError
+from tuneoff.generation.shared_attention import NAME
 from tuneoff.generation.shared_cache import SharedCache
 from tuneoff.models.packing import causal_lm
+from tuneoff.models.tree_attention import UnservedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import AttentionInterface
 
 from tuneoff.generation.shared_cache import Call, KeyValue, SharedCache
+from tuneoff.models.tree_attention import UnservedError
 
 NAME = "tuneoff_shared"
 # Scores held at a time; more are computed in pieces.
@@ -29,10 +30,6 @@ HARMLESS = {
     "position_ids", "position_embeddings", "use_cache", "output_attentions", "cache_position",
     "output_hidden_states", "return_dict", "sliding_window", "is_causal", "logits_to_keep",
 }  # fmt: skip
-
-
-class UnservedError(Exception):
-    """A layer asks for what this attention cannot give; the message says what."""
 
 
 def attention(

@@ -16,10 +16,10 @@ from weakref import WeakKeyDictionary
 import torch
 
 from tuneoff.generation.forward import Forward, positions_from, serving
-from tuneoff.generation.shared_attention import UnservedError
 from tuneoff.generation.shared_cache import Call, SharedCache
 from tuneoff.models.free_memory import available_bytes
 from tuneoff.models.packing import causal_lm
+from tuneoff.models.tree_attention import UnservedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

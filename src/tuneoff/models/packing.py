@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from tuneoff.models import prefix_tree, tree_attention
+from tuneoff.models.fused_lora import fused_lora
 from tuneoff.models.prefix_tree import PrefixTree, Weighted
 from tuneoff.models.tree_attention import Backend, TreeAttention
 
@@ -128,7 +129,8 @@ def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
         inner.set_attn_implementation(tree_attention.NAME)
     inner.forward = partial(_forward, inner)
     try:
-        yield
+        with fused_lora(model):
+            yield
     finally:
         inner.__dict__.pop("forward", None)
         if trees:

@@ -34,7 +34,7 @@ Part = tuple[int, int, int, int, bool]
 
 
 class UnservedError(Exception):
-    """This model's attention is not what a tree can compute; the message says why."""
+    """A layer asks for what our attention cannot give; the message says what."""
 
 
 def backend_for(device: torch.device) -> Backend:
