@@ -126,3 +126,16 @@ def test_limits_come_from_the_records() -> None:
     )
     assert found.when_not[0] == "a ends on 2027-01-14."
     assert found.when_not[1].startswith("a was still improving when its training ended")
+
+
+def test_several_that_were_still_improving_are_one_sentence() -> None:
+    group = [
+        contender(name, value, training=training(9, "still improving"))
+        for name, value in (("a", 0.5), ("b", 0.4), ("c", 0.3))
+    ]
+    found = recommend(group, [], "exact_match")
+    said = [line for line in found.when_not if "still improving" in line]
+    assert said == [
+        "a, b and c were still improving when their training ended; with more epochs they may do "
+        "better."
+    ]

@@ -125,8 +125,15 @@ def _beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
 
 def _limits(choice: ContenderResult, measured: Group) -> list[str]:
     found = [f"{choice.name} ends on {choice.ends}."] if choice.ends else []
-    return found + [
-        f"{c.name} was still improving when its training ended; with more epochs it may do better."
-        for c in measured
-        if c.training and c.training.verdict == "still improving"
-    ]
+    names = [c.name for c in measured if c.training and c.training.verdict == "still improving"]
+    if len(names) == 1:
+        found.append(
+            f"{names[0]} was still improving when its training ended; with more epochs it may do "
+            "better."
+        )
+    elif names:
+        found.append(
+            f"{', '.join(names[:-1])} and {names[-1]} were still improving when their training "
+            "ended; with more epochs they may do better."
+        )
+    return found
