@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from tuneoff.models import prefix_tree, tree_attention
 from tuneoff.models.fused_lora import fused_lora
-from tuneoff.models.prefix_tree import PrefixTree, Weighted
+from tuneoff.models.prefix_tree import Weighted
 from tuneoff.models.tree_attention import Backend, TreeAttention
 
 # Logits computed at once, in numbers (float32: 64 MiB). Beyond, backward computes them again.
@@ -174,6 +174,3 @@ def weighted_loss(
     for chunk in zip(hidden.split(rows), targets.split(rows), weights.split(rows), strict=True):
         total = total + checkpoint(part, *chunk, use_reentrant=False)
     return total
-
-
-__all__ = ["Pack", "PrefixTree", "loss_over_packs", "padded_pack", "tree_pack"]

@@ -39,7 +39,9 @@ class UnservedError(Exception):
 
 def backend_for(device: torch.device) -> Backend:
     """The fastest measured way on a device (`benchmarks/engine_parts.py`)."""
-    return {"cpu": "cascade", "cuda": "flex"}.get(device.type, "dense")  # type: ignore[return-value]
+    if device.type == "cpu":
+        return "cascade"
+    return "flex" if device.type == "cuda" else "dense"
 
 
 class TreeAttention:
@@ -58,7 +60,8 @@ class TreeAttention:
                 self.parts.append((node.end, node.subtree_end, node.start, node.end, False))
             last += [node.subtree_end] * (node.end - node.start)
         self.last = torch.tensor(last, device=device)
-        self._mask: Any = None
+        self._mask: torch.Tensor | None = None
+        self._block_mask: Any = None
 
     def mask(self) -> torch.Tensor:
         """Who sees whom: (queries, keys), True where query attends to key."""
@@ -66,12 +69,11 @@ class TreeAttention:
             places = torch.arange(self.size, device=self.device)
             query, key = places[:, None], places[None, :]
             self._mask = (key <= query) & (query < self.last[None, :])
-        mask: torch.Tensor = self._mask
-        return mask
+        return self._mask
 
     def block_mask(self) -> Any:
         """The same as FlexAttention takes it."""
-        if self._mask is None:
+        if self._block_mask is None:
             from torch.nn.attention.flex_attention import create_block_mask
 
             last = self.last
@@ -79,10 +81,10 @@ class TreeAttention:
             def visible(batch: Any, head: Any, query: Any, key: Any) -> Any:
                 return (key <= query) & (query < last[key])
 
-            self._mask = create_block_mask(
+            self._block_mask = create_block_mask(
                 visible, None, None, self.size, self.size, device=self.device.type
             )
-        return self._mask
+        return self._block_mask
 
     def attend(
         self,
@@ -111,7 +113,7 @@ class TreeAttention:
                 module, query, key, value, self.block_mask(), scaling=scale
             )
             return found
-        mask = self.mask() if self.backend != "flex" else TreeAttention.mask(_plain(self))
+        mask = self.mask()
         grouped = query.shape[1] != key.shape[1]
         return torch.nn.functional.scaled_dot_product_attention(
             query, key, value, mask[None, None], dropout, scale=scale, enable_gqa=grouped
@@ -125,13 +127,6 @@ def _autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if not torch.is_autocast_enabled(kind):
         return tensors
     return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
-
-
-def _plain(tree: TreeAttention) -> TreeAttention:
-    """The same tree with a dense mask, beside a flex one's block mask."""
-    copy = object.__new__(TreeAttention)
-    copy.size, copy.last, copy.device, copy._mask = tree.size, tree.last, tree.device, None
-    return copy
 
 
 def attention(
