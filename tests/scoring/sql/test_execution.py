@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tuneoff.scoring.execution import difference, is_ordered
-from tuneoff.scoring.pool import Table, Value
+from tuneoff.scoring.sql.execution import difference, is_ordered
+from tuneoff.scoring.sql.pool import Table, Value
 
 Rows = list[tuple[Value, ...]]
 

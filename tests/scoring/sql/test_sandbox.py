@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring.pool import Failure, Limits, Pool, Table, open_pool
+from tuneoff.scoring.sql.pool import Failure, Limits, Pool, Table, open_pool
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
 ONE = Table(1, [(1,)])

@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from tuneoff.scoring.pool import Table, Value
+from tuneoff.scoring.sql.pool import Table, Value
 
 RELATIVE_TOLERANCE = 1e-6
 

@@ -23,7 +23,7 @@ from queue import LifoQueue
 from typing import IO, Any
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring import sandbox
+from tuneoff.scoring.sql import sandbox
 
 GRACE_SECONDS = 0.5
 WATCH_SECONDS = 0.05

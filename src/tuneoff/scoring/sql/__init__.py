@@ -20,8 +20,8 @@ from pathlib import Path
 from tuneoff.databases import find_database
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.execution import difference, is_ordered
-from tuneoff.scoring.pool import Failure, Limits, Pool, Table, open_pool
+from tuneoff.scoring.sql.execution import difference, is_ordered
+from tuneoff.scoring.sql.pool import Failure, Limits, Pool, Table, open_pool
 from tuneoff.scoring.rows import Kind, Options, Row, no_answer, shortened, unanswered
 from tuneoff.scoring.text import matches, without_fence
 
