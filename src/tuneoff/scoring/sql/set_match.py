@@ -1,0 +1,211 @@
+"""Exact set match and hardness: Spider's comparison of two queries, clause by clause.
+
+Yu et al., EMNLP 2018, as the official evaluator (taoyds/test-suite-sql-eval, commit e97acc54,
+default flags) carries it out. Within a clause the order does not matter; values are not
+compared. Its habits, kept so that verdicts agree one by one:
+
+- columns that foreign keys tie together are the same column, but not inside a query in a
+  condition or in FROM; there, order and DISTINCT count, too, and in FROM also values;
+- DISTINCT of the outer query counts in strict reading only;
+- the conditions of joins are looked at for their AND, OR, NOT, IN and LIKE alone;
+- GROUP BY must have the same columns in the same order; HAVING counts only beside it;
+- of LIMIT it matters whether there is one, and only beside ORDER BY and among the keywords.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from tuneoff.scoring.sql.spider_grammar import Column, Condition, Conditions, Query, Term
+
+Keys = Mapping[str, str]
+
+
+def matches(reference: Query, answer: Query, keys: Keys, keep_distinct: bool = False) -> bool:
+    """Whether two queries are the same, clause by clause.
+
+    Args:
+        keys: of each column that foreign keys tie to others, the one that stands for all.
+        keep_distinct: DISTINCT counts.
+    """
+    return _same(
+        _prepared(reference, keys, keep_distinct), _prepared(answer, keys, keep_distinct)
+    )
+
+
+def same_columns(foreign_keys: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of each column in a foreign key, the one that stands for it and all tied to it: the
+    first by name. A key joins the first set that holds either of its columns; two sets are
+    not put together later, as in the original.
+
+    Args:
+        foreign_keys: pairs of `table.column` in lower case.
+    """
+    groups: list[set[str]] = []
+    for pair in foreign_keys:
+        known = next((group for group in groups if not group.isdisjoint(pair)), None)
+        if known is None:
+            known = set[str]()
+            groups.append(known)
+        known.update(pair)
+    return {name: min(group) for group in groups for name in group}
+
+
+def hardness(query: Query) -> str:
+    """`easy`, `medium`, `hard` or `extra`, by the clauses that a query has."""
+    conditions = [*_only_conditions(query.join_conditions + query.where + query.having)]
+    clauses = (
+        bool(query.where) + bool(query.group_by) + bool(query.order_by) + query.limited
+        + len(query.tables) - 1
+        + _connectors(query).count("or")
+        + sum(condition.comparison == "like" for condition in conditions)
+    )  # fmt: skip
+    values = (value for condition in conditions for value in (condition.first, condition.second))
+    nested = sum(isinstance(value, Query) for value in values) + (query.other is not None)
+    others = (
+        (_aggregates(query) > 1) + (len(query.select) > 1)
+        # Conditions are counted with the words between them.
+        + (len(query.where) > 1) + (len(query.group_by) > 1)
+    )  # fmt: skip
+    if clauses <= 1 and others == 0 and nested == 0:
+        return "easy"
+    if nested == 0 and ((others <= 2 and clauses <= 1) or (others < 2 and clauses <= 2)):
+        return "medium"
+    if nested == 0 and ((others > 2 and clauses <= 2) or (others <= 2 and 2 < clauses <= 3)):
+        return "hard"
+    return "hard" if clauses <= 1 and others == 0 and nested <= 1 else "extra"
+
+
+def _aggregates(query: Query) -> int:
+    """Aggregates as the original counts them: each NOT, and each AND or OR of HAVING, is one;
+    those within conditions are none."""
+    ordered = [column for term in query.order_by for column in (term.left, term.right) if column]
+    return (
+        sum(bool(aggregate) for aggregate, _ in query.select)
+        + sum(condition.negated for condition in _only_conditions(query.where))
+        + sum(bool(column.aggregate) for column in (*query.group_by, *ordered))
+        + sum(isinstance(each, str) or each.negated for each in query.having)
+    )
+
+
+def _prepared(query: Query, keys: Keys, keep_distinct: bool) -> Query:
+    """A query without values, DISTINCT and the difference between tied columns."""
+    tables = {table for table in query.tables if isinstance(table, str)}
+    names = {name: key for name, key in keys.items() if name.partition(".")[0] in tables}
+    return _rewritten(_without_values(query), names, keep_distinct)
+
+
+def _without_values(query: Query) -> Query:
+    """A query in whose conditions only queries are left as values."""
+    return replace(
+        query,
+        join_conditions=_no_values(query.join_conditions),
+        where=_no_values(query.where),
+        having=_no_values(query.having),
+        other=query.other and _without_values(query.other),
+    )
+
+
+def _no_values(conditions: Conditions) -> Conditions:
+    return tuple(
+        each
+        if isinstance(each, str)
+        else each._replace(first=_query_in(each.first), second=_query_in(each.second))
+        for each in conditions
+    )
+
+
+def _query_in(value: object) -> Query | None:
+    return _without_values(value) if isinstance(value, Query) else None
+
+
+def _rewritten(query: Query, names: Keys, keep_distinct: bool) -> Query:
+    """A query, and the ones set operators tie to it, with columns as `names` calls them."""
+
+    def column(old: Column) -> Column:
+        return Column(
+            old.aggregate, names.get(old.name, old.name), old.distinct and keep_distinct
+        )
+
+    def term(old: Term) -> Term:
+        return Term(old.operator, column(old.left), old.right and column(old.right))
+
+    def conditions(old: Conditions) -> Conditions:
+        return tuple(
+            each if isinstance(each, str) else each._replace(term=term(each.term)) for each in old
+        )
+
+    return replace(
+        query,
+        join_conditions=conditions(query.join_conditions),
+        distinct=query.distinct and keep_distinct,
+        select=tuple((aggregate, term(each)) for aggregate, each in query.select),
+        where=conditions(query.where),
+        group_by=tuple(map(column, query.group_by)),
+        having=conditions(query.having),
+        order_by=tuple(map(term, query.order_by)),
+        other=query.other and _rewritten(query.other, names, keep_distinct),
+    )
+
+
+def _same(reference: Query, answer: Query) -> bool:
+    return (
+        reference.distinct == answer.distinct
+        and Counter(reference.select) == Counter(answer.select)
+        and Counter(_only_conditions(reference.where)) == Counter(_only_conditions(answer.where))
+        and set(reference.where[1::2]) == set(answer.where[1::2])
+        and _same_grouping(reference, answer)
+        and _same_order(reference, answer)
+        and _keywords(reference) == _keywords(answer)
+        and Counter(reference.tables) == Counter(answer.tables)
+        and _same_other(reference, answer)
+    )
+
+
+def _same_grouping(reference: Query, answer: Query) -> bool:
+    names = [[column.name for column in query.group_by] for query in (reference, answer)]
+    return names[0] == names[1] and (not names[0] or reference.having == answer.having)
+
+
+def _same_order(reference: Query, answer: Query) -> bool:
+    return (reference.direction, reference.order_by) == (answer.direction, answer.order_by) and (
+        not reference.order_by or reference.limited == answer.limited
+    )
+
+
+def _same_other(reference: Query, answer: Query) -> bool:
+    if reference.other is None or answer.other is None:
+        return reference.other is answer.other
+    return reference.set_operator == answer.set_operator and _same(reference.other, answer.other)
+
+
+def _keywords(query: Query) -> set[str]:
+    conditions = [*_only_conditions(query.join_conditions + query.where + query.having)]
+    comparisons = {condition.comparison for condition in conditions} & {"in", "like"}
+    found = {
+        "where": bool(query.where),
+        "group": bool(query.group_by),
+        "having": bool(query.having),
+        "order": bool(query.order_by),
+        "limit": query.limited,
+        "or": "or" in _connectors(query),
+        "not": any(condition.negated for condition in conditions),
+    }
+    present = {word for word, there in found.items() if there}
+    return present | comparisons | {query.direction, query.set_operator} - {""}
+
+
+def _connectors(query: Query) -> list[str]:
+    """The words at the odd places of the conditions of joins, WHERE and HAVING."""
+    return [
+        word
+        for conditions in (query.join_conditions, query.where, query.having)
+        for word in conditions[1::2]
+        if isinstance(word, str)
+    ]
+
+
+def _only_conditions(conditions: Sequence[Condition | str]) -> Iterable[Condition]:
+    return (each for each in conditions if isinstance(each, Condition))

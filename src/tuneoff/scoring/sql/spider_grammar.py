@@ -1,0 +1,375 @@
+"""Spider's SQL: the part of the language in which its set match can compare two queries.
+
+Spider (Yu et al., EMNLP 2018) compares queries clause by clause, and only those that its own
+small grammar can read. This parser accepts what the official evaluator (taoyds/
+test-suite-sql-eval, commit e97acc54) accepts and takes it for the same thing, because a query
+it cannot read scores 0. So some of what it does looks odd and is meant:
+
+- single quotes count as double ones, and every quoted text is a value, never a name;
+- `=` must stand between blanks; names are one word each; `AS` is needed before an alias of a
+  table and not known elsewhere; only inner joins with `JOIN`; no `IS NULL`, no lists in `IN`;
+- a condition's value is read up to the next `AND`, bracket, comma or clause, and only its
+  first column counts; what stands after a complete query is not looked at;
+- the number after LIMIT is not kept, and one ASC or DESC holds for the whole ORDER BY.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Columns = Mapping[str, Sequence[str]]
+
+AGGREGATES = ("max", "min", "count", "sum", "avg")
+ARITHMETIC = ("-", "+", "*", "/")
+CLAUSES = ("select", "from", "where", "group", "order", "limit", "intersect", "union", "except")
+SET_OPERATORS = ("intersect", "union", "except")
+COMPARISONS = ("between", "=", ">", "<", ">=", "<=", "!=", "in", "like", "is", "exists")
+ALL_COLUMNS = "*"
+
+# Longer texts and deeper nesting are no query of this grammar that anyone wrote.
+MAX_CHARACTERS = 100_000
+
+_SEPARATED = re.compile(r"[;@#$%&?!()\[\]{}<>]|--|[,:](?!\d)|\.(?=\s*$)")
+_VALUE = re.compile("\ue000(\\d+)\ue001")
+
+
+class NotSpider(ValueError):
+    """A text that Spider's grammar cannot read; the message says at which word."""
+
+
+class Column(NamedTuple):
+    """`aggregate(DISTINCT name)`; the aggregate is "" where there is none, the name is
+    `table.column` in lower case or `*`."""
+
+    aggregate: str
+    name: str
+    distinct: bool
+
+
+class Term(NamedTuple):
+    """A column, or two with arithmetic between them."""
+
+    operator: str
+    left: Column
+    right: Column | None
+
+
+class Condition(NamedTuple):
+    """`term [NOT] comparison first [AND second]`; a value is a number, a quoted text, a
+    column, a query, or None."""
+
+    negated: bool
+    comparison: str
+    term: Term
+    first: float | str | Column | Query | None
+    second: float | str | Column | Query | None
+
+
+Conditions = tuple[Condition | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query; conditions alternate with the `and` and `or` between them."""
+
+    tables: tuple[str | Query, ...]
+    join_conditions: Conditions
+    distinct: bool
+    select: tuple[tuple[str, Term], ...]
+    where: Conditions
+    group_by: tuple[Column, ...]
+    having: Conditions
+    direction: str
+    order_by: tuple[Term, ...]
+    limited: bool
+    set_operator: str = ""
+    other: Query | None = None
+
+
+def parse(sql: str, columns: Columns) -> Query:
+    """The query that a text is.
+
+    Args:
+        columns: the columns of each table of the database, all in lower case.
+
+    Raises:
+        NotSpider: it is none.
+    """
+    if len(sql) > MAX_CHARACTERS:
+        raise NotSpider(f"{len(sql)} characters are too many")
+    try:
+        words = tokenize(sql)
+        reader = _Reader(words, len(words), _names(words, columns), columns)
+        query, _ = reader.query(0)
+    except (IndexError, KeyError, RecursionError) as error:
+        raise NotSpider(f"not of this grammar ({type(error).__name__}: {error})") from None
+    return query
+
+
+def tokenize(sql: str) -> list[str]:
+    """Words and signs in lower case; a quoted text is one word, in double quotes.
+
+    Raises:
+        NotSpider: a quote is not closed.
+    """
+    pieces = sql.replace("'", '"').split('"')
+    if len(pieces) % 2 == 0:
+        raise NotSpider("a quote is not closed")
+    values = pieces[1::2]
+    marked = "".join(
+        piece if index % 2 == 0 else f"\ue000{index // 2}\ue001"
+        for index, piece in enumerate(pieces)
+    )
+    words = []
+    for word in _SEPARATED.sub(r" \g<0> ", marked).split():
+        value = _VALUE.fullmatch(word)
+        words.append(f'"{values[int(value[1])]}"' if value else word.lower())
+    for at in reversed([at for at, word in enumerate(words) if word == "=" and at]):
+        if words[at - 1] in ("!", ">", "<"):
+            words[at - 1 : at + 1] = [words[at - 1] + "="]
+    return words
+
+
+def _names(words: Sequence[str], columns: Columns) -> dict[str, str]:
+    """What a word can stand for as a table: itself, or the word before its AS."""
+    aliases = {words[at + 1]: words[at - 1] for at, word in enumerate(words) if word == "as"}
+    for table in columns:
+        if table in aliases:
+            raise NotSpider(f"the alias {table} is the name of a table")
+    return aliases | {table: table for table in columns}
+
+
+class _Reader:
+    """Reads words up to `end`; every method takes a place and gives the next one back."""
+
+    def __init__(
+        self, words: Sequence[str], end: int, names: Mapping[str, str], columns: Columns
+    ) -> None:
+        self._words, self._end, self._names, self._columns = words, end, names, columns
+
+    def _word(self, at: int) -> str:
+        """The word at a place; "" after the last one."""
+        return self._words[at] if at < self._end else ""
+
+    def _needed(self, at: int) -> str:
+        if at >= self._end:
+            raise NotSpider("it ends too early")
+        return self._words[at]
+
+    def _expect(self, at: int, word: str) -> int:
+        if self._word(at) != word:
+            raise NotSpider(f"expected {word!r}, got {self._word(at)!r}")
+        return at + 1
+
+    def _opened(self, at: int) -> tuple[bool, int]:
+        return (True, at + 1) if self._needed(at) == "(" else (False, at)
+
+    def query(self, at: int) -> tuple[Query, int]:
+        block, at = self._opened(at)
+        tables, sources, join_conditions, after_from = self._from(at)
+        distinct, select = self._select(at, sources)
+        where, at = self._where(after_from, sources)
+        group_by, at = self._group_by(at, sources)
+        having, at = self._having(at, sources)
+        direction, order_by, at = self._order_by(at, sources)
+        limited = self._word(at) == "limit"
+        if limited:
+            self._needed(at + 1)
+            at += 2
+        at = self._skip_semicolons(at)
+        if block:
+            at = self._skip_semicolons(self._expect(at, ")"))
+        operator, other = "", None
+        if self._word(at) in SET_OPERATORS:
+            operator = self._word(at)
+            other, at = self.query(at + 1)
+        read = Query(
+            tables, join_conditions, distinct, select, where, group_by, having,
+            direction, order_by, limited, operator, other,
+        )  # fmt: skip
+        return read, at
+
+    def _skip_semicolons(self, at: int) -> int:
+        while self._word(at) == ";":
+            at += 1
+        return at
+
+    def _from(self, at: int) -> tuple[tuple[str | Query, ...], list[str], Conditions, int]:
+        """Tables, those of them that have a name, conditions of the joins."""
+        at = next((i for i in range(at, self._end) if self._words[i] == "from"), self._end) + 1
+        if at > self._end:
+            raise NotSpider("there is no FROM")
+        tables: list[str | Query] = []
+        sources: list[str] = []
+        conditions: list[Condition | str] = []
+        while at < self._end:
+            block, at = self._opened(at)
+            if self._needed(at) == "select":
+                query, at = self.query(at)
+                tables.append(query)
+            else:
+                at += self._word(at) == "join"
+                name, at = self._table(at)
+                tables.append(name)
+                sources.append(name)
+            if self._word(at) == "on":
+                joined, at = self._conditions(at + 1, sources)
+                conditions += ["and", *joined] if conditions else joined
+            if block:
+                at = self._expect(at, ")")
+            if self._word(at) in (*CLAUSES, ")", ";"):
+                break
+        return tuple(tables), sources, tuple(conditions), at
+
+    def _table(self, at: int) -> tuple[str, int]:
+        name = self._names[self._needed(at)]
+        if name not in self._columns:
+            raise NotSpider(f"{name} is no table")
+        return name, at + (3 if self._word(at + 1) == "as" else 1)
+
+    def _select(
+        self, at: int, sources: Sequence[str]
+    ) -> tuple[bool, tuple[tuple[str, Term], ...]]:
+        at = self._expect(at, "select")
+        distinct = self._word(at) == "distinct"
+        at += distinct
+        selected: list[tuple[str, Term]] = []
+        while at < self._end and self._words[at] not in CLAUSES:
+            aggregate, at = self._aggregate(at)
+            term, at = self._term(at, sources)
+            selected.append((aggregate, term))
+            at += self._word(at) == ","
+        return distinct, tuple(selected)
+
+    def _aggregate(self, at: int) -> tuple[str, int]:
+        word = self._needed(at)
+        return (word, at + 1) if word in AGGREGATES else ("", at)
+
+    def _term(self, at: int, sources: Sequence[str]) -> tuple[Term, int]:
+        block, at = self._opened(at)
+        left, at = self._column(at, sources)
+        operator, right = "", None
+        if self._word(at) in ARITHMETIC:
+            operator = self._word(at)
+            right, at = self._column(at + 1, sources)
+        return Term(operator, left, right), self._expect(at, ")") if block else at
+
+    def _column(self, at: int, sources: Sequence[str]) -> tuple[Column, int]:
+        block, at = self._opened(at)
+        aggregate, at = self._aggregate(at)
+        if aggregate:
+            at = self._expect(at, "(")
+        distinct = self._needed(at) == "distinct"
+        name = self._column_name(self._needed(at + distinct), sources)
+        at += distinct + 1
+        # A bracket around an aggregate stays open here, as it does there.
+        return Column(aggregate, name, distinct), (
+            self._expect(at, ")") if block or aggregate else at
+        )
+
+    def _column_name(self, word: str, sources: Sequence[str]) -> str:
+        if word == ALL_COLUMNS:
+            return ALL_COLUMNS
+        if "." in word:
+            alias, _, name = word.partition(".")
+            table = self._names[alias]
+            if "." in name or name not in self._columns[table]:
+                raise NotSpider(f"{word} is no column")
+            return f"{table}.{name}"
+        for table in sources:
+            if word in self._columns[table]:
+                return f"{table}.{word}"
+        raise NotSpider(f"{word!r} is no column")
+
+    def _where(self, at: int, sources: Sequence[str]) -> tuple[Conditions, int]:
+        return self._conditions(at + 1, sources) if self._word(at) == "where" else ((), at)
+
+    def _having(self, at: int, sources: Sequence[str]) -> tuple[Conditions, int]:
+        return self._conditions(at + 1, sources) if self._word(at) == "having" else ((), at)
+
+    def _conditions(self, at: int, sources: Sequence[str]) -> tuple[Conditions, int]:
+        found: list[Condition | str] = []
+        while at < self._end:
+            condition, at = self._condition(at, sources)
+            found.append(condition)
+            if self._word(at) in (*CLAUSES, ")", ";", "join", "on", "as"):
+                break
+            if self._word(at) in ("and", "or"):
+                found.append(self._word(at))
+                at += 1
+        return tuple(found), at
+
+    def _condition(self, at: int, sources: Sequence[str]) -> tuple[Condition, int]:
+        term, at = self._term(at, sources)
+        negated = self._word(at) == "not"
+        at += negated
+        comparison = self._word(at)
+        # "not" is a comparison to the official parser, too: `a not not 1`.
+        if comparison not in (*COMPARISONS, "not"):
+            raise NotSpider(f"expected a comparison, got {comparison!r}")
+        first, at = self._value(at + 1, sources)
+        second = None
+        if comparison == "between":
+            second, at = self._value(self._expect(at, "and"), sources)
+        return Condition(negated, comparison, term, first, second), at
+
+    def _value(
+        self, start: int, sources: Sequence[str]
+    ) -> tuple[float | str | Column | Query, int]:
+        block, at = self._opened(start)
+        word = self._needed(at)
+        value: float | str | Column | Query
+        if word == "select":
+            value, at = self.query(at)
+        elif '"' in word:
+            value, at = word, at + 1
+        elif (number := _number(word)) is not None:
+            value, at = number, at + 1
+        else:
+            while at < self._end and self._words[at] not in _VALUE_ENDS:
+                at += 1
+            inner = _Reader(self._words, at, self._names, self._columns)
+            value, _ = inner._column(start, sources)
+        return value, self._expect(at, ")") if block else at
+
+    def _group_by(self, at: int, sources: Sequence[str]) -> tuple[tuple[Column, ...], int]:
+        if self._word(at) != "group":
+            return (), at
+        at = self._expect(at + 1, "by")
+        found: list[Column] = []
+        while at < self._end and self._words[at] not in (*CLAUSES, ")", ";"):
+            column, at = self._column(at, sources)
+            found.append(column)
+            if self._word(at) != ",":
+                break
+            at += 1
+        return tuple(found), at
+
+    def _order_by(self, at: int, sources: Sequence[str]) -> tuple[str, tuple[Term, ...], int]:
+        if self._word(at) != "order":
+            return "", (), at
+        at = self._expect(at + 1, "by")
+        direction, found = "asc", list[Term]()
+        while at < self._end and self._words[at] not in (*CLAUSES, ")", ";"):
+            term, at = self._term(at, sources)
+            found.append(term)
+            if self._word(at) in ("asc", "desc"):
+                direction = self._word(at)
+                at += 1
+            if self._word(at) != ",":
+                break
+            at += 1
+        return direction, tuple(found), at
+
+
+_VALUE_ENDS = (",", ")", "and", *CLAUSES, "join", "on", "as")
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
