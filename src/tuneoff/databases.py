@@ -33,14 +33,31 @@ def find_database(folder: Path, db_id: str) -> Path:
     return files[0]
 
 
-def database_hashes(folder: Path, db_ids: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each database's file, by db_id, sorted; files are not read into memory.
+def find_suite(folder: Path, db_id: str, more: Path | None = None) -> list[Path]:
+    """Every SQLite file of a database, its own (`find_database`) first, then its others by name,
+    then those of the same id in the folder `more`.
+
+    Raises:
+        DataError: as for `find_database`.
+    """
+    own = find_database(folder, db_id)
+    others = [path for path in sorted((folder / db_id).glob("*.sqlite")) if path != own]
+    return [own, *others, *(sorted((more / db_id).glob("*.sqlite")) if more else ())]
+
+
+def database_hashes(
+    folder: Path, db_ids: Iterable[str], more: Path | None = None
+) -> dict[str, str]:
+    """SHA-256 of every file that answers are executed on, by db_id (`db_id/name.sqlite` for the
+    others of a suite), sorted; files are not read into memory.
 
     Raises:
         DataError: a database is missing.
     """
     hashes: dict[str, str] = {}
     for db_id in sorted(set(db_ids)):
-        with find_database(folder, db_id).open("rb") as stream:
-            hashes[db_id] = hashlib.file_digest(stream, "sha256").hexdigest()
+        own, *others = find_suite(folder, db_id, more)
+        for name, path in ((db_id, own), *((f"{db_id}/{path.name}", path) for path in others)):
+            with path.open("rb") as stream:
+                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return hashes

@@ -21,7 +21,7 @@ from tuneoff.errors import ConfigError, unknown
 def ids(package: str, needs: Sequence[str]) -> list[str]:
     """The ids that a package of tuneoff offers, sorted."""
     found = importlib.import_module(package)
-    names = [module.name for module in pkgutil.iter_modules(found.__path__) if not module.ispkg]
+    names = [module.name for module in pkgutil.iter_modules(found.__path__)]
     return sorted(n for n in names if _has(importlib.import_module(f"{package}.{n}"), needs))
 
 

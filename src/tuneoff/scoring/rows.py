@@ -6,7 +6,7 @@ seconds, memory is bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -31,15 +31,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to score. All but `mode` matters only to scorers that execute answers.
+    """How to score. All but `metrics` matters only to scorers that execute answers.
 
-    `databases` is the folder of `<db_id>/*.sqlite`; limits are per query; `workers` is the
-    number of child processes (None: one per core, at most four).
+    `databases` is the folder of `<db_id>/*.sqlite`, `derived` another one with databases that
+    complete their suites; limits are per query; `workers` is the number of child processes
+    (None: one per core, at most four); `metrics` are the ones to compute (None: all);
+    `details` is called with the results of both queries for each row whose answer was
+    executed and found wrong.
     """
 
     databases: Path | None = None
+    derived: Path | None = None
     mode: Mode = "strict"
     workers: int | None = None
+    metrics: tuple[str, ...] | None = None
+    details: Callable[[Mapping[str, Any]], None] | None = None
     time_limit_seconds: float = 5.0
     memory_limit_bytes: int = 1_000_000_000
     row_limit: int = 100_000

@@ -8,14 +8,18 @@ import time
 import pytest
 
 from tuneoff.scoring.sql.execution import difference, is_ordered
-from tuneoff.scoring.sql.pool import Table, Value
+from tuneoff.scoring.sql.sandbox import Table, Value
 
 Rows = list[tuple[Value, ...]]
 
 
 def compare(reference: Rows, answer: Rows, ordered: bool = False) -> str | None:
     widths = [len(rows[0]) if rows else 1 for rows in (reference, answer)]
-    return difference(Table(widths[0], reference), Table(widths[1], answer), ordered)
+    left, right = (
+        Table(tuple("abc"[:width]), table)
+        for width, table in zip(widths, (reference, answer), strict=True)
+    )
+    return difference(left, right, ordered)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_order_counts_when_it_is_asked_for() -> None:
 
 
 def test_empty_results_need_as_many_columns() -> None:
-    assert difference(Table(1, []), Table(2, []), ordered=False) == "wrong columns"
+    assert difference(Table(("a",), []), Table(("a", "b"), []), ordered=False) == "wrong columns"
 
 
 def test_near_numbers_are_paired_whatever_follows_them() -> None:

@@ -15,16 +15,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from tuneoff.scoring.sql.pool import Table, Value
+from tuneoff.scoring.sql.sandbox import Row, Table, Value
 
 RELATIVE_TOLERANCE = 1e-6
-
-Cells = tuple[Value, ...]
 
 
 def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
     """What is wrong with an answer: `wrong columns`, `wrong result`, `wrong order`, or None."""
-    if reference.columns != answer.columns:
+    if len(reference.columns) != len(answer.columns):
         return "wrong columns"
     if len(reference.rows) != len(answer.rows) or not _same_bag(reference.rows, answer.rows):
         return "wrong result"
@@ -50,7 +48,7 @@ def is_ordered(sql: str) -> bool:
     return False
 
 
-def _same_bag(left: Sequence[Cells], right: Sequence[Cells]) -> bool:
+def _same_bag(left: Sequence[Row], right: Sequence[Row]) -> bool:
     """Whether rows can be paired so that each pair is the same within the tolerance."""
     counts, others = Counter(left), Counter(right)
     if counts == others:
@@ -68,7 +66,7 @@ def _same_bag(left: Sequence[Cells], right: Sequence[Cells]) -> bool:
     return True
 
 
-def _sort_key(row: Cells) -> tuple[tuple[int, float | str], ...]:
+def _sort_key(row: Row) -> tuple[tuple[int, float | str], ...]:
     return tuple(_cell_key(cell) for cell in row)
 
 
@@ -81,7 +79,7 @@ def _cell_key(cell: Value) -> tuple[int, float | str]:
     return (2, cell) if isinstance(cell, str) else (3, cell.hex())
 
 
-def _same_row(left: Cells, right: Cells) -> bool:
+def _same_row(left: Row, right: Row) -> bool:
     return all(map(_same_cell, left, right))
 
 

@@ -1,12 +1,13 @@
 """The parent's side of the SQL sandbox: child processes, their deadlines, their restarts.
 
-A child (`sandbox.py`) answers one query at a time. When an answer is not there half a
-second after the query's time limit, the child is killed and the next query gets a new
-one. Times are seconds.
+A child (`worker.py`) judges a few requests at a time, each in steps. When a step is not over
+soon after its time limit, the child is killed, and the next request gets a new one. Times are
+seconds.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import math
@@ -15,48 +16,33 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from queue import LifoQueue
-from typing import IO, Any
+from typing import IO
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring.sql import sandbox
+from tuneoff.scoring.sql.protocol import Answer, Request
 
-GRACE_SECONDS = 0.5
+# A child has this long to end a step by itself; together they stay under half a second.
+GRACE_SECONDS = 0.35
 WATCH_SECONDS = 0.05
 START_SECONDS = 60.0
-# JSON takes up to six characters for one byte of text.
-_REPLY_BYTES = 8 * sandbox.RESULT_BYTES
+_REPLY_BYTES = 4_000_000
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT")
-
-Value = None | int | float | str | bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The result of a query."""
-
-    columns: int
-    rows: list[tuple[Value, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A query without a result: `timeout`, `denied`, `no such column: x`, …"""
-
-    reason: str
+_START = (
+    "import sys; sys.path[:] = {path!r}; from tuneoff.scoring.sql.worker import main; main({n})"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one query may take, and how many run at once."""
+    """How many children there are, and how much memory each may have."""
 
-    seconds: float
     memory_bytes: int
-    rows: int
     workers: int
 
 
@@ -66,40 +52,60 @@ class Child:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
-        # A kill must hit the query that is late, never the one that comes after it.
+        # A kill must hit the step that is late, never the one that comes after it.
         self._lock = threading.Lock()
         self._deadline = math.inf
         self._late = False
+        self._stop = threading.Event()
 
-    def run(self, database: Path, sql: str) -> Table | Failure:
-        """Result or failure of one query, soon after `seconds` + 0.5 at the latest."""
+    def judge(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
+        """An answer for each request. A prediction that ends its process is judged once more
+        without being executed.
+
+        Raises:
+            CancelledError: `stop` was set before the last answer.
+        """
+        answers: list[Answer] = []
+        left = list(requests)
+        self._stop = stop
+        while left:
+            ended = self._judge(left, answers)
+            if stop.is_set():
+                raise CancelledError
+            left = list(requests[len(answers) :])
+            if ended is not None and left:
+                if left[0].stopped is None:
+                    left[0] = replace(left[0], stopped=ended)
+                else:
+                    answers.append({"scores": dict.fromkeys(left[0].metrics, False)})
+                    answers[-1]["verdict"] = left.pop(0).stopped
+        return answers
+
+    def _judge(self, requests: Sequence[Request], answers: list[Answer]) -> str | None:
+        """Adds answers as they come; how the process ended if it did before the last one."""
         process = self._started()
-        request = {
-            "database": str(database),
-            "sql": sql,
-            "seconds": self._limits.seconds,
-            "rows": self._limits.rows,
-        }
-        line = json.dumps(request).encode() + b"\n"
-        reply, late = self._exchange(process, line, self._limits.seconds + GRACE_SECONDS)
-        complete = reply.endswith(b"\n")
-        if late or not complete:
-            self.close()
-        if complete:
-            return _decode(reply)
-        if late:
-            return Failure("timeout")
-        return Failure("too large" if reply else "crashed")
+        _send(process, json.dumps([asdict(request) for request in requests]).encode() + b"\n")
+        for request in requests:
+            reply: Answer = {}
+            while not reply:
+                line, late = self._receive(process, request.seconds + GRACE_SECONDS)
+                if late or not line.endswith(b"\n"):
+                    self.close()
+                    return "timeout" if late else "crashed"
+                reply = json.loads(line)
+            answers.append(reply)
+        return None
 
     def kill_if_late(self) -> None:
-        """Ends the process when its answer is overdue; called from another thread."""
+        """Ends the process when its step is overdue or unwanted; called from another thread."""
         with self._lock:
-            if time.monotonic() > self._deadline and self._process is not None:
+            late = time.monotonic() > self._deadline or self._stop.is_set()
+            if late and self._process is not None:
                 self._late = True
                 self._process.kill()
 
     def close(self) -> None:
-        """Kills the process; the next query starts another."""
+        """Kills the process; the next request starts another."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -114,7 +120,7 @@ class Child:
             self.close()  # ended by the system while idle
         if self._process is None:
             self._process = _start(self._limits.memory_bytes)
-            ready, _ = self._exchange(self._process, b"", START_SECONDS)
+            ready, _ = self._receive(self._process, START_SECONDS)
             if not ready.endswith(b"\n"):
                 self.close()
                 raise TuneoffError(
@@ -124,25 +130,22 @@ class Child:
                 )
         return self._process
 
-    def _exchange(
-        self, process: subprocess.Popen[bytes], line: bytes, seconds: float
-    ) -> tuple[bytes, bool]:
-        """Sends a line and reads one; also says whether it was killed for lateness."""
+    def _receive(self, process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
+        """One line, and whether the process was killed for lateness."""
         with self._lock:
             self._deadline, self._late = time.monotonic() + seconds, False
-        with contextlib.suppress(BrokenPipeError):
-            _open(process.stdin).write(line)
-            _open(process.stdin).flush()
-        reply = _open(process.stdout).readline(_REPLY_BYTES)
+        line = _open(process.stdout).readline(_REPLY_BYTES)
         with self._lock:
             self._deadline = math.inf
-            return reply, self._late
+            return line, self._late
 
 
 def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
-    """A new child: no site packages, no secrets in its environment, no terminal."""
+    """A new child: it finds the modules that this process finds, and gets nothing else: no
+    secrets in its environment, no file handles, no terminal."""
+    path = [os.path.abspath(entry) for entry in sys.path]
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", sandbox.__file__, str(memory_bytes)],
+        [sys.executable, "-I", "-S", "-B", "-c", _START.format(path=path, n=memory_bytes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -153,37 +156,29 @@ def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
     )
 
 
+def _send(process: subprocess.Popen[bytes], line: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        _open(process.stdin).write(line)
+        _open(process.stdin).flush()
+
+
 def _open(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None
     return stream
 
 
-def _decode(reply: bytes) -> Table | Failure:
-    value: dict[str, Any] = json.loads(reply)
-    if "failure" in value:
-        return Failure(str(value["failure"]))
-    rows = [tuple(_value(cell) for cell in row) for row in value["rows"]]
-    return Table(int(value["columns"]), rows)
-
-
-def _value(cell: Any) -> Value:
-    if isinstance(cell, dict):
-        return bytes.fromhex(cell["hex"])
-    kept: Value = cell
-    return kept
-
-
 class Pool:
-    """A few children; `run` may be called from as many threads."""
+    """A few children; `judge` may be called from as many threads."""
 
     def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         # Last in, first out: as few processes are started as are busy at once.
         self._idle: LifoQueue[Child] = LifoQueue()
         self._children = [Child(limits) for _ in range(limits.workers)]
         for child in self._children:
             self._idle.put(child)
         self._closed = threading.Event()
-        # One clock for all children: a timer for each query would take longer than most.
+        # One clock for all children: a timer for each request would take longer than most.
         self._clock = threading.Thread(target=self._watch, name="sql-clock", daemon=True)
         self._clock.start()
 
@@ -192,16 +187,25 @@ class Pool:
             for child in self._children:
                 child.kill_if_late()
 
-    def run(self, database: Path, sql: str) -> Table | Failure:
-        """Result or failure of one query; waits for an idle child."""
+    def judge(
+        self, requests: Sequence[Request], stop: threading.Event | None = None
+    ) -> list[Answer]:
+        """An answer for each request, in order; waits for an idle child.
+
+        Raises:
+            CancelledError: `stop` was set before the last answer.
+        """
         child = self._idle.get()
         try:
-            return child.run(database, sql)
+            return child.judge(requests, stop or threading.Event())
+        except BaseException:
+            child.close()  # whatever it was doing, its answers are not wanted any more
+            raise
         finally:
             self._idle.put(child)
 
     def close(self) -> None:
-        """Ends the clock and every child; no query may be running."""
+        """Ends the clock and every child; nothing may be running."""
         self._closed.set()
         self._clock.join()
         for child in self._children:
@@ -216,3 +220,11 @@ def open_pool(limits: Limits) -> Iterator[Pool]:
         yield pool
     finally:
         pool.close()
+
+
+@cache
+def shared_pool(limits: Limits) -> Pool:
+    """A pool that is kept warm for the next scoring, until this process ends."""
+    pool = Pool(limits)
+    atexit.register(pool.close)
+    return pool

@@ -1,54 +1,73 @@
-"""The child process that runs SQL written by a model: `python -I -S sandbox.py`.
+"""What a query from a model may do: read one database, for a limited time, in limited memory.
 
-A prediction is data. What runs here can read one database, for a limited time, in
-limited memory, and nothing else:
+A prediction is data, and hostile until shown otherwise. Everything that looks into one (reading,
+comparing, executing) happens in a child process (`worker.py`, started by `pool.py`), and in it:
 
 - the file is opened read-only and immutable, `query_only` is on, temporary data stays in
-  memory, and no file of more than 0 bytes can be written by this process;
+  memory, and no file of more than 0 bytes can be written by the process;
 - an authorizer allows SELECT, reading columns, functions and recursion; everything else
   (DDL, DML, ATTACH, PRAGMA, transactions, loading extensions) is refused before it runs;
-- a progress handler ends a query at its time limit; the parent kills this process when a
-  single step takes longer, and the CPU limit ends it when there is no parent any more;
-- address space, number of rows, bytes of a value and bytes of a result are capped.
+- a progress handler ends a query at its time limit; the parent kills the process when a
+  single step takes longer, and a CPU limit ends it when there is no parent any more;
+- address space and SQLite's heap, the length of a query and its depth, the number of rows, the
+  bytes of a value and of a result are capped;
+- the process has no file handles but its pipes and the databases, and an empty environment.
 
-Not covered: a flaw in SQLite itself (there is no seccomp filter or container around this
-process), and memory where the system has no RLIMIT_AS (macOS, Windows).
-
-Speaks JSON lines: `{"database", "sql", "seconds", "rows"}` in; `{"columns", "rows"}` or
-`{"failure"}` out, after a first line `{"ready": true}`. Bytes are `{"hex": ".."}`. Only
-the standard library is imported, by file path, so a child starts in a few hundredths of
-a second and holds nothing of its parent.
+Not covered: a flaw in SQLite itself (there is no seccomp filter or container around the
+process), reading other SQLite files is prevented by the authorizer alone, and memory is not
+limited where the system has no RLIMIT_AS (macOS, Windows).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sqlite3
-import sys
 import time
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import quote
 
+SQL_BYTES = 100_000
 VALUE_BYTES = 16_000_000
 RESULT_BYTES = 32_000_000
 _INSTRUCTIONS_BETWEEN_CHECKS = 1_000
+_OPEN_FILES = 64
 _ALLOWED = frozenset(
     (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 )
 _FORBIDDEN_FUNCTIONS = frozenset(
     ("load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "fts5", "sqlite_log")
 )
+_LIMITS = (
+    (sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES),
+    (sqlite3.SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES),
+    (sqlite3.SQLITE_LIMIT_COLUMN, 2_000),
+    (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
+    (sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0),
+)
 _SYNTAX = ("syntax error", "incomplete input", "unrecognized token")
+_TOO_LARGE = (
+    "too big", "out of memory", "too large", "too many", "too deep", "too complex",
+    "too long", "stack overflow",
+)  # fmt: skip
+
+Value = None | int | float | str | bytes
+Row = tuple[Value, ...]
 
 
-class Refused(Exception):
-    """A query was ended by a limit; the message is the verdict."""
+class Table(NamedTuple):
+    """The result of a query."""
+
+    columns: tuple[str, ...]
+    rows: list[Row]
 
 
-class State:
+class Stopped(Exception):
+    """A query that has no result; the message is the verdict."""
+
+
+class _State:
     """The query that is running; SQLite's callbacks look here."""
 
     deadline = math.inf
@@ -62,8 +81,13 @@ def limit_process(memory_bytes: int) -> None:
         import resource
     except ImportError:  # Windows: the parent's clock is the only limit there
         return
-    limits = ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_FSIZE, 0))
-    for kind, value in (*limits, (resource.RLIMIT_CORE, 0)):
+    limits = (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    )
+    for kind, value in limits:
         try:
             resource.setrlimit(kind, (value, value))
         except (ValueError, OSError):
@@ -71,7 +95,7 @@ def limit_process(memory_bytes: int) -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Ends this process when a query computes on although nobody is left to kill it."""
+    """Ends this process when it computes on although nobody is left to kill it."""
     try:
         import resource
     except ImportError:
@@ -82,63 +106,122 @@ def limit_cpu(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
-@lru_cache(maxsize=8)
-def connect(path: str) -> sqlite3.Connection:
-    """A connection that can only read; a few are kept, for questions come by database."""
+class Columns(NamedTuple):
+    """What names a database has: columns by table, and pairs of foreign keys, lower case."""
+
+    by_table: dict[str, list[str]]
+    foreign_keys: list[tuple[str, str]]
+
+
+class Database(NamedTuple):
+    """A connection that can only read, and the names there are."""
+
+    connection: sqlite3.Connection
+    columns: Columns
+
+
+@lru_cache(maxsize=16)
+def connect(path: str, drop_undecodable: bool = False) -> Database:
+    """A database that can only be read; a few are kept, for questions come by database.
+
+    Args:
+        drop_undecodable: bytes of a text that are not UTF-8 are left out. Else they come back
+            as lone surrogates, so that different bytes stay different.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened, or is no database.
+    """
     uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
-    # Undecodable bytes survive as lone surrogates, so that different bytes stay different.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    errors = "ignore" if drop_undecodable else "surrogateescape"
+    connection.text_factory = lambda raw: raw.decode("utf-8", errors)
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA trusted_schema = OFF")
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    connection.execute("PRAGMA cell_size_check = ON")
+    columns = _columns(connection)
+    for kind, value in _LIMITS:
+        connection.setlimit(kind, value)
     connection.set_authorizer(_authorize)
     connection.set_progress_handler(_late, _INSTRUCTIONS_BETWEEN_CHECKS)
-    return connection
+    return Database(connection, columns)
+
+
+def limit_heap(bytes: int) -> None:
+    """Caps the memory of all of SQLite in this process."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute(f"PRAGMA hard_heap_limit = {bytes}")
+    connection.close()
+
+
+def _columns(connection: sqlite3.Connection) -> Columns:
+    by_table: dict[str, list[str]] = {}
+    keys: list[tuple[str, str]] = []
+    tables = [row[0] for row in connection.execute(_TABLES)]
+    for table in tables:
+        by_table[table.lower()] = [row[0].lower() for row in connection.execute(_NAMES, (table,))]
+    for table in tables:
+        for column, other, key, place in connection.execute(_KEYS, (table,)).fetchall():
+            # A key that names no column means the other table's primary key.
+            if key is None:
+                primary = [row[0] for row in connection.execute(_PRIMARY, (other,))]
+                key = primary[place] if place < len(primary) else ""
+            keys.append((f"{table}.{column}".lower(), f"{other}.{key}".lower()))
+    return Columns(by_table, keys)
+
+
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid"
+_NAMES = "SELECT name FROM pragma_table_info(?) ORDER BY cid"
+_PRIMARY = "SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk"
+_KEYS = 'SELECT "from", "table", "to", seq FROM pragma_foreign_key_list(?) ORDER BY id DESC, seq'
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
     forbidden = action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FORBIDDEN_FUNCTIONS
     if action in _ALLOWED and not forbidden:
         return sqlite3.SQLITE_OK
-    State.denied = True
+    _State.denied = True
     return sqlite3.SQLITE_DENY
 
 
 def _late() -> int:
-    State.timed_out = State.timed_out or time.monotonic() > State.deadline
-    return int(State.timed_out)
+    _State.timed_out = _State.timed_out or time.monotonic() > _State.deadline
+    return int(_State.timed_out)
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Result or failure of one query; never raises."""
-    State.deadline = time.monotonic() + request["seconds"]
-    State.timed_out = State.denied = False
-    limit_cpu(request["seconds"])
+def select(database: Database, sql: str, seconds: float, row_limit: int) -> Table:
+    """The result of one query.
+
+    Raises:
+        Stopped: it has none; the message says why.
+    """
+    _State.deadline = time.monotonic() + seconds
+    _State.timed_out = _State.denied = False
     try:
-        columns, rows = _select(connect(request["database"]), request["sql"], request["rows"])
+        if len(sql) > SQL_BYTES:
+            raise Stopped("too large")
+        return _fetched(database.connection, sql, row_limit)
+    except Stopped:
+        raise
     except Exception as error:
-        return {"failure": _verdict(error)}
-    return {"columns": columns, "rows": rows}
+        raise Stopped(_verdict(error)) from None
 
 
-def _select(connection: sqlite3.Connection, sql: str, row_limit: int) -> tuple[int, list[Any]]:
+def _fetched(connection: sqlite3.Connection, sql: str, row_limit: int) -> Table:
     cursor = connection.execute(sql)
     try:
         if cursor.description is None:
-            raise Refused("not a query")
-        rows: list[Any] = []
+            raise Stopped("not a query")
+        rows: list[Row] = []
         size = 0
         for row in cursor:
             size += sum(len(value) if isinstance(value, (str, bytes)) else 8 for value in row)
             if len(rows) == row_limit or size > RESULT_BYTES:
-                raise Refused("too large")
+                raise Stopped("too large")
             if _late():
-                raise Refused("timeout")
+                raise Stopped("timeout")
             rows.append(row)
-        return len(cursor.description), rows
+        return Table(tuple(column[0] for column in cursor.description), rows)
     finally:
         cursor.close()
 
@@ -146,11 +229,11 @@ def _select(connection: sqlite3.Connection, sql: str, row_limit: int) -> tuple[i
 def _verdict(error: Exception) -> str:
     """The class of error that a user reads; SQLite's own words where they are plain."""
     message = str(error)
-    if State.timed_out or message == "interrupted":
+    if _State.timed_out or message == "interrupted":
         return "timeout"
-    if State.denied:
+    if _State.denied:
         return "denied"
-    if isinstance(error, MemoryError) or "too big" in message or "out of memory" in message:
+    if isinstance(error, (MemoryError, OverflowError)) or any(w in message for w in _TOO_LARGE):
         return "too large"
     if isinstance(error, UnicodeError) or "null character" in message:
         return "syntax error"
@@ -159,30 +242,3 @@ def _verdict(error: Exception) -> str:
     if any(words in message for words in _SYNTAX):
         return "syntax error"
     return message or type(error).__name__
-
-
-def encode(value: object) -> object:
-    """Bytes for JSON.
-
-    Raises:
-        TypeError: the value is of another type.
-    """
-    if isinstance(value, bytes):
-        return {"hex": value.hex()}
-    raise TypeError(type(value).__name__)
-
-
-def main() -> None:
-    """Answers requests until there are no more."""
-    limit_process(int(sys.argv[1]))
-    print('{"ready": true}', flush=True)
-    for line in sys.stdin.buffer:
-        try:
-            text = json.dumps(answer(json.loads(line)), default=encode)
-        except MemoryError:
-            text = '{"failure": "too large"}'
-        print(text, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,9 +30,7 @@ def matches(reference: Query, answer: Query, keys: Keys, keep_distinct: bool = F
         keys: of each column that foreign keys tie to others, the one that stands for all.
         keep_distinct: DISTINCT counts.
     """
-    return _same(
-        _prepared(reference, keys, keep_distinct), _prepared(answer, keys, keep_distinct)
-    )
+    return _same(_prepared(reference, keys, keep_distinct), _prepared(answer, keys, keep_distinct))
 
 
 def same_columns(foreign_keys: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -125,9 +123,7 @@ def _rewritten(query: Query, names: Keys, keep_distinct: bool) -> Query:
     """A query, and the ones set operators tie to it, with columns as `names` calls them."""
 
     def column(old: Column) -> Column:
-        return Column(
-            old.aggregate, names.get(old.name, old.name), old.distinct and keep_distinct
-        )
+        return Column(old.aggregate, names.get(old.name, old.name), old.distinct and keep_distinct)
 
     def term(old: Term) -> Term:
         return Term(old.operator, column(old.left), old.right and column(old.right))

@@ -230,9 +230,7 @@ class _Reader:
             raise NotSpider(f"{name} is no table")
         return name, at + (3 if self._word(at + 1) == "as" else 1)
 
-    def _select(
-        self, at: int, sources: Sequence[str]
-    ) -> tuple[bool, tuple[tuple[str, Term], ...]]:
+    def _select(self, at: int, sources: Sequence[str]) -> tuple[bool, tuple[tuple[str, Term], ...]]:
         at = self._expect(at, "select")
         distinct = self._word(at) == "distinct"
         at += distinct

@@ -1,0 +1,234 @@
+"""The normal form of a query: what is left when spelling does not count.
+
+Read and written by sqlglot as SQLite's SQL. Two queries have the same normal form when they
+differ only in blanks, case of words and names, comments, quoting, `AS`, needless brackets,
+ASC, INNER, the names of aliases, or in whether a column is written with its table. Texts in
+quotes keep their case; a text in double quotes that names nothing in the database is a value,
+as SQLite has it. The order of columns, tables and conditions counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlglot
+from sqlglot import TokenType, exp
+from sqlglot.errors import SqlglotError
+
+# sqlglot takes about a second for this many characters, and no honest answer is longer.
+MAX_CHARACTERS = 50_000
+_FIRST = (TokenType.SELECT, TokenType.WITH, TokenType.VALUES)
+
+Schema = Mapping[str, Sequence[str]]
+# A name in scope: what it is called in the normal form, and its columns where they are known.
+_Source = tuple[str, Sequence[str] | None]
+_Scope = dict[str, _Source]
+
+
+class NotParsed(ValueError):
+    """A text that is not one query."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalForm:
+    """A query's normal form and what it is made of, to say in what two of them differ."""
+
+    text: str
+    tables: frozenset[str]
+    columns: Counter[str]
+    conditions: Counter[str]
+    grouping: Counter[str]
+    ordering: tuple[str, ...]
+
+
+def parse(sql: str) -> Any:
+    """The syntax tree of a text that is one query (SELECT or VALUES, with or without WITH).
+
+    Raises:
+        NotParsed: it is not one.
+    """
+    if len(sql) > MAX_CHARACTERS:
+        raise NotParsed(f"{len(sql)} characters are too many")
+    try:
+        tokens = sqlglot.tokenize(sql, read="sqlite")
+        # sqlglot takes nearly any words for an expression, so what begins otherwise is out.
+        if not tokens or tokens[0].token_type not in _FIRST:
+            raise NotParsed("it does not begin like a query")
+        statements = [each for each in sqlglot.parse(sql, read="sqlite") if each is not None]
+    except (SqlglotError, RecursionError) as error:
+        raise NotParsed(str(error)) from None
+    if len(statements) != 1 or not isinstance(statements[0], (exp.Query, exp.Values)):
+        raise NotParsed("it is not one query")
+    return statements[0]
+
+
+def normal_form(sql: str, schema: Schema | None = None) -> NormalForm:
+    """The normal form of a query.
+
+    Args:
+        schema: the columns of each table, in lower case; without it, every text in double
+            quotes is a value.
+
+    Raises:
+        NotParsed: it is not one query.
+    """
+    tree = parse(sql)
+    try:
+        _lower_names(tree, schema)
+        for select in tree.find_all(exp.Select):
+            _drop_aliases(select)
+        _Renaming(schema or {}).visit(tree, {})
+        _drop_needless(tree)
+        return _taken_apart(tree)
+    except (SqlglotError, RecursionError) as error:
+        raise NotParsed(str(error)) from None
+
+
+def _sql(node: Any) -> str:
+    return str(node.sql(dialect="sqlite", comments=False))
+
+
+def _lower_names(tree: Any, schema: Schema | None) -> None:
+    known = {*(schema or {}), *(name for names in (schema or {}).values() for name in names)}
+    known |= {alias.name.lower() for alias in tree.find_all(exp.Alias, exp.TableAlias)}
+    for column in list(tree.find_all(exp.Column)):
+        name = column.this
+        quoted = isinstance(name, exp.Identifier) and name.quoted and not column.table
+        if quoted and name.name.lower() not in known:
+            column.replace(exp.Literal.string(name.name))
+    for name in tree.find_all(exp.Identifier):
+        name.set("this", name.name.lower())
+        name.set("quoted", False)
+
+
+def _drop_aliases(select: Any) -> None:
+    """Takes the names off what a query gives, unless an outer query needs them."""
+    if isinstance(select.find_ancestor(exp.Subquery, exp.CTE, exp.In, exp.Select), exp.CTE) or (
+        isinstance(select.parent, exp.Subquery) and select.parent.alias
+    ):
+        return
+    named = {each.alias: each.this for each in select.expressions if isinstance(each, exp.Alias)}
+    if not named:
+        return
+    select.set("expressions", [each.unalias() for each in select.expressions])
+    for part in ("group", "having", "order"):
+        for column in list(select.args[part].find_all(exp.Column)) if select.args.get(part) else ():
+            if not column.table and column.name in named:
+                column.replace(named[column.name].copy())
+
+
+class _Renaming:
+    """Calls each table by its name, or by a numbered one where it occurs again."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._derived = 0
+
+    def visit(self, node: Any, scope: _Scope) -> None:
+        own: _Scope = {}
+        if isinstance(node, exp.Select):
+            own = self._sources(node, {called for called, _ in scope.values()})
+        if isinstance(node, exp.Column):
+            self._rename(node, scope)
+            return
+        scope = _inherited(scope, own) if own else scope
+        for child in node.iter_expressions():
+            self.visit(child, scope)
+
+    def _sources(self, select: Any, used: set[str]) -> _Scope:
+        found: _Scope = {}
+        from_ = select.args.get("from_") or select.args.get("from")
+        nodes = [from_.this] if from_ is not None else []
+        nodes += [join.this for join in select.args.get("joins") or ()]
+        for node in nodes:
+            if isinstance(node, exp.Table):
+                called = self._free(node.name, used)
+                found[node.alias or node.name] = called, self._schema.get(node.name)
+                node.set("alias", _alias(called) if called != node.name else None)
+            elif isinstance(node, exp.Subquery) and node.alias:
+                self._derived += 1
+                called = f"derived_{self._derived}"
+                found[node.alias] = called, None
+                node.set("alias", _alias(called))
+        return found
+
+    def _free(self, name: str, used: set[str]) -> str:
+        called, number = name, 1
+        while called in used:
+            number += 1
+            called = f"{name}_{number}"
+        used.add(called)
+        return called
+
+    def _rename(self, column: Any, scope: _Scope) -> None:
+        if column.table:
+            source = scope.get(column.table)
+            if source is not None:
+                column.set("table", exp.to_identifier(source[0]))
+            return
+        if isinstance(column.this, exp.Star):
+            return
+        holders = [source for source in scope.values() if column.name in (source[1] or ())]
+        if not holders and len(scope) == 1:
+            holders = [source for source in scope.values() if source[1] is None]
+        if holders:
+            column.set("table", exp.to_identifier(holders[0][0]))
+
+
+def _inherited(scope: _Scope, own: _Scope) -> _Scope:
+    """Own names first, so that an unqualified column is looked for there first."""
+    return {**own, **{name: source for name, source in scope.items() if name not in own}}
+
+
+def _alias(name: str) -> Any:
+    return exp.TableAlias(this=exp.to_identifier(name))
+
+
+def _drop_needless(tree: Any) -> None:
+    for join in tree.find_all(exp.Join):
+        if join.args.get("kind") == "INNER":
+            join.set("kind", None)
+    for ordered in tree.find_all(exp.Ordered):
+        ordered.set("desc", bool(ordered.args.get("desc")))
+    for paren in list(tree.find_all(exp.Paren)):
+        if isinstance(paren.this, (exp.Column, exp.Literal, exp.Func, exp.Paren)):
+            paren.replace(paren.this)
+
+
+def _taken_apart(tree: Any) -> NormalForm:
+    outer = list(_outer_selects(tree))
+    outputs = [each for select in outer for each in select.expressions]
+    grouping = tree.find_all(exp.AggFunc, exp.Group, exp.Distinct, exp.Having)
+    return NormalForm(
+        text=_sql(tree),
+        tables=frozenset(table.name for table in tree.find_all(exp.Table)),
+        columns=Counter(
+            _sql(column) for each in outputs for column in each.find_all(exp.Column, exp.Star)
+        ),
+        conditions=Counter(map(_sql, _conditions(tree))),
+        grouping=Counter(map(_sql, grouping)),
+        ordering=tuple(_sql(each) for each in tree.find_all(exp.Order, exp.Limit, exp.Offset)),
+    )
+
+
+def _outer_selects(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, exp.SetOperation):
+        yield from _outer_selects(tree.left)
+        yield from _outer_selects(tree.right)
+    elif isinstance(tree, exp.Subquery):
+        yield from _outer_selects(tree.this)
+    elif isinstance(tree, exp.Select):
+        yield tree
+
+
+def _conditions(tree: Any) -> Iterator[Any]:
+    """What WHERE and ON ask for, one AND apart from the other."""
+    for where in tree.find_all(exp.Where):
+        yield from where.this.flatten() if isinstance(where.this, exp.And) else (where.this,)
+    for join in tree.find_all(exp.Join):
+        on = join.args.get("on")
+        if on is not None:
+            yield from on.flatten() if isinstance(on, exp.And) else (on,)

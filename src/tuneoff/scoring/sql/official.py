@@ -1,0 +1,136 @@
+"""The official Spider evaluator's way with texts and results.
+
+taoyds/test-suite-sql-eval at commit e97acc54 with its default flags, written from what it
+does. Before a query runs: a prediction ends at its first tab and each `value` in it becomes
+`1`; only the first statement is kept; DISTINCT is taken out of both queries; comparison signs
+torn apart by a blank are joined. Then the results are the same if both are empty, or if the
+columns of one can be put into an order in which the rows are equal: as a list where the
+reference has ORDER BY anywhere, as a bag elsewhere. Bytes that are not UTF-8 are dropped from
+texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from tuneoff.scoring.sql.sandbox import Row
+
+_TORN = (("> =", ">="), ("< =", "<="), ("! =", "!="))
+_YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
+# What may hold the word DISTINCT or a semicolon without meaning it, then those two.
+_LEXEMES = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]\[]*\]|--[^\r\n]*|/\*.*?\*/"""
+    r"|[^\W\d]\w*|;",
+    re.DOTALL,
+)
+
+
+def prediction_text(answer: str) -> str:
+    """What the evaluator takes for the prediction, for set match."""
+    return answer.strip().split("\t", 1)[0].replace("value", "1")
+
+
+def executed_text(sql: str, keep_distinct: bool = False) -> str:
+    """What the evaluator executes for a query."""
+    for torn, whole in _TORN:
+        sql = sql.replace(torn, whole)
+    if not keep_distinct:
+        sql = _first_statement_without_distinct(sql)
+    return _YEAR.sub("2020", sql)
+
+
+def _first_statement_without_distinct(sql: str) -> str:
+    pieces, at = [], 0
+    for lexeme in _LEXEMES.finditer(sql):
+        if lexeme[0] == ";":
+            pieces.append(sql[at : lexeme.end()])
+            return "".join(pieces)
+        if lexeme[0].lower() == "distinct":
+            pieces.append(sql[at : lexeme.start()])
+            at = lexeme.end()
+    pieces.append(sql[at:])
+    return "".join(pieces)
+
+
+def is_ordered(executed_reference: str) -> bool:
+    """Whether the order of rows matters."""
+    return "order by" in executed_reference.lower()
+
+
+def same_result(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
+    """Whether two results count as the same."""
+    if not reference and not answer:
+        return True
+    if len(reference) != len(answer) or len(reference[0]) != len(answer[0]):
+        return False
+    if not _same_cells(reference, answer, ordered):
+        return False
+    if len(reference[0]) == 1:
+        return _same_rows(reference, answer, ordered)
+    return _some_order(_columns(reference), _columns(answer), ordered)
+
+
+def _same_cells(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
+    """The rows with their cells sorted, as a list or as a set. Sorted by text and type, 1 and
+    1.0 may end up in different places: a difference that the evaluator sees, too."""
+    left, right = ([tuple(sorted(row, key=_cell_key)) for row in t] for t in (reference, answer))
+    return left == right if ordered else set(left) == set(right)
+
+
+def _cell_key(cell: object) -> str:
+    return f"{cell}{type(cell)}"
+
+
+def _same_rows(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
+    return list(reference) == list(answer) if ordered else Counter(reference) == Counter(answer)
+
+
+def _columns(table: Sequence[Row]) -> list[tuple[object, ...]]:
+    return list(zip(*table, strict=True))
+
+
+def _some_order(
+    reference: list[tuple[object, ...]], answer: list[tuple[object, ...]], ordered: bool
+) -> bool:
+    """Whether the answer's columns can be put into an order that makes the rows equal.
+
+    A column can only stand where one of equal cells stands. Of a list that is enough; of a
+    bag the rows so far must agree with every column that is added.
+    """
+    choices = [
+        [at for at, other in enumerate(answer) if _same_column(column, other, ordered)]
+        for column in reference
+    ]
+
+    def fits(chosen: list[int]) -> bool:
+        place = len(chosen)
+        if place == len(reference):
+            return True
+        tried = set[tuple[object, ...]]()
+        for at in choices[place]:
+            # Equal columns are interchangeable: one of them is enough to try.
+            if at in chosen or answer[at] in tried:
+                continue
+            tried.add(answer[at])
+            if ordered or _agree(reference, answer, [*chosen, at]):
+                if fits([*chosen, at]):
+                    return True
+                if ordered:
+                    return False
+        return False
+
+    return fits([])
+
+
+def _same_column(left: tuple[object, ...], right: tuple[object, ...], ordered: bool) -> bool:
+    return left == right if ordered else Counter(left) == Counter(right)
+
+
+def _agree(
+    reference: list[tuple[object, ...]], answer: list[tuple[object, ...]], chosen: list[int]
+) -> bool:
+    """Whether the first columns' rows are equal as bags."""
+    left = Counter(zip(*reference[: len(chosen)], strict=True))
+    return left == Counter(zip(*(answer[at] for at in chosen), strict=True))

@@ -1,0 +1,61 @@
+"""The child process of the SQL sandbox: judges what it is sent (`protocol.py`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from tuneoff.scoring.sql import sandbox
+from tuneoff.scoring.sql.judging import ReferenceFails, judge
+from tuneoff.scoring.sql.protocol import Request
+from tuneoff.scoring.sql.sandbox import Stopped
+
+# A step shorter than this is not worth a line.
+_SILENT_SECONDS = 0.02
+
+
+class _Lines:
+    """Writes lines, and knows when it last did."""
+
+    def __init__(self) -> None:
+        self._written = time.monotonic()
+
+    def write(self, value: dict[str, Any]) -> None:
+        os.write(1, json.dumps(value).encode() + b"\n")
+        self._written = time.monotonic()
+
+    def step(self) -> None:
+        if time.monotonic() - self._written > _SILENT_SECONDS:
+            self.write({})
+
+
+def _timeout(*_: object) -> None:
+    raise Stopped("timeout")
+
+
+def _judged(value: dict[str, Any], lines: _Lines) -> dict[str, Any]:
+    request = Request(**value)
+    sandbox.limit_cpu(3 * request.seconds * (1 + len(request.databases)))
+    try:
+        return judge(request, lines.step)
+    except ReferenceFails as failure:
+        return {"reference_failure": str(failure)}
+
+
+def main(memory_bytes: int) -> None:
+    """Judges requests until there are no more."""
+    sandbox.limit_heap(memory_bytes // 2)
+    sandbox.limit_process(memory_bytes)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, _timeout)
+    lines = _Lines()
+    lines.write({"ready": True})
+    for batch in sys.stdin.buffer:
+        for value in json.loads(batch):
+            value["databases"] = tuple(value["databases"])
+            value["metrics"] = tuple(value["metrics"])
+            lines.write(_judged(value, lines))

@@ -1,0 +1,119 @@
+"""Child processes: what ends them, what they know, and that none is left behind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+from asking import ENDLESS, REFERENCE, ask, make_database, request, right
+
+from tuneoff.errors import TuneoffError
+from tuneoff.scoring.sql.pool import Limits, Pool, open_pool
+
+SMALL = Limits(memory_bytes=400_000_000, workers=1)
+# One function call is one step; SQLite's progress handler never gets to stop it.
+ONE_LONG_STEP = "SELECT instr(hex(zeroblob(7000000)), hex(zeroblob(3500000)) || '1')"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with open_pool(SMALL) as opened:
+        yield opened
+
+
+def test_an_endless_query_ends_without_a_kill(pool: Pool, database: Path) -> None:
+    ask(pool, database, REFERENCE)
+    process = pool._children[0]._process
+    assert ask(pool, database, ENDLESS + "SELECT count(*) FROM c") == "timeout"
+    assert ask(pool, database, REFERENCE) == "right"
+    assert pool._children[0]._process is process, "SQLite stopped it; no kill was needed"
+
+
+def test_a_single_endless_step_is_killed_and_the_rest_of_the_batch_is_judged(
+    pool: Pool, database: Path
+) -> None:
+    ask(pool, database, REFERENCE)
+    process = pool._children[0]._process
+    assert process is not None
+    began = time.monotonic()
+    queries = (REFERENCE, ONE_LONG_STEP, "SELECT 3")
+    answers = pool.judge([request(database, sql) for sql in queries])
+    assert [answer["verdict"] for answer in answers] == ["right", "timeout", "right"]
+    assert list(map(right, answers)) == [True, False, True]
+    assert process.returncode is not None, "it was killed"
+    assert time.monotonic() - began < 5
+
+
+def test_a_killed_prediction_is_still_judged_by_its_form(pool: Pool, database: Path) -> None:
+    metrics = ("execution_accuracy", "sql_normal_form", "valid_format")
+    (answer,) = pool.judge([request(database, ONE_LONG_STEP, metrics=metrics)])
+    assert answer["scores"] == {
+        "execution_accuracy": False, "sql_normal_form": False, "valid_format": True,
+    }  # fmt: skip
+
+
+def test_memory_has_an_end(pool: Pool, database: Path) -> None:
+    greedy = ENDLESS + "SELECT count(DISTINCT randomblob(1000000) || x) FROM c LIMIT 1"
+    assert ask(pool, database, greedy, seconds=20) == "too large"
+    assert ask(pool, database, REFERENCE) == "right"
+
+
+def test_stopping_ends_what_is_running(pool: Pool, database: Path) -> None:
+    ask(pool, database, REFERENCE)
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(CancelledError):
+        pool.judge([request(database, ENDLESS + "SELECT count(*) FROM c", 30)], stop)
+    assert time.monotonic() - began < 10
+    assert ask(pool, database, REFERENCE) == "right"
+
+
+def test_a_child_has_no_secrets_and_no_handles_of_its_parent(
+    database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with open_pool(SMALL) as fresh, (tmp_path / "open").open("w") as handle:
+        handle.write("held open by the parent")
+        assert ask(fresh, database, REFERENCE) == "right"
+        process = fresh._children[0]._process
+        assert process is not None
+        child = Path(f"/proc/{process.pid}")
+        if not child.exists():
+            pytest.skip("this system has no /proc")
+        assert b"sk-secret" not in (child / "environ").read_bytes()
+        assert b"sk-secret" not in (child / "cmdline").read_bytes()
+        handles = {str(link.readlink()) for link in (child / "fd").iterdir()}
+        files = {name for name in handles if not name.startswith("pipe:")}
+        assert files == {"/dev/null", str(database)}
+
+
+def test_no_process_is_left_behind(database: Path) -> None:
+    with open_pool(Limits(memory_bytes=400_000_000, workers=2)) as fresh:
+        assert ask(fresh, database, REFERENCE) == "right"
+        process = fresh._children[-1]._process
+        assert process is not None
+        process.kill()
+        process.wait()
+        assert ask(fresh, database, REFERENCE) == "right", "an idle child that died is replaced"
+        process = fresh._children[-1]._process
+        assert process is not None
+    assert process.returncode is not None
+
+
+def test_a_child_that_cannot_start_is_an_error_and_not_a_wrong_answer(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with open_pool(SMALL) as broken, pytest.raises(TuneoffError, match="did not start"):
+        ask(broken, database, REFERENCE)
