@@ -47,6 +47,7 @@ _LIMITS = (
     (sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0),
 )
 _SYNTAX = ("syntax error", "incomplete input", "unrecognized token")
+_WRITES = ("may not be modified", "readonly database")
 _TOO_LARGE = (
     "too big", "out of memory", "too large", "too many", "too deep", "too complex",
     "too long", "stack overflow",
@@ -231,12 +232,14 @@ def _verdict(error: Exception) -> str:
     message = str(error)
     if _State.timed_out or message == "interrupted":
         return "timeout"
-    if _State.denied:
+    if _State.denied or any(words in message for words in _WRITES):
         return "denied"
     if isinstance(error, (MemoryError, OverflowError)) or any(w in message for w in _TOO_LARGE):
         return "too large"
     if isinstance(error, UnicodeError) or "null character" in message:
         return "syntax error"
+    if "bindings supplied" in message:
+        return "unbound parameter"
     if "one statement" in message:
         return "more than one statement"
     if any(words in message for words in _SYNTAX):
