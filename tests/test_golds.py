@@ -27,5 +27,6 @@ def test_sample_golds(id: str, tmp_path: Path) -> None:
         scored = list(scorer.score_rows(rows, options))
         assert {row.verdict for row in scored} == {"right"}
         found = aggregate(scored, scorer.METRICS)
+        found.pop("test_suite_accuracy", None)  # each has one database
         assert {score.value for score in found.values()} == {1.0}
         assert all(score.n == len(rows) for score in found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,9 @@ def test_scores_are_means_over_seeds(scored: tuple[RunDir, Results]) -> None:
     assert score.by_seed == (0.8, 0.4)
     assert (score.value, score.n, score.errors) == (pytest.approx(0.6), 10, 0)
     means = [1.0] * 4 + [0.5] * 4 + [0.0] * 2
-    assert (score.low, score.high) == bootstrap(means)
+    assert (score.low, score.high) == bootstrap(Counter(means))
     pair = results.comparisons[0]
-    assert (pair.difference, pair.test) == (pytest.approx(0.6), "cluster sign-flip")
+    assert (pair.difference, pair.test) == (pytest.approx(0.6), "t over seeds and examples")
     assert prompted.seeds == prompted.scores["exact_match"].by_seed == ()
     assert sum(found.error_classes.values()) == 2, "the first seed's"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,12 @@ from tuneoff.records import SPLITS, Example, Results, Split, to_dict
 from tuneoff.report import write_report
 from tuneoff.rundir import ContenderDir, RunDir, open_run
 from tuneoff.scoring import Options, Row
+from tuneoff.scoring.sql.derive import derive_suites
 
 Executor = Callable[[Callable[[Any], None], Sequence[Any]], Iterable[None]]
 DEFAULT_FOLDER = Path("runs")
+# Wrong answers whose results are kept for the report.
+MOST_DETAILS = 500
 
 
 def run(
@@ -66,7 +70,7 @@ def run(
         prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
         run.clear()
     examples = _examples(parts, run, progress, only if fresh else None)
-    options = Options(databases=_databases(parts, run))
+    options = _options(parts, run, examples["test"])
     work = {name: _work(parts, examples, run.contender(name), progress) for name in names}
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
     if fresh and only is not None:
@@ -106,8 +110,16 @@ def _row(example: Example, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _databases(parts: Parts, run: RunDir) -> Path | None:
-    return parts.task.databases(parts.settings, parts.place, run.data / "databases")
+def _options(parts: Parts, run: RunDir, test: Sequence[Example]) -> Options:
+    """How answers are scored; what databases have to be made is made here."""
+    settings = parts.settings
+    folder = parts.task.databases(settings, parts.place, run.data / "databases")
+    derived = None
+    if folder is not None and settings.derived_databases:
+        derived = run.data / "derived"
+        golds = ((str(e.meta["db_id"]), e.completion) for e in test)
+        derive_suites(folder, golds, derived, settings.derived_databases, settings.seed)
+    return Options(databases=folder, derived=derived, mode=settings.mode, judgements=run.judgements)
 
 
 def _work(
@@ -200,14 +212,19 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
     predictions = work.directory.predictions()
     if not predictions:
         return
-    rows = (
-        Row(e.id, e.completion, predictions[e.id].prediction, e.meta, predictions[e.id].error)
-        for e in work.test
-        if e.id in predictions
-    )
+    answered = ((e, predictions[e.id]) for e in work.test if e.id in predictions)
+    rows = (Row(e.id, e.completion, p.prediction, e.meta, p.error, e.inputs) for e, p in answered)
+    details: list[Mapping[str, Any]] = []
+
+    def keep(result: Mapping[str, Any]) -> None:
+        if len(details) < MOST_DETAILS:
+            details.append(result)
+
     step = work.progress.stage(f"{name}: scoring", len(predictions))
     scored = []
-    for row in parts.scorer.score_rows(rows, options):
+    for row in parts.scorer.score_rows(rows, replace(options, details=keep)):
         scored.append(row)
         step(len(scored))
     work.directory.write_scores(scored)
+    if details:
+        work.directory.write_details(details)

@@ -136,15 +136,31 @@ def score(
     databases: Annotated[Path | None, typer.Option(help="Folder of DB_ID/*.sqlite.")] = None,
     mode: Annotated[str, typer.Option(help="strict or official.")] = "strict",
     workers: Annotated[int | None, typer.Option(min=1, help="Child processes.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Compute this one only (may be repeated).")
+    ] = None,
+    derive: Annotated[
+        int, typer.Option(min=0, max=1000, help="SQL: databases to derive from each one.")
+    ] = 0,
+    seconds: Annotated[float, typer.Option(min=0.01, help="SQL: time limit of a query.")] = 5.0,
+    memory_gb: Annotated[float, typer.Option(min=0.2, help="SQL: memory of a child.")] = 1.0,
     out: Annotated[Path | None, typer.Option("--out", help="Write scored rows here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Score predictions that were made anywhere."""
-    from tuneoff.score_file import score_file
+    from tuneoff.score_file import How, score_file
 
-    found = score_file(
-        task, predictions, databases, mode=mode, workers=workers, source=source, out=out
+    how = How(
+        databases=databases,
+        mode=mode,
+        workers=workers,
+        source=source,
+        metrics=tuple(metric) if metric else None,
+        derive=derive,
+        seconds=seconds,
+        memory_bytes=round(memory_gb * 1e9),
     )
+    found = score_file(task, predictions, how, out)
     if found["missing"]:
         total = found["missing"] + found["n"]
         typer.echo(

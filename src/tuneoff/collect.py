@@ -8,7 +8,6 @@ or answering anything. Several seeds of a contender are put together here (see
 from __future__ import annotations
 
 import datetime
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,12 +36,16 @@ from tuneoff.records import (
 )
 from tuneoff.report.recommend import recommend
 from tuneoff.rundir import ContenderDir, RunDir, resolved
-from tuneoff.scoring import Options, primary_metric
-from tuneoff.scoring.aggregate import aggregate, error_classes, over_seeds, values_by_seed
+from tuneoff.scoring import Options, Row, primary_metric
+from tuneoff.scoring.aggregate import (
+    Breakdown,
+    aggregate,
+    error_classes,
+    over_seeds,
+    values_by_seed,
+)
 from tuneoff.scoring.curve import learning_curve
 from tuneoff.scoring.statistics import compare_all, wilson
-
-MOST_GROUPS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,10 @@ def collect(
     command: str,
 ) -> Results:
     """Everything about a run, from its directory."""
-    metric = parts.settings.metrics[0] if parts.settings.metrics else None
-    metric = metric or primary_metric(parts.scorer, options)
+    metric = parts.metrics[0] if parts.metrics else primary_metric(parts.scorer, options)
     test = examples["test"]
     clusters = _clusters(parts, test)
+    groups = _groups(parts, test, options)
     outcomes = {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}
     contenders = tuple(
         _contender(
@@ -78,14 +81,15 @@ def collect(
             settings,
             run.contender(settings.name),
             outcomes[settings.name],
-            test,
+            groups,
             metric,
             clusters,
         )
         for settings in parts.bakeoff.contenders
     )
-    rows = {c.name: _rows(outcomes[c.name]) for c in contenders if c.error is None}
-    comparisons = _comparisons(parts, rows, metric, clusters)
+    comparisons = _comparisons(
+        parts, {c.name: outcomes[c.name] for c in contenders if c.error is None}, metric, clusters
+    )
     return Results(
         schema=1,
         name=parts.bakeoff.name,
@@ -130,7 +134,7 @@ def _contender(
     settings: Any,
     directory: ContenderDir,
     outcomes: Sequence[Outcome],
-    test: Sequence[Example],
+    groups: Mapping[str, Mapping[str, Any]],
     metric: str,
     clusters: Mapping[str, str] | None,
 ) -> ContenderResult:
@@ -145,8 +149,10 @@ def _contender(
         prompt_sha256=first.directory.prompt_sha256(),
         error=directory.error(),
         scores=_scores(parts, settings, rows, whole),
-        breakdowns=_breakdowns(parts, test, rows, metric),
-        error_classes=error_classes(first.rows.values()),
+        breakdowns=_breakdowns(parts, groups, rows, metric),
+        error_classes=error_classes(
+            first.rows.values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
+        ),
         training=training,
         seeds=tuple(o.training.seed for o in whole if o.training.seed is not None),
         all_trainings=_all_trainings(settings, outcomes),
@@ -203,7 +209,7 @@ def _scores(
         return {}
     errors = {p.id for o in whole for p in o.predictions.values() if p.error is not None}
     found = aggregate(rows.values(), parts.scorer.METRICS, len(errors))
-    wanted = parts.settings.metrics or tuple(found)
+    wanted = parts.metrics or tuple(found)
     seeds = [outcome.rows for outcome in whole]
     return {
         metric: replace(found[metric], by_seed=values_by_seed(seeds, rows, metric))
@@ -220,44 +226,47 @@ def _reported(value: float, n: int | None) -> Score:
     return Score(value=value, low=low, high=high, n=n)
 
 
+def _groups(parts: Parts, test: Sequence[Example], options: Options) -> dict[str, dict[str, Any]]:
+    """What each test example is: its `meta`, and what the scorer knows (a query's hardness)."""
+    known = getattr(parts.scorer, "groups", None)
+    rows = (Row(e.id, e.completion, "", e.meta) for e in test)
+    return {row.id: {**row.meta, **(known(row, options) if known else {})} for row in rows}
+
+
 def _breakdowns(
-    parts: Parts, test: Sequence[Example], rows: Mapping[str, ScoredRow], metric: str
+    parts: Parts,
+    groups: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[str, ScoredRow],
+    metric: str,
 ) -> dict[str, dict[str, dict[str, Score]]]:
-    """The primary metric by every `meta` key that has a handful of values."""
-    if not rows:
-        return {}
-    found: dict[str, dict[str, dict[str, Score]]] = {}
-    kinds = {metric: parts.scorer.METRICS[metric]}
-    for key in sorted({key for example in test for key in example.meta}):
-        groups = Counter(str(example.meta[key]) for example in test if key in example.meta)
-        if not 1 < len(groups) <= MOST_GROUPS:
-            continue
-        found[key] = {
-            group: aggregate(
-                [rows[e.id] for e in test if str(e.meta.get(key)) == group and e.id in rows], kinds
-            )
-            for group in sorted(groups)
-        }
-    return found
+    """The primary metric by every key that has a handful of values."""
+    found = Breakdown(metric, parts.scorer.METRICS[metric])
+    for id, row in rows.items():
+        found.add(row, groups[id])
+    return found.scores()
 
 
 def _comparisons(
     parts: Parts,
-    rows_by_contender: Mapping[str, Mapping[str, ScoredRow]],
+    outcomes: Mapping[str, Sequence[Outcome]],
     metric: str,
     clusters: Mapping[str, str] | None,
 ) -> tuple[Comparison, ...]:
-    values = {
-        name: {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
-        for name, rows in rows_by_contender.items()
+    means = {name: _values(_rows(found), metric) for name, found in outcomes.items()}
+    scored = {name: found for name, found in means.items() if found}
+    seeds = {
+        name: [_values(each.rows, metric) for each in _whole(outcomes[name])] for name in scored
     }
-    scored = {name: found for name, found in values.items() if found}
-    return compare_all(scored, metric, clusters, parts.task.CLUSTER or "")
+    return compare_all(scored, metric, clusters, parts.cluster or "", seeds)
+
+
+def _values(rows: Mapping[str, ScoredRow], metric: str) -> dict[str, float]:
+    return {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
 
 
 def _clusters(parts: Parts, test: Sequence[Example]) -> dict[str, str] | None:
     """What each test example belongs to, for instance its database; None if to nothing."""
-    key = parts.task.CLUSTER
+    key = parts.cluster
     return {example.id: str(example.meta[key]) for example in test} if key else None
 
 
@@ -275,7 +284,8 @@ def _serving(predictions: Iterable[Prediction]) -> Serving:
 def _databases(options: Options, test: Sequence[Example]) -> dict[str, str]:
     if options.databases is None:
         return {}
-    return database_hashes(options.databases, sorted({str(e.meta["db_id"]) for e in test}))
+    ids = {str(example.meta["db_id"]) for example in test}
+    return database_hashes(options.databases, ids, options.derived)
 
 
 def _sum(values: Any) -> float | None:

@@ -52,12 +52,30 @@ class Columns(Settings):
     id: str | None = None
 
 
+class JudgeSettings(Settings):
+    """A metric `judge` for free text: a model of a provider says by a rubric whether an answer
+    is as good as the reference (`scoring/judge.py`)."""
+
+    id: Literal["judge"]
+    provider: Literal["openai"] = "openai"
+    model: str
+    base_url: str | None = None
+    rubric: str = Field(min_length=1)
+    concurrency: int = Field(default=8, ge=1, le=1000)
+
+
 class TaskSettings(Settings):
-    """Where the examples come from and how they become a prompt.
+    """Where the examples come from, how they become a prompt, and how answers are judged.
 
     `id` names a module of `tuneoff.tasks`, an installed module, or a Python file.
     `source` names one of the task's sources; `chat` reads `train`, `validation` and
     `test` files instead (relative to the bake-off file).
+
+    `metrics` are the ones to show, the first of which decides: ids, the path of a Python file
+    with `score(example, prediction)`, or a judge. Tests of a difference hold examples of the
+    same `cluster`, a key of `meta`, together (left out: what the task knows of). `mode` and
+    `derived_databases` are for SQL: whose verdicts, and how many databases are derived from
+    each to complete its suite.
     """
 
     id: str
@@ -67,7 +85,10 @@ class TaskSettings(Settings):
     context: Literal["create", "schema"] = "create"
     limit: Limit = Limit()
     seed: int = 0
-    metrics: tuple[str, ...] | None = None
+    metrics: tuple[str | JudgeSettings, ...] | None = Field(default=None, min_length=1)
+    cluster: str | None = None
+    mode: Literal["strict", "official"] = "strict"
+    derived_databases: int = Field(default=0, ge=0, le=1000)
     max_new_tokens: int | None = Field(default=None, ge=1)
     train: str | None = None
     validation: str | None = None

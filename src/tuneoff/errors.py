@@ -7,7 +7,8 @@
     │   ├── RunDirectoryError     exit 2   (ValueError)   a run directory of another file
     │   └── MissingExtraError     exit 2   (ImportError)  an optional dependency is not installed
     ├── BudgetError               exit 3   the next paid step would pass the budget
-    └── ContenderError            exit 4   one contender failed; the others go on
+    ├── ContenderError            exit 4   one contender failed; the others go on
+    └── ProviderError             exit 4   (RuntimeError) a hosted API refused, or is out of reach
 
 A message is one sentence: what was got, where, what is allowed, what to do next.
 Each class also subclasses the standard exception a caller would expect, so that
@@ -62,6 +63,12 @@ class BudgetError(TuneoffError):
 
 class ContenderError(TuneoffError):
     """One contender failed; its error is written down and the others go on."""
+
+    exit_code = 4
+
+
+class ProviderError(TuneoffError, RuntimeError):
+    """A hosted API refused, or could not be reached; what was paid for before is kept."""
 
     exit_code = 4
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneoff.config import BakeOff, Requirements, TaskSettings
+from tuneoff.config import BakeOff, JudgeSettings, Requirements, TaskSettings
 from tuneoff.contenders import Work, lengths, load_contender
 from tuneoff.databases import find_database
 from tuneoff.errors import ConfigError, DataError, unknown
@@ -16,6 +16,9 @@ from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.rundir import ContenderDir
 from tuneoff.scoring import Scorer, load_scorer
+from tuneoff.scoring.combined import combined
+from tuneoff.scoring.judge import Judge
+from tuneoff.scoring.own import OwnMetric
 from tuneoff.tasks import Place, Task, load_task, splits
 
 DATA_VARIABLE = "TUNEOFF_DATA"
@@ -23,7 +26,8 @@ DATA_VARIABLE = "TUNEOFF_DATA"
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A bake-off file with its ids resolved."""
+    """A bake-off file with its ids resolved. `metrics` are the ones it asks for (none: all),
+    `cluster` the `meta` key that a test of a difference goes by."""
 
     bakeoff: BakeOff
     task: Task
@@ -32,6 +36,8 @@ class Parts:
     template: Template
     place: Place
     max_new_tokens: int
+    metrics: tuple[str, ...]
+    cluster: str | None
 
 
 def parts(bakeoff: BakeOff) -> Parts:
@@ -43,7 +49,14 @@ def parts(bakeoff: BakeOff) -> Parts:
     task = load_task(bakeoff.task.id, bakeoff.folder)
     settings = _with_source(bakeoff.task, task)
     scorer = load_scorer(task.SCORER)
-    for metric in settings.metrics or ():
+    asked = list(settings.metrics or ())
+    added = {i: _added(metric, bakeoff.folder) for i, metric in enumerate(asked)}
+    scorer = combined(scorer, [each for each in added.values() if each is not None])
+    metrics = [
+        str(metric) if each is None else each.PRIMARY
+        for metric, each in zip(asked, added.values(), strict=True)
+    ]
+    for metric in metrics:
         if metric not in scorer.METRICS:
             raise ConfigError(f"task.metrics: {unknown('metric', metric, scorer.METRICS)}.")
     for contender in bakeoff.contenders:
@@ -58,7 +71,16 @@ def parts(bakeoff: BakeOff) -> Parts:
         template=template,
         place=Place(bakeoff.folder, data_dir(bakeoff)),
         max_new_tokens=settings.max_new_tokens or task.MAX_NEW_TOKENS,
+        metrics=tuple(metrics),
+        cluster=settings.cluster or task.CLUSTER,
     )
+
+
+def _added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
+    """The scorer of a metric that the task's own one does not have; None for an id of it."""
+    if isinstance(metric, JudgeSettings):
+        return Judge(metric)
+    return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
 
 
 def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
@@ -75,6 +97,7 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     warnings = [*lines, *_carved_by_chat(settings, complete)]
     warnings += splits.check(chosen, seed_arrangement=settings.splits == "seed")
     warnings += _databases(parts, chosen["test"])
+    _check_cluster(parts, chosen["test"])
     warnings += _lengths(parts, chosen)
     return chosen, [*warnings, *_not_built_yet(parts.bakeoff)]
 
@@ -117,13 +140,24 @@ def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
         for db_id in sorted({str(example.meta["db_id"]) for example in test}):
             find_database(folder, db_id)
     elif parts.task.SCORER == "sql":
-        if "execution_accuracy" in (parts.settings.metrics or ()):
+        if "execution_accuracy" in parts.metrics:
             raise DataError(
                 "task.metrics: execution_accuracy needs databases, and there are none; set "
                 "task.databases to the folder of <db_id>/*.sqlite."
             )
         return ["no databases: nothing will be executed and exact_match decides (task.databases)."]
     return []
+
+
+def _check_cluster(parts: Parts, test: Sequence[Example]) -> None:
+    """Every test example must say which cluster it belongs to."""
+    lacking = next((e for e in test if parts.cluster and parts.cluster not in e.meta), None)
+    if lacking is not None:
+        raise DataError(
+            f"task.cluster: example {lacking.id!r} has no {parts.cluster!r} in its meta "
+            f"(it has: {', '.join(sorted(lacking.meta)) or 'nothing'}); name a key that every test "
+            "example has."
+        )
 
 
 def _not_built_yet(bakeoff: BakeOff) -> list[str]:
@@ -147,6 +181,9 @@ def _check_settings(
         raise ConfigError("task.context: schema is for source: spider-create-context; drop it.")
     if settings.columns is not None and settings.id != "chat":
         raise ConfigError("task.columns: only chat reads your own files; use id: chat.")
+    for key, default in (("mode", "strict"), ("derived_databases", 0)):
+        if getattr(settings, key) != default and "test_suite_accuracy" not in scorer.METRICS:
+            raise ConfigError(f"task.{key}: only tasks whose answers are SQL have it; drop it.")
     short = settings.prompt == "short" or any(c.prompt == "short" for c in bakeoff.contenders)
     if short and template.short() == template:
         raise ConfigError(f"prompt: short drops an instruction, and {settings.id} has none.")

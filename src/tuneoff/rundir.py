@@ -13,9 +13,11 @@
         predictions.jsonl                appended as they finish
         prompt.json                      hash of the test prompts as this contender sees them
         scores.jsonl                     per example, every metric and its verdict
+        details.jsonl                    results of wrong answers and their references, capped
         error.json                       why the contender failed, if it did
         seed-0/  seed-1/ …               with several seeds these files, but error.json, of each
         part-0.25/ …                     the same of a training on part of the examples
+      judgements.jsonl                   what a judge was asked and said (paid for)
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
 
@@ -36,6 +38,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from tuneoff.config import BakeOff
 from tuneoff.errors import RunDirectoryError
@@ -54,15 +57,22 @@ from tuneoff.records import (
 )
 
 T = TypeVar("T")
+# How answers are judged may change: they are scored again, and nothing else.
+SCORING_KEYS = ("task.cluster", "task.derived_databases", "task.metrics", "task.mode")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole file, or nothing: beside its place first, then renamed."""
+    """Writes a whole file, or nothing."""
+    _write(path, (text,))
+
+
+def _write(path: Path, pieces: Iterable[str]) -> None:
+    """Writes a file as its text comes, or nothing: beside its place first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
@@ -81,7 +91,7 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a whole JSONL file, or nothing."""
-    write_text(path, "".join(map(line_of, rows)))
+    _write(path, map(line_of, rows))
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -181,6 +191,13 @@ class ContenderDir:
     def write_scores(self, rows: Iterable[ScoredRow]) -> None:
         write_lines(self.path / "scores.jsonl", map(to_dict, rows))
 
+    def details(self) -> dict[str, dict[str, Any]]:
+        """Result tables by example id (`scoring/sql/judging.py`)."""
+        return {row["id"]: row for row in read_lines(self.path / "details.jsonl")}
+
+    def write_details(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        write_lines(self.path / "details.jsonl", rows)
+
     def error(self) -> str | None:
         path = self.path / "error.json"
         return str(json.loads(path.read_bytes())["error"]) if path.exists() else None
@@ -212,6 +229,7 @@ class RunDir:
         self.path = path
         self.data = path / "data"
         self.charts = path / "charts"
+        self.judgements = path / "judgements.jsonl"
 
     def contender(self, name: str) -> ContenderDir:
         return ContenderDir(self.path / "contenders" / name)
@@ -223,7 +241,14 @@ class RunDir:
         """
         for folder in (self.data, self.charts, self.path / "contenders"):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ("events.jsonl", "results.json", "report.html", "report.md", "bakeoff.yaml"):
+        for name in (
+            "events.jsonl",
+            "judgements.jsonl",
+            "results.json",
+            "report.html",
+            "report.md",
+            "bakeoff.yaml",
+        ):
             (self.path / name).unlink(missing_ok=True)
 
     def event(self, kind: str, **facts: Any) -> None:
@@ -302,19 +327,20 @@ def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
             f"{path}: the folder is not empty and holds no bakeoff.yaml; "
             "give an empty or new folder as --run-dir."
         )
-    if fresh is not None or not stored.exists():
-        write_text(stored, yaml.safe_dump(resolved(bakeoff), sort_keys=False, allow_unicode=True))
+    # Written again each time: keys that may change, or are new, have changed.
+    write_text(stored, yaml.safe_dump(resolved(bakeoff), sort_keys=False, allow_unicode=True))
     return RunDir(path)
 
 
 def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
     with contextlib.suppress(yaml.YAMLError):
-        before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        before = _with_defaults(yaml.safe_load(stored.read_text(encoding="utf-8")))
         own = f"contenders.{fresh}"
         changed = sorted(
             key
             for key in _changed_keys(before, resolved(bakeoff))
-            if fresh is None or not (key == own or key.startswith(f"{own}."))
+            if key not in SCORING_KEYS
+            and (fresh is None or not (key == own or key.startswith(f"{own}.")))
         )
         if not changed:
             return
@@ -324,6 +350,14 @@ def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
             "undo the change, or give another --run-dir."
         )
     raise RunDirectoryError(f"{stored}: this is not valid YAML; give another --run-dir.")
+
+
+def _with_defaults(stored: Any) -> Any:
+    """A stored file with the keys that did not exist yet when it was written."""
+    try:
+        return resolved(BakeOff.model_validate(stored))
+    except ValidationError:
+        return stored
 
 
 def _by_name(contenders: list[Any]) -> dict[str, Any]:

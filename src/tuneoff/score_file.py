@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +12,14 @@ from typing import Any, cast
 
 from tuneoff import prepare
 from tuneoff.config import BakeOff, ContenderSettings, PromptedSettings, TaskSettings
+from tuneoff.databases import database_hashes
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.records import Score, ScoredRow, to_dict
 from tuneoff.rundir import write_lines
-from tuneoff.scoring import Options, load_scorer
-from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
+from tuneoff.scoring.aggregate import Breakdown, Totals
 from tuneoff.scoring.rows import Mode, Row
+from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, read_rows
 from tuneoff.tasks import load_task
 
@@ -40,73 +43,148 @@ def score(
         ConfigError: unknown task, source or mode.
         DataError: a row cannot be used; the message names file and line.
     """
-    rows = _scored(task, Path(predictions), databases, mode, workers, source)
-    return rows.scores
+    how = How(databases=databases, mode=mode, workers=workers, source=source)
+    return _scored(task, Path(predictions), how).scores
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to score a file. `derive` databases are made from each one to complete its suite;
+    `metrics` are the ones to compute (None: all); limits are per query, in seconds and bytes."""
+
+    databases: Path | str | None = None
+    mode: str = "strict"
+    workers: int | None = None
+    source: str | None = None
+    metrics: tuple[str, ...] | None = None
+    derive: int = 0
+    seconds: float = 5.0
+    memory_bytes: int = 1_000_000_000
 
 
 def score_file(
-    task: str,
-    predictions: Path | str,
-    databases: Path | str | None = None,
-    *,
-    mode: str = "strict",
-    workers: int | None = None,
-    source: str | None = None,
-    out: Path | str | None = None,
+    task: str, predictions: Path | str, how: How, out: Path | str | None = None
 ) -> dict[str, Any]:
-    """`score` as plain values, and the scored rows written to `out`.
+    """`score` as plain values, and the scored rows written to `out` as they come; rows are not
+    kept in memory.
 
-    `missing` counts the examples of the task's own test set that have no prediction.
+    `missing` counts the examples of the task's own test set that have no prediction;
+    `breakdowns` hold the primary metric by every `meta` key with a handful of values;
+    `database_sha256` says on which databases answers were executed.
     """
-    found = _scored(task, Path(predictions), databases, mode, workers, source)
-    if out is not None:
-        write_lines(Path(out), map(to_dict, found.rows))
-    scores = {metric: to_dict(score) for metric, score in found.scores.items()}
-    return {"n": len(found.rows), "scores": scores, "missing": found.missing}
+    found = _scored(task, Path(predictions), how, Path(out) if out is not None else None)
+    return {
+        "n": found.n,
+        "scores": {metric: to_dict(score) for metric, score in found.scores.items()},
+        "missing": found.missing,
+        "mode": how.mode,
+        "breakdowns": found.breakdowns,
+        "database_sha256": found.database_sha256,
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Scored rows in the file's order, and the score of every metric that they have."""
+    """What is known when every row was scored."""
 
-    rows: list[ScoredRow]
+    n: int
     scores: dict[str, Score]
     missing: int
+    breakdowns: dict[str, dict[str, dict[str, dict[str, Any]]]]
+    database_sha256: dict[str, str]
 
 
-def _scored(
-    task: str,
-    predictions: Path,
-    databases: Path | str | None,
-    mode: str,
-    workers: int | None,
-    source: str | None,
-) -> _Scored:
-    if mode not in MODES:
-        raise ConfigError(f"--mode: {unknown('mode', mode, MODES)}.")
+def _scored(task: str, predictions: Path, how: How, out: Path | None = None) -> _Scored:
+    if how.mode not in MODES:
+        raise ConfigError(f"--mode: {unknown('mode', how.mode, MODES)}.")
     scorer = load_scorer(load_task(task).SCORER)
-    folder = Path(databases) if databases is not None else None
+    for metric in how.metrics or ():
+        if metric not in scorer.METRICS:
+            raise ConfigError(f"--metric: {unknown('metric', metric, scorer.METRICS)}.")
+    folder = Path(how.databases) if how.databases is not None else None
     if folder is not None and not folder.is_dir():
         raise DataError(f"--databases: there is no folder {folder}; check the path.")
-    parts = None if _brings_reference(predictions) else _own_test_set(task, source)
+    parts = None if _brings_reference(predictions) else _own_test_set(task, how.source)
     references = _references(parts) if parts else None
-    errors = 0
+    with TemporaryDirectory() as made:
+        if parts is not None and folder is None:
+            folder = parts.task.databases(parts.settings, parts.place, Path(made) / "databases")
+        derived = None
+        if how.derive:
+            derived = Path(made) / "derived"
+            _derive(how.derive, folder, derived, read_rows(predictions, references))
+        options = Options(
+            databases=folder,
+            derived=derived,
+            mode=cast(Mode, how.mode),
+            workers=how.workers,
+            metrics=how.metrics,
+            time_limit_seconds=how.seconds,
+            memory_limit_bytes=how.memory_bytes,
+        )
+        return _through(scorer, read_rows(predictions, references), options, references, out)
 
-    def counted() -> Iterator[Row]:
-        nonlocal errors
-        for row in read_rows(predictions, references):
-            errors += row.error is not None
+
+def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) -> None:
+    if folder is None:
+        raise DataError("--derive: there are no databases to derive from; give --databases.")
+    golds = ((str(row.meta.get("db_id")), row.reference) for row in rows)
+    derive_suites(folder, golds, into, count)
+
+
+def _through(
+    scorer: Scorer,
+    rows: Iterable[Row],
+    options: Options,
+    references: References | None,
+    out: Path | None,
+) -> _Scored:
+    """Every row, scored, counted and written down one after another."""
+    metric = primary_metric(scorer, options)
+    if options.metrics is not None and metric not in options.metrics:
+        metric = options.metrics[0]
+    totals = Totals(scorer.METRICS)
+    breakdown = Breakdown(metric, scorer.METRICS[metric])
+    known_groups = getattr(scorer, "groups", None)
+    waiting: deque[Row] = deque()
+    errors, found_ids, db_ids = 0, set[str](), set[str]()
+
+    def read() -> Iterator[Row]:
+        for row in rows:
+            waiting.append(row)
             yield row
 
-    with TemporaryDirectory() as generated:
-        if parts is not None and folder is None:
-            folder = parts.task.databases(parts.settings, parts.place, Path(generated))
-        options = Options(databases=folder, mode=cast(Mode, mode), workers=workers)
-        rows = list(scorer.score_rows(counted(), options))
-    totals = aggregate(rows, scorer.METRICS, errors)
-    scores = {metric: score for metric, score in totals.items() if score.n}
-    known = {row.id for row in rows}
-    return _Scored(rows, scores, sum(id not in known for id in references or ()))
+    def scored() -> Iterator[ScoredRow]:
+        nonlocal errors
+        for result in scorer.score_rows(read(), options):
+            row = waiting.popleft()
+            errors += row.error is not None
+            if references is not None:
+                found_ids.add(row.id)
+            if "db_id" in row.meta:
+                db_ids.add(str(row.meta["db_id"]))
+            totals.add(result)
+            more = known_groups(row, options) if known_groups else {}
+            breakdown.add(result, {**row.meta, **more})
+            yield result
+
+    if out is not None:
+        write_lines(out, map(to_dict, scored()))
+    else:
+        deque(scored(), maxlen=0)
+    hashes = (
+        database_hashes(options.databases, db_ids, options.derived) if options.databases else {}
+    )
+    return _Scored(
+        n=totals.n,
+        scores={name: score for name, score in totals.scores(errors).items() if score.n},
+        missing=sum(id not in found_ids for id in references or ()),
+        breakdowns={
+            key: {group: {m: to_dict(s) for m, s in scores.items()} for group, scores in by.items()}
+            for key, by in breakdown.scores().items()
+        },
+        database_sha256=hashes,
+    )
 
 
 def _brings_reference(predictions: Path) -> bool:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from tuneoff.records import Score, ScoredRow
-from tuneoff.scoring.aggregate import aggregate, error_classes, over_seeds, values_by_seed
+from tuneoff.scoring.aggregate import (
+    Breakdown,
+    aggregate,
+    error_classes,
+    over_seeds,
+    values_by_seed,
+)
 from tuneoff.scoring.rows import Kind
 from tuneoff.scoring.statistics import bootstrap, wilson
 
@@ -15,7 +23,7 @@ def test_mean_interval_and_counts() -> None:
     rows = [ScoredRow(str(i), {"exact_match": i < 3, "slot_f1": f1[i]}, "x") for i in range(4)]
     scores = aggregate(iter(rows), METRICS, errors=1)
     assert scores["exact_match"] == Score(0.75, *wilson(3, 4), n=4, errors=1)
-    assert scores["slot_f1"] == Score(0.4375, *bootstrap(f1), n=4, errors=1)
+    assert scores["slot_f1"] == Score(0.4375, *bootstrap(Counter(f1)), n=4, errors=1)
 
 
 def test_nothing_measured_is_null_and_not_zero() -> None:
@@ -26,13 +34,38 @@ def test_nothing_measured_is_null_and_not_zero() -> None:
 
 def test_what_follows_a_colon_is_not_a_class() -> None:
     verdicts = ["no such column: a", "no such column: b", "timeout"]
-    classes = error_classes(ScoredRow(str(i), {}, v) for i, v in enumerate(verdicts))
+    classes = error_classes(
+        (ScoredRow(str(i), {"m": v == "right"}, v) for i, v in enumerate(verdicts)), "m"
+    )
     assert classes == {"no such column": 2, "timeout": 1}
+
+
+def test_what_the_metric_calls_right_is_no_error_and_names_may_be_plainer() -> None:
+    rows = [
+        ScoredRow("1", {"m": True}, "right but for form"),
+        ScoredRow("2", {"m": False}, "no such table: a"),
+        ScoredRow("3", {"m": 0.5}, "wrong"),
+    ]
+    names = {"no such table": "unknown table"}
+    assert error_classes(rows, "m", names) == {"unknown table": 1, "wrong": 1}
+
+
+def test_rows_by_what_they_are() -> None:
+    parts = Breakdown("m", "yes/no")
+    for i in range(60):
+        row = ScoredRow(str(i), {"m": i % 2 == 0}, "x")
+        parts.add(row, {"id": i, "side": "left" if i < 20 else "right", "same": True})
+    found = parts.scores()
+    assert list(found) == ["side"], "neither 60 groups nor one"
+    assert found["side"]["left"]["m"].n == 20
+    assert found["side"]["right"]["m"].value == 0.5
 
 
 def test_error_classes_most_frequent_first() -> None:
     verdicts = ["wrong value", "right", "timeout", "denied", "timeout", "right"]
-    classes = error_classes(ScoredRow(str(i), {}, v) for i, v in enumerate(verdicts))
+    classes = error_classes(
+        (ScoredRow(str(i), {"m": v == "right"}, v) for i, v in enumerate(verdicts)), "m"
+    )
     assert list(classes.items()) == [("timeout", 2), ("denied", 1), ("wrong value", 1)]
 
 
@@ -51,7 +84,7 @@ def test_seeds_are_averaged_example_by_example() -> None:
     }  # fmt: skip
     assert {row.verdict for row in rows.values()} == {"first"}
     score = aggregate(rows.values(), METRICS)["exact_match"]
-    assert score == Score(0.5, *bootstrap([1.0, 0.5, 0.0, 0.5]), n=4)
+    assert score == Score(0.5, *bootstrap(Counter([1.0, 0.5, 0.0, 0.5])), n=4)
     assert values_by_seed(seeds, rows, "exact_match") == (0.5, 0.5)
     assert values_by_seed(seeds, rows, "slot_f1") == ()
 

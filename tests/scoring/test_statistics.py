@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -34,13 +35,13 @@ def test_wilson_of_nothing() -> None:
 def test_bootstrap() -> None:
     rng = random.Random(1)
     values = [rng.random() for _ in range(400)]
-    low, high = bootstrap(values)
+    low, high = bootstrap(Counter(values))
     mean = sum(values) / len(values)
     half = 1.96 * (1 / 12) ** 0.5 / 20  # of the normal approximation
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=half / 5)
-    assert bootstrap(values) == (low, high)
-    assert bootstrap([0.25] * 9) == (0.25, 0.25)
-    assert bootstrap([]) == (0.0, 1.0)
+    assert bootstrap(Counter(values)) == (low, high)
+    assert bootstrap(Counter([0.25] * 9)) == (0.25, 0.25)
+    assert bootstrap(Counter([])) == (0.0, 1.0)
 
 
 def test_holm() -> None:

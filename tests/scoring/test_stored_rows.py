@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,22 @@ def test_a_missing_file(tmp_path: Path) -> None:
         next(read_rows(tmp_path / "none.jsonl"))
 
 
+def test_a_mistake_in_the_last_line_is_found_before_the_first_row_is_used(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"id": "e1", "prediction": "p"}\nbroken')
+    with pytest.raises(DataError, match="jsonl:2"):
+        read_rows(path, KNOWN)
+
+
 def test_rows_are_read_as_they_are_used(tmp_path: Path) -> None:
-    rows = read_rows(write(tmp_path, '{"id": "e1", "prediction": "p"}\nbroken'), KNOWN)
-    assert next(rows).id == "e1"
-    with pytest.raises(DataError):
-        next(rows)
+    answer = "p" * 1_000
+    lines = [f'{{"id": {i}, "reference": "r", "prediction": "{answer}"}}' for i in range(5_000)]
+    path = write(tmp_path, "\n".join(lines))
+    tracemalloc.start()
+    try:
+        assert sum(len(row.prediction) for row in read_rows(path)) == 5_000_000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_finding_a_database(tmp_path: Path) -> None:

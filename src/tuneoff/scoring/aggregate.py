@@ -6,12 +6,41 @@ example counts once however often it was answered.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tuneoff.records import Score, ScoredRow
 from tuneoff.scoring.rows import Kind
 from tuneoff.scoring.statistics import bootstrap, wilson
+
+MOST_GROUPS = 24
+
+
+class Totals:
+    """The scores of rows that come one after another and are not kept.
+
+    Of each metric the values that occurred are counted, so that a million rows need as much
+    memory as there are different values.
+    """
+
+    def __init__(self, metrics: Mapping[str, Kind]) -> None:
+        self.n = 0
+        self._metrics = metrics
+        self._counts: dict[str, Counter[float]] = {name: Counter() for name in metrics}
+
+    def add(self, row: ScoredRow) -> None:
+        self.n += 1
+        for name, counts in self._counts.items():
+            if name in row.scores:
+                counts[float(row.scores[name])] += 1
+
+    def scores(self, errors: int = 0) -> dict[str, Score]:
+        """The score of every metric, as `aggregate` gives them."""
+        return {
+            name: _score(self._counts[name], kind, errors) for name, kind in self._metrics.items()
+        }
 
 
 def aggregate(
@@ -23,22 +52,43 @@ def aggregate(
     `n` is the number of rows that have the metric; `errors` says how many of them had no
     answer. A metric that no row has (SQL without databases) has n = 0 and no value.
     """
-    values: dict[str, list[float]] = {name: [] for name in metrics}
+    totals = Totals(metrics)
     for row in rows:
-        for name, found in values.items():
-            if name in row.scores:
-                found.append(float(row.scores[name]))
-    return {name: _score(values[name], kind, errors) for name, kind in metrics.items()}
+        totals.add(row)
+    return totals.scores(errors)
 
 
-def _score(values: Sequence[float], kind: Kind, errors: int) -> Score:
-    n = len(values)
+def _score(counts: Counter[float], kind: Kind, errors: int) -> Score:
+    n = counts.total()
     if n == 0:
         return Score(value=None, low=None, high=None, n=0, errors=errors)
-    total = sum(values)
-    binary = kind == "yes/no" and all(value in (0, 1) for value in values)
-    low, high = wilson(round(total), n) if binary else bootstrap(values)
+    total = math.fsum(value * times for value, times in counts.items())
+    binary = kind == "yes/no" and counts.keys() <= {0, 1}
+    low, high = wilson(round(total), n) if binary else bootstrap(counts)
     return Score(value=total / n, low=low, high=high, n=n, errors=errors)
+
+
+class Breakdown:
+    """A metric by what the examples are: by each key that has a handful of values."""
+
+    def __init__(self, metric: str, kind: Kind) -> None:
+        self._kinds = {metric: kind}
+        self._groups: dict[str, dict[str, Totals]] = {}
+
+    def add(self, row: ScoredRow, groups: Mapping[str, Any]) -> None:
+        for key, group in groups.items():
+            found = self._groups.setdefault(key, {})
+            # One group more than is shown says that there are too many.
+            if str(group) in found or len(found) <= MOST_GROUPS:
+                found.setdefault(str(group), Totals(self._kinds)).add(row)
+
+    def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
+        """Key → group → metric → score, sorted."""
+        return {
+            key: {group: groups[group].scores() for group in sorted(groups)}
+            for key, groups in sorted(self._groups.items())
+            if 1 < len(groups) <= MOST_GROUPS
+        }
 
 
 def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
@@ -70,11 +120,15 @@ def values_by_seed(
     return tuple(sum(float(rows[id].scores[metric]) for id in ids) / len(ids) for rows in seeds)
 
 
-def error_classes(rows: Iterable[ScoredRow]) -> dict[str, int]:
-    """How often each class of verdict but `right` was given, the most frequent first.
+def error_classes(
+    rows: Iterable[ScoredRow], metric: str, names: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """How often each class of error was made in the rows that a metric calls wrong, the most
+    frequent first.
 
-    A class is a verdict up to its colon: `no such column: a` and `…: b` are one.
+    A class is a verdict up to its colon (`no such column: a` and `…: b` are one), under the
+    name that `names` has for it.
     """
-    verdicts = (row.verdict.split(":", 1)[0] for row in rows)
-    counts = Counter(verdict for verdict in verdicts if verdict != "right")
+    verdicts = (row.verdict.split(":", 1)[0] for row in rows if row.scores.get(metric, 0) != 1)
+    counts = Counter((names or {}).get(verdict, verdict) for verdict in verdicts)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

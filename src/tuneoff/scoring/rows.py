@@ -20,13 +20,15 @@ VERDICT_LENGTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prediction to judge. `error` says why there is no answer; it then counts as wrong."""
+    """A prediction to judge. `error` says why there is no answer; it then counts as wrong.
+    `inputs` are the example's, where they are known."""
 
     id: str
     reference: str
     prediction: str
     meta: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Options:
     `databases` is the folder of `<db_id>/*.sqlite`, `derived` another one with databases that
     complete their suites; limits are per query; `workers` is the number of child processes
     (None: one per core, at most four); `metrics` are the ones to compute (None: all);
-    `details` is called with the results of both queries for each row whose answer was
-    executed and found wrong.
+    `judgements` is the file in which a judge's paid answers are kept; `details` is called with
+    the results of both queries for each row whose answer was executed and found wrong.
     """
 
     databases: Path | None = None
@@ -45,6 +47,7 @@ class Options:
     mode: Mode = "strict"
     workers: int | None = None
     metrics: tuple[str, ...] | None = None
+    judgements: Path | None = None
     details: Callable[[Mapping[str, Any]], None] | None = None
     time_limit_seconds: float = 5.0
     memory_limit_bytes: int = 1_000_000_000

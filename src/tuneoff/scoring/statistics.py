@@ -11,6 +11,11 @@ both answered:
   wrong together. With five clusters or fewer it can never find a difference (the
   smallest possible p is 2/32).
 
+- contenders trained with several seeds: a t-test on each example's mean over the seeds, whose
+  variance is that of the examples (or clusters) plus that of the seeds' scores, with the
+  degrees of freedom of Welch (1947) and Satterthwaite (1946). Of a contender with a single
+  training nobody knows how much training varies; the test then covers the examples alone.
+
 p-values are adjusted over all pairs of contenders by Holm's method (Holm, 1979). Every
 random number is seeded: the same scores give the same report. Scores lie between 0 and 1.
 """
@@ -54,14 +59,26 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean; (0, 1) without values."""
+def bootstrap(counts: Mapping[float, int]) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean; (0, 1) without values.
+
+    Args:
+        counts: how often each value occurred. How often it occurs in a sample drawn again is
+            a multinomial number, so nothing needs to be drawn value by value.
+    """
     import numpy as np
 
-    if len(values) == 0:
+    n = sum(counts.values())
+    if n == 0:
         return 0.0, 1.0
-    sums = np.asarray(values, dtype=np.float64)
-    return _bootstrap_ratio(sums, np.ones_like(sums))
+    values = np.array(sorted(counts), dtype=np.float64)
+    shares = np.array([counts[value] for value in sorted(counts)], dtype=np.float64) / n
+    rng = np.random.default_rng(_SEED)
+    means = np.concatenate(
+        [rng.multinomial(n, shares, size) @ values / n for size in _blocks(RESAMPLES, len(values))]
+    )
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def compare(
@@ -71,6 +88,7 @@ def compare(
     pairs: Sequence[tuple[float, float]],
     clusters: Sequence[str] | None = None,
     cluster: str = "cluster",
+    seeds: Sequence[Sequence[float]] = (),
 ) -> Comparison:
     """Contender a against b; `p_adjusted` is `p_value` until `compare_all` adjusts it.
 
@@ -78,6 +96,8 @@ def compare(
         pairs: (score of a, score of b) of each example both answered, at least one.
         clusters: of each pair, what it belongs to; None when examples are independent.
         cluster: what the clusters are, for instance `db_id`; named in the result.
+        seeds: the scores over these examples of each training of a, and of b, where there
+            are several.
 
     Raises:
         ValueError: there are no pairs.
@@ -85,14 +105,22 @@ def compare(
     if not pairs:
         raise ValueError(f"{a} and {b} have no example in common")
     sums, sizes = _by_cluster(pairs, clusters)
+    difference = float(sums.sum() / len(pairs))
+    named = None if clusters is None else cluster
+    varying = [scores for scores in seeds if len(scores) > 1]
+    if varying:
+        low, high, p_value = _over_seeds(difference, sums, sizes, varying)
+        test = "t over seeds and clusters" if clusters is not None else "t over seeds and examples"
+        return _judged(
+            Comparison(a, b, metric, difference, low, high, p_value, p_value, test, named, "tie"),
+            p_value,
+        )
     low, high = _bootstrap_ratio(sums, sizes)
     binary = all(x in (0, 1) and y in (0, 1) for x, y in pairs)
     if clusters is None and binary:
         test, p_value = "exact McNemar", _mcnemar(pairs)
     else:
         test, p_value = "cluster sign-flip", _sign_flip(sums)
-    difference = float(sums.sum() / len(pairs))
-    named = None if clusters is None else cluster
     unjudged = Comparison(a, b, metric, difference, low, high, p_value, p_value, test, named, "tie")
     return _judged(unjudged, p_value)
 
@@ -102,11 +130,16 @@ def compare_all(
     metric: str,
     clusters: Mapping[str, str] | None = None,
     cluster: str = "cluster",
+    seeds: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
 ) -> tuple[Comparison, ...]:
     """Every pair of contenders, in their order, on the example ids they have in common.
 
     A pair without a common example is left out: nothing was measured. An id that
     `clusters` does not know is a cluster of its own.
+
+    Args:
+        seeds: by contender, the scores of each of its trainings, where there are several;
+            `scores_by_contender` holds their means.
     """
     found: list[Comparison] = []
     for (a, scores_a), (b, scores_b) in combinations(scores_by_contender.items(), 2):
@@ -114,7 +147,14 @@ def compare_all(
         if common:
             pairs = [(float(scores_a[id]), float(scores_b[id])) for id in common]
             groups = None if clusters is None else [clusters.get(id, f"id {id}") for id in common]
-            found.append(compare(a, b, metric, pairs, groups, cluster))
+            means = [
+                [
+                    sum(scores[id] for id in common) / len(common)
+                    for scores in (seeds or {}).get(name, ())
+                ]
+                for name in (a, b)
+            ]
+            found.append(compare(a, b, metric, pairs, groups, cluster, means))
     adjusted = holm([comparison.p_value for comparison in found])
     return tuple(_judged(c, p) for c, p in zip(found, adjusted, strict=True))
 
@@ -181,6 +221,28 @@ def _sign_flip(sums: Array) -> float:
         signs = 1.0 - 2.0 * rng.integers(0, 2, size=(size, len(sums)), dtype=np.int8)
         extreme += int(np.count_nonzero(np.abs(signs @ sums) >= observed))
     return (1 + extreme) / (1 + FLIPS)
+
+
+def _over_seeds(
+    difference: float, sums: Array, sizes: Array, seeds: Sequence[Sequence[float]]
+) -> tuple[float, float, float]:
+    """Interval and p-value of a difference when training varies, too."""
+    import numpy as np
+    from scipy.stats import t
+
+    parts = [(float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1) for scores in seeds]
+    if len(sums) > 1:
+        residuals = sums - difference * sizes
+        correction = len(sums) / (len(sums) - 1)
+        spread = correction * float(residuals @ residuals) / float(sizes.sum()) ** 2
+        parts.append((spread, len(sums) - 1))
+    variance = sum(part for part, _ in parts)
+    if variance < 1e-18:
+        return difference, difference, 1.0 if abs(difference) < 1e-12 else 0.0
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    half = float(t.ppf(0.975, freedom)) * math.sqrt(variance)
+    p_value = 2 * float(t.sf(abs(difference) / math.sqrt(variance), freedom))
+    return max(-1.0, difference - half), min(1.0, difference + half), p_value
 
 
 def _bootstrap_ratio(sums: Array, sizes: Array) -> tuple[float, float]:

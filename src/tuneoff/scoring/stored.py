@@ -8,7 +8,9 @@ may have `error` (why there is no answer).
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ _FORM = '{"id": "..", "prediction": ".."}'
 
 
 def read_rows(path: Path, references: References | None = None) -> Iterator[Row]:
-    """Rows of a predictions file, read as they are used.
+    """Rows of a predictions file, read as they are used. The whole file is looked through first,
+    so that a mistake in its last line is found before anything is scored.
 
     Args:
         references: reference and meta by example id, for rows without their own.
@@ -29,19 +32,40 @@ def read_rows(path: Path, references: References | None = None) -> Iterator[Row]
         DataError: the file is missing or empty, or a line of it cannot be used; the
             message names file and line.
     """
+    hashes = array("Q", (_hash(row.id) for _, row in _numbered(path, references)))
+    if not hashes:
+        raise DataError(f"{path}: the file is empty; give one JSON object a line, {_FORM}.")
+    _refuse_repeated(path, references, hashes)
+    return (row for _, row in _numbered(path, references))
+
+
+def _refuse_repeated(path: Path, references: References | None, hashes: array[int]) -> None:
+    """Eight bytes for each row tell whether an id may have come twice; only then are the ids
+    themselves compared."""
+    import numpy as np
+
+    values, times = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
+    suspects = {int(value) for value in values[times > 1]}
     first_lines: dict[str, int] = {}
-    for number, value in _objects(path):
-        where = f"{path}:{number}"
-        row = _row(value, references or {}, where)
+    for number, row in _numbered(path, references) if suspects else ():
+        if _hash(row.id) not in suspects:
+            continue
         if row.id in first_lines:
             raise DataError(
-                f"{where}: the id {row.id!r} was already given on line {first_lines[row.id]}; "
-                "keep one row for each id."
+                f"{path}:{number}: the id {row.id!r} was already given on line "
+                f"{first_lines[row.id]}; keep one row for each id."
             )
         first_lines[row.id] = number
-        yield row
-    if not first_lines:
-        raise DataError(f"{path}: the file is empty; give one JSON object a line, {_FORM}.")
+
+
+def _hash(id: str) -> int:
+    digest = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _numbered(path: Path, references: References | None) -> Iterator[tuple[int, Row]]:
+    for number, value in _objects(path):
+        yield number, _row(value, references or {}, f"{path}:{number}")
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

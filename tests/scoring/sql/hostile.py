@@ -57,7 +57,8 @@ HOSTILE: dict[str, tuple[str, set[str]]] = {
     "a gigabyte within a comparison": ("SELECT a FROM t WHERE zeroblob(1000000000) = b", _LARGE),
     "two billion characters by format": ("SELECT printf('%.*c', 2000000000, 'x')", _REST),
     "two billion blanks by format": ("SELECT format('%2000000000d', 1)", _REST | {"wrong result"}),
-    "a number of two billion digits": ("SELECT printf('%.2000000000f', 1.0)", _REST | {"wrong result"}),
+    "a number of two billion digits": ("SELECT printf('%.2000000000f', 1.0)",
+        _REST | {"wrong result"}),
     "hex of what is large": ("SELECT hex(hex(hex(zeroblob(4000000))))", _LARGE),
     "quote of what is large": ("SELECT quote(zeroblob(15000000))", _LARGE),
     "a huge group_concat": (MANY.format(n=5_000_000)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from tuneoff.scoring.sql.sandbox import Database, Row, Stopped, connect, select
+from tuneoff.scoring.sql.sandbox import Database, Row, Stopped, close_all, connect, select
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
 
@@ -22,10 +24,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         connection.execute("INSERT INTO t VALUES (1, 'x'), (2, 'it''s ü'), (3, NULL)")
         connection.execute("CREATE VIEW v AS SELECT a FROM t WHERE a > 1")
         connection.commit()
-    opened = connect(str(path))
-    yield opened
-    opened.connection.close()
-    connect.cache_clear()
+    yield connect(str(path))
+    close_all()
 
 
 def rows(database: Database, sql: str) -> list[Row]:
@@ -95,3 +95,16 @@ def test_a_result_of_many_large_values_is_refused(database: Database) -> None:
 )  # fmt: skip
 def test_error_classes(database: Database, sql: str, expected: str) -> None:
     assert reason(database, sql) == expected
+
+
+def test_databases_that_are_kept_open_are_few(tmp_path: Path) -> None:
+    for number in range(200):
+        path = tmp_path / f"{number}.sqlite"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE one (a)")
+        assert connect(str(path)).columns.by_table == {"one": ["a"]}
+    handles = Path("/proc/self/fd")
+    if not handles.exists():
+        pytest.skip("this system has no /proc")
+    held = [link for link in handles.iterdir() if str(tmp_path) in os.path.realpath(link)]
+    assert 0 < len(held) <= 32

@@ -21,13 +21,15 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from tuneoff.databases import find_suite
-from tuneoff.errors import DataError
+from tuneoff.databases import find_database, find_suite
+from tuneoff.errors import DataError, TuneoffError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.rows import Kind, Options, Row, no_answer, shortened, unanswered
 from tuneoff.scoring.sql.pool import Limits, Pool, shared_pool
 from tuneoff.scoring.sql.protocol import Answer, Request
-from tuneoff.scoring.sql.sandbox import SQL_BYTES
+from tuneoff.scoring.sql.sandbox import SQL_BYTES, connect
+from tuneoff.scoring.sql.set_match import hardness
+from tuneoff.scoring.sql.spider_grammar import NotSpider, parse
 
 METRICS: Mapping[str, Kind] = {
     "exact_match": "yes/no",
@@ -74,6 +76,18 @@ def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
     workers = options.workers or min(MAX_WORKERS, os.cpu_count() or 1)
     pool = shared_pool(Limits(options.memory_limit_bytes, workers))
     return _in_order(_Scoring(options), rows, pool)
+
+
+def groups(row: Row, options: Options) -> dict[str, str]:
+    """`hardness` of a reference as Spider has it; nothing where its grammar cannot read one, or
+    without a database. Looks at the reference alone."""
+    if options.databases is None:
+        return {}
+    database = connect(str(find_database(options.databases, str(row.meta["db_id"])).resolve()))
+    try:
+        return {"hardness": hardness(parse(row.reference, database.columns.by_table))}
+    except NotSpider:
+        return {}
 
 
 def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[ScoredRow]:
@@ -148,8 +162,13 @@ class _Scoring:
         failure = answer.get("reference_failure")
         if failure is not None:
             raise DataError(
-                f"id {row.id!r}: the reference does not run on {failure}; correct it, or give "
-                "the database it was written for."
+                f"id {row.id!r}: the reference does not run on {failure}; correct it, or give the "
+                "database it was written for."
+            )
+        if "internal_error" in answer:
+            raise TuneoffError(
+                f"id {row.id!r}: the SQL sandbox failed ({shortened(answer['internal_error'])}); "
+                "please report it with this row."
             )
         scores: dict[str, bool] = answer["scores"]
         tell = self._options.details

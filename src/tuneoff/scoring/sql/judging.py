@@ -10,6 +10,7 @@ The ladder, from the narrowest notion of right to the widest: the same character
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ class Reference:
         self._own = own
         self._official = is_official
         self._results: dict[str, Table] = {}
+        self._settled: dict[str, bool] = {}
         self.executed = official.executed_text(sql) if is_official else sql
 
     @cached_property
@@ -84,10 +86,25 @@ class Reference:
             database = _database(path, self._official)
             table = select(database, self.executed, request.seconds, request.rows)
         except Stopped as stopped:
-            raise ReferenceFails(f"{path}: {stopped}") from None
+            raise ReferenceFails(f"{path} ({stopped})") from None
         if len(table.rows) <= _KEPT_ROWS:
             self._results[path] = table
         return table
+
+    def settled(self, path: str, request: Request) -> bool:
+        """Whether its result on a database depends on nothing but its text. Where rows tie, or
+        a column outside GROUP BY is selected, it also depends on the order of the table, and
+        nobody can be asked to match that."""
+        if path not in self._settled:
+            forwards = self.result(path, request)
+            try:
+                database = connect(path, self._official, backwards=True)
+                backwards = select(database, self.executed, request.seconds, request.rows)
+                wrong = execution.difference(forwards, backwards, self.ordered)
+            except (Stopped, MemoryError):
+                wrong = "unknown"
+            self._settled[path] = wrong is None
+        return self._settled[path]
 
 
 _references: OrderedDict[tuple[str, tuple[str, ...], str], Reference] = OrderedDict()
@@ -127,7 +144,7 @@ def judge(request: Request, step: Callable[[], None]) -> dict[str, Any]:
         wrong = answer.executed(request.databases[:1])
         scores["execution_accuracy"] = wrong is None
         if len(request.databases) > 1 and "test_suite_accuracy" in wanted:
-            elsewhere = answer.executed(request.databases[1:]) if wrong is None else wrong
+            elsewhere = wrong or answer.executed_elsewhere()
             scores["test_suite_accuracy"] = elsewhere is None
             if wrong is None and elsewhere is not None:
                 wrong = SUITE_VERDICT
@@ -156,6 +173,15 @@ class _Answer:
         self._stopped = request.stopped
         self._form: NormalForm | None = None
         self.tables: tuple[Table, Table | None] | None = None
+
+    def executed_elsewhere(self) -> str | None:
+        """What is wrong with its results on the rest of its suite. In strict reading, a
+        database on which the reference's result is not settled is left out."""
+        request, reference = self._request, self._reference
+        suite = request.databases[1:]
+        return self.executed(
+            [path for path in suite if self._official or reference.settled(path, request)]
+        )
 
     def executed(self, paths: Sequence[str]) -> str | None:
         """What is wrong with its results on some databases; None if nothing is."""
@@ -248,7 +274,10 @@ class _Answer:
 
 def _database(path: str | None, is_official: bool) -> Database:
     assert path is not None
-    return connect(path, is_official)
+    try:
+        return connect(path, is_official)
+    except sqlite3.Error as error:
+        raise ReferenceFails(f"{path}: the database cannot be opened ({error})") from None
 
 
 def _form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | None:

@@ -65,9 +65,15 @@ class Child:
         Raises:
             CancelledError: `stop` was set before the last answer.
         """
+        self._stop = stop
+        try:
+            return self._judge_all(requests, stop)
+        finally:
+            self._stop = threading.Event()  # an idle child is nobody's to stop
+
+    def _judge_all(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
         answers: list[Answer] = []
         left = list(requests)
-        self._stop = stop
         while left:
             ended = self._judge(left, answers)
             if stop.is_set():

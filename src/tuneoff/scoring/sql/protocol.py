@@ -1,9 +1,9 @@
 """What parent and child of the SQL sandbox say to each other: lines of JSON.
 
 To the child: a list of requests a line. From it, after a first line `{"ready": true}`: for each
-request a line with `scores`, `verdict` and perhaps `details`, or with `reference_failure`; and
-between them `{}` where a step took long, so that the parent's clock begins anew with each
-step.
+request a line with `scores`, `verdict` and perhaps `details`, or with `reference_failure` or
+`internal_error`; and between them `{}` where a step took long, so that the parent's clock
+begins anew with each step.
 """
 
 from __future__ import annotations

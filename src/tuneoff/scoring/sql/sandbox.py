@@ -24,7 +24,7 @@ import math
 import os
 import sqlite3
 import time
-from functools import lru_cache
+from collections import OrderedDict
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -33,6 +33,7 @@ VALUE_BYTES = 16_000_000
 RESULT_BYTES = 32_000_000
 _INSTRUCTIONS_BETWEEN_CHECKS = 1_000
 _OPEN_FILES = 64
+_OPEN_DATABASES = 32
 _ALLOWED = frozenset(
     (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 )
@@ -121,21 +122,41 @@ class Database(NamedTuple):
     columns: Columns
 
 
-@lru_cache(maxsize=16)
-def connect(path: str, drop_undecodable: bool = False) -> Database:
-    """A database that can only be read; a few are kept, for questions come by database.
+_opened: OrderedDict[tuple[str, bool, bool], Database] = OrderedDict()
+
+
+def connect(path: str, drop_undecodable: bool = False, backwards: bool = False) -> Database:
+    """A database that can only be read; a few are kept open, for questions come by database.
 
     Args:
         drop_undecodable: bytes of a text that are not UTF-8 are left out. Else they come back
             as lone surrogates, so that different bytes stay different.
+        backwards: rows whose order a query leaves open come in the opposite one.
 
     Raises:
         sqlite3.Error: the file cannot be opened, or is no database.
     """
+    key = path, drop_undecodable, backwards
+    found = _opened.pop(key, None)
+    if found is None:
+        found = _connect(path, "ignore" if drop_undecodable else "surrogateescape", backwards)
+        if len(_opened) >= _OPEN_DATABASES:
+            _opened.popitem(last=False)[1].connection.close()
+    _opened[key] = found
+    return found
+
+
+def close_all() -> None:
+    """Closes every database that was kept open."""
+    while _opened:
+        _opened.popitem()[1].connection.close()
+
+
+def _connect(path: str, errors: str, backwards: bool) -> Database:
     uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
-    errors = "ignore" if drop_undecodable else "surrogateescape"
     connection.text_factory = lambda raw: raw.decode("utf-8", errors)
+    connection.execute(f"PRAGMA reverse_unordered_selects = {int(backwards)}")
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA trusted_schema = OFF")

@@ -44,6 +44,10 @@ def _judged(value: dict[str, Any], lines: _Lines) -> dict[str, Any]:
         return judge(request, lines.step)
     except ReferenceFails as failure:
         return {"reference_failure": str(failure)}
+    except MemoryError:
+        os._exit(1)  # what is left of this process is not to be trusted
+    except Exception as error:  # a mistake of ours must not look like a wrong answer
+        return {"internal_error": f"{type(error).__name__}: {error}"}
 
 
 def main(memory_bytes: int) -> None:

@@ -1,0 +1,1 @@
+"""Hosted APIs: one file each."""

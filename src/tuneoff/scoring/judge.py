@@ -1,0 +1,135 @@
+"""A judge for free text: a model says whether an answer is as good as the reference.
+
+Judges prefer what they read first (Zheng et al., NeurIPS 2023, "Judging LLM-as-a-Judge"), so
+each answer is judged twice, once before the reference and once after it. `judge` is the share
+of the two readings in which the answer is not worse; `judge_agreement` says whether they
+agree: if it is low, the judge or the rubric is no measure of anything. What the judge said is
+paid for, so it is written down at once (`judgements.jsonl`) and not asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+from tuneoff.config import JudgeSettings
+from tuneoff.providers import openai
+from tuneoff.records import ScoredRow
+from tuneoff.rundir import append_lines, read_lines
+from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+
+AGREEMENT = "judge_agreement"
+_TASK = (
+    "You compare two answers to the same task by a rubric. Do not let their order or length "
+    "sway you. Reply with one word: A if answer A is better, B if answer B is better, TIE if "
+    "they are equally good."
+)
+_REPLY = re.compile(r"\W*(A|B|TIE)\b", re.IGNORECASE)
+Outcome = Literal["better", "equal", "worse"]
+
+
+class Judge:
+    """The scorer that `{id: judge, model: .., rubric: ..}` makes."""
+
+    PRIMARY = "judge"
+    METRICS: Mapping[str, Kind] = {"judge": "fraction", AGREEMENT: "yes/no"}
+
+    def __init__(self, settings: JudgeSettings) -> None:
+        self._settings = settings
+
+    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+        """Both metrics of each row, in order; a few are asked about at once.
+
+        Raises:
+            ConfigError: the SDK or the key is missing.
+            ProviderError: the judge cannot be asked. What it said before is kept.
+        """
+        client = openai.client(self._settings.base_url)
+        memory = _Memory(options.judgements)
+        waiting: deque[Future[ScoredRow]] = deque()
+        with ThreadPoolExecutor(self._settings.concurrency) as threads:
+            try:
+                for row in rows:
+                    waiting.append(threads.submit(self._score, row, client, memory))
+                    if len(waiting) >= 2 * self._settings.concurrency:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    def _score(self, row: Row, client: Any, memory: _Memory) -> ScoredRow:
+        missing = no_answer(row)
+        if missing is not None:
+            return unanswered(row, missing, {self.PRIMARY: "fraction"})
+        first = self._ask(row, (row.prediction, row.reference), client, memory)
+        second = _swapped(self._ask(row, (row.reference, row.prediction), client, memory))
+        value = sum(outcome in ("better", "equal") for outcome in (first, second)) / 2
+        agreed = first is not None and first == second
+        return ScoredRow(
+            row.id, {self.PRIMARY: value, AGREEMENT: agreed}, "right" if value == 1 else "worse"
+        )
+
+    def _ask(
+        self, row: Row, answers: tuple[str, str], client: Any, memory: _Memory
+    ) -> Outcome | None:
+        """How the first answer is, compared with the second; None when the judge does not say."""
+        text = (
+            f"{_TASK}\n\nRubric:\n{self._settings.rubric}\n\nTask:\n{_shown(row.inputs)}\n\n"
+            f"Answer A:\n{answers[0]}\n\nAnswer B:\n{answers[1]}"
+        )
+        key = hashlib.sha256(
+            json.dumps([self._settings.base_url, self._settings.model, text]).encode()
+        ).hexdigest()
+        reply = memory.get(key)
+        if reply is None:
+            asked = [{"role": "user", "content": text}]
+            given = openai.chat(client, self._settings.model, asked)
+            reply = given.text
+            memory.add({
+                "key": key, "id": row.id, "model": self._settings.model, "reply": reply,
+                "tokens_in": given.tokens_in, "tokens_out": given.tokens_out,
+            })  # fmt: skip
+        said = _REPLY.match(reply)
+        outcomes: dict[str, Outcome] = {"A": "better", "B": "worse", "TIE": "equal"}
+        return outcomes[said[1].upper()] if said else None
+
+
+class _Memory:
+    """What the judge said, by a hash of everything it was asked; in a file if there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._replies = {row["key"]: row["reply"] for row in (read_lines(path) if path else ())}
+
+    def get(self, key: str) -> str | None:
+        with self._lock:
+            return self._replies.get(key)
+
+    def add(self, row: dict[str, Any]) -> None:
+        with self._lock:
+            self._replies[row["key"]] = row["reply"]
+            if self._path is not None:
+                append_lines(self._path, [row])
+
+
+def _swapped(outcome: Outcome | None) -> Outcome | None:
+    """The same outcome seen from the other answer."""
+    other: dict[Outcome, Outcome] = {"better": "worse", "worse": "better", "equal": "equal"}
+    return other[outcome] if outcome is not None else None
+
+
+def _shown(inputs: Mapping[str, Any]) -> str:
+    """An example's content: its turns, or its fields."""
+    turns = inputs.get("messages")
+    if isinstance(turns, list):
+        return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    return "\n\n".join(f"{name}: {value}" for name, value in inputs.items())

@@ -1,0 +1,65 @@
+"""A metric of your own: a Python file with `score(example, prediction) -> bool | float`.
+
+    def score(example, prediction):
+        return prediction.strip().endswith(example.completion.strip())
+
+`example` is a `records.Example` (`id`, `inputs`, `completion`, `meta`), `prediction` the text of
+the answer. The metric is named like the file. The file is your code: it runs in this process,
+without limits. Nothing is asked about a row without an answer; it scores 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuneoff import discovery
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.records import Example, ScoredRow
+from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+
+
+class OwnMetric:
+    """The scorer that a file makes; its one metric may be a share, a number, or yes and no."""
+
+    def __init__(self, path: Path) -> None:
+        module = discovery.find(__name__, str(path), "metric", ("score",))
+        self.PRIMARY = path.stem
+        self.METRICS: Mapping[str, Kind] = {path.stem: "yes/no"}
+        self._path = path
+        self._score: Any = module.score
+        if not callable(self._score):
+            raise ConfigError(f"metric {str(path)!r}: score is not a function; make it one.")
+
+    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+        """The metric of each row, in order.
+
+        Raises:
+            DataError: the function failed, or gave something that is no number.
+        """
+        for row in rows:
+            missing = no_answer(row)
+            if missing is not None:
+                yield unanswered(row, missing, self.METRICS)
+                continue
+            value = self._value(row)
+            yield ScoredRow(row.id, {self.PRIMARY: value}, "right" if value == 1 else "wrong")
+
+    def _value(self, row: Row) -> bool | float:
+        example = Example(row.id, row.inputs, row.reference, row.meta)
+        try:
+            value = self._score(example, row.prediction)
+        except Exception as error:
+            first = (str(error) or "no message").splitlines()[0]
+            raise DataError(
+                f"{self._path}: score() failed on example {row.id!r} "
+                f"({type(error).__name__}: {first}); correct it and score again."
+            ) from error
+        if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
+            raise DataError(
+                f"{self._path}: score() gave {value!r:.40} for example {row.id!r}; "
+                "it must give True, False or a finite number."
+            )
+        return value if isinstance(value, bool) else float(value)

@@ -1,0 +1,322 @@
+"""More databases of the same schema, on which a wrong query betrays itself.
+
+On one database many wrong queries give the right result by chance. Zhong, Yu and Klein (EMNLP
+2020, "Semantic Evaluation for Text-to-SQL with Distilled Test Suites") execute both queries on
+several; here such databases are derived from the original, without a model and without
+looking at any prediction. A derived database keeps the schema with its keys and has few rows
+made of few values: those of the original, the constants that the references compare a column
+with, and their neighbours. So conditions meet rows that fail them alone, limits are met
+exactly, and values occur more than once. Rows are doubled (with keys of their own) in some
+databases and one table is empty in others.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneoff.databases import find_database
+from tuneoff.scoring.sql.normal_form import NotParsed, parse
+from tuneoff.scoring.sql.sandbox import Value
+
+Constants = Mapping[str, Sequence[Value]]
+
+# Rows of a table, before any are doubled; values that a column chooses among.
+ROWS = (6, 30)
+CHOICES = (2, 6)
+_KEPT_VALUES = 50
+_ATTEMPTS = 8
+_NUMERIC = ("INT", "REAL", "NUM", "DEC", "FLO", "DOU")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    type: str
+    required: bool
+    key: bool
+    references: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    columns: tuple[_Column, ...]
+    values: Mapping[str, Sequence[Value]]
+
+
+def derive_suites(
+    folder: Path, golds: Iterable[tuple[str, str]], into: Path, count: int, seed: int = 0
+) -> None:
+    """Writes `into/<db_id>/derived-NN.sqlite`, `count` of them for each database; what is there
+    already is kept, so that the same call again does nothing.
+
+    Args:
+        golds: (db_id, reference query); their constants are put into the rows.
+    """
+    queries: dict[str, set[str]] = defaultdict(set)
+    for db_id, sql in golds:
+        queries[db_id].add(sql)
+    for db_id, texts in sorted(queries.items()):
+        missing = [
+            (number, path)
+            for number in range(count)
+            if not (path := into / db_id / f"derived-{number:02d}.sqlite").exists()
+        ]
+        if missing:
+            original = find_database(folder, db_id)
+            constants = compared_constants(sorted(texts))
+            for number, path in missing:
+                derive(original, path, constants, random.Random(f"{seed} {db_id} {number}"), number)
+
+
+def derive(
+    original: Path, path: Path, constants: Constants, rng: random.Random, number: int = 0
+) -> None:
+    """Writes one derived database, or nothing. Every third one has an empty table, every
+    second one doubled rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    shutil.copyfile(original, beside)
+    beside.chmod(0o644)
+    try:
+        with closing(sqlite3.connect(beside, isolation_level=None)) as connection:
+            connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("PRAGMA foreign_keys = OFF")
+            connection.execute("BEGIN")
+            _refill(connection, constants, rng, number)
+            connection.execute("COMMIT")
+            connection.execute("VACUUM")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def compared_constants(queries: Iterable[str]) -> dict[str, list[Value]]:
+    """What queries compare each column with, by the column's name in lower case."""
+    from sqlglot import exp
+
+    found: dict[str, list[Value]] = defaultdict(list)
+    for sql in queries:
+        try:
+            tree = parse(sql)
+        except NotParsed:
+            continue
+        for node in tree.find_all(exp.Predicate):
+            if isinstance(node, exp.Connector):
+                continue
+            names = {column.name.lower() for column in node.find_all(exp.Column)}
+            for value in _constants_in(node):
+                for name in names:
+                    if value not in found[name]:
+                        found[name].append(value)
+    return dict(found)
+
+
+def _constants_in(node: object) -> list[Value]:
+    from sqlglot import exp
+
+    assert isinstance(node, exp.Expression)
+    found: list[Value] = [
+        str(literal.this) if literal.is_string else _number(str(literal.this))
+        for literal in node.find_all(exp.Literal)
+    ]
+    # In Spider's queries, a text in double quotes is a value more often than a name.
+    found += [
+        column.name
+        for column in node.find_all(exp.Column)
+        if isinstance(column.this, exp.Identifier) and column.this.quoted and not column.table
+    ]
+    return found
+
+
+def _number(text: str) -> Value:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _refill(
+    connection: sqlite3.Connection, constants: Constants, rng: random.Random, number: int
+) -> None:
+    tables = _tables(connection)
+    for table in tables:
+        connection.execute(f"DELETE FROM {_quoted(table.name)}")
+    empty = rng.choice(tables).name if tables and number % 3 == 2 else None
+    made: dict[str, list[dict[str, Value]]] = {}
+    for table in _parents_first(tables):
+        rows = [] if table.name == empty else _rows(table, constants, made, rng)
+        if number % 2:
+            rows += [dict(row) for row in rows]
+        made[table.name.lower()] = _inserted(connection, table, rows, rng)
+
+
+def _tables(connection: sqlite3.Connection) -> list[_Table]:
+    names = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
+        "ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    ).fetchall()
+    return [_table(connection, name) for (name,) in names]
+
+
+def _table(connection: sqlite3.Connection, name: str) -> _Table:
+    references: dict[str, tuple[str, str]] = {}
+    for _, _, other, column, key, *_ in connection.execute(
+        f"PRAGMA foreign_key_list({_quoted(name)})"
+    ).fetchall():
+        references[column.lower()] = other.lower(), (key or column).lower()
+    columns = tuple(
+        _Column(column, kind, bool(required), bool(key), references.get(column.lower()))
+        for _, column, kind, required, _, key in connection.execute(
+            f"PRAGMA table_info({_quoted(name)})"
+        ).fetchall()
+    )
+    values = {
+        column.name: [
+            value
+            for (value,) in connection.execute(
+                f"SELECT DISTINCT {_quoted(column.name)} FROM {_quoted(name)} LIMIT {_KEPT_VALUES}"
+            )
+        ]
+        for column in columns
+    }
+    return _Table(name, columns, values)
+
+
+def _parents_first(tables: Sequence[_Table]) -> list[_Table]:
+    """Tables after those that their foreign keys name, as far as there are no circles."""
+    left, ordered = list(tables), list[_Table]()
+    while left:
+        waiting = {table.name.lower() for table in left}
+        ready = next((t for t in left if not _parents(t) & (waiting - {t.name.lower()})), left[0])
+        left.remove(ready)
+        ordered.append(ready)
+    return ordered
+
+
+def _parents(table: _Table) -> set[str]:
+    return {column.references[0] for column in table.columns if column.references}
+
+
+def _rows(
+    table: _Table,
+    constants: Constants,
+    made: Mapping[str, Sequence[Mapping[str, Value]]],
+    rng: random.Random,
+) -> list[dict[str, Value]]:
+    """New rows: each value one of a column's few choices."""
+    choices = {
+        column.name: _choices(column, table.values[column.name], constants, made, rng)
+        for column in table.columns
+    }
+    wanted = rng.randint(*ROWS)
+    return [
+        {name: rng.choice(values) if values else None for name, values in choices.items()}
+        for _ in range(wanted)
+    ]
+
+
+def _choices(
+    column: _Column,
+    original: Sequence[Value],
+    constants: Constants,
+    made: Mapping[str, Sequence[Mapping[str, Value]]],
+    rng: random.Random,
+) -> list[Value]:
+    if column.references is not None:
+        other, key = column.references
+        known = {row[key] for row in made.get(other, ()) if row.get(key) is not None}
+        if known:
+            return sorted(known, key=repr)
+    number = ROWS[1] if column.key else rng.randint(*CHOICES)
+    values = rng.sample(list(original), min(len(original), number))
+    special = [value for value in constants.get(column.name.lower(), ()) if _fits(value, column)]
+    for value in rng.sample(special, min(len(special), 3)):
+        values += _neighbours(value, column)
+    if not values:
+        values += [_invented(column, rng) for _ in range(number)]
+    # NULL where it occurs, or may: one value among the others.
+    if not column.required and not column.key and (None in original or rng.random() < 0.2):
+        values.append(None)
+    return values
+
+
+def _fits(value: Value, column: _Column) -> bool:
+    numeric = any(
+        word in column.type.upper() for word in ("INT", "REAL", "NUM", "DEC", "FLO", "DOU")
+    )
+    return isinstance(value, (int, float)) or not numeric or str(value).lstrip("-").isdigit()
+
+
+def _neighbours(value: Value, column: _Column) -> list[Value]:
+    """A constant and values next to it, so that `>` and `>=`, `=` and LIKE differ."""
+    if isinstance(value, (int, float)):
+        return [value, value, value - 1, value + 1]
+    text = str(value)
+    if text.lstrip("-").isdigit():
+        return [text, text, str(int(text) - 1), str(int(text) + 1)]
+    bare = text.replace("%", "").replace("_", "x")
+    if bare != text:
+        return [bare, f"{bare}a", f"a{bare}", f"a{bare}a"]
+    return [text, text, text.swapcase(), f"{text}a"]
+
+
+def _invented(column: _Column, rng: random.Random) -> Value:
+    numeric = any(
+        word in column.type.upper() for word in ("INT", "REAL", "NUM", "DEC", "FLO", "DOU")
+    )
+    return rng.randint(0, 99) if numeric else rng.choice("abcdefgh") * rng.randint(1, 3)
+
+
+def _inserted(
+    connection: sqlite3.Connection,
+    table: _Table,
+    rows: Sequence[dict[str, Value]],
+    rng: random.Random,
+) -> list[dict[str, Value]]:
+    """Inserts rows; a key that is taken gets another value a few times, then the row is left
+    out. Returns the rows that are there, with names in lower case."""
+    names = [column.name for column in table.columns]
+    sql = (
+        f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, names))}) "
+        f"VALUES ({', '.join('?' * len(names))})"
+    )
+    kept: list[dict[str, Value]] = []
+    for row in rows:
+        for attempt in range(_ATTEMPTS):
+            try:
+                connection.execute(sql, [row[name] for name in names])
+            except (sqlite3.IntegrityError, OverflowError):
+                _with_another_key(row, table, attempt, rng)
+            else:
+                kept.append({name.lower(): row[name] for name in names})
+                break
+    return kept
+
+
+def _with_another_key(
+    row: dict[str, Value], table: _Table, attempt: int, rng: random.Random
+) -> None:
+    """Changes a row's keys that are nobody else's, later every value that may be unique."""
+    for column in table.columns:
+        if column.references is not None and attempt < _ATTEMPTS // 2:
+            continue
+        if column.key or attempt >= 2 or (column.required and row[column.name] is None):
+            value = row[column.name]
+            if isinstance(value, (int, float)):
+                row[column.name] = rng.randint(1, 1_000)
+            elif column.references is None:
+                text = value if isinstance(value, str) else "x"
+                row[column.name] = f"{text}{rng.randint(0, 99)}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

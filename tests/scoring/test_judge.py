@@ -1,0 +1,139 @@
+"""The judge, through the real SDK against a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuneoff.config import JudgeSettings
+from tuneoff.errors import ConfigError, ProviderError
+from tuneoff.records import ScoredRow
+from tuneoff.scoring import Options, Row
+from tuneoff.scoring.judge import Judge
+
+pytest.importorskip("openai")
+ROWS = [
+    Row("1", "good", "good", inputs={"messages": [{"role": "user", "content": "Say good."}]}),
+    Row("2", "good", "bad", inputs={"question": "Say good."}),
+    Row("3", "bad", "good", inputs={"question": "Say good. Please."}),
+    Row("4", "good", ""),
+]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers chat completions by a rule from the prompt to the reply."""
+
+    daemon_threads = True
+    rule: Callable[[str, str, str], str]
+    prompts: list[str]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = body["messages"][0]["content"]
+        self.server.prompts.append(prompt)
+        a, b = prompt.split("Answer A:\n")[1].split("\n\nAnswer B:\n")
+        reply = self.server.rule(prompt, a, b)
+        status = 400 if reply == "refuse" else 200
+        answer: dict[str, Any] = {
+            "id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
+            "choices": [{"index": 0, "finish_reason": "stop",
+                         "message": {"role": "assistant", "content": reply}}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+        }  # fmt: skip
+        if status == 400:
+            answer = {"error": {"message": "no such model", "type": "invalid", "code": None}}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.prompts = []
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def judge(server: Server, rows: list[Row], kept: Path | None = None) -> list[ScoredRow]:
+    host, port = server.server_address[:2]
+    settings = JudgeSettings(
+        id="judge", model="m", base_url=f"http://{host!s}:{port}/v1", rubric="Be good."
+    )
+    return list(Judge(settings).score_rows(iter(rows), Options(judgements=kept)))
+
+
+def by_content(prompt: str, a: str, b: str) -> str:
+    if a == b:
+        return "TIE."
+    return "A" if a == "good" else "b, because it is better"
+
+
+def test_a_judge_that_reads(server: Server) -> None:
+    server.rule = by_content
+    found = judge(server, ROWS)
+    assert [row.scores for row in found] == [
+        {"judge": 1.0, "judge_agreement": True},
+        {"judge": 0.0, "judge_agreement": True},
+        {"judge": 1.0, "judge_agreement": True},
+        {"judge": 0.0},
+    ]
+    assert [row.verdict for row in found] == ["right", "worse", "right", "no answer"]
+    assert len(server.prompts) == 5, "equal answers need one question"
+    assert all("Be good." in prompt and "Say good." in prompt for prompt in server.prompts)
+
+
+def test_a_judge_that_prefers_what_comes_first(server: Server) -> None:
+    server.rule = lambda prompt, a, b: "A"
+    found = judge(server, ROWS[:3])
+    assert [row.scores for row in found] == [{"judge": 0.5, "judge_agreement": False}] * 3
+
+
+def test_a_judge_that_says_something_else(server: Server) -> None:
+    server.rule = lambda prompt, a, b: "As a language model"
+    (found,) = judge(server, ROWS[:1])
+    assert found.scores == {"judge": 0.0, "judge_agreement": False}
+
+
+def test_what_was_paid_for_is_not_asked_again(server: Server, tmp_path: Path) -> None:
+    kept = tmp_path / "judgements.jsonl"
+    server.rule = by_content
+    first = judge(server, ROWS[:2], kept)
+    assert len(server.prompts) == 3
+    server.rule = lambda prompt, a, b: "refuse"
+    assert judge(server, ROWS[:2], kept) == first
+    assert len(server.prompts) == 3
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert {(row["tokens_in"], row["tokens_out"]) for row in rows} == {(9, 1)}
+
+
+def test_a_refusal_is_one_sentence(server: Server) -> None:
+    server.rule = lambda prompt, a, b: "refuse"
+    with pytest.raises(ProviderError, match=r"model 'm' did not answer: .*no such model"):
+        judge(server, ROWS[:1])
+
+
+def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings = JudgeSettings(id="judge", model="m", rubric="Be good.")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        list(Judge(settings).score_rows(ROWS, Options()))
