@@ -139,7 +139,8 @@ def tells_apart(folder: Path, gold: str, mutant: str) -> bool:
 
 def settled(path: Path, gold: str) -> bool:
     forwards, backwards = result(path, gold), result(path, gold, backwards=True)
-    assert forwards is not None and backwards is not None, (path, gold)
+    assert forwards is not None, (path, gold)
+    assert backwards is not None, (path, gold)
     return difference(forwards, backwards, is_ordered(gold)) is None
 
 

@@ -23,6 +23,7 @@ random number is seeded: the same scores give the same report. Scores lie betwee
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -115,7 +116,10 @@ def compare(
             Comparison(a, b, metric, difference, low, high, p_value, p_value, test, named, "tie"),
             p_value,
         )
-    low, high = _bootstrap_ratio(sums, sizes)
+    # Differences of single examples have few values, and few values are drawn faster.
+    low, high = (
+        bootstrap(Counter(sums.tolist())) if clusters is None else _bootstrap_ratio(sums, sizes)
+    )
     binary = all(x in (0, 1) and y in (0, 1) for x, y in pairs)
     if clusters is None and binary:
         test, p_value = "exact McNemar", _mcnemar(pairs)
