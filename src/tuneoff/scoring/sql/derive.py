@@ -54,8 +54,8 @@ class _Table:
 def derive_suites(
     folder: Path, golds: Iterable[tuple[str, str]], into: Path, count: int, seed: int = 0
 ) -> None:
-    """Writes `into/<db_id>/derived-NN.sqlite`, `count` of them for each database; what is there
-    already is kept, so that the same call again does nothing.
+    """Writes `into/<db_id>/derived-NN.sqlite`, `count` of them for each database and no more;
+    what is there already is kept, so that the same call again does nothing.
 
     Args:
         golds: (db_id, reference query); their constants are put into the rows.
@@ -64,6 +64,8 @@ def derive_suites(
     for db_id, sql in golds:
         queries[db_id].add(sql)
     for db_id, texts in sorted(queries.items()):
+        for extra in sorted((into / db_id).glob("derived-*.sqlite"))[count:]:
+            extra.unlink()  # of a call that asked for more
         missing = [
             (number, path)
             for number in range(count)

@@ -31,6 +31,7 @@ from urllib.parse import quote
 SQL_BYTES = 100_000
 VALUE_BYTES = 16_000_000
 RESULT_BYTES = 32_000_000
+NOT_A_QUERY = "not a query"
 _INSTRUCTIONS_BETWEEN_CHECKS = 1_000
 _OPEN_FILES = 64
 _OPEN_DATABASES = 32
@@ -233,7 +234,7 @@ def _fetched(connection: sqlite3.Connection, sql: str, row_limit: int) -> Table:
     cursor = connection.execute(sql)
     try:
         if cursor.description is None:
-            raise Stopped("not a query")
+            raise Stopped(NOT_A_QUERY)
         rows: list[Row] = []
         size = 0
         for row in cursor:

@@ -1,0 +1,144 @@
+"""Official-mode scoring of Spider: 1,034 dev pairs, and as many rows as are asked for.
+
+Data set: the official verdicts' pairs (TUNEOFF_DATA, or ../shared/data).
+Metric: seconds of wall time, median of `--repeats`; rows per second; peak memory.
+Pattern: warm runs reuse the pool of child processes; a cold one is a new Python process that
+starts its own. The long run is a process of its own, too, over files of `--rows` and of a
+tenth of them: what its parent needs at most should not grow. Prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tuneoff.scoring import Options, Row
+from tuneoff.scoring.sql import score_rows
+
+ROOT = Path(__file__).parent.parent
+# The official evaluator on these pairs, one process (measured when the verdicts were made).
+OFFICIAL_SECONDS = {"execution": 11.8, "execution and set match": 13.4}
+METRICS = {
+    "execution": ("execution_accuracy",),
+    "execution and set match": ("execution_accuracy", "exact_set_match"),
+    "every metric": None,
+}
+COLD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+from scoring_speed import official_rows, score
+score(official_rows(), {metrics!r}, {workers})
+"""
+LONG = """
+import json, resource, sys, time
+import tuneoff
+from tuneoff.score_file import How, score_file
+how = How(databases={databases!r}, mode="official", workers={workers})
+began = time.perf_counter()
+found = score_file("text_to_sql", {rows!r}, how, {out!r})
+print(json.dumps({{
+    "rows": found["n"],
+    "seconds": round(time.perf_counter() - began, 2),
+    "parent_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "execution_accuracy": found["scores"]["execution_accuracy"]["value"],
+}}))
+"""
+
+
+def data() -> Path:
+    return Path(os.environ.get("TUNEOFF_DATA") or ROOT.parent / "shared" / "data") / "spider"
+
+
+def official_rows() -> list[Row]:
+    lines = (data() / "official_verdicts_sample.jsonl").read_text(encoding="utf-8").splitlines()
+    verdicts = [json.loads(line) for line in lines]
+    return [Row(str(v["index"]), v["gold"], v["pred"], {"db_id": v["db_id"]}) for v in verdicts]
+
+
+def score(rows: list[Row], metrics: tuple[str, ...] | None, workers: int) -> int:
+    options = Options(data() / "databases", mode="official", workers=workers, metrics=metrics)
+    return sum(1 for _ in score_rows(rows, options))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=100_000, help="of the long run; 0: none")
+    parser.add_argument("--json", action="store_true", help="accepted; the output is JSON")
+    arguments = parser.parse_args()
+    rows = official_rows()
+    found: dict[str, Any] = {
+        "workers": arguments.workers, "pairs": len(rows), "official_seconds": OFFICIAL_SECONDS,
+        "warm_seconds": {}, "cold_seconds": {},
+    }  # fmt: skip
+    for name, metrics in METRICS.items():
+        score(rows, metrics, arguments.workers)
+        found["warm_seconds"][name] = median(
+            lambda m=metrics: score(rows, m, arguments.workers), arguments.repeats
+        )
+        code = COLD.format(
+            folder=str(Path(__file__).parent), metrics=metrics, workers=arguments.workers
+        )
+        found["cold_seconds"][name] = median(lambda c=code: run(c), arguments.repeats)
+    found["times_as_fast_as_official"] = {
+        name: round(seconds / found["warm_seconds"][name], 1)
+        for name, seconds in OFFICIAL_SECONDS.items()
+    }
+    if arguments.rows:
+        found["long"] = [
+            long_run(rows, number, arguments.workers)
+            for number in (arguments.rows // 10, arguments.rows)
+        ]
+    print(json.dumps(found, indent=2))
+
+
+def median(action: Callable[[], object], repeats: int) -> float:
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - began)
+    return round(statistics.median(taken), 3)
+
+
+def run(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def long_run(rows: list[Row], number: int, workers: int) -> dict[str, Any]:
+    """The pairs over and over, each time with ids of their own, every metric."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        with path.open("w", encoding="utf-8") as stream:
+            for index in range(number):
+                row = rows[index % len(rows)]
+                stream.write(
+                    json.dumps({
+                        "id": str(index), "reference": row.reference,
+                        "prediction": row.prediction, "meta": dict(row.meta),
+                    })
+                    + "\n"
+                )  # fmt: skip
+        code = LONG.format(
+            databases=str(data() / "databases"), workers=workers, rows=str(path),
+            out=str(Path(folder) / "scores.jsonl"),
+        )  # fmt: skip
+        found: dict[str, Any] = json.loads(run(code))
+    return {**found, "rows_per_second": round(found["rows"] / found["seconds"])}
+
+
+if __name__ == "__main__":
+    main()

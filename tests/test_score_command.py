@@ -1,0 +1,120 @@
+"""`tuneoff score`: files in, scores, rows and breakdowns out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tuneoff
+
+GOLD = "SELECT name FROM ship WHERE built > 1960"
+ANSWERS = [
+    (GOLD, "right"),
+    (f"{GOLD};", "right but for form"),
+    ("SELECT name FROM ship WHERE built >= 1960", "wrong condition"),
+    ("SELECT nme FROM ship", "no such column: nme"),
+    ("", "no answer"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("score")
+    (folder / "databases" / "harbour").mkdir(parents=True)
+    path = folder / "databases" / "harbour" / "harbour.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE ship (name TEXT, built INTEGER)")
+        connection.execute("INSERT INTO ship VALUES ('Ada', 1960), ('Bo', 1970)")
+        connection.commit()
+    with (folder / "rows.jsonl").open("w") as stream:
+        for number, (answer, _) in enumerate(ANSWERS):
+            meta = {"db_id": "harbour", "side": "left" if number < 2 else "right"}
+            row = {"id": f"r{number}", "reference": GOLD, "prediction": answer, "meta": meta}
+            stream.write(json.dumps(row) + "\n")
+    return folder
+
+
+def score(cli: Any, folder: Path, *arguments: object) -> tuple[int, dict[str, Any], str]:
+    code, out, err = cli(
+        "score", "--task", "text_to_sql", "--predictions", folder / "rows.jsonl",
+        "--databases", folder / "databases", "--json", *arguments,
+    )  # fmt: skip
+    return code, json.loads(out) if out.strip() else {}, err
+
+
+def test_totals_rows_and_what_they_were_executed_on(cli: Any, folder: Path, tmp_path: Path) -> None:
+    code, found, _ = score(cli, folder, "--out", tmp_path / "scores.jsonl")
+    assert code == 0
+    assert found["n"] == 5
+    assert found["scores"]["execution_accuracy"]["value"] == 0.4
+    assert found["scores"]["exact_match"]["value"] == 0.2
+    assert "test_suite_accuracy" not in found["scores"]
+    assert list(found["database_sha256"]) == ["harbour"]
+    by_side = found["breakdowns"]["side"]
+    assert by_side["left"]["execution_accuracy"]["value"] == 1.0
+    assert by_side["right"]["execution_accuracy"]["n"] == 3
+    rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["verdict"]) for row in rows] == [
+        (f"r{number}", verdict) for number, (_, verdict) in enumerate(ANSWERS)
+    ]
+    assert set(rows[0]) == {"id", "scores", "verdict"}
+
+
+def test_one_metric_alone(cli: Any, folder: Path) -> None:
+    code, found, _ = score(cli, folder, "--metric", "exact_set_match")
+    assert code == 0
+    assert list(found["scores"]) == ["exact_set_match"]
+    code, _, err = score(cli, folder, "--metric", "exact_set")
+    assert code == 2
+    assert "--metric: unknown metric 'exact_set'" in err
+    assert "did you mean exact_set_match?" in err
+
+
+def test_derived_databases_complete_the_suite(cli: Any, folder: Path) -> None:
+    code, found, _ = score(cli, folder, "--derive", 4)
+    assert code == 0
+    assert found["scores"]["test_suite_accuracy"]["value"] == 0.4
+    assert list(found["database_sha256"]) == [
+        "harbour", *(f"harbour/derived-0{number}.sqlite" for number in range(4)),
+    ]  # fmt: skip
+
+
+def test_official_mode(cli: Any, folder: Path) -> None:
+    code, found, _ = score(cli, folder, "--mode", "official")
+    assert code == 0
+    assert found["mode"] == "official"
+    assert found["scores"]["execution_accuracy"]["value"] == 0.4
+
+
+def test_nothing_to_derive_from(cli: Any, folder: Path) -> None:
+    code, _, err = cli(
+        "score", "--task", "text_to_sql", "--predictions", folder / "rows.jsonl", "--derive", 2
+    )
+    assert code == 2
+    assert "--derive: there are no databases to derive from" in err
+
+
+def test_a_bad_last_line_is_found_first_and_nothing_is_written(
+    cli: Any, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text((folder / "rows.jsonl").read_text() + "broken\n")
+    code, _, err = cli(
+        "score", "--task", "text_to_sql", "--predictions", path, "--databases",
+        folder / "databases", "--out", tmp_path / "out.jsonl",
+    )  # fmt: skip
+    assert code == 2
+    assert "rows.jsonl:6: this line is not JSON" in err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_the_function_behind_it(folder: Path) -> None:
+    scores = tuneoff.score(
+        "text_to_sql", folder / "rows.jsonl", folder / "databases", mode="official", workers=1
+    )
+    assert scores["execution_accuracy"].value == 0.4
