@@ -70,6 +70,8 @@ def run(
         prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
         run.clear()
     examples = _examples(parts, run, progress, only if fresh else None)
+    if len(names) > 1:
+        progress.say(prepare.what_can_be_shown(parts, examples["test"]))
     options = _options(parts, run, examples["test"])
     work = {name: _work(parts, examples, run.contender(name), progress) for name in names}
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]

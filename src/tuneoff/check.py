@@ -36,9 +36,12 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     warnings: list[str] = []
     sizes: dict[Split, int] = {}
     duplicates: dict[str, Any] = {}
+    shown: str | None = None
     if _is_local(parts):
         examples, warnings = prepare.data(parts)
         sizes = {split: len(examples[split]) for split in SPLITS}
+        if len(bakeoff.contenders) > 1:
+            shown = prepare.what_can_be_shown(parts, examples["test"])
         duplicates = {
             pair: {"exact": exact, "near": near}
             for pair, (exact, near) in splits.overlaps(examples).items()
@@ -52,7 +55,8 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     return {
         "summary": f"fine. Task {bakeoff.task.id}"
         + (f" ({counted})" if counted else "")
-        + f"; contenders: {contenders}.",
+        + f"; contenders: {contenders}."
+        + (f" {shown[0].upper()}{shown[1:]}" if shown else ""),
         "task": bakeoff.task.id,
         "contenders": [contender.name for contender in bakeoff.contenders],
         "split_sizes": sizes,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from tuneoff.progress import Silent
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.rundir import ContenderDir
-from tuneoff.scoring import Scorer, load_scorer
+from tuneoff.scoring import Scorer, load_scorer, power
 from tuneoff.scoring.combined import combined
 from tuneoff.scoring.judge import Judge
 from tuneoff.scoring.own import OwnMetric
@@ -100,6 +102,15 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     _check_cluster(parts, chosen["test"])
     warnings += _lengths(parts, chosen)
     return chosen, [*warnings, *_not_built_yet(parts.bakeoff)]
+
+
+def what_can_be_shown(parts: Parts, test: Sequence[Example]) -> str:
+    """One sentence about the smallest difference that the test set can show."""
+    pairs = math.comb(len(parts.bakeoff.contenders), 2)
+    sizes = None
+    if parts.cluster is not None:
+        sizes = list(Counter(str(example.meta[parts.cluster]) for example in test).values())
+    return power.sentence(len(test), sizes, pairs)
 
 
 def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Example]]) -> list[str]:

@@ -53,6 +53,23 @@ def smallest_difference(
     return high
 
 
+def sentence(n: int, cluster_sizes: Sequence[int] | None, comparisons: int) -> str:
+    """What a test set can show, with what was assumed."""
+    found = smallest_difference(n, cluster_sizes, comparisons)
+    held = f" in {len(cluster_sizes)} clusters" if cluster_sizes is not None else ""
+    pairs = f" over {comparisons} pairs" if comparisons > 1 else ""
+    if found is None:
+        return (
+            f"{n} test examples{held} can show no difference{pairs}, however large; "
+            "give more" + (" clusters." if held else " examples.")
+        )
+    assumed = f"if {max(DISCORDANCE, found):.0%} of the answers differ"
+    return (
+        f"{n} test examples{held} can show differences from {100 * found:.1f} points{pairs} "
+        f"({POWER:.0%} power, {assumed})."
+    )
+
+
 def mcnemar_power(n: int, difference: float, discordance: float, alpha: float) -> float:
     """How often the exact McNemar test of n examples rejects, either way."""
     import numpy as np
