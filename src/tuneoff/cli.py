@@ -160,7 +160,8 @@ def score(
         seconds=seconds,
         memory_bytes=round(memory_gb * 1e9),
     )
-    found = score_file(task, predictions, how, out)
+    with _bars() as progress:
+        found = score_file(task, predictions, how, out, progress)
     if found["missing"]:
         total = found["missing"] + found["n"]
         typer.echo(
@@ -215,10 +216,14 @@ def _print_json(value: Any) -> None:
 
 def _progress() -> Any:
     """Progress on stderr; the libraries underneath keep quiet unless --debug."""
-    from tuneoff.progress import for_terminal
-
     if not os.environ.get("TUNEOFF_DEBUG"):
         _quieten()
+    return _bars()
+
+
+def _bars() -> Any:
+    from tuneoff.progress import for_terminal
+
     return for_terminal()
 
 

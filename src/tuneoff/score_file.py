@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ from tuneoff import prepare
 from tuneoff.config import BakeOff, ContenderSettings, PromptedSettings, TaskSettings
 from tuneoff.databases import database_hashes
 from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.progress import Progress, Silent, Step
 from tuneoff.records import Score, ScoredRow, to_dict
 from tuneoff.rundir import write_lines
 from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
-from tuneoff.scoring.aggregate import Breakdown, Totals
+from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
 from tuneoff.scoring.rows import Mode, Row
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, read_rows
@@ -44,7 +45,7 @@ def score(
         DataError: a row cannot be used; the message names file and line.
     """
     how = How(databases=databases, mode=mode, workers=workers, source=source)
-    return _scored(task, Path(predictions), how).scores
+    return _scored(task, Path(predictions), how, None, Silent()).scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +64,29 @@ class How:
 
 
 def score_file(
-    task: str, predictions: Path | str, how: How, out: Path | str | None = None
+    task: str,
+    predictions: Path | str,
+    how: How,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """`score` as plain values, and the scored rows written to `out` as they come; rows are not
     kept in memory.
 
     `missing` counts the examples of the task's own test set that have no prediction;
-    `breakdowns` hold the primary metric by every `meta` key with a handful of values;
-    `database_sha256` says on which databases answers were executed.
+    `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
+    values) are those of `primary_metric`; `database_sha256` says on which databases answers
+    were executed.
     """
-    found = _scored(task, Path(predictions), how, Path(out) if out is not None else None)
+    into = Path(out) if out is not None else None
+    found = _scored(task, Path(predictions), how, into, progress or Silent())
     return {
         "n": found.n,
         "scores": {metric: to_dict(score) for metric, score in found.scores.items()},
         "missing": found.missing,
         "mode": how.mode,
+        "primary_metric": found.primary_metric,
+        "error_classes": found.error_classes,
         "breakdowns": found.breakdowns,
         "database_sha256": found.database_sha256,
     }
@@ -90,11 +99,15 @@ class _Scored:
     n: int
     scores: dict[str, Score]
     missing: int
+    primary_metric: str
+    error_classes: dict[str, int]
     breakdowns: dict[str, dict[str, dict[str, dict[str, Any]]]]
     database_sha256: dict[str, str]
 
 
-def _scored(task: str, predictions: Path, how: How, out: Path | None = None) -> _Scored:
+def _scored(
+    task: str, predictions: Path, how: How, out: Path | None, progress: Progress
+) -> _Scored:
     if how.mode not in MODES:
         raise ConfigError(f"--mode: {unknown('mode', how.mode, MODES)}.")
     scorer = load_scorer(load_task(task).SCORER)
@@ -122,7 +135,9 @@ def _scored(task: str, predictions: Path, how: How, out: Path | None = None) -> 
             time_limit_seconds=how.seconds,
             memory_limit_bytes=how.memory_bytes,
         )
-        return _through(scorer, read_rows(predictions, references), options, references, out)
+        rows = read_rows(predictions, references)
+        step = progress.stage("scoring", _lines(predictions))
+        return _through(scorer, rows, options, references, out, step)
 
 
 def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) -> None:
@@ -138,6 +153,7 @@ def _through(
     options: Options,
     references: References | None,
     out: Path | None,
+    step: Step,
 ) -> _Scored:
     """Every row, scored, counted and written down one after another."""
     metric = primary_metric(scorer, options)
@@ -147,7 +163,8 @@ def _through(
     breakdown = Breakdown(metric, scorer.METRICS[metric])
     known_groups = getattr(scorer, "groups", None)
     waiting: deque[Row] = deque()
-    errors, found_ids, db_ids = 0, set[str](), set[str]()
+    names = getattr(scorer, "ERROR_CLASSES", None)
+    errors, found_ids, db_ids, classes = 0, set[str](), set[str](), Counter[str]()
 
     def read() -> Iterator[Row]:
         for row in rows:
@@ -164,6 +181,10 @@ def _through(
             if "db_id" in row.meta:
                 db_ids.add(str(row.meta["db_id"]))
             totals.add(result)
+            step(totals.n)
+            wrong = error_class(result, metric, names)
+            if wrong is not None:
+                classes[wrong] += 1
             more = known_groups(row, options) if known_groups else {}
             breakdown.add(result, {**row.meta, **more})
             yield result
@@ -179,12 +200,19 @@ def _through(
         n=totals.n,
         scores={name: score for name, score in totals.scores(errors).items() if score.n},
         missing=sum(id not in found_ids for id in references or ()),
+        primary_metric=metric,
+        error_classes=most_frequent(classes),
         breakdowns={
             key: {group: {m: to_dict(s) for m, s in scores.items()} for group, scores in by.items()}
             for key, by in breakdown.scores().items()
         },
         database_sha256=hashes,
     )
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(1 for line in stream if line.strip())
 
 
 def _brings_reference(predictions: Path) -> bool:

@@ -10,6 +10,7 @@ from tuneoff.records import ContenderResult, Results
 from tuneoff.report import format
 
 WIDTH = 110
+MOST_GROUPS = 8
 
 
 def table(results: Results) -> str:
@@ -67,7 +68,21 @@ def score_lines(found: Mapping[str, Any]) -> str:
             str(score["n"]),
             str(score["errors"]),
         )
-    return _plain(shown).rstrip()
+    lines = [_plain(shown).rstrip()]
+    metric = found["primary_metric"]
+    for key, groups in found["breakdowns"].items():
+        if len(groups) > MOST_GROUPS:
+            continue  # --json has them
+        parts = (f"{name} {_share(by[metric])}" for name, by in groups.items())
+        lines.append(f"{metric} by {key}: {', '.join(parts)}")
+    if found["error_classes"]:
+        counted = (f"{times} {name}" for name, times in found["error_classes"].items())
+        lines.append(f"what is wrong by {metric}: {', '.join(counted)}")
+    return "\n".join(lines)
+
+
+def _share(score: Mapping[str, Any]) -> str:
+    return f"{format.score(score['value'])} of {score['n']}"
 
 
 def _plain(renderable: Any) -> str:

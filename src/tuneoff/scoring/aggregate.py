@@ -16,6 +16,7 @@ from tuneoff.scoring.rows import Kind
 from tuneoff.scoring.statistics import bootstrap, wilson
 
 MOST_GROUPS = 24
+_LEVELS = ("easy", "medium", "hard", "extra")
 
 
 class Totals:
@@ -85,10 +86,15 @@ class Breakdown:
     def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
         """Key → group → metric → score, sorted."""
         return {
-            key: {group: groups[group].scores() for group in sorted(groups)}
+            key: {group: groups[group].scores() for group in sorted(groups, key=_place)}
             for key, groups in sorted(self._groups.items())
             if 1 < len(groups) <= MOST_GROUPS
         }
+
+
+def _place(group: str) -> tuple[int, str]:
+    """Levels of hardness from easy to extra, everything else by name."""
+    return (_LEVELS.index(group) if group in _LEVELS else len(_LEVELS), group)
 
 
 def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
@@ -123,12 +129,23 @@ def values_by_seed(
 def error_classes(
     rows: Iterable[ScoredRow], metric: str, names: Mapping[str, str] | None = None
 ) -> dict[str, int]:
-    """How often each class of error was made in the rows that a metric calls wrong, the most
-    frequent first.
+    """How often each class of error was made, the most frequent first."""
+    classes = (error_class(row, metric, names) for row in rows)
+    return most_frequent(Counter(found for found in classes if found is not None))
+
+
+def error_class(row: ScoredRow, metric: str, names: Mapping[str, str] | None = None) -> str | None:
+    """The class of error of a row that a metric calls wrong; None if it calls it right.
 
     A class is a verdict up to its colon (`no such column: a` and `…: b` are one), under the
     name that `names` has for it.
     """
-    verdicts = (row.verdict.split(":", 1)[0] for row in rows if row.scores.get(metric, 0) != 1)
-    counts = Counter((names or {}).get(verdict, verdict) for verdict in verdicts)
+    if row.scores.get(metric, 0) == 1:
+        return None
+    verdict = row.verdict.split(":", 1)[0]
+    return "wrong" if verdict == "right" else (names or {}).get(verdict, verdict)
+
+
+def most_frequent(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts, the largest first."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
