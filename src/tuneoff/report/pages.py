@@ -75,7 +75,7 @@ def _verdict(right: bool, verdict: str, error: str | None) -> str:
     """What is worth saying beside right or wrong."""
     if error:
         return f"no answer: {error}"
-    return "" if verdict == ("right" if right else "wrong") else verdict
+    return verdict.removeprefix("right" if right else "wrong").strip()
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:
