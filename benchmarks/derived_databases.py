@@ -117,7 +117,7 @@ def mutants(gold: str, columns: dict[str, list[str]]) -> Iterator[tuple[str, str
 
 def result(path: Path, sql: str, backwards: bool = False) -> Table | None:
     try:
-        return select(connect(str(path), False, backwards), sql, SECONDS, ROWS)
+        return select(connect(str(path), backwards=backwards), sql, SECONDS, ROWS)
     except Stopped:
         return None
 

@@ -118,3 +118,20 @@ def test_the_function_behind_it(folder: Path) -> None:
         "text_to_sql", folder / "rows.jsonl", folder / "databases", mode="official", workers=1
     )
     assert scores["execution_accuracy"].value == 0.4
+
+
+def test_a_folder_as_out_is_refused_before_anything(cli: Any, folder: Path, tmp_path: Path) -> None:
+    code, _, err = score(cli, folder, "--out", tmp_path)
+    assert code == 2
+    assert f"--out: {tmp_path} is a folder" in err
+
+
+def test_deriving_needs_to_know_the_database(cli: Any, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"id": "x", "reference": GOLD, "prediction": GOLD}) + "\n")
+    code, _, err = cli(
+        "score", "--task", "text_to_sql", "--predictions", path, "--databases",
+        folder / "databases", "--derive", 2,
+    )  # fmt: skip
+    assert code == 2
+    assert "id 'x': the row has no meta \"db_id\"" in err

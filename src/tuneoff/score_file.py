@@ -114,6 +114,8 @@ def _scored(
     for metric in how.metrics or ():
         if metric not in scorer.METRICS:
             raise ConfigError(f"--metric: {unknown('metric', metric, scorer.METRICS)}.")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out: {out} is a folder; give the name of a file.")
     folder = Path(how.databases) if how.databases is not None else None
     if folder is not None and not folder.is_dir():
         raise DataError(f"--databases: there is no folder {folder}; check the path.")
@@ -143,8 +145,14 @@ def _scored(
 def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) -> None:
     if folder is None:
         raise DataError("--derive: there are no databases to derive from; give --databases.")
-    golds = ((str(row.meta.get("db_id")), row.reference) for row in rows)
-    derive_suites(folder, golds, into, count)
+    golds = []
+    for row in rows:
+        if not isinstance(row.meta.get("db_id"), str):
+            raise DataError(
+                f'id {row.id!r}: the row has no meta "db_id", which names its database.'
+            )
+        golds.append((row.meta["db_id"], row.reference))
+    derive_suites(folder, dict.fromkeys(golds), into, count)
 
 
 def _through(

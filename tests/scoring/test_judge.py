@@ -84,8 +84,8 @@ def judge(server: Server, rows: list[Row], kept: Path | None = None) -> list[Sco
 
 def by_content(prompt: str, a: str, b: str) -> str:
     if a == b:
-        return "TIE."
-    return "A" if a == "good" else "b, because it is better"
+        return "A tie."
+    return "**A**" if a == "good" else "Answer b.\nIt is better."
 
 
 def test_a_judge_that_reads(server: Server) -> None:
@@ -111,7 +111,7 @@ def test_a_judge_that_prefers_what_comes_first(server: Server) -> None:
 def test_a_judge_that_says_something_else(server: Server) -> None:
     server.rule = lambda prompt, a, b: "As a language model"
     (found,) = judge(server, ROWS[:1])
-    assert found.scores == {"judge": 0.0, "judge_agreement": False}
+    assert (found.scores, found.verdict) == ({}, "the judge did not say")
 
 
 def test_what_was_paid_for_is_not_asked_again(server: Server, tmp_path: Path) -> None:

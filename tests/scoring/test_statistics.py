@@ -172,3 +172,16 @@ def test_contenders_without_a_common_example_are_not_compared() -> None:
     assert compare_all({"a": {"x": 1}}, "m") == ()
     with pytest.raises(ValueError, match="no example in common"):
         compare("a", "b", "m", [])
+
+
+@pytest.mark.parametrize("clusters", [None, ["a", "a", "a"], ["a", "b", "b"]])
+def test_seeds_that_agree_are_no_proof(clusters: list[str] | None) -> None:
+    """Three examples show nothing, however often each was trained for."""
+    found = compare("a", "b", "m", [(1.0, 0.0)] * 3, clusters, seeds=[[1.0, 1.0], [0.0, 0.0]])
+    assert found.p_value >= 0.25
+    assert found.verdict == "tie"
+
+
+def test_one_cluster_says_nothing_about_others() -> None:
+    found = compare("a", "b", "m", [(1.0, 0.0)] * 30, ["a"] * 30, seeds=[[1.0, 0.9], [0.0, 0.1]])
+    assert (found.low, found.high, found.p_value) == (-1.0, 1.0, 1.0)

@@ -16,7 +16,7 @@ from tuneoff.databases import find_database
 from tuneoff.scoring.rows import Mode
 from tuneoff.scoring.sql.judging import FORM_METRICS
 from tuneoff.scoring.sql.pool import Limits, Pool, open_pool
-from tuneoff.scoring.sql.protocol import Request
+from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.tasks.samples import sql
 
 pytestmark = pytest.mark.slow
@@ -113,7 +113,7 @@ def test_nothing_crashes(golds: Golds, pool: Pool, which: float, edits: Edits, m
     request = Request(
         reference=gold,
         prediction=prediction,
-        databases=(database,),
+        databases=(DatabaseFile(database),),
         mode=mode,
         metrics=METRICS,
         seconds=5.0,

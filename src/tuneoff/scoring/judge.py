@@ -3,7 +3,8 @@
 Judges prefer what they read first (Zheng et al., NeurIPS 2023, "Judging LLM-as-a-Judge"), so
 each answer is judged twice, once before the reference and once after it. `judge` is the share
 of the two readings in which the answer is not worse; `judge_agreement` says whether they
-agree: if it is low, the judge or the rubric is no measure of anything. What the judge said is
+agree: if it is low, the judge or the rubric is no measure of anything. A reply that is none of
+the three words is no score: such rows are missing from both metrics' n. What the judge said is
 paid for, so it is written down at once (`judgements.jsonl`) and not asked again.
 """
 
@@ -31,7 +32,8 @@ _TASK = (
     "sway you. Reply with one word: A if answer A is better, B if answer B is better, TIE if "
     "they are equally good."
 )
-_REPLY = re.compile(r"\W*(A|B|TIE)\b", re.IGNORECASE)
+# The word alone, or with a few that models like to put around it.
+_REPLY = re.compile(r"\W*(?:(?:answer|it is|a|the)\W+)*?(A|B|TIE)\W*", re.IGNORECASE)
 Outcome = Literal["better", "equal", "worse"]
 
 
@@ -71,11 +73,11 @@ class Judge:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
         first = self._ask(row, (row.prediction, row.reference), client, memory)
         second = _swapped(self._ask(row, (row.reference, row.prediction), client, memory))
+        if first is None or second is None:  # nothing was measured
+            return ScoredRow(row.id, {}, "the judge did not say")
         value = sum(outcome in ("better", "equal") for outcome in (first, second)) / 2
-        agreed = first is not None and first == second
-        return ScoredRow(
-            row.id, {self.PRIMARY: value, AGREEMENT: agreed}, "right" if value == 1 else "worse"
-        )
+        scores = {self.PRIMARY: value, AGREEMENT: first == second}
+        return ScoredRow(row.id, scores, "right" if value == 1 else "worse")
 
     def _ask(
         self, row: Row, answers: tuple[str, str], client: Any, memory: _Memory
@@ -97,7 +99,7 @@ class Judge:
                 "key": key, "id": row.id, "model": self._settings.model, "reply": reply,
                 "tokens_in": given.tokens_in, "tokens_out": given.tokens_out,
             })  # fmt: skip
-        said = _REPLY.match(reply)
+        said = _REPLY.fullmatch(reply.strip().split("\n", 1)[0])
         outcomes: dict[str, Outcome] = {"A": "better", "B": "worse", "TIE": "equal"}
         return outcomes[said[1].upper()] if said else None
 

@@ -13,8 +13,9 @@ both answered:
 
 - contenders trained with several seeds: a t-test on each example's mean over the seeds, whose
   variance is that of the examples (or clusters) plus that of the seeds' scores, with the
-  degrees of freedom of Welch (1947) and Satterthwaite (1946). Of a contender with a single
-  training nobody knows how much training varies; the test then covers the examples alone.
+  degrees of freedom of Welch (1947) and Satterthwaite (1946); its p is never smaller than that
+  of the sign-flip on the same means. Of a contender with a single training nobody knows how
+  much training varies; the test then covers the examples alone.
 
 p-values are adjusted over all pairs of contenders by Holm's method (Holm, 1979). Every
 random number is seeded: the same scores give the same report. Scores lie between 0 and 1.
@@ -234,18 +235,20 @@ def _over_seeds(
     import numpy as np
     from scipy.stats import t
 
+    if len(sums) < 2:  # a single example, or cluster, says nothing about others
+        return -1.0, 1.0, 1.0
     parts = [(float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1) for scores in seeds]
-    if len(sums) > 1:
-        residuals = sums - difference * sizes
-        correction = len(sums) / (len(sums) - 1)
-        spread = correction * float(residuals @ residuals) / float(sizes.sum()) ** 2
-        parts.append((spread, len(sums) - 1))
+    residuals = sums - difference * sizes
+    correction = len(sums) / (len(sums) - 1)
+    spread = correction * float(residuals @ residuals) / float(sizes.sum()) ** 2
+    parts.append((spread, len(sums) - 1))
     variance = sum(part for part, _ in parts)
     if variance < 1e-18:
-        return difference, difference, 1.0 if abs(difference) < 1e-12 else 0.0
+        return difference, difference, _sign_flip(sums)
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
     half = float(t.ppf(0.975, freedom)) * math.sqrt(variance)
     p_value = 2 * float(t.sf(abs(difference) / math.sqrt(variance), freedom))
+    p_value = max(p_value, _sign_flip(sums))
     return max(-1.0, difference - half), min(1.0, difference + half), p_value
 
 

@@ -16,7 +16,7 @@ from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
 METRICS: Mapping[str, Kind] = {"exact_match": "yes/no", "normalized_match": "yes/no"}
 PRIMARY = "exact_match"
 
-_FENCED = re.compile(r"```(?:[\w+.-]*[ \t]*\n)?(.*?)```", re.DOTALL)
+FENCED = re.compile(r"```(?:[\w+.-]*[ \t]*\n)?(.*?)```", re.DOTALL)
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
@@ -51,7 +51,7 @@ def without_fence(text: str) -> str:
     >>> without_fence("```sql\\nSELECT 1\\n```")
     'SELECT 1'
     """
-    fenced = _FENCED.fullmatch(text.strip())
+    fenced = FENCED.fullmatch(text.strip())
     return (fenced[1] if fenced else text).strip()
 
 

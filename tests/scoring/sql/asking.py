@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tuneoff.scoring.sql.pool import Pool
-from tuneoff.scoring.sql.protocol import Answer, Request
+from tuneoff.scoring.sql.protocol import Answer, DatabaseFile, Request
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
 REFERENCE = "SELECT count(*) FROM t"
@@ -30,7 +30,7 @@ def request(
     return Request(
         reference=REFERENCE,
         prediction=sql,
-        databases=(str(database),),
+        databases=(DatabaseFile(str(database)),),
         mode="strict",
         metrics=metrics or ("execution_accuracy",),
         seconds=seconds,

@@ -153,6 +153,14 @@ HOSTILE: dict[str, tuple[str, set[str]]] = {
     "RAISE": ("SELECT RAISE(ABORT, 'x')", {"RAISE() may only be used within a trigger-program"}),
     "a table function that is not there": ("SELECT * FROM fsdir('/')",
         {"no such table: fsdir"}),
+    "a call that trips the parser": ("SELECT VAR_MAP(a) FROM t", {"no such function: VAR_MAP"}),
+    "another such call": ("SELECT J_S_O_N_OBJECT(a) FROM t",
+        {"no such function: J_S_O_N_OBJECT"}),
+    "a number of six thousand digits": ("SELECT 0x" + "f" * 6_000, {
+        "too large", "wrong result", "hex literal too big: 0x" + "f" * 6_000}),
+    "marks of our own": ("SELECT \ue000" + "1" * 5_000 + "\ue001",
+        {"no such column: \ue000" + "1" * 5_000 + "\ue001"}),
+    "comments that open and open": ("SELECT 4 " + "/* " * 30_000, {"wrong result"}),
     "zero tables": ("SELECT *", {"no tables specified"}),
     "VALUES": ("VALUES (1), (2)", {"wrong result"}),
 }  # fmt: skip

@@ -125,6 +125,36 @@ def test_what_one_database_lets_through(
     assert found.scores["execution_accuracy"] is verdict.startswith("right")
 
 
+def test_a_reference_that_is_too_large_for_a_derived_database_leaves_it_out(
+    folder: Path, derived: Path
+) -> None:
+    gold = "SELECT * FROM " + ", ".join(f"ship AS s{number}" for number in range(5))
+    row = Row("1", gold, gold, {"db_id": "harbour"})
+    (found,) = score_rows([row], Options(databases=folder, derived=derived))
+    assert found.verdict == "right"
+
+
+def test_a_key_that_names_no_column_means_the_primary_one(tmp_path: Path) -> None:
+    (tmp_path / "one" / "d").mkdir(parents=True)
+    with closing(sqlite3.connect(tmp_path / "one" / "d" / "d.sqlite")) as connection:
+        connection.execute("CREATE TABLE port (pid INTEGER PRIMARY KEY, name TEXT)")
+        connection.execute("CREATE TABLE ship (name TEXT, home INTEGER REFERENCES port)")
+        connection.execute("INSERT INTO port VALUES (700, 'x'), (900, 'y')")
+        connection.execute("INSERT INTO ship VALUES ('a', 700)")
+        connection.commit()
+    derive_suites(tmp_path / "one", [("d", "SELECT name FROM ship")], tmp_path / "more", 4)
+    for path in sorted((tmp_path / "more" / "d").iterdir()):
+        lost = "SELECT count(*) FROM ship WHERE home NOT IN (SELECT pid FROM port)"
+        if rows(path, "SELECT count(*) FROM port") != [(0,)]:
+            assert rows(path, lost) == [(0,)]
+
+
+def test_fewer_may_be_asked_for_later(folder: Path, tmp_path: Path) -> None:
+    for count in (4, 2):
+        derive_suites(folder, [("harbour", GOLD)], tmp_path, count)
+        assert len(files(tmp_path)) == count
+
+
 def test_rows_that_tie_may_come_in_any_order(folder: Path, derived: Path) -> None:
     """On databases where the reference's own order is not settled, nothing is held against an
     answer."""

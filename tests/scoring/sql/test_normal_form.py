@@ -64,6 +64,8 @@ def test_only_spelling(one: str, other: str) -> None:
         ("SELECT name FROM singer LEFT JOIN concert ON id = singer_id",
          "SELECT name FROM singer JOIN concert ON id = singer_id"),
         ("SELECT 1", "SELECT '1'"),
+        ("SELECT 1 FROM t WHERE a=1 AND (b=2 OR c=3)", "SELECT 1 FROM t WHERE a=1 AND b=2 OR c=3"),
+        ("SELECT 1 FROM t WHERE NOT (a=1 AND b=2)", "SELECT 1 FROM t WHERE NOT a=1 AND b=2"),
         ("SELECT a - (b - 1) FROM t", "SELECT a - b - 1 FROM t"),
     ],
 )  # fmt: skip

@@ -105,3 +105,9 @@ def test_many_like_columns_are_compared_quickly() -> None:
     began = time.perf_counter()
     assert same_result(rows, [tuple(row[i] for i in order) for row in rows], ordered=False)
     assert time.perf_counter() - began < 5
+
+
+def test_comments_that_only_open_are_read_quickly() -> None:
+    began = time.perf_counter()
+    assert executed_text("SELECT 1 " + "/* " * 30_000).startswith("SELECT 1")
+    assert time.perf_counter() - began < 1

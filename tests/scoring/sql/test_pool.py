@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from asking import ENDLESS, REFERENCE, ask, make_database, request, right
 
 from tuneoff.errors import TuneoffError
 from tuneoff.scoring.sql.pool import Limits, Pool, open_pool
+from tuneoff.scoring.sql.protocol import DatabaseFile
 
 SMALL = Limits(memory_bytes=400_000_000, workers=1)
 # One function call is one step; SQLite's progress handler never gets to stop it.
@@ -60,6 +64,49 @@ def test_a_killed_prediction_is_still_judged_by_its_form(pool: Pool, database: P
     assert answer["scores"] == {
         "execution_accuracy": False, "sql_normal_form": False, "valid_format": True,
     }  # fmt: skip
+
+
+def test_what_was_known_before_a_kill_is_kept(pool: Pool, database: Path, tmp_path: Path) -> None:
+    """Right on its own database; on another one of its suite it ends the process."""
+    other = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER, b TEXT)")
+        connection.execute("INSERT INTO t VALUES (1, NULL)")
+        connection.commit()
+    slow = f"SELECT CASE count(*) WHEN 3 THEN 3 ELSE ({ONE_LONG_STEP}) END FROM t"
+    metrics = ("execution_accuracy", "test_suite_accuracy", "valid_format")
+    asked = request(database, slow, metrics=metrics)
+    suite = (*asked.databases, DatabaseFile(str(other)))
+    (answer,) = pool.judge([replace(asked, databases=suite)])
+    assert answer["verdict"] == "right on one database only"
+    assert answer["scores"] == {
+        "execution_accuracy": True, "test_suite_accuracy": False, "valid_format": True,
+    }  # fmt: skip
+
+
+def test_a_large_suite_of_slow_references_is_no_timeout(
+    pool: Pool, database: Path, tmp_path: Path
+) -> None:
+    """Each step has its own time, however many there are."""
+    files = [DatabaseFile(str(database))]
+    for number in range(8):
+        copy = tmp_path / f"{number}.sqlite"
+        copy.write_bytes(database.read_bytes())
+        files.append(DatabaseFile(str(copy)))
+    slow = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 300000) "
+    slow += "SELECT max(x) FROM c"
+    asked = request(database, slow, seconds=1, metrics=("test_suite_accuracy",))
+    (answer,) = pool.judge([replace(asked, reference=slow, databases=tuple(files))])
+    assert answer == {"scores": {"test_suite_accuracy": True}, "verdict": "right"}
+
+
+def test_large_results_of_references_are_forgotten_in_time(pool: Pool, database: Path) -> None:
+    large = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 500) "
+    queries = [f"{large} SELECT zeroblob(8000) || '{number}' FROM c" for number in range(120)]
+    for query in queries:
+        asked = replace(request(database, query, seconds=5), reference=query)
+        (answer,) = pool.judge([asked])
+        assert answer["verdict"] == "right", answer
 
 
 def test_memory_has_an_end(pool: Pool, database: Path) -> None:

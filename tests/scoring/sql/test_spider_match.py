@@ -28,6 +28,7 @@ def same(reference: str, answer: str, keep_distinct: bool = False) -> bool:
         ("a=1", ["a=1"]),
         ("t1.name,t2.name", ["t1.name", ",", "t2.name"]),
         ("limit 1,2;", ["limit", "1,2", ";"]),
+        ("SELECT*FROM a*b", ["select", "*", "from", "a", "*", "b"]),
         ("'it''s'", ["\ue0000\ue001\ue0001\ue001"]),
         ("name = 'a'.", ["name", "=", "\ue0000\ue001."]),
     ],

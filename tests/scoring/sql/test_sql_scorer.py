@@ -13,7 +13,7 @@ from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.rows import Mode
-from tuneoff.scoring.sql import METRICS, score_rows
+from tuneoff.scoring.sql import METRICS, groups, score_rows
 from tuneoff.scoring.sql.normal_form import NotParsed, parse
 
 GOLD = "SELECT name ,  age FROM singer WHERE age  >  20"
@@ -196,3 +196,48 @@ def test_valid_format(sql: str, expected: bool) -> None:
         assert not expected
     else:
         assert expected
+
+
+def test_a_database_that_changed_is_read_again(tmp_path: Path) -> None:
+    """Also by children that are kept warm."""
+    (tmp_path / "d").mkdir()
+    row = Row("1", "SELECT a FROM t", "SELECT 1", {"db_id": "d"})
+    for value, expected in ((1, True), (2, False), (1, True)):
+        path = tmp_path / "d" / "d.sqlite"
+        path.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE t (a)")
+            connection.execute("INSERT INTO t VALUES (?)", (value,))
+            connection.commit()
+        (found,) = score_rows([row], Options(databases=tmp_path, workers=1))
+        assert found.scores["execution_accuracy"] is expected
+
+
+@pytest.mark.parametrize("metrics", [(metric,) for metric in ONE_DATABASE])
+def test_one_metric_has_the_verdict_of_all(databases: Path, metrics: tuple[str, ...]) -> None:
+    for answer in (GOLD, f"SQL: {GOLD};", "SELECT nme"):
+        rows = [Row("1", GOLD, answer, {"db_id": "music"})]
+        (alone,) = score_rows(rows, Options(databases=databases, metrics=metrics))
+        (beside,) = score_rows(rows, Options(databases=databases))
+        assert set(alone.scores) == set(metrics)
+        assert alone.scores[metrics[0]] == beside.scores[metrics[0]]
+        assert (alone.verdict == "right") is (beside.verdict == "right")
+
+
+def test_details_come_in_the_order_of_the_rows(databases: Path) -> None:
+    told: list[str] = []
+    rows = [Row(str(i), GOLD, f"SELECT {i}", {"db_id": "music"}) for i in range(100)]
+    options = Options(
+        databases=databases, workers=2, details=lambda found: told.append(str(found["id"]))
+    )
+    assert [row.id for row in score_rows(rows, options)] == told
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "d.sqlite").write_bytes(b"not a database" * 100)
+    row = Row("1", "SELECT 1", "SELECT 1", {"db_id": "d"})
+    with pytest.raises(DataError, match=r"id '1': .*d\.sqlite \(the database cannot be opened"):
+        list(score_rows([row], Options(databases=tmp_path)))
+    with pytest.raises(DataError, match=r"d\.sqlite: the database cannot be read"):
+        groups(row, Options(databases=tmp_path))

@@ -13,20 +13,22 @@ as `execution.py` says; `mode: official` gives the official evaluator's verdicts
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tuneoff.databases import find_database, find_suite
 from tuneoff.errors import DataError, TuneoffError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.rows import Kind, Options, Row, no_answer, shortened, unanswered
 from tuneoff.scoring.sql.pool import Limits, Pool, shared_pool
-from tuneoff.scoring.sql.protocol import Answer, Request
+from tuneoff.scoring.sql.protocol import Answer, DatabaseFile, Request
 from tuneoff.scoring.sql.sandbox import SQL_BYTES, connect
 from tuneoff.scoring.sql.set_match import hardness
 from tuneoff.scoring.sql.spider_grammar import NotSpider, parse
@@ -50,6 +52,9 @@ ERROR_CLASSES = {
     "not a query": "does not parse",
     "more than one statement": "does not parse",
 }
+
+Suite = tuple[DatabaseFile, ...]
+Scored = tuple[ScoredRow, dict[str, Any] | None]
 
 MAX_WORKERS = 4
 # Rows that travel to a child together: enough that their journey costs little.
@@ -83,17 +88,25 @@ def groups(row: Row, options: Options) -> dict[str, str]:
     without a database. Looks at the reference alone."""
     if options.databases is None:
         return {}
-    database = connect(str(find_database(options.databases, str(row.meta["db_id"])).resolve()))
+    file = _file(find_database(options.databases, str(row.meta["db_id"])))
+    level = _hardness(row.reference, file)
+    return {"hardness": level} if level is not None else {}
+
+
+@lru_cache(maxsize=4096)
+def _hardness(reference: str, file: DatabaseFile) -> str | None:
     try:
-        return {"hardness": hardness(parse(row.reference, database.columns.by_table))}
+        return hardness(parse(reference, connect(*file).columns.by_table))
     except NotSpider:
-        return {}
+        return None
+    except sqlite3.Error as error:
+        raise DataError(f"{file.path}: the database cannot be read ({error}).") from None
 
 
 def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[ScoredRow]:
     """Results in the order of the rows, a few batches of them worked on at a time."""
     workers = pool.limits.workers
-    waiting: deque[Future[list[ScoredRow]]] = deque()
+    waiting: deque[Future[list[Scored]]] = deque()
     stop = threading.Event()
     left = iter(rows)
     with ThreadPoolExecutor(workers) as threads:
@@ -101,9 +114,9 @@ def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[Sc
             while batch := list(islice(left, _BATCH_ROWS)):
                 waiting.append(threads.submit(scoring.score, batch, pool, stop))
                 if len(waiting) >= 3 * workers:
-                    yield from waiting.popleft().result()
+                    yield from scoring.told(waiting.popleft().result())
             while waiting:
-                yield from waiting.popleft().result()
+                yield from scoring.told(waiting.popleft().result())
         finally:
             stop.set()
             threads.shutdown(wait=True, cancel_futures=True)
@@ -116,27 +129,34 @@ class _Scoring:
         self._options = options
         wanted = METRICS if options.metrics is None else options.metrics
         self._metrics = {name: kind for name, kind in METRICS.items() if name in wanted}
-        self._suite: Callable[[str], tuple[str, ...]] = cache(self._find_suite)
+        self._suite: Callable[[str], Suite] = cache(self._find_suite)
 
-    def score(self, rows: list[Row], pool: Pool, stop: threading.Event) -> list[ScoredRow]:
-        """Scored rows of a batch."""
+    def score(self, rows: list[Row], pool: Pool, stop: threading.Event) -> list[Scored]:
+        """Scored rows of a batch, each with the details that are worth telling."""
         databases = [self._databases(row) for row in rows]
         verdicts = [self._without_looking(row) for row in rows]
         asked = [index for index, verdict in enumerate(verdicts) if verdict is None]
         requests = [self._request(rows[index], databases[index]) for index in asked]
         answers = dict(zip(asked, pool.judge(requests, stop), strict=True))
         return [
-            unanswered(row, verdict, self._applicable(databases[index]))
+            (unanswered(row, verdict, self._applicable(databases[index])), None)
             if verdict is not None
-            else self._scored(row, answers[index], databases[index])
+            else self._scored(row, answers[index])
             for index, (row, verdict) in enumerate(zip(rows, verdicts, strict=True))
         ]
+
+    def told(self, batch: list[Scored]) -> Iterator[ScoredRow]:
+        """The rows of a batch, in order; their details go to whom they are for."""
+        for row, details in batch:
+            if details is not None and self._options.details is not None:
+                self._options.details(details)
+            yield row
 
     def _without_looking(self, row: Row) -> str | None:
         """The verdict on a row that needs no judge."""
         return no_answer(row) or (_TOO_LARGE if len(row.prediction) > SQL_BYTES else None)
 
-    def _request(self, row: Row, databases: tuple[str, ...]) -> Request:
+    def _request(self, row: Row, databases: Suite) -> Request:
         options = self._options
         return Request(
             reference=row.reference,
@@ -149,7 +169,7 @@ class _Scoring:
             details=options.details is not None,
         )
 
-    def _applicable(self, databases: tuple[str, ...]) -> dict[str, Kind]:
+    def _applicable(self, databases: Suite) -> dict[str, Kind]:
         """The metrics that a row with these databases can have."""
         impossible = set[str]()
         if len(databases) < 2:
@@ -158,7 +178,7 @@ class _Scoring:
             impossible.add("execution_accuracy")
         return {name: kind for name, kind in self._metrics.items() if name not in impossible}
 
-    def _scored(self, row: Row, answer: Answer, databases: tuple[str, ...]) -> ScoredRow:
+    def _scored(self, row: Row, answer: Answer) -> Scored:
         failure = answer.get("reference_failure")
         if failure is not None:
             raise DataError(
@@ -171,12 +191,12 @@ class _Scoring:
                 "please report it with this row."
             )
         scores: dict[str, bool] = answer["scores"]
-        tell = self._options.details
-        if tell is not None and "details" in answer and not scores.get(PRIMARY, True):
-            tell({"id": row.id, **answer["details"]})
-        return ScoredRow(row.id, scores, shortened(answer["verdict"]))
+        details = None
+        if "details" in answer and not scores.get(PRIMARY, True):
+            details = {"id": row.id, **answer["details"]}
+        return ScoredRow(row.id, scores, shortened(answer["verdict"])), details
 
-    def _databases(self, row: Row) -> tuple[str, ...]:
+    def _databases(self, row: Row) -> Suite:
         if self._options.databases is None:
             return ()
         db_id = row.meta.get("db_id")
@@ -189,8 +209,12 @@ class _Scoring:
         except DataError as error:
             raise DataError(f"id {row.id!r}: {error}") from None
 
-    def _find_suite(self, db_id: str) -> tuple[str, ...]:
+    def _find_suite(self, db_id: str) -> Suite:
         # Children have another working folder.
         folder, derived = self._options.databases, self._options.derived
-        found = find_suite(Path(folder or ""), db_id, derived)
-        return tuple(str(path.resolve()) for path in found)
+        return tuple(map(_file, find_suite(Path(folder or ""), db_id, derived)))
+
+
+def _file(path: Path) -> DatabaseFile:
+    # A file that was changed since is another database to a child that is kept warm.
+    return DatabaseFile(str(path.resolve()), path.stat().st_mtime_ns)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tuneoff.databases import find_database
 from tuneoff.scoring.sql.normal_form import NotParsed, parse
-from tuneoff.scoring.sql.sandbox import Value
+from tuneoff.scoring.sql.sandbox import Value, read_columns
 
 Constants = Mapping[str, Sequence[Value]]
 
@@ -166,15 +166,16 @@ def _tables(connection: sqlite3.Connection) -> list[_Table]:
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
         "ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
     ).fetchall()
-    return [_table(connection, name) for (name,) in names]
+    pairs = read_columns(connection).foreign_keys
+    return [_table(connection, name, pairs) for (name,) in names]
 
 
-def _table(connection: sqlite3.Connection, name: str) -> _Table:
-    references: dict[str, tuple[str, str]] = {}
-    for _, _, other, column, key, *_ in connection.execute(
-        f"PRAGMA foreign_key_list({_quoted(name)})"
-    ).fetchall():
-        references[column.lower()] = other.lower(), (key or column).lower()
+def _table(connection: sqlite3.Connection, name: str, pairs: Sequence[tuple[str, str]]) -> _Table:
+    keys = (pair for pair in pairs if pair[0].startswith(f"{name.lower()}."))
+    references = {
+        own.rpartition(".")[2]: (other.partition(".")[0], other.partition(".")[2])
+        for own, other in keys
+    }
     columns = tuple(
         _Column(column, kind, bool(required), bool(key), references.get(column.lower()))
         for _, column, kind, required, _, key in connection.execute(
@@ -252,10 +253,19 @@ def _choices(
 
 
 def _fits(value: Value, column: _Column) -> bool:
-    numeric = any(
-        word in column.type.upper() for word in ("INT", "REAL", "NUM", "DEC", "FLO", "DOU")
-    )
-    return isinstance(value, (int, float)) or not numeric or str(value).lstrip("-").isdigit()
+    return isinstance(value, (int, float)) or not _is_numeric(column) or _whole(value) is not None
+
+
+def _is_numeric(column: _Column) -> bool:
+    return any(word in column.type.upper() for word in _NUMERIC)
+
+
+def _whole(value: Value) -> int | None:
+    """The whole number that a text is."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return None
 
 
 def _neighbours(value: Value, column: _Column) -> list[Value]:
@@ -263,8 +273,9 @@ def _neighbours(value: Value, column: _Column) -> list[Value]:
     if isinstance(value, (int, float)):
         return [value, value, value - 1, value + 1]
     text = str(value)
-    if text.lstrip("-").isdigit():
-        return [text, text, str(int(text) - 1), str(int(text) + 1)]
+    number = _whole(value)
+    if number is not None:
+        return [text, text, str(number - 1), str(number + 1)]
     bare = text.replace("%", "").replace("_", "x")
     if bare != text:
         return [bare, f"{bare}a", f"a{bare}", f"a{bare}a"]
@@ -272,10 +283,7 @@ def _neighbours(value: Value, column: _Column) -> list[Value]:
 
 
 def _invented(column: _Column, rng: random.Random) -> Value:
-    numeric = any(
-        word in column.type.upper() for word in ("INT", "REAL", "NUM", "DEC", "FLO", "DOU")
-    )
-    return rng.randint(0, 99) if numeric else rng.choice("abcdefgh") * rng.randint(1, 3)
+    return rng.randint(0, 99) if _is_numeric(column) else rng.choice("abcdefgh") * rng.randint(1, 3)
 
 
 def _inserted(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-_FENCED = re.compile(r"```(?:[\w+.-]*[ \t]*\n)?(.*?)```", re.DOTALL)
+from tuneoff.scoring.text import FENCED
+
 _LABEL = re.compile(r"\s*(?:sql(?:ite)?(?: query)?|query|answer|response)\s*:\s*", re.IGNORECASE)
 
 
@@ -20,7 +21,7 @@ def query_in(answer: str) -> str:
     >>> query_in("Sure!\\n```sql\\nSELECT 1;\\n```")
     'SELECT 1'
     """
-    fenced = _FENCED.findall(answer)
+    fenced = FENCED.findall(answer)
     text = fenced[0] if len(fenced) == 1 else answer
     label = _LABEL.match(text)
     return (text[label.end() :] if label else text).strip().rstrip("; \t\r\n")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from tuneoff.scoring.sql import execution, official, set_match
 from tuneoff.scoring.sql.difference import class_of_error
 from tuneoff.scoring.sql.extract import query_in
 from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, normal_form
-from tuneoff.scoring.sql.protocol import Request
+from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.scoring.sql.sandbox import (
     NOT_A_QUERY,
     Database,
@@ -38,9 +38,13 @@ FORM_METRICS = ("sql_normal_form", "exact_set_match", "valid_format")
 SUITE_VERDICT = "right on one database only"
 DETAIL_ROWS, DETAIL_COLUMNS, DETAIL_CHARACTERS = 10, 12, 80
 
-# References come again and again over a few databases; larger results are run again.
+# References come again and again over a few databases, so their results are kept: the latest
+# ones, up to about these many bytes together.
 _KEPT_REFERENCES = 512
-_KEPT_ROWS = 5_000
+_KEPT_BYTES = 100_000_000
+_CELL_BYTES = 60
+
+Step = Callable[[dict[str, bool], bool], None]
 
 
 class ReferenceFails(Exception):
@@ -50,12 +54,13 @@ class ReferenceFails(Exception):
 class Reference:
     """A reference and what was found out about it."""
 
-    def __init__(self, sql: str, own: str | None, is_official: bool) -> None:
+    def __init__(self, sql: str, own: DatabaseFile | None, is_official: bool) -> None:
         self.sql = sql
+        self.kept_bytes = 0
         self._own = own
         self._official = is_official
-        self._results: dict[str, Table] = {}
-        self._settled: dict[str, bool] = {}
+        self._results: dict[DatabaseFile, Table] = {}
+        self._settled: dict[DatabaseFile, bool] = {}
         self.executed = official.executed_text(sql) if is_official else sql
 
     @cached_property
@@ -81,41 +86,46 @@ class Reference:
     def spider(self) -> Query | None:
         return _spider(self.sql, self.schema)
 
-    def result(self, path: str, request: Request) -> Table:
+    def result(self, file: DatabaseFile, request: Request) -> Table:
         """Its result on a database.
 
         Raises:
             ReferenceFails: it has none.
         """
-        known = self._results.get(path)
+        known = self._results.get(file)
         if known is not None:
             return known
         try:
-            database = _database(path, self._official)
+            database = _database(file, self._official)
             table = select(database, self.executed, request.seconds, request.rows)
         except Stopped as stopped:
-            raise ReferenceFails(f"{path} ({stopped})") from None
-        if len(table.rows) <= _KEPT_ROWS:
-            self._results[path] = table
+            raise ReferenceFails(f"{file.path} ({stopped})") from None
+        size = _bytes_of(table)
+        if size < _KEPT_BYTES // 20:
+            self._results[file] = table
+            self.kept_bytes += size
         return table
 
-    def settled(self, path: str, request: Request) -> bool:
+    def settled(self, file: DatabaseFile, request: Request, step: Callable[[], None]) -> bool:
         """Whether its result on a database depends on nothing but its text. Where rows tie, or
         a column outside GROUP BY is selected, it also depends on the order of the table, and
-        nobody can be asked to match that."""
-        if path not in self._settled:
-            forwards = self.result(path, request)
+        nobody can be asked to match that; nor where it has no result at all."""
+        if file not in self._settled:
             try:
-                database = connect(path, self._official, backwards=True)
+                forwards = self.result(file, request)
+                step()
+                database = connect(*file, self._official, backwards=True)
                 backwards = select(database, self.executed, request.seconds, request.rows)
-                wrong = execution.difference(forwards, backwards, self.ordered)
-            except (Stopped, MemoryError):
+                step()
+                with time_limit(request.seconds):
+                    wrong = execution.difference(forwards, backwards, self.ordered)
+            except (ReferenceFails, Stopped, MemoryError):
                 wrong = "unknown"
-            self._settled[path] = wrong is None
-        return self._settled[path]
+            self._settled[file] = wrong is None
+        return self._settled[file]
 
 
-_references: OrderedDict[tuple[str, tuple[str, ...], str], Reference] = OrderedDict()
+_references: OrderedDict[tuple[str, tuple[DatabaseFile, ...], str], Reference] = OrderedDict()
 
 
 def _reference(request: Request) -> Reference:
@@ -124,41 +134,52 @@ def _reference(request: Request) -> Reference:
     if found is None:
         own = request.databases[0] if request.databases else None
         found = Reference(request.reference, own, request.mode == "official")
-        if len(_references) >= _KEPT_REFERENCES:
-            _references.popitem(last=False)
+        kept = sum(reference.kept_bytes for reference in _references.values())
+        while _references and (len(_references) >= _KEPT_REFERENCES or kept > _KEPT_BYTES):
+            kept -= _references.popitem(last=False)[1].kept_bytes
     _references[key] = found
     return found
 
 
-def judge(request: Request, step: Callable[[], None]) -> dict[str, Any]:
+def _bytes_of(table: Table) -> int:
+    """About how much memory a result takes."""
+    return sum(
+        _CELL_BYTES + (len(cell) if isinstance(cell, (str, bytes)) else 0)
+        for row in table.rows
+        for cell in row
+    )
+
+
+def judge(request: Request, step: Step) -> dict[str, Any]:
     """`scores`, `verdict` and, where asked for, `details` of a prediction.
 
     Args:
-        step: called between two steps, each of which takes `seconds` at most.
+        step: called between two steps, each of which takes `seconds` at most, with the scores
+            so far and whether they must not be lost.
 
     Raises:
         ReferenceFails: the reference does not run on a database.
     """
-    reference = _reference(request)
     wanted = frozenset(request.metrics)
-    answer = _Answer(request, reference, step)
-    scores: dict[str, bool] = {}
-    if "exact_match" in wanted:
-        scores["exact_match"] = request.prediction.strip() == request.reference.strip()
-    if "normalized_match" in wanted:
-        scores["normalized_match"] = normalized(answer.query) == normalized(request.reference)
+    scores: dict[str, bool] = dict(request.known)
+    answer = _Answer(request, _reference(request), lambda: step(scores, False))
     wrong: str | None = None
     if request.databases and wanted & {"execution_accuracy", "test_suite_accuracy"}:
-        wrong = answer.executed(request.databases[:1])
-        scores["execution_accuracy"] = wrong is None
+        if "execution_accuracy" not in scores:
+            wrong = answer.executed(request.databases[0])
+            scores["execution_accuracy"] = wrong is None
         if len(request.databases) > 1 and "test_suite_accuracy" in wanted:
+            step(scores, True)
             elsewhere = wrong or answer.executed_elsewhere()
             scores["test_suite_accuracy"] = elsewhere is None
             if wrong is None and elsewhere is not None:
                 wrong = SUITE_VERDICT
-    step()
+    step(scores, False)
+    scores["exact_match"] = request.prediction.strip() == request.reference.strip()
+    scores["normalized_match"] = normalized(answer.query) == normalized(request.reference)
     scores |= answer.forms(wanted)
-    found = {"scores": scores, "verdict": answer.verdict(scores, wrong)}
+    verdict = answer.verdict(scores, wrong)
+    found = {"scores": {m: scores[m] for m in request.metrics}, "verdict": verdict}
     if request.details and answer.tables is not None:
         found["details"] = dict(
             zip(("reference", "prediction"), map(_shown, answer.tables), strict=True)
@@ -185,32 +206,30 @@ class _Answer:
     def executed_elsewhere(self) -> str | None:
         """What is wrong with its results on the rest of its suite. In strict reading, a
         database on which the reference's result is not settled is left out."""
-        request, reference = self._request, self._reference
-        suite = request.databases[1:]
-        return self.executed(
-            [path for path in suite if self._official or reference.settled(path, request)]
-        )
-
-    def executed(self, paths: Sequence[str]) -> str | None:
-        """What is wrong with its results on some databases; None if nothing is."""
-        for path in paths:
-            reference = self._reference.result(path, self._request)
-            self.tables = reference, None
-            self._step()
-            try:
-                wrong = self._compared(path, reference)
-            except (Stopped, MemoryError, RecursionError) as error:
-                self._stopped = str(error) if isinstance(error, Stopped) else "too large"
-                return self._stopped
-            if wrong is not None:
-                return wrong
+        for file in self._request.databases[1:]:
+            if self._official or self._reference.settled(file, self._request, self._step):
+                wrong = self.executed(file)
+                if wrong is not None:
+                    return wrong
+                self._step()
         return None
 
-    def _compared(self, path: str, reference: Table) -> str | None:
+    def executed(self, file: DatabaseFile) -> str | None:
+        """What is wrong with its result on a database; None if nothing is."""
+        reference = self._reference.result(file, self._request)
+        self.tables = reference, None
+        self._step()
+        try:
+            return self._compared(file, reference)
+        except (Stopped, MemoryError, RecursionError) as error:
+            self._stopped = str(error) if isinstance(error, Stopped) else "too large"
+            return self._stopped
+
+    def _compared(self, file: DatabaseFile, reference: Table) -> str | None:
         if self._stopped is not None:
             raise Stopped(self._stopped)
         request = self._request
-        database = _database(path, self._official)
+        database = _database(file, self._official)
         try:
             table = select(database, self._executed, request.seconds, request.rows)
         except Stopped as stopped:
@@ -272,11 +291,12 @@ class _Answer:
 
     def verdict(self, scores: dict[str, bool], wrong: str | None) -> str:
         """`right`, `right but for form`, or what is wrong."""
-        if self._stopped is not None or wrong == SUITE_VERDICT:
-            return str(wrong)
-        same_form = any(scores.get(m) for m in ("normalized_match", "sql_normal_form"))
-        exact = scores.get("exact_match", False)
-        if scores.get("execution_accuracy", exact or same_form):
+        if wrong is not None and (self._stopped is not None or wrong == SUITE_VERDICT):
+            return wrong
+        exact = scores["exact_match"]
+        same_form = scores["normalized_match"] or scores.get("sql_normal_form", False)
+        same = exact or same_form or scores.get("exact_set_match", False)
+        if scores.get("execution_accuracy", same):
             return "right but for form" if same_form and not exact else "right"
         if self._form is None:
             parsed = "valid_format" not in scores or "execution_accuracy" in scores
@@ -285,12 +305,11 @@ class _Answer:
         return (reference and class_of_error(reference, self._form)) or wrong or "wrong"
 
 
-def _database(path: str | None, is_official: bool) -> Database:
-    assert path is not None
+def _database(file: DatabaseFile, is_official: bool) -> Database:
     try:
-        return connect(path, is_official)
+        return connect(*file, drop_undecodable=is_official)
     except sqlite3.Error as error:
-        raise ReferenceFails(f"{path}: the database cannot be opened ({error})") from None
+        raise ReferenceFails(f"{file.path} (the database cannot be opened: {error})") from None
 
 
 def _form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | None:

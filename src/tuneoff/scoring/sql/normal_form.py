@@ -16,7 +16,8 @@ from typing import Any
 
 import sqlglot
 from sqlglot import TokenType, exp
-from sqlglot.errors import SqlglotError
+
+from tuneoff.scoring.sql.sandbox import Stopped
 
 # sqlglot takes about a second for this many characters, and no honest answer is longer.
 MAX_CHARACTERS = 50_000
@@ -30,6 +31,10 @@ _Scope = dict[str, _Source]
 
 class NotParsed(ValueError):
     """A text that is not one query."""
+
+
+# Everything else that goes wrong while reading a text says that it cannot be read.
+_PASSED_ON = (NotParsed, Stopped, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,9 @@ def parse(sql: str) -> Any:
         if not tokens or tokens[0].token_type not in _FIRST:
             raise NotParsed("it does not begin like a query")
         statements = [each for each in sqlglot.parse(sql, read="sqlite") if each is not None]
-    except (SqlglotError, RecursionError) as error:
+    except _PASSED_ON:
+        raise
+    except Exception as error:  # sqlglot trips over some calls, with IndexError and others
         raise NotParsed(str(error)) from None
     if len(statements) != 1 or not isinstance(statements[0], (exp.Query, exp.Values)):
         raise NotParsed("it is not one query")
@@ -83,7 +90,9 @@ def normal_form(sql: str, schema: Schema | None = None) -> NormalForm:
         _Renaming(schema or {}).visit(tree, {})
         _drop_needless(tree)
         return _taken_apart(tree)
-    except (SqlglotError, RecursionError) as error:
+    except _PASSED_ON:
+        raise
+    except Exception as error:
         raise NotParsed(str(error)) from None
 
 
@@ -194,7 +203,9 @@ def _drop_needless(tree: Any) -> None:
     for ordered in tree.find_all(exp.Ordered):
         ordered.set("desc", bool(ordered.args.get("desc")))
     for paren in list(tree.find_all(exp.Paren)):
-        if isinstance(paren.this, (exp.Column, exp.Literal, exp.Func, exp.Paren)):
+        # AND and OR are functions to sqlglot, and their brackets are needed.
+        call = isinstance(paren.this, exp.Func) and not isinstance(paren.this, exp.Binary)
+        if call or isinstance(paren.this, (exp.Column, exp.Literal, exp.Paren)):
             paren.replace(paren.this)
 
 

@@ -21,7 +21,7 @@ _TORN = (("> =", ">="), ("< =", "<="), ("! =", "!="))
 _YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
 # What may hold the word DISTINCT or a semicolon without meaning it, then those two.
 _LEXEMES = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]\[]*\]|--[^\r\n]*|/\*.*?\*/"""
+    r"""'(?:''|\\'|[^'])*'|"(?:""|\\"|[^"])*"|`[^`]*`|\[[^\]\[]*\]|--[^\r\n]*|/\*.*?(?:\*/|\Z)"""
     r"|[^\W\d]\w*|;",
     re.DOTALL,
 )

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -73,42 +74,51 @@ class Child:
 
     def _judge_all(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
         answers: list[Answer] = []
-        left = list(requests)
+        left = deque(requests)
         while left:
-            ended = self._judge(left, answers)
+            so_far: dict[str, bool] = {}
+            ended = self._judge(left, answers, so_far)
             if stop.is_set():
                 raise CancelledError
-            left = list(requests[len(answers) :])
-            if ended is not None and left:
-                if left[0].stopped is None:
-                    left[0] = replace(left[0], stopped=ended)
-                else:
-                    answers.append({"scores": dict.fromkeys(left[0].metrics, False)})
-                    answers[-1]["verdict"] = left.pop(0).stopped
+            if ended is None:
+                break
+            killer = left.popleft()
+            if killer.stopped is None:
+                left.appendleft(replace(killer, stopped=ended, known=so_far))
+            else:
+                scores = dict.fromkeys(killer.metrics, False) | dict(killer.known)
+                answers.append({"scores": scores, "verdict": killer.stopped})
         return answers
 
-    def _judge(self, requests: Sequence[Request], answers: list[Answer]) -> str | None:
-        """Adds answers as they come; how the process ended if it did before the last one."""
+    def _judge(
+        self, left: deque[Request], answers: list[Answer], so_far: dict[str, bool]
+    ) -> str | None:
+        """Takes requests away as their answers come. How the process ended, if it did before
+        the last one; `so_far` is then what was known of the request that is first now."""
         process = self._started()
-        _send(process, json.dumps([asdict(request) for request in requests]).encode() + b"\n")
-        for request in requests:
-            reply: Answer = {}
-            while not reply:
-                line, late = self._receive(process, request.seconds + GRACE_SECONDS)
-                if late or not line.endswith(b"\n"):
-                    self.close()
-                    return "timeout" if late else "crashed"
-                reply = json.loads(line)
-            answers.append(reply)
+        _send(process, json.dumps([asdict(request) for request in left]).encode() + b"\n")
+        while left:
+            line, late = self._receive(process, left[0].seconds + GRACE_SECONDS)
+            if late or not line.endswith(b"\n"):
+                self.close()
+                return "timeout" if late else "crashed"
+            reply: Answer = json.loads(line)
+            if "so_far" in reply:
+                so_far.update(reply["so_far"])
+            else:
+                answers.append(reply)
+                left.popleft()
+                so_far.clear()
         return None
 
     def kill_if_late(self) -> None:
         """Ends the process when its step is overdue or unwanted; called from another thread."""
         with self._lock:
+            process = self._process  # another thread may be closing it
             late = time.monotonic() > self._deadline or self._stop.is_set()
-            if late and self._process is not None:
+            if late and process is not None:
                 self._late = True
-                self._process.kill()
+                process.kill()
 
     def close(self) -> None:
         """Kills the process; the next request starts another."""

@@ -25,6 +25,7 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
+from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -33,8 +34,8 @@ VALUE_BYTES = 16_000_000
 RESULT_BYTES = 32_000_000
 NOT_A_QUERY = "not a query"
 _INSTRUCTIONS_BETWEEN_CHECKS = 1_000
-_OPEN_FILES = 64
-_OPEN_DATABASES = 32
+_OPEN_FILES = 128
+_OPEN_DATABASES = 100
 _ALLOWED = frozenset(
     (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 )
@@ -116,20 +117,33 @@ class Columns(NamedTuple):
     foreign_keys: list[tuple[str, str]]
 
 
-class Database(NamedTuple):
+class Database:
     """A connection that can only read, and the names there are."""
 
-    connection: sqlite3.Connection
-    columns: Columns
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Read when first asked for, outside of what a query may do."""
+        self.connection.set_authorizer(None)
+        _State.deadline, _State.timed_out = math.inf, False
+        try:
+            return read_columns(self.connection)
+        finally:
+            self.connection.set_authorizer(_authorize)
 
 
-_opened: OrderedDict[tuple[str, bool, bool], Database] = OrderedDict()
+_opened: OrderedDict[tuple[str, int, bool, bool], Database] = OrderedDict()
 
 
-def connect(path: str, drop_undecodable: bool = False, backwards: bool = False) -> Database:
+def connect(
+    path: str, stamp: int = 0, drop_undecodable: bool = False, backwards: bool = False
+) -> Database:
     """A database that can only be read; a few are kept open, for questions come by database.
 
     Args:
+        stamp: something that changes when the file does.
         drop_undecodable: bytes of a text that are not UTF-8 are left out. Else they come back
             as lone surrogates, so that different bytes stay different.
         backwards: rows whose order a query leaves open come in the opposite one.
@@ -137,7 +151,7 @@ def connect(path: str, drop_undecodable: bool = False, backwards: bool = False) 
     Raises:
         sqlite3.Error: the file cannot be opened, or is no database.
     """
-    key = path, drop_undecodable, backwards
+    key = path, stamp, drop_undecodable, backwards
     found = _opened.pop(key, None)
     if found is None:
         found = _connect(path, "ignore" if drop_undecodable else "surrogateescape", backwards)
@@ -162,12 +176,13 @@ def _connect(path: str, errors: str, backwards: bool) -> Database:
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
-    columns = _columns(connection)
+    connection.execute("PRAGMA cache_size = -1000")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # is it a database?
     for kind, value in _LIMITS:
         connection.setlimit(kind, value)
     connection.set_authorizer(_authorize)
     connection.set_progress_handler(_late, _INSTRUCTIONS_BETWEEN_CHECKS)
-    return Database(connection, columns)
+    return Database(connection)
 
 
 def limit_heap(bytes: int) -> None:
@@ -177,7 +192,8 @@ def limit_heap(bytes: int) -> None:
     connection.close()
 
 
-def _columns(connection: sqlite3.Connection) -> Columns:
+def read_columns(connection: sqlite3.Connection) -> Columns:
+    """The names that a database has."""
     by_table: dict[str, list[str]] = {}
     keys: list[tuple[str, str]] = []
     tables = [row[0] for row in connection.execute(_TABLES)]

@@ -32,8 +32,7 @@ ALL_COLUMNS = "*"
 # Longer texts and deeper nesting are no query of this grammar that anyone wrote.
 MAX_CHARACTERS = 100_000
 
-_SEPARATED = re.compile(r"[;@#$%&?!()\[\]{}<>]|--|[,:](?!\d)|\.(?=\s*$)")
-_VALUE = re.compile("\ue000(\\d+)\ue001")
+_SEPARATED = re.compile(r"[;@#$%&?!*()\[\]{}<>]|--|\.{2,}|[,:](?!\d)|\.(?=\s*$)")
 
 
 class NotSpider(ValueError):
@@ -104,7 +103,7 @@ def parse(sql: str, columns: Columns) -> Query:
         words = tokenize(sql)
         reader = _Reader(words, len(words), _names(words, columns), columns)
         query, _ = reader.query(0)
-    except (IndexError, KeyError, RecursionError) as error:
+    except (IndexError, KeyError, RecursionError, OverflowError) as error:
         raise NotSpider(f"not of this grammar ({type(error).__name__}: {error})") from None
     return query
 
@@ -119,14 +118,11 @@ def tokenize(sql: str) -> list[str]:
     if len(pieces) % 2 == 0:
         raise NotSpider("a quote is not closed")
     values = pieces[1::2]
-    marked = "".join(
-        piece if index % 2 == 0 else f"\ue000{index // 2}\ue001"
-        for index, piece in enumerate(pieces)
-    )
-    words = []
-    for word in _SEPARATED.sub(r" \g<0> ", marked).split():
-        value = _VALUE.fullmatch(word)
-        words.append(f'"{values[int(value[1])]}"' if value else word.lower())
+    marks = {f"\ue000{number}\ue001": f'"{value}"' for number, value in enumerate(values)}
+    between = [*marks, ""]
+    marked = "".join(text + mark for text, mark in zip(pieces[::2], between, strict=True))
+    split = _SEPARATED.sub(r" \g<0> ", marked).split()
+    words = [marks.get(word) or word.lower() for word in split]
     for at in reversed([at for at, word in enumerate(words) if word == "=" and at]):
         if words[at - 1] in ("!", ">", "<"):
             words[at - 1 : at + 1] = [words[at - 1] + "="]

@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from tuneoff.scoring.sql import sandbox
 from tuneoff.scoring.sql.judging import ReferenceFails, judge
-from tuneoff.scoring.sql.protocol import Request
+from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.scoring.sql.sandbox import Stopped
 
 # A step shorter than this is not worth a line.
@@ -28,9 +29,9 @@ class _Lines:
         os.write(1, json.dumps(value).encode() + b"\n")
         self._written = time.monotonic()
 
-    def step(self) -> None:
-        if time.monotonic() - self._written > _SILENT_SECONDS:
-            self.write({})
+    def step(self, so_far: Mapping[str, bool], now: bool) -> None:
+        if now or time.monotonic() - self._written > _SILENT_SECONDS:
+            self.write({"so_far": dict(so_far)})
 
 
 def _timeout(*_: object) -> None:
@@ -39,7 +40,8 @@ def _timeout(*_: object) -> None:
 
 def _judged(value: dict[str, Any], lines: _Lines) -> dict[str, Any]:
     request = Request(**value)
-    sandbox.limit_cpu(3 * request.seconds * (1 + len(request.databases)))
+    # A reference runs twice, a prediction once on each database, and each pair is compared.
+    sandbox.limit_cpu(request.seconds * (2 + 4 * len(request.databases)))
     try:
         return judge(request, lines.step)
     except ReferenceFails as failure:
@@ -60,6 +62,6 @@ def main(memory_bytes: int) -> None:
     lines.write({"ready": True})
     for batch in sys.stdin.buffer:
         for value in json.loads(batch):
-            value["databases"] = tuple(value["databases"])
+            value["databases"] = tuple(DatabaseFile(*each) for each in value["databases"])
             value["metrics"] = tuple(value["metrics"])
             lines.write(_judged(value, lines))
