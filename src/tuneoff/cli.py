@@ -198,6 +198,35 @@ def report(
         typer.echo(f"{html}\n{markdown}")
 
 
+@app.command()
+def serve(
+    base: Annotated[
+        list[str] | None, typer.Option(help="A base to tune: a folder or hub id (repeatable).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port.")] = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Where files and jobs lie.")] = Path(
+        "tuneoff-data"
+    ),
+) -> None:
+    """Serve the OpenAI-shaped fine-tuning API over open models."""
+    from tuneoff.errors import MissingExtraError
+
+    try:
+        from tuneoff.server.app import serve as run_server
+        from tuneoff.server.settings import KEYS_VARIABLE, settings_of
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
+    keys = os.environ.get(KEYS_VARIABLE)
+    settings = settings_of(data_dir, tuple(base or ()), host, keys)
+    typer.echo(
+        f"serving {', '.join(settings.bases)} on http://{host}:{port}/v1 "
+        f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})",
+        err=True,
+    )
+    run_server(settings, host, port)
+
+
 def _show(folder: Path, results: Any, as_json: bool) -> None:
     if as_json:
         _print_json(results)

@@ -1,0 +1,84 @@
+"""The application: routes, errors, guard, and the process that trains."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from tuneoff.server import errors, files, jobs, models
+from tuneoff.server.guard import Guard
+from tuneoff.server.settings import ServerSettings
+from tuneoff.server.store import Store
+
+# A worker that ends at once is not started again at once.
+RESTART_SECONDS = 1.0
+
+
+def build(settings: ServerSettings) -> FastAPI:
+    """The app of some settings; its worker runs while it does."""
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        worker = Worker(settings) if settings.worker else None
+        yield
+        if worker is not None:
+            worker.close()
+
+    app = FastAPI(title="tuneoff", lifespan=running, docs_url=None, redoc_url=None)
+    app.state.settings = settings
+    app.state.store = Store(settings.data_dir)
+    errors.install(app)
+    app.add_middleware(Guard, settings=settings)
+    for module in (files, jobs, models):
+        app.include_router(module.router)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    return app
+
+
+class Worker:
+    """Keeps one training process running."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._command = [
+            sys.executable, "-m", "tuneoff.server.worker", str(settings.data_dir),
+            json.dumps(settings.bases), settings.organization,
+        ]  # fmt: skip
+        self._closed = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._watch, name="worker-watch", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+            while self._process.poll() is None and not self._closed.wait(0.1):
+                pass
+            if self._closed.is_set():
+                self._process.terminate()
+                self._process.wait()
+                return
+            self._closed.wait(RESTART_SECONDS)
+
+    def close(self) -> None:
+        """Ends it; a job that it was at goes on when a server is started again."""
+        self._closed.set()
+        self._thread.join()
+
+
+def serve(settings: ServerSettings, host: str, port: int) -> None:
+    """Runs until it is interrupted."""
+    import uvicorn
+
+    options: dict[str, Any] = {"log_level": "warning", "server_header": False}
+    uvicorn.run(build(settings), host=host, port=port, **options)

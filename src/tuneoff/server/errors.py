@@ -1,0 +1,61 @@
+"""Errors in the shape that clients of the hosted APIs expect.
+
+Every error body is `{"error": {"message", "type", "param", "code"}}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+INVALID = "invalid_request_error"
+_CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed"}
+
+
+class ApiError(Exception):
+    """An answer that is not 2xx."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        type: str = INVALID,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"message": message, "type": type, "param": param, "code": code}
+
+
+def not_found(what: str, id: str, param: str | None = None) -> ApiError:
+    """There is no such thing; long ids are cut."""
+    return ApiError(
+        404, f"No such {what}: {id[:100]!r}", param, f"{what.replace(' ', '_')}_not_found"
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of an app look like this."""
+
+    async def api_error(_: Request, error: Any) -> JSONResponse:
+        return JSONResponse({"error": error.body}, error.status)
+
+    async def http_error(_: Request, error: Any) -> JSONResponse:
+        code = _CODES.get(error.status_code)
+        return await api_error(_, ApiError(error.status_code, str(error.detail), None, code))
+
+    async def invalid(_: Request, error: Any) -> JSONResponse:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        param = ".".join(place) or None
+        message = f"{first['msg']}" + (f": {param}" if param else "")
+        return await api_error(_, ApiError(400, message, param, "invalid_value"))
+
+    app.add_exception_handler(ApiError, api_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid)

@@ -1,0 +1,82 @@
+"""What a request must pass before anything looks at it: size, key, origin."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi.responses import JSONResponse
+
+from tuneoff.server.errors import ApiError
+from tuneoff.server.settings import LOOPBACK, ServerSettings
+
+OPEN_PATHS = ("/health",)
+UPLOADS = "/v1/files"
+
+
+class Guard:
+    """ASGI middleware. A body is counted as it streams in, so a wrong length header helps
+    nobody; a page of another site cannot drive a server that asks for no key."""
+
+    def __init__(self, app: Any, settings: ServerSettings) -> None:
+        self._app, self._settings = app, settings
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1")
+                   for name, value in scope["headers"]}  # fmt: skip
+        error = self._refused(scope["path"], headers)
+        most = self._most_bytes(scope["path"])
+        if error is None and _length(headers) > most:
+            error = _too_large(most)
+        if error is not None:
+            await JSONResponse({"error": error.body}, error.status)(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Any:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise _too_large(most)
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _most_bytes(self, path: str) -> int:
+        # A multipart body is a little larger than the file in it.
+        upload = self._settings.max_file_bytes + 1024**2
+        return upload if path == UPLOADS else self._settings.max_body_bytes
+
+    def _refused(self, path: str, headers: dict[str, str]) -> ApiError | None:
+        if path in OPEN_PATHS:
+            return None
+        if self._settings.api_keys:
+            scheme, _, key = headers.get("authorization", "").partition(" ")
+            known = [
+                hmac.compare_digest(key.strip().encode(), each.encode())
+                for each in self._settings.api_keys
+            ]
+            if scheme.lower() != "bearer" or not any(known):
+                return ApiError(401, "Incorrect API key provided.", None, "invalid_api_key")
+            return None
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        origin = headers.get("origin")
+        if host not in LOOPBACK or (origin and urlsplit(origin).netloc != headers.get("host")):
+            return ApiError(
+                403, "A server without keys answers this machine only.", None, "forbidden"
+            )
+        return None
+
+
+def _length(headers: dict[str, str]) -> int:
+    length = headers.get("content-length", "0")
+    return int(length) if length.isdecimal() else 0
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"The body is larger than {most} bytes.", None, "request_too_large")

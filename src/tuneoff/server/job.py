@@ -1,0 +1,126 @@
+"""A fine-tuning job: what a client may ask for, what it means here, how it is shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tuneoff.config import LocalSettings, TrainSettings
+
+ACTIVE = ("queued", "running", "paused")
+Auto = Literal["auto"]
+_SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Hyperparameters(_Asked):
+    """As the hosted API has them."""
+
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] = "auto"
+
+
+class Supervised(_Asked):
+    """Supervised fine-tuning's own part."""
+
+    hyperparameters: Hyperparameters | None = None
+
+
+class Method(_Asked):
+    """How to tune: supervised is what there is."""
+
+    type: Literal["supervised"]
+    supervised: Supervised | None = None
+
+
+class JobCreate(_Asked):
+    """The body of a request for a job."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = None
+    suffix: Annotated[str, Field(max_length=64, pattern=_SUFFIX)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    metadata: (
+        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None
+    ) = Field(default=None, max_length=16)
+    integrations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    def asked(self) -> Hyperparameters:
+        """The newer place, else the older top-level one, else nothing but `auto`."""
+        supervised = self.method.supervised if self.method else None
+        newer = supervised.hyperparameters if supervised else None
+        return newer or self.hyperparameters or Hyperparameters()
+
+
+def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
+    """Numbers for every `auto`: 3 epochs, more of fewer examples until 100 are seen, fewer of so
+    many that over 25,000 would be (1 to 25); batches of 0.2% of the examples, 8 to 64."""
+    epochs = 3
+    if examples * epochs < 100:
+        epochs = min(25, math.ceil(100 / examples))
+    elif examples * epochs > 25_000:
+        epochs = max(1, 25_000 // examples)
+    batch = min(64, max(8, math.ceil(0.002 * examples)))
+    multiplier = asked.learning_rate_multiplier
+    return {
+        "n_epochs": epochs if asked.n_epochs == "auto" else asked.n_epochs,
+        "batch_size": batch if asked.batch_size == "auto" else asked.batch_size,
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
+    }
+
+
+def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> LocalSettings:
+    """The contender that a job is: LoRA on all linear layers.
+
+    Args:
+        rate: the learning rate that a multiplier of 1 means.
+    """
+    numbers = facts["resolved"]
+    train = TrainSettings(
+        epochs=numbers["n_epochs"],
+        batch_size=numbers["batch_size"],
+        learning_rate=min(0.999, rate * numbers["learning_rate_multiplier"]),
+    )
+    return LocalSettings(name=job_id, id="local", base=base, train=train, seed=facts["seed"])
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A stored job as the SDK reads it."""
+    facts = json.loads(row["facts"])
+    numbers = facts["resolved"]
+    return {
+        "id": row["id"],
+        "object": "fine_tuning.job",
+        "created_at": row["created_at"],
+        "status": row["status"],
+        "model": facts["model"],
+        "organization_id": facts["organization_id"],
+        "training_file": facts["training_file"],
+        "validation_file": facts["validation_file"],
+        "hyperparameters": numbers,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": numbers}},
+        "seed": facts["seed"],
+        "metadata": facts["metadata"],
+        "integrations": [],
+        "error": facts.get("error"),
+        "fine_tuned_model": facts.get("fine_tuned_model"),
+        "finished_at": facts.get("finished_at"),
+        "estimated_finish": facts.get("estimated_finish"),
+        "trained_tokens": facts.get("trained_tokens"),
+        "result_files": facts.get("result_files", []),
+    }
+
+
+def model_name(base: str, organization: str, suffix: str | None, job_id: str) -> str:
+    """`ft:BASE:ORG:SUFFIX:ID`, as the hosted API names what it tuned."""
+    return f"ft:{base}:{organization}:{suffix or ''}:{job_id.partition('-')[2][:12]}"

@@ -1,0 +1,221 @@
+"""`/v1/fine_tuning/jobs`: asking for jobs, looking at them, stopping them. `worker.py` does the
+work; both meet in the store alone."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from tuneoff.rundir import ContenderDir
+from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.job import ACTIVE, JobCreate, resolved, shown
+from tuneoff.server.settings import ServerSettings
+from tuneoff.server.store import Store, new_id
+from tuneoff.server.training_file import MIN_EXAMPLES
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs")
+Limit = Annotated[int, Query(ge=1, le=1_000)]
+
+
+@router.post("")
+def create(request: Request, body: JobCreate) -> dict[str, Any]:
+    """Queues a job. It is on disk before the answer is sent."""
+    store: Store = request.app.state.store
+    settings: ServerSettings = request.app.state.settings
+    if body.model not in settings.bases:
+        allowed = ", ".join(settings.bases)
+        raise ApiError(
+            400, f"The model {body.model[:100]!r} cannot be tuned here (allowed: {allowed}).",
+            "model", "model_not_available",
+        )  # fmt: skip
+    files = {
+        name: _training_file(store, name, id)
+        for name, id in (
+            ("training_file", body.training_file),
+            ("validation_file", body.validation_file),
+        )
+        if id is not None
+    }
+    if files["training_file"]["examples"] < MIN_EXAMPLES:
+        raise ApiError(
+            400,
+            f"The training file has {files['training_file']['examples']} examples; at least "
+            f"{MIN_EXAMPLES} are needed.",
+            "training_file",
+            "invalid_training_file",
+        )
+    facts = {
+        "model": body.model,
+        "organization_id": settings.organization,
+        "training_file": body.training_file,
+        "validation_file": body.validation_file,
+        "suffix": body.suffix,
+        "seed": secrets.randbelow(2**31) if body.seed is None else body.seed,
+        "metadata": body.metadata,
+        "resolved": resolved(body.asked(), files["training_file"]["examples"]),
+    }
+    id = new_id("ftjob")
+    with store.transaction() as connection:
+        (waiting,) = connection.execute(
+            "SELECT count(*) FROM jobs WHERE status = 'queued'"
+        ).fetchone()
+        if waiting >= settings.max_waiting_jobs:
+            raise ApiError(
+                429, f"{waiting} jobs are waiting already; try again later.", None,
+                "rate_limit_exceeded", "requests",
+            )  # fmt: skip
+        connection.execute(
+            "INSERT INTO jobs (id, created_at, status, facts) VALUES (?, ?, 'queued', ?)",
+            (id, int(time.time()), json.dumps(facts)),
+        )
+        for message in (
+            f"Created fine-tuning job: {id}",
+            f"Validated training file: {body.training_file}",
+            "Files validated, moving job to queued state",
+        ):
+            store.add_event(id, message, connection=connection)
+    return retrieve(request, id)
+
+
+@router.get("")
+def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+    """Jobs, the newest first; `metadata[key]=value` keeps those that have it."""
+    store: Store = request.app.state.store
+    where, values = ["1"], list[str]()
+    for name, value in request.query_params.multi_items():
+        if name.startswith("metadata[") and name.endswith("]"):
+            where.append(
+                "EXISTS (SELECT 1 FROM json_each(facts, '$.metadata') WHERE key = ? AND value = ?)"
+            )
+            values += [name[len("metadata[") : -1], value]
+    page = store.page("jobs", after, limit, " AND ".join(where), tuple(values))
+    if page is None:
+        raise not_found("fine-tuning job", after or "", "after")
+    rows, more = page
+    return {"object": "list", "data": [shown(row) for row in rows], "has_more": more}
+
+
+@router.get("/{id}")
+def retrieve(request: Request, id: str) -> dict[str, Any]:
+    """A job."""
+    return shown(_known(request, id))
+
+
+@router.post("/{id}/cancel")
+def cancel(request: Request, id: str) -> dict[str, Any]:
+    """Ends a job that is not finished; a running one within a step."""
+    return _changed(request, id, ACTIVE, "cancelled", "The job was cancelled", finished=True)
+
+
+@router.post("/{id}/pause")
+def pause(request: Request, id: str) -> dict[str, Any]:
+    """Holds a job; its last checkpoint is kept."""
+    return _changed(request, id, ("queued", "running"), "paused", "The job was paused")
+
+
+@router.post("/{id}/resume")
+def resume(request: Request, id: str) -> dict[str, Any]:
+    """Queues a paused job again; it goes on from its last checkpoint."""
+    return _changed(request, id, ("paused",), "queued", "The job was resumed")
+
+
+@router.get("/{id}/events")
+def events(
+    request: Request, id: str, after: str | None = None, limit: Limit = 20
+) -> dict[str, Any]:
+    """What happened to a job, the newest first."""
+    store: Store = request.app.state.store
+    page = store.page("events", after, limit, "job_id = ?", (_known(request, id)["id"],))
+    if page is None:
+        raise not_found("event", after or "", "after")
+    rows, more = page
+    data = [
+        {
+            "id": row["id"],
+            "object": "fine_tuning.job.event",
+            "created_at": row["created_at"],
+            "level": row["level"],
+            "message": row["message"],
+            "type": row["type"],
+            "data": json.loads(row["data"]) if row["data"] else {},
+        }
+        for row in rows
+    ]
+    return {"object": "list", "data": data, "has_more": more}
+
+
+@router.get("/{id}/checkpoints")
+def checkpoints(
+    request: Request, id: str, after: str | None = None, limit: Limit = 10
+) -> dict[str, Any]:
+    """The checkpoint that was kept: the best one, which is the tuned model."""
+    row = _known(request, id)
+    facts = json.loads(row["facts"])
+    data: list[dict[str, Any]] = []
+    if facts.get("fine_tuned_model") and after is None:
+        directory = ContenderDir(request.app.state.store.job_path(row["id"]))
+        record = directory.training()
+        step = record.best_step if record else None
+        loss = next((each for each in directory.loss() if each.step == step), None)
+        data.append(
+            {
+                "id": f"ftckpt-{row['id'].partition('-')[2]}",
+                "object": "fine_tuning.job.checkpoint",
+                "created_at": facts["finished_at"],
+                "fine_tuned_model_checkpoint": facts["fine_tuned_model"],
+                "fine_tuning_job_id": row["id"],
+                "step_number": step,
+                "metrics": {
+                    "step": step,
+                    "train_loss": loss.train if loss else None,
+                    "full_valid_loss": (
+                        loss.validation if loss and facts["validation_file"] else None
+                    ),
+                },
+            }
+        )
+    return {
+        "object": "list",
+        "data": data,
+        "has_more": False,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[0]["id"] if data else None,
+    }
+
+
+def _changed(
+    request: Request, id: str, only_from: tuple[str, ...], status: str, event: str,
+    finished: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    row = _known(request, id)
+    facts = {"finished_at": int(time.time())} if finished else {}
+    if not request.app.state.store.change_job(
+        row["id"], status, only_from=only_from, event=event, **facts
+    ):
+        current = retrieve(request, id)["status"]
+        raise ApiError(
+            400, f"Job {row['id']} is {current}; this needs one that is {' or '.join(only_from)}.",
+            None, "invalid_job_state",
+        )  # fmt: skip
+    return retrieve(request, id)
+
+
+def _training_file(store: Store, name: str, id: str) -> dict[str, Any]:
+    row = store.row("files", id)
+    if row is None or row["examples"] is None:
+        raise ApiError(
+            400, f"{name} {id[:100]!r} is no uploaded file with the purpose fine-tune.", name,
+            f"invalid_{name}",
+        )  # fmt: skip
+    return row
+
+
+def _known(request: Request, id: str) -> dict[str, Any]:
+    row: dict[str, Any] | None = request.app.state.store.row("jobs", id)
+    if row is None:
+        raise not_found("fine-tuning job", id, "fine_tuning_job_id")
+    return row

@@ -1,0 +1,56 @@
+"""What a server is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuneoff.config import SHIPPED_BASE
+from tuneoff.errors import ConfigError
+from tuneoff.models.loading import resolve_base
+
+KEYS_VARIABLE = "TUNEOFF_API_KEYS"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`bases` are the models that may be tuned, by the name a client gives, with what
+    transformers loads. Without `api_keys` every request is let in."""
+
+    data_dir: Path
+    bases: dict[str, str]
+    api_keys: tuple[str, ...] = ()
+    organization: str = "local"
+    max_file_bytes: int = 512 * 1024**2
+    max_body_bytes: int = 8 * 1024**2
+    max_waiting_jobs: int = 10_000
+    poll_seconds: float = 0.2
+    worker: bool = field(default=True)
+
+
+def settings_of(
+    data_dir: Path,
+    bases: tuple[str, ...],
+    host: str,
+    keys: str | None,
+) -> ServerSettings:
+    """Checked settings.
+
+    Raises:
+        ConfigError: a base is not there, two have one name, or the server would be open to
+            others without a key.
+    """
+    found: dict[str, str] = {}
+    for base in bases or (SHIPPED_BASE,):
+        name = Path(base).name if Path(base).is_dir() else base
+        if name in found:
+            raise ConfigError(f"--base: two bases are called {name}; rename one of the folders.")
+        found[name] = resolve_base(base, Path())
+    api_keys = tuple(key.strip() for key in (keys or "").split(",") if key.strip())
+    if not api_keys and host not in LOOPBACK:
+        raise ConfigError(
+            f"--host {host} lets others in, and there is no key; set {KEYS_VARIABLE} "
+            "(several keys are divided by commas), or stay on 127.0.0.1."
+        )
+    return ServerSettings(data_dir.resolve(), found, api_keys)

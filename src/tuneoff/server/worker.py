@@ -1,0 +1,199 @@
+"""The process that trains: `python -m tuneoff.server.worker DATA_DIR BASES ORGANIZATION`.
+
+One at a time for a data directory (a file lock says so). It takes the job that was running
+when the last worker ended, else the oldest that waits; a job goes on from its last
+checkpoint. What a client wants of a job is its status in the store: when that is no longer
+`running`, the training stops within a step. It ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tuneoff.prompts import CHAT_PASS_THROUGH
+from tuneoff.records import TrainingRecord
+from tuneoff.rundir import ContenderDir, write_text
+from tuneoff.server.job import model_name, settings_of
+from tuneoff.server.store import Store, new_id
+from tuneoff.tasks.chat import read_examples
+
+MOST_ATTEMPTS = 5
+CHECK_SECONDS = 0.5
+# Loss on some of the training examples picks the checkpoint where nothing else was given.
+STAND_IN_EXAMPLES = 32
+
+
+class _Stopped(Exception):
+    """The job is wanted no longer, or the parent is gone."""
+
+
+def main() -> None:
+    """Works until there is no parent any more."""
+    data_dir, bases, organization = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+    store = Store(data_dir)
+    parent = os.getppid()
+    with (data_dir / "worker.lock").open("w") as lock:
+        while True:
+            if os.getppid() != parent:
+                return
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # an orphan of a killed server is about to end
+                time.sleep(CHECK_SECONDS)
+        while os.getppid() == parent:
+            job = store.claim_job()
+            if job is None:
+                time.sleep(CHECK_SECONDS)
+            else:
+                _carry_out(store, job, bases, organization, parent)
+
+
+def _carry_out(
+    store: Store, job: dict[str, Any], bases: dict[str, str], organization: str, parent: int
+) -> None:
+    id, facts = job["id"], json.loads(job["facts"])
+    try:
+        if job["attempts"] > MOST_ATTEMPTS:
+            raise RuntimeError(f"the training process ended {MOST_ATTEMPTS} times")
+        if facts["model"] not in bases:
+            raise RuntimeError(f"the base {facts['model']} is not served any more")
+        record = _train(store, id, facts, bases[facts["model"]], job["attempts"], parent)
+    except _Stopped:
+        return
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        store.change_job(
+            id,
+            "failed",
+            only_from=("running",),
+            event=f"The job failed: {first}",
+            level="error",
+            error={"code": "training_failed", "message": first, "param": None},
+            finished_at=int(time.time()),
+        )
+        return
+    _finish(store, id, facts, record, organization)
+
+
+def _train(
+    store: Store, id: str, facts: dict[str, Any], base: str, attempt: int, parent: int
+) -> TrainingRecord:
+    from tuneoff.training.arguments import DEFAULT_LEARNING_RATE
+    from tuneoff.training.tune import tune
+
+    directory = ContenderDir(store.job_path(id))
+    train = read_examples(_jsonl(store, directory, facts["training_file"], "train"))
+    given = facts["validation_file"]
+    validation = read_examples(_jsonl(store, directory, given, "validation")) if given else []
+    began = time.monotonic()
+    told, looked, first_step = len(directory.loss()), 0.0, -1
+
+    def on_step(done: int, total: int, note: str) -> None:
+        nonlocal told, looked, first_step
+        first_step = done - 1 if first_step < 0 else first_step
+        now = time.monotonic()
+        if now - looked < CHECK_SECONDS and done < total:
+            return
+        looked = now
+        row = store.row("jobs", id)
+        if row is None or row["status"] != "running" or os.getppid() != parent:
+            raise _Stopped
+        for loss in directory.loss()[told:]:
+            told += 1
+            text = f"Step {loss.step}/{total}: training loss={loss.train or 0:.4f}"
+            data = {"step": loss.step, "total_steps": total, "train_loss": loss.train}
+            if given:
+                text += f", validation loss={loss.validation:.4f}"
+                data["full_valid_loss"] = loss.validation
+            store.add_event(id, text, data=data)
+        left = (now - began) / (done - first_step) * (total - done)
+        store.change_job(id, only_from=("running",), estimated_finish=int(time.time() + left))
+
+    words = "started" if attempt == 1 else f"goes on (attempt {attempt})"
+    store.add_event(id, f"Fine-tuning job {words}")
+    settings = settings_of(id, base, facts, DEFAULT_LEARNING_RATE["lora"])
+    return tune(
+        settings,
+        base,
+        train,
+        validation or train[:STAND_IN_EXAMPLES],
+        CHAT_PASS_THROUGH,
+        directory,
+        on_step,
+        lambda line: store.add_event(id, line),
+    )
+
+
+def _jsonl(store: Store, directory: ContenderDir, file_id: str, name: str) -> Path:
+    """An upload under a name that says it is JSON lines: the job's own link to it."""
+    link = directory.path / f"{name}.jsonl"
+    directory.path.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        os.link(store.file_path(file_id), link)
+    return link
+
+
+def _finish(
+    store: Store, id: str, facts: dict[str, Any], record: TrainingRecord, organization: str
+) -> None:
+    """Writes the metrics down, makes the model known and ends the job, all at once."""
+    text = _metrics(ContenderDir(store.job_path(id)), bool(facts["validation_file"]))
+    file_id, model = new_id("file"), model_name(
+        facts["model"], organization, facts["suffix"], id
+    )  # fmt: skip
+    write_text(store.file_path(file_id), text)
+    now = int(time.time())
+    with store.transaction() as connection:
+        status, stored = connection.execute(
+            "SELECT status, facts FROM jobs WHERE id = ?", (id,)
+        ).fetchone()
+        if status != "running":  # cancelled at the last moment
+            return
+        connection.execute(
+            "INSERT INTO files (id, created_at, filename, purpose, bytes) "
+            "VALUES (?, ?, 'step_metrics.csv', 'fine-tune-results', ?)",
+            (file_id, now, len(text.encode())),
+        )
+        connection.execute(
+            "INSERT INTO models (id, created_at, base, job_id) VALUES (?, ?, ?, ?)",
+            (model, now, facts["model"], id),
+        )
+        done = {
+            **json.loads(stored),
+            "fine_tuned_model": model,
+            "finished_at": now,
+            "estimated_finish": None,
+            "trained_tokens": record.tokens_templated,
+            "result_files": [file_id],
+        }
+        connection.execute(
+            "UPDATE jobs SET status = 'succeeded', facts = ? WHERE id = ?", (json.dumps(done), id)
+        )
+        for message in (
+            f"New fine-tuned model created: {model}",
+            "The job has successfully completed",
+        ):
+            store.add_event(id, message, connection=connection)
+
+
+def _metrics(directory: ContenderDir, validated: bool) -> str:
+    """`loss.jsonl` as the hosted API's result file."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("step", "train_loss", "valid_loss"))
+    for row in directory.loss():
+        writer.writerow((row.step, row.train, row.validation if validated else ""))
+    return stream.getvalue()
+
+
+if __name__ == "__main__":
+    main()

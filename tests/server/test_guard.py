@@ -1,0 +1,155 @@
+"""What is kept out: strangers, other sites, what is too large, what is no training file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import examples, request, server, upload
+
+from tuneoff.errors import ConfigError
+
+pytest.importorskip("fastapi")
+from tuneoff.server.errors import ApiError
+from tuneoff.server.settings import settings_of
+from tuneoff.server.training_file import LineCheck, problem
+
+GOOD = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+TRICKS = ["..", "../server.sqlite", "%2e%2e%2fserver.sqlite", "file-%00", "/etc/passwd", "' OR 1=1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("guarded")
+
+
+@pytest.fixture(scope="module")
+def port(folder: Path, tiny_base: Path) -> Iterator[int]:
+    with server(folder / "data", "--base", str(tiny_base)) as (port, _):
+        yield port
+
+
+def test_a_key_is_needed_when_there_are_keys(folder: Path, tiny_base: Path) -> None:
+    with server(folder / "keyed", "--base", str(tiny_base), keys="one, two") as (port, _):
+        assert request(port, "GET", "/health")[0] == 200
+        for header in ({}, {"Authorization": "Bearer three"}, {"Authorization": "one"},
+                       {"Authorization": "Bearer "}, {"Authorization": "Bearer \xff"}):  # fmt: skip
+            status, body = request(port, "GET", "/v1/models", headers=header)
+            assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+        for key in ("one", "two"):
+            header = {"Authorization": f"Bearer {key}"}
+            assert request(port, "GET", "/v1/models", headers=header)[0] == 200
+        assert upload(port, examples(10))[0] == 401
+
+
+def test_without_a_key_only_this_machine_is_answered(port: int) -> None:
+    with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0 lets others in"):
+        settings_of(Path("x"), (), "0.0.0.0", None)
+    for header in ({"Host": "attacker.example"}, {"Origin": "http://attacker.example"},
+                   {"Origin": "null"}):  # fmt: skip
+        status, body = request(port, "GET", "/v1/models", headers=header)
+        assert (status, body["error"]["code"]) == (403, "forbidden")
+    own = {"Origin": f"http://127.0.0.1:{port}"}
+    assert request(port, "GET", "/v1/models", headers=own)[0] == 200
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize(
+    "path", ["/v1/files/{}", "/v1/files/{}/content", "/v1/fine_tuning/jobs/{}/events",
+             "/v1/models/{}"],
+)  # fmt: skip
+def test_no_id_becomes_a_path(port: int, path: str, trick: str) -> None:
+    status, body = request(port, "GET", path.format(trick.replace(" ", "%20")))
+    assert status == 404
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"not json", "not a JSON object"),
+        (b'{"messages": "x"}', 'no list "messages"'),
+        (b"[]", 'no list "messages"'),
+        (b'{"messages": []}', "last message must be the assistant's"),
+        (b'{"messages": [{"role": "robot", "content": "x"}]}', "needs a role"),
+        (b'{"messages": [{"role": "user", "content": 5}]}', "needs a text"),
+        (b'{"messages": [{"role": "user", "content": "x"}]}', "must be the assistant's"),
+        (b'{"messages": [{"role": "assistant", "content": "x"}]}', "no message of a user"),
+        (GOOD.replace(b'"b"', b'" "'), "last message is empty"),
+        (b"\xff\xfe", "in UTF-8"),
+        (b"[" * 100_000, "not a JSON object"),
+        (b'"' + b"x" * 1_100_000 + b'"', "longer than"),
+    ],
+)
+def test_a_wrong_line_is_named_and_nothing_is_kept(
+    port: int, folder: Path, line: bytes, why: str
+) -> None:
+    before = sorted((folder / "data" / "files").glob("*"))
+    status, body = upload(port, GOOD + b"\n" + line + b"\n" + GOOD)
+    assert status == 400
+    assert "Line 2" in body["error"]["message"]
+    assert why in body["error"]["message"]
+    assert (body["error"]["param"], body["error"]["code"]) == ("file", "invalid_file_format")
+    assert sorted((folder / "data" / "files").glob("*")) == before
+
+
+def test_uploads_that_are_none(port: int) -> None:
+    assert upload(port, b"")[0] == 400
+    assert upload(port, b"\n\n")[0] == 400
+    assert upload(port, GOOD, purpose="vision")[1]["error"]["param"] == "purpose"
+    status, body = request(port, "POST", "/v1/files", {"purpose": "fine-tune"})
+    assert (status, body["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_two_thousand_malformed_uploads() -> None:
+    """Bytes deleted, changed and put in: every one is counted right or refused, none crashes."""
+    rng = random.Random(0)
+    whole = GOOD + b"\n" + GOOD
+    refused = 0
+    for _ in range(2_000):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 8)):
+            at = rng.randrange(len(data))
+            if rng.random() < 0.4:
+                del data[at]
+            elif rng.random() < 0.5:
+                data[at] = rng.randrange(256)
+            else:
+                data[at:at] = rng.choice([b"\n", b"{", b'"', b"\xff", b"\0", b"[" * 50])
+        check = LineCheck()
+        try:
+            for start in range(0, len(data), 37):
+                check.feed(bytes(data[start : start + 37]))
+            check.finish()
+        except ApiError:
+            refused += 1
+        else:
+            assert 1 <= check.examples <= 3
+    assert refused > 1_000
+
+
+def test_what_is_no_example() -> None:
+    assert problem(None) is not None
+    assert problem({"messages": [{}]}) is not None
+
+
+def test_bodies_that_are_too_large(port: int) -> None:
+    path = "/v1/fine_tuning/jobs"
+    status, body = request(port, "POST", path, b"x" * (9 * 1024**2))
+    assert (status, body["error"]["code"]) == (413, "request_too_large")
+    status, body = request(port, "POST", path, b"{}", {"Content-Length": str(10**12)})
+    assert status == 413
+
+
+def test_wrong_bodies_and_methods(port: int) -> None:
+    path = "/v1/fine_tuning/jobs"
+    for content in (b"not json", b"[]", b"{}", b'{"model": 3}', b"\xff", b"[" * 50_000):
+        status, body = request(port, "POST", path, content, {"Content-Type": "application/json"})
+        assert status == 400, content
+        assert body["error"]["message"]
+    assert request(port, "PUT", path)[0] == 405
+    assert request(port, "GET", "/v1/nothing")[0] == 404
+    assert request(port, "GET", f"{path}?limit=0")[0] == 400
+    assert request(port, "GET", f"{path}?after=ftjob-none")[0] == 404
