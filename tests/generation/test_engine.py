@@ -126,11 +126,11 @@ def test_a_quantized_model(quantization: Any, tmp_path: Any) -> None:
 def test_shared_keys_are_held_once_and_let_go() -> None:
     prompts = prompts_of(10, groups=1, each=20)
     prompts = [(id, ids) for id, ids in prompts if id.startswith("0-")]
-    state = engine.Engine(model_of("llama"), ending(()), prompts, MOST, 20)
+    state = engine.begin(model_of("llama"), ending(()), prompts, MOST, 20)
     state.advance()
     # 2 layers of keys and values, 2 heads of 8 float32 numbers.
     token = 2 * 2 * 2 * 8 * 4
-    assert [len(run.tokens) for run in state.runs] == [40]
+    assert [len(run.tokens) for run in state.runs.values()] == [40]
     runs, rows = state.cache.nbytes()
     assert runs == 40 * token
     assert rows == 20 * 64 * token  # 64: the first step of growth, prompts' own parts are short
@@ -167,7 +167,7 @@ def test_few_rows_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None
     support.unserved(model, [ids for _, ids in prompts], MOST)
     # The longest row without a shared run has 29 of its own: 41 tokens of 256 bytes.
     monkeypatch.setattr(support, "available_bytes", lambda device: 2 * 3 * 50 * 256)
-    state = engine.Engine(model, ending(), prompts, MOST, 64)
+    state = engine.begin(model, ending(), prompts, MOST, 64)
     assert 1 < state.slots < 6
     check(model, prompts, ending(), rows=64)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def answer(
 ) -> Iterator[list[Prediction]]:
     """Answers (id, token ids) prompts, which fit the model; yields some as they finish."""
     with serving(model):
-        engine = Engine(model, ending, prompts, max_new_tokens, batch_size)
+        engine = begin(model, ending, prompts, max_new_tokens, batch_size)
         done: list[Prediction] = []
         while engine.busy():
             done += engine.advance()
@@ -64,24 +65,38 @@ def answer(
             yield done
 
 
+def begin(
+    model: PreTrainedModel,
+    ending: Ending,
+    prompts: Sequence[tuple[str, list[int]]],
+    max_new_tokens: int,
+    batch_size: int,
+) -> Engine:
+    """An engine with as many slots as fit, before which all these prompts wait."""
+    started = time.perf_counter()
+    runs, rows = group([ids for _, ids in prompts])
+    longest = max(len(row.own) for row in rows) + max_new_tokens
+    slots = min(batch_size, len(prompts), rows_that_fit(model, longest))
+    engine = Engine(model, ending, max_new_tokens, slots)
+    engine.add(prompts, runs, rows)
+    engine.every = (time.perf_counter() - started) / len(prompts)
+    return engine
+
+
 class Engine:
-    """The state of answering one set of prompts: slots, and what waits for one."""
+    """The state of answering prompts: slots, and what waits for one."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        ending: Ending,
-        prompts: Sequence[tuple[str, list[int]]],
-        max_new_tokens: int,
-        batch_size: int,
+        self, model: PreTrainedModel, ending: Ending, max_new_tokens: int, slots: int
     ) -> None:
-        started = time.perf_counter()
-        self.ending, self.prompts, self.most = ending, prompts, max_new_tokens
-        self.runs, rows = group([ids for _, ids in prompts])
-        longest = max(len(row.own) for row in rows) + max_new_tokens
-        self.slots = min(batch_size, len(prompts), rows_that_fit(model, longest))
-        self.waiting = rows[::-1]
-        self.users = Counter(run for row in rows for run in row.path)
+        self.ending, self.most, self.slots = ending, max_new_tokens, slots
+        # Prompts, runs and what waits, by numbers that are not given again.
+        self.prompts: dict[int, tuple[str, list[int]]] = {}
+        self.runs: dict[int, Run] = {}
+        self.run_seconds: dict[int, float] = {}
+        self.added = self.added_runs = 0
+        self.waiting: list[Row] = []
+        self.users: Counter[int] = Counter()
         self.cache = SharedCache(self.slots)
         self.forward = Forward(model, self.cache)
         self.signs = np.zeros(0, dtype=np.uint8)
@@ -93,8 +108,28 @@ class Engine:
         self.token = np.zeros(self.slots, dtype=np.int64)
         self.seconds = np.zeros(self.slots)
         self.changed = True
-        self.run_seconds = [0.0] * len(self.runs)
-        self.every = (time.perf_counter() - started) / max(1, len(prompts))
+        self.every = 0.0
+
+    def add(
+        self, prompts: Sequence[tuple[str, list[int]]], runs: Sequence[Run], rows: Sequence[Row]
+    ) -> None:
+        """Lets prompts wait behind those that do; `runs` and `rows` as `group` gives them."""
+        first, first_run = self.added, self.added_runs
+        self.added += len(prompts)
+        self.added_runs += len(runs)
+        self.prompts |= {first + index: prompt for index, prompt in enumerate(prompts)}
+        for index, run in enumerate(runs):
+            path = tuple(first_run + each for each in run.path)
+            self.runs[first_run + index] = replace(run, path=path)
+            self.run_seconds[first_run + index] = 0.0
+        placed = [
+            replace(
+                row, prompt=first + row.prompt, path=tuple(first_run + each for each in row.path)
+            )
+            for row in rows
+        ]
+        self.waiting = placed[::-1] + self.waiting
+        self.users.update(run for row in placed for run in row.path)
 
     def busy(self) -> bool:
         return bool(self.active or self.waiting)
@@ -113,9 +148,7 @@ class Engine:
         self.made[:count] += 1
         self.length[:count] += 1
         self.seconds[:count] += (time.perf_counter() - started) / count
-        signs = self.signs[tokens]
-        looked_at = np.flatnonzero((signs != 0) | (self.made[:count] == self.most))
-        ended = [slot for slot in looked_at.tolist() if self._ends(slot, signs[slot])]
+        ended = self._ended(tokens)
         if not ended:
             return []
         done = [self._prediction(slot) for slot in ended]
@@ -148,6 +181,10 @@ class Engine:
         logits = self.forward(self.inputs[:, None], positions)
         if not len(self.signs):
             self.signs = self.ending.signs(logits.shape[-1])
+        return self._choose(logits)
+
+    def _choose(self, logits: torch.Tensor) -> Any:
+        """The best token of every active row, as a numpy array and as the next inputs."""
         if logits.device.type == "cpu":
             # numpy's argmax takes a fifteenth of torch's time here.
             best = logits.float().numpy().argmax(-1)
@@ -155,6 +192,13 @@ class Engine:
             return best
         self.inputs = logits.argmax(-1)
         return self.inputs.cpu().numpy()
+
+    def _ended(self, tokens: NDArray[np.int64]) -> list[int]:
+        """The slots of rows that are complete with these new tokens."""
+        count = len(self.active)
+        signs = self.signs[tokens]
+        looked_at = np.flatnonzero((signs != 0) | (self.made[:count] == self.most))
+        return [slot for slot in looked_at.tolist() if self._ends(slot, signs[slot])]
 
     def _ends(self, slot: int, sign: int) -> bool:
         if sign == ENDS or self.made[slot] == self.most:
@@ -172,10 +216,12 @@ class Engine:
         """Frees slots: the last rows move into the holes, runs that nobody needs go."""
         left = len(self.active) - len(ended)
         for slot in ended:
-            self.users.subtract(self.active[slot].path)
-            for run in self.active[slot].path:
+            row = self.active[slot]
+            del self.prompts[row.prompt]
+            self.users.subtract(row.path)
+            for run in row.path:
                 if self.users[run] == 0:
-                    del self.cache.runs[run]
+                    del self.cache.runs[run], self.runs[run], self.run_seconds[run], self.users[run]
         gone = set(ended)
         targets = [slot for slot in ended if slot < left]
         sources = [slot for slot in range(left, len(self.active)) if slot not in gone]

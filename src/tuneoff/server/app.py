@@ -12,8 +12,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tuneoff.server import errors, files, jobs, models
+from tuneoff.server import chat, errors, files, jobs, models
 from tuneoff.server.guard import Guard
+from tuneoff.server.host import Host
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
@@ -26,17 +27,18 @@ def build(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        worker = Worker(settings) if settings.worker else None
+        app.state.host = Host()
+        worker = Worker(settings)
         yield
-        if worker is not None:
-            worker.close()
+        worker.close()
+        app.state.host.close()
 
     app = FastAPI(title="tuneoff", lifespan=running, docs_url=None, redoc_url=None)
     app.state.settings = settings
     app.state.store = Store(settings.data_dir)
     errors.install(app)
     app.add_middleware(Guard, settings=settings)
-    for module in (files, jobs, models):
+    for module in (files, jobs, models, chat):
         app.include_router(module.router)
 
     @app.get("/health")

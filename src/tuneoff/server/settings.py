@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuneoff.config import SHIPPED_BASE
@@ -25,8 +25,6 @@ class ServerSettings:
     max_file_bytes: int = 512 * 1024**2
     max_body_bytes: int = 8 * 1024**2
     max_waiting_jobs: int = 10_000
-    poll_seconds: float = 0.2
-    worker: bool = field(default=True)
 
 
 def settings_of(

@@ -55,8 +55,13 @@ def prompt_ids(
             enable_thinking=False,
         )
         return list(ids)
+    return text_ids(tokenizer, prompts.text(example, template, shots))
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of a plain text prompt."""
     start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
-    return start + _tokens(tokenizer, prompts.text(example, template, shots))
+    return start + _tokens(tokenizer, text)
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:

@@ -1,0 +1,307 @@
+"""`/v1/chat/completions` and `/v1/completions`: answers of bases and tuned models."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from tuneoff.prompts import CHAT_PASS_THROUGH
+from tuneoff.records import Example
+from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
+from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.host import Base, Host, Served
+from tuneoff.server.live import Piece, Request, TokenChance
+from tuneoff.server.settings import ServerSettings
+from tuneoff.server.store import Store
+
+router = APIRouter(prefix="/v1")
+MAX_WAITING = 1_000
+LOOK_SECONDS = 1.0
+DEFAULT_TEXT_TOKENS = 16
+
+
+@dataclass
+class Choice:
+    """One of the n answers, as far as it has come."""
+
+    text: str = ""
+    chances: list[TokenChance] = field(default_factory=list)
+    finish_reason: str | None = None
+    tokens_out: int = 0
+
+
+@dataclass
+class Asking:
+    """A request under way: what was asked of which model, and what comes back."""
+
+    body: Sampled
+    base: Base
+    ids: list[int]
+    requests: list[Request]
+    pieces: asyncio.Queue[tuple[int, Piece]]
+    id: str
+    created: int
+
+    def usage(self, choices: list[Choice]) -> dict[str, int]:
+        answered = sum(choice.tokens_out for choice in choices)
+        return {
+            "prompt_tokens": len(self.ids),
+            "completion_tokens": answered,
+            "total_tokens": len(self.ids) + answered,
+        }
+
+
+@router.post("/chat/completions")
+async def chat(http: HttpRequest, body: ChatCreate) -> Any:
+    """An answer to a conversation."""
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs.", "top_logprobs", "invalid_value")
+    served = _served(http, body.model)
+    base = await _loaded(http, served)
+    example = Example("", {"messages": [each.plain() for each in body.messages]}, "")
+    ids = await run_in_threadpool(_chat_ids, base, example)
+    limit = body.max_completion_tokens or body.max_tokens
+    count = (body.top_logprobs or 0) if body.logprobs else None
+    asking = _ask(http, served, base, body, ids, limit, "chatcmpl", count)
+    if body.stream:
+        return _streamed(asking, http, _chat_chunk, "chat.completion.chunk")
+    choices = await _complete(asking, http)
+    return {
+        "id": asking.id,
+        "object": "chat.completion",
+        "created": asking.created,
+        "model": body.model,
+        "choices": [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "finish_reason": choice.finish_reason,
+                "logprobs": _logprobs(base, choice.chances) if body.logprobs else None,
+            }
+            for index, choice in enumerate(choices)
+        ],
+        "usage": asking.usage(choices),
+    }
+
+
+@router.post("/completions")
+async def complete(http: HttpRequest, body: TextCreate) -> Any:
+    """What follows a text."""
+    from tuneoff.training.encoding import text_ids
+
+    served = _served(http, body.model)
+    base = await _loaded(http, served)
+    ids = await run_in_threadpool(text_ids, base.tokenizer, body.prompt)
+    limit = body.max_tokens or DEFAULT_TEXT_TOKENS
+    asking = _ask(http, served, base, body, ids, limit, "cmpl", None)
+    if body.stream:
+        return _streamed(asking, http, _text_chunk, "text_completion")
+    choices = await _complete(asking, http)
+    return {
+        "id": asking.id,
+        "object": "text_completion",
+        "created": asking.created,
+        "model": body.model,
+        "choices": [
+            {
+                "index": index,
+                "text": choice.text,
+                "finish_reason": choice.finish_reason,
+                "logprobs": None,
+            }
+            for index, choice in enumerate(choices)
+        ],
+        "usage": asking.usage(choices),
+    }
+
+
+def _served(http: HttpRequest, name: str) -> Served:
+    settings: ServerSettings = http.app.state.settings
+    store: Store = http.app.state.store
+    if name in settings.bases:
+        return Served(name, settings.bases[name])
+    row = store.row("models", name)
+    if row is None or row["base"] not in settings.bases:
+        raise not_found("model", name, "model")
+    return Served(name, settings.bases[row["base"]], store.job_path(row["job_id"]) / "adapter")
+
+
+async def _loaded(http: HttpRequest, served: Served) -> Base:
+    host: Host = http.app.state.host
+    return await run_in_threadpool(host.base, served)
+
+
+def _chat_ids(base: Base, example: Example) -> list[int]:
+    from tuneoff.models.loading import rendering_of
+    from tuneoff.training.encoding import prompt_ids
+
+    rendering = rendering_of(base.tokenizer, None)
+    return prompt_ids(base.tokenizer, example, CHAT_PASS_THROUGH, rendering)
+
+
+def _ask(
+    http: HttpRequest,
+    served: Served,
+    base: Base,
+    body: Sampled,
+    ids: list[int],
+    limit: int | None,
+    kind: str,
+    logprobs: int | None,
+) -> Asking:
+    """Puts a request before the engine."""
+    host: Host = http.app.state.host
+    room = base.positions - len(ids)
+    if not ids or room < 1 or (limit or 1) > room:
+        raise ApiError(
+            400,
+            f"This model has {base.positions} positions; the prompt takes {len(ids)} and the "
+            f"answer may take {limit or 1}. Shorten the prompt or lower max_tokens.",
+            "messages" if kind == "chatcmpl" else "prompt",
+            "context_length_exceeded",
+        )
+    if host.waiting() >= MAX_WAITING:
+        raise ApiError(
+            429, "Too many requests are waiting; try again later.", None, "rate_limit_exceeded",
+            "requests",
+        )  # fmt: skip
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+
+    def teller(index: int) -> Callable[[Piece], None]:
+        def tell(piece: Piece) -> None:
+            # A server that is shutting down has no loop any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
+
+        return tell
+
+    requests = [
+        Request(
+            ids=ids,
+            max_tokens=limit or room,
+            tell=teller(index),
+            stop=body.stops(),
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=body.top_p or 1.0,
+            seed=None if body.seed is None else (body.seed + index) % 2**63,
+            logprobs=logprobs,
+        )
+        for index in range(body.n or 1)
+    ]
+    for request in requests:
+        host.submit(served, request)
+    id = f"{kind}-{secrets.token_hex(12)}"
+    return Asking(body, base, ids, requests, pieces, id, int(time.time()))
+
+
+async def _told(asking: Asking, http: HttpRequest) -> AsyncIterator[tuple[int, Piece]]:
+    """Pieces of all choices until each is complete; ends the work when the client is gone."""
+    left = len(asking.requests)
+    try:
+        while left:
+            try:
+                index, piece = await asyncio.wait_for(asking.pieces.get(), LOOK_SECONDS)
+            except TimeoutError:
+                if await http.is_disconnected():
+                    return
+                continue
+            if piece.error is not None:
+                raise ApiError(500, piece.error, None, "server_error", "server_error")
+            left -= piece.finish_reason is not None
+            yield index, piece
+    finally:
+        for request in asking.requests:
+            request.cancelled.set()
+
+
+async def _complete(asking: Asking, http: HttpRequest) -> list[Choice]:
+    choices = [Choice() for _ in asking.requests]
+    async for index, piece in _told(asking, http):
+        choice = choices[index]
+        choice.text += piece.text
+        choice.chances += piece.chances
+        choice.finish_reason = piece.finish_reason
+        choice.tokens_out = piece.tokens_out
+    return choices
+
+
+def _streamed(
+    asking: Asking, http: HttpRequest, chunk: Callable[..., dict[str, Any]], kind: str
+) -> StreamingResponse:
+    options = asking.body.stream_options
+    counted = options is not None and options.include_usage
+
+    def event(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> str:
+        value = {
+            "id": asking.id, "object": kind, "created": asking.created,
+            "model": asking.body.model, "choices": choices, **({"usage": usage} if counted else {}),
+        }  # fmt: skip
+        return f"data: {json.dumps(value)}\n\n"
+
+    async def events() -> AsyncIterator[str]:
+        choices = [Choice() for _ in asking.requests]
+        for index in range(len(choices)):
+            if kind == "chat.completion.chunk":
+                yield event([chunk(asking, index, Piece(""), first=True)])
+        try:
+            async for index, piece in _told(asking, http):
+                choices[index].tokens_out = piece.tokens_out
+                if piece.text or piece.chances:
+                    new = replace(piece, finish_reason=None)
+                    yield event([chunk(asking, index, new, first=False)])
+                if piece.finish_reason is not None:
+                    end = Piece("", finish_reason=piece.finish_reason)
+                    yield event([chunk(asking, index, end, first=False)])
+        except ApiError as error:
+            yield f"data: {json.dumps({'error': error.body})}\n\n"
+            return
+        if counted:
+            yield event([], asking.usage(choices))
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+def _chat_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[str, Any]:
+    delta: dict[str, Any] = {"role": "assistant", "content": ""} if first else {}
+    if piece.text:
+        delta["content"] = piece.text
+    shown = _logprobs(asking.base, list(piece.chances)) if piece.chances else None
+    return {
+        "index": index, "delta": delta, "finish_reason": piece.finish_reason, "logprobs": shown,
+    }  # fmt: skip
+
+
+def _text_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[str, Any]:
+    return {
+        "index": index, "text": piece.text, "finish_reason": piece.finish_reason, "logprobs": None,
+    }  # fmt: skip
+
+
+def _logprobs(base: Base, chances: list[TokenChance]) -> dict[str, Any]:
+    def token(id: int, logprob: float) -> dict[str, Any]:
+        text = str(base.tokenizer.decode([id]))
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    return {
+        "content": [
+            {
+                **token(each.token, each.logprob),
+                "top_logprobs": [token(*other) for other in each.likeliest],
+            }
+            for each in chances
+        ],
+        "refusal": None,
+    }

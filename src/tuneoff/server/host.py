@@ -1,0 +1,186 @@
+"""The thread that answers: bases with their adapters, and one live engine for each model in use.
+
+A base is loaded when it is first asked for, and its adapters are put on it; they share its
+weights. Engines take turns, a step each, with their own adapter switched on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneoff.server.live import LiveEngine, Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SLOTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that may be asked: its name, what its base is loaded from, its adapter."""
+
+    name: str
+    base: str
+    adapter: Path | None = None
+
+
+class Base:
+    """A loaded base, with the adapters that were asked for so far."""
+
+    def __init__(self, base: str) -> None:
+        from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, positions_of
+
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
+        self.model: PreTrainedModel = load_model(base, "none", dtype_of("auto")).eval()
+        self.positions = positions_of(base)
+        self._adapters: set[str] = set()
+
+    def prepare(self, served: Served) -> None:
+        """Puts the model's adapter on the base, if it is not there."""
+        if served.adapter is None or served.name in self._adapters:
+            return
+        import peft
+
+        name = _adapter_name(served.name)
+        if self._adapters:
+            wrapped: Any = self.model
+            wrapped.load_adapter(str(served.adapter), adapter_name=name)
+        else:
+            loaded: Any = peft.PeftModel.from_pretrained(
+                self.model, str(served.adapter), adapter_name=name
+            )
+            self.model = loaded
+        self.model.eval()
+        self._adapters.add(served.name)
+
+    @contextlib.contextmanager
+    def active(self, served: Served) -> Iterator[None]:
+        """While inside, the base is this model."""
+        model: Any = self.model
+        if not self._adapters:
+            yield
+        elif served.adapter is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(_adapter_name(served.name))
+            yield
+
+
+def _adapter_name(name: str) -> str:
+    # PEFT makes module names of it, in which a dot divides.
+    return name.replace(".", "_").replace(":", "_").replace("/", "_")
+
+
+class Host:
+    """Answers requests on a thread of its own until it is closed."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[tuple[Served, Request] | None] = queue.Queue()
+        self._bases: dict[str, Base] = {}
+        self._engines: dict[Served, LiveEngine] = {}
+        self._loading = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
+        self._thread.start()
+
+    def base(self, served: Served) -> Base:
+        """The base of a model, loaded if nobody asked before."""
+        with self._loading:
+            if served.base not in self._bases:
+                self._bases[served.base] = Base(served.base)
+            return self._bases[served.base]
+
+    def submit(self, served: Served, request: Request) -> None:
+        """Has a request answered; returns at once."""
+        self._queue.put((served, request))
+
+    def waiting(self) -> int:
+        """Requests that no engine has taken yet."""
+        return self._queue.qsize()
+
+    def close(self) -> None:
+        """Ends the thread; what is under way is not answered."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            taken = self._taken()
+            if taken is None:
+                return
+            for served, requests in taken.items():
+                self._join(served, requests)
+            for served in list(self._engines):
+                self._advance(served)
+
+    def _taken(self) -> dict[Served, list[Request]] | None:
+        """What was asked meanwhile, by model; waits when there is nothing to do."""
+        found: dict[Served, list[Request]] = {}
+        wait = not self._engines
+        while True:
+            try:
+                item = self._queue.get(block=wait)
+            except queue.Empty:
+                return found
+            if item is None:
+                return None
+            found.setdefault(item[0], []).append(item[1])
+            wait = False
+
+    def _join(self, served: Served, requests: list[Request]) -> None:
+        from tuneoff.server.live import Piece
+
+        try:
+            base = self.base(served)
+            base.prepare(served)
+            with base.active(served):
+                _check(base, requests)
+                if served not in self._engines:
+                    self._engines[served] = _engine(base)
+                self._engines[served].join(requests)
+        except Exception as error:
+            for request in requests:
+                request.tell(Piece("", finish_reason="error", error=_first_line(error)))
+
+    def _advance(self, served: Served) -> None:
+        from tuneoff.generation.forward import serving
+
+        engine, base = self._engines[served], self._bases[served.base]
+        try:
+            with base.active(served), serving(base.model):
+                engine.advance()
+        except Exception as error:
+            engine.fail(_first_line(error))
+            del self._engines[served]
+            return
+        if not engine.busy():
+            del self._engines[served]
+
+
+def _check(base: Base, requests: list[Request]) -> None:
+    from tuneoff.generation.support import unserved
+
+    most = max(request.max_tokens for request in requests)
+    reason = unserved(base.model, [request.ids for request in requests], most)
+    if reason is not None:
+        raise RuntimeError(f"this model cannot be served: {reason}")
+
+
+def _engine(base: Base) -> LiveEngine:
+    from tuneoff.generation.ending import ending_of
+    from tuneoff.generation.support import rows_that_fit
+
+    slots = min(SLOTS, rows_that_fit(base.model, min(base.positions, 2048)))
+    ends = ending_of(base.model, base.tokenizer, ()).ends
+    return LiveEngine(base.model, base.tokenizer, ends, slots, base.positions)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
