@@ -1,0 +1,142 @@
+"""How much a server gains when requests come together, with the base that ships.
+
+Pattern: four LoRA adapters of one base (random ones: speed does not depend on what they
+learned), `--requests` streamed chat requests spread over them, with a shared instruction and
+`--tokens` new tokens each: one after another, then `--concurrency` at once, against a real
+server process on loopback. Metric: requests/s, seconds to the first token and to the last (p50,
+p95). Prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ADAPTERS = 4
+INSTRUCTION = (
+    "Write the meaning of the sentence as one record: the kind of thing first, then what is "
+    "said about it, each as a name with its value in brackets, in the order of the sentence. "
+) * 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--json", action="store_true", help="accepted; the output is JSON")
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        names = adapters(Path(folder))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "serve",
+                   "--port", str(port), "--data-dir", folder]  # fmt: skip
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            found = measure(port, names, arguments)
+        finally:
+            process.terminate()
+            process.wait()
+    print(json.dumps({**vars(arguments), "adapters": ADAPTERS, **found}, indent=2))
+
+
+def adapters(data_dir: Path) -> list[str]:
+    """Writes adapters where a server's jobs would have left them; their model names."""
+    import peft
+    import torch
+
+    from tuneoff.models.loading import ASSET, load_model
+    from tuneoff.server.store import Store
+
+    store, names = Store(data_dir), []
+    for number in range(ADAPTERS):
+        model = load_model(str(ASSET), "none", torch.float32)
+        config = peft.LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False)
+        torch.manual_seed(number)
+        job = f"ftjob-{number:012d}"
+        peft.get_peft_model(model, config).save_pretrained(store.job_path(job) / "adapter")
+        names.append(f"ft:tiny:local::{number:012d}")
+        with store.transaction() as connection:
+            connection.execute(
+                "INSERT INTO models (id, created_at, base, job_id) VALUES (?, 0, 'tiny', ?)",
+                (names[-1], job),
+            )
+    return names
+
+
+def measure(port: int, names: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    import openai
+
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0)
+    wait(client)
+
+    def one(number: int) -> tuple[float, float, int]:
+        began = time.perf_counter()
+        first, tokens = 0.0, 0
+        for chunk in client.chat.completions.create(
+            model=names[number % len(names)],
+            messages=[
+                {"role": "system", "content": INSTRUCTION},
+                {"role": "user", "content": f"The hut number {number} has a stove of tiles."},
+            ],
+            temperature=0,
+            max_tokens=arguments.tokens,
+            stream=True,
+            stream_options={"include_usage": True},
+        ):
+            if chunk.choices and chunk.choices[0].delta.content and not first:
+                first = time.perf_counter() - began
+            if chunk.usage:
+                tokens = chunk.usage.completion_tokens
+        return first, time.perf_counter() - began, tokens
+
+    for number in range(len(names)):
+        one(number)
+    found = {}
+    for name, threads in (("one_by_one", 1), ("together", arguments.concurrency)):
+        began = time.perf_counter()
+        with ThreadPoolExecutor(threads) as pool:
+            taken = list(pool.map(one, range(arguments.requests)))
+        seconds = time.perf_counter() - began
+        found[name] = {
+            "requests_per_second": round(arguments.requests / seconds, 2),
+            "tokens_per_second": round(sum(each[2] for each in taken) / seconds, 1),
+            "first_token_seconds": spread([each[0] for each in taken if each[0]]),
+            "seconds": spread([each[1] for each in taken]),
+        }
+    ratio = found["together"]["tokens_per_second"] / found["one_by_one"]["tokens_per_second"]
+    return {**found, "times_as_fast_together": round(ratio, 2)}
+
+
+def wait(client: Any) -> None:
+    for _ in range(600):
+        try:
+            client.models.list()
+        except Exception:
+            time.sleep(0.1)
+        else:
+            return
+    raise SystemExit("the server did not start")
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {
+        "p50": round(statistics.median(ordered), 3),
+        "p95": round(ordered[int(0.95 * (len(ordered) - 1))], 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
