@@ -200,6 +200,13 @@ def report(
 
 @app.command()
 def serve(
+    run_dir: Annotated[
+        Path | None, typer.Argument(help="A run directory: serve its tuned contenders.")
+    ] = None,
+    contender: Annotated[str | None, typer.Option(help="Serve this one of the run.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not open if answers differ from the scored ones.")
+    ] = False,
     base: Annotated[
         list[str] | None, typer.Option(help="A base to tune: a folder or hub id (repeatable).")
     ] = None,
@@ -209,22 +216,38 @@ def serve(
         "tuneoff-data"
     ),
 ) -> None:
-    """Serve the OpenAI-shaped fine-tuning API over open models."""
-    from tuneoff.errors import MissingExtraError
+    """Serve the OpenAI-shaped fine-tuning API over open models, or a run's contenders."""
+    from tuneoff.errors import ConfigError, MissingExtraError
 
     try:
         from tuneoff.server.app import serve as run_server
+        from tuneoff.server.host import Host
+        from tuneoff.server.run import check_parity, contenders_of
         from tuneoff.server.settings import KEYS_VARIABLE, settings_of
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
     keys = os.environ.get(KEYS_VARIABLE)
-    settings = settings_of(data_dir, tuple(base or ()), host, keys)
+    _quieten()
+    ready = contenders_of(run_dir, contender) if run_dir is not None else []
+    served = tuple(each.served for each in ready)
+    settings = settings_of(data_dir, tuple(base or ()), host, keys, served)
+    answering = Host()
+    for each in ready:
+        parity = check_parity(answering, each)
+        for line in parity.lines():
+            typer.echo(line, err=True)
+        if strict and not parity.passed:
+            raise ConfigError(
+                f"--strict: {parity.name} does not answer here as it did when it was scored; it "
+                "is not served."
+            )
+    names = ", ".join([*settings.bases, *(each.name for each in served)])
     typer.echo(
-        f"serving {', '.join(settings.bases)} on http://{host}:{port}/v1 "
+        f"serving {names} on http://{host}:{port}/v1 "
         f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})",
         err=True,
     )
-    run_server(settings, host, port)
+    run_server(settings, host, port, answering)
 
 
 def _show(folder: Path, results: Any, as_json: bool) -> None:

@@ -41,13 +41,24 @@ def answers(
     from tuneoff.models.fused_lora import fused_lora
 
     rendering = rendering_of(tokenizer, settings.rendering)
-    template, shots = template_for(settings, work), shots_of(settings, work)
-    shown = _shown(settings, work, tokenizer, examples)
-    tokens = [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in shown]
+    tokens = prompts_of(settings, work, tokenizer, examples)
     stop = _stop(settings, work) if rendering == "text" else ()
     most, say = work.max_new_tokens, work.progress.say
     with fused_lora(model):
         yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
+
+
+def prompts_of(
+    settings: Settings,
+    work: Work,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+) -> list[tuple[str, list[int]]]:
+    """(id, token ids) of each example's prompt, as this contender sees it."""
+    rendering = rendering_of(tokenizer, settings.rendering)
+    template, shots = template_for(settings, work), shots_of(settings, work)
+    shown = _shown(settings, work, tokenizer, examples)
+    return [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in shown]
 
 
 def _shown(

@@ -22,15 +22,20 @@ from tuneoff.server.store import Store
 RESTART_SECONDS = 1.0
 
 
-def build(settings: ServerSettings) -> FastAPI:
-    """The app of some settings; its worker runs while it does."""
+def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
+    """The app of some settings; its worker runs while it does.
+
+    Args:
+        host: what answers, where it was started already.
+    """
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        app.state.host = Host()
-        worker = Worker(settings)
+        app.state.host = host or Host()
+        worker = Worker(settings) if settings.bases else None
         yield
-        worker.close()
+        if worker is not None:
+            worker.close()
         app.state.host.close()
 
     app = FastAPI(title="tuneoff", lifespan=running, docs_url=None, redoc_url=None)
@@ -78,9 +83,9 @@ class Worker:
         self._thread.join()
 
 
-def serve(settings: ServerSettings, host: str, port: int) -> None:
+def serve(settings: ServerSettings, address: str, port: int, host: Host | None = None) -> None:
     """Runs until it is interrupted."""
     import uvicorn
 
     options: dict[str, Any] = {"log_level": "warning", "server_header": False}
-    uvicorn.run(build(settings), host=host, port=port, **options)
+    uvicorn.run(build(settings, host), host=address, port=port, **options)

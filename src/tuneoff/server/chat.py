@@ -129,6 +129,9 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
 def _served(http: HttpRequest, name: str) -> Served:
     settings: ServerSettings = http.app.state.settings
     store: Store = http.app.state.store
+    ready = next((each for each in settings.served if each.name == name), None)
+    if ready is not None:
+        return ready
     if name in settings.bases:
         return Served(name, settings.bases[name])
     row = store.row("models", name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneoff.models.loading import Precision
 from tuneoff.server.live import LiveEngine, Request
 
 if TYPE_CHECKING:
@@ -29,16 +30,17 @@ class Served:
     name: str
     base: str
     adapter: Path | None = None
+    precision: Precision = "auto"
 
 
 class Base:
     """A loaded base, with the adapters that were asked for so far."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, precision: Precision) -> None:
         from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, positions_of
 
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
-        self.model: PreTrainedModel = load_model(base, "none", dtype_of("auto")).eval()
+        self.model: PreTrainedModel = load_model(base, "none", dtype_of(precision)).eval()
         self.positions = positions_of(base)
         self._adapters: set[str] = set()
 
@@ -84,7 +86,7 @@ class Host:
 
     def __init__(self) -> None:
         self._queue: queue.Queue[tuple[Served, Request] | None] = queue.Queue()
-        self._bases: dict[str, Base] = {}
+        self._bases: dict[tuple[str, Precision], Base] = {}
         self._engines: dict[Served, LiveEngine] = {}
         self._loading = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
@@ -93,9 +95,10 @@ class Host:
     def base(self, served: Served) -> Base:
         """The base of a model, loaded if nobody asked before."""
         with self._loading:
-            if served.base not in self._bases:
-                self._bases[served.base] = Base(served.base)
-            return self._bases[served.base]
+            key = served.base, served.precision
+            if key not in self._bases:
+                self._bases[key] = Base(*key)
+            return self._bases[key]
 
     def submit(self, served: Served, request: Request) -> None:
         """Has a request answered; returns at once."""
@@ -152,7 +155,7 @@ class Host:
     def _advance(self, served: Served) -> None:
         from tuneoff.generation.forward import serving
 
-        engine, base = self._engines[served], self._bases[served.base]
+        engine, base = self._engines[served], self.base(served)
         try:
             with base.active(served), serving(base.model):
                 engine.advance()

@@ -20,7 +20,7 @@ def list_models(request: Request) -> dict[str, Any]:
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
     tuned = store.rows("SELECT * FROM models ORDER BY number")
-    data = [_base(name) for name in settings.bases]
+    data = [_base(name) for name in _ready(settings)]
     data += [_tuned(row, settings.organization) for row in tuned]
     return {"object": "list", "data": data}
 
@@ -29,7 +29,7 @@ def list_models(request: Request) -> dict[str, Any]:
 def retrieve(request: Request, id: str) -> dict[str, Any]:
     """One model."""
     settings: ServerSettings = request.app.state.settings
-    if id in settings.bases:
+    if id in _ready(settings):
         return _base(id)
     return _tuned(_known(request, id), settings.organization)
 
@@ -37,10 +37,11 @@ def retrieve(request: Request, id: str) -> dict[str, Any]:
 @router.delete("/{id:path}")
 def delete(request: Request, id: str) -> dict[str, Any]:
     """Deletes a tuned model with its weights."""
-    if id in request.app.state.settings.bases:
+    if id in _ready(request.app.state.settings):
         raise ApiError(
-            403, f"{id} is a base; only tuned models can be deleted.", "model", "forbidden"
-        )
+            403, f"{id} was not tuned by a job here; only such models can be deleted.", "model",
+            "forbidden",
+        )  # fmt: skip
     store: Store = request.app.state.store
     row = _known(request, id)
     with store.transaction() as connection:
@@ -48,6 +49,11 @@ def delete(request: Request, id: str) -> dict[str, Any]:
     for name in ("adapter", "model"):
         shutil.rmtree(store.job_path(row["job_id"]) / name, ignore_errors=True)
     return {"id": row["id"], "object": "model", "deleted": True}
+
+
+def _ready(settings: ServerSettings) -> list[str]:
+    """The names of bases and of what is served from a run."""
+    return [*settings.bases, *(each.name for each in settings.served)]
 
 
 def _known(request: Request, id: str) -> dict[str, Any]:

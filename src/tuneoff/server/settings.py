@@ -8,6 +8,7 @@ from pathlib import Path
 from tuneoff.config import SHIPPED_BASE
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import resolve_base
+from tuneoff.server.host import Served
 
 KEYS_VARIABLE = "TUNEOFF_API_KEYS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -16,11 +17,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """`bases` are the models that may be tuned, by the name a client gives, with what
-    transformers loads. Without `api_keys` every request is let in."""
+    transformers loads; `served` are ready-made ones that only answer. Without `api_keys` every
+    request from this machine is let in."""
 
     data_dir: Path
     bases: dict[str, str]
     api_keys: tuple[str, ...] = ()
+    served: tuple[Served, ...] = ()
     organization: str = "local"
     max_file_bytes: int = 512 * 1024**2
     max_body_bytes: int = 8 * 1024**2
@@ -32,6 +35,7 @@ def settings_of(
     bases: tuple[str, ...],
     host: str,
     keys: str | None,
+    served: tuple[Served, ...] = (),
 ) -> ServerSettings:
     """Checked settings.
 
@@ -40,7 +44,7 @@ def settings_of(
             others without a key.
     """
     found: dict[str, str] = {}
-    for base in bases or (SHIPPED_BASE,):
+    for base in bases or (() if served else (SHIPPED_BASE,)):
         name = Path(base).name if Path(base).is_dir() else base
         if name in found:
             raise ConfigError(f"--base: two bases are called {name}; rename one of the folders.")
@@ -51,4 +55,4 @@ def settings_of(
             f"--host {host} lets others in, and there is no key; set {KEYS_VARIABLE} "
             "(several keys are divided by commas), or stay on 127.0.0.1."
         )
-    return ServerSettings(data_dir.resolve(), found, api_keys)
+    return ServerSettings(data_dir.resolve(), found, api_keys, served)
