@@ -175,6 +175,11 @@ class Store:
                 self.add_event(id, event, level, connection=connection)
         return True
 
+    def count_attempts_anew(self, id: str) -> None:
+        """A job has come further since it was claimed."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE jobs SET attempts = 1 WHERE id = ?", (id,))
+
     def claim_job(self) -> dict[str, Any] | None:
         """The job to work on: one that was running when its worker ended, else the oldest that
         is queued. It is running then, and one attempt more was made."""

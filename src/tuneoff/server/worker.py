@@ -25,7 +25,8 @@ from tuneoff.server.job import model_name, settings_of
 from tuneoff.server.store import Store, new_id
 from tuneoff.tasks.chat import read_examples
 
-MOST_ATTEMPTS = 5
+# Ends of the training process, by whatever, without anything learned in between.
+MOST_ATTEMPTS = 20
 CHECK_SECONDS = 0.5
 # Loss on some of the training examples picks the checkpoint where nothing else was given.
 STAND_IN_EXAMPLES = 32
@@ -115,6 +116,7 @@ def _train(
                 text += f", validation loss={loss.validation:.4f}"
                 data["full_valid_loss"] = loss.validation
             store.add_event(id, text, data=data)
+            store.count_attempts_anew(id)
         left = (now - began) / (done - first_step) * (total - done)
         store.change_job(id, only_from=("running",), estimated_finish=int(time.time() + left))
 
