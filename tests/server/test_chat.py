@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import examples, server
+from running import examples, request, server
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
@@ -159,6 +159,25 @@ def test_what_is_not_supported_is_named(
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, models[0], **change)
     assert refused.value.param == param
+
+
+def test_metrics(client: Any, models: list[str]) -> None:
+    before = _metrics(client)
+    ask(client, models[0])
+    after = _metrics(client)
+    name = 'tuneoff_tokens_total{kind="answer"}'
+    assert after[name] == before[name] + 12
+    assert after['tuneoff_jobs{status="succeeded"}'] == 2
+    route = 'tuneoff_requests_total{method="POST",route="/v1/chat/completions",status="200"}'
+    assert after[route] == before[route] + 1
+
+
+def _metrics(client: Any) -> dict[str, float]:
+    port = client.base_url.port
+    status, text = request(port, "GET", "/metrics")
+    assert status == 200
+    lines = [line for line in text.decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 def test_an_unknown_model(client: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tuneoff.server import chat, errors, files, jobs, models
+from tuneoff.server import chat, errors, files, jobs, metrics, models
 from tuneoff.server.guard import Guard
 from tuneoff.server.host import Host
 from tuneoff.server.settings import ServerSettings
@@ -42,8 +42,10 @@ def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.store = Store(settings.data_dir)
     errors.install(app)
+    app.state.metrics = metrics.Metrics()
     app.add_middleware(Guard, settings=settings)
-    for module in (files, jobs, models, chat):
+    app.add_middleware(metrics.Measured, metrics=app.state.metrics)
+    for module in (files, jobs, models, chat, metrics):
         app.include_router(module.router)
 
     @app.get("/health")

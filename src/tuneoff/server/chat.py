@@ -77,6 +77,7 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     if body.stream:
         return _streamed(asking, http, _chat_chunk, "chat.completion.chunk")
     choices = await _complete(asking, http)
+    _count(http, asking, choices)
     return {
         "id": asking.id,
         "object": "chat.completion",
@@ -108,6 +109,7 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
     if body.stream:
         return _streamed(asking, http, _text_chunk, "text_completion")
     choices = await _complete(asking, http)
+    _count(http, asking, choices)
     return {
         "id": asking.id,
         "object": "text_completion",
@@ -240,6 +242,12 @@ async def _complete(asking: Asking, http: HttpRequest) -> list[Choice]:
     return choices
 
 
+def _count(http: HttpRequest, asking: Asking, choices: list[Choice]) -> None:
+    usage, tokens = asking.usage(choices), http.app.state.metrics.tokens
+    tokens.labels("prompt").inc(usage["prompt_tokens"])
+    tokens.labels("answer").inc(usage["completion_tokens"])
+
+
 def _streamed(
     asking: Asking, http: HttpRequest, chunk: Callable[..., dict[str, Any]], kind: str
 ) -> StreamingResponse:
@@ -270,6 +278,7 @@ def _streamed(
         except ApiError as error:
             yield f"data: {json.dumps({'error': error.body})}\n\n"
             return
+        _count(http, asking, choices)
         if counted:
             yield event([], asking.usage(choices))
         yield "data: [DONE]\n\n"

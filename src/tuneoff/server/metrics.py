@@ -1,0 +1,79 @@
+"""`/metrics`: what a Prometheus server wants to know."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+router = APIRouter()
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
+
+
+class Metrics:
+    """One server's numbers, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "tuneoff_requests", "Requests by route and status",
+            ("method", "route", "status"), registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "tuneoff_request_seconds", "Seconds until an answer was complete", ("route",),
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.tokens = Counter(
+            "tuneoff_tokens", "Tokens of prompts and answers", ("kind",), registry=self.registry
+        )
+        self.waiting = Gauge(
+            "tuneoff_waiting_requests", "Requests that no engine has taken yet",
+            registry=self.registry,
+        )  # fmt: skip
+        self.jobs = Gauge(
+            "tuneoff_jobs", "Fine-tuning jobs by status", ("status",), registry=self.registry
+        )
+
+
+class Measured:
+    """ASGI middleware: counts and times every request by the route that took it (never by the
+    path, of which there are as many as a client likes)."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def watched(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if route != "none" else "any"
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+
+
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    """The numbers, in Prometheus' text format."""
+    state = request.app.state
+    found: Metrics = state.metrics
+    found.waiting.set(state.host.waiting())
+    counted = state.store.rows("SELECT status, count(*) AS times FROM jobs GROUP BY status")
+    times = {row["status"]: row["times"] for row in counted}
+    for status in STATES:
+        found.jobs.labels(status).set(times.get(status, 0))
+    return Response(generate_latest(found.registry), media_type="text/plain; version=0.0.4")
