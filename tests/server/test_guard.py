@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import examples, request, server, upload
@@ -141,6 +143,46 @@ def test_bodies_that_are_too_large(port: int) -> None:
     assert (status, body["error"]["code"]) == (413, "request_too_large")
     status, body = request(port, "POST", path, b"{}", {"Content-Length": str(10**12)})
     assert status == 413
+
+
+def test_a_body_without_a_length_is_counted(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    chunks = (b"x" * 2**20 for _ in range(20))
+    try:
+        connection.request("POST", "/v1/fine_tuning/jobs", chunks, encode_chunked=True,
+                           headers={"Transfer-Encoding": "chunked"})  # fmt: skip
+        assert connection.getresponse().status == 413
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # refused before it was sent
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"text": "\ud800"}, None),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"n": 10**30}, "n"),
+        ({"seed": "x"}, "seed"),
+        ({"nothing": 1}, "nothing"),
+    ],
+)
+def test_what_is_no_completion(
+    port: int, tiny_base: Path, path: str, change: dict[str, Any], param: str | None
+) -> None:
+    change = dict(change)
+    text = change.pop("text", "a")
+    chat = path.startswith("/v1/chat")
+    content = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+    status, body = request(port, "POST", path, {"model": tiny_base.name, **content, **change})
+    assert status == 400
+    if param is not None:
+        assert body["error"]["param"] == param
 
 
 def test_wrong_bodies_and_methods(port: int) -> None:

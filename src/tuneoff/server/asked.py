@@ -5,11 +5,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+
+def _encodable(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("half a surrogate pair is no text")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Positive = Annotated[int, Field(ge=1)]
-Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Stop = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
 class _Body(BaseModel):
@@ -26,14 +34,14 @@ class TextPart(_Body):
     """A part of a message: text is what there is."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(_Body):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: str | None = None
 
     def plain(self) -> dict[str, str]:
@@ -85,6 +93,6 @@ class ChatCreate(Sampled):
 class TextCreate(Sampled):
     """The body of `POST /v1/completions`."""
 
-    prompt: str
+    prompt: Text
     echo: Literal[False] | None = None
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None

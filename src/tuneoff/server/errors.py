@@ -5,6 +5,7 @@ Every error body is `{"error": {"message", "type", "param", "code"}}`.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 INVALID = "invalid_request_error"
-_CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+_FIELD = re.compile(r"[a-z_]+|\d+")
 
 
 class ApiError(Exception):
@@ -51,11 +55,21 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Any) -> JSONResponse:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        # Pydantic also names the alternatives of a union; a client knows names of fields alone.
+        place = [
+            str(part)
+            for part in first["loc"]
+            if part not in ("body", "query", "path") and _FIELD.fullmatch(str(part))
+        ]
         param = ".".join(place) or None
         message = f"{first['msg']}" + (f": {param}" if param else "")
         return await api_error(_, ApiError(400, message, param, "invalid_value"))
 
+    async def unexpected(_: Request, error: Any) -> JSONResponse:
+        text = f"The server failed ({type(error).__name__}); its log says more."
+        return await api_error(_, ApiError(500, text, None, "server_error", "server_error"))
+
+    app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import LOOPBACK, ServerSettings
@@ -42,7 +43,7 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > most:
-                raise _too_large(most)
+                raise HTTPException(413, str(_too_large(most)))
             return message
 
         await self._app(scope, counted, send)
