@@ -135,3 +135,45 @@ def test_deriving_needs_to_know_the_database(cli: Any, folder: Path, tmp_path: P
     )  # fmt: skip
     assert code == 2
     assert "id 'x': the row has no meta \"db_id\"" in err
+
+
+def test_the_predictions_are_not_written_over(cli: Any, folder: Path) -> None:
+    before = (folder / "rows.jsonl").read_bytes()
+    code, _, err = score(cli, folder, "--out", folder / "rows.jsonl")
+    assert code == 2
+    assert "holds the predictions themselves" in err
+    assert (folder / "rows.jsonl").read_bytes() == before
+
+
+def test_a_metric_that_was_not_measured_is_said(cli: Any, folder: Path) -> None:
+    arguments = ("score", "--task", "text_to_sql", "--predictions", folder / "rows.jsonl")
+    code, _, err = cli(*arguments, "--metric", "execution_accuracy")
+    assert code == 2
+    assert "execution_accuracy needs --databases" in err
+    code, _, err = score(cli, folder, "--metric", "test_suite_accuracy")
+    assert code == 2
+    assert "test_suite_accuracy needs several databases (--derive)" in err
+
+
+def test_options_that_are_for_sql_alone(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "1", "reference": "f(a[b])", "prediction": "f(a[b])"}\n')
+    arguments = ("score", "--task", "functional_representation", "--predictions", path)
+    for option in (("--mode", "official"), ("--databases", tmp_path), ("--derive", 2)):
+        code, _, err = cli(*arguments, *option)
+        assert code == 2
+        assert f"{option[0]}: only tasks whose answers are SQL have it" in err
+    code, out, _ = cli(*arguments, "--metric", "slot_f1", "--json")
+    assert code == 0
+    assert list(json.loads(out)["scores"]) == ["slot_f1"]
+
+
+def test_deriving_from_what_is_no_database(cli: Any, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "harbour").mkdir()
+    (tmp_path / "harbour" / "harbour.sqlite").write_bytes(b"no database" * 100)
+    code, _, err = cli(
+        "score", "--task", "text_to_sql", "--predictions", folder / "rows.jsonl",
+        "--databases", tmp_path, "--derive", 2,
+    )  # fmt: skip
+    assert code == 2
+    assert "harbour.sqlite: nothing can be derived from it" in err

@@ -89,3 +89,17 @@ def test_what_is_for_sql_alone(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"task\.mode: only tasks whose answers are SQL"):
         tuneoff.run(tuneoff.load(tmp_path / "b.yaml"), tmp_path / "run")
+
+
+def test_recorded_answers_that_changed_are_read_again(folder: Path) -> None:
+    assert run(folder).contenders[0].scores["execution_accuracy"].value == 1.0
+    rows = [json.loads(line) for line in (folder / "gold.jsonl").read_text().splitlines()]
+    changed = [{**row, "prediction": "SELECT 1"} for row in rows]
+    (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    assert run(folder).contenders[0].scores["execution_accuracy"].value == 0.0
+
+
+def test_answers_of_other_examples_are_refused(folder: Path) -> None:
+    (folder / "gold.jsonl").write_text('{"id": "x", "prediction": "SELECT 1"}\n')
+    results = run(folder)
+    assert "none of its 1 ids is one of the 30 test examples" in (results.contenders[0].error or "")

@@ -14,6 +14,7 @@
         prompt.json                      hash of the test prompts as this contender sees them
         scores.jsonl                     per example, every metric and its verdict
         details.jsonl                    results of wrong answers and their references, capped
+        recorded.json                    hash of the file that recorded answers came from
         error.json                       why the contender failed, if it did
         seed-0/  seed-1/ …               with several seeds these files, but error.json, of each
         part-0.25/ …                     the same of a training on part of the examples
@@ -154,6 +155,15 @@ class ContenderDir:
         for row in read_lines(self.path / "predictions.jsonl"):
             found.setdefault(row["id"], from_dict(Prediction, row))
         return found
+
+    def answers_of(self, sha256: str) -> None:
+        """Forgets answers that were read from a file of another content."""
+        path = self.path / "recorded.json"
+        before = json.loads(path.read_bytes())["sha256"] if path.exists() else None
+        if before not in (None, sha256):
+            (self.path / "predictions.jsonl").unlink(missing_ok=True)
+        if before != sha256:
+            write_text(path, json.dumps({"sha256": sha256}) + "\n")
 
     def append_predictions(self, rows: Iterable[Prediction]) -> None:
         append_lines(self.path / "predictions.jsonl", map(to_dict, rows))

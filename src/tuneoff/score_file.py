@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -111,16 +111,17 @@ def _scored(
     if how.mode not in MODES:
         raise ConfigError(f"--mode: {unknown('mode', how.mode, MODES)}.")
     scorer = load_scorer(load_task(task).SCORER)
-    for metric in how.metrics or ():
-        if metric not in scorer.METRICS:
-            raise ConfigError(f"--metric: {unknown('metric', metric, scorer.METRICS)}.")
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--out: {out} is a folder; give the name of a file.")
+    _check(how, scorer, predictions, out)
     folder = Path(how.databases) if how.databases is not None else None
     if folder is not None and not folder.is_dir():
         raise DataError(f"--databases: there is no folder {folder}; check the path.")
     parts = None if _brings_reference(predictions) else _own_test_set(task, how.source)
-    references = _references(parts) if parts else None
+    try:
+        references = _references(parts) if parts else None
+    except DataError as error:
+        raise DataError(
+            f'{error} (Rows without a "reference" of their own need the task\'s test set.)'
+        ) from None
     with TemporaryDirectory() as made:
         if parts is not None and folder is None:
             folder = parts.task.databases(parts.settings, parts.place, Path(made) / "databases")
@@ -140,6 +141,22 @@ def _scored(
         rows = read_rows(predictions, references)
         step = progress.stage("scoring", _lines(predictions))
         return _through(scorer, rows, options, references, out, step)
+
+
+def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> None:
+    """Refuses what would do nothing, or harm."""
+    for metric in how.metrics or ():
+        if metric not in scorer.METRICS:
+            raise ConfigError(f"--metric: {unknown('metric', metric, scorer.METRICS)}.")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out: {out} is a folder; give the name of a file.")
+    if out is not None and out.exists() and predictions.exists() and out.samefile(predictions):
+        raise ConfigError(f"--out: {out} holds the predictions themselves; give another file.")
+    if "execution_accuracy" not in scorer.METRICS:
+        given = {"mode": how.mode != "strict", "databases": how.databases, "derive": how.derive}
+        for name, there in given.items():
+            if there:
+                raise ConfigError(f"--{name}: only tasks whose answers are SQL have it; drop it.")
 
 
 def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) -> None:
@@ -167,7 +184,8 @@ def _through(
     metric = primary_metric(scorer, options)
     if options.metrics is not None and metric not in options.metrics:
         metric = options.metrics[0]
-    totals = Totals(scorer.METRICS)
+    wanted = options.metrics or tuple(scorer.METRICS)
+    totals = Totals({name: kind for name, kind in scorer.METRICS.items() if name in wanted})
     breakdown = Breakdown(metric, scorer.METRICS[metric])
     known_groups = getattr(scorer, "groups", None)
     waiting: deque[Row] = deque()
@@ -181,7 +199,9 @@ def _through(
 
     def scored() -> Iterator[ScoredRow]:
         nonlocal errors
-        for result in scorer.score_rows(read(), options):
+        for found in scorer.score_rows(read(), options):
+            scores = {name: value for name, value in found.scores.items() if name in wanted}
+            result = replace(found, scores=scores)
             row = waiting.popleft()
             errors += row.error is not None
             if references is not None:
@@ -204,9 +224,14 @@ def _through(
     hashes = (
         database_hashes(options.databases, db_ids, options.derived) if options.databases else {}
     )
+    measured = {name: score for name, score in totals.scores(errors).items() if score.n}
+    for name in options.metrics or ():
+        if name not in measured:
+            needs = "several databases (--derive)" if "suite" in name else "--databases"
+            raise DataError(f"--metric: {name} needs {needs}; nothing was measured.")
     return _Scored(
         n=totals.n,
-        scores={name: score for name, score in totals.scores(errors).items() if score.n},
+        scores=measured,
         missing=sum(id not in found_ids for id in references or ()),
         primary_metric=metric,
         error_classes=most_frequent(classes),

@@ -28,24 +28,27 @@ def table(results: Results) -> str:
     shown.add_column("valid", justify="right")
     shown.add_column("trained in", justify="right")
     shown.add_column("verdict")
+    values = (c.scores[metric].value for c in results.contenders if metric in c.scores)
+    share = format.is_share(*values)
     for contender in results.contenders:
-        shown.add_row(*_cells(contender, metric, seeds))
+        shown.add_row(*_cells(contender, metric, seeds, share))
     lines = _plain(shown)
     choice = results.recommendation
     return lines + "".join(f"{sentence}\n" for sentence in choice.because)
 
 
-def _cells(contender: ContenderResult, metric: str, seeds: bool) -> list[str]:
-    """`seeds`: whether there is a column for each seed's value."""
+def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:
+    """`seeds`: whether there is a column for each seed's value; `share`: whether the metric reads
+    as percent."""
     if contender.error is not None:
         return [contender.name, "–", *[""] * (4 if seeds else 3), contender.error]
     score, valid = contender.scores.get(metric), contender.scores.get("valid_format")
     training = contender.training
     return [
         contender.name,
-        format.score(score.value) if score else "–",
-        format.interval(score.low, score.high) if score else "",
-        *([format.by_seed(score.by_seed) if score else ""] if seeds else ()),
+        format.score(score.value, share) if score else "–",
+        format.interval(score.low, score.high, share) if score else "",
+        *([format.by_seed(score.by_seed, share) if score else ""] if seeds else ()),
         format.score(valid.value) if valid else "–",
         format.seconds(training.seconds) if training else "not tuned",
         (training.verdict or "") if training else "",

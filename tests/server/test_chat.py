@@ -129,6 +129,21 @@ def test_log_probabilities(client: Any, models: list[str]) -> None:
         assert math.exp(each.logprob) <= 1.0
 
 
+def test_an_answer_goes_back_into_the_conversation(client: Any, models: list[str]) -> None:
+    first = ask(client, models[2])
+    turns = [
+        {"role": "user", "content": "Is 3 a number?"},
+        first.choices[0].message,
+        {"role": "user", "content": "Is 4 a number?"},
+    ]
+    again = client.chat.completions.create(model=models[2], messages=turns, max_tokens=4)
+    assert again.usage.prompt_tokens > first.usage.prompt_tokens
+
+
+def test_a_tiny_temperature_is_the_greedy_answer(client: Any, models: list[str]) -> None:
+    assert text(ask(client, models[1], temperature=1e-310)) == "yes, it is"
+
+
 def test_text_completions(client: Any, models: list[str]) -> None:
     answer = client.completions.create(
         model=models[0], prompt="depict(", max_tokens=5, temperature=0

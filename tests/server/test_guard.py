@@ -50,7 +50,7 @@ def test_without_a_key_only_this_machine_is_answered(port: int) -> None:
     with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0 lets others in"):
         settings_of(Path("x"), (), "0.0.0.0", None)
     for header in ({"Host": "attacker.example"}, {"Origin": "http://attacker.example"},
-                   {"Origin": "null"}):  # fmt: skip
+                   {"Origin": "null"}, {"Host": "["}, {"Origin": "http://[x"}):  # fmt: skip
         status, body = request(port, "GET", "/v1/models", headers=header)
         assert (status, body["error"]["code"]) == (403, "forbidden")
     own = {"Origin": f"http://127.0.0.1:{port}"}

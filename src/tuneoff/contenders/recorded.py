@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def model_name(settings: RecordedSettings) -> str:
 
 
 def tune(settings: RecordedSettings, work: Work) -> None:
-    """Nothing is trained."""
+    """Nothing is trained; answers of a file that has changed since are read again."""
+    if settings.predictions is None:
+        return
+    with _file(settings, work.folder).open("rb") as stream:
+        work.directory.answers_of(hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def answer(
@@ -49,6 +54,17 @@ def answer(
         if row["id"] in found:
             raise DataError(f"{where}: the id {row['id']!r} is there twice; ids must differ.")
         found[row["id"]] = row["prediction"]
+    lacking = sum(e.id not in found for e in work.test)
+    if lacking == len(work.test):
+        raise DataError(
+            f"{path}: none of its {len(found)} ids is one of the {len(work.test)} test examples; "
+            "the run's data/test.jsonl has theirs."
+        )
+    if lacking:
+        work.progress.say(
+            f"warning: {settings.name}: {lacking} of {len(work.test)} test examples have no answer "
+            f"in {path}; they count as wrong."
+        )
     missing = "the predictions file has no answer to this example"
     yield [
         Prediction(e.id, found[e.id]) if e.id in found else Prediction(e.id, "", error=missing)

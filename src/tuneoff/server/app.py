@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from tuneoff.errors import ConfigError
 from tuneoff.server import chat, errors, files, jobs, metrics, models
 from tuneoff.server.guard import Guard
 from tuneoff.server.host import Host
@@ -61,7 +64,7 @@ class Worker:
     def __init__(self, settings: ServerSettings) -> None:
         self._command = [
             sys.executable, "-m", "tuneoff.server.worker", str(settings.data_dir),
-            json.dumps(settings.bases), settings.organization,
+            json.dumps(settings.bases), settings.organization, str(os.getpid()),
         ]  # fmt: skip
         self._closed = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,7 +73,10 @@ class Worker:
 
     def _watch(self) -> None:
         while not self._closed.is_set():
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+            # Ctrl-C reaches the server alone, which then ends its worker in good order.
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, start_new_session=True
+            )
             while self._process.poll() is None and not self._closed.wait(0.1):
                 pass
             if self._closed.is_set():
@@ -89,5 +95,13 @@ def serve(settings: ServerSettings, address: str, port: int, host: Host | None =
     """Runs until it is interrupted."""
     import uvicorn
 
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise ConfigError(
+                f"{address}:{port} cannot be listened on ({error.strerror}); give another --port."
+            ) from None
     options: dict[str, Any] = {"log_level": "warning", "server_header": False}
     uvicorn.run(build(settings, host), host=address, port=port, **options)

@@ -43,6 +43,7 @@ class Message(_Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
     name: str | None = None
+    refusal: None = None  # as our own answers have it
 
     def plain(self) -> dict[str, str]:
         """The turn as training examples have them."""
@@ -60,7 +61,7 @@ class TextFormat(_Body):
 class Sampled(_Body):
     """What chat and text completions have in common."""
 
-    model: str
+    model: Text
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Positive | None = None

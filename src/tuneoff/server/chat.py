@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
+from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 
 from tuneoff.prompts import CHAT_PASS_THROUGH
@@ -26,7 +27,7 @@ from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
 router = APIRouter(prefix="/v1")
-MAX_WAITING = 1_000
+MAX_UNFINISHED = 1_000
 LOOK_SECONDS = 1.0
 DEFAULT_TEXT_TOKENS = 16
 
@@ -152,7 +153,13 @@ def _chat_ids(base: Base, example: Example) -> list[int]:
     from tuneoff.training.encoding import prompt_ids
 
     rendering = rendering_of(base.tokenizer, None)
-    return prompt_ids(base.tokenizer, example, CHAT_PASS_THROUGH, rendering)
+    try:
+        return prompt_ids(base.tokenizer, example, CHAT_PASS_THROUGH, rendering)
+    except TemplateError as error:  # for instance, roles that do not alternate
+        raise ApiError(
+            400, f"The model's chat template refuses these messages: {error}", "messages",
+            "invalid_value",
+        ) from None  # fmt: skip
 
 
 def _ask(
@@ -176,7 +183,7 @@ def _ask(
             "messages" if kind == "chatcmpl" else "prompt",
             "context_length_exceeded",
         )
-    if host.waiting() >= MAX_WAITING:
+    if host.unfinished() + (body.n or 1) > MAX_UNFINISHED:
         raise ApiError(
             429, "Too many requests are waiting; try again later.", None, "rate_limit_exceeded",
             "requests",
@@ -213,14 +220,16 @@ def _ask(
 
 async def _told(asking: Asking, http: HttpRequest) -> AsyncIterator[tuple[int, Piece]]:
     """Pieces of all choices until each is complete; ends the work when the client is gone."""
-    left = len(asking.requests)
+    left, looked = len(asking.requests), time.monotonic()
     try:
         while left:
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked = time.monotonic()
+                if await http.is_disconnected():
+                    return
             try:
                 index, piece = await asyncio.wait_for(asking.pieces.get(), LOOK_SECONDS)
             except TimeoutError:
-                if await http.is_disconnected():
-                    return
                 continue
             if piece.error is not None:
                 raise ApiError(500, piece.error, None, "server_error", "server_error")

@@ -17,7 +17,7 @@ INVALID = "invalid_request_error"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
-_FIELD = re.compile(r"[a-z_]+|\d+")
+_FIELD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class ApiError(Exception):
@@ -54,12 +54,16 @@ def install(app: FastAPI) -> None:
         return await api_error(_, ApiError(error.status_code, str(error.detail), None, code))
 
     async def invalid(_: Request, error: Any) -> JSONResponse:
-        first = error.errors()[0]
+        # Of the alternatives of a field the last is the one with a number in it.
+        place = [str(part) for part in error.errors()[0]["loc"][:2]]
+        first = [e for e in error.errors() if [str(p) for p in e["loc"][:2]] == place][-1]
         # Pydantic also names the alternatives of a union; a client knows names of fields alone.
         place = [
             str(part)
             for part in first["loc"]
-            if part not in ("body", "query", "path") and _FIELD.fullmatch(str(part))
+            if part not in ("body", "query", "path")
+            and _FIELD.fullmatch(str(part))
+            and "constrained-" not in str(part)
         ]
         param = ".".join(place) or None
         message = f"{first['msg']}" + (f": {param}" if param else "")

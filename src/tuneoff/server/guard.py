@@ -65,13 +65,27 @@ class Guard:
             if scheme.lower() != "bearer" or not any(known):
                 return ApiError(401, "Incorrect API key provided.", None, "invalid_api_key")
             return None
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        origin = headers.get("origin")
-        if host not in LOOPBACK or (origin and urlsplit(origin).netloc != headers.get("host")):
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if _name(host) not in LOOPBACK or (origin and _place(origin) != host):
             return ApiError(
                 403, "A server without keys answers this machine only.", None, "forbidden"
             )
         return None
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _length(headers: dict[str, str]) -> int:

@@ -10,17 +10,18 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneoff.models.loading import Precision
-from tuneoff.server.live import LiveEngine, Request
+from tuneoff.server.live import LiveEngine, Piece, Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SLOTS = 64
+MOST_POSITIONS = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,9 @@ class Base:
 
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
         self.model: PreTrainedModel = load_model(base, "none", dtype_of(precision)).eval()
-        self.positions = positions_of(base)
-        self._adapters: set[str] = set()
+        self.positions = min(positions_of(base), MOST_POSITIONS)
+        # The name that PEFT knows each model's adapter by.
+        self._adapters: dict[str, str] = {}
 
     def prepare(self, served: Served) -> None:
         """Puts the model's adapter on the base, if it is not there."""
@@ -50,7 +52,7 @@ class Base:
             return
         import peft
 
-        name = _adapter_name(served.name)
+        name = f"adapter-{len(self._adapters)}"
         if self._adapters:
             wrapped: Any = self.model
             wrapped.load_adapter(str(served.adapter), adapter_name=name)
@@ -60,7 +62,7 @@ class Base:
             )
             self.model = loaded
         self.model.eval()
-        self._adapters.add(served.name)
+        self._adapters[served.name] = name
 
     @contextlib.contextmanager
     def active(self, served: Served) -> Iterator[None]:
@@ -72,13 +74,8 @@ class Base:
             with model.disable_adapter():
                 yield
         else:
-            model.set_adapter(_adapter_name(served.name))
+            model.set_adapter(self._adapters[served.name])
             yield
-
-
-def _adapter_name(name: str) -> str:
-    # PEFT makes module names of it, in which a dot divides.
-    return name.replace(".", "_").replace(":", "_").replace("/", "_")
 
 
 class Host:
@@ -88,25 +85,40 @@ class Host:
         self._queue: queue.Queue[tuple[Served, Request] | None] = queue.Queue()
         self._bases: dict[tuple[str, Precision], Base] = {}
         self._engines: dict[Served, LiveEngine] = {}
-        self._loading = threading.Lock()
+        self._loading, self._counting = threading.Lock(), threading.Lock()
+        self._unfinished = 0
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
         self._thread.start()
 
     def base(self, served: Served) -> Base:
         """The base of a model, loaded if nobody asked before."""
+        key = served.base, served.precision
+        loaded = self._bases.get(key)  # without waiting for another that is being loaded
+        if loaded is not None:
+            return loaded
         with self._loading:
-            key = served.base, served.precision
             if key not in self._bases:
                 self._bases[key] = Base(*key)
             return self._bases[key]
 
     def submit(self, served: Served, request: Request) -> None:
         """Has a request answered; returns at once."""
-        self._queue.put((served, request))
+        with self._counting:
+            self._unfinished += 1
+        tell = request.tell
 
-    def waiting(self) -> int:
-        """Requests that no engine has taken yet."""
-        return self._queue.qsize()
+        def counted(piece: Piece) -> None:
+            if piece.finish_reason is not None:
+                with self._counting:
+                    self._unfinished -= 1
+            tell(piece)
+
+        self._queue.put((served, replace(request, tell=counted)))
+
+    def unfinished(self) -> int:
+        """Answers that are wanted and not complete."""
+        with self._counting:
+            return self._unfinished
 
     def close(self) -> None:
         """Ends the thread; what is under way is not answered."""
@@ -138,8 +150,6 @@ class Host:
             wait = False
 
     def _join(self, served: Served, requests: list[Request]) -> None:
-        from tuneoff.server.live import Piece
-
         try:
             base = self.base(served)
             base.prepare(served)
@@ -180,7 +190,8 @@ def _engine(base: Base) -> LiveEngine:
     from tuneoff.generation.ending import ending_of
     from tuneoff.generation.support import rows_that_fit
 
-    slots = min(SLOTS, rows_that_fit(base.model, min(base.positions, 2048)))
+    # Room for the longest text that may be asked for in each.
+    slots = min(SLOTS, rows_that_fit(base.model, base.positions))
     ends = ending_of(base.model, base.tokenizer, ()).ends
     return LiveEngine(base.model, base.tokenizer, ends, slots, base.positions)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuneoff.config import LocalSettings, TrainSettings
+from tuneoff.server.asked import Text
 
 ACTIVE = ("queued", "running", "paused")
 Auto = Literal["auto"]
@@ -43,15 +44,15 @@ class Method(_Asked):
 class JobCreate(_Asked):
     """The body of a request for a job."""
 
-    model: str
-    training_file: str
-    validation_file: str | None = None
+    model: Text
+    training_file: Text
+    validation_file: Text | None = None
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
     suffix: Annotated[str, Field(max_length=64, pattern=_SUFFIX)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: (
-        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None
+        dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]] | None
     ) = Field(default=None, max_length=16)
     integrations: Annotated[list[Any], Field(max_length=0)] | None = None
 

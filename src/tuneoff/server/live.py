@@ -81,8 +81,9 @@ class _Answer:
         return token
 
     def _sampled(self, logits: NDArray[np.float32]) -> int:
-        scaled = logits.astype(np.float64) / self.request.temperature
-        chances = np.exp(scaled - scaled.max())
+        scaled = logits.astype(np.float64)
+        with np.errstate(over="ignore"):  # what is far from the best becomes impossible
+            chances = np.exp((scaled - scaled.max()) / self.request.temperature)
         chances /= chances.sum()
         if self.request.top_p < 1:
             order = np.argsort(-chances, kind="stable")

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 router = APIRouter()
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+_METHODS = ("GET", "POST", "DELETE")
 STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 
 
@@ -29,8 +30,8 @@ class Metrics:
         self.tokens = Counter(
             "tuneoff_tokens", "Tokens of prompts and answers", ("kind",), registry=self.registry
         )
-        self.waiting = Gauge(
-            "tuneoff_waiting_requests", "Requests that no engine has taken yet",
+        self.unfinished = Gauge(
+            "tuneoff_unfinished_answers", "Answers that are wanted and not complete",
             registry=self.registry,
         )  # fmt: skip
         self.jobs = Gauge(
@@ -61,7 +62,8 @@ class Measured:
             await self._app(scope, receive, watched)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if route != "none" else "any"
+            known = route != "none" and scope["method"] in _METHODS
+            method = scope["method"] if known else "any"
             self._metrics.requests.labels(method, route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
@@ -71,7 +73,7 @@ def metrics(request: Request) -> Response:
     """The numbers, in Prometheus' text format."""
     state = request.app.state
     found: Metrics = state.metrics
-    found.waiting.set(state.host.waiting())
+    found.unfinished.set(state.host.unfinished())
     counted = state.store.rows("SELECT status, count(*) AS times FROM jobs GROUP BY status")
     times = {row["status"]: row["times"] for row in counted}
     for status in STATES:

@@ -83,13 +83,19 @@ def contenders_of(run_dir: Path, only: str | None = None) -> list[Ready]:
     if not stored.is_file():
         raise ConfigError(f"{run_dir}: there is no bakeoff.yaml in it; give a run directory.")
     bakeoff = BakeOff.model_validate(yaml.safe_load(stored.read_text(encoding="utf-8")))
-    parts, run = prepare.parts(bakeoff), RunDir(run_dir)
+    run = RunDir(run_dir)
     names = [contender.name for contender in bakeoff.contenders]
     if only is not None and only not in names:
         raise ConfigError(f"--contender: {unknown('contender', only, names)}.")
+    chosen = tuple(
+        c for c in bakeoff.contenders if only in (None, c.name) and isinstance(c, LocalSettings)
+    )
     found = []
-    for settings in bakeoff.contenders:
-        if only in (None, settings.name) and isinstance(settings, LocalSettings):
+    if chosen:
+        # Files that only scoring or others need may be gone.
+        task = bakeoff.task.model_copy(update={"metrics": None})
+        parts = prepare.parts(bakeoff.model_copy(update={"contenders": chosen, "task": task}))
+        for settings in chosen:
             directory = trainings(settings)[0].directory(run.contender(settings.name))
             if directory.weights() is not None:
                 found.append(_ready(parts, run, settings, directory))

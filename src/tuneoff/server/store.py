@@ -167,6 +167,8 @@ class Store:
             job = connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
             if only_from is not None and job["status"] not in only_from:
                 return False
+            if job["status"] == "paused":  # resumed by hand: it starts with a clean slate
+                connection.execute("UPDATE jobs SET attempts = 0 WHERE id = ?", (id,))
             connection.execute(
                 "UPDATE jobs SET facts = ?, status = ? WHERE id = ?",
                 (json.dumps({**json.loads(job["facts"]), **facts}), status or job["status"], id),

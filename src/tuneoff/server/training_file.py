@@ -54,6 +54,8 @@ class LineCheck:
             raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
         try:
             text = line.decode("utf-8-sig" if self._number == 1 else "utf-8")
+            if "\r" in text.rstrip("\r"):
+                raise self._refused("it holds a carriage return; end lines with a line feed")
             if not text.strip():
                 return
             value = json.loads(text)
@@ -83,6 +85,8 @@ def problem(value: Any) -> str | None:
             return f"each message needs a role (allowed: {', '.join(ROLES)})"
         if not isinstance(turn.get("content"), str):
             return "each message needs a text as content"
+        if any("\ud800" <= character <= "\udfff" for character in turn["content"]):
+            return "half a surrogate pair is no text"
     if not turns or turns[-1]["role"] != "assistant":
         return "the last message must be the assistant's"
     if not turns[-1]["content"].strip():

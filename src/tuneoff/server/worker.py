@@ -1,4 +1,5 @@
-"""The process that trains: `python -m tuneoff.server.worker DATA_DIR BASES ORGANIZATION`.
+"""The process that trains: `python -m tuneoff.server.worker DATA_DIR BASES
+ORGANIZATION PARENT`.
 
 One at a time for a data directory (a file lock says so). It takes the job that was running
 when the last worker ended, else the oldest that waits; a job goes on from its last
@@ -12,9 +13,11 @@ import csv
 import fcntl
 import io
 import json
+import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +41,10 @@ class _Stopped(Exception):
 
 def main() -> None:
     """Works until there is no parent any more."""
+    _quieten()
     data_dir, bases, organization = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     store = Store(data_dir)
-    parent = os.getppid()
+    parent = int(sys.argv[4])  # it may be gone already
     with (data_dir / "worker.lock").open("w") as lock:
         while True:
             if os.getppid() != parent:
@@ -56,6 +60,17 @@ def main() -> None:
                 time.sleep(CHECK_SECONDS)
             else:
                 _carry_out(store, job, bases, organization, parent)
+
+
+def _quieten() -> None:
+    """The libraries underneath warn each other of things that nobody here can change."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _carry_out(
@@ -159,6 +174,7 @@ def _finish(
             "SELECT status, facts FROM jobs WHERE id = ?", (id,)
         ).fetchone()
         if status != "running":  # cancelled at the last moment
+            store.file_path(file_id).unlink(missing_ok=True)
             return
         connection.execute(
             "INSERT INTO files (id, created_at, filename, purpose, bytes) "

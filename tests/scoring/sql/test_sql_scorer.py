@@ -241,3 +241,18 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         list(score_rows([row], Options(databases=tmp_path)))
     with pytest.raises(DataError, match=r"d\.sqlite: the database cannot be read"):
         groups(row, Options(databases=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("answer", "strict", "official"),
+    [
+        ("SELECT name,age FROM singer WHERE age>20", True, True),
+        ("SELECT name, age FROM singer s WHERE (s.age) > 20", True, False),
+        (f"{GOLD}; {GOLD}", False, True),
+        ("SELECT age, name FROM singer WHERE age > 99", True, True),
+    ],
+)
+def test_set_match_and_spelling(databases: Path, answer: str, strict: bool, official: bool) -> None:
+    for mode, expected in (("strict", strict), ("official", official)):
+        (row,) = score(databases, answer, mode=mode)  # type: ignore[arg-type]
+        assert row.scores["exact_set_match"] is expected, mode

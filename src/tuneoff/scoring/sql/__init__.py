@@ -202,7 +202,8 @@ class _Scoring:
         db_id = row.meta.get("db_id")
         if not isinstance(db_id, str):
             raise DataError(
-                f'id {row.id!r}: the row has no meta "db_id", which names its database.'
+                f'id {row.id!r}: the row has no meta "db_id", which names its database; give '
+                '"meta": {"db_id": ".."}.'
             )
         try:
             return self._suite(db_id)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneoff.databases import find_database
+from tuneoff.errors import DataError
 from tuneoff.scoring.sql.normal_form import NotParsed, parse
 from tuneoff.scoring.sql.sandbox import Value, read_columns
 
@@ -97,6 +98,8 @@ def derive(
             connection.execute("COMMIT")
             connection.execute("VACUUM")
         beside.replace(path)
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{original}: nothing can be derived from it ({error}).") from None
     finally:
         beside.unlink(missing_ok=True)
 

@@ -285,8 +285,32 @@ class _Answer:
                 self._form = _form(self.query, reference.schema)
             return self._same_form()
         answer = _spider(self._spider_text, reference.schema)
-        return answer is not None and set_match.matches(
-            reference.spider, answer, reference.keys, keep_distinct=not self._official
+        if self._official:
+            return answer is not None and set_match.matches(
+                reference.spider, answer, reference.keys
+            )
+        return self._strict_match(answer)
+
+    def _strict_match(self, answer: Query | None) -> bool:
+        """Set match that does not mind how a query is spelt (`a=1`, "x" for 'x'): the queries as
+        they stand, or else their normal forms. The answer must be one query."""
+        reference = self._reference
+        if self._form is None:
+            self._form = _form(self.query, reference.schema)
+        if self._form is None:
+            return False
+        # sqlglot reads more than SQLite does: what SQLite cannot read is no spelling of a query.
+        forms = () if self._stopped == "syntax error" else (reference.form, self._form)
+        spelt = [
+            _spider(form.text.replace("<>", "!="), reference.schema) if form else None
+            for form in forms
+        ]
+        pairs = [(reference.spider, answer), *([(spelt[0], spelt[1])] if spelt else ())]
+        return any(
+            one is not None
+            and other is not None
+            and set_match.matches(one, other, reference.keys, keep_distinct=True)
+            for one, other in pairs
         )
 
     def verdict(self, scores: dict[str, bool], wrong: str | None) -> str:
