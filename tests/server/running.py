@@ -35,14 +35,19 @@ def server(
     with (log or data_dir.with_suffix(".log")).open("ab") as stream:
         process = subprocess.Popen(command, env=environment, stderr=stream, stdout=stream)
         try:
-            _wait(port, process)
+            wait(port, process)
             yield port, process
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the server answers.
+
+    Raises:
+        AssertionError: it ended, or took too long.
+    """
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+from running import request, wait
 
 from tuneoff.records import ContenderResult, Results
 from tuneoff.rundir import RunDir
@@ -106,12 +108,33 @@ def commands(text: str) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
+def serves(command: str, folder: Path) -> None:
+    """Starts a server, which must answer, and ends it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {command} --port {port}"], cwd=folder, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait(port, process)
+        status, models = request(port, "GET", "/v1/models")
+        assert (status, models["data"][0]["id"]) == (200, "tiny")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def test_the_readmes_commands_run(demo: Path) -> None:
     found = commands((demo / "README.md").read_text())
     assert found[:2] == ["make demo", "make test"]
     assert len(found) >= 6
     for command in found:
         if command == "make test":  # this is one of them
+            continue
+        if "tuneoff serve" in command:  # it runs until it is stopped
+            serves(command, demo)
             continue
         done = shell(command, demo)
         assert done.returncode == 0, f"{command}: {done.stderr[-1000:]}"
