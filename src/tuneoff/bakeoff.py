@@ -228,5 +228,4 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
         scored.append(row)
         step(len(scored))
     work.directory.write_scores(scored)
-    if details or work.directory.details():
-        work.directory.write_details(details)
+    work.directory.write_details(details)

@@ -34,7 +34,7 @@ import datetime
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -205,8 +205,12 @@ class ContenderDir:
         """Result tables by example id (`scoring/sql/judging.py`)."""
         return {row["id"]: row for row in read_lines(self.path / "details.jsonl")}
 
-    def write_details(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        write_lines(self.path / "details.jsonl", rows)
+    def write_details(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces them; without rows there is no file."""
+        if rows:
+            write_lines(self.path / "details.jsonl", rows)
+        else:
+            (self.path / "details.jsonl").unlink(missing_ok=True)
 
     def error(self) -> str | None:
         path = self.path / "error.json"

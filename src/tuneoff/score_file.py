@@ -21,7 +21,7 @@ from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
 from tuneoff.scoring.rows import Mode, Row
 from tuneoff.scoring.sql.derive import derive_suites
-from tuneoff.scoring.stored import References, read_rows
+from tuneoff.scoring.stored import References, check_rows, read_rows
 from tuneoff.tasks import load_task
 
 MODES = ("official", "strict")
@@ -122,6 +122,7 @@ def _scored(
         raise DataError(
             f'{error} (Rows without a "reference" of their own need the task\'s test set.)'
         ) from None
+    count = check_rows(predictions, references)
     with TemporaryDirectory() as made:
         if parts is not None and folder is None:
             folder = parts.task.databases(parts.settings, parts.place, Path(made) / "databases")
@@ -139,7 +140,7 @@ def _scored(
             memory_limit_bytes=how.memory_bytes,
         )
         rows = read_rows(predictions, references)
-        step = progress.stage("scoring", _lines(predictions))
+        step = progress.stage("scoring", count)
         return _through(scorer, rows, options, references, out, step)
 
 
@@ -243,15 +244,10 @@ def _through(
     )
 
 
-def _lines(path: Path) -> int:
-    with path.open("rb") as stream:
-        return sum(1 for line in stream if line.strip())
-
-
 def _brings_reference(predictions: Path) -> bool:
     """Whether the first row has its own reference, so that no data set is needed."""
     if not predictions.is_file():
-        return True  # read_rows says what is wrong
+        return True  # check_rows says what is wrong
     with predictions.open(encoding="utf-8-sig", errors="replace") as stream:
         try:
             row = json.loads(next((line for line in stream if line.strip()), "null"))

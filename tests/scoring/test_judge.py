@@ -136,4 +136,4 @@ def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     settings = JudgeSettings(id="judge", model="m", rubric="Be good.")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
-        list(Judge(settings).score_rows(ROWS, Options()))
+        Judge(settings)

@@ -11,7 +11,7 @@ import pytest
 from tuneoff.databases import database_hashes, find_database
 from tuneoff.errors import DataError
 from tuneoff.scoring.rows import Row
-from tuneoff.scoring.stored import read_rows
+from tuneoff.scoring.stored import check_rows, read_rows
 
 KNOWN = {"e1": ("gold", {"db_id": "d", "hardness": "easy"})}
 
@@ -74,20 +74,21 @@ def test_what_a_row_brings_goes_before_what_is_known(tmp_path: Path) -> None:
 )
 def test_one_sentence_with_file_and_line(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(DataError) as caught:
-        list(read_rows(write(tmp_path, text), KNOWN))
+        check_rows(write(tmp_path, text), KNOWN)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
-        next(read_rows(tmp_path / "none.jsonl"))
+        check_rows(tmp_path / "none.jsonl")
 
 
-def test_a_mistake_in_the_last_line_is_found_before_the_first_row_is_used(tmp_path: Path) -> None:
-    path = write(tmp_path, '{"id": "e1", "prediction": "p"}\nbroken')
-    with pytest.raises(DataError, match="jsonl:2"):
-        read_rows(path, KNOWN)
+def test_a_mistake_in_the_last_line_is_found(tmp_path: Path) -> None:
+    good = '{"id": "e1", "prediction": "p"}\n\n{"id": "2", "reference": "r", "prediction": ""}\n'
+    assert check_rows(write(tmp_path, good), KNOWN) == 2
+    with pytest.raises(DataError, match="jsonl:4"):
+        check_rows(write(tmp_path, f"{good}broken"), KNOWN)
 
 
 def test_rows_are_read_as_they_are_used(tmp_path: Path) -> None:
@@ -96,6 +97,7 @@ def test_rows_are_read_as_they_are_used(tmp_path: Path) -> None:
     path = write(tmp_path, "\n".join(lines))
     tracemalloc.start()
     try:
+        assert check_rows(path) == 5_000
         assert sum(len(row.prediction) for row in read_rows(path)) == 5_000_000
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:

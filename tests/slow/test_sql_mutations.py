@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asking import open_pool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuneoff.databases import find_database
 from tuneoff.scoring.rows import Mode
 from tuneoff.scoring.sql.judging import FORM_METRICS
-from tuneoff.scoring.sql.pool import Limits, Pool, open_pool
+from tuneoff.scoring.sql.pool import Limits, Pool
 from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.tasks.samples import sql
 

@@ -44,22 +44,26 @@ class Judge:
     METRICS: Mapping[str, Kind] = {"judge": "fraction", AGREEMENT: "yes/no"}
 
     def __init__(self, settings: JudgeSettings) -> None:
+        """Before anything is trained or spent, so that a missing key is found then.
+
+        Raises:
+            ConfigError: the SDK or the key is missing.
+        """
         self._settings = settings
+        self._client = openai.client(settings.base_url)
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
         """Both metrics of each row, in order; a few are asked about at once.
 
         Raises:
-            ConfigError: the SDK or the key is missing.
             ProviderError: the judge cannot be asked. What it said before is kept.
         """
-        client = openai.client(self._settings.base_url)
         memory = _Memory(options.judgements)
         waiting: deque[Future[ScoredRow]] = deque()
         with ThreadPoolExecutor(self._settings.concurrency) as threads:
             try:
                 for row in rows:
-                    waiting.append(threads.submit(self._score, row, client, memory))
+                    waiting.append(threads.submit(self._score, row, memory))
                     if len(waiting) >= 2 * self._settings.concurrency:
                         yield waiting.popleft().result()
                 while waiting:
@@ -67,21 +71,19 @@ class Judge:
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
 
-    def _score(self, row: Row, client: Any, memory: _Memory) -> ScoredRow:
+    def _score(self, row: Row, memory: _Memory) -> ScoredRow:
         missing = no_answer(row)
         if missing is not None:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
-        first = self._ask(row, (row.prediction, row.reference), client, memory)
-        second = _swapped(self._ask(row, (row.reference, row.prediction), client, memory))
+        first = self._ask(row, (row.prediction, row.reference), memory)
+        second = _swapped(self._ask(row, (row.reference, row.prediction), memory))
         if first is None or second is None:  # nothing was measured
             return ScoredRow(row.id, {}, "the judge did not say")
         value = sum(outcome in ("better", "equal") for outcome in (first, second)) / 2
         scores = {self.PRIMARY: value, AGREEMENT: first == second}
         return ScoredRow(row.id, scores, "right" if value == 1 else "worse")
 
-    def _ask(
-        self, row: Row, answers: tuple[str, str], client: Any, memory: _Memory
-    ) -> Outcome | None:
+    def _ask(self, row: Row, answers: tuple[str, str], memory: _Memory) -> Outcome | None:
         """How the first answer is, compared with the second; None when the judge does not say."""
         text = (
             f"{_TASK}\n\nRubric:\n{self._settings.rubric}\n\nTask:\n{_shown(row.inputs)}\n\n"
@@ -93,7 +95,7 @@ class Judge:
         reply = memory.get(key)
         if reply is None:
             asked = [{"role": "user", "content": text}]
-            given = openai.chat(client, self._settings.model, asked)
+            given = openai.chat(self._client, self._settings.model, asked)
             reply = given.text
             memory.add({
                 "key": key, "id": row.id, "model": self._settings.model, "reply": reply,

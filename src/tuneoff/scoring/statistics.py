@@ -9,8 +9,7 @@ both answered:
 - examples that share something (a database), or a fraction: a sign-flip test over
   clusters, for McNemar rejects far too often where examples of one cluster are right or
   wrong together. With five clusters or fewer it can never find a difference (the
-  smallest possible p is 2/32).
-
+  smallest possible p is 2/32);
 - contenders trained with several seeds: a t-test on each example's mean over the seeds, whose
   variance is that of the examples (or clusters) plus that of the seeds' scores, with the
   degrees of freedom of Welch (1947) and Satterthwaite (1946); its p is never smaller than that

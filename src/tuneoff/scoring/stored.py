@@ -21,21 +21,26 @@ References = Mapping[str, tuple[str, Mapping[str, Any]]]
 _FORM = '{"id": "..", "prediction": ".."}'
 
 
-def read_rows(path: Path, references: References | None = None) -> Iterator[Row]:
-    """Rows of a predictions file, read as they are used. The whole file is looked through first,
-    so that a mistake in its last line is found before anything is scored.
+def check_rows(path: Path, references: References | None = None) -> int:
+    """Looks through a whole predictions file, so that a mistake in its last line is found before
+    anything is scored; how many rows it has.
 
     Args:
         references: reference and meta by example id, for rows without their own.
 
     Raises:
-        DataError: the file is missing or empty, or a line of it cannot be used; the
-            message names file and line.
+        DataError: the file is missing or empty, a line of it cannot be used, or an id is there
+            twice; the message names file and line.
     """
     hashes = array("Q", (_hash(row.id) for _, row in _numbered(path, references)))
     if not hashes:
         raise DataError(f"{path}: the file is empty; give one JSON object a line, {_FORM}.")
     _refuse_repeated(path, references, hashes)
+    return len(hashes)
+
+
+def read_rows(path: Path, references: References | None = None) -> Iterator[Row]:
+    """Rows of a predictions file (`check_rows`), read as they are used."""
     return (row for _, row in _numbered(path, references))
 
 

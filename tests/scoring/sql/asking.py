@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tuneoff.scoring.sql.pool import Pool
+from tuneoff.scoring.sql.pool import Limits, Pool
 from tuneoff.scoring.sql.protocol import Answer, DatabaseFile, Request
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
@@ -22,6 +23,16 @@ def make_database(folder: Path) -> Path:
         connection.execute("CREATE VIEW v AS SELECT a FROM t WHERE a > 1")
         connection.commit()
     return path
+
+
+@contextmanager
+def open_pool(limits: Limits) -> Iterator[Pool]:
+    """A pool of its own, whose processes are gone afterwards."""
+    pool = Pool(limits)
+    try:
+        yield pool
+    finally:
+        pool.close()
 
 
 def request(

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asking import REFERENCE, ask, make_database, request
+from asking import REFERENCE, ask, make_database, open_pool, request
 from hostile import HOSTILE
 
-from tuneoff.scoring.sql.pool import Child, Limits, Pool, open_pool
+from tuneoff.scoring.sql.pool import Child, Limits, Pool
 
 LIMIT_SECONDS = 0.5
 TRIES = 4

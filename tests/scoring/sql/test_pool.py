@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from asking import ENDLESS, REFERENCE, ask, make_database, request, right
+from asking import ENDLESS, REFERENCE, ask, make_database, open_pool, request, right
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring.sql.pool import Limits, Pool, open_pool
+from tuneoff.scoring.sql.pool import Limits, Pool
 from tuneoff.scoring.sql.protocol import DatabaseFile
 
 SMALL = Limits(memory_bytes=400_000_000, workers=1)

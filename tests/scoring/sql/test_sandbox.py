@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.scoring.sql.sandbox import Database, Row, Stopped, close_all, connect, select
+from tuneoff.scoring.sql import sandbox
+from tuneoff.scoring.sql.sandbox import Database, Row, Stopped, connect, select
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
 
@@ -25,7 +26,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         connection.execute("CREATE VIEW v AS SELECT a FROM t WHERE a > 1")
         connection.commit()
     yield connect(str(path))
-    close_all()
+    while sandbox._opened:
+        sandbox._opened.popitem()[1].connection.close()
 
 
 def rows(database: Database, sql: str) -> list[Row]:

@@ -14,7 +14,6 @@ from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.rows import Mode
 from tuneoff.scoring.sql import METRICS, groups, score_rows
-from tuneoff.scoring.sql.normal_form import NotParsed, parse
 
 GOLD = "SELECT name ,  age FROM singer WHERE age  >  20"
 
@@ -168,34 +167,6 @@ def test_only_a_few_rows_are_read_ahead_and_stopping_early_leaves_nothing(databa
     assert taken < 100
     results.close()  # type: ignore[attr-defined]
     assert [t.name for t in threading.enumerate() if "ThreadPool" in t.name] == []
-
-
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("SELECT 1", True),
-        ("SELECT a FROM t;", True),
-        ("WITH c AS (SELECT 1) SELECT * FROM c", True),
-        ("SELECT a FROM t UNION SELECT b FROM u", True),
-        ("VALUES (1)", True),
-        ("", False),
-        ("hello world", False),
-        ("SELECT a FROM", False),
-        ("SELECT 'unfinished", False),
-        ("SELECT 1; SELECT 2", False),
-        ("DROP TABLE t", False),
-        ("WITH c AS (SELECT 1) DELETE FROM t", False),
-        ("SELECT " + "(" * 20_000 + "1" + ")" * 20_000, False),
-        ("SELECT '" + "a" * 100_000 + "'", False),
-    ],
-)
-def test_valid_format(sql: str, expected: bool) -> None:
-    try:
-        parse(sql)
-    except NotParsed:
-        assert not expected
-    else:
-        assert expected
 
 
 def test_a_database_that_changed_is_read_again(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from tuneoff.databases import find_database
 from tuneoff.errors import DataError
-from tuneoff.scoring.sql.normal_form import NotParsed, parse
 from tuneoff.scoring.sql.sandbox import Value, read_columns
 
 Constants = Mapping[str, Sequence[Value]]
@@ -106,7 +105,10 @@ def derive(
 
 def compared_constants(queries: Iterable[str]) -> dict[str, list[Value]]:
     """What queries compare each column with, by the column's name in lower case."""
+    # sqlglot is loaded where it is used.
     from sqlglot import exp
+
+    from tuneoff.scoring.sql.normal_form import NotParsed, parse
 
     found: dict[str, list[Value]] = defaultdict(list)
     for sql in queries:

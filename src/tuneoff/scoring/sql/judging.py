@@ -86,6 +86,11 @@ class Reference:
     def spider(self) -> Query | None:
         return _spider(self.sql, self.schema)
 
+    @cached_property
+    def spelt(self) -> Query | None:
+        """Its normal form, as Spider's grammar reads it."""
+        return _spider(_spider_spelling(self.form), self.schema) if self.form else None
+
     def result(self, file: DatabaseFile, request: Request) -> Table:
         """Its result on a database.
 
@@ -257,60 +262,42 @@ class _Answer:
         return scores
 
     def _compare_forms(self, scores: dict[str, bool]) -> None:
+        """Settles the metrics that are asked for, each query being read once."""
         reference = self._reference
-        if "exact_set_match" in scores:
-            scores["exact_set_match"] = self._set_match()
-        if scores.keys() & {"sql_normal_form", "valid_format"}:
-            self._form = _form(self.query, reference.schema)
-            same = self._same_form()
-            scores |= {
-                metric: value
-                for metric, value in (
-                    ("sql_normal_form", same),
-                    ("valid_format", self._form is not None),
-                )
-                if metric in scores
-            }
+        spider = reference.spider if "exact_set_match" in scores else None
+        if self._official and spider is not None:
+            scores["exact_set_match"] = self._matches(spider, self._spider_text)
+            if len(scores) == 1:
+                return
+        self._form = _form(self.query, reference.schema)
+        same = self._same_form()
+        found = {"sql_normal_form": same, "valid_format": self._form is not None}
+        if spider is None:  # Spider's grammar cannot read the reference: the normal form decides
+            found["exact_set_match"] = same
+        elif not self._official:
+            found["exact_set_match"] = self._form is not None and self._strict_match(spider)
+        scores |= {metric: value for metric, value in found.items() if metric in scores}
 
     def _same_form(self) -> bool:
         if self._form is None or self._reference.form is None:
             return normalized(self.query) == normalized(self._reference.sql)
         return self._form.text == self._reference.form.text
 
-    def _set_match(self) -> bool:
-        """Where Spider's grammar cannot read the reference, the normal form decides."""
-        reference = self._reference
-        if reference.spider is None:
-            if self._form is None:
-                self._form = _form(self.query, reference.schema)
-            return self._same_form()
-        answer = _spider(self._spider_text, reference.schema)
-        if self._official:
-            return answer is not None and set_match.matches(
-                reference.spider, answer, reference.keys
-            )
-        return self._strict_match(answer)
-
-    def _strict_match(self, answer: Query | None) -> bool:
+    def _strict_match(self, spider: Query) -> bool:
         """Set match that does not mind how a query is spelt (`a=1`, "x" for 'x'): the queries as
-        they stand, or else their normal forms. The answer must be one query."""
-        reference = self._reference
-        if self._form is None:
-            self._form = _form(self.query, reference.schema)
-        if self._form is None:
-            return False
+        they stand, or else their normal forms."""
+        if self._matches(spider, self._spider_text):
+            return True
         # sqlglot reads more than SQLite does: what SQLite cannot read is no spelling of a query.
-        forms = () if self._stopped == "syntax error" else (reference.form, self._form)
-        spelt = [
-            _spider(form.text.replace("<>", "!="), reference.schema) if form else None
-            for form in forms
-        ]
-        pairs = [(reference.spider, answer), *([(spelt[0], spelt[1])] if spelt else ())]
-        return any(
-            one is not None
-            and other is not None
-            and set_match.matches(one, other, reference.keys, keep_distinct=True)
-            for one, other in pairs
+        spelt = self._reference.spelt
+        if self._form is None or spelt is None or self._stopped == "syntax error":
+            return False
+        return self._matches(spelt, _spider_spelling(self._form))
+
+    def _matches(self, reference: Query, text: str) -> bool:
+        answer = _spider(text, self._reference.schema)
+        return answer is not None and set_match.matches(
+            reference, answer, self._reference.keys, keep_distinct=not self._official
         )
 
     def verdict(self, scores: dict[str, bool], wrong: str | None) -> str:
@@ -341,6 +328,11 @@ def _form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | None:
         return normal_form(sql, schema)
     except NotParsed:
         return None
+
+
+def _spider_spelling(form: NormalForm) -> str:
+    """A normal form in the signs that Spider's grammar knows."""
+    return form.text.replace("<>", "!=")
 
 
 def _spider(sql: str, schema: dict[str, list[str]] | None) -> Query | None:

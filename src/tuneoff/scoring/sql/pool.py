@@ -17,9 +17,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from queue import LifoQueue
@@ -226,16 +225,6 @@ class Pool:
         self._clock.join()
         for child in self._children:
             child.close()
-
-
-@contextmanager
-def open_pool(limits: Limits) -> Iterator[Pool]:
-    """A pool whose processes are gone afterwards, whatever happens."""
-    pool = Pool(limits)
-    try:
-        yield pool
-    finally:
-        pool.close()
 
 
 @cache

@@ -161,12 +161,6 @@ def connect(
     return found
 
 
-def close_all() -> None:
-    """Closes every database that was kept open."""
-    while _opened:
-        _opened.popitem()[1].connection.close()
-
-
 def _connect(path: str, errors: str, backwards: bool) -> Database:
     uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
