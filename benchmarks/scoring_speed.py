@@ -10,6 +10,7 @@ tenth of them: what its parent needs at most should not grow. Prints one JSON do
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -97,12 +98,40 @@ def main() -> None:
         name: round(seconds / found["warm_seconds"][name], 1)
         for name, seconds in OFFICIAL_SECONDS.items()
     }
+    found["parsing_seconds"] = parsing(rows, arguments.repeats)
     if arguments.rows:
         found["long"] = [
             long_run(rows, number, arguments.workers)
             for number in (arguments.rows // 10, arguments.rows)
         ]
     print(json.dumps(found, indent=2))
+
+
+def parsing(rows: list[Row], repeats: int) -> dict[str, float]:
+    """Every reference and prediction, read by Spider's grammar and by sqlglot, in one process."""
+    from tuneoff.scoring.sql import normal_form, spider_grammar
+    from tuneoff.scoring.sql.sandbox import connect
+
+    folder = data() / "databases"
+    columns = {
+        id: connect(str(folder / id / f"{id}.sqlite")).columns.by_table
+        for id in {str(row.meta["db_id"]) for row in rows}
+    }
+    texts = [
+        (text, columns[str(row.meta["db_id"])])
+        for row in rows
+        for text in (row.reference, row.prediction)
+    ]
+
+    def read(parse: Callable[..., object], *more: int) -> None:
+        for text, names in texts:
+            with contextlib.suppress(ValueError):
+                parse(text, *(names for _ in more))
+
+    return {
+        "Spider's grammar": median(lambda: read(spider_grammar.parse, 1), repeats),
+        "sqlglot": median(lambda: read(normal_form.parse), repeats),
+    }
 
 
 def median(action: Callable[[], object], repeats: int) -> float:
