@@ -7,6 +7,7 @@ wrong; 3 over budget; 4 some contender failed and the rest are finished; 130 int
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -217,30 +218,20 @@ def serve(
     ),
 ) -> None:
     """Serve the OpenAI-shaped fine-tuning API over open models, or a run's contenders."""
-    from tuneoff.errors import ConfigError, MissingExtraError
+    from tuneoff.errors import MissingExtraError
 
     try:
         from tuneoff.server.app import serve as run_server
-        from tuneoff.server.host import Host
-        from tuneoff.server.run import check_parity, contenders_of
+        from tuneoff.server.run import open_host
         from tuneoff.server.settings import KEYS_VARIABLE, settings_of
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
     keys = os.environ.get(KEYS_VARIABLE)
     _quieten()
-    ready = contenders_of(run_dir, contender) if run_dir is not None else []
-    served = tuple(each.served for each in ready)
+    say = functools.partial(typer.echo, err=True)
+    opened = open_host(run_dir, contender, strict, say) if run_dir is not None else (None, ())
+    answering, served = opened
     settings = settings_of(data_dir, tuple(base or ()), host, keys, served)
-    answering = Host()
-    for each in ready:
-        parity = check_parity(answering, each)
-        for line in parity.lines():
-            typer.echo(line, err=True)
-        if strict and not parity.passed:
-            raise ConfigError(
-                f"--strict: {parity.name} does not answer here as it did when it was scored; it "
-                "is not served."
-            )
     names = ", ".join([*settings.bases, *(each.name for each in served)])
     typer.echo(
         f"serving {names} on http://{host}:{port}/v1 "

@@ -52,11 +52,11 @@ def parts(bakeoff: BakeOff) -> Parts:
     settings = _with_source(bakeoff.task, task)
     scorer = load_scorer(task.SCORER)
     asked = list(settings.metrics or ())
-    added = {i: _added(metric, bakeoff.folder) for i, metric in enumerate(asked)}
-    scorer = combined(scorer, [each for each in added.values() if each is not None])
+    added = [_added(metric, bakeoff.folder) for metric in asked]
+    scorer = combined(scorer, [each for each in added if each is not None])
     metrics = [
         str(metric) if each is None else each.PRIMARY
-        for metric, each in zip(asked, added.values(), strict=True)
+        for metric, each in zip(asked, added, strict=True)
     ]
     for metric in metrics:
         if metric not in scorer.METRICS:

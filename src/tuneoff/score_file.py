@@ -200,9 +200,10 @@ def _through(
 
     def scored() -> Iterator[ScoredRow]:
         nonlocal errors
-        for found in scorer.score_rows(read(), options):
-            scores = {name: value for name, value in found.scores.items() if name in wanted}
-            result = replace(found, scores=scores)
+        for result in scorer.score_rows(read(), options):
+            if options.metrics is not None:  # not every scorer leaves the others out
+                scores = {name: value for name, value in result.scores.items() if name in wanted}
+                result = replace(result, scores=scores)
             row = waiting.popleft()
             errors += row.error is not None
             if references is not None:

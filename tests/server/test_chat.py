@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import examples, request, server
+from running import examples, request
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
 QUESTIONS = [f"Is {number} {word} a number?" for number in range(8) for word in ("or is it", "")]
-
-
-@pytest.fixture(scope="module")
-def client(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    data_dir = tmp_path_factory.mktemp("answering") / "data"
-    with server(data_dir, "--base", str(tiny_base)) as (port, _):
-        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0)
 
 
 @pytest.fixture(scope="module")

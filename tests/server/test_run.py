@@ -16,7 +16,7 @@ from tuneoff.rundir import RunDir
 
 pytest.importorskip("fastapi")
 from tuneoff.server.host import Host
-from tuneoff.server.run import check_parity, contenders_of
+from tuneoff.server.run import Parity, check_parity, contenders_of
 from tuneoff.tasks.functional_representation import SAMPLE
 
 TEXT = """\
@@ -75,6 +75,10 @@ def test_an_answer_that_was_another_is_shown(run: Path, host: Host) -> None:
     assert [each[:2] for each in parity.different] == [(first, "something else")]
     assert not parity.passed
     assert f"{first}: scored 'something else'" in parity.lines()[1]
+
+
+def test_nothing_compared_is_nothing_shown() -> None:
+    assert not Parity("lora", 0, 0, True, ()).passed
 
 
 def test_through_the_server(run: Path, tmp_path: Path) -> None:

@@ -5,23 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import examples, server
+from running import examples
+
+from tuneoff.server.store import Store
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
 JOB_SECONDS = 240
-
-
-@pytest.fixture(scope="module")
-def client(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    data_dir = tmp_path_factory.mktemp("served") / "data"
-    with server(data_dir, "--base", str(tiny_base)) as (port, _):
-        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +150,21 @@ def test_pausing_resuming_and_cancelling(
     assert client.fine_tuning.jobs.retrieve(long.id).status == "cancelled"
     assert done.hyperparameters.n_epochs == 5, "24 examples: until 100 are seen"
     assert client.models.delete(done.fine_tuned_model).deleted is True
+
+
+def test_a_job_that_failed_goes_on(
+    client: Any, base: str, files: tuple[Any, Any], served_dir: Path
+) -> None:
+    job = client.fine_tuning.jobs.create(
+        model=base, training_file=files[0].id, hyperparameters={"n_epochs": 1}
+    )
+    client.fine_tuning.jobs.pause(job.id)
+    error = {"code": "training_failed", "message": "no space left", "param": None}
+    Store(served_dir).change_job(job.id, "failed", error=error, finished_at=1)
+    assert client.fine_tuning.jobs.retrieve(job.id).error.message == "no space left"
+    resumed = client.fine_tuning.jobs.resume(job.id)
+    assert (resumed.error, resumed.finished_at) == (None, None)
+    assert wait(client, job.id, "succeeded").error is None
 
 
 @pytest.mark.parametrize(

@@ -75,26 +75,16 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     limit = body.max_completion_tokens or body.max_tokens
     count = (body.top_logprobs or 0) if body.logprobs else None
     asking = _ask(http, served, base, body, ids, limit, "chatcmpl", count)
+
+    def shown(choice: Choice) -> dict[str, Any]:
+        return {
+            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "logprobs": _logprobs(base, choice.chances) if body.logprobs else None,
+        }
+
     if body.stream:
         return _streamed(asking, http, _chat_chunk, "chat.completion.chunk")
-    choices = await _complete(asking, http)
-    _count(http, asking, choices)
-    return {
-        "id": asking.id,
-        "object": "chat.completion",
-        "created": asking.created,
-        "model": body.model,
-        "choices": [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "finish_reason": choice.finish_reason,
-                "logprobs": _logprobs(base, choice.chances) if body.logprobs else None,
-            }
-            for index, choice in enumerate(choices)
-        ],
-        "usage": asking.usage(choices),
-    }
+    return await _whole(asking, http, "chat.completion", shown)
 
 
 @router.post("/completions")
@@ -109,24 +99,9 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
     asking = _ask(http, served, base, body, ids, limit, "cmpl", None)
     if body.stream:
         return _streamed(asking, http, _text_chunk, "text_completion")
-    choices = await _complete(asking, http)
-    _count(http, asking, choices)
-    return {
-        "id": asking.id,
-        "object": "text_completion",
-        "created": asking.created,
-        "model": body.model,
-        "choices": [
-            {
-                "index": index,
-                "text": choice.text,
-                "finish_reason": choice.finish_reason,
-                "logprobs": None,
-            }
-            for index, choice in enumerate(choices)
-        ],
-        "usage": asking.usage(choices),
-    }
+    return await _whole(
+        asking, http, "text_completion", lambda choice: {"text": choice.text, "logprobs": None}
+    )
 
 
 def _served(http: HttpRequest, name: str) -> Served:
@@ -240,7 +215,10 @@ async def _told(asking: Asking, http: HttpRequest) -> AsyncIterator[tuple[int, P
             request.cancelled.set()
 
 
-async def _complete(asking: Asking, http: HttpRequest) -> list[Choice]:
+async def _whole(
+    asking: Asking, http: HttpRequest, kind: str, shown: Callable[[Choice], dict[str, Any]]
+) -> dict[str, Any]:
+    """The answer when all of it is there."""
     choices = [Choice() for _ in asking.requests]
     async for index, piece in _told(asking, http):
         choice = choices[index]
@@ -248,7 +226,18 @@ async def _complete(asking: Asking, http: HttpRequest) -> list[Choice]:
         choice.chances += piece.chances
         choice.finish_reason = piece.finish_reason
         choice.tokens_out = piece.tokens_out
-    return choices
+    _count(http, asking, choices)
+    return {
+        "id": asking.id,
+        "object": kind,
+        "created": asking.created,
+        "model": asking.body.model,
+        "choices": [
+            {"index": index, "finish_reason": choice.finish_reason, **shown(choice)}
+            for index, choice in enumerate(choices)
+        ],
+        "usage": asking.usage(choices),
+    }
 
 
 def _count(http: HttpRequest, asking: Asking, choices: list[Choice]) -> None:

@@ -9,14 +9,18 @@ from fastapi import APIRouter, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse
 
 from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.job import ACTIVE
 from tuneoff.server.settings import ServerSettings
-from tuneoff.server.store import Store, new_id
+from tuneoff.server.store import FINE_TUNE, Store, new_id
 from tuneoff.server.training_file import LineCheck
 
 router = APIRouter(prefix="/v1/files")
-PURPOSE = "fine-tune"
 CHUNK_BYTES = 1024**2
 MAX_NAME = 255
+_NEEDING = (
+    "SELECT id FROM jobs WHERE ?1 IN (json_extract(facts, '$.training_file'), "
+    f"json_extract(facts, '$.validation_file')) AND status IN ({', '.join('?' * len(ACTIVE))})"
+)
 
 
 @router.post("")
@@ -24,9 +28,9 @@ def create(request: Request, file: UploadFile, purpose: Annotated[str, Form()]) 
     """Stores an upload, or refuses it with the number of the line that is wrong."""
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
-    if purpose != PURPOSE:
+    if purpose != FINE_TUNE:
         raise ApiError(
-            400, f"purpose {purpose[:100]!r} is not supported (allowed: {PURPOSE})", "purpose",
+            400, f"purpose {purpose[:100]!r} is not supported (allowed: {FINE_TUNE})", "purpose",
             "invalid_value",
         )  # fmt: skip
     id, check, size = new_id("file"), LineCheck(), 0
@@ -91,9 +95,8 @@ def retrieve(request: Request, id: str) -> dict[str, Any]:
 def content(request: Request, id: str) -> FileResponse:
     """A file as it came."""
     row = _known(request, id)
-    return FileResponse(
-        request.app.state.store.file_path(row["id"]), media_type="application/octet-stream"
-    )
+    path = request.app.state.store.file_path(row["id"], row["purpose"])
+    return FileResponse(path, media_type="application/octet-stream")
 
 
 @router.delete("/{id}")
@@ -101,20 +104,15 @@ def delete(request: Request, id: str) -> dict[str, Any]:
     """Deletes a file that no unfinished job needs."""
     store: Store = request.app.state.store
     row = _known(request, id)
-    waiting = store.rows(
-        "SELECT id FROM jobs WHERE status IN ('queued', 'running', 'paused') AND "
-        "(json_extract(facts, '$.training_file') = ?1 OR "
-        "json_extract(facts, '$.validation_file') = ?1)",
-        row["id"],
-    )
-    if waiting:
-        raise ApiError(
-            400, f"Job {waiting[0]['id']} still needs this file; cancel it first.", "file_id",
-            "file_in_use",
-        )  # fmt: skip
     with store.transaction() as connection:
+        waiting = connection.execute(_NEEDING, (row["id"], *ACTIVE)).fetchone()
+        if waiting is not None:
+            raise ApiError(
+                400, f"Job {waiting['id']} still needs this file; cancel it first.", "file_id",
+                "file_in_use",
+            )  # fmt: skip
         connection.execute("DELETE FROM files WHERE id = ?", (row["id"],))
-    store.file_path(row["id"]).unlink(missing_ok=True)
+    store.file_path(row["id"], row["purpose"]).unlink(missing_ok=True)
     return {"id": row["id"], "object": "file", "deleted": True}
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 SLOTS = 64
 MOST_POSITIONS = 131_072
+# Prompt and answer together are hardly ever longer; where memory is short, fewer texts at a time
+# may be this long rather than more of them shorter.
+USUAL_TOKENS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Base:
 
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
         self.model: PreTrainedModel = load_model(base, "none", dtype_of(precision)).eval()
-        self.positions = min(positions_of(base), MOST_POSITIONS)
+        self.slots, self.positions = _room(self.model, self.tokenizer, positions_of(base))
         # The name that PEFT knows each model's adapter by.
         self._adapters: dict[str, str] = {}
 
@@ -154,10 +157,11 @@ class Host:
             base = self.base(served)
             base.prepare(served)
             with base.active(served):
-                _check(base, requests)
-                if served not in self._engines:
+                fine = [request for request in requests if _is_served(base, request)]
+                if fine and served not in self._engines:
                     self._engines[served] = _engine(base)
-                self._engines[served].join(requests)
+                if fine:
+                    self._engines[served].join(fine)
         except Exception as error:
             for request in requests:
                 request.tell(Piece("", finish_reason="error", error=_first_line(error)))
@@ -177,23 +181,34 @@ class Host:
             del self._engines[served]
 
 
-def _check(base: Base, requests: list[Request]) -> None:
+def _room(model: Any, tokenizer: Any, positions: int) -> tuple[int, int]:
+    """How many texts are answered at a time, and how long each may be, so that their keys and
+    values fit into memory even if all of them are that long."""
+    from tuneoff.generation.support import rows_that_fit, unserved
+    from tuneoff.training.encoding import text_ids
+
+    unserved(model, [text_ids(tokenizer, "a trial")], 1)  # which measures a token's size
+    slots = min(SLOTS, rows_that_fit(model, min(positions, USUAL_TOKENS)))
+    # The same division the other way round: tokens for each of so many rows.
+    return slots, min(positions, MOST_POSITIONS, rows_that_fit(model, slots))
+
+
+def _is_served(base: Base, request: Request) -> bool:
+    """Whether the engine can answer this; if not, it is told why."""
     from tuneoff.generation.support import unserved
 
-    most = max(request.max_tokens for request in requests)
-    reason = unserved(base.model, [request.ids for request in requests], most)
+    reason = unserved(base.model, [request.ids], request.max_tokens)
     if reason is not None:
-        raise RuntimeError(f"this model cannot be served: {reason}")
+        error = f"this model cannot be served: {reason}"
+        request.tell(Piece("", finish_reason="error", error=error))
+    return reason is None
 
 
 def _engine(base: Base) -> LiveEngine:
     from tuneoff.generation.ending import ending_of
-    from tuneoff.generation.support import rows_that_fit
 
-    # Room for the longest text that may be asked for in each.
-    slots = min(SLOTS, rows_that_fit(base.model, base.positions))
     ends = ending_of(base.model, base.tokenizer, ()).ends
-    return LiveEngine(base.model, base.tokenizer, ends, slots, base.positions)
+    return LiveEngine(base.model, base.tokenizer, ends, base.slots, base.positions)
 
 
 def _first_line(error: Exception) -> str:

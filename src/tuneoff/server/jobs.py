@@ -32,34 +32,10 @@ def create(request: Request, body: JobCreate) -> dict[str, Any]:
             400, f"The model {body.model[:100]!r} cannot be tuned here (allowed: {allowed}).",
             "model", "model_not_available",
         )  # fmt: skip
-    files = {
-        name: _training_file(store, name, id)
-        for name, id in (
-            ("training_file", body.training_file),
-            ("validation_file", body.validation_file),
-        )
-        if id is not None
-    }
-    if files["training_file"]["examples"] < MIN_EXAMPLES:
-        raise ApiError(
-            400,
-            f"The training file has {files['training_file']['examples']} examples; at least "
-            f"{MIN_EXAMPLES} are needed.",
-            "training_file",
-            "invalid_training_file",
-        )
-    facts = {
-        "model": body.model,
-        "organization_id": settings.organization,
-        "training_file": body.training_file,
-        "validation_file": body.validation_file,
-        "suffix": body.suffix,
-        "seed": secrets.randbelow(2**31) if body.seed is None else body.seed,
-        "metadata": body.metadata,
-        "resolved": resolved(body.asked(), files["training_file"]["examples"]),
-    }
     id = new_id("ftjob")
+    # Nobody can delete the files while this transaction is open.
     with store.transaction() as connection:
+        facts = _facts(body, settings, _files(store, body))
         (waiting,) = connection.execute(
             "SELECT count(*) FROM jobs WHERE status = 'queued'"
         ).fetchone()
@@ -79,6 +55,35 @@ def create(request: Request, body: JobCreate) -> dict[str, Any]:
         ):
             store.add_event(id, message, connection=connection)
     return retrieve(request, id)
+
+
+def _files(store: Store, body: JobCreate) -> dict[str, dict[str, Any]]:
+    """The uploads that a job needs, by what they are for."""
+    asked = {"training_file": body.training_file, "validation_file": body.validation_file}
+    files = {name: _training_file(store, name, id) for name, id in asked.items() if id is not None}
+    examples = files["training_file"]["examples"]
+    if examples < MIN_EXAMPLES:
+        raise ApiError(
+            400, f"The training file has {examples} examples; at least {MIN_EXAMPLES} are needed.",
+            "training_file", "invalid_training_file",
+        )  # fmt: skip
+    return files
+
+
+def _facts(
+    body: JobCreate, settings: ServerSettings, files: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """What is kept of a job from its beginning."""
+    return {
+        "model": body.model,
+        "organization_id": settings.organization,
+        "training_file": body.training_file,
+        "validation_file": body.validation_file,
+        "suffix": body.suffix,
+        "seed": secrets.randbelow(2**31) if body.seed is None else body.seed,
+        "metadata": body.metadata,
+        "resolved": resolved(body.asked(), files["training_file"]["examples"]),
+    }
 
 
 @router.get("")
@@ -108,7 +113,8 @@ def retrieve(request: Request, id: str) -> dict[str, Any]:
 @router.post("/{id}/cancel")
 def cancel(request: Request, id: str) -> dict[str, Any]:
     """Ends a job that is not finished; a running one within a step."""
-    return _changed(request, id, ACTIVE, "cancelled", "The job was cancelled", finished=True)
+    now = int(time.time())
+    return _changed(request, id, ACTIVE, "cancelled", "The job was cancelled", finished_at=now)
 
 
 @router.post("/{id}/pause")
@@ -119,8 +125,12 @@ def pause(request: Request, id: str) -> dict[str, Any]:
 
 @router.post("/{id}/resume")
 def resume(request: Request, id: str) -> dict[str, Any]:
-    """Queues a paused job again; it goes on from its last checkpoint."""
-    return _changed(request, id, ("paused",), "queued", "The job was resumed")
+    """Queues a job again that was paused, or that failed (a full disk, say): it goes on from its
+    last checkpoint."""
+    return _changed(
+        request, id, ("paused", "failed"), "queued", "The job was resumed",
+        error=None, finished_at=None,
+    )  # fmt: skip
 
 
 @router.get("/{id}/events")
@@ -188,11 +198,9 @@ def checkpoints(
 
 
 def _changed(
-    request: Request, id: str, only_from: tuple[str, ...], status: str, event: str,
-    finished: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    request: Request, id: str, only_from: tuple[str, ...], status: str, event: str, **facts: Any
+) -> dict[str, Any]:
     row = _known(request, id)
-    facts = {"finished_at": int(time.time())} if finished else {}
     if not request.app.state.store.change_job(
         row["id"], status, only_from=only_from, event=event, **facts
     ):

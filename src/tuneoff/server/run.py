@@ -10,7 +10,7 @@ float32 texts must be equal, but where the two best tokens were within 1e-3 of e
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Parity:
     def passed(self) -> bool:
         """Whether what is served is what was scored."""
         agreed = self.asked - len(self.different)
-        return not self.different if self.exact else agreed >= LEAST_AGREEMENT * self.asked
+        return self.asked > 0 and agreed >= (1 if self.exact else LEAST_AGREEMENT) * self.asked
 
     def lines(self) -> list[str]:
         """What to say about it."""
@@ -71,6 +71,27 @@ class Parity:
             for id, scored, served in self.different[:3]
         ]
         return found
+
+
+def open_host(
+    run_dir: Path, only: str | None, strict: bool, say: Callable[[str], None]
+) -> tuple[Host, tuple[Served, ...]]:
+    """What answers for a run's contenders, checked, and which they are.
+
+    Raises:
+        ConfigError: there is nothing to serve, or `strict` and answers differ.
+    """
+    ready, host = contenders_of(run_dir, only), Host()
+    for each in ready:
+        parity = check_parity(host, each)
+        for line in parity.lines():
+            say(line)
+        if strict and not parity.passed:
+            raise ConfigError(
+                f"--strict: {parity.name} does not answer here as it did when it was scored; it "
+                "is not served."
+            )
+    return host, tuple(each.served for each in ready)
 
 
 def contenders_of(run_dir: Path, only: str | None = None) -> list[Ready]:

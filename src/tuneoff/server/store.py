@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS models (
     base TEXT NOT NULL, job_id TEXT NOT NULL
 );
 """
+FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
 LISTED = ("files", "jobs", "events", "models")
 
 
@@ -54,9 +55,9 @@ class Store:
         with self.transaction() as connection:
             connection.executescript(_SCHEMA)
 
-    def file_path(self, id: str) -> Path:
+    def file_path(self, id: str, purpose: str = FINE_TUNE) -> Path:
         """Where a file lies whose id was made here."""
-        return self.data_dir / "files" / id
+        return self.data_dir / "files" / f"{id}{'.csv' if purpose == RESULTS else '.jsonl'}"
 
     def job_path(self, id: str) -> Path:
         return self.data_dir / "jobs" / id
@@ -64,31 +65,24 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A connection whose changes are all kept or, on an error, none."""
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        try:
+        with closing(self._connect()) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            # Closing a connection undoes what was not committed.
+            yield connection
             if connection.in_transaction:
                 connection.execute("COMMIT")
-        finally:
-            connection.close()
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         """What a query gives; takes no write lock."""
+        with closing(self._connect()) as connection:
+            return [dict(row) for row in connection.execute(sql, values)]
+
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
         connection.row_factory = sqlite3.Row
-        try:
-            return [dict(row) for row in connection.execute(sql, values)]
-        finally:
-            connection.close()
+        return connection
 
     def row(self, table: str, id: str) -> dict[str, Any] | None:
         found = self.rows(f"SELECT * FROM {table} WHERE id = ?", id)
@@ -167,7 +161,7 @@ class Store:
             job = connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
             if only_from is not None and job["status"] not in only_from:
                 return False
-            if job["status"] == "paused":  # resumed by hand: it starts with a clean slate
+            if status == "queued":  # resumed by hand: it starts with a clean slate
                 connection.execute("UPDATE jobs SET attempts = 0 WHERE id = ?", (id,))
             connection.execute(
                 "UPDATE jobs SET facts = ?, status = ? WHERE id = ?",

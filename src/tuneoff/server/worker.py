@@ -25,7 +25,7 @@ from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir, write_text
 from tuneoff.server.job import model_name, settings_of
-from tuneoff.server.store import Store, new_id
+from tuneoff.server.store import RESULTS, Store, new_id
 from tuneoff.tasks.chat import read_examples
 
 # Ends of the training process, by whatever, without anything learned in between.
@@ -107,9 +107,9 @@ def _train(
     from tuneoff.training.tune import tune
 
     directory = ContenderDir(store.job_path(id))
-    train = read_examples(_jsonl(store, directory, facts["training_file"], "train"))
+    train = read_examples(store.file_path(facts["training_file"]))
     given = facts["validation_file"]
-    validation = read_examples(_jsonl(store, directory, given, "validation")) if given else []
+    validation = read_examples(store.file_path(given)) if given else []
     began = time.monotonic()
     told, looked, first_step = len(directory.loss()), 0.0, -1
 
@@ -127,7 +127,7 @@ def _train(
             told += 1
             text = f"Step {loss.step}/{total}: training loss={loss.train or 0:.4f}"
             data = {"step": loss.step, "total_steps": total, "train_loss": loss.train}
-            if given:
+            if given and loss.validation is not None:
                 text += f", validation loss={loss.validation:.4f}"
                 data["full_valid_loss"] = loss.validation
             store.add_event(id, text, data=data)
@@ -150,15 +150,6 @@ def _train(
     )
 
 
-def _jsonl(store: Store, directory: ContenderDir, file_id: str, name: str) -> Path:
-    """An upload under a name that says it is JSON lines: the job's own link to it."""
-    link = directory.path / f"{name}.jsonl"
-    directory.path.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        os.link(store.file_path(file_id), link)
-    return link
-
-
 def _finish(
     store: Store, id: str, facts: dict[str, Any], record: TrainingRecord, organization: str
 ) -> None:
@@ -167,19 +158,19 @@ def _finish(
     file_id, model = new_id("file"), model_name(
         facts["model"], organization, facts["suffix"], id
     )  # fmt: skip
-    write_text(store.file_path(file_id), text)
+    write_text(store.file_path(file_id, RESULTS), text)
     now = int(time.time())
     with store.transaction() as connection:
         status, stored = connection.execute(
             "SELECT status, facts FROM jobs WHERE id = ?", (id,)
         ).fetchone()
         if status != "running":  # cancelled at the last moment
-            store.file_path(file_id).unlink(missing_ok=True)
+            store.file_path(file_id, RESULTS).unlink(missing_ok=True)
             return
         connection.execute(
             "INSERT INTO files (id, created_at, filename, purpose, bytes) "
-            "VALUES (?, ?, 'step_metrics.csv', 'fine-tune-results', ?)",
-            (file_id, now, len(text.encode())),
+            "VALUES (?, ?, 'step_metrics.csv', ?, ?)",
+            (file_id, now, RESULTS, len(text.encode())),
         )
         connection.execute(
             "INSERT INTO models (id, created_at, base, job_id) VALUES (?, ?, ?, ?)",
