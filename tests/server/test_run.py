@@ -12,11 +12,12 @@ from running import request, server
 import tuneoff
 from tuneoff import prompts
 from tuneoff.errors import ConfigError
+from tuneoff.parity import Parity
 from tuneoff.rundir import RunDir
 
 pytest.importorskip("fastapi")
 from tuneoff.server.host import Host
-from tuneoff.server.run import Parity, check_parity, contenders_of
+from tuneoff.server.run import check_parity, contenders_of
 from tuneoff.tasks.functional_representation import SAMPLE
 
 TEXT = """\
@@ -69,8 +70,8 @@ def test_the_tuned_contenders_answer_as_they_were_scored(run: Path, host: Host) 
 
 def test_an_answer_that_was_another_is_shown(run: Path, host: Host) -> None:
     (ready,) = contenders_of(run, "full")
-    first = next(iter(ready.predictions))
-    ready.predictions[first] = tuneoff.Prediction(first, "something else")
+    first = next(iter(ready.tuned.predictions))
+    ready.tuned.predictions[first] = tuneoff.Prediction(first, "something else")
     parity = check_parity(host, ready)
     assert [each[:2] for each in parity.different] == [(first, "something else")]
     assert not parity.passed

@@ -1,0 +1,189 @@
+"""Whether a run's tuned contenders answer elsewhere as they did when they were scored.
+
+`tuned_contenders` finds them with what they need to be asked again; `compare` holds answers
+that were made elsewhere (by the server, by an exported model) against the scored ones. In
+float32 texts must be equal, but where the two best tokens were within 1e-3 of each other
+(`NEAR_TIE`); in other precisions 99% must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tuneoff import prepare
+from tuneoff.config import BakeOff, LocalSettings
+from tuneoff.contenders import Work
+from tuneoff.contenders.trainings import trainings
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.models.loading import resolve_base
+from tuneoff.progress import Silent
+from tuneoff.records import Example, Prediction
+from tuneoff.rundir import ContenderDir, RunDir
+
+SAMPLE = 32
+NEAR_TIE = 1e-3
+LEAST_AGREEMENT = 0.99
+
+# (which answer, which of its tokens) → how far apart the two best tokens were there, in
+# log-probability; the number behind the last token is that of the end.
+Gap = Callable[[int, int], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A contender that was tuned here. `base` is what transformers loads, `weights` the folder of
+    its adapter or model, `predictions` its test answers by example id."""
+
+    settings: LocalSettings
+    base: str
+    weights: Path
+    work: Work
+    predictions: dict[str, Prediction]
+
+    def sample(self, size: int = SAMPLE) -> list[Example]:
+        """Answered test examples, spread evenly over the test set."""
+        answered = [example for example in self.work.test if example.id in self.predictions]
+        return answered[:: max(1, len(answered) // size)][:size]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How answers made elsewhere compare with the scored ones. `different` holds (id, scored,
+    made elsewhere) of those that are not the same; `verb` says what was done elsewhere."""
+
+    name: str
+    asked: int
+    near_ties: int
+    exact: bool
+    different: tuple[tuple[str, str, str], ...]
+    verb: str = "served"
+
+    @property
+    def passed(self) -> bool:
+        """Whether what answers there is what was scored."""
+        agreed = self.asked - len(self.different)
+        return self.asked > 0 and agreed >= (1 if self.exact else LEAST_AGREEMENT) * self.asked
+
+    def lines(self) -> list[str]:
+        """What to say about it."""
+        same = self.asked - len(self.different)
+        ties = f", {self.near_ties} of them near-ties" if self.near_ties else ""
+        found = [f"{self.name}: {same} of {self.asked} answers are those that were scored{ties}."]
+        found += [
+            f"  {id}: scored {scored!r:.80}, {self.verb} {other!r:.80}"
+            for id, scored, other in self.different[:3]
+        ]
+        return found
+
+
+def stored_bakeoff(run_dir: Path) -> BakeOff:
+    """The resolved bake-off file of a run.
+
+    Raises:
+        ConfigError: the folder is no run directory.
+    """
+    stored = run_dir / "bakeoff.yaml"
+    if not stored.is_file():
+        raise ConfigError(f"{run_dir}: there is no bakeoff.yaml in it; give a run directory.")
+    return BakeOff.model_validate(yaml.safe_load(stored.read_text(encoding="utf-8")))
+
+
+def tuned_contenders(
+    run_dir: Path, only: str | None = None, argument: str = "--contender"
+) -> list[Tuned]:
+    """The tuned contenders of a run; of several seeds the first.
+
+    Args:
+        only: the one that is wanted; None: all of them.
+        argument: where `only` was given, for the message.
+
+    Raises:
+        ConfigError: the folder is no run, or none of them was tuned here.
+    """
+    bakeoff = stored_bakeoff(run_dir)
+    run = RunDir(run_dir)
+    names = [contender.name for contender in bakeoff.contenders]
+    if only is not None and only not in names:
+        raise ConfigError(f"{argument}: {unknown('contender', only, names)}.")
+    chosen = tuple(
+        c for c in bakeoff.contenders if only in (None, c.name) and isinstance(c, LocalSettings)
+    )
+    found = []
+    if chosen:
+        # Files that only scoring or others need may be gone.
+        task = bakeoff.task.model_copy(update={"metrics": None})
+        parts = prepare.parts(bakeoff.model_copy(update={"contenders": chosen, "task": task}))
+        for settings in chosen:
+            directory = trainings(settings)[0].directory(run.contender(settings.name))
+            weights = directory.weights()
+            if weights is not None:
+                found.append(_tuned(parts, run, settings, directory, weights))
+    if not found:
+        raise ConfigError(
+            f"{run_dir}: no contender of it was tuned here{f' as {only}' if only else ''}; "
+            "run the bake-off first."
+        )
+    return found
+
+
+def _tuned(
+    parts: prepare.Parts,
+    run: RunDir,
+    settings: LocalSettings,
+    directory: ContenderDir,
+    weights: Path,
+) -> Tuned:
+    work = Work(
+        folder=parts.bakeoff.folder,
+        train=run.examples("train"),
+        validation=[],
+        test=run.examples("test"),
+        template=parts.template,
+        prompt=parts.settings.prompt,
+        max_new_tokens=parts.max_new_tokens,
+        directory=directory,
+        progress=Silent(),
+    )
+    base = resolve_base(settings.base, parts.bakeoff.folder)
+    return Tuned(settings, base, weights, work, directory.predictions())
+
+
+def compare(
+    tuned: Tuned,
+    examples: Sequence[Example],
+    answers: Sequence[tuple[Sequence[int], str]],
+    decode: Callable[[Sequence[int]], str],
+    gap: Gap,
+    exact: bool,
+    verb: str = "served",
+) -> Parity:
+    """Holds answers to examples, as tokens (without an end) and text, against the scored ones.
+
+    Args:
+        decode: token ids to text.
+        exact: whether texts must be equal, but for near-ties.
+    """
+    different, ties = [], 0
+    for place, (example, (tokens, text)) in enumerate(zip(examples, answers, strict=True)):
+        scored = tuned.predictions[example.id].prediction
+        if text.strip() == scored:
+            continue
+        if gap(place, _leaves(decode, tokens, scored)) < NEAR_TIE:
+            ties += 1
+        else:
+            different.append((example.id, scored, text.strip()))
+    return Parity(tuned.settings.name, len(examples), ties, exact, tuple(different), verb)
+
+
+def _leaves(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], scored: str) -> int:
+    """The number of the token with which an answer leaves the scored one; where the answer only
+    ends too early, the number behind its last token."""
+    for count in range(1, len(tokens) + 1):
+        text = decode(tokens[:count]).lstrip()
+        if not scored.startswith(text.rstrip("\ufffd")):
+            return count - 1
+    return len(tokens)
