@@ -23,6 +23,7 @@ from tuneoff.server.store import Store
 
 # A worker that ends at once is not started again at once.
 RESTART_SECONDS = 1.0
+GRACE_SECONDS = 10
 
 
 def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
@@ -41,7 +42,8 @@ def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
             worker.close()
         app.state.host.close()
 
-    app = FastAPI(title="tuneoff", lifespan=running, docs_url=None, redoc_url=None)
+    app = FastAPI(title="tuneoff", lifespan=running, docs_url=None, redoc_url=None,
+                  redirect_slashes=False)  # fmt: skip
     app.state.settings = settings
     app.state.store = Store(settings.data_dir)
     errors.install(app)
@@ -52,7 +54,7 @@ def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
         app.include_router(module.router)
 
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     return app
@@ -95,6 +97,8 @@ def serve(settings: ServerSettings, address: str, port: int, host: Host | None =
     """Runs until it is interrupted."""
     import uvicorn
 
+    from tuneoff.server.connection import Connection, connections_that_fit
+
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -103,5 +107,12 @@ def serve(settings: ServerSettings, address: str, port: int, host: Host | None =
             raise ConfigError(
                 f"{address}:{port} cannot be listened on ({error.strerror}); give another --port."
             ) from None
-    options: dict[str, Any] = {"log_level": "warning", "server_header": False}
+    options: dict[str, Any] = {
+        "http": Connection, "ws": "none", "server_header": False, "log_level": "error",
+        # What a proxy says of a client decides nothing here, so anybody may say it.
+        "proxy_headers": False,
+        # Somebody who does not read an answer shall not keep the server from ending.
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+    }  # fmt: skip
+    Connection.most = connections_that_fit()
     uvicorn.run(build(settings, host), host=address, port=port, **options)

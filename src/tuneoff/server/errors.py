@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 INVALID = "invalid_request_error"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
@@ -20,8 +21,9 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 _FIELD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class ApiError(Exception):
-    """An answer that is not 2xx."""
+class ApiError(HTTPException):
+    """An answer that is not 2xx. (FastAPI lets no other exception through while it reads a
+    body.)"""
 
     def __init__(
         self,
@@ -31,7 +33,7 @@ class ApiError(Exception):
         code: str | None = None,
         type: str = INVALID,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message)
         self.status = status
         self.body = {"message": message, "type": type, "param": param, "code": code}
 
@@ -51,7 +53,11 @@ def install(app: FastAPI) -> None:
 
     async def http_error(_: Request, error: Any) -> JSONResponse:
         code = _CODES.get(error.status_code)
-        return await api_error(_, ApiError(error.status_code, str(error.detail), None, code))
+        told = ApiError(error.status_code, str(error.detail), None, code)
+        return JSONResponse({"error": told.body}, told.status, error.headers)
+
+    async def gone(_: Request, error: Any) -> JSONResponse:
+        return await api_error(_, ApiError(400, "The body ended early."))  # nobody reads it
 
     async def invalid(_: Request, error: Any) -> JSONResponse:
         # Of the alternatives of a field the last is the one with a number in it.
@@ -75,5 +81,6 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(ApiError, api_error)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -3,60 +3,114 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Query, Request, UploadFile
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import FINE_TUNE, Store, new_id
 from tuneoff.server.training_file import LineCheck
+from tuneoff.server.upload import UploadForm
 
 router = APIRouter(prefix="/v1/files")
-CHUNK_BYTES = 1024**2
-MAX_NAME = 255
+CHUNK_BYTES = 64 * 1024
+# The body is read by hand; this is what the API's own description says of it.
+_FORM: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file", "purpose"],
+                "additionalProperties": False,
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    "purpose": {"type": "string", "enum": [FINE_TUNE]},
+                },
+            }
+        }
+    },
+}
 _NEEDING = (
     "SELECT id FROM jobs WHERE ?1 IN (json_extract(facts, '$.training_file'), "
     f"json_extract(facts, '$.validation_file')) AND status IN ({', '.join('?' * len(ACTIVE))})"
 )
 
 
-@router.post("")
-def create(request: Request, file: UploadFile, purpose: Annotated[str, Form()]) -> dict[str, Any]:
+@router.post("", openapi_extra={"requestBody": _FORM})
+async def create(request: Request) -> dict[str, Any]:
     """Stores an upload, or refuses it with the number of the line that is wrong."""
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
+    with Incoming(store, settings.max_file_bytes) as incoming:
+        content_type = request.headers.get("content-type", "")
+        form = UploadForm(content_type, incoming.take, _check_purpose)
+        async for chunk in request.stream():
+            await run_in_threadpool(form.feed, chunk)
+        form.finish()
+        id = await run_in_threadpool(incoming.keep, form.filename)
+    return await run_in_threadpool(retrieve, request, id)
+
+
+def _check_purpose(purpose: str) -> None:
     if purpose != FINE_TUNE:
         raise ApiError(
             400, f"purpose {purpose[:100]!r} is not supported (allowed: {FINE_TUNE})", "purpose",
             "invalid_value",
         )  # fmt: skip
-    id, check, size = new_id("file"), LineCheck(), 0
-    path = store.file_path(id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{id}.part")
-    try:
-        with beside.open("wb") as stream:
-            while chunk := file.file.read(CHUNK_BYTES):
-                size += len(chunk)
-                if size > settings.max_file_bytes:
-                    raise ApiError(
-                        413, f"The file is larger than {settings.max_file_bytes} bytes.", "file",
-                        "file_too_large",
-                    )  # fmt: skip
-                check.feed(chunk)
-                stream.write(chunk)
-            check.finish()
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    name = "".join(c for c in file.filename or "upload.jsonl" if c.isprintable())[:MAX_NAME]
-    store.add_file(id, name, purpose, size, check.examples)
-    return retrieve(request, id)
+
+
+class Incoming:
+    """A file on its way in: it lies beside its place until all of it is there and right, and is
+    gone if that never happens."""
+
+    def __init__(self, store: Store, most: int) -> None:
+        self._store, self._most = store, most
+        self._id, self._check, self._size = new_id("file"), LineCheck(), 0
+        self._path = store.file_path(self._id)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._beside = self._path.with_name(f".{self._id}.part")
+
+    def __enter__(self) -> Incoming:
+        self._stream = self._beside.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._beside.unlink(missing_ok=True)
+
+    def take(self, data: bytes) -> None:
+        """More bytes.
+
+        Raises:
+            ApiError: there are too many, or they are no examples.
+        """
+        self._size += len(data)
+        if self._size > self._most:
+            raise ApiError(
+                413, f"The file is larger than {self._most} bytes.", "file", "file_too_large"
+            )
+        self._check.feed(data)
+        self._stream.write(data)
+
+    def keep(self, filename: str) -> str:
+        """It is complete: puts it in its place, on disk for good, and gives its id.
+
+        Raises:
+            ApiError: it holds no example, or half of one.
+        """
+        self._check.finish()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._beside.rename(self._path)
+        examples = self._check.examples
+        self._store.add_file(self._id, filename, FINE_TUNE, self._size, examples)
+        return self._id
 
 
 @router.get("")
@@ -92,11 +146,23 @@ def retrieve(request: Request, id: str) -> dict[str, Any]:
 
 
 @router.get("/{id}/content")
-def content(request: Request, id: str) -> FileResponse:
+def content(request: Request, id: str) -> StreamingResponse:
     """A file as it came."""
     row = _known(request, id)
-    path = request.app.state.store.file_path(row["id"], row["purpose"])
-    return FileResponse(path, media_type="application/octet-stream")
+    try:  # opened here: whoever deletes it now takes nothing from this answer
+        stream = request.app.state.store.file_path(row["id"], row["purpose"]).open("rb")
+    except FileNotFoundError:
+        raise not_found("file", id, "file_id") from None
+
+    def chunks() -> Iterator[bytes]:
+        with stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
+
+    length = os.fstat(stream.fileno()).st_size
+    return StreamingResponse(
+        chunks(), media_type="application/octet-stream", headers={"Content-Length": str(length)}
+    )
 
 
 @router.delete("/{id}")

@@ -1,4 +1,5 @@
-"""What a request must pass before anything looks at it: size, key, origin."""
+"""What a request must pass before anything looks at it: key, origin, size, and how many others
+there are."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import LOOPBACK, ServerSettings
@@ -22,6 +22,8 @@ class Guard:
 
     def __init__(self, app: Any, settings: ServerSettings) -> None:
         self._app, self._settings = app, settings
+        self._under_way = 0
+        self._held = 0  # bytes of bodies that lie in memory
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -33,20 +35,34 @@ class Guard:
         most = self._most_bytes(scope["path"])
         if error is None and _length(headers) > most:
             error = _too_large(most)
+        if error is None and self._under_way >= self._settings.max_requests:
+            error = _too_many("requests")
         if error is not None:
-            await JSONResponse({"error": error.body}, error.status)(scope, receive, send)
+            known = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+            await JSONResponse({"error": error.body}, error.status, known)(scope, receive, send)
             return
-        seen = 0
+        seen, held = 0, 0
 
         async def counted() -> Any:
-            nonlocal seen
+            nonlocal seen, held
             message = await receive()
-            seen += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            seen += size
             if seen > most:
-                raise HTTPException(413, str(_too_large(most)))
+                raise _too_large(most)
+            if scope["path"] != UPLOADS:  # which goes to disk as it comes
+                held += size
+                self._held += size
+                if self._held > self._settings.max_held_bytes:
+                    raise _too_many("large requests")
             return message
 
-        await self._app(scope, counted, send)
+        self._under_way += 1
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._under_way -= 1
+            self._held -= held
 
     def _most_bytes(self, path: str) -> int:
         # A multipart body is a little larger than the file in it.
@@ -95,3 +111,9 @@ def _length(headers: dict[str, str]) -> int:
 
 def _too_large(most: int) -> ApiError:
     return ApiError(413, f"The body is larger than {most} bytes.", None, "request_too_large")
+
+
+def _too_many(what: str) -> ApiError:
+    return ApiError(
+        429, f"Too many {what} at a time; try again later.", None, "rate_limit_exceeded", "requests"
+    )

@@ -27,6 +27,9 @@ class ServerSettings:
     organization: str = "local"
     max_file_bytes: int = 512 * 1024**2
     max_body_bytes: int = 8 * 1024**2
+    # All bodies that are being worked on (but uploads, which lie on disk), and all requests.
+    max_held_bytes: int = 64 * 1024**2
+    max_requests: int = 512
     max_waiting_jobs: int = 10_000
 
 

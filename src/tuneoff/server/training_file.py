@@ -22,7 +22,7 @@ class LineCheck:
     def __init__(self) -> None:
         self.examples = 0
         self._number = 0
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, chunk: bytes) -> None:
         """More bytes.
@@ -30,10 +30,12 @@ class LineCheck:
         Raises:
             ApiError: a line is no example; the message names the line.
         """
-        lines = (self._rest + chunk).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            self._line(line)
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._rest += end
+            self._line(bytes(self._rest))
+            self._rest.clear()
+        self._rest += rest
         if len(self._rest) > MAX_LINE_BYTES:
             self._number += 1
             raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
@@ -44,7 +46,7 @@ class LineCheck:
         Raises:
             ApiError: the last line is no example, or there is none at all.
         """
-        self._line(self._rest)
+        self._line(bytes(self._rest))
         if not self.examples:
             raise ApiError(400, "The file holds no example.", "file", "invalid_file_format")
 

@@ -1,0 +1,136 @@
+"""Reads an upload's multipart form while it comes in.
+
+The file goes to whoever wants its bytes; nothing of it is kept in memory or in a temporary
+file. A form has one `file` and one `purpose`, in any order; anything else gets a 400 naming it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from tuneoff.server.errors import ApiError
+
+MAX_VALUE_BYTES = 1_000
+MAX_NAME = 255
+DEFAULT_NAME = "upload.jsonl"
+# It would write a line to the log for every malformed form.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class UploadForm:
+    """A form, fed piece by piece.
+
+    Args:
+        content_type: the request's header, with the boundary in it.
+        take: gets the file's bytes as they come.
+        told: gets the purpose as soon as it is known; may refuse it.
+
+    Raises:
+        ApiError: the form is malformed (by every method).
+    """
+
+    def __init__(
+        self, content_type: str, take: Callable[[bytes], None], told: Callable[[str], None]
+    ) -> None:
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if kind != b"multipart/form-data" or not boundary:
+            raise _malformed("it must be multipart/form-data with a boundary")
+        self.filename = DEFAULT_NAME
+        self._take, self._told = take, told
+        self._seen: set[str] = set()
+        self._part = ""
+        self._value = b""
+        self._header, self._disposition, self._text = b"", b"", b""
+        self._ended = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begins,
+                    "on_header_field": self._header_name,
+                    "on_header_value": self._header_text,
+                    "on_header_end": self._header_ends,
+                    "on_headers_finished": self._named,
+                    "on_part_data": self._data,
+                    "on_part_end": self._ends,
+                    "on_end": self._complete,
+                },
+            )
+        except FormParserError:
+            raise _malformed("its boundary is too long") from None
+
+    def feed(self, chunk: bytes) -> None:
+        """More of the body."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise _malformed("it cannot be read") from None
+
+    def finish(self) -> None:
+        """There is no more."""
+        missing = [name for name in ("file", "purpose") if name not in self._seen]
+        if missing:
+            raise ApiError(400, f"Field required: {missing[0]}", missing[0], "invalid_value")
+        if not self._ended:
+            raise _malformed("its end is missing")
+
+    def _begins(self) -> None:
+        self._part, self._disposition, self._value = "", b"", b""
+        self._header, self._text = b"", b""
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_text(self, data: bytes, start: int, end: int) -> None:
+        self._text += data[start:end]
+
+    def _header_ends(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._text
+        self._header, self._text = b"", b""
+
+    def _named(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = _decoded(options.get(b"name", b""))
+        if name not in ("file", "purpose"):
+            raise ApiError(
+                400, f"Unknown form field {name[:100]!r} (allowed: file, purpose).",
+                name if name.isascii() and name.isidentifier() and len(name) <= 64 else None,
+                "invalid_value",
+            )  # fmt: skip
+        if name in self._seen:
+            raise ApiError(400, f"The form has two parts {name!r}.", name, "invalid_value")
+        self._seen.add(name)
+        self._part = name
+        if name == "file":
+            given = _decoded(options.get(b"filename", b""))
+            shown = "".join(c for c in given if c.isprintable())[:MAX_NAME]
+            self.filename = shown or DEFAULT_NAME
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._part == "file":
+            self._take(data[start:end])
+            return
+        self._value += data[start:end]
+        if len(self._value) > MAX_VALUE_BYTES:
+            raise ApiError(400, f"{self._part} is too long.", self._part, "invalid_value")
+
+    def _ends(self) -> None:
+        if self._part == "purpose":
+            self._told(_decoded(self._value))
+
+    def _complete(self) -> None:
+        self._ended = True
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", errors="replace")
+
+
+def _malformed(why: str) -> ApiError:
+    return ApiError(400, f"Invalid upload: {why}.", None, "invalid_multipart")
