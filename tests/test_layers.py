@@ -17,7 +17,7 @@ LAYERS = (
     {"cli"},
     {"cluster", "server", "demo"},
     {"bakeoff"},
-    {"plan", "collect", "check", "export", "score_file", "summary"},
+    {"plan", "collect", "check", "export", "prices", "score_file", "summary"},
     {"parity"},
     {"prepare", "init"},
     {"contenders", "report"},

@@ -7,6 +7,7 @@ wrong; 3 over budget; 4 some contender failed and the rest are finished; 130 int
 
 from __future__ import annotations
 
+import datetime
 import functools
 import json
 import os
@@ -199,6 +200,49 @@ def report(
         typer.echo(f"{html}\n{markdown}")
 
 
+prices_app = typer.Typer(help="The price book: dates, sources, what is stale.")
+app.add_typer(prices_app, name="prices")
+PricesFile = Annotated[
+    Path | None, typer.Option("--prices", help="Your own prices, before the shipped ones.")
+]
+AsOf = Annotated[
+    datetime.datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d"], help="Prices of this day [default: today]."),
+]
+
+
+@prices_app.callback(invoke_without_command=True)
+def prices(
+    context: typer.Context, own: PricesFile = None, as_of: AsOf = None, as_json: Json = False
+) -> None:
+    """The price book: USD per million tokens and per hour, with dates and sources."""
+    from tuneoff.prices import listed, table
+
+    if context.invoked_subcommand is not None:
+        return
+    found = listed(own, as_of.date() if as_of else None)
+    if as_json:
+        _print_json(_with_floats(found))
+    else:
+        typer.echo(table(found))
+
+
+@prices_app.command("check")
+def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = False) -> None:
+    """What is stale, has ended or ends soon; two prices of one day are wrong (exit code 2)."""
+    from tuneoff.prices import checked
+
+    found = checked(own, as_of.date() if as_of else None)
+    if as_json:
+        _print_json(found)
+    else:
+        for each in found["findings"]:
+            typer.echo(f"{each['kind']}: {each['sentence']}")
+        typer.echo("The price book is fine." if found["ok"] else "The price book is wrong.")
+    if not found["ok"]:
+        raise typer.Exit(2)
+
+
 @app.command()
 def serve(
     run_dir: Annotated[
@@ -255,6 +299,17 @@ def _print_json(value: Any) -> None:
     from pydantic_core import to_jsonable_python
 
     typer.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False, indent=2))
+
+
+def _with_floats(value: Any) -> Any:
+    """The same with each `Decimal` a float: in JSON, money is a number."""
+    from decimal import Decimal
+
+    if isinstance(value, dict):
+        return {key: _with_floats(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(inner) for inner in value]
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _progress() -> Any:

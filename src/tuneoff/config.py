@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -27,6 +29,8 @@ SHIPPED_BASE = "tiny"
 Rendering = Literal["chat", "text"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+# Ten times the dearest price ever asked for a million tokens or an hour is a slip of the pen.
+Usd = Annotated[Decimal, Field(ge=0, lt=10_000), PlainSerializer(float, when_used="json")]
 
 
 class Settings(BaseModel):
@@ -168,6 +172,20 @@ class TrainSettings(Settings):
         return self
 
 
+class PriceSettings(Settings):
+    """What a hosted model costs you, where that is not what the price book says. `batch_…` is
+    for answers that may take a day, `hosting_usd_per_hour` for a deployment that is billed
+    whether it is used or not."""
+
+    training_usd_per_million_tokens: Usd | None = None
+    input_usd_per_million_tokens: Usd | None = None
+    output_usd_per_million_tokens: Usd | None = None
+    cached_input_usd_per_million_tokens: Usd | None = None
+    batch_input_usd_per_million_tokens: Usd | None = None
+    batch_output_usd_per_million_tokens: Usd | None = None
+    hosting_usd_per_hour: Usd | None = None
+
+
 class Hardware(Settings):
     """What a contender runs on and what an hour of it costs."""
 
@@ -265,6 +283,7 @@ class HostedSettings(_Contender):
     learning_rate_multiplier: float | Literal["auto"] = "auto"
     suffix: str | None = Field(default=None, max_length=64)
     seed: int | None = None
+    price: PriceSettings | None = None
     concurrency: int = Field(default=16, ge=1, le=1000)
 
 
@@ -283,12 +302,15 @@ class PromptedSettings(_Contender):
     seed: int = 0
     quantization: Literal["none", "int8", "nf4"] = "none"
     hardware: Hardware | None = None
+    price: PriceSettings | None = None
     concurrency: int = Field(default=16, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _one_model(self) -> PromptedSettings:
         if (self.base is None) == (self.model is None):
             raise ValueError("give either base (an open model) or provider and model")
+        if self.base is not None and self.price is not None:
+            raise ValueError("price is for a provider's model; a base costs its hardware's hours")
         return self
 
 
@@ -338,6 +360,7 @@ class BakeOff(Settings):
     requirements: Requirements = Requirements()
     budget_usd: float | None = Field(default=None, ge=0)
     as_of: datetime.date | None = None
+    prices: str | None = None
     data_dir: str | None = None
     folder: Path = Field(default=Path("."), exclude=True)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tuneoff.config import BakeOff, JudgeSettings, Requirements, TaskSettings
 from tuneoff.contenders import Work, lengths, load_contender
+from tuneoff.costs.pricebook import PriceBook, book
 from tuneoff.databases import find_database
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.progress import Silent
@@ -63,6 +64,7 @@ def parts(bakeoff: BakeOff) -> Parts:
             raise ConfigError(f"task.metrics: {unknown('metric', metric, scorer.METRICS)}.")
     for contender in bakeoff.contenders:
         load_contender(contender.id).check(contender, bakeoff.folder)
+    price_book(bakeoff)
     template = task.template(settings)
     _check_settings(bakeoff, settings, template, scorer)
     return Parts(
@@ -220,6 +222,15 @@ def data_dir(bakeoff: BakeOff) -> Path | None:
         source = "data_dir" if bakeoff.data_dir else DATA_VARIABLE
         raise DataError(f"{source}: there is no folder {folder}; check the path.")
     return folder
+
+
+def price_book(bakeoff: BakeOff) -> PriceBook:
+    """The price book, behind the file's own `prices:`.
+
+    Raises:
+        ConfigError: that file cannot be read.
+    """
+    return book(bakeoff.path(bakeoff.prices) if bakeoff.prices else None)
 
 
 def _with_source(settings: TaskSettings, task: Task) -> TaskSettings:

@@ -5,9 +5,53 @@ from __future__ import annotations
 from decimal import Decimal
 
 from tuneoff.config import Hardware
+from tuneoff.costs.pricebook import Price
 from tuneoff.records import Cost
 
 HOUR_SECONDS = 3600
+MILLION = 1_000_000
+
+
+def tokens_usd(tokens: int, usd_per_million_tokens: Decimal) -> Decimal:
+    """Price of so many tokens."""
+    return usd_per_million_tokens * tokens / MILLION
+
+
+def training_usd(price: Price, tokens_billed: int) -> Decimal | None:
+    """Price of a training job that is billed so many tokens, all epochs together; None where
+    training has no price."""
+    per_million = price.training_usd_per_million_tokens
+    return None if per_million is None else tokens_usd(tokens_billed, per_million)
+
+
+def answering_usd(
+    price: Price,
+    tokens_in: int,
+    tokens_out: int,
+    cached_tokens_in: int = 0,
+    batch: bool = False,
+) -> Decimal | None:
+    """Price of answers; None where the model has no price for answering.
+
+    Args:
+        tokens_in: all prompt tokens, cached ones included, as providers report them.
+        cached_tokens_in: how many of those cost the cached price (the ordinary one where there
+            is no cached one).
+        batch: they were asked for in a batch, for which there is a price of its own.
+    """
+    inputs, outputs = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
+    cached = price.cached_input_usd_per_million_tokens
+    if batch and price.batch_input_usd_per_million_tokens is not None:
+        inputs, cached = price.batch_input_usd_per_million_tokens, None
+        outputs = price.batch_output_usd_per_million_tokens
+    if inputs is None or outputs is None:
+        return None
+    cached = inputs if cached is None else cached
+    return (
+        tokens_usd(tokens_in - cached_tokens_in, inputs)
+        + tokens_usd(cached_tokens_in, cached)
+        + tokens_usd(tokens_out, outputs)
+    )
 
 
 def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:

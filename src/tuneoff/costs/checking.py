@@ -1,0 +1,105 @@
+"""What is wrong with a price book, or will be soon: `tuneoff prices check`."""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from tuneoff.costs.pricebook import PriceBook, stale
+from tuneoff.costs.pricefile import Dated, HourPrice, ModelPrice, PriceFile
+
+Kind = Literal["overlap", "gap", "stale", "ended", "ends soon"]
+# Two prices of one day: which one counts is left to chance. All else is how the world is.
+WRONG: tuple[Kind, ...] = ("overlap",)
+SOON = datetime.timedelta(days=90)
+DAY = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about the book, as a sentence."""
+
+    kind: Kind
+    what: str
+    sentence: str
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the book must be mended, and not only be read again."""
+        return self.kind in WRONG
+
+
+def check(book: PriceBook, day: datetime.date) -> list[Finding]:
+    """Everything to know about a book on a day, what is wrong first."""
+    found = [finding for file in book.files for finding in _file(file, day)]
+    return sorted(found, key=lambda each: (not each.wrong, each.kind, each.what))
+
+
+def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
+    for what, entries in _same(file).items():
+        yield from _dates(what, entries)
+    either: tuple[ModelPrice | HourPrice, ...] = (*file.prices, *file.hours)
+    for entry in either:
+        if stale(entry, day):
+            what = _named(file, entry)
+            age = (day - (entry.retrieved or day)).days
+            yield Finding(
+                "stale",
+                what,
+                f"{what}: read on {entry.retrieved}, {age} days ago; look again at {entry.source}.",
+            )
+    for end in file.models:
+        what = f"{file.provider} {', '.join(end.models)}"
+        instead = f"; instead: {end.replacement}" if end.replacement else ""
+        if end.ends < day:
+            yield Finding("ended", what, f"{what}: ended on {end.ends}{instead}.")
+        elif end.ends - day <= SOON:
+            days = (end.ends - day).days
+            yield Finding(
+                "ends soon", what, f"{what}: ends on {end.ends}, in {days} days{instead}."
+            )
+
+
+def _named(file: PriceFile, entry: ModelPrice | HourPrice) -> str:
+    if isinstance(entry, HourPrice):
+        return f"an hour of {entry.accelerator}"
+    return f"{file.provider} {', '.join(entry.names)}, {_how(entry)}"
+
+
+def _how(price: ModelPrice) -> str:
+    return price.variant + (f" ({price.method})" if price.method else "")
+
+
+def _same(file: PriceFile) -> Mapping[str, Sequence[Dated]]:
+    """The prices of one and the same thing, by its name."""
+    found: dict[str, list[Dated]] = defaultdict(list)
+    for price in file.prices:
+        for name in price.names:
+            found[f"{file.provider} {name}, {_how(price)}"].append(price)
+    for hour in file.hours:
+        found[f"an hour of {hour.accelerator}"].append(hour)
+    return found
+
+
+def _dates(what: str, entries: Sequence[Dated]) -> Iterator[Finding]:
+    ordered = sorted(entries, key=lambda entry: entry.first)
+    for i, earlier in enumerate(ordered):
+        for later in ordered[i + 1 :]:
+            if earlier.overlaps(later):
+                yield Finding(
+                    "overlap",
+                    what,
+                    f"{what}: two prices hold on {later.first}; end the earlier one the day before "
+                    "(until).",
+                )
+    for earlier, later in pairwise(ordered):
+        if earlier.until is not None and later.first - earlier.until > DAY:
+            yield Finding(
+                "gap",
+                what,
+                f"{what}: no price from {earlier.until + DAY} to {later.first - DAY}.",
+            )

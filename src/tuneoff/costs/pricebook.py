@@ -1,0 +1,248 @@
+"""The price book: what a model or an accelerator costs on a day.
+
+`prices/*.yaml` ships with tuneoff, one file a provider and one for accelerators, every figure
+with its source and the day it was read. A user's own file comes before it; a contender's
+`price:` comes before both. Units are in the names: USD per million tokens, or per hour.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+from tuneoff.config import PriceSettings
+from tuneoff.costs.pricefile import (
+    Accelerator,
+    Dated,
+    HourPrice,
+    Method,
+    ModelEnd,
+    ModelPrice,
+    PriceFile,
+    Variant,
+    read,
+)
+from tuneoff.errors import unknown
+
+SHIPPED = Path(__file__).parent / "prices"
+STALE_DAYS = 90
+YOUR_FILE = "the bake-off file"
+TUNED = "ft:"
+# "8B" of Qwen3-8B or Llama-3.1-8B-Instruct, "30B" of Qwen3-30B-A3B. Experts that are counted
+# by themselves (8x7B, 17B-128E) do not say how many parameters there are in all.
+_BILLIONS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[Bb](?![\w.])(?!-\d+E)")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs. None: not known, or not sold that way.
+
+    `stale`: it still holds as far as is known, and was read more than 90 days before.
+    """
+
+    training_usd_per_million_tokens: Decimal | None = None
+    input_usd_per_million_tokens: Decimal | None = None
+    output_usd_per_million_tokens: Decimal | None = None
+    cached_input_usd_per_million_tokens: Decimal | None = None
+    batch_input_usd_per_million_tokens: Decimal | None = None
+    batch_output_usd_per_million_tokens: Decimal | None = None
+    hosting_usd_per_hour: Decimal | None = None
+    source: str = YOUR_FILE
+    retrieved: datetime.date | None = None
+    stale: bool = False
+    ends: datetime.date | None = None
+    training_ends: datetime.date | None = None
+    replacement: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBook:
+    """Files of prices, the first of which that knows a thing decides. `own` are the user's."""
+
+    own: tuple[PriceFile, ...] = ()
+    shipped: tuple[PriceFile, ...] = ()
+
+    @property
+    def files(self) -> tuple[PriceFile, ...]:
+        return self.own + self.shipped
+
+    def model_prices(self, provider: str) -> Iterator[ModelPrice]:
+        """Every price of a provider's models, in the order in which they decide."""
+        for file in self.files:
+            if file.provider == provider:
+                yield from file.prices
+
+    def providers(self) -> list[str]:
+        """The providers that there are prices of."""
+        return sorted({file.provider for file in self.files if file.provider})
+
+    def end_of(self, provider: str, model: str) -> ModelEnd | None:
+        """When a model (or what is tuned on it) ends, if that is known."""
+        base = base_of(model)
+        ends = (end for file in self.files if file.provider == provider for end in file.models)
+        return next((end for end in ends if base in end.models), None)
+
+    def accelerators(self) -> list[Accelerator]:
+        """Every accelerator, the smallest memory first."""
+        found: dict[str, Accelerator] = {}
+        for file in self.files:
+            for each in file.accelerators:
+                found.setdefault(each.name, each)
+        return sorted(found.values(), key=lambda each: (each.memory_gb, each.peak_teraflops))
+
+    def accelerator(self, name: str) -> Accelerator | None:
+        """An accelerator by its name or an alias; upper and lower case are the same."""
+        return next((a for a in self.accelerators() if name.lower() in a.names), None)
+
+    def hour(self, name: str, as_of: datetime.date | None = None) -> HourPrice | None:
+        """The price of an hour of an accelerator on a day (today if left out)."""
+        known = self.accelerator(name)
+        names = known.names if known else (name.lower(),)
+        day = as_of or datetime.date.today()
+        prices = (p for file in self.files for p in file.hours if p.accelerator.lower() in names)
+        return next((price for price in prices if price.holds(day)), None)
+
+
+@cache
+def shipped() -> PriceBook:
+    """The book that ships with tuneoff."""
+    files = sorted(SHIPPED.glob("*.yaml"))
+    return PriceBook(shipped=tuple(part for file in files for part in read(file)))
+
+
+def book(own: Path | None = None) -> PriceBook:
+    """The shipped book, behind the user's own file of prices.
+
+    Raises:
+        ConfigError: that file cannot be read.
+    """
+    return PriceBook(own=read(own), shipped=shipped().shipped) if own else shipped()
+
+
+def price_of(
+    provider: str,
+    model: str,
+    as_of: datetime.date | None = None,
+    override: PriceSettings | None = None,
+    *,
+    tuned: bool = False,
+    method: Method = "lora",
+    prices: PriceBook | None = None,
+) -> Price | None:
+    """What a model costs on a day; None when neither the book nor the file says so.
+
+    Args:
+        as_of: the day; today if left out.
+        override: the contender's own `price:`; what it names comes before the book.
+        tuned: price of the model after (and for) its own fine-tuning; a name that begins
+            with `ft:` means that anyway.
+        method: for providers whose price depends on it.
+        prices: the book; the shipped one if left out.
+    """
+    prices = prices or shipped()
+    day = as_of or datetime.date.today()
+    entry = _entry(prices, provider, model, day, _variant(model, tuned), method)
+    if entry is None and override is None:
+        return None
+    own = _figures(override)
+    end = prices.end_of(provider, model)
+    return Price(
+        **(_figures(entry) | own),
+        source=_source(entry, own),
+        retrieved=entry.retrieved if entry else None,
+        stale=entry is not None and stale(entry, day),
+        ends=end.ends if end else None,
+        training_ends=end.training_ends if end else None,
+        replacement=end.replacement if end else None,
+    )
+
+
+def no_price(
+    name: str,
+    provider: str,
+    model: str,
+    as_of: datetime.date | None = None,
+    *,
+    tuned: bool = False,
+    prices: PriceBook | None = None,
+) -> str:
+    """One sentence about a contender whose model has no price, and what to do about it."""
+    prices = prices or shipped()
+    variant = _variant(model, tuned)
+    base, day = base_of(model), as_of or datetime.date.today()
+    what_to_do = f"give contender {name} a `price:` in the file, or run with --yes"
+    if provider not in prices.providers():
+        return f"{unknown('provider', provider, prices.providers())}; {what_to_do}."
+    billions = billions_of(base)
+    same = [e for e in prices.model_prices(provider) if e.covers(base, billions)]
+    there = [e for e in same if e.variant == variant]
+    if not there:
+        if same:
+            how = "after fine-tuning" if variant == "tuned" else "without fine-tuning"
+            return f"the price book has no price of {provider}'s {base} {how}; {what_to_do}."
+        named = [m for e in prices.model_prices(provider) for m in e.models]
+        return f"{unknown(f'model of {provider}', base, dict.fromkeys(named))}; {what_to_do}."
+    begins = min(entry.first for entry in there)
+    if day < begins:
+        when = f"begins on {begins}, after {day}"
+    else:
+        before = max(e.until for e in there if e.until is not None and e.until < day)
+        when = f"has none of {day}: the last one before held until {before}"
+    return f"the price book for {provider}'s {base} {when}; {what_to_do}."
+
+
+def base_of(model: str) -> str:
+    """The model that a tuned one was tuned on: `ft:BASE:ORGANIZATION:SUFFIX:ID` → `BASE`."""
+    return model.split(":")[1] if model.startswith(TUNED) else model
+
+
+def billions_of(model: str) -> float | None:
+    """Billions of parameters, where a model's name says so."""
+    found = _BILLIONS.search(model.rpartition("/")[2])
+    return float(found[1]) if found else None
+
+
+def stale(entry: Dated, day: datetime.date) -> bool:
+    """Whether a price that still holds was read too long before a day to be relied on."""
+    if entry.until is not None or entry.retrieved is None:
+        return False
+    return (day - entry.retrieved).days > STALE_DAYS
+
+
+def _variant(model: str, tuned: bool) -> Variant:
+    return "tuned" if tuned or model.startswith(TUNED) else "base"
+
+
+def _entry(
+    prices: PriceBook,
+    provider: str,
+    model: str,
+    day: datetime.date,
+    variant: Variant,
+    method: Method,
+) -> ModelPrice | None:
+    base = base_of(model)
+    billions = billions_of(base)
+    for entry in prices.model_prices(provider):
+        if entry.variant != variant or entry.method not in (None, method):
+            continue
+        if entry.covers(base, billions) and entry.holds(day):
+            return entry
+    return None
+
+
+def _figures(settings: PriceSettings | None) -> dict[str, Decimal]:
+    """The prices that are given, by their names."""
+    named = {name: getattr(settings, name, None) for name in PriceSettings.model_fields}
+    return {name: usd for name, usd in named.items() if usd is not None}
+
+
+def _source(entry: ModelPrice | None, own: dict[str, Decimal]) -> str:
+    book_says = (entry.source or "your prices file") if entry else None
+    sources = [YOUR_FILE] if own or book_says is None else []
+    return " and ".join([*sources, *([book_says] if book_says else [])])

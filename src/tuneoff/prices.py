@@ -1,0 +1,112 @@
+"""`tuneoff prices`: the book as rows, and what there is to say about it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tuneoff.config import PriceSettings
+from tuneoff.costs import checking
+from tuneoff.costs.pricebook import PriceBook, book, stale
+from tuneoff.costs.pricefile import Dated, PriceFile
+
+COLUMNS = {
+    "training": "training_usd_per_million_tokens",
+    "input": "input_usd_per_million_tokens",
+    "cached": "cached_input_usd_per_million_tokens",
+    "output": "output_usd_per_million_tokens",
+    "hour": "usd_per_hour",
+}
+
+
+def listed(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
+    """The prices of a day (today if left out), as rows.
+
+    Raises:
+        ConfigError: `own`, the user's file of prices, cannot be read.
+    """
+    day = as_of or datetime.date.today()
+    prices = book(own)
+    accelerators = [
+        {"name": a.name, "memory_gb": a.memory_gb, "peak_teraflops": a.peak_teraflops}
+        for a in prices.accelerators()
+    ]
+    rows = [row for file in prices.files for row in _rows(prices, file, day)]
+    return {"schema": 1, "as_of": day, "prices": rows, "accelerators": accelerators}
+
+
+def checked(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
+    """What there is to say about the book; `ok` unless something in it is wrong."""
+    day = as_of or datetime.date.today()
+    found = checking.check(book(own), day)
+    rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in found]
+    return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in found), "findings": rows}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The rows as text, USD per million tokens or per hour."""
+    lines = [["provider", "model", "", *COLUMNS, "ends", "read", ""]]
+    for row in found["prices"]:
+        cells = [_money(row[name]) for name in COLUMNS.values()]
+        read = str(row["retrieved"] or "")
+        marked = "stale" if row["stale"] else ""
+        names = [row["provider"], row["model"], row["variant"] or ""]
+        lines.append([*names, *cells, str(row["ends"] or ""), read, marked])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    money = range(3, 3 + len(COLUMNS))
+    return "\n".join(
+        "  ".join(
+            cell.rjust(widths[i]) if i in money else cell.ljust(widths[i])
+            for i, cell in enumerate(line)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _money(usd: Any) -> str:
+    return "" if usd is None else f"{usd:f}"
+
+
+def _rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[dict[str, Any]]:
+    for price in file.prices:
+        if not price.holds(day):
+            continue
+        figures = {name: getattr(price, name) for name in PriceSettings.model_fields}
+        for name in price.names:
+            end = prices.end_of(file.provider or "", name)
+            yield {
+                "provider": file.provider,
+                "model": name,
+                "variant": price.variant,
+                "method": price.method,
+                **figures,
+                "usd_per_hour": price.hosting_usd_per_hour,
+                "ends": end.ends if end else None,
+                "training_ends": end.training_ends if end else None,
+                "replacement": end.replacement if end else None,
+                **_origin(price, day),
+            }
+    for hour in file.hours:
+        if hour.holds(day):
+            yield {
+                "provider": hour.vendor,
+                "model": hour.accelerator,
+                "variant": None,
+                "method": None,
+                **dict.fromkeys(PriceSettings.model_fields),
+                "usd_per_hour": hour.usd_per_hour,
+                **dict.fromkeys(("ends", "training_ends", "replacement")),
+                **_origin(hour, day),
+            }
+
+
+def _origin(entry: Dated, day: datetime.date) -> dict[str, Any]:
+    return {
+        "source": entry.source,
+        "retrieved": entry.retrieved,
+        "from": entry.first,
+        "until": entry.until,
+        "stale": stale(entry, day),
+    }

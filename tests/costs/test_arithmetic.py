@@ -1,0 +1,62 @@
+"""Money is exact, adds up, and never falls when there are more tokens or hours."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneoff.config import Hardware
+from tuneoff.costs.arithmetic import answering_usd, hours_usd, tokens_usd, training_usd
+from tuneoff.costs.pricebook import Price
+
+TOKENS = st.integers(0, 10**12)
+USD = st.decimals(0, 1000, places=4)
+
+
+@given(TOKENS, TOKENS, USD)
+def test_tokens_add_up_and_never_cost_less(a: int, b: int, usd: Decimal) -> None:
+    assert tokens_usd(a + b, usd) == tokens_usd(a, usd) + tokens_usd(b, usd)
+    assert tokens_usd(a + b, usd) >= tokens_usd(a, usd) >= 0
+
+
+@given(TOKENS, TOKENS, st.data(), USD, USD, USD)
+def test_answers(
+    tokens_in: int, tokens_out: int, data: st.DataObject, usd_in: Decimal, usd_out: Decimal,
+    usd_cached: Decimal,
+) -> None:  # fmt: skip
+    cached = data.draw(st.integers(0, tokens_in))
+    price = Price(
+        input_usd_per_million_tokens=usd_in,
+        output_usd_per_million_tokens=usd_out,
+        cached_input_usd_per_million_tokens=min(usd_cached, usd_in),
+    )
+    plain = answering_usd(price, tokens_in, tokens_out)
+    some = answering_usd(price, tokens_in, tokens_out, cached)
+    assert plain is not None
+    assert some is not None
+    assert some <= plain == tokens_usd(tokens_in, usd_in) + tokens_usd(tokens_out, usd_out)
+
+
+def test_batch_and_what_has_no_price() -> None:
+    price = Price(
+        input_usd_per_million_tokens=Decimal(2),
+        output_usd_per_million_tokens=Decimal(8),
+        cached_input_usd_per_million_tokens=Decimal("0.5"),
+        batch_input_usd_per_million_tokens=Decimal(1),
+        batch_output_usd_per_million_tokens=Decimal(4),
+    )
+    assert answering_usd(price, 10**6, 10**6, 0, batch=True) == 5
+    assert answering_usd(price, 10**6, 10**6, 5 * 10**5, batch=True) == 5
+    assert answering_usd(price, 10**6, 10**6, 5 * 10**5) == Decimal("9.25")
+    assert answering_usd(Price(), 1, 1) is None
+    assert training_usd(price, 10**6) is None
+
+
+@pytest.mark.parametrize(("hours", "usd"), [(7, "3.325"), (9, "4.275")])
+def test_the_seeds_open_arm(hours: int, usd: str) -> None:
+    """Reported as $3.32 and $4.27: the article cut the half cent off."""
+    found = hours_usd(hours * 3600, Hardware(accelerator="A40", usd_per_hour=0.475))
+    assert found == Decimal(usd)

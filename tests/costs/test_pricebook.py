@@ -1,0 +1,237 @@
+"""Prices are found by provider, model, variant and day; own ones come before the book's; what
+has no price is said in one sentence."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tuneoff.config import PriceSettings
+from tuneoff.costs import checking
+from tuneoff.costs.pricebook import (
+    SHIPPED,
+    Price,
+    billions_of,
+    book,
+    no_price,
+    price_of,
+    shipped,
+)
+from tuneoff.errors import ConfigError
+
+SEED_DAY = datetime.date(2023, 9, 12)
+TODAY = datetime.date(2026, 11, 24)
+LATER = datetime.date(2026, 9, 12)
+
+
+def priced(
+    provider: str, model: str, day: datetime.date, *, tuned: bool = False, own: Path | None = None
+) -> Price:
+    found = price_of(provider, model, day, tuned=tuned, prices=book(own))
+    assert found is not None
+    return found
+
+
+def training(provider: str, model: str, day: datetime.date) -> str:
+    return str(priced(provider, model, day, tuned=True).training_usd_per_million_tokens)
+
+
+def test_the_seeds_world() -> None:
+    price = priced("openai", "gpt-3.5-turbo-0613", SEED_DAY, tuned=True)
+    assert price.training_usd_per_million_tokens == 8
+    assert (price.input_usd_per_million_tokens, price.output_usd_per_million_tokens) == (12, 16)
+    assert not price.stale
+    later = priced("openai", "gpt-3.5-turbo-0613", datetime.date(2024, 1, 1), tuned=True)
+    assert (later.input_usd_per_million_tokens, later.output_usd_per_million_tokens) == (3, 6)
+    hour = shipped().hour("a40", SEED_DAY)
+    assert hour is not None
+    assert hour.usd_per_hour == Decimal("0.475")
+
+
+def test_a_tuned_model_has_the_price_of_its_bases_tuned_variant() -> None:
+    old = priced("openai", "ft:gpt-4o-mini-2024-07-18:acme::abc", TODAY)
+    assert old.input_usd_per_million_tokens == Decimal("0.3")
+    assert old.ends == datetime.date(2027, 1, 14)
+    assert old.replacement == "gpt-6-luna"
+    base = priced("openai", "gpt-4o-mini-2024-07-18", TODAY)
+    assert base.input_usd_per_million_tokens == Decimal("0.15")
+    assert base.training_usd_per_million_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [
+        ("Qwen/Qwen3-8B", 8),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct-Reference", 8),
+        ("Qwen/Qwen3-0.6B", 0.6),
+        ("Qwen/Qwen3-30B-A3B", 30),
+        ("mistralai/Mixtral-8x7B-v0.1", None),
+        ("meta-llama/Llama-4-Maverick-17B-128E-Instruct", None),
+        ("someone/3Beauties", None),
+    ],
+)
+def test_billions_in_a_name(model: str, billions: float | None) -> None:
+    assert billions_of(model) == billions
+
+
+def test_a_price_by_size() -> None:
+    assert training("together", "Qwen/Qwen3-8B", TODAY) == "0.48"
+    assert training("together", "Qwen/Qwen3-32B", TODAY) == "1.5"
+    assert price_of("together", "Qwen/Qwen3-235B-A22B", TODAY, tuned=True) is None
+
+
+def test_stale_after_ninety_days() -> None:
+    read = priced("openai", "gpt-4.1", LATER, tuned=True).retrieved
+    assert read is not None
+    for days, expected in ((90, False), (91, True)):
+        day = read + datetime.timedelta(days)
+        assert priced("openai", "gpt-4.1", day, tuned=True).stale is expected
+
+
+def test_the_contenders_own_price_comes_first() -> None:
+    own = PriceSettings.model_validate({"input_usd_per_million_tokens": 0.07})
+    mixed = price_of("openai", "gpt-4.1", TODAY, own, tuned=True)
+    assert mixed is not None
+    assert mixed.input_usd_per_million_tokens == Decimal("0.07")
+    assert mixed.output_usd_per_million_tokens == 12
+    assert mixed.source.startswith("the bake-off file and https://")
+    alone = price_of("my-own", "m", TODAY, own)
+    assert alone is not None
+    assert alone.output_usd_per_million_tokens is None
+    assert alone.source == "the bake-off file"
+
+
+def write(folder: Path, value: object) -> Path:
+    file = folder / "prices.yaml"
+    file.write_text(yaml.safe_dump(value))
+    return file
+
+
+def test_a_file_of_ones_own_comes_before_the_book(tmp_path: Path) -> None:
+    mine = {"models": ["gpt-4.1"], "variant": "tuned", "training_usd_per_million_tokens": 7}
+    own = write(
+        tmp_path,
+        {
+            "provider": "openai",
+            "prices": [mine],
+            "hours": [{"accelerator": "a40", "usd_per_hour": 0.1}],
+        },
+    )
+    price = priced("openai", "gpt-4.1", TODAY, tuned=True, own=own)
+    assert price.training_usd_per_million_tokens == 7
+    assert price.source == "your prices file"
+    assert priced("openai", "gpt-4.1-mini", TODAY, tuned=True, own=own).source.startswith("https")
+    hour = book(own).hour("A40", TODAY)
+    assert hour is not None
+    assert hour.usd_per_hour == Decimal("0.1")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"provider": "x", "prices": [{"models": ["m"], "input_usd": 1}]}, "prices.0.input_usd"),
+        (
+            {"provider": "x", "prices": [{"models": ["m"], "input_usd_per_million_tokens": -1}]},
+            "greater than or equal to 0",
+        ),
+        (
+            {"provider": "x", "prices": [{"models": ["m"], "input_usd_per_million_tokens": 3e6}]},
+            "less than 10000",
+        ),
+        ({"prices": [{"models": ["m"]}]}, "provider is missing"),
+        ({"provider": "x", "prices": [{"variant": "tuned"}]}, "models or billion_parameters"),
+        (
+            {"hours": [{"accelerator": "A40", "usd_per_hour": 1, "from": "2026-02-01",
+                        "until": "2026-01-01"}]},
+            "until 2026-01-01 is before from 2026-02-01",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_one_sentence(value: object, expected: str, tmp_path: Path) -> None:
+    file = write(tmp_path, value)
+    with pytest.raises(ConfigError) as raised:
+        book(file)
+    assert expected in str(raised.value)
+    assert str(file) in str(raised.value)
+    assert str(raised.value).count(". ") == 0
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "day", "tuned", "expected"),
+    [
+        ("opneai", "gpt-4.1", TODAY, True, "did you mean openai?"),
+        ("openai", "gpt-4.1-mnii", TODAY, True, "did you mean gpt-4.1-mini?"),
+        ("openai", "gpt-4.1", datetime.date(2022, 1, 1), True, "begins on 2025-10-06, after 2022"),
+        ("openai", "gpt-3.5-turbo", TODAY, True, "the last one before held until 2026-10-23"),
+        ("openai", "gpt-6-luna", TODAY, True, "no price of openai's gpt-6-luna after fine-tuning"),
+    ],
+)
+def test_no_price_is_one_sentence(
+    provider: str, model: str, day: datetime.date, tuned: bool, expected: str
+) -> None:
+    assert price_of(provider, model, day, tuned=tuned) is None
+    sentence = no_price("hosted", provider, model, day, tuned=tuned)
+    assert expected in sentence
+    assert sentence.endswith("give contender hosted a `price:` in the file, or run with --yes.")
+
+
+def test_every_shipped_figure_says_where_it_is_from() -> None:
+    files = sorted(SHIPPED.glob("*.yaml"))
+    assert [file.stem for file in files] == ["accelerators", "azure", "openai", "together"]
+    for part in shipped().files:
+        for entry in (*part.prices, *part.hours, *part.models):
+            assert entry.source is not None
+            assert entry.source.startswith("https://")
+            assert entry.retrieved is not None
+        for dated in (*part.prices, *part.hours):
+            assert dated.first > datetime.date(2022, 1, 1)
+        for accelerator in part.accelerators:
+            assert accelerator.source is not None
+        for hour in part.hours:
+            assert shipped().accelerator(hour.accelerator) is not None
+
+
+def test_the_shipped_book_has_one_price_for_each_day() -> None:
+    assert not [finding for finding in checking.check(shipped(), TODAY) if finding.wrong]
+
+
+def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
+    def entry(model: str, first: str, until: str | None, **more: object) -> dict[str, object]:
+        usd = {"input_usd_per_million_tokens": 1}
+        return {"models": [model], "from": first, "until": until, **usd, **more}
+
+    own = write(
+        tmp_path,
+        {
+            "provider": "mine",
+            "prices": [
+                entry("twice", "2025-01-01", None),
+                entry("twice", "2026-01-01", None),
+                entry("holes", "2025-01-01", "2025-12-31"),
+                entry("holes", "2026-02-01", None),
+                entry("old", "2025-01-01", None, retrieved="2026-01-01"),
+                entry("fine", "2025-01-01", "2025-12-31", retrieved="2025-01-01"),
+                entry("fine", "2026-01-01", None, retrieved="2026-11-01"),
+                entry("fine", "2026-01-01", None, variant="tuned"),
+            ],
+            "models": [
+                {"models": ["gone"], "ends": "2026-01-01"},
+                {"models": ["going"], "ends": "2026-12-24", "replacement": "come"},
+                {"models": ["staying"], "ends": "2028-01-01"},
+            ],
+        },
+    )
+    found = [f for f in checking.check(book(own), TODAY) if f.what.startswith("mine")]
+    assert [(f.kind, f.what.split()[1].rstrip(",")) for f in found] == [
+        ("overlap", "twice"),
+        ("ended", "gone"),
+        ("ends soon", "going"),
+        ("gap", "holes"),
+        ("stale", "old"),
+    ]
+    assert "2026-01-01 to 2026-01-31" in found[3].sentence
+    assert found[2].sentence.endswith("in 30 days; instead: come.")
