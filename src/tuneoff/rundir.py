@@ -10,6 +10,7 @@
         learning_rates.jsonl             what `learning_rate: search` tried
         adapter/ or model/               safetensors with a model card
         checkpoints/                     while training; removed when it is complete
+        epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
         prompt.json                      hash of the test prompts as this contender sees them
         scores.jsonl                     per example, every metric and its verdict
@@ -128,6 +129,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that may be there; it vanishes at once, never half."""
+    gone = folder.with_name(f".gone-{folder.name}")
+    shutil.rmtree(gone, ignore_errors=True)  # from a removal that was cut
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 class ContenderDir:
     """One contender's folder, or that of one of its several trainings, which looks the same."""
 
@@ -136,6 +146,7 @@ class ContenderDir:
         self.adapter = path / "adapter"
         self.model = path / "model"
         self.checkpoints = path / "checkpoints"
+        self.epochs = path / "epochs"
 
     def seed(self, seed: int) -> ContenderDir:
         """The folder of one of several seeds."""
@@ -144,6 +155,10 @@ class ContenderDir:
     def part(self, fraction: float) -> ContenderDir:
         """The folder of the training on a fraction of the training examples."""
         return ContenderDir(self.path / f"part-{fraction}")
+
+    def epoch(self, step: int) -> Path:
+        """The adapter or model as it was after a step that ended an epoch."""
+        return self.epochs / f"step-{step}"
 
     def weights(self) -> Path | None:
         """The trained adapter or model, once it is complete."""

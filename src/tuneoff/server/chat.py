@@ -19,9 +19,10 @@ from starlette.concurrency import run_in_threadpool
 
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
+from tuneoff.server import tuned
 from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
 from tuneoff.server.errors import ApiError, not_found
-from tuneoff.server.host import Base, Host, Served
+from tuneoff.server.host import GONE, Base, Host, Served
 from tuneoff.server.live import Piece, Request, TokenChance
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
@@ -112,10 +113,11 @@ def _served(http: HttpRequest, name: str) -> Served:
         return ready
     if name in settings.bases:
         return Served(name, settings.bases[name])
-    row = store.row("models", name)
-    if row is None or row["base"] not in settings.bases:
-        raise not_found("model", name, "model")
-    return Served(name, settings.bases[row["base"]], store.job_path(row["job_id"]) / "adapter")
+    model = tuned.known(store, name)
+    found = tuned.served(store, settings, model)
+    if found is None:
+        raise tuned.unserved(store, settings, model)
+    return found
 
 
 async def _loaded(http: HttpRequest, served: Served) -> Base:
@@ -206,6 +208,8 @@ async def _told(asking: Asking, http: HttpRequest) -> AsyncIterator[tuple[int, P
                 index, piece = await asyncio.wait_for(asking.pieces.get(), LOOK_SECONDS)
             except TimeoutError:
                 continue
+            if piece.finish_reason == GONE:
+                raise not_found("model", asking.body.model, "model")
             if piece.error is not None:
                 raise ApiError(500, piece.error, None, "server_error", "server_error")
             left -= piece.finish_reason is not None

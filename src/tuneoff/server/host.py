@@ -1,15 +1,19 @@
 """The thread that answers: bases with their adapters, and one live engine for each model in use.
 
 A base is loaded when it is first asked for, and its adapters are put on it; they share its
-weights. Engines take turns, a step each, with their own adapter switched on.
+weights. Engines take turns, a step each, with their own adapter switched on. An adapter whose
+folder is gone (a deleted model, a checkpoint that newer ones replaced) is asked for in vain, and
+taken off the base as soon as nobody is answered by it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +29,9 @@ MOST_POSITIONS = 131_072
 # Prompt and answer together are hardly ever longer; where memory is short, fewer texts at a time
 # may be this long rather than more of them shorter.
 USUAL_TOKENS = 8_192
+BLANK = "blank"
+# Why a piece ends an answer that there will not be.
+ERROR, GONE = "error", "gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,10 @@ class Served:
     base: str
     adapter: Path | None = None
     precision: Precision = "auto"
+
+    def is_gone(self) -> bool:
+        """Whether its adapter was deleted."""
+        return self.adapter is not None and not self.adapter.is_dir()
 
 
 class Base:
@@ -47,37 +58,53 @@ class Base:
         self.model: PreTrainedModel = load_model(base, "none", dtype_of(precision)).eval()
         self.slots, self.positions = _room(self.model, self.tokenizer, positions_of(base))
         # The name that PEFT knows each model's adapter by.
-        self._adapters: dict[str, str] = {}
+        self._adapters: dict[Served, str] = {}
+        self._names = (f"adapter-{number}" for number in itertools.count())
 
     def prepare(self, served: Served) -> None:
         """Puts the model's adapter on the base, if it is not there."""
-        if served.adapter is None or served.name in self._adapters:
+        if served.adapter is None or served in self._adapters:
             return
         import peft
 
-        name = f"adapter-{len(self._adapters)}"
-        if self._adapters:
-            wrapped: Any = self.model
-            wrapped.load_adapter(str(served.adapter), adapter_name=name)
+        name, model = next(self._names), self.model
+        if isinstance(model, peft.PeftModel):
+            model.load_adapter(str(served.adapter), adapter_name=name)
         else:
             loaded: Any = peft.PeftModel.from_pretrained(
-                self.model, str(served.adapter), adapter_name=name
+                model, str(served.adapter), adapter_name=name
             )
             self.model = loaded
         self.model.eval()
-        self._adapters[served.name] = name
+        self._adapters[served] = name
+
+    def drop_gone(self, busy: Container[Served]) -> None:
+        """Takes off adapters that were deleted, but those of `busy`."""
+        gone = [each for each in self._adapters if each not in busy and each.is_gone()]
+        model: Any = self.model
+        for served in gone:
+            name = self._adapters.pop(served)
+            # PEFT cannot answer without any adapter; one of rank 1 that changes nothing stays.
+            if len(model.peft_config) == 1:
+                blank = dataclasses.replace(
+                    model.peft_config[name], r=1, rank_pattern={}, alpha_pattern={},
+                    init_lora_weights=True, use_dora=False,
+                )  # fmt: skip
+                model.add_adapter(BLANK, blank)
+            model.set_adapter(next(each for each in model.peft_config if each != name))
+            model.delete_adapter(name)
 
     @contextlib.contextmanager
     def active(self, served: Served) -> Iterator[None]:
         """While inside, the base is this model."""
         model: Any = self.model
-        if not self._adapters:
+        if served.adapter is not None:
+            model.set_adapter(self._adapters[served])
             yield
-        elif served.adapter is None:
+        elif hasattr(model, "disable_adapter"):  # it had adapters once
             with model.disable_adapter():
                 yield
         else:
-            model.set_adapter(self._adapters[served.name])
             yield
 
 
@@ -85,7 +112,7 @@ class Host:
     """Answers requests on a thread of its own until it is closed."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[tuple[Served, Request] | None] = queue.Queue()
+        self._queue: queue.Queue[tuple[Served, Request | None] | None] = queue.Queue()
         self._bases: dict[tuple[str, Precision], Base] = {}
         self._engines: dict[Served, LiveEngine] = {}
         self._loading, self._counting = threading.Lock(), threading.Lock()
@@ -118,6 +145,11 @@ class Host:
 
         self._queue.put((served, replace(request, tell=counted)))
 
+    def forget(self, served: Served) -> None:
+        """Has a deleted model's weights dropped; returns at once. Who is being answered by it
+        still is, to the end."""
+        self._queue.put((served, None))
+
     def unfinished(self) -> int:
         """Answers that are wanted and not complete."""
         with self._counting:
@@ -149,12 +181,19 @@ class Host:
                 return found
             if item is None:
                 return None
-            found.setdefault(item[0], []).append(item[1])
+            requests = found.setdefault(item[0], [])
+            if item[1] is not None:
+                requests.append(item[1])
             wait = False
 
     def _join(self, served: Served, requests: list[Request]) -> None:
         try:
+            if served.is_gone():
+                self._refuse(served, requests)
+                return
             base = self.base(served)
+            if served not in self._engines:
+                base.drop_gone(self._engines)
             base.prepare(served)
             with base.active(served):
                 fine = [request for request in requests if _is_served(base, request)]
@@ -163,8 +202,22 @@ class Host:
                 if fine:
                     self._engines[served].join(fine)
         except Exception as error:
+            if served.is_gone():  # while it was being loaded
+                self._refuse(served, requests)
+                return
             for request in requests:
-                request.tell(Piece("", finish_reason="error", error=_first_line(error)))
+                request.tell(Piece("", finish_reason=ERROR, error=_first_line(error)))
+
+    def _refuse(self, served: Served, requests: list[Request]) -> None:
+        """Says that a model is gone, and drops what there is of it."""
+        for request in requests:
+            request.tell(Piece("", finish_reason=GONE, error="the model was deleted"))
+        self._drop_gone(served)
+
+    def _drop_gone(self, served: Served) -> None:
+        base = self._bases.get((served.base, served.precision))
+        if base is not None:
+            base.drop_gone(self._engines)
 
     def _advance(self, served: Served) -> None:
         from tuneoff.generation.forward import serving
@@ -179,6 +232,8 @@ class Host:
             return
         if not engine.busy():
             del self._engines[served]
+            if served.is_gone():
+                self._drop_gone(served)
 
 
 def _room(model: Any, tokenizer: Any, positions: int) -> tuple[int, int]:
@@ -200,7 +255,7 @@ def _is_served(base: Base, request: Request) -> bool:
     reason = unserved(base.model, [request.ids], request.max_tokens)
     if reason is not None:
         error = f"this model cannot be served: {reason}"
-        request.tell(Piece("", finish_reason="error", error=error))
+        request.tell(Piece("", finish_reason=ERROR, error=error))
     return reason is None
 
 

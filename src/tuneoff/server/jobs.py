@@ -76,6 +76,7 @@ def _facts(
     """What is kept of a job from its beginning."""
     return {
         "model": body.model,
+        "base": settings.bases[body.model],
         "organization_id": settings.organization,
         "training_file": body.training_file,
         "validation_file": body.validation_file,

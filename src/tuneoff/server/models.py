@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server import tuned
+from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
@@ -16,12 +16,12 @@ router = APIRouter(prefix="/v1/models")
 
 @router.get("")
 def list_models(request: Request) -> dict[str, Any]:
-    """Every model."""
+    """Every model, also those whose base is not served now: they can be deleted, and come back
+    with it."""
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
-    tuned = store.rows("SELECT * FROM models ORDER BY number")
     data = [_base(name) for name in _ready(settings)]
-    data += [_tuned(row, settings.organization) for row in tuned]
+    data += [tuned.shown(each, settings) for each in tuned.all_tuned(store)]
     return {"object": "list", "data": data}
 
 
@@ -31,24 +31,25 @@ def retrieve(request: Request, id: str) -> dict[str, Any]:
     settings: ServerSettings = request.app.state.settings
     if id in _ready(settings):
         return _base(id)
-    return _tuned(_known(request, id), settings.organization)
+    return tuned.shown(tuned.known(request.app.state.store, id), settings)
 
 
 @router.delete("/{id:path}")
 def delete(request: Request, id: str) -> dict[str, Any]:
-    """Deletes a tuned model with its weights."""
-    if id in _ready(request.app.state.settings):
+    """Deletes a tuned model, or a checkpoint, with its weights, on disk and in memory. A
+    model's checkpoints stay: each is a model of its own, and a better one may be among them."""
+    state = request.app.state
+    if id in _ready(state.settings):
         raise ApiError(
             403, f"{id} was not tuned by a job here; only such models can be deleted.", "model",
             "forbidden",
         )  # fmt: skip
-    store: Store = request.app.state.store
-    row = _known(request, id)
-    with store.transaction() as connection:
-        connection.execute("DELETE FROM models WHERE id = ?", (row["id"],))
-    for name in ("adapter", "model"):
-        shutil.rmtree(store.job_path(row["job_id"]) / name, ignore_errors=True)
-    return {"id": row["id"], "object": "model", "deleted": True}
+    model = tuned.known(state.store, id)
+    tuned.delete(state.store, model)
+    loaded = tuned.served(state.store, state.settings, model)
+    if loaded is not None:
+        state.host.forget(loaded)
+    return {"id": id, "object": "model", "deleted": True}
 
 
 def _ready(settings: ServerSettings) -> list[str]:
@@ -56,21 +57,5 @@ def _ready(settings: ServerSettings) -> list[str]:
     return [*settings.bases, *(each.name for each in settings.served)]
 
 
-def _known(request: Request, id: str) -> dict[str, Any]:
-    row: dict[str, Any] | None = request.app.state.store.row("models", id)
-    if row is None:
-        raise not_found("model", id, "model")
-    return row
-
-
 def _base(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "tuneoff"}
-
-
-def _tuned(row: dict[str, Any], organization: str) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "object": "model",
-        "created": row["created_at"],
-        "owned_by": organization,
-    }

@@ -35,9 +35,18 @@ CREATE TABLE IF NOT EXISTS models (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, created_at INTEGER NOT NULL,
     base TEXT NOT NULL, job_id TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS checkpoints (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, created_at INTEGER NOT NULL,
+    model TEXT UNIQUE NOT NULL, base TEXT NOT NULL, job_id TEXT NOT NULL, step INTEGER NOT NULL,
+    metrics TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS checkpoints_by_job ON checkpoints (job_id, number);
+CREATE VIEW IF NOT EXISTS tuned AS
+    SELECT id AS name, created_at, base, job_id, NULL AS step FROM models
+    UNION ALL SELECT model, created_at, base, job_id, step FROM checkpoints;
 """
 FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
-LISTED = ("files", "jobs", "events", "models")
+LISTED = ("files", "jobs", "events", "checkpoints")
 
 
 def new_id(kind: str) -> str:

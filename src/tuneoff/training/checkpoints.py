@@ -13,6 +13,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tuneoff.rundir import remove_folder
+
 EFFORT_FILE, STATE_FILE = "effort.json", "trainer_state.json"
 WRITING = ".writing"
 LAST_KEPT = 2
@@ -80,7 +82,5 @@ def publish(folder: Path, step: int, best_step: int | None) -> Path:
     shutil.rmtree(folder / WRITING, ignore_errors=True)
     for old in checkpoints(folder)[:-LAST_KEPT]:
         if step_of(old) != best_step:
-            # Renamed first: a half-removed folder must not look like a checkpoint.
-            gone = old.rename(folder / f".gone-{old.name}")
-            shutil.rmtree(gone, ignore_errors=True)
+            remove_folder(old)
     return final

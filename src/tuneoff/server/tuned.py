@@ -1,0 +1,96 @@
+"""What jobs here made: tuned models and the checkpoints of their last epochs, by the names that
+clients ask for them with. Each is a model of its own: it is asked, listed and deleted alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneoff.rundir import ContenderDir, remove_folder
+from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.host import Served
+from tuneoff.server.settings import ServerSettings
+from tuneoff.server.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A tuned model; `step` is that of a checkpoint."""
+
+    name: str
+    created_at: int
+    base: str
+    job_id: str
+    step: int | None
+
+
+def all_tuned(store: Store) -> list[Tuned]:
+    """Every one, the oldest first."""
+    return [Tuned(**row) for row in store.rows("SELECT * FROM tuned ORDER BY created_at, name")]
+
+
+def find(store: Store, name: str) -> Tuned | None:
+    """The one of a name."""
+    rows = store.rows("SELECT * FROM tuned WHERE name = ?", name)
+    return Tuned(**rows[0]) if rows else None
+
+
+def known(store: Store, name: str) -> Tuned:
+    """The one of a name.
+
+    Raises:
+        ApiError: there is none.
+    """
+    tuned = find(store, name)
+    if tuned is None:
+        raise not_found("model", name, "model")
+    return tuned
+
+
+def served(store: Store, settings: ServerSettings, tuned: Tuned) -> Served | None:
+    """What answers for a tuned model; None if this server was started without its base."""
+    if tuned.base not in settings.bases:
+        return None
+    return Served(tuned.name, settings.bases[tuned.base], _adapter(store, tuned))
+
+
+def unserved(store: Store, settings: ServerSettings, tuned: Tuned) -> ApiError:
+    """What to tell a client whose model's base is not there."""
+    (row,) = store.rows(
+        "SELECT json_extract(facts, '$.base') AS base FROM jobs WHERE id = ?", tuned.job_id
+    )
+    # Where the base lies is the server's own affair, unless it is what --base must be given.
+    return ApiError(
+        404,
+        f"The model {tuned.name!r} was tuned on {tuned.base}, which this server was not started "
+        f"with (it serves {', '.join(settings.bases) or 'no base'}); start it with --base "
+        f"{row['base'] or tuned.base} beside the others.",
+        "model",
+        "model_not_found",
+    )
+
+
+def delete(store: Store, tuned: Tuned) -> None:
+    """Deletes a tuned model with its weights, and nothing else."""
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM models WHERE id = ?", (tuned.name,))
+        connection.execute("DELETE FROM checkpoints WHERE model = ?", (tuned.name,))
+    remove_folder(_adapter(store, tuned))
+
+
+def _adapter(store: Store, tuned: Tuned) -> Path:
+    directory = ContenderDir(store.job_path(tuned.job_id))
+    return directory.adapter if tuned.step is None else directory.epoch(tuned.step)
+
+
+def shown(tuned: Tuned, settings: ServerSettings) -> dict[str, Any]:
+    """A model as the SDK reads it, with two fields more: its base, and whether that is here."""
+    return {
+        "id": tuned.name,
+        "object": "model",
+        "created": tuned.created_at,
+        "owned_by": settings.organization,
+        "base": tuned.base,
+        "served": tuned.base in settings.bases,
+    }
