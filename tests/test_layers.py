@@ -23,7 +23,7 @@ LAYERS = (
     {"contenders", "report"},
     {"training", "generation", "tasks", "scoring", "costs"},
     {"models", "prompts", "providers"},
-    {"tokens", "rundir", "progress", "machine", "bakeoff_file", "databases"},
+    {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
     {"records"},
     {"config"},
     {"discovery"},

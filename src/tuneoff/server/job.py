@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tuneoff.billing import default_epochs
 from tuneoff.config import LocalSettings, TrainSettings
 from tuneoff.server.asked import Text
 
@@ -66,15 +67,10 @@ class JobCreate(_Asked):
 def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
     """Numbers for every `auto`: 3 epochs, more of fewer examples until 100 are seen, fewer of so
     many that over 25,000 would be (1 to 25); batches of 0.2% of the examples, 8 to 64."""
-    epochs = 3
-    if examples * epochs < 100:
-        epochs = min(25, math.ceil(100 / examples))
-    elif examples * epochs > 25_000:
-        epochs = max(1, 25_000 // examples)
     batch = min(64, max(8, math.ceil(0.002 * examples)))
     multiplier = asked.learning_rate_multiplier
     return {
-        "n_epochs": epochs if asked.n_epochs == "auto" else asked.n_epochs,
+        "n_epochs": default_epochs(examples) if asked.n_epochs == "auto" else asked.n_epochs,
         "batch_size": batch if asked.batch_size == "auto" else asked.batch_size,
         "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
     }

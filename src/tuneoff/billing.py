@@ -1,0 +1,116 @@
+"""Tokens as hosted providers bill them, and their default epochs: offline, without torch.
+
+OpenAI (and Azure): each message is 3 tokens, those of its role word and of its content (with
+a name, those of the name and one more), each conversation 3 more; an example beyond what a
+model can be trained on is cut there. Encodings by `bpe-openai`, which holds the vocabularies
+itself. Sources: OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning"
+and "How to count tokens"; checked against the seed experiment's bills.
+
+Together: all tokens as the base's chat template writes them, and validation tokens as often
+as the validation set is evaluated (docs.together.ai/docs/fine-tuning/pricing); one epoch,
+unless a job asks for more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+Encoding = Literal["cl100k_base", "o200k_base"]
+PER_MESSAGE, PER_CONVERSATION, PER_NAME = 3, 3, 1
+# Everything newer, gpt-4o the first of it, has the larger vocabulary.
+_OLDER = ("gpt-3.5", "gpt-35", "gpt-4-", "davinci-", "babbage-")
+# Tokens of one training example, from the fine-tuning guide; 65,536 for all newer models.
+_TRAINED_ON = {"gpt-3.5-turbo-0613": 4_096, "gpt-3.5": 16_385, "gpt-35": 16_385}
+NEWER_TRAINED_ON = 65_536
+
+USUAL_EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 3, 1, 25
+FEWEST_SEEN, MOST_SEEN = 100, 25_000
+TOGETHER_EPOCHS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCounter:
+    """Counts as OpenAI does, for models of one encoding."""
+
+    encoding: Encoding
+
+    def text(self, text: str) -> int:
+        """Tokens of a text, of any length; what looks like a special token is text."""
+        try:
+            return _count(self.encoding)(text)
+        except UnicodeEncodeError:  # half a surrogate pair: it is sent as a replacement sign
+            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return _count(self.encoding)(whole)
+
+    def raw(self, messages: Iterable[Mapping[str, str]]) -> int:
+        """Tokens of the turns' contents alone (`tokens_raw`)."""
+        return sum(self.text(message["content"]) for message in messages)
+
+    def message(self, message: Mapping[str, str]) -> int:
+        """Tokens of one turn, with what is around it."""
+        found = PER_MESSAGE + _word(self.encoding, message["role"]) + self.text(message["content"])
+        name = message.get("name")
+        return found + (PER_NAME + self.text(name) if name else 0)
+
+    def conversation(self, messages: Iterable[Mapping[str, str]]) -> int:
+        """Tokens of turns as the model sees them (`tokens_templated`): a whole training
+        example, or a prompt up to the answer."""
+        return PER_CONVERSATION + sum(map(self.message, messages))
+
+
+def counter_for(model: str) -> HostedCounter:
+    """The counter of a model of OpenAI; `ft:` and what follows the base are left aside."""
+    base = _base(model)
+    return HostedCounter(
+        "cl100k_base" if base == "gpt-4" or base.startswith(_OLDER) else "o200k_base"
+    )
+
+
+def billed(counter: HostedCounter, model: str, messages: Iterable[Mapping[str, str]]) -> int:
+    """What OpenAI bills for one training example in one epoch (`tokens_billed`)."""
+    return min(counter.conversation(messages), trained_on(model))
+
+
+def trained_on(model: str) -> int:
+    """The tokens of an example beyond which it is cut when a model of OpenAI is trained."""
+    base = _base(model)
+    found = (limit for name, limit in _TRAINED_ON.items() if base.startswith(name))
+    return next(found, NEWER_TRAINED_ON)
+
+
+def default_epochs(examples: int) -> int:
+    """OpenAI's `n_epochs: auto`: 3; of few examples as many as show 100, of many as few as
+    show at most 25,000; 1 to 25."""
+    if examples * USUAL_EPOCHS < FEWEST_SEEN:
+        return min(MOST_EPOCHS, math.ceil(FEWEST_SEEN / max(1, examples)))
+    if examples * USUAL_EPOCHS > MOST_SEEN:
+        return max(FEWEST_EPOCHS, MOST_SEEN // examples)
+    return USUAL_EPOCHS
+
+
+def together_tokens(train: int, epochs: int, validation: int = 0, evaluations: int = 0) -> int:
+    """What Together bills for a job, given the tokens of both sets."""
+    return train * epochs + validation * evaluations
+
+
+def _base(model: str) -> str:
+    return model.split(":")[1] if model.startswith("ft:") else model
+
+
+@cache
+def _count(encoding: Encoding) -> Callable[[str], int]:
+    # The package's documented class refuses texts of a million characters and more, and
+    # makes lists only to be counted; the tokenizer underneath does neither.
+    from bpe_openai import _bindings
+
+    count: Callable[[str], int] = _bindings.tokenizer_for_encoding(encoding).count
+    return count
+
+
+@cache
+def _word(encoding: Encoding, role: str) -> int:
+    return _count(encoding)(role)
