@@ -10,12 +10,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 
 from tuneoff.errors import ConfigError
-from tuneoff.server import chat, errors, files, jobs, metrics, models
+from tuneoff.server import chat, errors, files, jobs, metrics, models, openapi, shapes
 from tuneoff.server.guard import Guard
 from tuneoff.server.host import Host
 from tuneoff.server.settings import ServerSettings
@@ -42,8 +43,16 @@ def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
             worker.close()
         app.state.host.close()
 
-    app = FastAPI(title="tuneoff", lifespan=running, docs_url=None, redoc_url=None,
-                  redirect_slashes=False)  # fmt: skip
+    app = FastAPI(
+        title="tuneoff",
+        version=version("tuneoff"),
+        lifespan=running,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=openapi.EVERYWHERE,
+        generate_unique_id_function=openapi.operation_id,
+    )
     app.state.settings = settings
     app.state.store = Store(settings.data_dir)
     errors.install(app)
@@ -54,9 +63,10 @@ def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
         app.include_router(module.router)
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
+    async def health() -> shapes.Health:
         return {"status": "ok"}
 
+    openapi.install(app, bool(settings.api_keys))
     return app
 
 

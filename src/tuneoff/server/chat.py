@@ -16,10 +16,11 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
-from tuneoff.server import tuned
+from tuneoff.server import shapes, tuned
 from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.host import GONE, Base, Host, Served
@@ -27,7 +28,10 @@ from tuneoff.server.live import Piece, Request, TokenChance
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", responses=shapes.errors(404))
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 MAX_UNFINISHED = 1_000
 LOOK_SECONDS = 1.0
 DEFAULT_TEXT_TOKENS = 16
@@ -64,7 +68,7 @@ class Asking:
         }
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", response_model=shapes.ChatCompletion, responses=_STREAMED)
 async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     """An answer to a conversation."""
     if body.top_logprobs is not None and not body.logprobs:
@@ -88,7 +92,7 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     return await _whole(asking, http, "chat.completion", shown)
 
 
-@router.post("/completions")
+@router.post("/completions", response_model=shapes.TextCompletion, responses=_STREAMED)
 async def complete(http: HttpRequest, body: TextCreate) -> Any:
     """What follows a text."""
     from tuneoff.training.encoding import text_ids
@@ -230,6 +234,8 @@ async def _whole(
         choice.chances += piece.chances
         choice.finish_reason = piece.finish_reason
         choice.tokens_out = piece.tokens_out
+    if any(choice.finish_reason is None for choice in choices):
+        raise ClientDisconnect
     _count(http, asking, choices)
     return {
         "id": asking.id,

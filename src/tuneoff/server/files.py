@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from tuneoff.server import shapes
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE
 from tuneoff.server.settings import ServerSettings
@@ -17,9 +18,14 @@ from tuneoff.server.store import FINE_TUNE, Store, new_id
 from tuneoff.server.training_file import LineCheck
 from tuneoff.server.upload import UploadForm
 
-router = APIRouter(prefix="/v1/files")
+router = APIRouter(prefix="/v1/files", responses=shapes.errors(404))
 CHUNK_BYTES = 64 * 1024
 # The body is read by hand; this is what the API's own description says of it.
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    }
+}
 _FORM: dict[str, Any] = {
     "required": True,
     "content": {
@@ -43,7 +49,7 @@ _NEEDING = (
 
 
 @router.post("", openapi_extra={"requestBody": _FORM})
-async def create(request: Request) -> dict[str, Any]:
+async def create(request: Request) -> shapes.File:
     """Stores an upload, or refuses it with the number of the line that is wrong."""
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
@@ -120,7 +126,7 @@ def list_files(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
     after: str | None = None,
-) -> dict[str, Any]:
+) -> shapes.FileList:
     """Files, the newest first unless asked otherwise."""
     store: Store = request.app.state.store
     where, values = ("purpose = ?", (purpose,)) if purpose is not None else ("1", ())
@@ -140,12 +146,12 @@ def list_files(
 
 
 @router.get("/{id}")
-def retrieve(request: Request, id: str) -> dict[str, Any]:
+def retrieve(request: Request, id: str) -> shapes.File:
     """What is known about a file."""
     return _shown(_known(request, id))
 
 
-@router.get("/{id}/content")
+@router.get("/{id}/content", response_class=StreamingResponse, responses=_BYTES)
 def content(request: Request, id: str) -> StreamingResponse:
     """A file as it came."""
     row = _known(request, id)
@@ -166,7 +172,7 @@ def content(request: Request, id: str) -> StreamingResponse:
 
 
 @router.delete("/{id}")
-def delete(request: Request, id: str) -> dict[str, Any]:
+def delete(request: Request, id: str) -> shapes.Deleted:
     """Deletes a file that no unfinished job needs."""
     store: Store = request.app.state.store
     row = _known(request, id)
@@ -189,7 +195,7 @@ def _known(request: Request, id: str) -> dict[str, Any]:
     return row
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _shown(row: dict[str, Any]) -> shapes.File:
     return {
         "id": row["id"],
         "object": "file",

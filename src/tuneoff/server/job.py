@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tuneoff.billing import default_epochs
 from tuneoff.config import LocalSettings, TrainSettings
+from tuneoff.server import shapes
 from tuneoff.server.asked import Text
 
 ACTIVE = ("queued", "running", "paused")
@@ -91,7 +92,7 @@ def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> L
     return LocalSettings(name=job_id, id="local", base=base, train=train, seed=facts["seed"])
 
 
-def shown(row: dict[str, Any]) -> dict[str, Any]:
+def shown(row: dict[str, Any]) -> shapes.Job:
     """A stored job as the SDK reads it."""
     facts = json.loads(row["facts"])
     numbers = facts["resolved"]

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 router = APIRouter()
@@ -68,7 +69,7 @@ class Measured:
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
     """The numbers, in Prometheus' text format."""
     state = request.app.state

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 
-from tuneoff.server import tuned
+from tuneoff.server import shapes, tuned
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
-router = APIRouter(prefix="/v1/models")
+router = APIRouter(prefix="/v1/models", responses=shapes.errors(404))
 
 
 @router.get("")
-def list_models(request: Request) -> dict[str, Any]:
+def list_models(request: Request) -> shapes.ModelList:
     """Every model, also those whose base is not served now: they can be deleted, and come back
     with it."""
     store: Store = request.app.state.store
@@ -26,7 +24,7 @@ def list_models(request: Request) -> dict[str, Any]:
 
 
 @router.get("/{id:path}")
-def retrieve(request: Request, id: str) -> dict[str, Any]:
+def retrieve(request: Request, id: str) -> shapes.Model:
     """One model."""
     settings: ServerSettings = request.app.state.settings
     if id in _ready(settings):
@@ -35,7 +33,7 @@ def retrieve(request: Request, id: str) -> dict[str, Any]:
 
 
 @router.delete("/{id:path}")
-def delete(request: Request, id: str) -> dict[str, Any]:
+def delete(request: Request, id: str) -> shapes.Deleted:
     """Deletes a tuned model, or a checkpoint, with its weights, on disk and in memory. A
     model's checkpoints stay: each is a model of its own, and a better one may be among them."""
     state = request.app.state
@@ -57,5 +55,5 @@ def _ready(settings: ServerSettings) -> list[str]:
     return [*settings.bases, *(each.name for each in settings.served)]
 
 
-def _base(name: str) -> dict[str, Any]:
+def _base(name: str) -> shapes.Model:
     return {"id": name, "object": "model", "created": 0, "owned_by": "tuneoff"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuneoff.rundir import ContenderDir, remove_folder
+from tuneoff.server import shapes
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.host import Served
 from tuneoff.server.settings import ServerSettings
@@ -84,7 +84,7 @@ def _adapter(store: Store, tuned: Tuned) -> Path:
     return directory.adapter if tuned.step is None else directory.epoch(tuned.step)
 
 
-def shown(tuned: Tuned, settings: ServerSettings) -> dict[str, Any]:
+def shown(tuned: Tuned, settings: ServerSettings) -> shapes.Model:
     """A model as the SDK reads it, with two fields more: its base, and whether that is here."""
     return {
         "id": tuned.name,
