@@ -20,7 +20,8 @@ from tuneoff.collect import collect
 from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, Work, load_contender
 from tuneoff.contenders.trainings import Training, trainings
-from tuneoff.errors import ConfigError, TuneoffError, unknown
+from tuneoff.costs.ledger import Ledger
+from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, TuneoffError, unknown
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
 from tuneoff.prepare import Parts
@@ -31,6 +32,7 @@ from tuneoff.report import write_report
 from tuneoff.rundir import ContenderDir, RunDir, open_run
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.sql.derive import derive_suites
+from tuneoff.spending import with_guards
 
 Executor = Callable[[Callable[[Any], None], Sequence[Any]], Iterable[None]]
 DEFAULT_FOLDER = Path("runs")
@@ -44,6 +46,7 @@ def run(
     *,
     only: str | None = None,
     fresh: bool = False,
+    yes: bool = False,
     executor: Executor = map,
     progress: Progress | None = None,
     command: str = "tuneoff.run",
@@ -55,10 +58,12 @@ def run(
         only: carry out this contender alone.
         fresh: forget what that contender (or, without `only`, the whole run) did before; the
             forgotten contender's settings, or the whole file and its data, may have changed.
+        yes: a provider's model without a price may be used, and is not counted.
         executor: maps a function over contenders; one after another if left out.
 
     Raises:
         UserError: the file, the data or the run directory cannot be used; nothing was done.
+        BudgetError: a paid step could pass `budget_usd`; what was done before is in the report.
     """
     progress = progress or Silent()
     parts = prepare.parts(bakeoff)
@@ -67,6 +72,7 @@ def run(
         raise ConfigError(f"--only: {unknown('contender', only, names)}.")
     run = RunDir(Path(run_dir) if run_dir is not None else DEFAULT_FOLDER / bakeoff.name)
     if fresh and only is None and (run.path / "bakeoff.yaml").exists():
+        _refuse_forgetting_paid(run, names)
         prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
         run.clear()
     examples = _examples(parts, run, progress, only if fresh else None)
@@ -75,15 +81,34 @@ def run(
     options = _options(parts, run, examples["test"])
     work = {name: _work(parts, examples, run.contender(name), progress) for name in names}
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
+    ledger = Ledger(run.events, bakeoff.budget_usd)
+    work = with_guards(bakeoff, chosen, work, ledger, yes, only if fresh else None)
     if fresh and only is not None:
         run.contender(only).clear()
-    list(executor(partial(_carry_out, parts, run, work, options), chosen))
+    over: BudgetError | None = None
+    try:
+        list(executor(partial(_carry_out, parts, run, work, options), chosen))
+    except BudgetError as error:
+        over = error
     bases.forget()
     results = collect(parts, run, examples, options, command)
     run.write_results(results)
     write_report(run)
+    if over is not None:
+        raise over
     run.event("finished")
     return results
+
+
+def _refuse_forgetting_paid(run: RunDir, names: Sequence[str]) -> None:
+    """`--fresh` of the whole run would pay again for what was paid for."""
+    paid_for = [name for name in names if run.contender(name).job().get("job_id")]
+    if paid_for:
+        raise RunDirectoryError(
+            f"{run.path}: --fresh would forget jobs that were paid for (contender "
+            f"{', '.join(paid_for)}); add --only NAME to pay for one again, or give another "
+            "--run-dir."
+        )
 
 
 def _examples(
@@ -140,6 +165,7 @@ def _work(
         max_new_tokens=parts.max_new_tokens,
         directory=directory,
         progress=progress,
+        name=parts.bakeoff.name,
     )
 
 
@@ -154,6 +180,10 @@ def _carry_out(
         for training in trainings(settings):
             _carry_out_one(parts, run, kind, training, training.work(mine), options)
         mine.directory.write_error(None)
+    except BudgetError as error:
+        mine.directory.write_error(str(error))
+        run.event("over budget", contender=settings.name, error=str(error))
+        raise
     except Exception as error:  # a contender's failure is data, not a crash
         text = _what_failed(training, error)
         mine.directory.write_error(text)

@@ -124,7 +124,7 @@ def run(
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
     with _progress() as progress:
         results = bakeoff.run(
-            settings, folder, only=only, fresh=fresh, progress=progress, command=command
+            settings, folder, only=only, fresh=fresh, yes=yes, progress=progress, command=command
         )
     _show(folder, results, as_json)
     _exit_for([results], only)

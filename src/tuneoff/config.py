@@ -31,6 +31,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 # Ten times the dearest price ever asked for a million tokens or an hour is a slip of the pen.
 Usd = Annotated[Decimal, Field(ge=0, lt=10_000), PlainSerializer(float, when_used="json")]
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")]
+KeyVariable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=80)]
 
 
 class Settings(BaseModel):
@@ -272,17 +274,25 @@ class LocalSettings(_Contender):
 
 
 class HostedSettings(_Contender):
-    """A model tuned through a provider's fine-tuning API."""
+    """A model tuned through a provider's fine-tuning API, and asked through its chat API.
+
+    `key_variable` names the environment variable with the key, where it is not the provider's
+    usual one. `checkpoint: best` answers with the checkpoint of the lowest validation loss.
+    `suffix` becomes part of the tuned model's name; left out, it is the contender's name and
+    some letters by which a lost job is found again.
+    """
 
     id: Literal["hosted"]
     provider: str = "openai"
     model: str
-    base_url: str | None = None
-    epochs: int | Literal["auto"] = "auto"
-    batch_size: int | Literal["auto"] = "auto"
-    learning_rate_multiplier: float | Literal["auto"] = "auto"
-    suffix: str | None = Field(default=None, max_length=64)
-    seed: int | None = None
+    base_url: BaseUrl | None = None
+    key_variable: KeyVariable | None = None
+    epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    suffix: str | None = Field(default=None, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    checkpoint: Literal["final", "best"] = "final"
     price: PriceSettings | None = None
     concurrency: int = Field(default=16, ge=1, le=1000)
 
@@ -297,7 +307,8 @@ class PromptedSettings(_Contender):
     base: str | None = None
     provider: str | None = None
     model: str | None = None
-    base_url: str | None = None
+    base_url: BaseUrl | None = None
+    key_variable: KeyVariable | None = None
     shots: int = Field(default=0, ge=0, le=100)
     seed: int = 0
     quantization: Literal["none", "int8", "nf4"] = "none"
@@ -311,6 +322,8 @@ class PromptedSettings(_Contender):
             raise ValueError("give either base (an open model) or provider and model")
         if self.base is not None and self.price is not None:
             raise ValueError("price is for a provider's model; a base costs its hardware's hours")
+        if self.base is not None and (self.provider or self.base_url or self.key_variable):
+            raise ValueError("provider, base_url and key_variable go with model, not with base")
         return self
 
 

@@ -9,6 +9,9 @@
     ├── BudgetError               exit 3   the next paid step would pass the budget
     ├── ContenderError            exit 4   one contender failed; the others go on
     └── ProviderError             exit 4   (RuntimeError) a hosted API refused, or is out of reach
+        ├── RefusedError          exit 4   the answer is no, and will be no again
+        ├── BusyError             exit 4   not carried out; the same call may work later
+        └── LostError             exit 4   no proper answer came: it may have been carried out
 
 A message is one sentence: what was got, where, what is allowed, what to do next.
 Each class also subclasses the standard exception a caller would expect, so that
@@ -71,6 +74,35 @@ class ProviderError(TuneoffError, RuntimeError):
     """A hosted API refused, or could not be reached; what was paid for before is kept."""
 
     exit_code = 4
+
+
+class RefusedError(ProviderError):
+    """A request that the provider refuses for good. `code` and `param` are the provider's words
+    for why and for which part of it."""
+
+    def __init__(
+        self, message: str, status: int, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+    def concerns_all(self) -> bool:
+        """Whether no other request of this kind would fare better: the key, the account, the
+        address or the model is the trouble, not what was asked."""
+        return self.status in (401, 402, 403, 404, 405) or self.code == "insufficient_quota"
+
+
+class BusyError(ProviderError):
+    """A request that was not carried out, and may be sent again. `retry_after` is how many
+    seconds the provider asks to wait; None where it does not say."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LostError(ProviderError):
+    """A request without a proper answer. It may have been carried out, and billed."""
 
 
 def unknown(what: str, got: str, allowed: Iterable[str]) -> str:

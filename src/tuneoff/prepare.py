@@ -17,7 +17,7 @@ from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.progress import Silent
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
-from tuneoff.rundir import ContenderDir
+from tuneoff.rundir import NOWHERE
 from tuneoff.scoring import Scorer, load_scorer, power
 from tuneoff.scoring.combined import combined
 from tuneoff.scoring.judge import Judge
@@ -136,7 +136,7 @@ def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]
         template=parts.template,
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
-        directory=ContenderDir(Path()),
+        directory=NOWHERE,
         progress=Silent(),
     )
     found = (lengths.check(contender, work) for contender in parts.bakeoff.contenders)
@@ -175,10 +175,7 @@ def _check_cluster(parts: Parts, test: Sequence[Example]) -> None:
 
 def _not_built_yet(bakeoff: BakeOff) -> list[str]:
     """Keys of the file that this version reads and does not act on."""
-    asked = {
-        "budget_usd": bakeoff.budget_usd is not None,
-        "requirements": bakeoff.requirements != Requirements(),
-    }
+    asked = {"requirements": bakeoff.requirements != Requirements()}
     return [f"{key} has no effect in this version yet." for key, found in asked.items() if found]
 
 

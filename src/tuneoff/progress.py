@@ -28,6 +28,10 @@ class Progress(Protocol):
         """A new stage of `total` units."""
         ...
 
+    def ask(self, question: str) -> bool:
+        """What somebody at the terminal says to a question; no, where nobody is."""
+        ...
+
 
 class Silent:
     """Says nothing: the default of the Python API."""
@@ -37,6 +41,9 @@ class Silent:
 
     def stage(self, title: str, total: int) -> Step:
         return lambda done, note="": None
+
+    def ask(self, question: str) -> bool:
+        return False
 
 
 class Lines:
@@ -63,6 +70,9 @@ class Lines:
 
         return step
 
+    def ask(self, question: str) -> bool:
+        return False
+
 
 class Bars:
     """Rich progress bars."""
@@ -88,6 +98,19 @@ class Bars:
     def stage(self, title: str, total: int) -> Step:
         task = self.bars.add_task(title, total=total, note="")
         return lambda done, note="": self.bars.update(task, completed=done, note=note)
+
+    def ask(self, question: str) -> bool:
+        if not sys.stdin.isatty():
+            return False
+        from rich.prompt import Confirm
+
+        self.bars.stop()
+        try:
+            return Confirm.ask(question, console=self.console, default=False)
+        except EOFError:
+            return False
+        finally:
+            self.bars.start()
 
 
 @contextmanager

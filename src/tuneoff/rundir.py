@@ -2,13 +2,15 @@
 
     runs/NAME/
       bakeoff.yaml                       the resolved file; resuming with a changed one is refused
-      events.jsonl                       what happened and when (no secrets)
+      events.jsonl                       what happened and when, and the ledger (no secrets)
       data/{train,validation,test}.jsonl examples as used, with content hashes
       contenders/NAME/
         training.json                    tokens, steps, seconds, peak memory, verdict
         loss.jsonl                       step, examples seen, train loss, validation loss
         learning_rates.jsonl             what `learning_rate: search` tried
         adapter/ or model/               safetensors with a model card
+        job.json                         hosted: written before and after each paid call
+        upload/                          hosted: the training files as they were sent
         checkpoints/                     while training; removed when it is complete
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
@@ -160,6 +162,11 @@ class ContenderDir:
         """The adapter or model as it was after a step that ended an epoch."""
         return self.epochs / f"step-{step}"
 
+    def siblings(self) -> list[ContenderDir]:
+        """The other contenders' folders."""
+        others = sorted(self.path.parent.iterdir()) if self.path.parent.is_dir() else []
+        return [ContenderDir(path) for path in others if path.is_dir() and path != self.path]
+
     def weights(self) -> Path | None:
         """The trained adapter or model, once it is complete."""
         return next((p for p in (self.adapter, self.model) if p.is_dir()), None)
@@ -195,10 +202,12 @@ class ContenderDir:
     def append_loss(self, row: LossRow) -> None:
         append_lines(self.path / "loss.jsonl", [to_dict(row)])
 
+    def write_loss(self, rows: Iterable[LossRow]) -> None:
+        write_lines(self.path / "loss.jsonl", map(to_dict, rows))
+
     def cut_loss(self, after_step: int) -> None:
         """Drops rows past the checkpoint that training resumes from."""
-        kept = [to_dict(row) for row in self.loss() if row.step <= after_step]
-        write_lines(self.path / "loss.jsonl", kept)
+        self.write_loss([row for row in self.loss() if row.step <= after_step])
 
     def learning_rates(self) -> dict[float, float | None]:
         """Rates that `learning_rate: search` tried, with their validation loss (None: diverged)."""
@@ -238,6 +247,22 @@ class ContenderDir:
         else:
             write_text(path, json.dumps({"error": error}, ensure_ascii=False) + "\n")
 
+    def job(self) -> dict[str, Any]:
+        """What is known of a hosted job; empty before anything was meant to be paid for."""
+        path = self.path / "job.json"
+        found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return found
+
+    def write_job(self, facts: Mapping[str, Any]) -> None:
+        write_text(self.path / "job.json", json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+
+    def write_upload(self, name: str, text: str) -> Path:
+        """A training file as it is sent; its name says its content, so it is written once."""
+        path = self.path / "upload" / name
+        if not path.exists():
+            write_text(path, text)
+        return path
+
     def prompt_sha256(self) -> str | None:
         path = self.path / "prompt.json"
         return json.loads(path.read_bytes())["prompt_sha256"] if path.exists() else None
@@ -251,6 +276,10 @@ class ContenderDir:
             shutil.rmtree(self.path)
 
 
+# The folder of a contender of which nothing is kept.
+NOWHERE = ContenderDir(Path(os.devnull))
+
+
 class RunDir:
     """A run directory that exists and belongs to one bake-off file."""
 
@@ -258,6 +287,7 @@ class RunDir:
         self.path = path
         self.data = path / "data"
         self.charts = path / "charts"
+        self.events = path / "events.jsonl"
         self.judgements = path / "judgements.jsonl"
 
     def contender(self, name: str) -> ContenderDir:
@@ -283,7 +313,7 @@ class RunDir:
     def event(self, kind: str, **facts: Any) -> None:
         """Notes that something happened, in UTC."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        append_lines(self.path / "events.jsonl", [{"at": now, "event": kind, **facts}])
+        append_lines(self.events, [{"at": now, "event": kind, **facts}])
 
     def write_examples(self, split: Split, rows: Iterable[Mapping[str, Any]]) -> None:
         write_lines(self.data / f"{split}.jsonl", rows)

@@ -17,12 +17,56 @@ from tuneoff.prompts import Template
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import ContenderDir
 
-NEEDS = ("check", "model_name", "tune", "answer", "prompt_sha256")
+NEEDS = ("check", "ready", "model_name", "tune", "answer", "prompt_sha256")
+
+
+class Ticket(Protocol):
+    """Leave to carry out one paid step. One that is neither settled nor given back stays in the
+    ledger as money that may have been spent."""
+
+    def settle(self, *, training: int = 0, input: int = 0, output: int = 0) -> None:
+        """It was carried out, and so many tokens were billed."""
+        ...
+
+    def give_back(self) -> None:
+        """It was certainly not carried out."""
+        ...
+
+
+class Guard(Protocol):
+    """Knows the money: whether a paid step may be taken."""
+
+    def authorize(
+        self, what: str, key: str | None = None, *, training: int = 0, input: int = 0, output: int = 0
+    ) -> Ticket:
+        """Leave for a step that bills at most so many tokens. A step that goes on after a restart
+        has a `key`, and is authorised once.
+
+        Raises:
+            BudgetError: it could pass the budget.
+        """
+        ...
+
+
+class Free:
+    """The guard, and the ticket, of what costs nothing."""
+
+    def authorize(
+        self, what: str, key: str | None = None, *, training: int = 0, input: int = 0, output: int = 0
+    ) -> Ticket:
+        return self
+
+    def settle(self, *, training: int = 0, input: int = 0, output: int = 0) -> None:
+        return None
+
+    def give_back(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a contender gets to work with: the same for every contender of a run."""
+    """What a contender gets to work with: the same for every contender of a run, but for its
+    own `directory` and `guard`. `name` is the run's."""
 
     folder: Path
     train: Sequence[Example]
@@ -33,6 +77,8 @@ class Work:
     max_new_tokens: int
     directory: ContenderDir
     progress: Progress
+    name: str = ""
+    guard: Guard = Free()
 
 
 class Contender(Protocol):
@@ -40,6 +86,11 @@ class Contender(Protocol):
 
     def check(self, settings: Any, folder: Path) -> None:
         """Refuses what can be refused before anything is spent (ConfigError)."""
+        ...
+
+    def ready(self, settings: Any, work: Work) -> None:
+        """Refuses what cannot be carried out on this machine now, a missing key for instance, before
+        anything is done (ConfigError)."""
         ...
 
     def model_name(self, settings: Any) -> str:

@@ -1,48 +1,66 @@
-"""A model tuned through a provider's fine-tuning API.
-
-This version checks such contenders in a bake-off file, and refuses to run them.
-"""
+"""A model tuned through a provider's fine-tuning API, and asked through its chat API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tuneoff import prompts, providers
 from tuneoff.config import HostedSettings
-from tuneoff.contenders import Work
-from tuneoff.errors import ContenderError
+from tuneoff.contenders import Work, hosted_job, template_for
+from tuneoff.contenders.asking import ask_all, most_answering_tokens, refuse_text
 from tuneoff.records import Example, Prediction
 
 
 def check(settings: HostedSettings, folder: Path) -> None:
-    """Nothing can be wrong that the settings' types do not refuse."""
+    """The provider must be known, and the rendering one that a hosted model takes."""
+    providers.module_of(settings.provider)
+    refuse_text(settings.name, settings.rendering)
+
+
+def ready(settings: HostedSettings, work: Work) -> None:
+    """The SDK and the key must be there, and the training file be what the provider takes, unless
+    everything was done before."""
+    if len(work.directory.predictions()) < len(work.test):
+        _connected(settings)
+        hosted_job.files_of(settings, work)
 
 
 def model_name(settings: HostedSettings) -> str:
-    """The provider's name of the model."""
-    return settings.model
+    """The provider's name of the model, tuned."""
+    at = "" if settings.base_url is None else f" at {settings.base_url}"
+    return f"{settings.model}, tuned by {settings.provider}{at}"
 
 
 def tune(settings: HostedSettings, work: Work) -> None:
-    """Refuses: no job is sent by this version.
-
-    Raises:
-        ContenderError: always.
-    """
-    raise ContenderError(
-        f"contender {settings.name}: this version does not send fine-tuning jobs yet; "
-        "run the other contenders with --only, or record its answers (id: recorded)."
-    )
+    """Has the job done that tunes it; nothing if that was done."""
+    if work.directory.training() is None or not hosted_job.answers_with(settings, work):
+        hosted_job.carry_out(settings, work, _connected(settings))
 
 
 def answer(
     settings: HostedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """Refuses, like `tune`."""
-    tune(settings, work)
-    return iter(())
+    """Answers of the tuned model at temperature 0."""
+    model = hosted_job.answers_with(settings, work)
+    template = template_for(settings, work)
+    asked = ((example, prompts.messages(example, template)) for example in examples)
+    yield from ask_all(settings, work, _connected(settings), model, asked)
 
 
-def prompt_sha256(settings: HostedSettings, work: Work) -> None:
-    """No prompt was rendered here."""
-    return
+def prompt_sha256(settings: HostedSettings, work: Work) -> str:
+    """Hash of the rendered test prompts."""
+    return prompts.prompt_sha256(work.test, template_for(settings, work), "chat")
+
+
+def most_tokens(settings: HostedSettings, work: Work) -> tuple[int, int, int]:
+    """The most tokens that what is left to do can bill: training, input, output."""
+    template = template_for(settings, work)
+    asked = ((example, prompts.messages(example, template)) for example in work.test)
+    begun = bool(work.directory.job())  # then the ledger has it
+    training = 0 if begun else hosted_job.most_training_tokens(settings, work)
+    return (training, *most_answering_tokens(work, settings.model, asked))
+
+
+def _connected(settings: HostedSettings) -> providers.Provider:
+    return providers.connect(settings.provider, settings.base_url, settings.key_variable)

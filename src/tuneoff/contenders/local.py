@@ -17,6 +17,10 @@ def check(settings: LocalSettings, folder: Path) -> None:
     resolve_base(settings.base, folder)
 
 
+def ready(settings: LocalSettings, work: Work) -> None:
+    """Nothing is needed that `check` does not see."""
+
+
 def model_name(settings: LocalSettings) -> str:
     """Base and method, for instance `tiny + LoRA r=8`."""
     if settings.method == "full":

@@ -1,23 +1,37 @@
-"""A model that is not tuned: it only answers, zero-shot or with shots from train."""
+"""A model that is not tuned here: it only answers, zero-shot or with shots from train.
+
+Either an open base, answered on this machine, or a provider's model: an untuned one, or one
+that was tuned before (`ft:…`) and is only to be measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tuneoff import prompts, providers
 from tuneoff.config import PromptedSettings
-from tuneoff.contenders import Work
-from tuneoff.contenders.answering import answers, hash_of_prompts
-from tuneoff.errors import ContenderError
+from tuneoff.contenders import Work, template_for
+from tuneoff.contenders.answering import answers, hash_of_prompts, shots_of
+from tuneoff.contenders.asking import ask_all, most_answering_tokens, refuse_text
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction
 
 
 def check(settings: PromptedSettings, folder: Path) -> None:
-    """The base must exist; a provider's model is not looked up here."""
+    """The base must exist; of a provider's model only the provider is looked up."""
     if settings.base is not None:
         resolve_base(settings.base, folder)
+    else:
+        providers.module_of(_provider(settings))
+        refuse_text(settings.name, settings.rendering)
+
+
+def ready(settings: PromptedSettings, work: Work) -> None:
+    """The SDK and the key of a provider must be there, unless everything was answered before."""
+    if settings.model is not None and len(work.directory.predictions()) < len(work.test):
+        _connected(settings)
 
 
 def model_name(settings: PromptedSettings) -> str:
@@ -33,8 +47,13 @@ def tune(settings: PromptedSettings, work: Work) -> None:
 def answer(
     settings: PromptedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """Greedy answers of the untuned base."""
-    base = resolve_base(_base(settings), work.folder)
+    """Greedy answers of the untuned base, or answers of the provider's model at temperature 0."""
+    if settings.model is not None:
+        template, shots = template_for(settings, work), shots_of(settings, work)
+        asked = ((e, prompts.messages(e, template, shots)) for e in examples)
+        yield from ask_all(settings, work, _connected(settings), settings.model, asked)
+        return
+    base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
     dtype = dtype_of("auto")
     model = bases.borrow(base, settings.quantization, dtype)
@@ -44,13 +63,22 @@ def answer(
 
 def prompt_sha256(settings: PromptedSettings, work: Work) -> str:
     """Hash of the rendered test prompts, shots included."""
-    return hash_of_prompts(settings, work, resolve_base(_base(settings), work.folder))
+    if settings.model is not None:
+        template, shots = template_for(settings, work), shots_of(settings, work)
+        return prompts.prompt_sha256(work.test, template, "chat", shots)
+    return hash_of_prompts(settings, work, resolve_base(settings.base or "", work.folder))
 
 
-def _base(settings: PromptedSettings) -> str:
-    if settings.base is None:
-        raise ContenderError(
-            f"contender {settings.name}: this version does not answer through a provider yet; "
-            "run the other contenders with --only, or record its answers (id: recorded)."
-        )
-    return settings.base
+def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:
+    """The most tokens that what is left to do can bill: training, input, output."""
+    template, shots = template_for(settings, work), shots_of(settings, work)
+    asked = ((e, prompts.messages(e, template, shots)) for e in work.test)
+    return (0, *most_answering_tokens(work, str(settings.model), asked))
+
+
+def _provider(settings: PromptedSettings) -> str:
+    return settings.provider or "openai"
+
+
+def _connected(settings: PromptedSettings) -> providers.Provider:
+    return providers.connect(_provider(settings), settings.base_url, settings.key_variable)

@@ -22,6 +22,10 @@ def check(settings: RecordedSettings, folder: Path) -> None:
         )
 
 
+def ready(settings: RecordedSettings, work: Work) -> None:
+    """Nothing is needed that `check` does not see."""
+
+
 def model_name(settings: RecordedSettings) -> str:
     """What the file says the model was."""
     return settings.model or settings.name

@@ -1,1 +1,186 @@
-"""Hosted APIs: one file each."""
+"""Hosted APIs: one file each, found by its id. What they all offer is drawn here.
+
+A provider's file has `connect(base_url, key_variable, transport)`, which gives a `Provider`.
+Every call raises one of three errors, whatever the SDK underneath calls it: `RefusedError` (no
+for good), `BusyError` (not carried out), `LostError` (nobody knows). Nothing is tried twice
+here: what may be repeated, and what must first be looked for, is the caller's to know
+(`providers/calls.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from tuneoff import discovery
+
+NEEDS = ("connect",)
+# Waited on until they change; any other state that is not an end is shown and waited on, too.
+WAITING = ("validating_files", "queued", "running", "paused")
+FINISHED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with the tokens that are billed for it (None: the server does not say).
+
+    `pause_seconds` is how long the provider's rate limit asks to wait before the next request.
+    """
+
+    text: str
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    finish_reason: str | None = None
+    pause_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A fine-tuning job as it is asked for. `metadata` makes it known again; `since` (seconds of
+    the epoch) is when it was first meant to be created."""
+
+    model: str
+    training_file: str
+    validation_file: str | None
+    suffix: str
+    metadata: Mapping[str, str]
+    since: float
+    epochs: int | str = "auto"
+    batch_size: int | str = "auto"
+    learning_rate_multiplier: float | str = "auto"
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A fine-tuning job as the provider shows it. `model` is the tuned one, once there is one;
+    times are seconds of the epoch."""
+
+    id: str
+    status: str
+    model: str | None = None
+    error: str | None = None
+    trained_tokens: int | None = None
+    epochs: float | None = None
+    batch_size: int | None = None
+    created_at: float | None = None
+    finished_at: float | None = None
+    estimated_finish: float | None = None
+    training_file: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    result_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job."""
+
+    id: str
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model that was kept on the way. Losses are nats a token; None where not measured."""
+
+    model: str
+    step: int
+    train: float | None = None
+    validation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepLoss:
+    """A row of a job's metrics."""
+
+    step: int
+    train: float | None = None
+    validation: float | None = None
+
+
+class Provider(Protocol):
+    """What a provider offers. Names of files are their identity: they hold a content's hash."""
+
+    url: str
+
+    def find_file(self, name: str) -> str | None:
+        """The id of an uploaded training file of this name."""
+        ...
+
+    def upload(self, path: Path) -> str:
+        """Uploads a training file under its own name; its id."""
+        ...
+
+    def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
+        """The job that an earlier try of this spec created, though its answer was lost; never one
+        of the `taken`."""
+        ...
+
+    def create_job(self, spec: JobSpec) -> Job:
+        """Creates a job: from here on it costs money."""
+        ...
+
+    def job(self, id: str) -> Job:
+        """A job as it is now."""
+        ...
+
+    def cancel(self, id: str) -> Job:
+        """Ends a job."""
+        ...
+
+    def events(self, id: str) -> list[Event]:
+        """What happened to a job lately, the oldest first."""
+        ...
+
+    def checkpoints(self, id: str) -> list[Checkpoint]:
+        """The models that a job kept, the earliest first."""
+        ...
+
+    def losses(self, job: Job) -> list[StepLoss]:
+        """A finished job's metrics by step; none where the provider gives none."""
+        ...
+
+    def chat(
+        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
+    ) -> Reply:
+        """One answer at temperature 0."""
+        ...
+
+
+def connect(
+    id: str, base_url: str | None = None, key_variable: str | None = None, transport: Any = None
+) -> Provider:
+    """The provider of an id.
+
+    Args:
+        base_url: where it is, unless at its own address.
+        key_variable: the environment variable with the key, unless the provider's own.
+        transport: what carries its HTTP requests (`providers/recording.py`), unless the network.
+
+    Raises:
+        ConfigError: there is no such provider, or no key.
+        MissingExtraError: its SDK is not installed.
+    """
+    return cast(Provider, module_of(id).connect(base_url, key_variable, transport))
+
+
+def module_of(id: str) -> Any:
+    """A provider's module.
+
+    Raises:
+        ConfigError: there is no such provider.
+    """
+    return discovery.find(__name__, id, "provider", NEEDS)
+
+
+def pages(first: Any, most: int) -> Iterator[Any]:
+    """The items of a listing, over at most so many pages of it."""
+    page = first
+    for _ in range(most):
+        yield from page.data or ()
+        if not page.has_next_page():
+            return
+        page = page.get_next_page()

@@ -1,64 +1,281 @@
-"""OpenAI, and every server that speaks its chat API (`base_url`), through the official SDK.
-
-The key comes from the environment (`OPENAI_API_KEY`) alone. A server of your own may need
-none; the SDK wants one all the same, so a placeholder goes to any other `base_url`.
+"""OpenAI, and every server that speaks its API (`base_url`): Azure OpenAI's v1 endpoint, Nebius
+Token Factory, vLLM, Ollama, `tuneoff serve`. Through the official SDK, whose own retries are off:
+it sends no idempotency key, so a repeated create would be paid for twice.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import base64
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tuneoff.errors import ConfigError, MissingExtraError, ProviderError
+from tuneoff.errors import MissingExtraError, RefusedError
+from tuneoff.providers import Checkpoint, Event, Job, JobSpec, Reply, StepLoss, pages
+from tuneoff.providers.sdk import calling, hidden, key_of, pause_of
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-MAX_RETRIES = 5
+PURPOSE = "fine-tune"
+PAGE, MOST_PAGES = 100, 200
+# The clocks of two machines differ by less.
+CLOCKS_DIFFER_SECONDS = 120
+CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer with the tokens that are billed for it; None where the server does not say."""
+def connect(
+    base_url: str | None = None,
+    key_variable: str | None = None,
+    transport: Any = None,
+    method: bool = True,
+) -> OpenAI:
+    """OpenAI's own API, or the one at `base_url`, which may need no key.
 
-    text: str
-    tokens_in: int | None
-    tokens_out: int | None
-
-
-def client(base_url: str | None = None) -> Any:
-    """The SDK's client; it retries what may be retried, with growing pauses.
+    Args:
+        method: whether jobs take their numbers as `method`, as OpenAI's have since 2025, or as
+            the older `hyperparameters`.
 
     Raises:
         MissingExtraError: the SDK is not installed.
         ConfigError: there is no key.
     """
-    try:
-        import openai
-    except ModuleNotFoundError:
-        raise MissingExtraError("openai", "hosted", "a hosted model") from None
-    key = os.environ.get(KEY_VARIABLE)
-    if not key and base_url is None:
-        raise ConfigError(f"{KEY_VARIABLE} is not set; export your key, or give a base_url.")
-    return openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=MAX_RETRIES)
+    needed = transport is None and (base_url is None or key_variable is not None)
+    key = key_of(key_variable or KEY_VARIABLE, base_url, needed)
+    return OpenAI(base_url, key, transport, method)
 
 
-def chat(client: Any, model: str, messages: Sequence[dict[str, str]]) -> Reply:
-    """One answer of a model.
+class OpenAI:
+    """The provider. One may be used by many threads."""
 
-    Raises:
-        ProviderError: the provider refused, or could not be reached after several tries.
-    """
-    import openai
+    def __init__(
+        self, base_url: str | None, key: str, transport: Any = None, method: bool = True
+    ) -> None:
+        try:
+            import openai
+        except ModuleNotFoundError:
+            raise MissingExtraError("openai", "hosted", "a hosted model") from None
+        timeout = openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        own = None
+        if transport is not None:
+            own = openai.DefaultHttpxClient(transport=transport, timeout=timeout)
+        self.sdk = openai.OpenAI(
+            api_key=key or "none",
+            base_url=base_url,
+            max_retries=0,
+            timeout=timeout,
+            http_client=own,
+        )
+        self._key, self._method = key, method
+        self.url = str(self.sdk.base_url).rstrip("/")
+        # Newer models take another name for the limit, or only their own temperature.
+        self._limit, self._temperature = "max_tokens", True
 
-    try:
-        answer = client.chat.completions.create(model=model, messages=list(messages))
-    except openai.OpenAIError as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ProviderError(f"{client.base_url}: model {model!r} did not answer: {first}") from None
-    usage = answer.usage
-    return Reply(
-        text=answer.choices[0].message.content or "",
-        tokens_in=usage.prompt_tokens if usage else None,
-        tokens_out=usage.completion_tokens if usage else None,
+    def find_file(self, name: str) -> str | None:
+        with self._calling("its files could not be listed"):
+            listed = pages(self.sdk.files.list(purpose=PURPOSE, limit=PAGE), MOST_PAGES)
+            fine = (f for f in listed if f.filename == name and f.status not in ("error", "failed"))
+            return next((str(f.id) for f in fine), None)
+
+    def upload(self, path: Path) -> str:
+        with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
+            given = self.sdk.files.create(file=(path.name, stream), purpose=PURPOSE)
+            return str(given.id)
+
+    def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
+        with self._calling("its jobs could not be listed"):
+            metadata = dict(spec.metadata)
+            try:
+                listed = self.sdk.fine_tuning.jobs.list(limit=PAGE, metadata=metadata)
+                found = self._of_spec(listed, spec, taken)
+            except Exception as error:
+                if getattr(error, "status_code", None) not in (400, 422):
+                    raise
+                found = None  # it does not know the filter
+            # A server that keeps metadata and filters by something else shows it without one.
+            return found or self._of_spec(
+                self.sdk.fine_tuning.jobs.list(limit=PAGE), spec, taken
+            )  # fmt: skip
+
+    def _of_spec(self, listed: Any, spec: JobSpec, taken: Sequence[str]) -> Job | None:
+        """The job with this spec's metadata; where jobs have none, the only one since then with
+        this training file."""
+        alike = []
+        for each in pages(listed, MOST_PAGES):
+            job = _job(each)
+            if job.created_at and job.created_at < spec.since - CLOCKS_DIFFER_SECONDS:
+                break  # the newest come first
+            if job.metadata and all(job.metadata.get(k) == v for k, v in spec.metadata.items()):
+                return job
+            same = job.training_file == spec.training_file and not job.metadata
+            if same and job.id not in taken and _fits(each, spec):
+                alike.append(job)
+        return alike[-1] if alike else None
+
+    def create_job(self, spec: JobSpec) -> Job:
+        numbers = {
+            "n_epochs": spec.epochs,
+            "batch_size": spec.batch_size,
+            "learning_rate_multiplier": spec.learning_rate_multiplier,
+        }
+        numbers = {name: value for name, value in numbers.items() if value != "auto"}
+        asked: dict[str, Any] = {
+            "model": spec.model,
+            "training_file": spec.training_file,
+            "validation_file": spec.validation_file,
+            "suffix": spec.suffix,
+            "seed": spec.seed,
+            "metadata": dict(spec.metadata),
+        }
+        if self._method:
+            asked["method"] = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
+        else:
+            asked["hyperparameters"] = numbers
+        with self._calling("the job could not be created"):
+            given = {name: value for name, value in asked.items() if value is not None}
+            return _job(self.sdk.fine_tuning.jobs.create(**given))
+
+    def job(self, id: str) -> Job:
+        with self._calling(f"job {id} could not be looked at"):
+            return _job(self.sdk.fine_tuning.jobs.retrieve(id))
+
+    def cancel(self, id: str) -> Job:
+        with self._calling(f"job {id} could not be cancelled"):
+            return _job(self.sdk.fine_tuning.jobs.cancel(id))
+
+    def events(self, id: str) -> list[Event]:
+        with self._calling(f"the events of job {id} could not be read"):
+            listed = self.sdk.fine_tuning.jobs.list_events(id, limit=PAGE).data or []
+            return [
+                Event(each.id, each.level, hidden(each.message, self._key))
+                for each in reversed(listed)
+            ]
+
+    def checkpoints(self, id: str) -> list[Checkpoint]:
+        with self._calling(f"the checkpoints of job {id} could not be read"):
+            listed = pages(self.sdk.fine_tuning.jobs.checkpoints.list(id, limit=PAGE), MOST_PAGES)
+            found = [
+                Checkpoint(
+                    each.fine_tuned_model_checkpoint,
+                    int(each.step_number),
+                    each.metrics.train_loss,
+                    _first(each.metrics.full_valid_loss, each.metrics.valid_loss),
+                )
+                for each in listed
+            ]
+        return sorted(found, key=lambda each: each.step)
+
+    def losses(self, job: Job) -> list[StepLoss]:
+        with self._calling(f"the metrics of job {job.id} could not be read"):
+            for id in job.result_files:
+                found = _losses(_text(self.sdk.files.content(id).read()))
+                if found:
+                    return found
+        return []
+
+    def chat(
+        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
+    ) -> Reply:
+        try:
+            return self._chat(model, messages, max_tokens)
+        except RefusedError as error:
+            if not self._adapted(error):
+                raise
+        return self._chat(model, messages, max_tokens)
+
+    def _chat(
+        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+    ) -> Reply:
+        asked: dict[str, Any] = {} if max_tokens is None else {self._limit: max_tokens}
+        if self._temperature:
+            asked["temperature"] = 0
+        with self._calling(f"model {model!r} did not answer"):
+            raw = self.sdk.chat.completions.with_raw_response.create(
+                model=model, messages=[dict(turn) for turn in messages], **asked
+            )
+            answer = raw.parse()
+            choice, usage = answer.choices[0], answer.usage
+            return Reply(
+                choice.message.content or choice.message.refusal or "",
+                usage.prompt_tokens if usage else None,
+                usage.completion_tokens if usage else None,
+                choice.finish_reason,
+                pause_of(raw.headers),
+            )
+
+    def _adapted(self, error: RefusedError) -> bool:
+        """Whether something that this model does not take is left out from now on."""
+        if error.param == "max_tokens" and error.code == "unsupported_parameter":
+            self._limit, before = "max_completion_tokens", self._limit
+            return before == "max_tokens"
+        if error.param == "temperature" and error.code in ("unsupported_value", "unsupported_parameter"):
+            self._temperature, before_it = False, self._temperature
+            return before_it
+        return False
+
+    def _calling(self, what: str) -> Any:
+        return calling(self.url, self._key, what)
+
+
+def _job(given: Any) -> Job:
+    """The SDK's job as ours. Servers leave out what they do not have."""
+    numbers = given.hyperparameters
+    error = getattr(given.error, "message", None) or None
+    return Job(
+        id=given.id,
+        status=given.status,
+        model=given.fine_tuned_model,
+        error=error,
+        trained_tokens=given.trained_tokens,
+        epochs=_number(getattr(numbers, "n_epochs", None)),
+        batch_size=_whole(getattr(numbers, "batch_size", None)),
+        created_at=given.created_at,
+        finished_at=given.finished_at,
+        estimated_finish=given.estimated_finish,
+        training_file=given.training_file,
+        metadata=given.metadata or {},
+        result_files=tuple(given.result_files or ()),
     )
+
+
+def _fits(given: Any, spec: JobSpec) -> bool:
+    """Whether a job without metadata may be this spec's: the suffix where one is shown."""
+    suffix = getattr(given, "user_provided_suffix", None) or getattr(given, "suffix", None)
+    return suffix in (None, spec.suffix) and given.model == spec.model
+
+
+def _text(content: bytes) -> str:
+    """A result file's text: it comes plain, or, from OpenAI, as base64 of itself."""
+    text = content.decode("utf-8", errors="replace")
+    if _BASE64.fullmatch(text) and "," not in text:
+        return base64.b64decode(text).decode("utf-8", errors="replace")
+    return text
+
+
+def _losses(text: str) -> list[StepLoss]:
+    found = []
+    for row in csv.DictReader(io.StringIO(text)):
+        step = _number(row.get("step"))
+        if step is None:
+            return []
+        validation = _first(_number(row.get("full_valid_loss")), _number(row.get("valid_loss")))
+        found.append(StepLoss(int(step), _number(row.get("train_loss")), validation))
+    return found
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
-from tuneoff.providers import openai
+from tuneoff.providers import connect
+from tuneoff.providers.calls import repeated
 from tuneoff.records import ScoredRow
 from tuneoff.rundir import append_lines, read_lines
 from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
@@ -50,7 +51,7 @@ class Judge:
             ConfigError: the SDK or the key is missing.
         """
         self._settings = settings
-        self._client = openai.client(settings.base_url)
+        self._provider = connect(settings.provider, settings.base_url)
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
         """Both metrics of each row, in order; a few are asked about at once.
@@ -95,7 +96,7 @@ class Judge:
         reply = memory.get(key)
         if reply is None:
             asked = [{"role": "user", "content": text}]
-            given = openai.chat(self._client, self._settings.model, asked)
+            given = repeated(lambda: self._provider.chat(self._settings.model, asked))
             reply = given.text
             memory.add({
                 "key": key, "id": row.id, "model": self._settings.model, "reply": reply,

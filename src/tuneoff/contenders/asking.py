@@ -1,0 +1,208 @@
+"""What `hosted` and `prompted` share: asking a provider's model many things at once.
+
+Requests run on threads; how many at once the provider's limits decide (`providers/calls.py`). An
+answer that is paid for is handed out as soon as it is there. Each attempt has a leave of its own
+in the ledger: an attempt whose answer was lost may have been billed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Any
+
+from tuneoff.config import HostedSettings, PromptedSettings
+from tuneoff.contenders import Ticket, Work
+from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
+from tuneoff.prompts import Message
+from tuneoff.providers import Provider, Reply
+from tuneoff.providers.calls import ClosedError, Limiter, pause_before
+from tuneoff.records import Example, Prediction
+from tuneoff.providers.billing import billed_at_most
+
+Settings = HostedSettings | PromptedSettings
+# Lost answers may each have been paid for; being told to wait costs nothing but time.
+MOST_LOST, MOST_BUSY = 6, 40
+# So many refusals without one answer are no accident of single examples.
+MOST_REFUSED = 10
+
+
+def refuse_text(name: str, rendering: str | None) -> None:
+    """A hosted model takes chat turns.
+
+    Raises:
+        ConfigError: it was to get plain text.
+    """
+    if rendering == "text":
+        raise ConfigError(
+            f"contender {name}: rendering: text is for open models; a hosted one takes chat turns."
+        )
+
+
+def ask_all(
+    settings: Settings,
+    work: Work,
+    provider: Provider,
+    model: str,
+    asked: Iterable[tuple[Example, list[Message]]],
+) -> Iterator[list[Prediction]]:
+    """Answers at temperature 0, handed out as they come. A request that the provider refuses for
+    good is a row with `error`; refusals are held back until something was answered, for if nothing
+    is, they say nothing about single examples.
+
+    Raises:
+        ProviderError: the provider does not answer, or refuses whatever is asked.
+        BudgetError: the next request could pass the budget; what is under way is handed out first.
+    """
+    asking = _Asking(work, provider, model, Limiter(settings.concurrency))
+    refused: list[Prediction] = []
+    answered = False
+    for found in _finished(asking, asked, settings.concurrency):
+        answered = answered or any(row.error is None for row in found)
+        refused += found
+        if answered:
+            yield refused
+            refused = []
+        elif len(refused) >= MOST_REFUSED:
+            break
+    if refused:
+        raise ProviderError(
+            f"{provider.url} refused every request; the first refusal: {refused[0].error}"
+        )
+
+
+def most_answering_tokens(
+    work: Work, model: str, asked: Iterable[tuple[Example, list[Message]]]
+) -> tuple[int, int]:
+    """The most tokens, in and out, that the answers still to be had can bill."""
+    answered = work.directory.predictions()
+    left = [billed_at_most(model, turns) for example, turns in asked if example.id not in answered]
+    return sum(left), len(left) * work.max_new_tokens
+
+
+def _finished(
+    asking: _Asking, asked: Iterable[tuple[Example, list[Message]]], concurrency: int
+) -> Iterator[list[Prediction]]:
+    """Answers as they come. When something goes wrong, or somebody presses Ctrl-C, no more is
+    asked; what is under way, and paid for, is waited for and handed out before the error is
+    raised."""
+    left, waiting = iter(asked), set[Future[Prediction]]()
+    stopped: BaseException | None = None
+    with ThreadPoolExecutor(concurrency) as threads:
+        try:
+            while True:
+                if stopped is None:
+                    more = islice(left, 2 * concurrency - len(waiting))
+                    waiting |= {threads.submit(asking.ask, *one) for one in more}
+                if not waiting:
+                    break
+                try:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                except KeyboardInterrupt as interrupt:
+                    if stopped is not None:  # pressed again: nobody wants to wait
+                        raise
+                    stopped, done = interrupt, set()
+                found, error = _results(done)
+                stopped = stopped or error
+                if stopped is not None:
+                    asking.stop()
+                if found:
+                    yield found
+        finally:
+            asking.stop()
+    if stopped is not None:
+        raise stopped
+
+
+def _results(done: Iterable[Future[Prediction]]) -> tuple[list[Prediction], BaseException | None]:
+    """The answers among finished requests, and what went wrong with one, if anything did."""
+    found, wrong = [], None
+    for each in done:
+        error = each.exception()
+        if error is None:
+            found.append(each.result())
+        elif not isinstance(error, ClosedError):
+            wrong = error
+    return found, wrong
+
+
+class _Asking:
+    """Asks one example after another, from many threads."""
+
+    def __init__(self, work: Work, provider: Provider, model: str, limiter: Limiter) -> None:
+        self._work, self._provider, self._model, self._limiter = work, provider, model, limiter
+
+    def stop(self) -> None:
+        """Nothing more is sent."""
+        self._limiter.close()
+
+    def ask(self, example: Example, turns: list[Message]) -> Prediction:
+        """One answer, after as many tries as it takes.
+
+        Raises:
+            ProviderError: there is none after many tries, or none can be had of this provider.
+            BudgetError: a try could pass the budget.
+            ClosedError: everything is being stopped.
+        """
+        lost = busy = 0
+        while True:
+            error: ProviderError
+            try:
+                return self._tried(example, turns, busy)
+            except RefusedError as refusal:
+                if refusal.concerns_all():
+                    raise
+                return Prediction(example.id, "", error=str(refusal))
+            except BusyError as told:  # the limiter makes everybody wait
+                error, busy = told, busy + 1
+            except LostError as told:
+                error, lost = told, lost + 1
+                self._limiter.sleep(pause_before(lost, error))
+            if lost == MOST_LOST or busy == MOST_BUSY:
+                raise ProviderError(
+                    f"{error} (tried {lost + busy} times); the same command goes on later"
+                )
+
+    def _tried(self, example: Example, turns: list[Message], busy: int) -> Prediction:
+        with self._limiter.slot():
+            most = self._work.max_new_tokens
+            ticket = self._work.guard.authorize(
+                "answering", input=billed_at_most(self._model, turns), output=most
+            )
+            began = time.perf_counter()
+            try:
+                reply = self._provider.chat(self._model, turns, most)
+            except RefusedError:
+                ticket.give_back()
+                raise
+            except BusyError as error:
+                ticket.give_back()
+                self._limiter.busy(pause_before(busy, error))
+                raise
+            seconds = time.perf_counter() - began
+            _settle(ticket, reply)
+            self._limiter.answered(reply.pause_seconds)
+        return _prediction(example.id, reply, seconds)
+
+
+def _settle(ticket: Ticket, reply: Reply) -> None:
+    """Where the server does not say how many tokens it billed, the leave stays as it is."""
+    if reply.tokens_in is not None and reply.tokens_out is not None:
+        ticket.settle(input=reply.tokens_in, output=reply.tokens_out)
+
+
+def _prediction(id: str, reply: Reply, seconds: float) -> Prediction:
+    filtered: Any = None
+    if reply.finish_reason == "content_filter":
+        filtered = "the provider's content filter kept the answer"
+    return Prediction(
+        id=id,
+        prediction=reply.text.strip(),
+        tokens_in=reply.tokens_in,
+        tokens_out=reply.tokens_out,
+        seconds=seconds,
+        finish_reason=reply.finish_reason,
+        error=filtered,
+    )

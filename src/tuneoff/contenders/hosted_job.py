@@ -1,0 +1,321 @@
+"""A hosted fine-tuning job: sent once, whatever happens, and followed to its end.
+
+`job.json` holds what is meant before each paid call and what came of it after. Before a job is
+created it is looked for: a create whose answer was lost, or a process that was killed, may have
+left one that nobody here has heard of. It is known by the intent in its metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuneoff import prompts
+from tuneoff.config import HostedSettings
+from tuneoff.contenders import Ticket, Work, template_for
+from tuneoff.errors import (
+    BusyError,
+    ContenderError,
+    DataError,
+    LostError,
+    ProviderError,
+    RefusedError,
+)
+from tuneoff.providers import FINISHED, WAITING, Job, JobSpec, Provider
+from tuneoff.providers import chat_format as chat
+from tuneoff.providers.billing import billed_at_most, default_epochs
+from tuneoff.providers.calls import TRIES, pause_before, repeated
+from tuneoff.records import Example
+
+INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
+SLOWER = 1.3
+# A listing may lag behind a create whose answer was lost.
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0
+# A job runs for hours, and is paid for: a provider that is away for a while is waited for.
+LOOKING_TRIES = 25
+_STEP = re.compile(r"Step (\d+)/(\d+)")
+
+
+def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
+    """Has the job done, or goes on with it, and writes down what came of it.
+
+    Raises:
+        ContenderError: it failed, or was cancelled.
+        ProviderError: the provider refused, or is out of reach; the job, if there is one, goes on.
+        BudgetError: it would cost too much.
+    """
+    from tuneoff.contenders.hosted_record import write_down
+
+    ticket = _authorized(settings, work)
+    job = _submitted(settings, work, provider, ticket)
+    job = _followed(settings, work, provider, job)
+    if job.status != "succeeded":
+        _settle_without_model(job, ticket)
+        raise ContenderError(
+            f"contender {settings.name}: job {job.id} at {provider.url} "
+            f"{'was cancelled' if job.status == 'cancelled' else 'failed'}"
+            f"{f' ({job.error})' if job.error else ''}; "
+            f"`--only {settings.name} --fresh` pays for a new one."
+        )
+    write_down(settings, work, provider, job)
+    ticket.settle(training=job.trained_tokens or most_training_tokens(settings, work))
+
+
+def answers_with(settings: HostedSettings, work: Work) -> str:
+    """The tuned model, or the checkpoint chosen by `checkpoint: best`; empty before there is one."""
+    facts = work.directory.job()
+    if settings.checkpoint == "best":
+        measured = [c for c in facts.get("checkpoints", ()) if c["validation"] is not None]
+        best = min(measured, key=lambda each: each["validation"], default=None)
+        if best is not None:
+            return str(best["model"])
+    return str(facts.get("tuned_model") or "")
+
+
+def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]:
+    """Name and text of the training file and, if there is one, the validation file. A name is its
+    content's hash, so that a file which is there already is known.
+
+    Raises:
+        DataError: the provider would refuse one; the message names the line.
+    """
+    if len(work.train) < chat.MIN_EXAMPLES:
+        raise DataError(
+            f"contender {settings.name}: {len(work.train)} training examples are fewer than the "
+            f"{chat.MIN_EXAMPLES} that a hosted job needs; add some."
+        )
+    examples = {"training_file": work.train, "validation_file": work.validation}
+    return {which: _file(settings, work, which, some) for which, some in examples.items() if some}
+
+
+def _file(
+    settings: HostedSettings, work: Work, which: str, examples: Sequence[Example]
+) -> tuple[str, str]:
+    template, lines = template_for(settings, work), []
+    for number, example in enumerate(examples, 1):
+        line = chat.line_of(prompts.messages(example, template), example.completion)
+        wrong = chat.problem(json.loads(line))
+        if wrong is not None:
+            raise DataError(
+                f"contender {settings.name}: {settings.provider} would refuse the {which}: "
+                f"line {number} (example {example.id!r}): {wrong}."
+            )
+        lines.append(line)
+    text = "".join(lines)
+    if len(text.encode()) > chat.MOST_BYTES:
+        raise DataError(
+            f"contender {settings.name}: the {which} is larger than the {chat.MOST_BYTES} bytes "
+            "that a hosted job takes; use fewer examples (task.limit)."
+        )
+    return f"tuneoff-{hashlib.sha256(text.encode()).hexdigest()}.jsonl", text
+
+
+def most_training_tokens(settings: HostedSettings, work: Work) -> int:
+    """The most tokens that the job can bill."""
+    auto = settings.epochs == "auto"
+    epochs = default_epochs(len(work.train)) if auto else int(settings.epochs)
+    template = template_for(settings, work)
+    tokens = sum(
+        billed_at_most(
+            settings.model,
+            [*prompts.messages(e, template), {"role": "assistant", "content": e.completion}],
+        )
+        for e in work.train
+    )
+    return epochs * tokens
+
+
+def _authorized(settings: HostedSettings, work: Work) -> Ticket:
+    """Leave to train, asked for once however often this is carried out."""
+    facts = _facts(settings, work)
+    return work.guard.authorize(
+        "training", str(facts["intent"]), training=most_training_tokens(settings, work)
+    )
+
+
+def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
+    """What is known of the job; the first time an intent, which is written down."""
+    facts = work.directory.job()
+    if "intent" not in facts:
+        intent = secrets.token_hex(12)
+        facts = {
+            "provider": settings.provider,
+            "base_url": settings.base_url,
+            "model": settings.model,
+            "intent": intent,
+            "since": time.time(),
+            "suffix": settings.suffix or f"{settings.name[:24].rstrip('._-')}-{intent[:8]}",
+            "metadata": {RUN: work.name[:500], CONTENDER: settings.name, INTENT: intent},
+            "doing": None,
+            "job_id": None,
+        }
+        work.directory.write_job(facts)
+    return facts
+
+
+def _submitted(settings: HostedSettings, work: Work, provider: Provider, ticket: Ticket) -> Job:
+    """The job: the one of `job.json`, one that an earlier try created, or a new one."""
+    facts = _facts(settings, work)
+    if facts["job_id"] is not None:
+        return repeated(lambda: provider.job(facts["job_id"]))
+    for which, (name, text) in files_of(settings, work).items():
+        path = work.directory.write_upload(name, text)
+        facts[which] = {"name": name, "id": _uploaded(work, provider, facts, path)}
+    spec = JobSpec(
+        model=settings.model,
+        training_file=facts["training_file"]["id"],
+        validation_file=facts.get("validation_file", {}).get("id"),
+        suffix=facts["suffix"],
+        metadata=facts["metadata"],
+        since=facts["since"],
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate_multiplier=settings.learning_rate_multiplier,
+        seed=settings.seed,
+    )
+    # What an earlier process meant to do, it may have done.
+    asked_before = facts["doing"] == "create job"
+    _note(work, facts, doing="create job")
+    try:
+        job = _created(work, provider, spec, asked_before)
+    except RefusedError:
+        ticket.give_back()
+        _note(work, facts, doing=None)
+        raise
+    _note(work, facts, doing=None, job_id=job.id, status=job.status)
+    work.progress.say(f"{settings.name}: job {job.id} at {provider.url}")
+    return job
+
+
+def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path) -> str:
+    """A file's id; one of that name that is there already is not sent again."""
+    _note(work, facts, doing=f"upload {path.name}")
+    for attempt in range(TRIES):
+        found = repeated(lambda: provider.find_file(path.name))
+        if found is not None:
+            return found
+        try:
+            return provider.upload(path)
+        except (BusyError, LostError) as error:
+            if attempt + 1 == TRIES:
+                raise
+            time.sleep(pause_before(attempt, error))
+    raise AssertionError("TRIES is 1 or more")
+
+
+def _created(work: Work, provider: Provider, spec: JobSpec, asked_before: bool) -> Job:
+    """A job of the spec: looked for first, created only if there is none."""
+    taken = [other.job().get("job_id") or "" for other in work.directory.siblings()]
+    for attempt in range(TRIES):
+        job = _found(provider, spec, taken, LOOKS if asked_before or attempt else 1)
+        if job is not None:
+            return job
+        try:
+            return provider.create_job(spec)
+        except (BusyError, LostError) as error:
+            if attempt + 1 == TRIES:
+                raise
+            time.sleep(pause_before(attempt, error))
+    raise AssertionError("TRIES is 1 or more")
+
+
+def _found(provider: Provider, spec: JobSpec, taken: Sequence[str], looks: int) -> Job | None:
+    for look in range(looks):
+        if look:
+            time.sleep(LOOK_AGAIN_SECONDS)
+        job = repeated(lambda: provider.find_job(spec, taken))
+        if job is not None:
+            return job
+    return None
+
+
+def _followed(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:
+    """The job when it is at its end; what happens meanwhile is told."""
+    try:
+        return _watched(settings, work, provider, job)
+    except KeyboardInterrupt:
+        question = f"Cancel job {job.id} at {provider.url}? Otherwise it goes on there, and costs"
+        if work.progress.ask(question):
+            repeated(lambda: provider.cancel(job.id))
+            work.progress.say(f"{settings.name}: job {job.id} is cancelled.")
+        else:
+            work.progress.say(
+                f"{settings.name}: job {job.id} goes on at {provider.url}; "
+                "the same command follows it again."
+            )
+        raise
+
+
+def _watched(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:
+    teller, wait, status = _Teller(settings.name, work), FIRST_LOOK_SECONDS, ""
+    while True:
+        if job.status != status:
+            status = job.status
+            _note(work, work.directory.job(), status=status)
+            if status not in FINISHED:
+                odd = "" if status in WAITING else " (a state that is not known here; waiting on)"
+                work.progress.say(f"{settings.name}: job {job.id} is {status}{odd}")
+            wait = FIRST_LOOK_SECONDS
+        teller.tell(provider, job)
+        if status in FINISHED:
+            return job
+        time.sleep(wait * (0.75 + secrets.randbelow(500) / 1000))
+        wait = min(LAST_LOOK_SECONDS, wait * SLOWER)
+        job = _looked_at(provider, job)
+
+
+def _looked_at(provider: Provider, job: Job) -> Job:
+    try:
+        return repeated(lambda: provider.job(job.id), LOOKING_TRIES)
+    except (BusyError, LostError) as error:
+        raise ProviderError(
+            f"{error}; job {job.id} goes on there, and the same command follows it again"
+        ) from None
+
+
+class _Teller:
+    """Tells each of a job's events once: steps as a bar, everything else as a line."""
+
+    def __init__(self, name: str, work: Work) -> None:
+        self._name, self._work = name, work
+        self._told: set[str] = set()
+        self._step: Any = None
+
+    def tell(self, provider: Provider, job: Job) -> None:
+        """What is new. Events are news, not work: if they cannot be had, nothing is lost."""
+        try:
+            events = provider.events(job.id)
+        except (BusyError, LostError, RefusedError):
+            return
+        for event in events:
+            if event.id in self._told:
+                continue
+            self._told.add(event.id)
+            step = _STEP.match(event.message)
+            if step is None:
+                self._work.progress.say(f"{self._name}: {event.message}")
+                continue
+            done, total = int(step[1]), int(step[2])
+            self._step = self._step or self._work.progress.stage(f"{self._name}: training", total)
+            self._step(done, event.message.partition(": ")[2])
+
+
+def _settle_without_model(job: Job, ticket: Ticket) -> None:
+    """A failed job is not billed, unless the provider says for how much; what a cancelled one
+    costs nobody knows until the bill, so its leave stays."""
+    if job.trained_tokens:
+        ticket.settle(training=job.trained_tokens)
+    elif job.status == "failed":
+        ticket.give_back()
+
+
+def _note(work: Work, facts: dict[str, Any], **changed: Any) -> None:
+    facts.update(changed)
+    work.directory.write_job(facts)

@@ -1,0 +1,185 @@
+"""The ledger of a run: leave for each paid step before it is taken, the bill after.
+
+It lies in `events.jsonl`. `authorized` holds the most a step can cost; `settled` what was billed
+for it, 0 when it was certainly not carried out. A step that is authorised and not settled (the
+answer was lost, the process was killed) may have been billed: it counts in full against the
+budget, and is shown as uncertain. So always known ≤ billed ≤ known + uncertain.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tuneoff.costs.arithmetic import answering_usd, training_usd
+from tuneoff.costs.pricebook import Price
+from tuneoff.errors import BudgetError
+from tuneoff.rundir import append_lines, read_lines
+
+AUTHORIZED, SETTLED, PRICED = "authorized", "settled", "priced"
+NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """USD of a contender's steps of one kind: billed, and perhaps billed."""
+
+    known: Decimal = NOTHING
+    uncertain: Decimal = NOTHING
+
+
+class Ledger:
+    """A run's ledger; many threads may use it."""
+
+    def __init__(self, events: Path, budget_usd: float | None = None) -> None:
+        self._events = events
+        self._budget = None if budget_usd is None else Decimal(str(budget_usd))
+        self._lock = threading.Lock()
+        # By key: (contender, what, USD) of steps that are not settled.
+        self._open: dict[str, tuple[str, str, Decimal]] = {}
+        self._settled: dict[str, Decimal] = {}
+        self._known: dict[tuple[str, str], Decimal] = defaultdict(lambda: NOTHING)
+        self.priced: dict[str, dict[str, Any]] = {}
+        for row in read_lines(events):
+            self._read(row)
+
+    def _read(self, row: Mapping[str, Any]) -> None:
+        kind = row["event"]
+        if kind == AUTHORIZED:
+            self._open[row["key"]] = (row["contender"], row["what"], Decimal(str(row["usd"])))
+        elif kind == SETTLED and row["key"] in self._open:
+            contender, what, _ = self._open.pop(row["key"])
+            self._settled[row["key"]] = Decimal(str(row["usd"]))
+            self._known[contender, what] += self._settled[row["key"]]
+        elif kind == PRICED:
+            self.priced[row["contender"]] = row["price"]
+
+    def spent(self, contender: str | None = None, what: str | None = None) -> Spent:
+        """What was spent, by all contenders or one, on everything or one kind of step."""
+        with self._lock:
+            return self._spent(contender, what)
+
+    def _spent(self, contender: str | None = None, what: str | None = None) -> Spent:
+        def counts(each: tuple[str, ...]) -> bool:
+            return contender in (None, each[0]) and what in (None, each[1])
+
+        known = sum((usd for each, usd in self._known.items() if counts(each)), NOTHING)
+        uncertain = sum((each[2] for each in self._open.values() if counts(each)), NOTHING)
+        return Spent(known, uncertain)
+
+    def refuse_over(self, usd: Decimal, what: str) -> None:
+        """Raises BudgetError if so many USD more could pass the budget."""
+        with self._lock:
+            self._refuse_over(usd, what)
+
+    def _refuse_over(self, usd: Decimal, what: str) -> None:
+        spent = self._spent()
+        if self._budget is None or spent.known + spent.uncertain + usd <= self._budget:
+            return
+        before = f"${spent.known:.2f} are spent"
+        if spent.uncertain:
+            before += f", ${spent.uncertain:.2f} more perhaps (answers that were lost)"
+        raise BudgetError(
+            f"{what} can cost up to ${usd:.2f}, and {before}, of budget_usd {self._budget:g}; "
+            "everything done so far is kept: raise budget_usd, or leave something out."
+        )
+
+    def purse(self, contender: str, price: Price | None) -> Purse:
+        """What a contender pays from; without a price its steps cost nothing that is known."""
+        if price is not None:
+            figures = {
+                "training": _plain(price.training_usd_per_million_tokens),
+                "input": _plain(price.input_usd_per_million_tokens),
+                "output": _plain(price.output_usd_per_million_tokens),
+                "source": price.source,
+                "retrieved": price.retrieved.isoformat() if price.retrieved else None,
+                "stale": price.stale,
+            }
+            if self.priced.get(contender) != figures:
+                self.priced[contender] = figures
+                self._write(PRICED, contender=contender, price=figures)
+        return Purse(self, contender, price)
+
+    def authorize(self, key: str, contender: str, what: str, usd: Decimal) -> None:
+        """Notes a step before it is taken; once for a key.
+
+        Raises:
+            BudgetError: it could pass the budget; nothing is noted.
+        """
+        with self._lock:
+            if key in self._open or key in self._settled:
+                return
+            self._refuse_over(usd, f"{contender}: {what}")
+            self._open[key] = (contender, what, usd)
+            self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_plain(usd))
+
+    def settle(self, key: str, usd: Decimal, **tokens: int) -> None:
+        """Notes what a step was billed; once."""
+        with self._lock:
+            if key in self._settled:
+                return
+            contender, what, _ = self._open.pop(key)
+            self._settled[key] = usd
+            self._known[contender, what] += usd
+            self._write(SETTLED, key=key, usd=_plain(usd), **tokens)
+
+    def _write(self, event: str, **facts: Any) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        append_lines(self._events, [{"at": now, "event": event, **facts}])
+
+
+class Purse:
+    """The guard of one contender: turns tokens into money."""
+
+    def __init__(self, ledger: Ledger, contender: str, price: Price | None) -> None:
+        self._ledger, self._contender, self._price = ledger, contender, price
+
+    def authorize(
+        self, what: str, key: str | None = None, *, training: int = 0, input: int = 0, output: int = 0
+    ) -> LedgerTicket:
+        """Leave for a step that bills at most so many tokens.
+
+        Raises:
+            BudgetError: it could pass the budget.
+        """
+        key = key or secrets.token_hex(6)
+        self._ledger.authorize(key, self._contender, what, self.usd(training, input, output))
+        return LedgerTicket(self, self._ledger, key)
+
+    def usd(self, training: int, input: int, output: int) -> Decimal:
+        """The price of so many tokens; what has none costs nothing that is known."""
+        if self._price is None:
+            return NOTHING
+        trained = training_usd(self._price, training) if training else None
+        answered = answering_usd(self._price, input, output) if input or output else None
+        return (trained or NOTHING) + (answered or NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTicket:
+    """One step's leave."""
+
+    purse: Purse
+    ledger: Ledger
+    key: str
+
+    def settle(self, *, training: int = 0, input: int = 0, output: int = 0) -> None:
+        """It was carried out, and so many tokens were billed."""
+        billed = {"training": training, "input": input, "output": output}
+        usd = self.purse.usd(training, input, output)
+        self.ledger.settle(self.key, usd, **{name: n for name, n in billed.items() if n})
+
+    def give_back(self) -> None:
+        """It was certainly not carried out."""
+        self.ledger.settle(self.key, NOTHING)
+
+
+def _plain(usd: Decimal | None) -> float | None:
+    return None if usd is None else float(usd)

@@ -1,0 +1,26 @@
+"""Azure OpenAI: the v1 endpoint of a resource, which speaks OpenAI's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuneoff.errors import ConfigError
+from tuneoff.providers import openai
+
+KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
+
+
+def connect(
+    base_url: str | None = None, key_variable: str | None = None, transport: Any = None
+) -> openai.OpenAI:
+    """The resource at `base_url`.
+
+    Raises:
+        ConfigError: there is no address, or no key.
+    """
+    if base_url is None:
+        raise ConfigError(
+            "provider azure: every resource has its own address; give it as base_url: "
+            "https://RESOURCE.openai.azure.com/openai/v1/."
+        )
+    return openai.connect(base_url, key_variable or KEY_VARIABLE, transport)

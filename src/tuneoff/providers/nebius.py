@@ -1,0 +1,18 @@
+"""Nebius Token Factory: open models behind OpenAI's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuneoff.providers import openai
+
+KEY_VARIABLE = "NEBIUS_API_KEY"
+BASE_URL = "https://api.tokenfactory.nebius.com/v1/"
+
+
+def connect(
+    base_url: str | None = None, key_variable: str | None = None, transport: Any = None
+) -> openai.OpenAI:
+    """Its own address, or another of its kind."""
+    url = base_url or BASE_URL
+    return openai.connect(url, key_variable or KEY_VARIABLE, transport, method=False)

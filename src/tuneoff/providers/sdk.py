@@ -1,0 +1,131 @@
+"""What the official SDKs have in common: errors by status, headers that say when to come back,
+and keys that must not be told.
+
+The SDKs of OpenAI and Together come from one generator, so their exceptions look alike; they are
+told apart by what they carry (`status_code`, `response`), not by their classes.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
+
+HIDDEN = "[key]"
+LONGEST_MESSAGE = 500
+# A definite no; whatever else is no success may have been carried out.
+REFUSALS = (400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422)
+LONGEST_PAUSE = 600.0
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def key_of(variable: str, base_url: str | None, needed: bool) -> str:
+    """The key from the environment, which is the only place one is looked for.
+
+    Raises:
+        ConfigError: it is needed and not there, or cannot be one.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key and needed:
+        where = f" for {base_url}" if base_url else ""
+        raise ConfigError(f"{variable} is not set{where}; export your key, or give a base_url.")
+    if not key.isascii() or any(character.isspace() for character in key):
+        raise ConfigError(f"{variable} holds something that is no key; export it again.")
+    return key
+
+
+@contextmanager
+def calling(url: str, key: str, what: str) -> Iterator[None]:
+    """Around one call of an SDK: what goes wrong becomes one of our errors.
+
+    Raises:
+        RefusedError, BusyError, LostError: as the provider answered, or did not.
+    """
+    try:
+        yield
+    except ProviderError:
+        raise
+    except Exception as error:
+        found = _translated(error, url, key, what)
+        if found is None:
+            raise
+        raise found from None
+
+
+def _translated(error: Exception, url: str, key: str, what: str) -> ProviderError | None:
+    status = getattr(error, "status_code", None)
+    text = f"{url}: {what}: {_message(error, key)}"
+    if isinstance(status, int) and status >= 400:
+        code, param = getattr(error, "code", None), getattr(error, "param", None)
+        if status in REFUSALS or code == "insufficient_quota":
+            return RefusedError(text, status, code, param)
+        if status in (429, 503):
+            return BusyError(text, retry_after(error.response.headers))  # type: ignore[attr-defined]
+        return LostError(text)
+    # No status: the connection broke, time ran out, or what came is not what the SDK can read.
+    if hasattr(error, "request") or isinstance(error, (json.JSONDecodeError, OSError, ValueError)):
+        return LostError(text)
+    return None
+
+
+def _message(error: Exception, key: str) -> str:
+    body = getattr(error, "body", None)
+    said = body.get("message") if isinstance(body, dict) else None
+    first = (str(said or error).strip() or type(error).__name__).splitlines()[0]
+    return hidden(first, key)[:LONGEST_MESSAGE]
+
+
+def hidden(text: str, key: str) -> str:
+    """A text that a server sent, without the key that it may have sent back."""
+    return text.replace(key, HIDDEN) if len(key) >= 8 else text
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """How many seconds a provider asks to wait: `retry-after-ms`, or `Retry-After` as seconds or
+    as a date; None where it says nothing that can be read."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return _bounded(milliseconds / 1000)
+    written = headers.get("retry-after")
+    seconds = _number(written)
+    if seconds is None and written:
+        date = email.utils.parsedate_tz(written)
+        seconds = email.utils.mktime_tz(date) - time.time() if date else None
+    return None if seconds is None else _bounded(seconds)
+
+
+def pause_of(headers: Mapping[str, str]) -> float | None:
+    """How long to wait because a rate limit is used up (`x-ratelimit-…` headers); None if not."""
+    waits = [
+        _seconds(headers.get(f"x-ratelimit-reset-{what}", ""))
+        for what in ("requests", "tokens")
+        if _number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
+    ]
+    return _bounded(max(waits)) if waits else None
+
+
+def _seconds(written: str) -> float:
+    """`6m0s`, `120ms` or a plain number as seconds."""
+    plain = _number(written)
+    if plain is not None:
+        return plain
+    return sum(float(count) * _UNITS[unit] for count, unit in _DURATION.findall(written))
+
+
+def _number(written: str | None) -> float | None:
+    try:
+        return float(written) if written else None
+    except ValueError:
+        return None
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 0.0), LONGEST_PAUSE) if seconds == seconds else 0.0

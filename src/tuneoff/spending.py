@@ -1,0 +1,118 @@
+"""What a run may spend, settled before anything is paid: prices, models that have ended, the
+most that all steps together can cost.
+
+A run pays today's prices, whatever `as_of` says. A server on this machine has no price.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+from tuneoff.config import BakeOff, HostedSettings, PromptedSettings
+from tuneoff.contenders import Work, load_contender
+from tuneoff.costs.ledger import Ledger
+from tuneoff.costs.pricebook import Price, PriceBook, book, no_price, price_of
+from tuneoff.errors import ConfigError
+from tuneoff.rundir import NOWHERE
+
+Paid = HostedSettings | PromptedSettings
+
+
+def paid(settings: Any) -> bool:
+    """Whether a contender's work is done by a provider."""
+    return isinstance(settings, HostedSettings) or (
+        isinstance(settings, PromptedSettings) and settings.model is not None
+    )
+
+
+def with_guards(
+    bakeoff: BakeOff,
+    chosen: Iterable[Any],
+    work: Mapping[str, Work],
+    ledger: Ledger,
+    yes: bool,
+    forgotten: str | None = None,
+) -> dict[str, Work]:
+    """The same work, where a provider is paid with a guard that knows the money.
+
+    Args:
+        yes: a model without a price may be used all the same; it is not counted.
+        forgotten: the contender that begins anew.
+
+    Raises:
+        ConfigError: a key is missing, a model has no price, or has ended.
+        BudgetError: all that is left to do could pass the budget.
+    """
+    prices, found, most = _book(bakeoff), dict(work), Decimal(0)
+    for settings in chosen:
+        mine = work[settings.name]
+        if settings.name == forgotten:
+            mine = replace(mine, directory=NOWHERE)
+        kind = load_contender(settings.id)
+        kind.ready(settings, mine)
+        if not paid(settings) or _is_done(mine):
+            continue
+        price = _price(settings, prices, yes)
+        refuse_ended(settings, prices, datetime.date.today())
+        purse = ledger.purse(settings.name, price)
+        found[settings.name] = replace(work[settings.name], guard=purse)
+        bound: Any = kind
+        most += purse.usd(*bound.most_tokens(settings, mine))
+    if most:
+        ledger.refuse_over(most, "what is left to do")
+    return found
+
+
+def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date) -> None:
+    """Raises ConfigError for a model that its provider no longer offers, or no longer tunes."""
+    if not paid(settings) or settings.base_url is not None or settings.provider is None:
+        return
+    end = prices.end_of(settings.provider, settings.model)
+    if end is None:
+        return
+    instead = f"; its provider names {end.replacement} instead" if end.replacement else ""
+    if end.ends is not None and end.ends <= day:
+        raise ConfigError(
+            f"contender {settings.name}: {settings.provider}'s {settings.model} ended on "
+            f"{end.ends}{instead}. Take another model."
+        )
+    if isinstance(settings, HostedSettings) and end.training_ends and end.training_ends <= day:
+        raise ConfigError(
+            f"contender {settings.name}: {settings.provider} takes no new fine-tuning jobs for "
+            f"{settings.model} since {end.training_ends}{instead}. Take another model, or tune an "
+            "open one (id: local)."
+        )
+
+
+def _book(bakeoff: BakeOff) -> PriceBook:
+    return book(bakeoff.path(bakeoff.prices) if bakeoff.prices else None)
+
+
+def _is_done(work: Work) -> bool:
+    return len(work.directory.predictions()) >= len(work.test)
+
+
+def _price(settings: Paid, prices: PriceBook, yes: bool) -> Price | None:
+    provider, model = str(settings.provider or "openai"), str(settings.model)
+    tuned = isinstance(settings, HostedSettings)
+    if settings.base_url is not None and settings.price is None and is_here(settings.base_url):
+        return None
+    price = price_of(provider, model, None, settings.price, tuned=tuned, prices=prices)
+    if price is None and not yes:
+        raise ConfigError(no_price(settings.name, provider, model, tuned=tuned, prices=prices))
+    return price
+
+
+def is_here(base_url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
