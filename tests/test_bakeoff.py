@@ -213,18 +213,19 @@ task: {{id: functional_representation, source: sample, max_new_tokens: 4,
         limit: {{train: 8, validation: 4, test: 4}}}}
 contenders:
   - {{name: wrong-modules, id: local, base: {base}, lora: {{target_modules: [nothing]}}}}
-  - {{name: hosted, id: hosted, model: gpt-4.1-mini}}
+  - {{name: elsewhere, id: recorded, predictions: other.jsonl}}
   - {{name: prompted, id: prompted, base: {base}}}
 """,
         base=tiny_base,
     )
+    (tmp_path / "other.jsonl").write_text('{"id": "another", "prediction": ""}\n')
     results = tuneoff.run(bakeoff, tmp_path / "run")
-    wrong, hosted, prompted = results.contenders
+    wrong, elsewhere, prompted = results.contenders
     assert "lora.target_modules" in (wrong.error or "")
-    assert "does not send fine-tuning jobs yet" in (hosted.error or "")
+    assert "none of its 1 ids" in (elsewhere.error or "")
     assert prompted.error is None
     assert prompted.scores["exact_match"].n == 4
-    assert "hosted" in (tmp_path / "run" / "report.md").read_text()
+    assert "elsewhere" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_only_leaves_the_others_for_later_and_fresh_begins_anew(
@@ -236,14 +237,14 @@ name: two
 task: {{id: functional_representation, source: sample, max_new_tokens: 4,
         limit: {{train: 8, validation: 4, test: 4}}}}
 contenders:
-  - {{name: hosted, id: hosted, model: gpt-4.1-mini}}
+  - {{name: wrong, id: local, base: {base}, lora: {{target_modules: [nothing]}}}}
   - {{name: prompted, id: prompted, base: {base}, shots: {shots}}}
 """
     load(tmp_path, text, base=tiny_base, shots=0)
     code, out, _ = cli("run", "b.yaml", "--only", "prompted", "--json")
     assert code == 0
-    hosted, prompted = json.loads(out)["contenders"]
-    assert (hosted["error"], hosted["scores"]) == (None, {})
+    wrong, prompted = json.loads(out)["contenders"]
+    assert (wrong["error"], wrong["scores"]) == (None, {})
     assert prompted["scores"]["exact_match"]["n"] == 4
     load(tmp_path, text, base=tiny_base, shots=1)
     assert cli("run", "b.yaml", "--only", "prompted")[0] == 2
@@ -252,7 +253,7 @@ contenders:
     assert json.loads(out)["contenders"][1]["prompt_sha256"] != prompted["prompt_sha256"]
     load(tmp_path, text.replace("train: 8", "train: 9"), base=tiny_base, shots=1)
     code, out, _ = cli("run", "b.yaml", "--fresh", "--yes", "--json")
-    assert code == 4  # the hosted one was to be carried out this time
+    assert code == 4  # the wrong one was to be carried out this time
     assert json.loads(out)["split_sizes"]["train"] == 9
 
 
@@ -284,7 +285,7 @@ name: failing
 task: {{id: functional_representation, source: sample, max_new_tokens: 4,
         limit: {{train: 8, validation: 4, test: 4}}}}
 contenders:
-  - {{name: hosted, id: hosted, model: gpt-4.1-mini}}
+  - {{name: wrong, id: local, base: {base}, lora: {{target_modules: [nothing]}}}}
   - {{name: prompted, id: prompted, base: {base}}}
 """,
         base=tiny_base,
@@ -292,7 +293,7 @@ contenders:
     code, out, err = cli("run", "b.yaml", "--json")
     assert code == 4
     assert json.loads(out)["contenders"][0]["error"]
-    assert "hosted failed" in err
+    assert "wrong failed" in err
 
 
 def test_a_recorded_file_is_scored_like_any_other(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ LAYERS = (
     {"bakeoff"},
     {"plan", "collect", "check", "export", "prices", "score_file", "summary"},
     {"parity"},
+    {"spending"},
     {"prepare", "init"},
     {"contenders", "report"},
     {"training", "generation", "tasks", "scoring", "costs"},

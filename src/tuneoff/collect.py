@@ -16,6 +16,7 @@ from tuneoff import machine
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.trainings import Training, trainings
 from tuneoff.costs.arithmetic import own_cost, total_usd
+from tuneoff.costs.ledger import Ledger, api_cost
 from tuneoff.databases import database_hashes
 from tuneoff.prepare import Parts
 from tuneoff.prompts import content_sha256
@@ -24,6 +25,7 @@ from tuneoff.records import (
     AllTrainings,
     Comparison,
     ContenderResult,
+    Cost,
     CurvePoint,
     Example,
     Prediction,
@@ -46,6 +48,7 @@ from tuneoff.scoring.aggregate import (
 )
 from tuneoff.scoring.curve import learning_curve
 from tuneoff.scoring.statistics import compare_all, wilson
+from tuneoff.spending import paid
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def collect(
     """Everything about a run, from its directory."""
     metric = parts.metrics[0] if parts.metrics else primary_metric(parts.scorer, options)
     test = examples["test"]
-    clusters = _clusters(parts, test)
+    clusters, ledger = _clusters(parts, test), Ledger(run.events)
     groups = _groups(parts, test, options)
     outcomes = {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}
     contenders = tuple(
@@ -84,6 +87,7 @@ def collect(
             groups,
             metric,
             clusters,
+            ledger,
         )
         for settings in parts.bakeoff.contenders
     )
@@ -137,11 +141,11 @@ def _contender(
     groups: Mapping[str, Mapping[str, Any]],
     metric: str,
     clusters: Mapping[str, str] | None,
+    ledger: Ledger,
 ) -> ContenderResult:
     whole, rows = _whole(outcomes), _rows(outcomes)
     first = whole[0]
     training = _one_training(whole)
-    hardware = getattr(settings, "hardware", None)
     return ContenderResult(
         name=settings.name,
         id=settings.id,
@@ -158,13 +162,19 @@ def _contender(
         all_trainings=_all_trainings(settings, outcomes),
         learning_curve=_curve(parts, outcomes, metric, clusters),
         loss=first.directory.loss(),
-        cost=own_cost(
-            hardware,
-            training.seconds if training else None,
-            _mean([o.answering_seconds() for o in whole]),
-        ),
+        cost=_cost(settings, training, _mean([o.answering_seconds() for o in whole]), ledger),
         serving=_serving([p for o in whole for p in o.predictions.values()]),
     )
+
+
+def _cost(
+    settings: Any, training: TrainingRecord | None, answering_seconds: float | None, ledger: Ledger
+) -> Cost:
+    """What the ledger says was billed, or the hours of an own model."""
+    if paid(settings):
+        return api_cost(settings.name, training.tokens_billed if training else None, ledger)
+    hardware = getattr(settings, "hardware", None)
+    return own_cost(hardware, training.seconds if training else None, answering_seconds)
 
 
 def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:

@@ -49,7 +49,7 @@ def with_guards(
         ConfigError: a key is missing, a model has no price, or has ended.
         BudgetError: all that is left to do could pass the budget.
     """
-    prices, found, most = _book(bakeoff), dict(work), Decimal(0)
+    prices, found, most = prices_of(bakeoff), dict(work), Decimal(0)
     for settings in chosen:
         mine = work[settings.name]
         if settings.name == forgotten:
@@ -90,7 +90,12 @@ def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date) -> None:
         )
 
 
-def _book(bakeoff: BakeOff) -> PriceBook:
+def prices_of(bakeoff: BakeOff) -> PriceBook:
+    """The price book of a bake-off file: the user's own prices before the shipped ones.
+
+    Raises:
+        ConfigError: their file cannot be read.
+    """
     return book(bakeoff.path(bakeoff.prices) if bakeoff.prices else None)
 
 

@@ -37,7 +37,13 @@ class Guard(Protocol):
     """Knows the money: whether a paid step may be taken."""
 
     def authorize(
-        self, what: str, key: str | None = None, *, training: int = 0, input: int = 0, output: int = 0
+        self,
+        what: str,
+        key: str | None = None,
+        *,
+        training: int = 0,
+        input: int = 0,
+        output: int = 0,
     ) -> Ticket:
         """Leave for a step that bills at most so many tokens. A step that goes on after a restart
         has a `key`, and is authorised once.
@@ -52,7 +58,13 @@ class Free:
     """The guard, and the ticket, of what costs nothing."""
 
     def authorize(
-        self, what: str, key: str | None = None, *, training: int = 0, input: int = 0, output: int = 0
+        self,
+        what: str,
+        key: str | None = None,
+        *,
+        training: int = 0,
+        input: int = 0,
+        output: int = 0,
     ) -> Ticket:
         return self
 
@@ -61,6 +73,9 @@ class Free:
 
     def give_back(self) -> None:
         return None
+
+
+FREE = Free()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,7 @@ class Work:
     directory: ContenderDir
     progress: Progress
     name: str = ""
-    guard: Guard = Free()
+    guard: Guard = FREE
 
 
 class Contender(Protocol):
@@ -89,8 +104,8 @@ class Contender(Protocol):
         ...
 
     def ready(self, settings: Any, work: Work) -> None:
-        """Refuses what cannot be carried out on this machine now, a missing key for instance, before
-        anything is done (ConfigError)."""
+        """Refuses what cannot be carried out here and now (a key is missing) before anything is
+        done (ConfigError)."""
         ...
 
     def model_name(self, settings: Any) -> str:

@@ -18,9 +18,9 @@ from tuneoff.contenders import Ticket, Work
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
+from tuneoff.providers.billing import billed_at_most
 from tuneoff.providers.calls import ClosedError, Limiter, pause_before
 from tuneoff.records import Example, Prediction
-from tuneoff.providers.billing import billed_at_most
 
 Settings = HostedSettings | PromptedSettings
 # Lost answers may each have been paid for; being told to wait costs nothing but time.

@@ -69,7 +69,7 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
 
 
 def answers_with(settings: HostedSettings, work: Work) -> str:
-    """The tuned model, or the checkpoint chosen by `checkpoint: best`; empty before there is one."""
+    """The tuned model, or the best checkpoint if asked for; empty before there is one."""
     facts = work.directory.job()
     if settings.checkpoint == "best":
         measured = [c for c in facts.get("checkpoints", ()) if c["validation"] is not None]

@@ -21,9 +21,11 @@ from typing import Any
 from tuneoff.costs.arithmetic import answering_usd, training_usd
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
+from tuneoff.records import Cost
 from tuneoff.rundir import append_lines, read_lines
 
 AUTHORIZED, SETTLED, PRICED = "authorized", "settled", "priced"
+TRAINING, ANSWERING = "training", "answering"
 NOTHING = Decimal(0)
 
 
@@ -67,11 +69,12 @@ class Ledger:
             return self._spent(contender, what)
 
     def _spent(self, contender: str | None = None, what: str | None = None) -> Spent:
-        def counts(each: tuple[str, ...]) -> bool:
-            return contender in (None, each[0]) and what in (None, each[1])
+        def counts(of: str, kind: str) -> bool:
+            return contender in (None, of) and what in (None, kind)
 
-        known = sum((usd for each, usd in self._known.items() if counts(each)), NOTHING)
-        uncertain = sum((each[2] for each in self._open.values() if counts(each)), NOTHING)
+        known = sum((usd for each, usd in self._known.items() if counts(*each)), NOTHING)
+        opened = self._open.values()
+        uncertain = sum((usd for of, kind, usd in opened if counts(of, kind)), NOTHING)
         return Spent(known, uncertain)
 
     def refuse_over(self, usd: Decimal, what: str) -> None:
@@ -142,7 +145,13 @@ class Purse:
         self._ledger, self._contender, self._price = ledger, contender, price
 
     def authorize(
-        self, what: str, key: str | None = None, *, training: int = 0, input: int = 0, output: int = 0
+        self,
+        what: str,
+        key: str | None = None,
+        *,
+        training: int = 0,
+        input: int = 0,
+        output: int = 0,
     ) -> LedgerTicket:
         """Leave for a step that bills at most so many tokens.
 
@@ -183,3 +192,21 @@ class LedgerTicket:
 
 def _plain(usd: Decimal | None) -> float | None:
     return None if usd is None else float(usd)
+
+
+def api_cost(contender: str, tokens_billed: int | None, ledger: Ledger) -> Cost:
+    """What a provider's work cost, as the ledger has it; nothing where no price was known."""
+    price = ledger.priced.get(contender)
+    if price is None:
+        return Cost()
+    training, answering = (ledger.spent(contender, what) for what in (TRAINING, ANSWERING))
+    basis = None
+    if tokens_billed is not None and price["training"] is not None:
+        basis = f"{tokens_billed:,} tokens × ${price['training']:g} per million"
+    stale = f" (read on {price['retrieved']}, more than 90 days before)" if price["stale"] else ""
+    return Cost(
+        training_usd=float(training.known) if basis else None,
+        training_basis=basis,
+        answering_usd=float(answering.known),
+        price_sources=(f"{price['source']}{stale}",),
+    )

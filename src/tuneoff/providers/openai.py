@@ -18,7 +18,6 @@ from tuneoff.providers import Checkpoint, Event, Job, JobSpec, Reply, StepLoss, 
 from tuneoff.providers.sdk import calling, hidden, key_of, pause_of
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-PURPOSE = "fine-tune"
 PAGE, MOST_PAGES = 100, 200
 # The clocks of two machines differ by less.
 CLOCKS_DIFFER_SECONDS = 120
@@ -75,13 +74,13 @@ class OpenAI:
 
     def find_file(self, name: str) -> str | None:
         with self._calling("its files could not be listed"):
-            listed = pages(self.sdk.files.list(purpose=PURPOSE, limit=PAGE), MOST_PAGES)
+            listed = pages(self.sdk.files.list(purpose="fine-tune", limit=PAGE), MOST_PAGES)
             fine = (f for f in listed if f.filename == name and f.status not in ("error", "failed"))
             return next((str(f.id) for f in fine), None)
 
     def upload(self, path: Path) -> str:
         with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
-            given = self.sdk.files.create(file=(path.name, stream), purpose=PURPOSE)
+            given = self.sdk.files.create(file=(path.name, stream), purpose="fine-tune")
             return str(given.id)
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
@@ -191,9 +190,10 @@ class OpenAI:
         asked: dict[str, Any] = {} if max_tokens is None else {self._limit: max_tokens}
         if self._temperature:
             asked["temperature"] = 0
+        turns: Any = [dict(turn) for turn in messages]
         with self._calling(f"model {model!r} did not answer"):
             raw = self.sdk.chat.completions.with_raw_response.create(
-                model=model, messages=[dict(turn) for turn in messages], **asked
+                model=model, messages=turns, **asked
             )
             answer = raw.parse()
             choice, usage = answer.choices[0], answer.usage
@@ -207,13 +207,13 @@ class OpenAI:
 
     def _adapted(self, error: RefusedError) -> bool:
         """Whether something that this model does not take is left out from now on."""
-        if error.param == "max_tokens" and error.code == "unsupported_parameter":
-            self._limit, before = "max_completion_tokens", self._limit
-            return before == "max_tokens"
-        if error.param == "temperature" and error.code in ("unsupported_value", "unsupported_parameter"):
-            self._temperature, before_it = False, self._temperature
-            return before_it
-        return False
+        before = self._limit, self._temperature
+        if error.code in ("unsupported_parameter", "unsupported_value"):
+            if error.param == "max_tokens":
+                self._limit = "max_completion_tokens"
+            elif error.param == "temperature":
+                self._temperature = False
+        return before != (self._limit, self._temperature)
 
     def _calling(self, what: str) -> Any:
         return calling(self.url, self._key, what)

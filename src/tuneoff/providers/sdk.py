@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 
