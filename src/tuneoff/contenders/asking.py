@@ -13,12 +13,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
 
+from tuneoff.billing import counter_for
 from tuneoff.config import HostedSettings, PromptedSettings
 from tuneoff.contenders import Ticket, Work
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
-from tuneoff.providers.billing import billed_at_most
 from tuneoff.providers.calls import ClosedError, Limiter, pause_before
 from tuneoff.records import Example, Prediction
 
@@ -27,6 +27,8 @@ Settings = HostedSettings | PromptedSettings
 MOST_LOST, MOST_BUSY = 6, 40
 # So many refusals without one answer are no accident of single examples.
 MOST_REFUSED = 10
+# Tokens around each message, and around all of them; no provider's are more.
+AROUND = 8
 
 
 def refuse_text(name: str, rendering: str | None) -> None:
@@ -56,7 +58,7 @@ def ask_all(
         ProviderError: the provider does not answer, or refuses whatever is asked.
         BudgetError: the next request could pass the budget; what is under way is handed out first.
     """
-    asking = _Asking(work, provider, model, Limiter(settings.concurrency))
+    asking = _Asking(settings, work, provider, model)
     refused: list[Prediction] = []
     answered = False
     for found in _finished(asking, asked, settings.concurrency):
@@ -73,12 +75,27 @@ def ask_all(
         )
 
 
+def most_billed(settings: Settings, turns: Iterable[Message]) -> int:
+    """The most tokens that turns can be billed as. Where no tokenizer is known: none makes more
+    tokens than a text has bytes."""
+    if counts_as_openai(settings):
+        return AROUND + counter_for(str(settings.model)).conversation(turns)
+    texts = (text for turn in turns for text in (turn["role"], turn["content"]))
+    return AROUND + sum(AROUND + len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+
+def counts_as_openai(settings: Settings) -> bool:
+    """Whether a contender's tokens are counted with OpenAI's encodings."""
+    own = settings.provider in (None, "openai") and settings.base_url is None
+    return own or settings.provider == "azure"
+
+
 def most_answering_tokens(
-    work: Work, model: str, asked: Iterable[tuple[Example, list[Message]]]
+    settings: Settings, work: Work, asked: Iterable[tuple[Example, list[Message]]]
 ) -> tuple[int, int]:
     """The most tokens, in and out, that the answers still to be had can bill."""
     answered = work.directory.predictions()
-    left = [billed_at_most(model, turns) for example, turns in asked if example.id not in answered]
+    left = [most_billed(settings, turns) for example, turns in asked if example.id not in answered]
     return sum(left), len(left) * work.max_new_tokens
 
 
@@ -131,8 +148,9 @@ def _results(done: Iterable[Future[Prediction]]) -> tuple[list[Prediction], Base
 class _Asking:
     """Asks one example after another, from many threads."""
 
-    def __init__(self, work: Work, provider: Provider, model: str, limiter: Limiter) -> None:
-        self._work, self._provider, self._model, self._limiter = work, provider, model, limiter
+    def __init__(self, settings: Settings, work: Work, provider: Provider, model: str) -> None:
+        self._settings, self._work, self._provider = settings, work, provider
+        self._model, self._limiter = model, Limiter(settings.concurrency)
 
     def stop(self) -> None:
         """Nothing more is sent."""
@@ -169,7 +187,7 @@ class _Asking:
         with self._limiter.slot():
             most = self._work.max_new_tokens
             ticket = self._work.guard.authorize(
-                "answering", input=billed_at_most(self._model, turns), output=most
+                "answering", input=most_billed(self._settings, turns), output=most
             )
             began = time.perf_counter()
             try:

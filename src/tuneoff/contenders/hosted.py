@@ -59,7 +59,7 @@ def most_tokens(settings: HostedSettings, work: Work) -> tuple[int, int, int]:
     asked = ((example, prompts.messages(example, template)) for example in work.test)
     begun = bool(work.directory.job())  # then the ledger has it
     training = 0 if begun else hosted_job.most_training_tokens(settings, work)
-    return (training, *most_answering_tokens(work, settings.model, asked))
+    return (training, *most_answering_tokens(settings, work, asked))
 
 
 def _connected(settings: HostedSettings) -> providers.Provider:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prompts
+from tuneoff.billing import default_epochs, trained_on
 from tuneoff.config import HostedSettings
 from tuneoff.contenders import Ticket, Work, template_for
+from tuneoff.contenders.asking import counts_as_openai, most_billed
 from tuneoff.errors import (
     BusyError,
     ContenderError,
@@ -29,7 +31,6 @@ from tuneoff.errors import (
 )
 from tuneoff.providers import FINISHED, WAITING, Job, JobSpec, Provider
 from tuneoff.providers import chat_format as chat
-from tuneoff.providers.billing import billed_at_most, default_epochs
 from tuneoff.providers.calls import TRIES, pause_before, repeated
 from tuneoff.records import Example
 
@@ -118,18 +119,18 @@ def _file(
 
 
 def most_training_tokens(settings: HostedSettings, work: Work) -> int:
-    """The most tokens that the job can bill."""
-    auto = settings.epochs == "auto"
-    epochs = default_epochs(len(work.train)) if auto else int(settings.epochs)
-    template = template_for(settings, work)
-    tokens = sum(
-        billed_at_most(
-            settings.model,
-            [*prompts.messages(e, template), {"role": "assistant", "content": e.completion}],
+    """The most tokens that the job can bill: as counted before, over all epochs."""
+    epochs = default_epochs(len(work.train)) if settings.epochs == "auto" else settings.epochs
+    template, counted = template_for(settings, work), counts_as_openai(settings)
+    most = trained_on(settings.model) if counted else None
+    found = 0
+    for example in work.train:
+        turns = prompts.messages(example, template)
+        whole = most_billed(
+            settings, [*turns, {"role": "assistant", "content": example.completion}]
         )
-        for e in work.train
-    )
-    return epochs * tokens
+        found += whole if most is None else min(whole, most)
+    return epochs * found
 
 
 def _authorized(settings: HostedSettings, work: Work) -> Ticket:

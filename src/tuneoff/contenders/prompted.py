@@ -73,7 +73,7 @@ def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:
     """The most tokens that what is left to do can bill: training, input, output."""
     template, shots = template_for(settings, work), shots_of(settings, work)
     asked = ((e, prompts.messages(e, template, shots)) for e in work.test)
-    return (0, *most_answering_tokens(work, str(settings.model), asked))
+    return (0, *most_answering_tokens(settings, work, asked))
 
 
 def _provider(settings: PromptedSettings) -> str:
