@@ -14,6 +14,7 @@ equal inputs staying together. Metric: exact match, unless `metrics:` says other
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,13 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> None:
 
 def read_examples(path: Path, columns: Columns | None = None) -> list[Example]:
     """The examples of a file; ids are the rows' own, or file name and line."""
-    return [
-        _example(row, f"{path}:{line}", f"{path.stem}-{line}", columns) for line, row in read(path)
-    ]
+    return list(examples_in(path, columns))
+
+
+def examples_in(path: Path, columns: Columns | None = None) -> Iterator[Example]:
+    """The same, one after another."""
+    for line, row in read(path):
+        yield _example(row, f"{path}:{line}", f"{path.stem}-{line}", columns)
 
 
 def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> Example:

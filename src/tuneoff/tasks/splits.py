@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 from tuneoff.config import Limit
@@ -88,16 +90,28 @@ def carve(
     examples: Sequence[Example], count: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
     """(rest, carved): `count` examples drawn at random, equal inputs staying together."""
-    by_input: dict[str, list[Example]] = {}
-    for example in examples:
-        by_input.setdefault(input_key(example), []).append(example)
-    keys = list(by_input)
-    random.Random(seed).shuffle(keys)
-    carved: list[Example] = []
-    while keys and len(carved) < count:
-        carved += by_input[keys.pop()]
-    left = set(keys)
-    return [example for example in examples if input_key(example) in left], carved
+    places = drawn([input_key(example) for example in examples], count, seed)
+    inside = set(places)
+    rest = [example for place, example in enumerate(examples) if place not in inside]
+    return rest, [examples[place] for place in places]
+
+
+def drawn(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
+    """Which of the examples with these keys are carved, as their places: at least `count` drawn
+    at random (all, if there are fewer), equal keys staying together."""
+    ranks: dict[Hashable, int] = {}
+    rank_of = array("L", (ranks.setdefault(key, len(ranks)) for key in keys))
+    sizes = Counter(rank_of)
+    left = list(range(len(ranks)))
+    random.Random(seed).shuffle(left)
+    order: dict[int, int] = {}
+    taken = 0
+    while left and taken < count:
+        rank = left.pop()
+        order[rank] = len(order)
+        taken += sizes[rank]
+    places = [place for place, rank in enumerate(rank_of) if rank in order]
+    return sorted(places, key=lambda place: order[rank_of[place]])
 
 
 def input_key(example: Example) -> str:
