@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TuneoffError,
         UserError,
     )
+    from tuneoff.planning import plan
     from tuneoff.records import Example, Prediction, Results, Score
     from tuneoff.report import write_report
     from tuneoff.score_file import score
@@ -47,6 +48,7 @@ __all__ = [
     "UserError",
     "check_file",
     "load",
+    "plan",
     "run",
     "score",
     "write_report",
@@ -58,6 +60,7 @@ _HOMES = {
     "check": ("check_file",),
     "bakeoff_file": ("load",),
     "config": ("BakeOff",),
+    "planning": ("plan",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "records": ("Example", "Prediction", "Results", "Score"),
     "report": ("write_report",),

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 Encoding = Literal["cl100k_base", "o200k_base"]
 PER_MESSAGE, PER_CONVERSATION, PER_NAME = 3, 3, 1
@@ -42,9 +42,12 @@ class HostedCounter:
         """Tokens of a text, of any length; what looks like a special token is text."""
         try:
             return _count(self.encoding)(text)
-        except UnicodeEncodeError:  # half a surrogate pair: it is sent as a replacement sign
-            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            return _count(self.encoding)(whole)
+        except UnicodeEncodeError:
+            return _count(self.encoding)(_whole(text))
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens themselves."""
+        return list(_tokenizer(self.encoding).encode(_whole(text)))
 
     def raw(self, messages: Iterable[Mapping[str, str]]) -> int:
         """Tokens of the turns' contents alone (`tokens_raw`)."""
@@ -101,13 +104,23 @@ def _base(model: str) -> str:
     return model.split(":")[1] if model.startswith("ft:") else model
 
 
+def _whole(text: str) -> str:
+    """Half surrogate pairs as the replacement signs that they are sent as."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @cache
-def _count(encoding: Encoding) -> Callable[[str], int]:
+def _tokenizer(encoding: Encoding) -> Any:
     # The package's documented class refuses texts of a million characters and more, and
     # makes lists only to be counted; the tokenizer underneath does neither.
     from bpe_openai import _bindings
 
-    count: Callable[[str], int] = _bindings.tokenizer_for_encoding(encoding).count
+    return _bindings.tokenizer_for_encoding(encoding)
+
+
+@cache
+def _count(encoding: Encoding) -> Callable[[str], int]:
+    count: Callable[[str], int] = _tokenizer(encoding).count
     return count
 
 

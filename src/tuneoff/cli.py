@@ -103,6 +103,31 @@ def check(
         typer.echo(f"warning: {warning}")
 
 
+@app.command("plan")
+def plan_run(
+    file: Annotated[Path, typer.Argument(help="The bake-off file.")],
+    measure: Annotated[
+        bool, typer.Option(help="Train for 20 s where a contender would be trained here.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Tokens, money, hours and memory before anything is spent; over budget is exit code 3."""
+    from tuneoff.bakeoff_file import load
+    from tuneoff.planning import plan
+    from tuneoff.planning.text import table
+
+    bakeoff = load(file)
+    if any(contender.id == "local" for contender in bakeoff.contenders):
+        _quieten()
+    planned = plan(bakeoff, measure=measure)
+    if as_json:
+        _print_json(planned)
+    else:
+        typer.echo(table(planned))
+    if planned.over_budget:
+        raise typer.Exit(3)
+
+
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="The bake-off file.")],

@@ -32,7 +32,7 @@ def table(results: Results) -> str:
     share = format.is_share(*values)
     for contender in results.contenders:
         shown.add_row(*_cells(contender, metric, seeds, share))
-    lines = _plain(shown)
+    lines = plain(shown)
     choice = results.recommendation
     return lines + "".join(f"{sentence}\n" for sentence in choice.because)
 
@@ -71,7 +71,7 @@ def score_lines(found: Mapping[str, Any]) -> str:
             str(score["n"]),
             str(score["errors"]),
         )
-    lines = [_plain(shown).rstrip()]
+    lines = [plain(shown).rstrip()]
     metric = found["primary_metric"]
     for key, groups in found["breakdowns"].items():
         if len(groups) > MOST_GROUPS:
@@ -88,7 +88,8 @@ def _share(score: Mapping[str, Any]) -> str:
     return f"{format.score(score['value'])} of {score['n']}"
 
 
-def _plain(renderable: Any) -> str:
+def plain(renderable: Any) -> str:
+    """What rich renders, as text without colours."""
     from rich.console import Console
 
     stream = StringIO()

@@ -69,26 +69,27 @@ class TokenCounter:
 def counter_of(base: str) -> TokenCounter | None:
     """The counter of a folder or of a hub id in the local cache; None where there is none,
     or no `tokenizer.json` in it."""
-    config, file = _file(base, "config.json"), _file(base, "tokenizer.json")
+    config, file = file_of(base, "config.json"), file_of(base, "tokenizer.json")
     if config is None or file is None:
         return None
     tokenizer = Tokenizer.from_file(str(file))
     # A file may ask for truncation, and a text would then never be too long.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    settings_file = _file(base, "tokenizer_config.json")
+    settings_file = file_of(base, "tokenizer_config.json")
     settings = json.loads(settings_file.read_text()) if settings_file else {}
     special = _special_tokens(settings)
     return TokenCounter(
         tokenizer=tokenizer,
         positions=_positions(json.loads(config.read_text())),
-        chat_template=_chat_template(settings, _file(base, "chat_template.jinja")),
+        chat_template=_chat_template(settings, file_of(base, "chat_template.jinja")),
         adds_bos=_adds_bos(tokenizer, special.get("bos_token")),
         special=special,
     )
 
 
-def _file(base: str, name: str) -> Path | None:
+def file_of(base: str, name: str) -> Path | None:
+    """A file of a folder, or of a hub id in the local cache; None where it is not there."""
     folder = Path(base)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None

@@ -31,6 +31,7 @@ from tuneoff.errors import unknown
 
 SHIPPED = Path(__file__).parent / "prices"
 STALE_DAYS = 90
+YEAR = datetime.timedelta(days=365)
 YOUR_FILE = "the bake-off file"
 TUNED = "ft:"
 # "8B" of Qwen3-8B or Llama-3.1-8B-Instruct, "30B" of Qwen3-30B-A3B. Experts that are counted
@@ -194,6 +195,22 @@ def no_price(
         before = max(e.until for e in there if e.until is not None and e.until < day)
         when = f"has none of {day}: the last one before held until {before}"
     return f"the price book for {provider}'s {base} {when}; {what_to_do}."
+
+
+def lifetime(price: Price, model: str, day: datetime.date, trains: bool) -> list[str]:
+    """Sentences about a model that has ended, ends within a year, or is trained no more."""
+    instead = f"; instead: {price.replacement}" if price.replacement else ""
+    if price.ends is not None and price.ends < day:
+        return [f"{model} ended on {price.ends}{instead}."]
+    found = []
+    if trains and price.training_ends is not None:
+        if price.training_ends <= day:
+            found.append(f"{model} takes no training jobs since {price.training_ends}{instead}.")
+        elif price.training_ends - day < YEAR:
+            found.append(f"{model} takes training jobs until {price.training_ends}.")
+    if price.ends is not None and price.ends - day < YEAR:
+        found.append(f"{model}, and what is tuned on it, ends on {price.ends}{instead}.")
+    return found
 
 
 def base_of(model: str) -> str:

@@ -82,9 +82,9 @@ def tune(
     dtype = dtype_of(settings.train.precision)
     examples = [*encoded, *validated]
     # Before anything is loaded: afterwards the weights would count twice.
-    most = _most_tokens(settings, base, dtype, examples)
+    most = most_tokens(settings, base, dtype, examples)
     model = prepare_model(settings, base, dtype)
-    packer = _packer(settings, model, examples, dtype, most, say)
+    packer = packer_for(settings, model, examples, dtype, most, say)
     record = _train(
         settings, model, encoded, validated, directory, packer, dtype, raw, on_step, say
     )
@@ -104,7 +104,7 @@ def max_length(settings: LocalSettings, positions: int) -> int:
     return asked or positions
 
 
-def _most_tokens(
+def most_tokens(
     settings: LocalSettings, base: str, dtype: torch.dtype, examples: Sequence[Encoded]
 ) -> int:
     """Tokens of one forward pass that fit into the memory that is free now."""
@@ -132,7 +132,7 @@ def _most_tokens(
     )
 
 
-def _packer(
+def packer_for(
     settings: LocalSettings,
     model: PreTrainedModel,
     examples: Sequence[Encoded],

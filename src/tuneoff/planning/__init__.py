@@ -1,0 +1,222 @@
+"""The story of a run before anything is spent: tokens, epochs, money, hours, memory.
+
+No key, no network, no accelerator; nothing is written. What is not known is None, with a
+sentence among the contender's warnings that says why and what to do.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from tuneoff import prepare
+from tuneoff.billing import HostedCounter, counter_for, trained_on
+from tuneoff.config import BakeOff, HostedSettings, LocalSettings, PromptedSettings
+from tuneoff.contenders import Work, template_for
+from tuneoff.contenders.answering import shots_of
+from tuneoff.costs.pricebook import PriceBook
+from tuneoff.models.loading import rendering_of, resolve_base
+from tuneoff.planning.counting import (
+    ApproximateView,
+    HostedView,
+    OpenView,
+    Tallies,
+    View,
+    sample,
+    tally,
+)
+from tuneoff.planning.hosted import planned_answers, planned_hosted
+from tuneoff.planning.schema import Plan, PlannedContender
+from tuneoff.prepare import Parts
+from tuneoff.progress import Silent
+from tuneoff.records import SPLITS, Example, Split
+from tuneoff.rundir import ContenderDir
+from tuneoff.scoring import power
+from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
+
+# Chat files beyond this size are gone through row by row, and not checked for overlap.
+HELD_BYTES = 32 * 2**20
+MOST_SHOTS = 100
+# Training examples from which shared prefixes and speed are found out.
+SAMPLED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A task's examples: all of them with their split, again and again; `train` are all training
+    examples or, of a large file, the first ones."""
+
+    sizes: Mapping[Split, int]
+    rows: Iterable[tuple[Split, Example]]
+    train: Sequence[Example]
+    clusters: Sequence[int] | None
+    warnings: Sequence[str]
+
+
+def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
+    """What a bake-off will cost and take.
+
+    Args:
+        measure: train for twenty seconds where a contender would be trained on this machine;
+            without that, its seconds are not known.
+
+    Raises:
+        ConfigError, DataError: file or data cannot be used.
+    """
+    parts = prepare.parts(bakeoff)
+    prices, day = prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today()
+    source = _source(parts)
+    work = _work(parts, source)
+    views = [_view(contender, work) for contender in bakeoff.contenders]
+    tallies = iter(tally(source.rows, source.sizes, [v for v in views if v is not None]))
+    counted = [next(tallies) if view is not None else None for view in views]
+    examples = (
+        sample(source.rows, source.sizes, SAMPLED)
+        if any(isinstance(contender, LocalSettings) for contender in bakeoff.contenders)
+        else []
+    )
+    planned = [
+        _planned(contender, view, count, work, examples, prices, day, measure)
+        for contender, view, count in zip(bakeoff.contenders, views, counted, strict=True)
+    ]
+    if planned and source.warnings:
+        # What is true of the data is said once, with the first contender.
+        first = planned[0]
+        planned[0] = replace(first, warnings=(*source.warnings, *first.warnings))
+    pairs = max(1, math.comb(len(planned), 2))
+    return Plan(
+        task=bakeoff.task.id,
+        as_of=day,
+        total_usd=_total(planned),
+        budget_usd=bakeoff.budget_usd,
+        smallest_detectable_difference=power.smallest_difference(
+            source.sizes["test"], source.clusters, pairs
+        ),
+        contenders=tuple(planned),
+    )
+
+
+def _total(planned: Iterable[PlannedContender]) -> float:
+    known = [
+        usd
+        for each in planned
+        for usd in (each.training.usd if each.training else None, each.answering_usd)
+        if usd is not None
+    ]
+    return float(sum((Decimal(str(usd)) for usd in known), Decimal()))
+
+
+def _source(parts: Parts) -> Source:
+    if parts.settings.id == "chat" and _bytes(parts) > HELD_BYTES:
+        return _streamed(parts)
+    examples, warnings = prepare.data(parts)
+    rows = [(split, example) for split in SPLITS for example in examples[split]]
+    clusters = None
+    if parts.cluster is not None:
+        clusters = list(Counter(str(e.meta[parts.cluster]) for e in examples["test"]).values())
+    sizes = {split: len(examples[split]) for split in SPLITS}
+    return Source(sizes, rows, examples["train"], clusters, warnings)
+
+
+def _bytes(parts: Parts) -> int:
+    """How large a chat task's files are."""
+    named = [getattr(parts.settings, split) for split in SPLITS]
+    paths = [parts.place.path(file) for file in named if file is not None]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _streamed(parts: Parts) -> Source:
+    from tuneoff.tasks.streaming import stream
+
+    found = stream(parts.settings, parts.place)
+    train: list[Example] = []
+    clusters: Counter[str] = Counter()
+    for split, example in found:
+        if split == "train" and len(train) < MOST_SHOTS:
+            train.append(example)
+        elif split == "test" and parts.cluster is not None:
+            clusters[str(example.meta.get(parts.cluster, ""))] += 1
+        if len(train) == MOST_SHOTS and parts.cluster is None:
+            break
+    line = "the files are too large to hold: overlap of splits was not looked for (tuneoff check)."
+    return Source(found.sizes, found, train, list(clusters.values()) or None, [line])
+
+
+def _work(parts: Parts, source: Source) -> Work:
+    return Work(
+        folder=parts.bakeoff.folder,
+        train=source.train,
+        validation=(),
+        test=(),
+        template=parts.template,
+        prompt=parts.settings.prompt,
+        max_new_tokens=parts.max_new_tokens,
+        directory=ContenderDir(parts.bakeoff.folder),
+        progress=Silent(),
+    )
+
+
+def _view(settings: Any, work: Work) -> View | None:
+    """How a contender sees examples; None where nothing is tuned or asked."""
+    hosted = isinstance(settings, HostedSettings)
+    local = isinstance(settings, LocalSettings)
+    if not hosted and not local and not isinstance(settings, PromptedSettings):
+        return None
+    template = template_for(settings, work)
+    shots = [] if hosted or local else shots_of(settings, work)
+    model = getattr(settings, "model", None)
+    if model is not None and settings.provider != "together":
+        return HostedView(counter_for(model), template, shots, trained_on(model))
+    base = model if model is not None else resolve_base(settings.base, work.folder)
+    most = (settings.train.max_length if local else None) or UNLIMITED
+    counter = counter_of(base)
+    if counter is None:
+        # Bills are counted to the last example, whatever with.
+        return ApproximateView(HostedCounter("o200k_base"), template, shots, most, hosted)
+    return OpenView(counter, template, _rendering(counter, settings), shots, most, hosted)
+
+
+def _rendering(counter: TokenCounter, settings: Any) -> Any:
+    return rendering_of(counter, settings.rendering)  # type: ignore[arg-type]
+
+
+def _planned(
+    settings: Any,
+    view: View | None,
+    tallies: Tallies | None,
+    work: Work,
+    examples: Sequence[Example],
+    prices: PriceBook,
+    day: datetime.date,
+    measure: bool,
+) -> PlannedContender:
+    if tallies is None or view is None:
+        return PlannedContender(name=settings.name)
+    if isinstance(settings, HostedSettings):
+        return _approximate(planned_hosted(settings, tallies, prices, day), settings.model, view)
+    if isinstance(settings, PromptedSettings):
+        if settings.model is None:
+            return PlannedContender(name=settings.name)
+        return _approximate(planned_answers(settings, tallies, prices, day), settings.model, view)
+    from tuneoff.planning.local import Asked, planned_local
+
+    assert isinstance(view, OpenView | ApproximateView)
+    base = resolve_base(settings.base, work.folder)
+    template = template_for(settings, work)
+    asked = Asked(settings, base, view, template, tallies, examples, prices, day, measure)
+    return planned_local(asked)
+
+
+def _approximate(planned: PlannedContender, model: str, view: View) -> PlannedContender:
+    if not isinstance(view, ApproximateView):
+        return planned
+    line = (
+        f"the tokenizer of {model} is not in the local cache; its tokens are counted with "
+        "gpt-4o's, up to 20% fewer."
+    )
+    return replace(planned, warnings=(line, *planned.warnings))

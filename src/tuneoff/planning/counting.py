@@ -1,0 +1,177 @@
+"""Counting a bake-off's tokens, example by example, without holding the examples.
+
+A view is how a contender's model sees an example. Hosted bills are counted to the last
+example; an open model's tokens on a sample of at most 20,000 a split, for its tokenizer is
+slower and nothing is billed by them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuneoff import prompts
+from tuneoff.billing import HostedCounter
+from tuneoff.config import Rendering
+from tuneoff.prompts import Template
+from tuneoff.records import Example, Split
+from tuneoff.tokens import TokenCounter
+
+MOST_SAMPLED = 20_000
+ASSISTANT = {"role": "assistant", "content": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Tokens of one example: the prompt up to the answer, the answer, and both as trained."""
+
+    prompt: int
+    completion: int
+    whole: int
+
+
+class View(Protocol):
+    """How a model sees an example. `exact`: count every one; `most`: what is longer is cut."""
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def most(self) -> int: ...
+
+    def size(self, example: Example) -> Size:
+        """The example's tokens, uncut."""
+        ...
+
+
+@dataclass(frozen=True)
+class HostedView:
+    """As OpenAI counts."""
+
+    counter: HostedCounter
+    template: Template
+    shots: Sequence[Example]
+    most: int
+    exact: bool = True
+
+    def size(self, example: Example) -> Size:
+        turns = prompts.messages(example, self.template, self.shots)
+        prompt = self.counter.conversation(turns)
+        completion = self.counter.text(example.completion)
+        answer = self.counter.message(ASSISTANT) + completion
+        return Size(prompt, completion, prompt + answer)
+
+
+@dataclass(frozen=True)
+class OpenView:
+    """As an open model's tokenizer counts that is here."""
+
+    counter: TokenCounter
+    template: Template
+    rendering: Rendering
+    shots: Sequence[Example]
+    most: int
+    exact: bool = False
+
+    def size(self, example: Example) -> Size:
+        prompt = self.counter.prompt(self.text(example), self.rendering)
+        completion = self.counter.completion(example.completion)
+        return Size(prompt, completion, prompt + completion)
+
+    def text(self, example: Example) -> str:
+        """The prompt as the tokenizer gets it."""
+        if self.rendering == "text":
+            return prompts.text(example, self.template, self.shots)
+        return self.counter.rendered(prompts.messages(example, self.template, self.shots))
+
+    def ids(self, example: Example) -> list[int]:
+        """Prompt and answer as token ids."""
+        encode = self.counter.tokenizer.encode
+        return [
+            *encode(self.text(example), add_special_tokens=False).ids,
+            *encode(example.completion, add_special_tokens=False).ids,
+        ]
+
+
+@dataclass(frozen=True)
+class ApproximateView:
+    """As a hosted model's tokenizer counts plain text, for want of the open model's own."""
+
+    counter: HostedCounter
+    template: Template
+    shots: Sequence[Example]
+    most: int
+    exact: bool = False
+
+    def size(self, example: Example) -> Size:
+        prompt = self.counter.text(prompts.text(example, self.template, self.shots))
+        completion = self.counter.text(example.completion) + 1
+        return Size(prompt, completion, prompt + completion)
+
+    def ids(self, example: Example) -> list[int]:
+        """Prompt and answer as token ids."""
+        text = prompts.text(example, self.template, self.shots)
+        return [*self.counter.ids(text), *self.counter.ids(example.completion)]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over a split. `counted` of its `examples` were looked at."""
+
+    examples: int = 0
+    counted: int = 0
+    prompt: int = 0
+    completion: int = 0
+    whole: int = 0
+    longest: int = 0
+    cut: int = 0
+
+    def add(self, size: Size, most: int) -> None:
+        """Counts one example more."""
+        self.counted += 1
+        self.prompt += size.prompt
+        self.completion += size.completion
+        self.whole += min(size.whole, most)
+        self.longest = max(self.longest, min(size.whole, most))
+        self.cut += size.whole > most
+
+    def of_all(self, tokens: int) -> int:
+        """A sum over those that were counted, for the whole split."""
+        return round(tokens * self.examples / max(1, self.counted))
+
+
+Tallies = Mapping[Split, Tally]
+
+
+def tally(
+    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], views: Sequence[View]
+) -> list[Tallies]:
+    """What each view counts, in one pass over the examples; equal views count once."""
+    different: list[View] = []
+    for view in views:
+        if view not in different:
+            different.append(view)
+    found = [{split: Tally(examples=n) for split, n in sizes.items()} for _ in different]
+    steps = {split: max(1, math.ceil(n / MOST_SAMPLED)) for split, n in sizes.items()}
+    seen = dict.fromkeys(sizes, 0)
+    for split, example in rows:
+        sampled = seen[split] % steps[split] == 0
+        seen[split] += 1
+        for view, tallies in zip(different, found, strict=True):
+            if view.exact or sampled:
+                tallies[split].add(view.size(example), view.most)
+    return [found[different.index(view)] for view in views]
+
+
+def sample(
+    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], most: int
+) -> list[Example]:
+    """Training examples, spread evenly over the split, at most so many."""
+    step = max(1, math.ceil(sizes["train"] / most))
+    return [example for i, example in enumerate(_train(rows)) if i % step == 0]
+
+
+def _train(rows: Iterable[tuple[Split, Example]]) -> Iterator[Example]:
+    return (example for split, example in rows if split == "train")

@@ -1,0 +1,140 @@
+"""What a provider's models will be billed: exact token counts times dated prices."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+
+from tuneoff.billing import TOGETHER_EPOCHS, default_epochs, together_tokens
+from tuneoff.config import HostedSettings, PromptedSettings
+from tuneoff.costs.arithmetic import answering_usd, training_usd
+from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime, no_price, price_of
+from tuneoff.planning.counting import Tallies, Tally
+from tuneoff.planning.schema import PlannedContender, PlannedTraining
+
+
+def planned_hosted(
+    settings: HostedSettings, tallies: Tallies, prices: PriceBook, day: datetime.date
+) -> PlannedContender:
+    """A model tuned through a provider's API, and then answering the test set."""
+    train, test = tallies["train"], tallies["test"]
+    together = settings.provider == "together"
+    if settings.epochs == "auto":
+        epochs = TOGETHER_EPOCHS if together else default_epochs(train.examples)
+    else:
+        epochs = settings.epochs
+    per_epoch = train.of_all(train.whole)
+    billed = together_tokens(per_epoch, epochs) if together else per_epoch * epochs
+    price, warnings = _price(settings, settings.model, prices, day, tuned=True)
+    usd = training_usd(price, billed) if price else None
+    if train.cut:
+        warnings.append(f"{train.cut} examples are longer than the model is trained on; cut there.")
+    if usd is None and price is not None:
+        warnings.append(_nothing(settings.name, "training", settings.model))
+    per_million = price.training_usd_per_million_tokens if price else None
+    rate = f" × ${per_million:f} per million ({_origin(price)})" if price and per_million else ""
+    training = PlannedTraining(
+        examples=train.examples,
+        epochs=epochs,
+        tokens_per_epoch=per_epoch,
+        tokens_billed=billed,
+        seconds=None,
+        memory_bytes=None,
+        usd=_float(usd),
+        basis=f"{per_epoch:,} tokens × {epochs} epochs{rate}",
+    )
+    return PlannedContender(
+        name=settings.name,
+        training=training,
+        answering_usd=_answering(settings.name, settings.model, price, test, warnings),
+        ends=price.ends if price else None,
+        warnings=tuple(warnings),
+    )
+
+
+def planned_answers(
+    settings: PromptedSettings, tallies: Tallies, prices: PriceBook, day: datetime.date
+) -> PlannedContender:
+    """A provider's model that only answers the test set."""
+    model = settings.model or ""
+    price, warnings = _price(settings, model, prices, day, tuned=False)
+    return PlannedContender(
+        name=settings.name,
+        answering_usd=_answering(settings.name, model, price, tallies["test"], warnings),
+        ends=price.ends if price else None,
+        warnings=tuple(warnings),
+    )
+
+
+def _price(
+    settings: HostedSettings | PromptedSettings,
+    model: str,
+    prices: PriceBook,
+    day: datetime.date,
+    tuned: bool,
+) -> tuple[Price | None, list[str]]:
+    """The price of a contender's model, and what is to be said about it."""
+    provider = settings.provider or "openai"
+    # Who stands behind another address asks prices of his own.
+    known = PriceBook() if settings.base_url else prices
+    price = price_of(provider, model, day, settings.price, tuned=tuned, prices=known)
+    if price is None and settings.base_url:
+        return None, [
+            f"{settings.base_url} has no prices in the book; give contender {settings.name} a "
+            "`price:` in the file, or run with --yes."
+        ]
+    if price is None:
+        return None, [
+            no_price(settings.name, provider, model, day, tuned=tuned, prices=prices),
+            *_ended(provider, model, prices, day, tuned),
+        ]
+    warnings = lifetime(price, model, day, trains=tuned)
+    if price.stale:
+        warnings.append(
+            f"the price of {model} was read on {price.retrieved}, more than {STALE_DAYS} days "
+            f"before; look again: {price.source}."
+        )
+    return price, warnings
+
+
+def _ended(
+    provider: str, model: str, prices: PriceBook, day: datetime.date, tuned: bool
+) -> list[str]:
+    """A model without a price may have none because it ended."""
+    end = prices.end_of(provider, model)
+    if end is None:
+        return []
+    gone = Price(ends=end.ends, training_ends=end.training_ends, replacement=end.replacement)
+    return lifetime(gone, model, day, trains=tuned)
+
+
+def _answering(
+    name: str, model: str, price: Price | None, test: Tally, warnings: list[str]
+) -> float | None:
+    """The test set's prompts, and answers as long as its references."""
+    if price is None:
+        return None
+    usd = answering_usd(price, test.of_all(test.prompt), test.of_all(test.completion))
+    if usd is None:
+        hour = price.hosting_usd_per_hour
+        warnings.append(
+            f"answers of {model} are billed by the hour, ${hour:f}; not counted."
+            if hour is not None
+            else _nothing(name, "answering", model)
+        )
+    return _float(usd)
+
+
+def _nothing(name: str, what: str, model: str) -> str:
+    return (
+        f"there is no price for {what} with {model}; give contender {name} a `price:` in the "
+        "file, or run with --yes."
+    )
+
+
+def _origin(price: Price) -> str:
+    return price.source + (f", read {price.retrieved}" if price.retrieved else "")
+
+
+def _float(usd: Decimal | None) -> float | None:
+    return None if usd is None else float(usd)

@@ -1,0 +1,51 @@
+"""A plan, as `tuneoff plan --json` prints it (schema 1). None: not known."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTraining:
+    """One contender's training. `tokens_per_epoch` are the examples' tokens as the provider bills
+    them or as the base sees them; `tokens_billed` is for providers alone. `usd` is for all its
+    seeds and parts together, `seconds` too. `basis` says what the figures rest on."""
+
+    examples: int
+    epochs: float
+    tokens_per_epoch: int | None
+    tokens_billed: int | None
+    seconds: float | None
+    memory_bytes: int | None
+    usd: float | None
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedContender:
+    """One contender; `training` is None where nothing is trained."""
+
+    name: str
+    training: PlannedTraining | None = None
+    answering_usd: float | None = None
+    ends: datetime.date | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A bake-off before anything is spent. `total_usd` sums what is known."""
+
+    schema: int = 1
+    task: str
+    as_of: datetime.date
+    total_usd: float
+    budget_usd: float | None
+    smallest_detectable_difference: float | None
+    contenders: tuple[PlannedContender, ...]
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether what is known alone passes the budget."""
+        return self.budget_usd is not None and self.total_usd > self.budget_usd

@@ -1,0 +1,63 @@
+"""A plan in a terminal: one row a contender, then what to know."""
+
+from __future__ import annotations
+
+from tuneoff.planning.schema import Plan, PlannedContender
+
+GIB = 2**30
+
+
+def table(plan: Plan) -> str:
+    """The plan as plain text."""
+    from rich.table import Table
+
+    from tuneoff.summary import plain
+
+    shown = Table(title=f"{plan.task}, prices of {plan.as_of}", title_justify="left")
+    shown.add_column("contender", no_wrap=True)
+    for column in ("examples", "epochs", "tokens/epoch", "hours", "GiB", "training", "answering"):
+        shown.add_column(column, justify="right")
+    shown.add_column("ends")
+    for contender in plan.contenders:
+        shown.add_row(*_cells(contender))
+    return plain(shown) + "".join(f"{line}\n" for line in _lines(plan))
+
+
+def _cells(contender: PlannedContender) -> list[str]:
+    training = contender.training
+    money = [_usd(training.usd if training else None), _usd(contender.answering_usd)]
+    ends = str(contender.ends or "")
+    if training is None:
+        return [contender.name, "", "", "", "", "", "not tuned", money[1], ends]
+    return [
+        contender.name,
+        f"{training.examples:,}",
+        f"{training.epochs:g}",
+        "–" if training.tokens_per_epoch is None else f"{training.tokens_per_epoch:,}",
+        "–" if training.seconds is None else f"{training.seconds / 3600:.2f}",
+        "–" if training.memory_bytes is None else f"{training.memory_bytes / GIB:.1f}",
+        *money,
+        ends,
+    ]
+
+
+def _usd(usd: float | None) -> str:
+    if usd is None:
+        return "–"
+    return f"${usd:,.2f}" if usd >= 0.01 or usd == 0 else "under $0.01"
+
+
+def _lines(plan: Plan) -> list[str]:
+    found = [f"{c.name}: {c.training.basis}." for c in plan.contenders if c.training]
+    found += [f"{c.name}: {line}" for c in plan.contenders for line in c.warnings]
+    total = f"Together {_usd(plan.total_usd)}, as far as prices are known"
+    if plan.budget_usd is not None:
+        verb = "over" if plan.over_budget else "within"
+        total += f", {verb} the budget of {_usd(plan.budget_usd)}"
+    found.append(total + ".")
+    if plan.smallest_detectable_difference is None:
+        found.append("The test set can show no difference, however large.")
+    else:
+        points = 100 * plan.smallest_detectable_difference
+        found.append(f"The test set can show differences from {points:.1f} points.")
+    return found

@@ -1,0 +1,201 @@
+"""A plan says what a bake-off will cost before anything is spent, and says in a sentence what
+it does not know."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tuneoff
+from tuneoff.planning import HELD_BYTES
+from tuneoff.planning.schema import Plan, PlannedContender, PlannedTraining
+
+ROOT = Path(__file__).parent.parent.parent
+HOSTED = "{name: hosted, id: hosted, model: gpt-4.1-mini-2025-04-14}"
+TRAINING = {
+    "examples", "epochs", "tokens_per_epoch", "tokens_billed", "seconds", "memory_bytes", "usd",
+    "basis",
+}  # fmt: skip
+
+
+def planned(folder: Path, contenders: str, more: str = "", task: str | None = None) -> Plan:
+    file = folder / "b.yaml"
+    task = task or "{id: functional_representation, source: sample, limit: {train: 200}}"
+    day = "" if "as_of" in more else "as_of: 2026-11-24\n"
+    file.write_text(f"name: x\ntask: {task}\ncontenders: [{contenders}]\n{day}{more}")
+    return tuneoff.plan(tuneoff.load(file), measure=False)
+
+
+def training(contender: PlannedContender) -> PlannedTraining:
+    assert contender.training is not None
+    return contender.training
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "usd"), [("spider", 499_652, 11.99), ("viggo", 1_085_690, 26.06)]
+)
+def test_the_seed(
+    name: str, tokens: int, usd: float, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEOFF_DATA", str(data_dir))
+    plan = tuneoff.plan(tuneoff.load(ROOT / "examples" / "seed" / f"{name}.yaml"))
+    own, hosted = plan.contenders
+    assert training(hosted).tokens_per_epoch == pytest.approx(tokens, rel=0.005)
+    assert training(hosted).usd == pytest.approx(usd, rel=0.005)
+    assert (str(plan.as_of), str(hosted.ends)) == ("2023-09-12", "2026-10-23")
+    # 7 and 9 hours in the article; prefixes computed once take less.
+    assert 1 < (training(own).seconds or 0) / 3600 < 9
+    fits, too_small = training(own).basis.split(": fits ")[1].split("; not ")
+    assert "A40 (48 GB)" in fits
+    assert "A100 40GB (40 GB)" in too_small
+
+
+def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
+    file = tmp_path / "b.yaml"
+    file.write_text(
+        "name: x\ntask: {id: functional_representation, source: sample, limit: {train: 200}}\n"
+        f"contenders: [{HOSTED}, {{name: asked, id: prompted, provider: openai, "
+        "model: gpt-6-luna, shots: 2}, {name: own, id: local}]\nbudget_usd: 0.01\n"
+        "as_of: 2026-11-24\n"
+    )
+    code, out, _ = cli("plan", str(file), "--json", "--no-measure")
+    assert code == 3
+    plan = json.loads(out)
+    assert list(plan) == [
+        "schema", "task", "as_of", "total_usd", "budget_usd", "smallest_detectable_difference",
+        "contenders",
+    ]  # fmt: skip
+    for contender in plan["contenders"]:
+        assert list(contender) == ["name", "training", "answering_usd", "ends", "warnings"]
+    hosted, asked, own = plan["contenders"]
+    assert set(hosted["training"]) == set(own["training"]) == TRAINING
+    assert asked["training"] is None
+    assert asked["answering_usd"] > 0
+    parts = [hosted["training"]["usd"], hosted["answering_usd"], asked["answering_usd"]]
+    assert plan["total_usd"] == float(sum(Decimal(str(usd)) for usd in parts))
+    code, out, _ = cli("plan", str(file), "--no-measure")
+    assert code == 3
+    assert "over the budget of $0.01" in out
+    assert "ends on 2027-01-14; instead: gpt-6-luna" in out
+
+
+def test_epochs_and_tokens(tmp_path: Path) -> None:
+    fewer = "{id: functional_representation, source: sample, limit: {train: 20}}"
+    plan = planned(tmp_path, HOSTED, task=fewer)
+    found = training(plan.contenders[0])
+    assert (found.examples, found.epochs) == (20, 5)
+    assert found.tokens_billed == 5 * (found.tokens_per_epoch or 0)
+    own = "{name: own, id: local, train: {max_steps: 30, batch_size: 10}}"
+    found = training(planned(tmp_path, own).contenders[0])
+    assert (found.epochs, found.tokens_billed, found.seconds) == (1.5, None, None)
+
+
+@pytest.mark.parametrize(
+    ("contender", "more", "expected"),
+    [
+        ("{name: h, id: hosted, model: gpt-4.2}", "", "unknown model of openai 'gpt-4.2'"),
+        ("{name: h, id: hosted, provider: x, model: m}", "", "unknown provider 'x'"),
+        (
+            "{name: h, id: hosted, model: gpt-3.5-turbo-0125}",
+            "",
+            "gpt-3.5-turbo-0125 ended on 2026-10-23; instead: gpt-5.6-terra.",
+        ),
+        ("{name: h, id: hosted, model: gpt-4.1}", "as_of: 2027-01-10\n", "takes no training jobs"),
+        ("{name: h, id: hosted, model: gpt-4.1}", "as_of: 2020-01-01\n", "begins on 2025-10-06"),
+        ("{name: h, id: hosted, model: gpt-4.1}", "as_of: 2026-12-24\n", "look again"),
+        (
+            "{name: h, id: hosted, model: m, base_url: 'http://localhost:1/v1'}",
+            "",
+            "http://localhost:1/v1 has no prices in the book; give contender h a `price:`",
+        ),
+        ("{name: l, id: local, hardware: {accelerator: A4O}}", "", "did you mean A40?"),
+        (
+            "{name: l, id: local, hardware: {accelerator: T4}}",
+            "",
+            "an hour of T4 has no price on 2026-11-24; give contender l hardware.usd_per_hour.",
+        ),
+        ("{name: l, id: local, base: no/such-base}", "", "architecture of no/such-base is unknown"),
+    ],
+)
+def test_what_is_not_known_is_said(
+    contender: str, more: str, expected: str, tmp_path: Path
+) -> None:
+    (found,) = planned(tmp_path, contender, more).contenders
+    assert [line for line in found.warnings if expected in line], found.warnings
+
+
+def test_own_prices_and_hours_of_the_book(tmp_path: Path) -> None:
+    price = "price: {training_usd_per_million_tokens: 100, output_usd_per_million_tokens: 0}"
+    (found,) = planned(tmp_path, HOSTED.replace("}", f", {price}}}")).contenders
+    assert training(found).usd == pytest.approx((training(found).tokens_billed or 0) / 10**4)
+    own = "{name: own, id: local, base: Qwen/Qwen3-0.6B, hardware: {accelerator: A100 80GB}}"
+    (found,) = planned(tmp_path, own).contenders
+    assert training(found).usd == pytest.approx((training(found).seconds or 0) / 3600 * 1.79)
+    thrice = own.replace("id: local", "id: local, seeds: [1, 2, 3]")
+    (three,) = planned(tmp_path, thrice).contenders
+    assert training(three).seconds == pytest.approx(3 * (training(found).seconds or 0), rel=0.01)
+
+
+@pytest.mark.parametrize("price", [-1, 20_000, ".nan"])
+def test_an_absurd_price_is_refused(price: object, cli: Any, tmp_path: Path) -> None:
+    with pytest.raises(tuneoff.ConfigError, match="input_usd_per_million_tokens"):
+        planned(
+            tmp_path, HOSTED.replace("}", f", price: {{input_usd_per_million_tokens: {price}}}}}")
+        )
+
+
+def write_chat(file: Path, rows: int, words: int, first: int = 0) -> None:
+    with file.open("w") as stream:
+        for i in range(first, first + rows):
+            turns = [
+                {"role": "user", "content": f"Question {i}: " + "word " * words},
+                {"role": "assistant", "content": f"Answer {i}."},
+            ]
+            stream.write(json.dumps({"messages": turns}) + "\n")
+
+
+def test_large_files_are_streamed_and_counted_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_chat(tmp_path / "train.jsonl", 3000, 20)
+    task = "{id: chat, train: train.jsonl}"
+    held = planned(tmp_path, HOSTED, task=task)
+    assert (tmp_path / "train.jsonl").stat().st_size < HELD_BYTES
+    monkeypatch.setattr("tuneoff.planning.HELD_BYTES", 0)
+    streamed = planned(tmp_path, HOSTED, task=task)
+    assert "too large to hold" in streamed.contenders[0].warnings[0]
+    assert training(streamed.contenders[0]) == training(held.contenders[0])
+    assert streamed.total_usd == held.total_usd
+    assert streamed.smallest_detectable_difference == held.smallest_detectable_difference
+
+
+def test_an_example_of_a_million_characters(tmp_path: Path) -> None:
+    """It is counted, and billed up to where the provider cuts it."""
+    for split, rows, words, first in (
+        ("train", 1, 300_000, 0), ("validation", 2, 2, 10), ("test", 2, 2, 20),
+    ):  # fmt: skip
+        write_chat(tmp_path / f"{split}.jsonl", rows, words, first)
+    task = "{id: chat, train: train.jsonl, validation: validation.jsonl, test: test.jsonl}"
+    (found,) = planned(tmp_path, HOSTED, task=task).contenders
+    assert training(found).tokens_per_epoch == 65_536
+    assert any("1 examples are longer" in line for line in found.warnings)
+
+
+def test_hosted_contenders_need_no_torch(tmp_path: Path) -> None:
+    file = tmp_path / "b.yaml"
+    file.write_text(
+        "name: x\ntask: {id: functional_representation, source: sample}\n"
+        f"contenders: [{HOSTED}]\n"
+    )
+    code = (
+        f"import sys, tuneoff\ntuneoff.plan(tuneoff.load({str(file)!r}))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
