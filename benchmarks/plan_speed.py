@@ -2,7 +2,8 @@
 
 Data set: generated chat examples (system, user, assistant), 60 to 100 tokens as billed.
 Metric: seconds of wall time (and of CPU, which other work does not lengthen) and peak resident
-memory of the whole command, in a process of its own; tokens counted a second. Promised: under 120 s on two cores, and under 500 MB.
+memory of the whole command, in a process of its own; tokens counted a second. Promised: under
+120 s on two cores, and under 500 MB.
 Pattern: one file, so that test and validation are carved out of it, too; a hosted contender,
 whose bill is counted to the last example. `--local` adds an open one (torch is loaded then).
 

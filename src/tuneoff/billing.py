@@ -30,6 +30,9 @@ NEWER_TRAINED_ON = 65_536
 USUAL_EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 3, 1, 25
 FEWEST_SEEN, MOST_SEEN = 100, 25_000
 TOGETHER_EPOCHS = 1
+# Whose models are counted with OpenAI's encodings; the others' are open, with tokenizers of
+# their own.
+COUNTED_AS_OPENAI = ("openai", "azure")
 
 
 @dataclass(frozen=True, slots=True)

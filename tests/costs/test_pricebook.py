@@ -163,7 +163,13 @@ def test_a_wrong_file_is_one_sentence(value: object, expected: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("provider", "model", "day", "tuned", "expected"),
     [
-        ("opneai", "gpt-4.1", TODAY, True, "did you mean openai?"),
+        (
+            "opneai",
+            "gpt-4.1",
+            TODAY,
+            True,
+            "(it has those of: azure, openai",
+        ),
         ("openai", "gpt-4.1-mnii", TODAY, True, "did you mean gpt-4.1-mini?"),
         ("openai", "gpt-4.1", datetime.date(2022, 1, 1), True, "begins on 2025-10-06, after 2022"),
         ("openai", "gpt-3.5-turbo", TODAY, True, "the last one before held until 2026-10-23"),

@@ -100,7 +100,7 @@ def test_epochs_and_tokens(tmp_path: Path) -> None:
     ("contender", "more", "expected"),
     [
         ("{name: h, id: hosted, model: gpt-4.2}", "", "unknown model of openai 'gpt-4.2'"),
-        ("{name: h, id: hosted, provider: x, model: m}", "", "unknown provider 'x'"),
+        ("{name: h, id: hosted, provider: nebius, model: m}", "", "no prices of provider 'nebius'"),
         (
             "{name: h, id: hosted, model: gpt-3.5-turbo-0125}",
             "",

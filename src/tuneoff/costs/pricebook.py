@@ -178,7 +178,11 @@ def no_price(
     base, day = base_of(model), as_of or datetime.date.today()
     what_to_do = f"give contender {name} a `price:` in the file, or run with --yes"
     if provider not in prices.providers():
-        return f"{unknown('provider', provider, prices.providers())}; {what_to_do}."
+        known = ", ".join(prices.providers())
+        return (
+            f"the price book has no prices of provider {provider!r} (it has those of: {known}); "
+            f"{what_to_do}."
+        )
     billions = billions_of(base)
     same = [e for e in prices.model_prices(provider) if e.covers(base, billions)]
     there = [e for e in same if e.variant == variant]

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from tuneoff import prepare
-from tuneoff.billing import HostedCounter, counter_for, trained_on
+from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, counter_for, trained_on
 from tuneoff.config import BakeOff, HostedSettings, LocalSettings, PromptedSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.answering import shots_of
@@ -170,7 +170,7 @@ def _view(settings: Any, work: Work) -> View | None:
     template = template_for(settings, work)
     shots = [] if hosted or local else shots_of(settings, work)
     model = getattr(settings, "model", None)
-    if model is not None and settings.provider != "together":
+    if model is not None and (settings.provider or "openai") in COUNTED_AS_OPENAI:
         return HostedView(counter_for(model), template, shots, trained_on(model))
     base = model if model is not None else resolve_base(settings.base, work.folder)
     most = (settings.train.max_length if local else None) or UNLIMITED
