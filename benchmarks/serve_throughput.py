@@ -3,8 +3,10 @@
 Pattern: four LoRA adapters of one base (random ones: speed does not depend on what they
 learned), `--requests` streamed chat requests spread over them, with a shared instruction and
 `--tokens` new tokens each: one after another, then `--concurrency` at once, against a real
-server process on loopback. Metric: requests/s, seconds to the first token and to the last (p50,
-p95). Prints one JSON document.
+server process on loopback. Then, one after another and in turn, requests that begin with one
+long instruction and ones that begin with it and a number of their own before it: the first find its
+keys and values kept from the request before, the others are as long and find nothing.
+Metric: requests/s, seconds to the first token and to the last (p50, p95). Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -16,16 +18,32 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 ADAPTERS = 4
 INSTRUCTION = (
     "Write the meaning of the sentence as one record: the kind of thing first, then what is "
     "said about it, each as a name with its value in brackets, in the order of the sentence. "
 ) * 3
+# About 1,100 tokens, as a schema with some examples has.
+LONG_INSTRUCTION = INSTRUCTION * 8
+# Requests after which a prefix is surely kept.
+WARM = 4
+
+
+class Taken(NamedTuple):
+    """Seconds to the first token and to the last, tokens of the answer and of the prompt, and how
+    many of the prompt's were kept."""
+
+    first: float
+    seconds: float
+    tokens: int
+    prompt: int
+    cached: int
 
 
 def main() -> None:
@@ -33,6 +51,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--kept", type=int, default=24, help="requests with the long instruction")
     parser.add_argument("--json", action="store_true", help="accepted; the output is JSON")
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -81,13 +100,13 @@ def measure(port: int, names: list[str], arguments: argparse.Namespace) -> dict[
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0)
     wait(client)
 
-    def one(number: int) -> tuple[float, float, int]:
+    def one(number: int, instruction: str = INSTRUCTION, adapter: int | None = None) -> Taken:
         began = time.perf_counter()
-        first, tokens = 0.0, 0
+        first, usage = 0.0, None
         for chunk in client.chat.completions.create(
-            model=names[number % len(names)],
+            model=names[(number if adapter is None else adapter) % len(names)],
             messages=[
-                {"role": "system", "content": INSTRUCTION},
+                {"role": "system", "content": instruction},
                 {"role": "user", "content": f"The hut number {number} has a stove of tiles."},
             ],
             temperature=0,
@@ -97,9 +116,10 @@ def measure(port: int, names: list[str], arguments: argparse.Namespace) -> dict[
         ):
             if chunk.choices and chunk.choices[0].delta.content and not first:
                 first = time.perf_counter() - began
-            if chunk.usage:
-                tokens = chunk.usage.completion_tokens
-        return first, time.perf_counter() - began, tokens
+            usage = chunk.usage or usage
+        seconds = time.perf_counter() - began
+        cached = usage.prompt_tokens_details.cached_tokens
+        return Taken(first, seconds, usage.completion_tokens, usage.prompt_tokens, cached)
 
     for number in range(len(names)):
         one(number)
@@ -111,12 +131,33 @@ def measure(port: int, names: list[str], arguments: argparse.Namespace) -> dict[
         seconds = time.perf_counter() - began
         found[name] = {
             "requests_per_second": round(arguments.requests / seconds, 2),
-            "tokens_per_second": round(sum(each[2] for each in taken) / seconds, 1),
-            "first_token_seconds": spread([each[0] for each in taken if each[0]]),
-            "seconds": spread([each[1] for each in taken]),
+            "tokens_per_second": round(sum(each.tokens for each in taken) / seconds, 1),
+            "first_token_seconds": spread([each.first for each in taken if each.first]),
+            "seconds": spread([each.seconds for each in taken]),
         }
     ratio = found["together"]["tokens_per_second"] / found["one_by_one"]["tokens_per_second"]
-    return {**found, "times_as_fast_together": round(ratio, 2)}
+    return {**found, "times_as_fast_together": round(ratio, 2), "prefix": kept(one, arguments.kept)}
+
+
+def kept(one: Callable[..., Taken], requests: int) -> dict[str, Any]:
+    """Requests in turn whose long instruction was there before, and whose was not."""
+    taken: dict[str, list[Taken]] = {"kept": [], "not_kept": []}
+    for number in range(requests + WARM):
+        taken["kept"].append(one(number, LONG_INSTRUCTION, 0))
+        taken["not_kept"].append(one(number, f"{number}. {LONG_INSTRUCTION}", 0))
+    found: dict[str, Any] = {}
+    for name, every in taken.items():
+        warm = every[WARM:]
+        found[name] = {
+            "prompt_tokens": statistics.median(each.prompt for each in warm),
+            "cached_tokens": statistics.median(each.cached for each in warm),
+            "first_token_seconds": spread([each.first for each in warm if each.first]),
+            "seconds": spread([each.seconds for each in warm]),
+        }
+    for name, of in (("first_token", "first_token_seconds"), ("answer", "seconds")):
+        ratio = found["not_kept"][of]["p50"] / found["kept"][of]["p50"]
+        found[f"{name}_times_as_fast"] = round(ratio, 2)
+    return found
 
 
 def wait(client: Any) -> None:
@@ -133,8 +174,8 @@ def wait(client: Any) -> None:
 def spread(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     return {
-        "p50": round(statistics.median(ordered), 3),
-        "p95": round(ordered[int(0.95 * (len(ordered) - 1))], 3),
+        "p50": round(statistics.median(ordered), 4),
+        "p95": round(ordered[int(0.95 * (len(ordered) - 1))], 4),
     }
 
 

@@ -13,8 +13,9 @@ import pytest
 from tuneoff.rundir import remove_folder
 
 pytest.importorskip("fastapi")
-from tuneoff.server.host import BLANK, GONE, Host, Served
-from tuneoff.server.live import Piece, Request
+from tuneoff.server.answer import GONE, Piece, Request
+from tuneoff.server.base import BLANK, Served
+from tuneoff.server.host import Host
 
 IDS = [5, 9, 200, 31, 77]
 TOKENS = 40

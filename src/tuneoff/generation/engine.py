@@ -111,25 +111,38 @@ class Engine:
         self.every = 0.0
 
     def add(
-        self, prompts: Sequence[tuple[str, list[int]]], runs: Sequence[Run], rows: Sequence[Row]
+        self,
+        prompts: Sequence[tuple[str, list[int]]],
+        runs: Sequence[Run],
+        rows: Sequence[Row],
+        before: tuple[int, ...] = (),
+        adapter: str | None = None,
     ) -> None:
-        """Lets prompts wait behind those that do; `runs` and `rows` as `group` gives them."""
+        """Lets prompts wait behind those that do.
+
+        Args:
+            runs, rows: as `group` gives them, of what follows the runs `before` in all prompts.
+            adapter: what all of them are computed with.
+        """
         first, first_run = self.added, self.added_runs
+        held = sum(len(self.runs[run].tokens) for run in before)
         self.added += len(prompts)
         self.added_runs += len(runs)
         self.prompts |= {first + index: prompt for index, prompt in enumerate(prompts)}
+
+        def placed(path: tuple[int, ...], position: int) -> dict[str, Any]:
+            path = before + tuple(first_run + each for each in path)
+            return {"path": path, "position": held + position, "adapter": adapter}
+
         for index, run in enumerate(runs):
-            path = tuple(first_run + each for each in run.path)
-            self.runs[first_run + index] = replace(run, path=path)
+            self.runs[first_run + index] = replace(run, **placed(run.path, run.position))
             self.run_seconds[first_run + index] = 0.0
-        placed = [
-            replace(
-                row, prompt=first + row.prompt, path=tuple(first_run + each for each in row.path)
-            )
+        waiting = [
+            replace(row, prompt=first + row.prompt, **placed(row.path, row.position))
             for row in rows
         ]
-        self.waiting = placed[::-1] + self.waiting
-        self.users.update(run for row in placed for run in row.path)
+        self.waiting = waiting[::-1] + self.waiting
+        self.users.update(run for row in waiting for run in row.path)
 
     def busy(self) -> bool:
         return bool(self.active or self.waiting)
@@ -167,6 +180,7 @@ class Engine:
             )  # fmt: skip
             self.inputs, self.columns, self.before = host.to(self.forward.device)
             self.parts = self._parts(self.active)
+            self.adapters = [row.adapter for row in self.active]
             self.changed = False
         else:
             self.columns = self.columns + 1
@@ -176,6 +190,7 @@ class Engine:
             width=int(self.length[:count].max()) + 1,
             columns=self.columns,
             cuts=_cuts(self.length[:count] + 1, _of(LEAST_CUT, self.forward.device)),
+            adapters=self.adapters,
         )
         positions = (self.before + self.columns)[:, None]
         logits = self.forward(self.inputs[:, None], positions)
@@ -219,15 +234,20 @@ class Engine:
             row = self.active[slot]
             del self.prompts[row.prompt]
             self.users.subtract(row.path)
-            for run in row.path:
+            # The longest first: whoever keeps runs must not let go of one before what continues it.
+            for run in reversed(row.path):
                 if self.users[run] == 0:
-                    del self.cache.runs[run], self.runs[run], self.run_seconds[run], self.users[run]
+                    self._unused(run)
         gone = set(ended)
         targets = [slot for slot in ended if slot < left]
         sources = [slot for slot in range(left, len(self.active)) if slot not in gone]
         self._move(sources[: len(targets)], targets)
         del self.active[left:]
         self.changed = True
+
+    def _unused(self, run: int) -> None:
+        """What becomes of a run that no row needs any more."""
+        del self.cache.runs[run], self.runs[run], self.run_seconds[run], self.users[run]
 
     def _move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Brings rows to other slots, all at once."""
@@ -278,6 +298,7 @@ class Engine:
             parts=[(before, None) for before in run.path[:-1]],
             run=index,
             width=len(run.tokens),
+            adapters=[run.adapter],
         )
         ids = torch.tensor([run.tokens], device=self.forward.device)
         self.forward(ids, positions_from([run.position], len(run.tokens), ids.device))
@@ -286,7 +307,10 @@ class Engine:
     def _fill(self, rows: Sequence[Row], first: int) -> None:
         width = len(rows[0].own) - 1
         padded = [row.own[:-1] + [0] * (width + 1 - len(row.own)) for row in rows]
-        self.cache.call = Call("fill", parts=self._parts(rows), first=first, width=width)
+        adapters = [row.adapter for row in rows]
+        self.cache.call = Call(
+            "fill", parts=self._parts(rows), first=first, width=width, adapters=adapters
+        )
         ids = torch.tensor(padded, device=self.forward.device)
         self.forward(ids, positions_from([row.position for row in rows], width, ids.device))
 

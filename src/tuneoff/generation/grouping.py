@@ -22,13 +22,15 @@ SHORTEST_RUN = 8
 class Run:
     """Tokens that several prompts share, `position` tokens into each of them.
 
-    `path` are the indices of the runs before it and its own; `users` counts the prompts.
+    `path` are the indices of the runs before it and its own; `users` counts the prompts;
+    `adapter` is the one that they are computed with, where a batch has several.
     """
 
     tokens: list[int]
     position: int
     path: tuple[int, ...]
     users: int
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Row:
     path: tuple[int, ...]
     position: int
     own: list[int]
+    adapter: str | None = None
 
 
 def group(

@@ -14,7 +14,7 @@ from tuneoff.generation.ending import Ending
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
 
 def answer(
@@ -42,7 +42,6 @@ def generate(
 ) -> list[list[int]]:
     """The new token ids of one batch, padding after their ends included."""
     import torch
-    from transformers import GenerationConfig
 
     longest = max(map(len, prompts))
     pad = int(ending.tokenizer.pad_token_id or 0)
@@ -52,21 +51,26 @@ def generate(
     options: dict[str, Any] = {}
     if ending.stop:
         options = {"stop_strings": list(ending.stop), "tokenizer": ending.tokenizer}
-    # A fresh configuration: the model's own may sample, or punish repetition.
-    greedy = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        pad_token_id=pad,
-        eos_token_id=list(ending.ends),
-    )
     with torch.inference_mode():
         output: Any = model.generate(  # type: ignore[operator]
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            generation_config=greedy,
+            generation_config=greedy(ending, max_new_tokens),
             **options,
         )
     new: list[list[int]] = output[:, longest:].tolist()
     return new
+
+
+def greedy(ending: Ending, max_new_tokens: int) -> GenerationConfig:
+    """A fresh configuration: the model's own may sample, or punish repetition."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        pad_token_id=int(ending.tokenizer.pad_token_id or 0),
+        eos_token_id=list(ending.ends),
+    )

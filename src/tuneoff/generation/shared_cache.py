@@ -33,7 +33,8 @@ class Call:
     the others follow. `width`: own tokens to attend to, at most. `columns` (rows,): where in its
     slot a row's new token goes. `cuts`: (first row, last row, width), rows of like lengths,
     so that hardly anything is read that is not there. `bias`: what is added to own
-    attention scores, -inf where nothing is, by number of key heads and first row.
+    attention scores, -inf where nothing is, by number of key heads and first row. `adapters`
+    (rows,): what each row is computed with, for models that have several.
     """
 
     kind: Literal["run", "fill", "step"]
@@ -44,6 +45,7 @@ class Call:
     columns: torch.Tensor | None = None
     cuts: Sequence[tuple[int, int, int]] = ()
     bias: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    adapters: Sequence[str | None] = ()
 
 
 class SharedCache(Cache):
@@ -74,7 +76,7 @@ class SharedCache(Cache):
             kept = key_states[0].clone(), value_states[0].clone()
             self.runs.setdefault(call.run, {})[layer_idx] = kept
             return new
-        own = self._room(layer_idx, new, call.width)
+        own = self._room(layer_idx, new, call.first + len(key_states), call.width)
         slots = slice(call.first, call.first + len(key_states))
         if call.kind == "fill":
             for buffer, states in zip(own, new, strict=True):
@@ -87,8 +89,10 @@ class SharedCache(Cache):
 
     def move(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
         """Copies rows' own keys and values, `width` tokens of them, to other slots."""
-        for buffers in self.own.values():
-            for buffer in buffers:
+        rows = max(*sources, *targets) + 1
+        for layer, buffers in list(self.own.items()):
+            # A row of one token, which no pass has filled, may have no buffer yet.
+            for buffer in self._room(layer, buffers, rows, width):
                 buffer[targets, :, :width] = buffer[sources, :, :width]
 
     def nbytes(self) -> tuple[int, int]:
@@ -99,16 +103,19 @@ class SharedCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
 
-    def _room(self, layer: int, new: KeyValue, width: int) -> KeyValue:
-        """The layer's buffers, (slots, heads, tokens, size), with room for `width` tokens."""
+    def _room(self, layer: int, like: KeyValue, rows: int, width: int) -> KeyValue:
+        """The layer's buffers, (slots, heads, tokens, size), with room for so many rows and
+        `width` tokens. Rows double, so that few of them take little memory."""
         old = self.own.get(layer)
-        if old is None or old[0].shape[2] < width:
-            room = -(-width // GROWTH) * GROWTH
+        held = (0, 0) if old is None else (old[0].shape[0], old[0].shape[2])
+        if old is None or held[0] < rows or held[1] < width:
+            slots = held[0] if held[0] >= rows else min(self.rows, max(rows, 2 * held[0]))
+            room = held[1] if held[1] >= width else -(-width // GROWTH) * GROWTH
             # Zeros, for what is masked is multiplied by 0, and must be a number.
-            larger = [x.new_zeros(self.rows, x.shape[1], room, x.shape[3]) for x in new]
+            larger = [x.new_zeros(slots, x.shape[1], room, x.shape[3]) for x in like]
             if old is not None:
-                for buffer, held in zip(larger, old, strict=True):
-                    buffer[:, :, : held.shape[2]] = held
+                for buffer, before in zip(larger, old, strict=True):
+                    buffer[: held[0], :, : held[1]] = before
             self.own[layer] = larger[0], larger[1]
         return self.own[layer]
 

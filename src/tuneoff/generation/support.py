@@ -47,10 +47,19 @@ def unserved(
 
 def rows_that_fit(model: PreTrainedModel, own_tokens: int) -> int:
     """How many rows of so many own tokens may be answered at a time: at least one, and no
-    more than `MEMORY_SHARE` of the free memory holds. Without a trial there is no limit."""
+    more than there is memory for. Without a trial there is no limit."""
+    tokens, size = tokens_that_fit(model)
+    return max(1, tokens // own_tokens) if size else sys.maxsize
+
+
+def tokens_that_fit(model: PreTrainedModel, promised_bytes: int = 0) -> tuple[int, int]:
+    """How many tokens' keys and values `MEMORY_SHARE` of the free memory holds, `promised_bytes`
+    of which are others', and the bytes of one; zeros without a trial that went well."""
     _, size = _tried.get(model, (None, 0))
-    free = available_bytes(model.device) if size else 0
-    return max(1, int(free * MEMORY_SHARE) // (size * own_tokens)) if size else sys.maxsize
+    if size == 0:
+        return 0, 0
+    free = max(0, available_bytes(model.device) - promised_bytes)
+    return int(free * MEMORY_SHARE) // size, size
 
 
 def _sign(model: PreTrainedModel, longest: int) -> str | None:

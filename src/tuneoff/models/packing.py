@@ -111,7 +111,8 @@ def _pack(
 
 def causal_lm(model: Any) -> PreTrainedModel:
     """The model itself, beneath a PEFT wrapper if there is one."""
-    found: PreTrainedModel = model.get_base_model() if hasattr(model, "peft_config") else model
+    # PEFT leaves a `peft_config` on the model inside, too.
+    found: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
     return found
 
 

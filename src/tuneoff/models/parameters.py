@@ -50,6 +50,14 @@ class Parameters:
         return sum(r * (matrix.inputs + matrix.outputs) for matrix in self.adapted)
 
 
+def count_of(base: str) -> int:
+    """How many parameters a resolved base has; no weights are loaded."""
+    from transformers import AutoConfig
+
+    every = LoraSettings(target_modules="all-linear")  # which every architecture has
+    return parameters_of(AutoConfig.from_pretrained(base), every).total
+
+
 def parameters_of(config: PretrainedConfig, lora: LoraSettings) -> Parameters:
     """Counts of a configuration, without loading or allocating anything.
 

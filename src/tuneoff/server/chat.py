@@ -21,10 +21,11 @@ from starlette.requests import ClientDisconnect
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server import shapes, tuned
+from tuneoff.server.answer import GONE, Piece, Request, TokenChance
 from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
+from tuneoff.server.base import Base, Served
 from tuneoff.server.errors import ApiError, not_found
-from tuneoff.server.host import GONE, Base, Host, Served
-from tuneoff.server.live import Piece, Request, TokenChance
+from tuneoff.server.host import Host
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
@@ -45,6 +46,12 @@ class Choice:
     chances: list[TokenChance] = field(default_factory=list)
     finish_reason: str | None = None
     tokens_out: int = 0
+    tokens_cached: int = 0
+
+    def add(self, piece: Piece) -> None:
+        """What a piece says, but its text and chances."""
+        self.finish_reason = piece.finish_reason
+        self.tokens_out, self.tokens_cached = piece.tokens_out, piece.tokens_cached
 
 
 @dataclass
@@ -59,12 +66,13 @@ class Asking:
     id: str
     created: int
 
-    def usage(self, choices: list[Choice]) -> dict[str, int]:
+    def usage(self, choices: list[Choice]) -> dict[str, Any]:
         answered = sum(choice.tokens_out for choice in choices)
         return {
             "prompt_tokens": len(self.ids),
             "completion_tokens": answered,
             "total_tokens": len(self.ids) + answered,
+            "prompt_tokens_details": {"cached_tokens": choices[0].tokens_cached},
         }
 
 
@@ -232,8 +240,7 @@ async def _whole(
         choice = choices[index]
         choice.text += piece.text
         choice.chances += piece.chances
-        choice.finish_reason = piece.finish_reason
-        choice.tokens_out = piece.tokens_out
+        choice.add(piece)
     if any(choice.finish_reason is None for choice in choices):
         raise ClientDisconnect
     _count(http, asking, choices)
@@ -251,9 +258,10 @@ async def _whole(
 
 
 def _count(http: HttpRequest, asking: Asking, choices: list[Choice]) -> None:
-    usage, tokens = asking.usage(choices), http.app.state.metrics.tokens
-    tokens.labels("prompt").inc(usage["prompt_tokens"])
-    tokens.labels("answer").inc(usage["completion_tokens"])
+    usage, metrics = asking.usage(choices), http.app.state.metrics
+    metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
+    metrics.tokens.labels("answer").inc(usage["completion_tokens"])
+    metrics.cached.inc(usage["prompt_tokens_details"]["cached_tokens"])
 
 
 def _streamed(
@@ -262,7 +270,7 @@ def _streamed(
     options = asking.body.stream_options
     counted = options is not None and options.include_usage
 
-    def event(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> str:
+    def event(choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> str:
         value = {
             "id": asking.id, "object": kind, "created": asking.created,
             "model": asking.body.model, "choices": choices, **({"usage": usage} if counted else {}),
@@ -276,7 +284,7 @@ def _streamed(
                 yield event([chunk(asking, index, Piece(""), first=True)])
         try:
             async for index, piece in _told(asking, http):
-                choices[index].tokens_out = piece.tokens_out
+                choices[index].add(piece)
                 if piece.text or piece.chances:
                     new = replace(piece, finish_reason=None)
                     yield event([chunk(asking, index, new, first=False)])

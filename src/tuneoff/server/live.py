@@ -1,15 +1,14 @@
-"""Our answering engine for requests that come and go: each with its own sampling, stops and
-length, and told of every token as it is made.
+"""Our answering engine for requests that come and go: each with its own adapter, sampling, stops
+and length, and told of every token as it is made.
 
 Rows join the running batch when slots are free, and leave it when they are done, so nobody
-waits for the longest answer. With temperature 0 the tokens are those of `generation/engine.py`.
+waits for the longest answer. Prefixes that came several times stay when their rows have left
+(`generation/kept_runs.py`). With temperature 0 the tokens are those of `generation/engine.py`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,154 +17,117 @@ from numpy.typing import NDArray
 
 from tuneoff.generation.ending import ENDS, Ending
 from tuneoff.generation.engine import Engine
-from tuneoff.generation.grouping import group
+from tuneoff.generation.forward import Forward
+from tuneoff.generation.grouping import Run, group
+from tuneoff.generation.kept_runs import KeptRuns, Match, Remembered
+from tuneoff.models.mixed_lora import MixedLora
 from tuneoff.records import Prediction
+from tuneoff.server.answer import Answer, Request, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-
-@dataclass(frozen=True, slots=True)
-class TokenChance:
-    """A token with its log-probability, and the likeliest in its place."""
-
-    token: int
-    logprob: float
-    likeliest: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What is new of an answer: text, chances where asked for; at the end why it ended, and how
-    many tokens it has."""
-
-    text: str
-    chances: tuple[TokenChance, ...] = ()
-    finish_reason: str | None = None
-    tokens_out: int = 0
-    error: str | None = None
-
-
-@dataclass
-class Request:
-    """One answer that is wanted. `tell` is called, from the engine's thread, with each piece."""
-
-    ids: list[int]
-    max_tokens: int
-    tell: Callable[[Piece], None]
-    stop: tuple[str, ...] = ()
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    logprobs: int | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-
-class _Answer:
-    """An answer under way."""
-
-    def __init__(self, request: Request, tokenizer: Any) -> None:
-        self.request, self._tokenizer = request, tokenizer
-        self._random = np.random.default_rng(request.seed)
-        self._told = 0
-        self.new: list[int] = []
-        self._chances: list[TokenChance] = []
-        self.finish_reason: str | None = None
-
-    def choose(self, logits: NDArray[np.float32]) -> int:
-        """The next token."""
-        asked = self.request
-        token = int(logits.argmax()) if asked.temperature == 0 else self._sampled(logits)
-        if asked.logprobs is not None:
-            self._chances.append(_chance(logits, token, asked.logprobs))
-        return token
-
-    def _sampled(self, logits: NDArray[np.float32]) -> int:
-        scaled = logits.astype(np.float64)
-        with np.errstate(over="ignore"):  # what is far from the best becomes impossible
-            chances = np.exp((scaled - scaled.max()) / self.request.temperature)
-        chances /= chances.sum()
-        if self.request.top_p < 1:
-            order = np.argsort(-chances, kind="stable")
-            kept = np.searchsorted(np.cumsum(chances[order]), self.request.top_p) + 1
-            chances[order[kept:]] = 0
-            chances /= chances.sum()
-        place = int(np.searchsorted(np.cumsum(chances), self._random.random(), side="right"))
-        return min(place, len(chances) - 1)
-
-    def took(self, token: int, is_end: bool) -> bool:
-        """Adds a token and tells what is new; whether the answer is complete."""
-        asked = self.request
-        if is_end:
-            self.finish_reason = "stop"
-            del self._chances[-1:]  # the end is no part of the answer
-        else:
-            self.new.append(token)
-        text = str(self._tokenizer.decode(self.new, skip_special_tokens=True))
-        places = [place for stop in asked.stop if (place := text.find(stop)) >= 0]
-        if places:
-            text, self.finish_reason = text[: min(places)], "stop"
-        elif self.finish_reason is None and len(self.new) >= asked.max_tokens:
-            self.finish_reason = "length"
-        done = self.finish_reason is not None or asked.cancelled.is_set()
-        ready = len(text) if done else self._settled(text)
-        chances, self._chances = tuple(self._chances), []
-        if done or ready > self._told or chances:
-            asked.tell(
-                Piece(
-                    text[self._told : ready],
-                    chances,
-                    (self.finish_reason or "stop") if done else None,
-                    len(self.new),
-                )
-            )
-            self._told = max(self._told, ready)
-        return done
-
-    def _settled(self, text: str) -> int:
-        """How much of the text will stay: not half a character, nor what may begin a stop."""
-        end = len(text)
-        while end and text[end - 1] == "\ufffd":
-            end -= 1
-        for stop in self.request.stop:
-            for size in range(min(len(stop) - 1, end), 0, -1):
-                if text.endswith(stop[:size], 0, end):
-                    end = min(end, len(text) - size)
-                    break
-        return end
-
-
-def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:
-    scaled = logits.astype(np.float64)
-    scaled -= scaled.max()
-    scaled -= np.log(np.exp(scaled).sum())
-    best = np.argsort(-scaled, kind="stable")[:count]
-    return TokenChance(
-        token, float(scaled[token]), tuple((int(each), float(scaled[each])) for each in best)
-    )
+# Rows' buffers of up to so many bytes wait for the next requests: making them takes time.
+HELD_BYTES = 2**27
 
 
 class LiveEngine(Engine):
     """An engine that requests join at any time."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, ends: Sequence[int], slots: int, most: int
+        self,
+        model: PreTrainedModel,
+        ending: Ending,
+        mixer: MixedLora,
+        slots: int,
+        positions: int,
+        kept_tokens: int,
     ) -> None:
-        super().__init__(model, Ending(tokenizer, tuple(ends), ()), most, slots)
-        self._answers: dict[int, _Answer] = {}
+        super().__init__(model, ending, positions, slots)
+        self.forward = _MixedForward(model, self.cache, mixer)
+        self._answers: dict[int, Answer] = {}
+        self._kept = KeptRuns(self.runs, kept_tokens)
+        self._remembered = Remembered()
 
-    def join(self, requests: Sequence[Request]) -> None:
-        """Lets requests wait for slots; those that come together share their prefixes."""
-        first = self.added
-        runs, rows = group([request.ids for request in requests])
-        self.add([("", request.ids) for request in requests], runs, rows)
-        for index, request in enumerate(requests):
-            self._answers[first + index] = _Answer(request, self.ending.tokenizer)
+    def join(self, asked: Sequence[tuple[str | None, Request]]) -> None:
+        """Lets requests, each with its adapter, wait for slots."""
+        # What is there before any of them is.
+        matches = [self._kept.match(adapter, request.ids) for adapter, request in asked]
+        alike: dict[tuple[str | None, tuple[int, ...]], list[Answer]] = {}
+        for (adapter, request), match in zip(asked, matches, strict=True):
+            answer = Answer(request, self.ending.tokenizer, self._cached(match))
+            path = self._path(adapter, request.ids)
+            alike.setdefault((adapter, path), []).append(answer)
+        for (adapter, path), answers in alike.items():
+            self._wait(adapter, path, answers)
+
+    def _wait(self, adapter: str | None, path: tuple[int, ...], answers: Sequence[Answer]) -> None:
+        """Adds prompts that begin with the same runs; what else they share is shared too."""
+        first, first_run = self.added, self.added_runs
+        held = sum(len(self.runs[run].tokens) for run in path)
+        prompts = [("", answer.request.ids) for answer in answers]
+        self._kept.used(path)
+        self.add(prompts, *group([ids[held:] for _, ids in prompts]), path, adapter)
+        for run in range(first_run, self.added_runs):
+            self._kept.add(run)
+        for number, answer in enumerate(answers, first):
+            self._answers[number] = answer
+            self._remembered.add(adapter, answer.request.ids, answer.new)
+
+    def _cached(self, match: Match) -> int:
+        sliced = match.part is not None and match.part[0] in self.cache.runs
+        return match.held + (match.part[1] if match.part and sliced else 0)
+
+    def _path(self, adapter: str | None, ids: Sequence[int]) -> tuple[int, ...]:
+        """The runs that a prompt begins with; new ones are made where that is worth it."""
+        match = self._kept.match(adapter, ids)
+        path, held = match.path, match.held
+        if match.part is not None and match.part[0] in self.cache.runs:
+            # It leaves a longer run before that ends: the first part becomes a run of its own.
+            run, count = match.part
+            number = self._new_run(adapter, path, self.runs[run].tokens[:count], held)
+            self.cache.runs[number] = {
+                layer: (key[:, :count].clone(), value[:, :count].clone())
+                for layer, (key, value) in self.cache.runs[run].items()
+            }
+            path, held = (*path, number), held + count
+        worth = self._remembered.worth_keeping(adapter, ids, held)
+        if worth > held:
+            path = (*path, self._new_run(adapter, path, ids[held:worth], held))
+        return path
+
+    def _new_run(
+        self, adapter: str | None, path: tuple[int, ...], tokens: Sequence[int], position: int
+    ) -> int:
+        number = self.added_runs
+        self.added_runs += 1
+        self.runs[number] = Run(list(tokens), position, (*path, number), 1, adapter)
+        self.run_seconds[number] = 0.0
+        self._kept.add(number)
+        return number
+
+    def _unused(self, run: int) -> None:
+        for gone in self._kept.unused(run):
+            super()._unused(gone)
+
+    def adapters_in_use(self) -> set[str | None]:
+        """The adapters that somebody is answered with, or waits for."""
+        return {row.adapter for row in [*self.active, *self.waiting]}
+
+    def forget(self, adapter: str) -> None:
+        """Lets go of what is kept of an adapter."""
+        for gone in self._kept.forget(adapter):
+            super()._unused(gone)
+
+    def rest(self) -> None:
+        """Nobody asks: lets go of large buffers, but not of what is kept."""
+        if self.cache.nbytes()[1] > HELD_BYTES:
+            self.cache.own.clear()
 
     def fail(self, message: str) -> None:
         """Tells everybody who waits that there will be no answer."""
         for answer in self._answers.values():
-            answer.request.tell(Piece("", finish_reason="error", error=message))
+            refuse(answer.request, message)
 
     def _choose(self, logits: torch.Tensor) -> Any:
         host = logits.float().cpu().numpy()
@@ -187,3 +149,15 @@ class LiveEngine(Engine):
     def _prediction(self, slot: int) -> Prediction:
         del self._answers[self.active[slot].prompt]
         return Prediction("", "")  # the request was told already
+
+
+class _MixedForward(Forward):
+    """Rows with adapters of their own."""
+
+    def __init__(self, model: PreTrainedModel, cache: Any, mixer: MixedLora) -> None:
+        super().__init__(model, cache)
+        self._mixer = mixer
+
+    def __call__(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        with self._mixer.rows(self.cache.call.adapters):
+            return super().__call__(ids, positions)

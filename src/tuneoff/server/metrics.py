@@ -31,6 +31,10 @@ class Metrics:
         self.tokens = Counter(
             "tuneoff_tokens", "Tokens of prompts and answers", ("kind",), registry=self.registry
         )
+        self.cached = Counter(
+            "tuneoff_cached_tokens", "Prompt tokens whose keys and values were there already",
+            registry=self.registry,
+        )  # fmt: skip
         self.unfinished = Gauge(
             "tuneoff_unfinished_answers", "Answers that are wanted and not complete",
             registry=self.registry,

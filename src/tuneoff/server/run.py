@@ -18,8 +18,9 @@ from typing import Any
 from tuneoff.contenders.answering import prompts_of
 from tuneoff.errors import ConfigError
 from tuneoff.parity import SAMPLE, Parity, Tuned, compare, tuned_contenders
-from tuneoff.server.host import Host, Served
-from tuneoff.server.live import Piece, Request, TokenChance
+from tuneoff.server.answer import Piece, Request, TokenChance
+from tuneoff.server.base import Served
+from tuneoff.server.host import Host
 
 
 @dataclass(frozen=True, slots=True)

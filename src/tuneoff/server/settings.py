@@ -8,7 +8,7 @@ from pathlib import Path
 from tuneoff.config import SHIPPED_BASE
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import resolve_base
-from tuneoff.server.host import Served
+from tuneoff.server.base import Served
 
 KEYS_VARIABLE = "TUNEOFF_API_KEYS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -198,12 +198,19 @@ class ModelList(_Shape):
     data: list[Model]
 
 
+class PromptTokensDetails(_Shape):
+    """Of a prompt's tokens, those whose keys and values were kept from earlier requests."""
+
+    cached_tokens: int
+
+
 class Usage(_Shape):
     """Tokens of a request and its answers."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class TokenLogprob(_Shape):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tuneoff.rundir import ContenderDir, remove_folder
 from tuneoff.server import shapes
+from tuneoff.server.base import Served
 from tuneoff.server.errors import ApiError, not_found
-from tuneoff.server.host import Served
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 

@@ -1,0 +1,162 @@
+"""LoRA layers for batches whose rows have different adapters, or none.
+
+The base's output is computed once for all rows. The adapters' narrow matrices lie side by side,
+so that two products serve all of them: every row gets every adapter's r numbers, and those that
+are not its own are put to zero before they are widened. That is more arithmetic than picking
+each adapter's rows (PEFT's `adapter_names`), and far fewer operations. What is not plain LoRA
+(DoRA, a bias) is left to PEFT, on each adapter's rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+# How far a trial's logits may be off, relative to their size.
+EXACT, ROUNDED = 1e-4, 5e-2
+Names = tuple[str | None, ...]
+
+
+class MixedLora:
+    """Takes over the LoRA layers of one model, while it is told whose the rows are."""
+
+    def __init__(self) -> None:
+        self._rows: Names | None = None
+        self._masked: Names = ()
+        self._used: tuple[str, ...] = ()
+        # By layer: for which adapters, and those of them that it has, side by side.
+        self._beside: dict[int, tuple[tuple[str, ...], _Beside]] = {}
+        self._masks: dict[Any, torch.Tensor] = {}
+
+    def take_over(self, model: torch.nn.Module) -> None:
+        """Prepares all LoRA layers that are there now; those it has already stay as they are."""
+        for layer in model.modules():
+            if hasattr(layer, "lora_A") and "forward" not in vars(layer):
+                layer.forward = partial(self._forward, layer)
+
+    def forget(self) -> None:
+        """Lets go of the copies of adapters."""
+        self._used = ()
+        self._beside.clear()
+        self._masks.clear()
+
+    @contextlib.contextmanager
+    def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        """While inside, the batch's rows have these adapters (None: the base alone)."""
+        names = tuple(adapters)
+        wanted = {name for name in names if name is not None}
+        # Those used before stay beside, for rows come and go, but not many for nothing.
+        if not wanted <= set(self._used) or len(self._used) > 2 * max(1, len(wanted)):
+            self._used = tuple(sorted(wanted))
+            self._masks.clear()
+        if names != self._masked:
+            self._masked = names
+            self._masks.clear()
+        self._rows = names
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    def _forward(self, layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        names = self._rows
+        if names is None:
+            found: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
+            return found
+        if x.dim() != 3 or len(x) != len(names):
+            raise ValueError("its layers do not get rows as they came")
+        out: torch.Tensor = layer.base_layer(x, *args, **kwargs)
+        beside = self._of(layer)
+        if beside.ranks:
+            narrow = linear(x.to(beside.narrow.dtype), beside.narrow) * self._mask(beside, names)
+            if narrow.dtype == out.dtype:
+                added = torch.addmm(out.flatten(0, -2), narrow.flatten(0, -2), beside.wide.T)
+                out = added.view(out.shape)
+            else:
+                out = out + linear(narrow, beside.wide).to(out.dtype)
+        for name in beside.others:
+            mine = torch.tensor([i for i, each in enumerate(names) if each == name])
+            if len(mine):
+                out = _by_peft(layer, name, x, out, mine.to(x.device))
+        return out
+
+    def _of(self, layer: Any) -> _Beside:
+        known = self._beside.get(id(layer))
+        if known is None or known[0] != self._used:
+            known = self._beside[id(layer)] = self._used, _Beside(layer, self._used)
+        return known[1]
+
+    def _mask(self, beside: _Beside, names: Names) -> torch.Tensor:
+        """(rows, 1, all ranks): 1 where a number is of the row's own adapter."""
+        key = beside.ranks, beside.narrow.dtype
+        if key not in self._masks:
+            owners = [name for name, rank in beside.ranks for _ in range(rank)]
+            own = [[name == owner for owner in owners] for name in names]
+            self._masks[key] = torch.tensor(own, dtype=key[1], device=beside.narrow.device)[:, None]
+        return self._masks[key]
+
+
+@torch.inference_mode()
+def unmixed(wrapped: Any, mixer: MixedLora, name: str) -> str | None:
+    """Why a batch in which some rows have this adapter, the active one of PEFT's wrapper, would be
+    answered otherwise; None if it would not: a trial with two rows, one of them the base's own."""
+    model = wrapped.get_base_model()
+    device = model.device
+    ids = torch.arange(8, device=device).view(2, 4) % model.config.get_text_config().vocab_size
+    try:
+        own = model(input_ids=ids[:1], use_cache=False).logits
+        with wrapped.disable_adapter():
+            base = model(input_ids=ids[1:], use_cache=False).logits
+        with mixer.rows([name, None]):
+            both = model(input_ids=ids, use_cache=False).logits
+    except Exception as error:  # whatever a model does that we did not think of
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    alone = torch.cat([own, base]).float()
+    difference = float((both.float() - alone).norm() / alone.norm().clamp_min(1e-12))
+    rounded = model.dtype != torch.float32 or getattr(model, "is_quantized", False)
+    # Written so that a difference that is no number is refused too.
+    if not difference <= (ROUNDED if rounded else EXACT):
+        return f"logits differ by {difference:.1e} beside other adapters"
+    return None
+
+
+class _Beside:
+    """A layer's adapters side by side: `narrow` (all ranks, in), `wide` (out, all ranks), which
+    has their scalings in it; `ranks` says whose they are; `others` are not plain."""
+
+    def __init__(self, layer: Any, used: Sequence[str]) -> None:
+        has = [name for name in used if name in layer.lora_A]
+        plain = [name for name in has if _is_plain(layer, name)]
+        self.others = [name for name in has if name not in plain]
+        self.ranks = tuple((name, int(layer.lora_A[name].out_features)) for name in plain)
+        if plain:
+            self.narrow = torch.cat([layer.lora_A[name].weight.detach() for name in plain])
+            self.wide = torch.cat(
+                [layer.lora_B[name].weight.detach() * layer.scaling[name] for name in plain], 1
+            )
+
+
+def _is_plain(layer: Any, name: str) -> bool:
+    a, b = layer.lora_A[name], layer.lora_B[name]
+    narrow = isinstance(a, torch.nn.Linear) and isinstance(b, torch.nn.Linear)
+    return narrow and name not in layer.lora_variant and a.bias is None and b.bias is None
+
+
+def _by_peft(
+    layer: Any, name: str, x: torch.Tensor, out: torch.Tensor, mine: torch.Tensor
+) -> torch.Tensor:
+    """The output, with what PEFT makes of one adapter's rows."""
+    some = x[mine].to(layer.lora_A[name].weight.dtype)
+    if name in layer.lora_variant:
+        found = layer.lora_variant[name].forward(
+            layer, active_adapter=name, x=some, result=out[mine]
+        )
+    else:
+        a, b = layer.lora_A[name], layer.lora_B[name]
+        found = out[mine] + (b(a(some)) * layer.scaling[name]).to(out.dtype)
+    return out.index_copy(0, mine, found.to(out.dtype))

@@ -1,0 +1,142 @@
+"""What is asked of a model, and an answer to it under way: how its tokens are chosen, where it
+ends, and what is told of it meanwhile. Which way its logits are computed is no matter here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneoff.generation.growing_text import GrowingText
+
+# Why a piece ends an answer that there will not be.
+ERROR, GONE = "error", "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChance:
+    """A token with its log-probability, and the likeliest in its place."""
+
+    token: int
+    logprob: float
+    likeliest: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is new of an answer: text, chances where asked for, and how many tokens it has so far;
+    at the end why it ended. `tokens_cached` of the prompt's were not computed for it."""
+
+    text: str
+    chances: tuple[TokenChance, ...] = ()
+    finish_reason: str | None = None
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    error: str | None = None
+
+
+@dataclass
+class Request:
+    """One answer that is wanted. `tell` is called, from the engine's thread, with each piece."""
+
+    ids: list[int]
+    max_tokens: int
+    tell: Callable[[Piece], None]
+    stop: tuple[str, ...] = ()
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    logprobs: int | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Answer:
+    """An answer under way."""
+
+    def __init__(self, request: Request, tokenizer: Any, tokens_cached: int = 0) -> None:
+        self.request, self.tokens_cached = request, tokens_cached
+        self._random = np.random.default_rng(request.seed)
+        self._growing = GrowingText(tokenizer)
+        self._untold = ""
+        self.new: list[int] = []
+        self._chances: list[TokenChance] = []
+
+    def choose(self, logits: NDArray[np.float32]) -> int:
+        """The next token."""
+        asked = self.request
+        token = int(logits.argmax()) if asked.temperature == 0 else self._sampled(logits)
+        if asked.logprobs is not None:
+            self._chances.append(_chance(logits, token, asked.logprobs))
+        return token
+
+    def _sampled(self, logits: NDArray[np.float32]) -> int:
+        scaled = logits.astype(np.float64)
+        with np.errstate(over="ignore"):  # what is far from the best becomes impossible
+            chances = np.exp((scaled - scaled.max()) / self.request.temperature)
+        chances /= chances.sum()
+        if self.request.top_p < 1:
+            order = np.argsort(-chances, kind="stable")
+            kept = np.searchsorted(np.cumsum(chances[order]), self.request.top_p) + 1
+            chances[order[kept:]] = 0
+            chances /= chances.sum()
+        place = int(np.searchsorted(np.cumsum(chances), self._random.random(), side="right"))
+        return min(place, len(chances) - 1)
+
+    def took(self, token: int, is_end: bool) -> bool:
+        """Adds a token and tells what is new; whether the answer is complete."""
+        asked, reason = self.request, None
+        if is_end:
+            reason = "stop"
+            del self._chances[-1:]  # the end is no part of the answer
+        else:
+            self.new.append(token)
+            self._untold += self._growing.add(token)
+        if reason is None and len(self.new) >= asked.max_tokens:
+            reason = "length"
+        if reason is None and asked.cancelled.is_set():
+            reason = "stop"
+        if reason is not None:
+            self._untold += self._growing.rest()
+        # Nothing that may begin a stop was told, so it is here as a whole.
+        places = [place for stop in asked.stop if (place := self._untold.find(stop)) >= 0]
+        if places:
+            self._untold, reason = self._untold[: min(places)], "stop"
+        self._tell(reason)
+        return reason is not None
+
+    def _tell(self, reason: str | None) -> None:
+        ready = len(self._untold) if reason else self._settled()
+        if not (reason or ready or self._chances):
+            return
+        text, self._untold = self._untold[:ready], self._untold[ready:]
+        chances, self._chances = tuple(self._chances), []
+        self.request.tell(Piece(text, chances, reason, len(self.new), self.tokens_cached))
+
+    def _settled(self) -> int:
+        """How much of the text may be told: not what may begin a stop."""
+        end = len(self._untold)
+        for stop in self.request.stop:
+            for size in range(min(len(stop) - 1, end), 0, -1):
+                if self._untold.endswith(stop[:size], 0, end):
+                    end = min(end, len(self._untold) - size)
+                    break
+        return end
+
+
+def refuse(request: Request, message: str, reason: str = ERROR) -> None:
+    """Tells that there will be no answer."""
+    request.tell(Piece("", finish_reason=reason, error=message))
+
+
+def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:
+    scaled = logits.astype(np.float64)
+    scaled -= scaled.max()
+    scaled -= np.log(np.exp(scaled).sum())
+    best = np.argsort(-scaled, kind="stable")[:count]
+    return TokenChance(
+        token, float(scaled[token]), tuple((int(each), float(scaled[each])) for each in best)
+    )

@@ -1,0 +1,271 @@
+"""A loaded base with the adapters that were asked for, and what answers for all of them.
+
+All adapters share the base's weights and one engine, in whose batch every row has its own. What
+the engine cannot answer exactly (`generation/support.py` says why) `transformers.generate` does,
+one request at a time. An adapter whose folder is gone (a deleted model, a checkpoint that newer
+ones replaced) is asked for in vain, and taken off as soon as nobody is answered by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tuneoff.models.loading import Precision
+from tuneoff.server.answer import GONE, Request, refuse
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tuneoff.server.live import LiveEngine
+
+Quantization = Literal["none", "int8", "nf4"]
+SLOTS = 64
+MOST_POSITIONS = 131_072
+# Prompt and answer together are hardly ever longer; where memory is short, fewer texts at a time
+# may be this long rather than more of them shorter.
+USUAL_TOKENS = 8_192
+# Of the tokens that there is memory for, those of prefixes that nobody uses just now.
+KEPT_SHARE = 0.25
+# While the engine is at work, it makes so many steps for each request that it cannot answer.
+STEPS_BETWEEN = 64
+BLANK = "blank"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that may be asked: its name, what its base is loaded from and how, its adapter."""
+
+    name: str
+    base: str
+    adapter: Path | None = None
+    precision: Precision = "auto"
+    quantization: Quantization = "none"
+
+    def is_gone(self) -> bool:
+        """Whether its adapter was deleted."""
+        return self.adapter is not None and not self.adapter.is_dir()
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many texts are answered at a time, how long each may be, how many tokens of prefixes
+    are kept besides; and the bytes that all of those take."""
+
+    slots: int
+    positions: int
+    kept_tokens: int
+    bytes: int
+
+
+class Base:
+    """One base. All but loading and reading `tokenizer` and `positions` is done by one thread."""
+
+    def __init__(self, served: Served, promised_bytes: int = 0) -> None:
+        """Loads it; `promised_bytes` of the memory that is free now are others'."""
+        from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, positions_of
+        from tuneoff.models.mixed_lora import MixedLora
+
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(served.base)
+        dtype = dtype_of(served.precision)
+        self.model: Any = load_model(served.base, served.quantization, dtype).eval()
+        self.room = _room(self.model, self.tokenizer, positions_of(served.base), promised_bytes)
+        self.positions = self.room.positions
+        self._mixer = MixedLora()
+        # The model in PEFT's wrapper, once there are adapters, and what PEFT calls each: by names
+        # that are never given again, for what is kept of an adapter goes by its name.
+        self._wrapped: Any = None
+        self._adapters: dict[Served, str] = {}
+        self._names = (f"adapter-{number}" for number in itertools.count())
+        # Why some of them cannot be in a batch with others.
+        self._unmixed: dict[Served, str] = {}
+        self._engine: LiveEngine | None = None
+        self._alone: deque[tuple[Served, Request]] = deque()
+        self._steps = 0
+
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._alone) or (self._engine is not None and self._engine.busy())
+
+    def unused_bytes(self) -> int:
+        """What of its room it does not hold now, and may want at any time."""
+        held = sum(self._engine.cache.nbytes()) if self._engine is not None else 0
+        return max(0, self.room.bytes - held)
+
+    def drop(self) -> None:
+        """Lets go of everything but what clients may be reading."""
+        self.model = self._wrapped = self._engine = None
+        self._mixer.forget()
+
+    def join(self, asked: Sequence[tuple[Served, Request]]) -> None:
+        """Lets requests wait for their answers; what cannot be answered is told why."""
+        batched: list[tuple[str | None, Request]] = []
+        for served, request in asked:
+            try:
+                self._prepare(served)
+                reason = self._unserved(served, request)
+            except Exception as error:
+                if served.is_gone():  # maybe while it was being loaded
+                    refuse(request, "the model was deleted", GONE)
+                else:
+                    refuse(request, first_line(error))
+                continue
+            if reason is None:
+                batched.append((self._adapters.get(served), request))
+            else:
+                self._alone.append((served, request))
+        if batched:
+            self._engine = self._engine or self._new_engine()
+            self._engine.join(batched)
+
+    def advance(self, stopping: Callable[[], bool]) -> None:
+        """One step for all that are in the batch, and sometimes one of the others as a whole.
+
+        Args:
+            stopping: whether an answer that is made as a whole is to be broken off.
+        """
+        if self._engine is not None and self._engine.busy():
+            self._step(self._engine)
+            self._steps += 1
+            if self._steps % STEPS_BETWEEN:
+                return
+        if self._alone:
+            self._answer_alone(*self._alone.popleft(), stopping)
+
+    def _step(self, engine: LiveEngine) -> None:
+        from tuneoff.generation.forward import serving
+
+        try:
+            with serving(self.model):
+                engine.advance()
+        except Exception as error:
+            engine.fail(first_line(error))
+            self._engine = None
+            return
+        if not engine.busy():
+            engine.rest()
+            self.drop_gone()
+
+    def _answer_alone(self, served: Served, request: Request, stopping: Callable[[], bool]) -> None:
+        from tuneoff.generation.ending import ending_of
+        from tuneoff.server.alone import answer_alone
+
+        try:
+            with self._active(served):
+                ending = ending_of(self.model, self.tokenizer, ())
+                answer_alone(self.model, ending, request, stopping)
+        except Exception as error:
+            refuse(request, first_line(error))
+
+    def _unserved(self, served: Served, request: Request) -> str | None:
+        """Why the engine cannot answer this."""
+        from tuneoff.generation.support import unserved
+
+        reason = unserved(self.model, [request.ids], request.max_tokens)
+        return reason or self._unmixed.get(served)
+
+    def _new_engine(self) -> LiveEngine:
+        from tuneoff.generation.ending import ending_of
+        from tuneoff.server.live import LiveEngine
+
+        ending = ending_of(self.model, self.tokenizer, ())
+        room = self.room
+        return LiveEngine(
+            self.model, ending, self._mixer, room.slots, room.positions, room.kept_tokens
+        )
+
+    def _prepare(self, served: Served) -> None:
+        """Puts the model's adapter on the base, if it is not there.
+
+        Raises:
+            FileNotFoundError: the model was deleted.
+        """
+        if served.is_gone():
+            self.drop_gone()
+            raise FileNotFoundError(str(served.adapter))
+        if served.adapter is None or served in self._adapters:
+            return
+        self.drop_gone()
+        import peft
+
+        from tuneoff.models.mixed_lora import unmixed
+
+        name = next(self._names)
+        if self._wrapped is None:
+            wrapped: Any = peft.PeftModel.from_pretrained(
+                self.model, str(served.adapter), adapter_name=name
+            )
+            self._wrapped = wrapped
+        else:
+            self._wrapped.load_adapter(str(served.adapter), adapter_name=name)
+        self._wrapped.eval()
+        self._wrapped.set_adapter(name)
+        self._mixer.take_over(self.model)
+        reason = unmixed(self._wrapped, self._mixer, name)
+        if reason is not None:
+            self._unmixed[served] = reason
+        self._adapters[served] = name
+
+    def drop_gone(self) -> None:
+        """Takes off adapters that were deleted, but those that somebody is answered with."""
+        busy = self._engine.adapters_in_use() if self._engine is not None else set()
+        waiting = {served for served, _ in self._alone}
+        for served, name in list(self._adapters.items()):
+            if served.is_gone() and name not in busy and served not in waiting:
+                del self._adapters[served]
+                self._unmixed.pop(served, None)
+                self._take_off(name)
+
+    def _take_off(self, name: str) -> None:
+        model = self._wrapped
+        # PEFT cannot answer without any adapter; one of rank 1 that changes nothing stays.
+        if len(model.peft_config) == 1:
+            blank = dataclasses.replace(
+                model.peft_config[name], r=1, rank_pattern={}, alpha_pattern={},
+                init_lora_weights=True, use_dora=False,
+            )  # fmt: skip
+            model.add_adapter(BLANK, blank)
+        model.set_adapter(next(each for each in model.peft_config if each != name))
+        model.delete_adapter(name)
+        self._mixer.forget()
+        if self._engine is not None:
+            self._engine.forget(name)
+
+    @contextlib.contextmanager
+    def _active(self, served: Served) -> Iterator[None]:
+        """While inside, the model is this one."""
+        if self._wrapped is None:
+            yield
+        elif served.adapter is None:
+            with self._wrapped.disable_adapter():
+                yield
+        else:
+            self._wrapped.set_adapter(self._adapters[served])
+            yield
+
+
+def _room(model: Any, tokenizer: Any, positions: int, promised_bytes: int) -> Room:
+    """What fits into memory even if all texts are as long as they may be."""
+    from tuneoff.generation.support import tokens_that_fit, unserved
+    from tuneoff.training.encoding import text_ids
+
+    unserved(model, [text_ids(tokenizer, "a trial")], 1)  # which measures a token's size
+    tokens, size = tokens_that_fit(model, promised_bytes)
+    if size == 0:  # another way to answer, one at a time
+        return Room(1, min(positions, MOST_POSITIONS), 0, 0)
+    kept = int(tokens * KEPT_SHARE)
+    slots = max(1, min(SLOTS, (tokens - kept) // min(positions, USUAL_TOKENS)))
+    # The same division the other way round: tokens for each of so many rows.
+    each = max(1, min(positions, MOST_POSITIONS, (tokens - kept) // slots))
+    return Room(slots, each, kept, (slots * each + kept) * size)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,119 @@
+"""Models that our engine does not serve exactly are answered by `transformers.generate`, with the
+same parameters, streamed and stopped alike: here a Gemma 2, whose attention has a soft cap."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import server
+
+openai = pytest.importorskip("openai")
+pytest.importorskip("fastapi")
+PROMPT = "name[The Mill], area[riverside]"
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("bases") / "capped"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
+        initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(base: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    data = tmp_path_factory.mktemp("alone") / "data"
+    with server(data, "--base", str(base), "--base", str(tiny_base)) as (port, _):
+        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0)
+
+
+def complete(client: Any, base: Path, **more: Any) -> Any:
+    asked = {"prompt": PROMPT, "temperature": 0, "max_tokens": 12, **more}
+    return client.completions.create(model=base.name, **asked)
+
+
+def greedy(base: Path) -> str:
+    """What `generate` answers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tuneoff.generation import support
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    assert "softcap" in (support.unserved(model, ids.tolist(), 12) or "")
+    new = model.generate(input_ids=ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
+    return str(tokenizer.decode(new, skip_special_tokens=True))
+
+
+def test_the_answer_is_that_of_generate(client: Any, base: Path) -> None:
+    wanted, whole = greedy(base), complete(client, base)
+    assert whole.choices[0].text == wanted
+    assert (whole.choices[0].finish_reason, whole.usage.completion_tokens) == ("length", 12)
+    streamed = complete(client, base, stream=True)
+    pieces = [chunk.choices[0].text for chunk in streamed if chunk.choices]
+    assert "".join(pieces) == wanted
+    assert len([piece for piece in pieces if piece]) > 3
+
+
+def test_stop_seed_n_and_log_probabilities(client: Any, base: Path) -> None:
+    wanted = greedy(base)
+    stop = wanted[5:8]
+    stopped = complete(client, base, stop=stop).choices[0]
+    assert (stopped.text, stopped.finish_reason) == (wanted[: wanted.index(stop)], "stop")
+
+    def sampled(seed: int) -> list[str]:
+        answer = complete(client, base, temperature=1.5, top_p=0.9, n=3, seed=seed)
+        return [choice.text for choice in answer.choices]
+
+    assert sampled(1) == sampled(1)
+    assert len({*sampled(1), *sampled(2)}) > 3
+    chat = client.chat.completions.create(
+        model=base.name, messages=[{"role": "user", "content": "x"}], temperature=0,
+        max_tokens=4, logprobs=True, top_logprobs=2,
+    )  # fmt: skip
+    content = chat.choices[0].logprobs.content
+    assert len(content) == 4
+    assert content[0].logprob == content[0].top_logprobs[0].logprob
+
+
+def test_a_client_that_goes_away_ends_the_work(client: Any, base: Path, tiny_base: Path) -> None:
+    stream = complete(client, base, max_tokens=450, temperature=1.0, stream=True)
+    next(iter(stream))
+    stream.close()
+    assert complete(client, base).choices[0].text == greedy(base)
+    # The other base answers meanwhile, too.
+    assert complete(client, tiny_base).usage.completion_tokens == 12
+
+
+def test_closing_breaks_off_an_answer(base: Path) -> None:
+    from tuneoff.server.answer import Piece, Request
+    from tuneoff.server.base import Served
+    from tuneoff.server.host import Host
+
+    host, begun, told = Host(), threading.Event(), list[Piece]()
+
+    def tell(piece: Piece) -> None:
+        told.append(piece)
+        begun.set()
+
+    host.submit(Served("capped", str(base)), Request([5, 6], 500, tell, logprobs=0))
+    assert begun.wait(60)
+    host.close()
+    assert not any(piece.finish_reason for piece in told)
+    assert len(told) < 500
