@@ -12,7 +12,7 @@ from tuneoff.config import BakeOff
 from tuneoff.errors import DataError
 from tuneoff.init import columns_of, form_of
 from tuneoff.records import SPLITS, Split
-from tuneoff.spending import prices_of, refuse_ended
+from tuneoff.spending import refuse_ended
 from tuneoff.tasks import chat, splits
 from tuneoff.tasks.rows import SUFFIXES
 
@@ -50,7 +50,7 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     else:
         warnings.append(NOT_LOCAL)
     for contender in bakeoff.contenders:
-        refuse_ended(contender, prices_of(bakeoff), bakeoff.as_of or datetime.date.today())
+        refuse_ended(contender, prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today())
     if bakeoff.as_of and bakeoff.as_of > datetime.date.today():
         warnings.append(f"as_of {bakeoff.as_of} lies in the future.")
     counted = ", ".join(f"{count} {split}" for split, count in sizes.items())

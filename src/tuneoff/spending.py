@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from tuneoff.config import BakeOff, HostedSettings, PromptedSettings
 from tuneoff.contenders import Work, load_contender
 from tuneoff.costs.ledger import Ledger
-from tuneoff.costs.pricebook import Price, PriceBook, book, no_price, price_of
+from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
 from tuneoff.errors import ConfigError
+from tuneoff.prepare import price_book
 from tuneoff.rundir import NOWHERE
 
 Paid = HostedSettings | PromptedSettings
@@ -49,7 +50,7 @@ def with_guards(
         ConfigError: a key is missing, a model has no price, or has ended.
         BudgetError: all that is left to do could pass the budget.
     """
-    prices, found, most = prices_of(bakeoff), dict(work), Decimal(0)
+    prices, found, most = price_book(bakeoff), dict(work), Decimal(0)
     for settings in chosen:
         mine = work[settings.name]
         if settings.name == forgotten:
@@ -88,15 +89,6 @@ def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date) -> None:
             f"{settings.model} since {end.training_ends}{instead}. Take another model, or tune an "
             "open one (id: local)."
         )
-
-
-def prices_of(bakeoff: BakeOff) -> PriceBook:
-    """The price book of a bake-off file: the user's own prices before the shipped ones.
-
-    Raises:
-        ConfigError: their file cannot be read.
-    """
-    return book(bakeoff.path(bakeoff.prices) if bakeoff.prices else None)
 
 
 def _is_done(work: Work) -> bool:

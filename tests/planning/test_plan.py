@@ -109,11 +109,6 @@ def test_epochs_and_tokens(tmp_path: Path) -> None:
         ("{name: h, id: hosted, model: gpt-4.1}", "as_of: 2027-01-10\n", "takes no training jobs"),
         ("{name: h, id: hosted, model: gpt-4.1}", "as_of: 2020-01-01\n", "begins on 2025-10-06"),
         ("{name: h, id: hosted, model: gpt-4.1}", "as_of: 2026-12-24\n", "look again"),
-        (
-            "{name: h, id: hosted, model: m, base_url: 'http://localhost:1/v1'}",
-            "",
-            "http://localhost:1/v1 has no prices in the book; give contender h a `price:`",
-        ),
         ("{name: l, id: local, hardware: {accelerator: A4O}}", "", "did you mean A40?"),
         (
             "{name: l, id: local, hardware: {accelerator: T4}}",
@@ -140,6 +135,13 @@ def test_own_prices_and_hours_of_the_book(tmp_path: Path) -> None:
     thrice = own.replace("id: local", "id: local, seeds: [1, 2, 3]")
     (three,) = planned(tmp_path, thrice).contenders
     assert training(three).seconds == pytest.approx(3 * (training(found).seconds or 0), rel=0.01)
+
+
+def test_a_server_of_ones_own_has_no_price(tmp_path: Path) -> None:
+    own = "{name: h, id: hosted, model: gpt-4.1, base_url: 'http://localhost:1/v1'}"
+    (found,) = planned(tmp_path, own).contenders
+    assert (training(found).usd, found.answering_usd, found.ends) == (None, None, None)
+    assert found.warnings == ()
 
 
 @pytest.mark.parametrize("price", [-1, 20_000, ".nan"])

@@ -11,6 +11,7 @@ from tuneoff.costs.arithmetic import answering_usd, training_usd
 from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime, no_price, price_of
 from tuneoff.planning.counting import Tallies, Tally
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
+from tuneoff.spending import is_here
 
 
 def planned_hosted(
@@ -75,14 +76,9 @@ def _price(
 ) -> tuple[Price | None, list[str]]:
     """The price of a contender's model, and what is to be said about it."""
     provider = settings.provider or "openai"
-    # Who stands behind another address asks prices of his own.
-    known = PriceBook() if settings.base_url else prices
-    price = price_of(provider, model, day, settings.price, tuned=tuned, prices=known)
-    if price is None and settings.base_url:
-        return None, [
-            f"{settings.base_url} has no prices in the book; give contender {settings.name} a "
-            "`price:` in the file, or run with --yes."
-        ]
+    price = price_of(provider, model, day, settings.price, tuned=tuned, prices=prices)
+    if settings.base_url and settings.price is None and is_here(settings.base_url):
+        return None, []  # a server of one's own, which asks no price
     if price is None:
         return None, [
             no_price(settings.name, provider, model, day, tuned=tuned, prices=prices),

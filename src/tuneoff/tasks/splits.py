@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import random
 import re
-from array import array
-from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from tuneoff.config import Limit
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 CARVED_FRACTION, CARVED_MOST = 0.1, 500
 
@@ -100,18 +102,25 @@ def drawn(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
     """Which of the examples with these keys are carved, as their places: at least `count` drawn
     at random (all, if there are fewer), equal keys staying together."""
     ranks: dict[Hashable, int] = {}
-    rank_of = array("L", (ranks.setdefault(key, len(ranks)) for key in keys))
-    sizes = Counter(rank_of)
-    left = list(range(len(ranks)))
+    return drawn_ranks([ranks.setdefault(key, len(ranks)) for key in keys], count, seed)
+
+
+def drawn_ranks(ranks: ArrayLike, count: int, seed: int) -> list[int]:
+    """The same of keys that are numbered from 0, in the order in which they first appear."""
+    import numpy as np
+
+    of = np.asarray(ranks, dtype=np.int64)
+    sizes = np.bincount(of)
+    left = list(range(len(sizes)))
     random.Random(seed).shuffle(left)
     order: dict[int, int] = {}
     taken = 0
     while left and taken < count:
         rank = left.pop()
         order[rank] = len(order)
-        taken += sizes[rank]
-    places = [place for place, rank in enumerate(rank_of) if rank in order]
-    return sorted(places, key=lambda place: order[rank_of[place]])
+        taken += int(sizes[rank])
+    places = [int(place) for place in np.flatnonzero(np.isin(of, list(order)))]
+    return sorted(places, key=lambda place: order[int(of[place])])
 
 
 def input_key(example: Example) -> str:

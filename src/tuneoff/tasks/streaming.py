@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneoff.config import Columns, Limit, TaskSettings
 from tuneoff.errors import ConfigError
@@ -18,7 +19,11 @@ from tuneoff.records import SPLITS, Example, Split
 from tuneoff.tasks import Place
 from tuneoff.tasks.chat import examples_in
 from tuneoff.tasks.rows import read
-from tuneoff.tasks.splits import carved_size, drawn, input_key
+from tuneoff.tasks.splits import carved_size, drawn_ranks, input_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NOT_CHOSEN = 255
 
@@ -73,17 +78,28 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
 
 def _carved(keys: Sequence[int], missing: Sequence[Split], seed: int) -> dict[Split, Sequence[int]]:
     """The rows of train, and of the splits that are carved out of it as `chat.load` does."""
-    left, count = array("L", range(len(keys))), carved_size(len(keys))
+    import numpy as np
+
+    of, left, count = np.asarray(keys), np.arange(len(keys)), carved_size(len(keys))
     found: dict[Split, Sequence[int]] = {}
     seeds: dict[Split, int] = {"test": seed, "validation": seed + 1}
     for split in seeds:
-        if split not in missing:
-            continue
-        places = drawn(array("q", (keys[row] for row in left)), count, seeds[split])
-        found[split] = [left[place] for place in places]
-        inside = set(found[split])
-        left = array("L", (row for row in left if row not in inside))
-    return found | {"train": left}
+        if split in missing:
+            places = drawn_ranks(_ranks(of[left]), count, seeds[split])
+            found[split] = left[places].tolist()
+            left = np.delete(left, places)
+    return found | {"train": array("L", left.astype("L").tobytes())}
+
+
+def _ranks(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each key's number, in the order in which they first appear: arrays, for a dict of a
+    million keys takes more memory than all else."""
+    import numpy as np
+
+    _, first, of = np.unique(keys, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[of]
 
 
 def _limited(rows: Sequence[int], limit: Limit, split: Split, seed: int) -> Sequence[int]:
