@@ -29,7 +29,7 @@ from tuneoff.progress import Progress, Silent
 from tuneoff.prompts import messages
 from tuneoff.records import SPLITS, Example, Results, Split, to_dict
 from tuneoff.report import write_report
-from tuneoff.rundir import ContenderDir, RunDir, open_run
+from tuneoff.rundir import RunDir, open_run
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.spending import with_guards
@@ -47,6 +47,7 @@ def run(
     only: str | None = None,
     fresh: bool = False,
     yes: bool = False,
+    replay: Path | str | None = None,
     executor: Executor = map,
     progress: Progress | None = None,
     command: str = "tuneoff.run",
@@ -59,6 +60,7 @@ def run(
         fresh: forget what that contender (or, without `only`, the whole run) did before; the
             forgotten contender's settings, or the whole file and its data, may have changed.
         yes: a provider's model without a price may be used, and is not counted.
+        replay: a recorded run (`record: true`), whose exchanges stand for the providers.
         executor: maps a function over contenders; one after another if left out.
 
     Raises:
@@ -79,7 +81,8 @@ def run(
     if len(names) > 1:
         progress.say(prepare.what_can_be_shown(parts, examples["test"]))
     options = _options(parts, run, examples["test"])
-    work = {name: _work(parts, examples, run.contender(name), progress) for name in names}
+    recorded = None if replay is None else RunDir(Path(replay))
+    work = {name: _work(parts, examples, run, name, progress, recorded) for name in names}
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
     ledger = Ledger(run.events, bakeoff.budget_usd)
     work = with_guards(bakeoff, chosen, work, ledger, yes, only if fresh else None)
@@ -152,8 +155,10 @@ def _options(parts: Parts, run: RunDir, test: Sequence[Example]) -> Options:
 def _work(
     parts: Parts,
     examples: Mapping[Split, Sequence[Example]],
-    directory: ContenderDir,
+    run: RunDir,
+    name: str,
     progress: Progress,
+    recorded: RunDir | None,
 ) -> Work:
     return Work(
         folder=parts.bakeoff.folder,
@@ -163,9 +168,10 @@ def _work(
         template=parts.template,
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
-        directory=directory,
+        directory=run.contender(name),
         progress=progress,
         name=parts.bakeoff.name,
+        replay=None if recorded is None else recorded.contender(name),
     )
 
 

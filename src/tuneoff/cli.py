@@ -135,6 +135,9 @@ def run(
     only: Annotated[str | None, typer.Option(help="Carry out this contender alone.")] = None,
     fresh: Annotated[bool, typer.Option(help="Forget what was done before.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Let this recorded run (record: true) stand for providers.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Carry out a bake-off; the same command again goes on where it stopped."""
@@ -149,7 +152,14 @@ def run(
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
     with _progress() as progress:
         results = bakeoff.run(
-            settings, folder, only=only, fresh=fresh, yes=yes, progress=progress, command=command
+            settings,
+            folder,
+            only=only,
+            fresh=fresh,
+            yes=yes,
+            replay=replay,
+            progress=progress,
+            command=command,
         )
     _show(folder, results, as_json)
     _exit_for([results], only)

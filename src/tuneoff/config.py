@@ -279,7 +279,8 @@ class HostedSettings(_Contender):
     `key_variable` names the environment variable with the key, where it is not the provider's
     usual one. `checkpoint: best` answers with the checkpoint of the lowest validation loss.
     `suffix` becomes part of the tuned model's name; left out, it is the contender's name and
-    some letters by which a lost job is found again.
+    some letters by which a lost job is found again. `record: true` keeps every exchange, so that
+    the run can be replayed when the model is gone.
     """
 
     id: Literal["hosted"]
@@ -293,6 +294,7 @@ class HostedSettings(_Contender):
     suffix: str | None = Field(default=None, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     checkpoint: Literal["final", "best"] = "final"
+    record: bool = False
     price: PriceSettings | None = None
     concurrency: int = Field(default=16, ge=1, le=1000)
 
@@ -309,6 +311,7 @@ class PromptedSettings(_Contender):
     model: str | None = None
     base_url: BaseUrl | None = None
     key_variable: KeyVariable | None = None
+    record: bool = False
     shots: int = Field(default=0, ge=0, le=100)
     seed: int = 0
     quantization: Literal["none", "int8", "nf4"] = "none"

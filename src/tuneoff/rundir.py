@@ -11,6 +11,7 @@
         adapter/ or model/               safetensors with a model card
         job.json                         hosted: written before and after each paid call
         upload/                          hosted: the training files as they were sent
+        exchanges.jsonl                  hosted, with `record: true`: all that was said
         checkpoints/                     while training; removed when it is complete
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
@@ -148,6 +149,7 @@ class ContenderDir:
         self.adapter = path / "adapter"
         self.model = path / "model"
         self.checkpoints = path / "checkpoints"
+        self.exchanges = path / "exchanges.jsonl"
         self.epochs = path / "epochs"
 
     def seed(self, seed: int) -> ContenderDir:

@@ -20,7 +20,7 @@ from tuneoff.costs.ledger import Ledger
 from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
 from tuneoff.errors import ConfigError
 from tuneoff.prepare import price_book
-from tuneoff.rundir import NOWHERE
+from tuneoff.rundir import NOWHERE, RunDir
 
 Paid = HostedSettings | PromptedSettings
 
@@ -58,6 +58,9 @@ def with_guards(
         kind = load_contender(settings.id)
         kind.ready(settings, mine)
         if not paid(settings) or _is_done(mine):
+            continue
+        if mine.replay is not None:
+            ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
             continue
         price = _price(settings, prices, yes)
         refuse_ended(settings, prices, datetime.date.today())

@@ -81,7 +81,8 @@ FREE = Free()
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a contender gets to work with: the same for every contender of a run, but for its
-    own `directory` and `guard`. `name` is the run's."""
+    own `directory` and `guard`. `name` is the run's; `replay` the folder of the same contender
+    in a recorded run, whose exchanges stand for the provider."""
 
     folder: Path
     train: Sequence[Example]
@@ -94,6 +95,7 @@ class Work:
     progress: Progress
     name: str = ""
     guard: Guard = FREE
+    replay: ContenderDir | None = None
 
 
 class Contender(Protocol):

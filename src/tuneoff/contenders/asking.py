@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
 
+from tuneoff import providers
 from tuneoff.billing import counter_for
 from tuneoff.config import HostedSettings, PromptedSettings
 from tuneoff.contenders import Ticket, Work
@@ -20,6 +21,7 @@ from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, Ref
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
 from tuneoff.providers.calls import ClosedError, Limiter, pause_before
+from tuneoff.providers.recording import Player, Recorder, Tape
 from tuneoff.records import Example, Prediction
 
 Settings = HostedSettings | PromptedSettings
@@ -73,6 +75,22 @@ def ask_all(
         raise ProviderError(
             f"{provider.url} refused every request; the first refusal: {refused[0].error}"
         )
+
+
+def connected(settings: Settings, work: Work) -> Provider:
+    """The contender's provider; in a replay what was recorded of it.
+
+    Raises:
+        ConfigError: there is no such provider, no key, or nothing recorded.
+        MissingExtraError: its SDK is not installed.
+    """
+    tape: Tape | None = None
+    if work.replay is not None:
+        tape = Player(work.replay.exchanges)
+    elif settings.record:
+        tape = Recorder(work.directory.exchanges)
+    provider = settings.provider or "openai"
+    return providers.connect(provider, settings.base_url, settings.key_variable, tape)
 
 
 def most_billed(settings: Settings, turns: Iterable[Message]) -> int:
@@ -202,7 +220,7 @@ class _Asking:
             seconds = time.perf_counter() - began
             _settle(ticket, reply)
             self._limiter.answered(reply.pause_seconds)
-        return _prediction(example.id, reply, seconds)
+        return _prediction(example.id, reply, reply.seconds or seconds)
 
 
 def _settle(ticket: Ticket, reply: Reply) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tuneoff import prompts, providers
 from tuneoff.config import HostedSettings
 from tuneoff.contenders import Work, hosted_job, template_for
-from tuneoff.contenders.asking import ask_all, most_answering_tokens, refuse_text
+from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.records import Example, Prediction
 
 
@@ -22,7 +22,7 @@ def ready(settings: HostedSettings, work: Work) -> None:
     """The SDK and the key must be there, and the training file be what the provider takes, unless
     everything was done before."""
     if len(work.directory.predictions()) < len(work.test):
-        _connected(settings)
+        connected(settings, work)
         hosted_job.files_of(settings, work)
 
 
@@ -35,7 +35,7 @@ def model_name(settings: HostedSettings) -> str:
 def tune(settings: HostedSettings, work: Work) -> None:
     """Has the job done that tunes it; nothing if that was done."""
     if work.directory.training() is None or not hosted_job.answers_with(settings, work):
-        hosted_job.carry_out(settings, work, _connected(settings))
+        hosted_job.carry_out(settings, work, connected(settings, work))
 
 
 def answer(
@@ -45,7 +45,7 @@ def answer(
     model = hosted_job.answers_with(settings, work)
     template = template_for(settings, work)
     asked = ((example, prompts.messages(example, template)) for example in examples)
-    yield from ask_all(settings, work, _connected(settings), model, asked)
+    yield from ask_all(settings, work, connected(settings, work), model, asked)
 
 
 def prompt_sha256(settings: HostedSettings, work: Work) -> str:
@@ -60,7 +60,3 @@ def most_tokens(settings: HostedSettings, work: Work) -> tuple[int, int, int]:
     begun = bool(work.directory.job())  # then the ledger has it
     training = 0 if begun else hosted_job.most_training_tokens(settings, work)
     return (training, *most_answering_tokens(settings, work, asked))
-
-
-def _connected(settings: HostedSettings) -> providers.Provider:
-    return providers.connect(settings.provider, settings.base_url, settings.key_variable)

@@ -35,6 +35,8 @@ from tuneoff.providers.calls import TRIES, pause_before, repeated
 from tuneoff.records import Example
 
 INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
+# What of `job.json` is fixed before anything is sent.
+MEANT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata")
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
 SLOWER = 1.3
 # A listing may lag behind a create whose answer was lost.
@@ -144,6 +146,10 @@ def _authorized(settings: HostedSettings, work: Work) -> Ticket:
 def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
     """What is known of the job; the first time an intent, which is written down."""
     facts = work.directory.job()
+    if "intent" not in facts and work.replay is not None:
+        kept = work.replay.job()
+        facts = {name: kept.get(name) for name in MEANT} | {"doing": None, "job_id": None}
+        work.directory.write_job(facts)
     if "intent" not in facts:
         intent = secrets.token_hex(12)
         facts = {

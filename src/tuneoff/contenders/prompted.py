@@ -13,7 +13,7 @@ from tuneoff import prompts, providers
 from tuneoff.config import PromptedSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.answering import answers, hash_of_prompts, shots_of
-from tuneoff.contenders.asking import ask_all, most_answering_tokens, refuse_text
+from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction
@@ -31,7 +31,7 @@ def check(settings: PromptedSettings, folder: Path) -> None:
 def ready(settings: PromptedSettings, work: Work) -> None:
     """The SDK and the key of a provider must be there, unless everything was answered before."""
     if settings.model is not None and len(work.directory.predictions()) < len(work.test):
-        _connected(settings)
+        connected(settings, work)
 
 
 def model_name(settings: PromptedSettings) -> str:
@@ -51,7 +51,7 @@ def answer(
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
         asked = ((e, prompts.messages(e, template, shots)) for e in examples)
-        yield from ask_all(settings, work, _connected(settings), settings.model, asked)
+        yield from ask_all(settings, work, connected(settings, work), settings.model, asked)
         return
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
@@ -78,7 +78,3 @@ def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:
 
 def _provider(settings: PromptedSettings) -> str:
     return settings.provider or "openai"
-
-
-def _connected(settings: PromptedSettings) -> providers.Provider:
-    return providers.connect(_provider(settings), settings.base_url, settings.key_variable)

@@ -63,6 +63,22 @@ class Ledger:
         elif kind == PRICED:
             self.priced[row["contender"]] = row["price"]
 
+    def adopt(self, events: Path, contender: str) -> None:
+        """Takes over what a recorded run paid for a contender, once."""
+        keys = {key for key, (of, _, _) in self._open.items() if of == contender}
+        if keys or any(of == contender for of, _ in self._known):
+            return
+        rows = []
+        for row in read_lines(events):
+            if row.get("contender") == contender and row["event"] in (AUTHORIZED, PRICED):
+                keys.add(row.get("key", ""))
+                rows.append(row)
+            elif row["event"] == SETTLED and row["key"] in keys:
+                rows.append(row)
+        append_lines(self._events, rows)
+        for row in rows:
+            self._read(row)
+
     def spent(self, contender: str | None = None, what: str | None = None) -> Spent:
         """What was spent, by all contenders or one, on everything or one kind of step."""
         with self._lock:

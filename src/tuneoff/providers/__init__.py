@@ -1,6 +1,6 @@
 """Hosted APIs: one file each, found by its id. What they all offer is drawn here.
 
-A provider's file has `connect(base_url, key_variable, transport)`, which gives a `Provider`.
+A provider's file has `connect(base_url, key_variable, tape)`, which gives a `Provider`.
 Every call raises one of three errors, whatever the SDK underneath calls it: `RefusedError` (no
 for good), `BusyError` (not carried out), `LostError` (nobody knows). Nothing is tried twice
 here: what may be repeated, and what must first be looked for, is the caller's to know
@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tuneoff import discovery
+
+if TYPE_CHECKING:
+    from tuneoff.providers.recording import Tape
 
 NEEDS = ("connect",)
 # Waited on until they change; any other state that is not an end is shown and waited on, too.
@@ -26,6 +29,7 @@ FINISHED = ("succeeded", "failed", "cancelled")
 class Reply:
     """An answer with the tokens that are billed for it (None: the server does not say).
 
+    `seconds` is how long it took when it was recorded; None when it was asked for now.
     `pause_seconds` is how long the provider's rate limit asks to wait before the next request.
     """
 
@@ -33,6 +37,7 @@ class Reply:
     tokens_in: int | None = None
     tokens_out: int | None = None
     finish_reason: str | None = None
+    seconds: float | None = None
     pause_seconds: float | None = None
 
 
@@ -151,20 +156,20 @@ class Provider(Protocol):
 
 
 def connect(
-    id: str, base_url: str | None = None, key_variable: str | None = None, transport: Any = None
+    id: str, base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
 ) -> Provider:
     """The provider of an id.
 
     Args:
         base_url: where it is, unless at its own address.
         key_variable: the environment variable with the key, unless the provider's own.
-        transport: what carries its HTTP requests (`providers/recording.py`), unless the network.
+        tape: what stands between it and the network (`providers/recording.py`), if anything.
 
     Raises:
         ConfigError: there is no such provider, or no key.
         MissingExtraError: its SDK is not installed.
     """
-    return cast(Provider, module_of(id).connect(base_url, key_variable, transport))
+    return cast(Provider, module_of(id).connect(base_url, key_variable, tape))
 
 
 def module_of(id: str) -> Any:

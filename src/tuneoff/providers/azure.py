@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tuneoff.errors import ConfigError
 from tuneoff.providers import openai
+from tuneoff.providers.recording import Tape
 
 KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
 
 
 def connect(
-    base_url: str | None = None, key_variable: str | None = None, transport: Any = None
+    base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
 ) -> openai.OpenAI:
     """The resource at `base_url`.
 
@@ -23,4 +22,4 @@ def connect(
             "provider azure: every resource has its own address; give it as base_url: "
             "https://RESOURCE.openai.azure.com/openai/v1/."
         )
-    return openai.connect(base_url, key_variable or KEY_VARIABLE, transport)
+    return openai.connect(base_url, key_variable or KEY_VARIABLE, tape)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tuneoff.providers import openai
+from tuneoff.providers.recording import Tape
 
 KEY_VARIABLE = "NEBIUS_API_KEY"
 BASE_URL = "https://api.tokenfactory.nebius.com/v1/"
 
 
 def connect(
-    base_url: str | None = None, key_variable: str | None = None, transport: Any = None
+    base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
 ) -> openai.OpenAI:
     """Its own address, or another of its kind."""
     url = base_url or BASE_URL
-    return openai.connect(url, key_variable or KEY_VARIABLE, transport, method=False)
+    return openai.connect(url, key_variable or KEY_VARIABLE, tape, method=False)

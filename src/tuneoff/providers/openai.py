@@ -15,6 +15,7 @@ from typing import Any
 
 from tuneoff.errors import MissingExtraError, RefusedError
 from tuneoff.providers import Checkpoint, Event, Job, JobSpec, Reply, StepLoss, pages
+from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
 from tuneoff.providers.sdk import calling, hidden, key_of, pause_of
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -28,7 +29,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 def connect(
     base_url: str | None = None,
     key_variable: str | None = None,
-    transport: Any = None,
+    tape: Tape | None = None,
     method: bool = True,
 ) -> OpenAI:
     """OpenAI's own API, or the one at `base_url`, which may need no key.
@@ -41,16 +42,16 @@ def connect(
         MissingExtraError: the SDK is not installed.
         ConfigError: there is no key.
     """
-    needed = transport is None and (base_url is None or key_variable is not None)
+    needed = not isinstance(tape, Player) and (base_url is None or key_variable is not None)
     key = key_of(key_variable or KEY_VARIABLE, base_url, needed)
-    return OpenAI(base_url, key, transport, method)
+    return OpenAI(base_url, key, tape, method)
 
 
 class OpenAI:
     """The provider. One may be used by many threads."""
 
     def __init__(
-        self, base_url: str | None, key: str, transport: Any = None, method: bool = True
+        self, base_url: str | None, key: str, tape: Tape | None = None, method: bool = True
     ) -> None:
         try:
             import openai
@@ -58,8 +59,11 @@ class OpenAI:
             raise MissingExtraError("openai", "hosted", "a hosted model") from None
         timeout = openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         own = None
-        if transport is not None:
-            own = openai.DefaultHttpxClient(transport=transport, timeout=timeout)
+        if tape is not None:
+            import httpx2
+
+            carried = tape.transport(httpx2, key)
+            own = openai.DefaultHttpxClient(transport=carried, timeout=timeout)
         self.sdk = openai.OpenAI(
             api_key=key or "none",
             base_url=base_url,
@@ -202,6 +206,7 @@ class OpenAI:
                 usage.prompt_tokens if usage else None,
                 usage.completion_tokens if usage else None,
                 choice.finish_reason,
+                _number(raw.headers.get(SECONDS_HEADER)),
                 pause_of(raw.headers),
             )
 

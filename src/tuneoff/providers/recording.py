@@ -1,0 +1,163 @@
+"""Keeping what was said to a provider and what it said, and saying it again without it.
+
+`record: true` writes every exchange to `exchanges.jsonl`, whole but for the key, which is in no
+header that is kept and is struck out of every body. A model that has been switched off can then
+be measured for ever: a replay gives the SDK the recorded bytes, and nothing leaves the machine.
+
+In a replay a question gets the answers that this very question got, in their order. Everything
+else (a job's state, a listing) gets the last answer there was, so nobody waits for a job that
+ended long ago. What failed and was tried again is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from tuneoff.errors import ConfigError
+from tuneoff.providers.sdk import hidden
+from tuneoff.rundir import append_lines, read_lines
+
+ANSWERING = "/chat/completions"
+# How long a recorded answer took, in a header of our own: a replay must not look fast.
+SECONDS_HEADER = "tuneoff-seconds"
+KEPT_HEADERS = (
+    "content-type", "date", "retry-after", "retry-after-ms", "x-request-id", "openai-version",
+    "openai-model", "openai-processing-ms",
+)  # fmt: skip
+
+
+class Tape(Protocol):
+    """What stands between an SDK and the network."""
+
+    def transport(self, library: Any, key: str) -> Any:
+        """A transport for the HTTP library of an SDK (httpx, httpx2)."""
+        ...
+
+
+class Recorder:
+    """Lets everything through and writes it down."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+
+    def transport(self, library: Any, key: str) -> Any:
+        network = library.HTTPTransport(
+            limits=library.Limits(max_connections=1000, max_keepalive_connections=100)
+        )
+
+        def carry(request: Any) -> Any:
+            began = time.perf_counter()
+            response = network.handle_request(request)
+            content = response.read()
+            seconds = time.perf_counter() - began
+            row = _row(request, response, content, seconds, key)
+            with self._lock:
+                append_lines(self._path, [row])
+            headers = {k: v for k, v in response.headers.items() if k != "content-encoding"}
+            headers[SECONDS_HEADER] = str(row["seconds"])  # as a replay will have it
+            return library.Response(
+                response.status_code, headers=headers, content=content, request=request
+            )
+
+        return _transport(library, carry, network.close)
+
+
+class Player:
+    """Says what was said before; nothing leaves the machine."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}: there is no recording; a run keeps one with `record: true` in the "
+                "contender's settings."
+            )
+        self._path, self._lock = path, threading.Lock()
+        self._answers: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        self._last: dict[str, dict[str, Any]] = {}
+        for row in read_lines(path):
+            if row["status"] in (408, 409, 429) or row["status"] >= 500:
+                continue
+            if row["path"].endswith(ANSWERING):
+                self._answers[_question(row)].append(row)
+            else:
+                self._last[_place(row)] = row
+
+    def transport(self, library: Any, key: str) -> Any:
+        def carry(request: Any) -> Any:
+            asked = _asked(request)
+            row = self._said(asked)
+            if row is None:
+                raise ConfigError(
+                    f"{self._path}: the recording holds no answer to {asked['method']} "
+                    f"{asked['path']}; replay it with the bake-off file of the recorded run."
+                )
+            headers = {**row["headers"], SECONDS_HEADER: str(row["seconds"])}
+            return library.Response(
+                row["status"], headers=headers, content=_content(row), request=request
+            )
+
+        return _transport(library, carry, lambda: None)
+
+    def _said(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        if not asked["path"].endswith(ANSWERING):
+            return self._last.get(_place(asked))
+        with self._lock:
+            answers = self._answers.get(_question(asked))
+            if not answers:
+                return None
+            # The same question may be asked more often than it was: the last answer stays.
+            return answers.popleft() if len(answers) > 1 else answers[0]
+
+
+def _transport(library: Any, carry: Any, close: Any) -> Any:
+    """A transport of a library made of two functions."""
+    made = type("Carried", (library.BaseTransport,), {})()
+    made.handle_request, made.close = carry, close
+    return made
+
+
+def _asked(request: Any) -> dict[str, Any]:
+    """A request as it is kept: no host, no header; of an upload not the file, which lies in
+    `upload/`."""
+    parts = urlsplit(str(request.url))
+    content = request.read()
+    body: Any = None
+    if "json" in request.headers.get("content-type", ""):
+        body = json.loads(content)
+    return {"method": request.method, "path": parts.path, "query": parts.query, "body": body}
+
+
+def _row(request: Any, response: Any, content: bytes, seconds: float, key: str) -> dict[str, Any]:
+    headers = {
+        name: hidden(value, key)
+        for name, value in response.headers.items()
+        if name.lower() in KEPT_HEADERS or name.lower().startswith("x-ratelimit-")
+    }
+    row = {**_asked(request), "status": response.status_code, "headers": headers}
+    try:
+        row["content"] = hidden(content.decode(), key)
+    except UnicodeDecodeError:
+        row["base64"] = base64.b64encode(content.replace(key.encode() or b"\0", b"")).decode()
+    return {**row, "seconds": round(seconds, 6)}
+
+
+def _content(row: Mapping[str, Any]) -> bytes:
+    if "base64" in row:
+        return base64.b64decode(row["base64"])
+    return str(row["content"]).encode()
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    return json.dumps([row["path"], row["body"]], sort_keys=True)
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"{row['method']} {row['path']}"
