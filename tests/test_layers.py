@@ -15,7 +15,7 @@ PACKAGE = Path(tuneoff.__file__).parent
 # From the top: each layer may import the ones after it, and not its own other entries.
 LAYERS = (
     {"cli"},
-    {"cluster", "server", "demo"},
+    {"cluster", "server", "demo", "migrate"},
     {"bakeoff"},
     {"planning"},
     {"collect", "check", "export", "prices", "score_file", "summary"},

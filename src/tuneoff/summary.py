@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
@@ -82,6 +82,21 @@ def score_lines(found: Mapping[str, Any]) -> str:
         counted = (f"{times} {name}" for name, times in found["error_classes"].items())
         lines.append(f"what is wrong by {metric}: {', '.join(counted)}")
     return "\n".join(lines)
+
+
+def migration_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """What `tuneoff migrate` prints of an account's tuned models."""
+    from rich.table import Table
+
+    if not found:
+        return "This account has no tuned models."
+    shown = Table(title=f"{len(found)} tuned models", title_justify="left")
+    for column in ("model", "tuned on", "ends", "validation file"):
+        shown.add_column(column, overflow="fold")
+    for row in found:
+        held_out = "yes" if row["validation_file"] else "none: --test is needed"
+        shown.add_row(row["model"], row["base"], row["ends"] or "not known", held_out)
+    return _plain(shown).rstrip()
 
 
 def _share(score: Mapping[str, Any]) -> str:

@@ -106,6 +106,16 @@ class StepLoss:
     validation: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """A model that an account has tuned, and the ids of the files it was tuned on, if known."""
+
+    model: str
+    base: str
+    training_file: str | None = None
+    validation_file: str | None = None
+
+
 class Provider(Protocol):
     """What a provider offers. Names of files are their identity: they hold a content's hash."""
 
@@ -146,6 +156,14 @@ class Provider(Protocol):
 
     def losses(self, job: Job) -> list[StepLoss]:
         """A finished job's metrics by step; none where the provider gives none."""
+        ...
+
+    def tuned_models(self) -> list[TunedModel]:
+        """What the account has tuned and can still be asked."""
+        ...
+
+    def download(self, id: str) -> bytes:
+        """The content of a file that is still there."""
         ...
 
     def chat(

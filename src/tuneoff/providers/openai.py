@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import MissingExtraError, RefusedError
-from tuneoff.providers import Checkpoint, Event, Job, JobSpec, Reply, StepLoss, pages
+from tuneoff.providers import Checkpoint, Event, Job, JobSpec, Reply, StepLoss, TunedModel, pages
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
 from tuneoff.providers.sdk import calling, hidden, key_of, pause_of
 
@@ -178,6 +178,18 @@ class OpenAI:
                     return found
         return []
 
+    def tuned_models(self) -> list[TunedModel]:
+        with self._calling("its models could not be listed"):
+            listed = pages(self.sdk.models.list(), 1)
+            there = [each.id for each in listed if each.id.startswith("ft:")]
+            jobs = pages(self.sdk.fine_tuning.jobs.list(limit=PAGE), MOST_PAGES)
+            made = {job.fine_tuned_model: job for job in jobs if job.fine_tuned_model}
+        return [_tuned(name, made) for name in there]
+
+    def download(self, id: str) -> bytes:
+        with self._calling(f"file {id} could not be fetched"):
+            return self.sdk.files.content(id).read()
+
     def chat(
         self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
     ) -> Reply:
@@ -243,6 +255,14 @@ def _job(given: Any) -> Job:
         metadata=given.metadata or {},
         result_files=tuple(given.result_files or ()),
     )
+
+
+def _tuned(name: str, made: Mapping[str, Any]) -> TunedModel:
+    """A tuned model; a checkpoint (`…:ckpt-step-8`) was tuned by its model's job."""
+    job = made.get(name) or made.get(name.partition(":ckpt-")[0])
+    if job is None:
+        return TunedModel(name, name.split(":")[1])
+    return TunedModel(name, job.model, job.training_file, job.validation_file)
 
 
 def _fits(given: Any, spec: JobSpec) -> bool:
