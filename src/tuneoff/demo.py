@@ -1,25 +1,150 @@
-"""The demo: both sample tasks, four contenders each, from files that ship with tuneoff."""
+"""The demo: both sample tasks from files that ship with tuneoff, and a hosted contender.
+
+Offline there is no provider, so the demo starts `tuneoff serve` on loopback and sends it a real
+job through the official SDK: the same code that sends one to OpenAI.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
 
 from tuneoff import bakeoff
 from tuneoff.bakeoff_file import load
+from tuneoff.config import SHIPPED_BASE, BakeOff, HostedSettings
+from tuneoff.errors import ConfigError
 from tuneoff.progress import Progress
 from tuneoff.records import Results
+from tuneoff.rundir import RunDir
 
 FILES = ("demo-functional.yaml", "demo-sql.yaml")
+# What the server and the SDK are made of; without them the demo has one contender less.
+EXTRAS = ("fastapi", "uvicorn", "openai")
+START_SECONDS = 120
+KEYS_VARIABLE = "TUNEOFF_API_KEYS"
+# The task that has a hosted contender, and that contender: what a user of the API would send.
+HOSTED_TASK = "functional_representation"
+HOSTED = HostedSettings(
+    name="hosted-api",
+    id="hosted",
+    model=SHIPPED_BASE,
+    prompt="short",
+    epochs=2,
+    batch_size=8,
+    learning_rate_multiplier=20.0,
+    seed=0,
+)
 
 
 def run_demo(folder: Path, progress: Progress) -> list[tuple[Path, Results]]:
-    """Carries out (or goes on with) the demo's bake-offs below `folder`."""
+    """Carries out (or goes on with) the demo's bake-offs below `folder`.
+
+    Raises:
+        ConfigError: the server of an earlier, interrupted demo cannot be started again.
+    """
     finished = []
     for name in FILES:
         with as_file(files("tuneoff.assets") / name) as path:
             settings = load(path)
         run_dir = folder / settings.name
-        results = bakeoff.run(settings, run_dir, progress=progress, command="tuneoff demo")
+        with contextlib.ExitStack() as meanwhile:
+            if settings.task.id == HOSTED_TASK:
+                hosted = _with_hosted(settings, run_dir, folder, progress)
+                settings = meanwhile.enter_context(hosted)
+            results = bakeoff.run(settings, run_dir, progress=progress, command="tuneoff demo")
         finished.append((run_dir, results))
     return finished
+
+
+@contextlib.contextmanager
+def _with_hosted(
+    settings: BakeOff, run_dir: Path, folder: Path, progress: Progress
+) -> Iterator[BakeOff]:
+    """The settings and the hosted contender, at the address of a server that runs meanwhile."""
+    missing = [name for name in EXTRAS if find_spec(name) is None]
+    if missing:
+        progress.say(
+            f"warning: the demo goes without its hosted contender, which needs "
+            f'{", ".join(missing)}: pip install "tuneoff[hosted,serve]".'
+        )
+        yield settings
+        return
+    port = _port_of(run_dir) or _free_port()
+    hosted = HOSTED.model_copy(update={"base_url": f"http://127.0.0.1:{port}/v1"})
+    complete = settings.model_copy(update={"contenders": (*settings.contenders, hosted)})
+    run = RunDir(run_dir)
+    answered = len(run.contender(hosted.name).predictions())
+    if run.has_data() and answered >= len(run.examples("test")):
+        yield complete  # nobody is asked any more
+    else:
+        with _server(port, folder / "demo-server"):
+            yield complete
+
+
+def _port_of(run_dir: Path) -> int | None:
+    """The port that the run was begun with: a run goes on with the file it was begun with."""
+    stored = run_dir / "bakeoff.yaml"
+    if not stored.is_file():
+        return None
+    contenders = yaml.safe_load(stored.read_text(encoding="utf-8"))["contenders"]
+    address = next((c["base_url"] for c in contenders if c["name"] == HOSTED.name), None)
+    return urlsplit(address).port if address else None
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _server(port: int, data_dir: Path) -> Iterator[None]:
+    """`tuneoff serve` while inside; what it says goes to a log beside its data.
+
+    Raises:
+        ConfigError: it does not start.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir / "server.log"
+    start = "from tuneoff.cli import main; main()"
+    command = [sys.executable, "-c", start, "serve", "--port", str(port),
+               "--data-dir", str(data_dir)]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k != KEYS_VARIABLE}
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+        )
+        try:
+            _wait(port, process, log)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        # Straight to this machine, whatever proxy the environment names.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        url = f"http://127.0.0.1:{port}/health"
+        with contextlib.suppress(OSError), direct.open(url, timeout=5):
+            return
+        time.sleep(0.1)
+    raise ConfigError(
+        f"the demo's server on port {port} did not start ({log} says why); free the port, or give "
+        "another --run-dir."
+    )

@@ -7,12 +7,10 @@ A run pays today's prices, whatever `as_of` says. A server on this machine has n
 from __future__ import annotations
 
 import datetime
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
 
 from tuneoff.config import BakeOff, HostedSettings, PromptedSettings
 from tuneoff.contenders import Work, load_contender
@@ -20,6 +18,7 @@ from tuneoff.costs.ledger import Ledger
 from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
 from tuneoff.errors import ConfigError
 from tuneoff.prepare import price_book
+from tuneoff.providers.sdk import is_here
 from tuneoff.rundir import NOWHERE, RunDir
 
 Paid = HostedSettings | PromptedSettings
@@ -107,12 +106,3 @@ def _price(settings: Paid, prices: PriceBook, yes: bool) -> Price | None:
     if price is None and not yes:
         raise ConfigError(no_price(settings.name, provider, model, tuned=tuned, prices=prices))
     return price
-
-
-def is_here(base_url: str) -> bool:
-    """Whether an address is this machine's own."""
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

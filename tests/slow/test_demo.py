@@ -6,6 +6,7 @@ the repository's files and nothing else, through make and the shell.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -70,11 +71,12 @@ def value(results: Results, contender: str) -> float:
 def test_every_contender_is_scored(demo: Path, name: str) -> None:
     found = results(demo, name)
     names = [contender.name for contender in found.contenders]
-    assert names == ["prompted", "lora-seed", "lora-all-linear", "full"]
+    hosted = ["hosted-api"] if name == "demo-functional" else []
+    assert names == ["prompted", "lora-seed", "lora-all-linear", "full", *hosted]
     for contender in found.contenders:
         assert contender.error is None
         assert contender.scores[found.primary_metric].n == 200
-    assert len(found.comparisons) == 6
+    assert len(found.comparisons) == math.comb(len(names), 2)
     assert (demo / "runs" / name / "report.html").is_file()
     assert (demo / "runs" / name / "report.md").is_file()
 
@@ -93,12 +95,21 @@ def test_tuning_teaches_the_sql_sample(demo: Path) -> None:
     assert max(value(found, c.name) for c in found.contenders) >= 0.40
 
 
+def test_the_hosted_contender_is_what_it_says(demo: Path) -> None:
+    found = results(demo, "demo-functional").contenders[-1]
+    assert "a server on this machine" in found.model
+    assert found.training is not None and found.training.tokens_billed
+    assert found.loss
+    assert value(results(demo, "demo-functional"), "hosted-api") >= 0.20
+    assert found.model in (demo / "runs" / "demo-functional" / "report.html").read_text()
+
+
 def test_adapters_are_smaller_than_models(demo: Path) -> None:
     def trained(contender: ContenderResult) -> int:
         assert contender.training is not None
         return contender.training.trainable_parameters or 0
 
-    _, seed, all_linear, full = results(demo, "demo-functional").contenders
+    _, seed, all_linear, full, _ = results(demo, "demo-functional").contenders
     assert trained(seed) < trained(all_linear) < trained(full)
 
 

@@ -9,6 +9,7 @@ from tuneoff import prompts, providers
 from tuneoff.config import HostedSettings
 from tuneoff.contenders import Work, hosted_job, template_for
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
+from tuneoff.providers.sdk import is_here
 from tuneoff.records import Example, Prediction
 
 
@@ -27,9 +28,12 @@ def ready(settings: HostedSettings, work: Work) -> None:
 
 
 def model_name(settings: HostedSettings) -> str:
-    """The provider's name of the model, tuned."""
-    at = "" if settings.base_url is None else f" at {settings.base_url}"
-    return f"{settings.model}, tuned by {settings.provider}{at}"
+    """The provider's name of the model, and who tunes it."""
+    if settings.base_url is None:
+        return f"{settings.model}, tuned by {settings.provider}"
+    if is_here(settings.base_url):
+        return f"{settings.model}, tuned through the fine-tuning API of a server on this machine"
+    return f"{settings.model}, tuned at {settings.base_url}"
 
 
 def tune(settings: HostedSettings, work: Work) -> None:

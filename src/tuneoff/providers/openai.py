@@ -16,7 +16,7 @@ from typing import Any
 from tuneoff.errors import MissingExtraError, RefusedError
 from tuneoff.providers import Checkpoint, Event, Job, JobSpec, Reply, StepLoss, TunedModel, pages
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
-from tuneoff.providers.sdk import calling, hidden, key_of, pause_of
+from tuneoff.providers.sdk import calling, hidden, is_here, key_of, pause_of
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PAGE, MOST_PAGES = 100, 200
@@ -59,6 +59,9 @@ class OpenAI:
             raise MissingExtraError("openai", "hosted", "a hosted model") from None
         timeout = openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         own = None
+        if base_url is not None and is_here(base_url):
+            # No proxy of the environment stands between this machine and itself.
+            own = openai.DefaultHttpxClient(trust_env=False, timeout=timeout)
         if tape is not None:
             import httpx2
 

@@ -8,12 +8,14 @@ told apart by what they carry (`status_code`, `response`), not by their classes.
 from __future__ import annotations
 
 import email.utils
+import ipaddress
 import json
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 
@@ -128,3 +130,12 @@ def _number(written: str | None) -> float | None:
 
 def _bounded(seconds: float) -> float:
     return min(max(seconds, 0.0), LONGEST_PAUSE) if seconds == seconds else 0.0
+
+
+def is_here(base_url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
