@@ -98,7 +98,8 @@ def test_tuning_teaches_the_sql_sample(demo: Path) -> None:
 def test_the_hosted_contender_is_what_it_says(demo: Path) -> None:
     found = results(demo, "demo-functional").contenders[-1]
     assert "a server on this machine" in found.model
-    assert found.training is not None and found.training.tokens_billed
+    assert found.training is not None
+    assert found.training.tokens_billed
     assert found.loss
     assert value(results(demo, "demo-functional"), "hosted-api") >= 0.20
     assert found.model in (demo / "runs" / "demo-functional" / "report.html").read_text()
