@@ -62,7 +62,8 @@ def with_guards(
             ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
             continue
         price = _price(settings, prices, yes)
-        refuse_ended(settings, prices, datetime.date.today())
+        begun = mine.directory.job().get("job_id") is not None
+        refuse_ended(settings, prices, datetime.date.today(), begun)
         purse = ledger.purse(settings.name, price)
         found[settings.name] = replace(work[settings.name], guard=purse)
         bound: Any = kind
@@ -72,8 +73,9 @@ def with_guards(
     return found
 
 
-def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date) -> None:
-    """Raises ConfigError for a model that its provider no longer offers, or no longer tunes."""
+def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, begun: bool = False) -> None:
+    """Raises ConfigError for a model that its provider no longer offers, or no longer tunes; a job
+    that has `begun` goes on."""
     if not paid(settings) or settings.base_url is not None or settings.provider is None:
         return
     end = prices.end_of(settings.provider, settings.model)
@@ -85,7 +87,8 @@ def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date) -> None:
             f"contender {settings.name}: {settings.provider}'s {settings.model} ended on "
             f"{end.ends}{instead}. Take another model."
         )
-    if isinstance(settings, HostedSettings) and end.training_ends and end.training_ends <= day:
+    tuned = isinstance(settings, HostedSettings) and not begun
+    if tuned and end.training_ends and end.training_ends <= day:
         raise ConfigError(
             f"contender {settings.name}: {settings.provider} takes no new fine-tuning jobs for "
             f"{settings.model} since {end.training_ends}{instead}. Take another model, or tune an "

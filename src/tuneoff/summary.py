@@ -96,7 +96,7 @@ def migration_table(found: Sequence[Mapping[str, Any]]) -> str:
     for row in found:
         held_out = "yes" if row["validation_file"] else "none: --test is needed"
         shown.add_row(row["model"], row["base"], row["ends"] or "not known", held_out)
-    return _plain(shown).rstrip()
+    return plain(shown).rstrip()
 
 
 def _share(score: Mapping[str, Any]) -> str:

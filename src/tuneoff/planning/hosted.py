@@ -11,7 +11,7 @@ from tuneoff.costs.arithmetic import answering_usd, training_usd
 from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime, no_price, price_of
 from tuneoff.planning.counting import Tallies, Tally
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
-from tuneoff.spending import is_here
+from tuneoff.providers.sdk import is_here
 
 
 def planned_hosted(
