@@ -3,7 +3,8 @@
 `tuned_contenders` finds them with what they need to be asked again; `compare` holds answers
 that were made elsewhere (by the server, by an exported model) against the scored ones. In
 float32 texts must be equal, but where the two best tokens were within 1e-3 of each other
-(`NEAR_TIE`); in other precisions 99% must be.
+(`NEAR_TIE`); in other precisions, and on quantized bases, the task's primary metric must be the
+same for 99% of the answers.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from tuneoff import prepare
 from tuneoff.config import BakeOff, LocalSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.trainings import trainings
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.models.loading import resolve_base
 from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import ContenderDir, RunDir
+from tuneoff.scoring import Options, Row, Scorer, primary_metric
 
-SAMPLE = 32
+# Where one answer in a hundred may be another, so many are asked for.
+SAMPLE, ROUNDED_SAMPLE = 32, 100
 NEAR_TIE = 1e-3
 LEAST_AGREEMENT = 0.99
 
@@ -34,15 +37,33 @@ Gap = Callable[[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """What judged a run's answers: its scorer, by the metric that decides."""
+
+    scorer: Scorer
+    options: Options
+
+    def values(self, examples: Sequence[Example], answers: Sequence[str]) -> list[bool | float]:
+        """The metric's value for each answer."""
+        rows = (
+            Row(example.id, example.completion, answer, example.meta, inputs=example.inputs)
+            for example, answer in zip(examples, answers, strict=True)
+        )
+        metric = primary_metric(self.scorer, self.options)
+        return [row.scores[metric] for row in self.scorer.score_rows(rows, self.options)]
+
+
+@dataclass(frozen=True, slots=True)
 class Tuned:
     """A contender that was tuned here. `base` is what transformers loads, `weights` the folder of
-    its adapter or model, `predictions` its test answers by example id."""
+    its adapter or model, `predictions` its test answers by example id, `judge` what scored them."""
 
     settings: LocalSettings
     base: str
     weights: Path
     work: Work
     predictions: dict[str, Prediction]
+    judge: Judge
 
     def sample(self, size: int = SAMPLE) -> list[Example]:
         """Answered test examples, spread evenly over the test set."""
@@ -53,7 +74,8 @@ class Tuned:
 @dataclass(frozen=True, slots=True)
 class Parity:
     """How answers made elsewhere compare with the scored ones. `different` holds (id, scored,
-    made elsewhere) of those that are not the same; `verb` says what was done elsewhere."""
+    made elsewhere) of those that are not the same; `verb` says what was done elsewhere; of those
+    that are not `exact`, `as_good` are other texts with the same value of the primary metric."""
 
     name: str
     asked: int
@@ -61,6 +83,7 @@ class Parity:
     exact: bool
     different: tuple[tuple[str, str, str], ...]
     verb: str = "served"
+    as_good: int = 0
 
     @property
     def passed(self) -> bool:
@@ -73,6 +96,11 @@ class Parity:
         same = self.asked - len(self.different)
         ties = f", {self.near_ties} of them near-ties" if self.near_ties else ""
         found = [f"{self.name}: {same} of {self.asked} answers are those that were scored{ties}."]
+        if self.as_good:
+            found = [
+                f"{self.name}: {same} of {self.asked} answers are as right or wrong as those that "
+                f"were scored, {same - self.as_good} of them the same{ties}."
+            ]
         found += [
             f"  {id}: scored {scored!r:.80}, {self.verb} {other!r:.80}"
             for id, scored, other in self.different[:3]
@@ -149,7 +177,15 @@ def _tuned(
         progress=Silent(),
     )
     base = resolve_base(settings.base, parts.bakeoff.folder)
-    return Tuned(settings, base, weights, work, directory.predictions())
+    return Tuned(settings, base, weights, work, directory.predictions(), _judge(parts, run))
+
+
+def _judge(parts: prepare.Parts, run: RunDir) -> Judge:
+    try:
+        databases = parts.task.databases(parts.settings, parts.place, run.data / "databases")
+    except DataError:  # they are gone; then texts decide
+        databases = None
+    return Judge(parts.scorer, Options(databases=databases, mode=parts.settings.mode))
 
 
 def compare(
@@ -165,9 +201,10 @@ def compare(
 
     Args:
         decode: token ids to text.
-        exact: whether texts must be equal, but for near-ties.
+        exact: whether texts must be equal, but for near-ties; else the metric's values.
     """
-    different, ties = [], 0
+    different: list[tuple[Example, str, str]] = []
+    ties = 0
     for place, (example, (tokens, text)) in enumerate(zip(examples, answers, strict=True)):
         scored = tuned.predictions[example.id].prediction
         if text.strip() == scored:
@@ -175,8 +212,27 @@ def compare(
         if gap(place, _leaves(decode, tokens, scored)) < NEAR_TIE:
             ties += 1
         else:
-            different.append((example.id, scored, text.strip()))
-    return Parity(tuned.settings.name, len(examples), ties, exact, tuple(different), verb)
+            different.append((example, scored, text.strip()))
+    worse = different if exact else _otherwise_judged(tuned.judge, different)
+    return Parity(
+        tuned.settings.name,
+        len(examples),
+        ties,
+        exact,
+        tuple((example.id, scored, text) for example, scored, text in worse),
+        verb,
+        len(different) - len(worse),
+    )
+
+
+def _otherwise_judged(
+    judge: Judge, different: Sequence[tuple[Example, str, str]]
+) -> list[tuple[Example, str, str]]:
+    """Those whose two answers the primary metric values differently."""
+    examples = [each[0] for each in different]
+    scored = judge.values(examples, [each[1] for each in different])
+    others = judge.values(examples, [each[2] for each in different])
+    return [each for each, a, b in zip(different, scored, others, strict=True) if a != b]
 
 
 def _leaves(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], scored: str) -> int:

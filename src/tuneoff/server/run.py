@@ -17,7 +17,7 @@ from typing import Any
 
 from tuneoff.contenders.answering import prompts_of
 from tuneoff.errors import ConfigError
-from tuneoff.parity import SAMPLE, Parity, Tuned, compare, tuned_contenders
+from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Parity, Tuned, compare, tuned_contenders
 from tuneoff.server.answer import Piece, Request, TokenChance
 from tuneoff.server.base import Served
 from tuneoff.server.host import Host
@@ -63,24 +63,21 @@ def contenders_of(run_dir: Path, only: str | None = None) -> list[Ready]:
 
 def _ready(tuned: Tuned) -> Ready:
     settings = tuned.settings
-    if settings.quantization != "none":
-        raise ConfigError(
-            f"contender {settings.name}: a {settings.quantization} base is not served yet; "
-            "name another with --contender."
-        )
     base, adapter = (
         (str(tuned.weights), None) if settings.method == "full" else (tuned.base, tuned.weights)
     )
-    return Ready(Served(settings.name, base, adapter, settings.train.precision), tuned)
+    precision, quantization = settings.train.precision, settings.quantization
+    return Ready(Served(settings.name, base, adapter, precision, quantization), tuned)
 
 
-def check_parity(host: Host, ready: Ready, sample: int = SAMPLE) -> Parity:
+def check_parity(host: Host, ready: Ready) -> Parity:
     """Answers a sample of the test set and compares."""
     import torch
 
     base, tuned = host.base(ready.served), ready.tuned
     tokenizer: Any = base.tokenizer
-    examples = tuned.sample(sample)
+    exact = base.model.dtype == torch.float32 and ready.served.quantization == "none"
+    examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
     prompts = prompts_of(tuned.settings, tuned.work, tokenizer, examples)
     told = _answers(host, ready, prompts)
 
@@ -97,7 +94,7 @@ def check_parity(host: Host, ready: Ready, sample: int = SAMPLE) -> Parity:
         [([chance.token for chance in chances], text) for chances, text in told],
         lambda tokens: str(tokenizer.decode(tokens, skip_special_tokens=True)),
         gap,
-        base.model.dtype == torch.float32,
+        exact,
     )
 
 
