@@ -29,7 +29,7 @@ from tuneoff.progress import Progress, Silent
 from tuneoff.prompts import messages
 from tuneoff.records import SPLITS, Example, Results, Split, to_dict
 from tuneoff.report import write_report
-from tuneoff.rundir import RunDir, open_run
+from tuneoff.rundir import RunDir, alone_in, open_run
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.spending import with_guards
@@ -73,6 +73,25 @@ def run(
     if only is not None and only not in names:
         raise ConfigError(f"--only: {unknown('contender', only, names)}.")
     run = RunDir(Path(run_dir) if run_dir is not None else DEFAULT_FOLDER / bakeoff.name)
+    if run.path.exists() and not run.path.is_dir():
+        raise RunDirectoryError(f"{run.path}: this is a file; give a folder as --run-dir.")
+    with alone_in(run.path):
+        return _run(parts, run, names, only, fresh, yes, replay, executor, progress, command)
+
+
+def _run(
+    parts: Parts,
+    run: RunDir,
+    names: Sequence[str],
+    only: str | None,
+    fresh: bool,
+    yes: bool,
+    replay: Path | str | None,
+    executor: Executor,
+    progress: Progress,
+    command: str,
+) -> Results:
+    bakeoff = parts.bakeoff
     if fresh and only is None and (run.path / "bakeoff.yaml").exists():
         _refuse_forgetting_paid(run, names)
         prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
@@ -94,6 +113,7 @@ def run(
     except BudgetError as error:
         over = error
     bases.forget()
+    _say_uncertain(run, progress)
     results = collect(parts, run, examples, options, command)
     run.write_results(results)
     write_report(run)
@@ -105,12 +125,28 @@ def run(
 
 def _refuse_forgetting_paid(run: RunDir, names: Sequence[str]) -> None:
     """`--fresh` of the whole run would pay again for what was paid for."""
-    paid_for = [name for name in names if run.contender(name).job().get("job_id")]
+    ledger = Ledger(run.events)
+
+    def is_paid_for(name: str) -> bool:
+        job, spent = run.contender(name).job(), ledger.spent(name)
+        begun = job.get("job_id") or job.get("look_until")
+        return bool(begun or spent.known or spent.uncertain)
+
+    paid_for = [name for name in names if is_paid_for(name)]
     if paid_for:
         raise RunDirectoryError(
-            f"{run.path}: --fresh would forget jobs that were paid for (contender "
+            f"{run.path}: --fresh would forget what was paid for (contender "
             f"{', '.join(paid_for)}); add --only NAME to pay for one again, or give another "
             "--run-dir."
+        )
+
+
+def _say_uncertain(run: RunDir, progress: Progress) -> None:
+    uncertain = Ledger(run.events).spent().uncertain
+    if uncertain:
+        progress.say(
+            f"answers that were lost may have been billed: up to ${uncertain:.4f} more than the "
+            "costs that are shown; your provider's bill says."
         )
 
 

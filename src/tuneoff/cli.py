@@ -147,8 +147,7 @@ def run(
     settings = load(file)
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
-        what = f"contender {only}" if only else "every contender"
-        _confirm(f"Forget what {what} did in {folder}?")
+        _confirm(_what_is_forgotten(folder, only))
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
     with _progress() as progress:
         results = bakeoff.run(
@@ -442,6 +441,19 @@ def _quieten() -> None:
     transformers_logging.disable_progress_bar()
     # The libraries warn each other of renamed parameters; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+
+
+def _what_is_forgotten(folder: Path, only: str | None) -> str:
+    from tuneoff.rundir import RunDir
+
+    question = f"Forget what {f'contender {only}' if only else 'every contender'} did in {folder}?"
+    job = RunDir(folder).contender(only).job() if only else {}
+    if job.get("job_id"):
+        question += (
+            f" Its job {job['job_id']} ({job.get('status')}) was paid for; another one is "
+            "paid for again."
+        )
+    return question
 
 
 def _confirm(question: str) -> None:

@@ -94,15 +94,22 @@ class RefusedError(ProviderError):
 
 class BusyError(ProviderError):
     """A request that was not carried out, and may be sent again. `retry_after` is how many
-    seconds the provider asks to wait; None where it does not say."""
+    seconds the provider asks to wait; None where it does not say. `status` is 429 or 503."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after, self.status = retry_after, status
 
 
 class LostError(ProviderError):
-    """A request without a proper answer. It may have been carried out, and billed."""
+    """A request without a proper answer. It may have been carried out, and billed. `status` is
+    the server's; None where it sent nothing that can be read."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def unknown(what: str, got: str, allowed: Iterable[str]) -> str:

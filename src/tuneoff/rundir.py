@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import shutil
@@ -62,8 +63,11 @@ from tuneoff.records import (
 )
 
 T = TypeVar("T")
-# How answers are judged may change: they are scored again, and nothing else.
+# How answers are judged may change: they are scored again, and nothing else. So may what work
+# costs, how much of it may be spent, and how many requests are under way at once.
 SCORING_KEYS = ("task.cluster", "task.derived_databases", "task.metrics", "task.mode")
+SPENDING_KEYS = ("as_of", "budget_usd", "prices", "requirements")
+SPENDING_KEYS_OF_ONE = ("concurrency", "key_variable", "price")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -282,6 +286,35 @@ class ContenderDir:
 NOWHERE = ContenderDir(Path(os.devnull))
 
 
+@contextlib.contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """While inside, no other process works in this run directory: two that pay for the same job
+    would pay twice. A lock on the folder itself, which ends with the process however that ends.
+
+    Raises:
+        RunDirectoryError: another one works in it.
+    """
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"{path}: another process is carrying out this run; wait for its end, or give "
+                "another --run-dir."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)
+        if made:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # refused before anything was written
+
+
 class RunDir:
     """A run directory that exists and belongs to one bake-off file."""
 
@@ -400,7 +433,7 @@ def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
         changed = sorted(
             key
             for key in _changed_keys(before, resolved(bakeoff))
-            if key not in SCORING_KEYS
+            if not _may_change(key)
             and (fresh is None or not (key == own or key.startswith(f"{own}.")))
         )
         if not changed:
@@ -411,6 +444,16 @@ def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
             "undo the change, or give another --run-dir."
         )
     raise RunDirectoryError(f"{stored}: this is not valid YAML; give another --run-dir.")
+
+
+def _may_change(key: str) -> bool:
+    """Whether what was done so far stands when this key of the file changes."""
+    first, *rest = key.split(".")
+    if first != "contenders":
+        return key in SCORING_KEYS or first in SPENDING_KEYS
+    # A contender's name may hold dots, its keys do not.
+    own = rest[-2:] if rest[-1].endswith(("_tokens", "_hour")) else rest[-1:]
+    return own[0] in SPENDING_KEYS_OF_ONE
 
 
 def _with_defaults(stored: Any) -> Any:

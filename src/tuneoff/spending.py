@@ -62,8 +62,8 @@ def with_guards(
             ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
             continue
         price = _price(settings, prices, yes)
-        begun = mine.directory.job().get("job_id") is not None
-        refuse_ended(settings, prices, datetime.date.today(), begun)
+        tuned = bool(mine.directory.job().get("job_id"))
+        refuse_ended(settings, prices, datetime.date.today(), tuned)
         purse = ledger.purse(settings.name, price)
         found[settings.name] = replace(work[settings.name], guard=purse)
         bound: Any = kind
@@ -73,24 +73,25 @@ def with_guards(
     return found
 
 
-def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, begun: bool = False) -> None:
-    """Raises ConfigError for a model that its provider no longer offers, or no longer tunes; a job
-    that has `begun` goes on."""
-    if not paid(settings) or settings.base_url is not None or settings.provider is None:
+def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> None:
+    """Raises ConfigError for a model that its provider no longer offers, or no longer tunes,
+    unless it is `tuned` already."""
+    if not paid(settings) or settings.base_url is not None:
         return
-    end = prices.end_of(settings.provider, settings.model)
+    provider = settings.provider or "openai"
+    end = prices.end_of(provider, settings.model)
     if end is None:
         return
     instead = f"; its provider names {end.replacement} instead" if end.replacement else ""
     if end.ends is not None and end.ends <= day:
         raise ConfigError(
-            f"contender {settings.name}: {settings.provider}'s {settings.model} ended on "
+            f"contender {settings.name}: {provider}'s {settings.model} ended on "
             f"{end.ends}{instead}. Take another model."
         )
-    tuned = isinstance(settings, HostedSettings) and not begun
-    if tuned and end.training_ends and end.training_ends <= day:
+    to_tune = isinstance(settings, HostedSettings) and not tuned
+    if to_tune and end.training_ends and end.training_ends <= day:
         raise ConfigError(
-            f"contender {settings.name}: {settings.provider} takes no new fine-tuning jobs for "
+            f"contender {settings.name}: {provider} takes no new fine-tuning jobs for "
             f"{settings.model} since {end.training_ends}{instead}. Take another model, or tune an "
             "open one (id: local)."
         )
@@ -106,6 +107,16 @@ def _price(settings: Paid, prices: PriceBook, yes: bool) -> Price | None:
     if settings.base_url is not None and settings.price is None and is_here(settings.base_url):
         return None
     price = price_of(provider, model, None, settings.price, tuned=tuned, prices=prices)
-    if price is None and not yes:
+    if yes:
+        return price
+    if price is None:
         raise ConfigError(no_price(settings.name, provider, model, tuned=tuned, prices=prices))
+    needed = ("training", "input", "output") if tuned else ("input", "output")
+    names = [f"{what}_usd_per_million_tokens" for what in needed]
+    lacking = [name for name in names if getattr(price, name) is None]
+    if lacking:
+        raise ConfigError(
+            f"contender {settings.name}: its price lacks {', '.join(lacking)} (from "
+            f"{price.source}); add it to `price:` in the file, or run with --yes."
+        )
     return price

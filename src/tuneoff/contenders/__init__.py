@@ -24,8 +24,11 @@ class Ticket(Protocol):
     """Leave to carry out one paid step. One that is neither settled nor given back stays in the
     ledger as money that may have been spent."""
 
-    def settle(self, *, training: int = 0, input: int = 0, output: int = 0) -> None:
-        """It was carried out, and so many tokens were billed."""
+    def settle(
+        self, *, training: int = 0, input: int = 0, output: int = 0, cached: int = 0
+    ) -> None:
+        """It was carried out, and so many tokens were billed; `cached` are those of `input` that
+        cost the cached price."""
         ...
 
     def give_back(self) -> None:
@@ -68,7 +71,9 @@ class Free:
     ) -> Ticket:
         return self
 
-    def settle(self, *, training: int = 0, input: int = 0, output: int = 0) -> None:
+    def settle(
+        self, *, training: int = 0, input: int = 0, output: int = 0, cached: int = 0
+    ) -> None:
         return None
 
     def give_back(self) -> None:

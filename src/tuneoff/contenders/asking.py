@@ -27,10 +27,13 @@ from tuneoff.records import Example, Prediction
 Settings = HostedSettings | PromptedSettings
 # Lost answers may each have been paid for; being told to wait costs nothing but time.
 MOST_LOST, MOST_BUSY = 6, 40
+# A model that was just tuned is not found at first, while it is being loaded.
+MOST_LOADING = 12
 # So many refusals without one answer are no accident of single examples.
 MOST_REFUSED = 10
-# Tokens around each message, and around all of them; no provider's are more.
-AROUND = 8
+# Tokens around each message, and around all of them. Chat templates of open models may begin
+# with a system message of their own.
+AROUND, AROUND_ALL = 8, 128
 
 
 def refuse_text(name: str, rendering: str | None) -> None:
@@ -62,7 +65,7 @@ def ask_all(
     """
     asking = _Asking(settings, work, provider, model)
     refused: list[Prediction] = []
-    answered = False
+    answered = asking.answered_before
     for found in _finished(asking, asked, settings.concurrency):
         answered = answered or any(row.error is None for row in found)
         refused += found
@@ -99,7 +102,7 @@ def most_billed(settings: Settings, turns: Iterable[Message]) -> int:
     if counts_as_openai(settings):
         return AROUND + counter_for(str(settings.model)).conversation(turns)
     texts = (text for turn in turns for text in (turn["role"], turn["content"]))
-    return AROUND + sum(AROUND + len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return AROUND_ALL + sum(AROUND + len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
 def counts_as_openai(settings: Settings) -> bool:
@@ -138,6 +141,7 @@ def _finished(
                 except KeyboardInterrupt as interrupt:
                     if stopped is not None:  # pressed again: nobody wants to wait
                         raise
+                    asking.say_waiting()
                     stopped, done = interrupt, set()
                 found, error = _results(done)
                 stopped = stopped or error
@@ -169,13 +173,22 @@ class _Asking:
     def __init__(self, settings: Settings, work: Work, provider: Provider, model: str) -> None:
         self._settings, self._work, self._provider = settings, work, provider
         self._model, self._limiter = model, Limiter(settings.concurrency)
+        before = work.directory.predictions().values()
+        self.answered_before = any(row.error is None for row in before)
 
     def stop(self) -> None:
         """Nothing more is sent."""
         self._limiter.close()
 
+    def say_waiting(self) -> None:
+        """Says why it does not end at once."""
+        self._work.progress.say(
+            f"{self._settings.name}: waiting for the answers that are under way, and paid for"
+        )
+
     def ask(self, example: Example, turns: list[Message]) -> Prediction:
-        """One answer, after as many tries as it takes.
+        """One answer, after as many tries as it takes. One that the server fails at each time,
+        while it answers others, is a row with `error`, for it would be so for ever.
 
         Raises:
             ProviderError: there is none after many tries, or none can be had of this provider.
@@ -183,23 +196,30 @@ class _Asking:
             ClosedError: everything is being stopped.
         """
         lost = busy = 0
+        before = self._limiter.answers
         while True:
             error: ProviderError
             try:
                 return self._tried(example, turns, busy)
             except RefusedError as refusal:
-                if refusal.concerns_all():
+                if self._may_be_loading(refusal) and busy < MOST_LOADING:
+                    error, busy = refusal, busy + 1
+                elif refusal.concerns_all():
                     raise
-                return Prediction(example.id, "", error=str(refusal))
+                else:
+                    return Prediction(example.id, "", error=str(refusal))
             except BusyError as told:  # the limiter makes everybody wait
                 error, busy = told, busy + 1
             except LostError as told:
                 error, lost = told, lost + 1
+                others = self._limiter.answers > before
+                if others and lost == 2 * MOST_LOST and told.status is not None:
+                    return Prediction(example.id, "", error=f"{told} (tried {lost + busy} times)")
+                if lost >= MOST_LOST and not (others and lost < 2 * MOST_LOST):
+                    raise _given_up(told, lost + busy) from None
                 self._limiter.sleep(pause_before(lost, error))
-            if lost == MOST_LOST or busy == MOST_BUSY:
-                raise ProviderError(
-                    f"{error} (tried {lost + busy} times); the same command goes on later"
-                )
+            if busy >= MOST_BUSY:
+                raise _given_up(error, lost + busy)
 
     def _tried(self, example: Example, turns: list[Message], busy: int) -> Prediction:
         with self._limiter.slot():
@@ -210,8 +230,12 @@ class _Asking:
             began = time.perf_counter()
             try:
                 reply = self._provider.chat(self._model, turns, most)
-            except RefusedError:
-                ticket.give_back()
+            except RefusedError as error:
+                # Azure bills prompts that its filter refuses.
+                if error.concerns_all() or self._settings.provider != "azure":
+                    ticket.give_back()
+                if self._may_be_loading(error):
+                    self._limiter.busy(pause_before(busy))
                 raise
             except BusyError as error:
                 ticket.give_back()
@@ -222,11 +246,21 @@ class _Asking:
             self._limiter.answered(reply.pause_seconds)
         return _prediction(example.id, reply, reply.seconds or seconds)
 
+    def _may_be_loading(self, error: RefusedError) -> bool:
+        """Whether it is a model that was tuned just now, and has not answered yet."""
+        tuned = isinstance(self._settings, HostedSettings)
+        new = not self.answered_before and not self._limiter.answers
+        return tuned and new and error.status == 404
+
+
+def _given_up(error: ProviderError, tries: int) -> ProviderError:
+    return ProviderError(f"{error} (tried {tries} times); the same command goes on later")
+
 
 def _settle(ticket: Ticket, reply: Reply) -> None:
     """Where the server does not say how many tokens it billed, the leave stays as it is."""
     if reply.tokens_in is not None and reply.tokens_out is not None:
-        ticket.settle(input=reply.tokens_in, output=reply.tokens_out)
+        ticket.settle(input=reply.tokens_in, output=reply.tokens_out, cached=reply.cached_tokens_in)
 
 
 def _prediction(id: str, reply: Reply, seconds: float) -> Prediction:

@@ -61,6 +61,6 @@ def most_tokens(settings: HostedSettings, work: Work) -> tuple[int, int, int]:
     """The most tokens that what is left to do can bill: training, input, output."""
     template = template_for(settings, work)
     asked = ((example, prompts.messages(example, template)) for example in work.test)
-    begun = bool(work.directory.job())  # then the ledger has it
+    begun = work.directory.job().get("intent") is not None  # then the ledger has it
     training = 0 if begun else hosted_job.most_training_tokens(settings, work)
     return (training, *most_answering_tokens(settings, work, asked))

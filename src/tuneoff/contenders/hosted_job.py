@@ -35,14 +35,16 @@ from tuneoff.providers.calls import TRIES, pause_before, repeated
 from tuneoff.records import Example
 
 INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
-# What of `job.json` is fixed before anything is sent.
-MEANT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata")
+# What a replay takes over of the recorded run's job.
+KEPT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata", "job_id")
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
 SLOWER = 1.3
-# A listing may lag behind a create whose answer was lost.
-LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0
+# A create whose answer was lost may still be under way, and listings lag: so long it is looked for.
+SETTLED_SECONDS, UPLOADED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 5.0, 2.0
 # A job runs for hours, and is paid for: a provider that is away for a while is waited for.
-LOOKING_TRIES = 25
+LOOKING_TRIES, CANCEL_TRIES = 25, 4
+WITHOUT_MODEL = {"failed": "failed", "cancelled": "was cancelled"}
+TOO_MANY = 429
 _STEP = re.compile(r"Step (\d+)/(\d+)")
 
 
@@ -56,14 +58,13 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
     """
     from tuneoff.contenders.hosted_record import write_down
 
+    job = _followed(settings, work, provider, _submitted(settings, work, provider))
     ticket = _authorized(settings, work)
-    job = _submitted(settings, work, provider, ticket)
-    job = _followed(settings, work, provider, job)
-    if job.status != "succeeded":
+    if job.status != "succeeded" or not job.model:
         _settle_without_model(job, ticket)
         raise ContenderError(
             f"contender {settings.name}: job {job.id} at {provider.url} "
-            f"{'was cancelled' if job.status == 'cancelled' else 'failed'}"
+            f"{WITHOUT_MODEL.get(job.status, 'ended without a model')}"
             f"{f' ({job.error})' if job.error else ''}; "
             f"`--only {settings.name} --fresh` pays for a new one."
         )
@@ -148,9 +149,9 @@ def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
     facts = work.directory.job()
     if "intent" not in facts and work.replay is not None:
         kept = work.replay.job()
-        facts = {name: kept.get(name) for name in MEANT} | {"doing": None, "job_id": None}
+        facts = {name: kept.get(name) for name in KEPT}
         work.directory.write_job(facts)
-    if "intent" not in facts:
+    if facts.get("intent") is None:
         intent = secrets.token_hex(12)
         facts = {
             "provider": settings.provider,
@@ -161,13 +162,14 @@ def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
             "suffix": settings.suffix or f"{settings.name[:24].rstrip('._-')}-{intent[:8]}",
             "metadata": {RUN: work.name[:500], CONTENDER: settings.name, INTENT: intent},
             "doing": None,
+            "look_until": None,
             "job_id": None,
         }
         work.directory.write_job(facts)
     return facts
 
 
-def _submitted(settings: HostedSettings, work: Work, provider: Provider, ticket: Ticket) -> Job:
+def _submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
     """The job: the one of `job.json`, one that an earlier try created, or a new one."""
     facts = _facts(settings, work)
     if facts["job_id"] is not None:
@@ -187,25 +189,20 @@ def _submitted(settings: HostedSettings, work: Work, provider: Provider, ticket:
         learning_rate_multiplier=settings.learning_rate_multiplier,
         seed=settings.seed,
     )
-    # What an earlier process meant to do, it may have done.
-    asked_before = facts["doing"] == "create job"
-    _note(work, facts, doing="create job")
-    try:
-        job = _created(work, provider, spec, asked_before)
-    except RefusedError:
-        ticket.give_back()
-        _note(work, facts, doing=None)
-        raise
-    _note(work, facts, doing=None, job_id=job.id, status=job.status)
+    job = _created(settings, work, provider, spec, facts)
+    _note(work, facts, doing=None, look_until=None, job_id=job.id, status=job.status)
     work.progress.say(f"{settings.name}: job {job.id} at {provider.url}")
     return job
 
 
 def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path) -> str:
-    """A file's id; one of that name that is there already is not sent again."""
-    _note(work, facts, doing=f"upload {path.name}")
+    """A file's id; one of that name that is there already is not sent again. Where an upload was
+    begun before, its listing is waited for."""
+    doing = f"upload {path.name}"
+    begun = time.time() if facts["doing"] == doing else None
+    _note(work, facts, doing=doing)
     for attempt in range(TRIES):
-        found = repeated(lambda: provider.find_file(path.name))
+        found = _listed(provider, path.name, begun)
         if found is not None:
             return found
         try:
@@ -213,34 +210,64 @@ def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path)
         except (BusyError, LostError) as error:
             if attempt + 1 == TRIES:
                 raise
+            begun = time.time()
             time.sleep(pause_before(attempt, error))
     raise AssertionError("TRIES is 1 or more")
 
 
-def _created(work: Work, provider: Provider, spec: JobSpec, asked_before: bool) -> Job:
-    """A job of the spec: looked for first, created only if there is none."""
+def _listed(provider: Provider, name: str, begun: float | None) -> str | None:
+    """A file's id by its name; it is looked for a while where an upload may be under way."""
+    while True:
+        found = repeated(lambda: provider.find_file(name))
+        if found is not None or begun is None or time.time() >= begun + UPLOADED_SECONDS:
+            return found
+        time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _created(
+    settings: HostedSettings, work: Work, provider: Provider, spec: JobSpec, facts: dict[str, Any]
+) -> Job:
+    """A job of the spec. If this process or an earlier one may have created it already, it is
+    looked for first, `look_until` then; None where there is certainly none."""
     taken = [other.job().get("job_id") or "" for other in work.directory.siblings()]
     for attempt in range(TRIES):
-        job = _found(provider, spec, taken, LOOKS if asked_before or attempt else 1)
-        if job is not None:
-            return job
+        before = facts["look_until"]
+        if before is not None:
+            job = _found(provider, spec, taken, before)
+            if job is not None:
+                return job
+        ticket = _authorized(settings, work)
+        _note(work, facts, doing="create job", look_until=time.time() + SETTLED_SECONDS)
         try:
             return provider.create_job(spec)
-        except (BusyError, LostError) as error:
-            if attempt + 1 == TRIES:
+        except (RefusedError, BusyError, LostError) as error:
+            if _certainly_not(error):
+                _note(work, facts, look_until=before)
+            if isinstance(error, RefusedError) or attempt + 1 == TRIES:
+                if facts["look_until"] is None:
+                    ticket.give_back()
+                    _note(work, facts, intent=None, doing=None)  # another try is another job
                 raise
             time.sleep(pause_before(attempt, error))
     raise AssertionError("TRIES is 1 or more")
 
 
-def _found(provider: Provider, spec: JobSpec, taken: Sequence[str], looks: int) -> Job | None:
-    for look in range(looks):
-        if look:
-            time.sleep(LOOK_AGAIN_SECONDS)
+def _certainly_not(error: ProviderError) -> bool:
+    """Whether a create was not carried out. A 503 may be a gateway's word, the job queued."""
+    return isinstance(error, RefusedError) or (
+        isinstance(error, BusyError) and error.status == TOO_MANY
+    )
+
+
+def _found(provider: Provider, spec: JobSpec, taken: Sequence[str], until: float) -> Job | None:
+    """The job that an earlier try created, looked for until so many seconds of the epoch."""
+    until = min(until, time.time() + SETTLED_SECONDS)  # the clock may have been set back
+    while True:
+        last = time.time() >= until
         job = repeated(lambda: provider.find_job(spec, taken))
-        if job is not None:
+        if job is not None or last:
             return job
-    return None
+        time.sleep(min(LOOK_AGAIN_SECONDS, max(0.0, until - time.time())))
 
 
 def _followed(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:
@@ -249,15 +276,29 @@ def _followed(settings: HostedSettings, work: Work, provider: Provider, job: Job
         return _watched(settings, work, provider, job)
     except KeyboardInterrupt:
         question = f"Cancel job {job.id} at {provider.url}? Otherwise it goes on there, and costs"
-        if work.progress.ask(question):
-            repeated(lambda: provider.cancel(job.id))
-            work.progress.say(f"{settings.name}: job {job.id} is cancelled.")
-        else:
+        if not work.progress.ask(question) or not _cancelled(settings, work, provider, job):
             work.progress.say(
                 f"{settings.name}: job {job.id} goes on at {provider.url}; "
                 "the same command follows it again."
             )
         raise
+
+
+def _cancelled(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> bool:
+    """Whether a job could be cancelled; somebody waits for the process to end."""
+    try:
+        job = repeated(lambda: provider.cancel(job.id), CANCEL_TRIES)
+    except (
+        RefusedError
+    ) as error:  # it is at its end, or was cancelled by a try whose answer was lost
+        work.progress.say(f"{settings.name}: {error}")
+        return False
+    except ProviderError as error:
+        work.progress.say(f"{settings.name}: {error}; cancel it there, or by the same command.")
+        return False
+    _note(work, work.directory.job(), status=job.status)
+    work.progress.say(f"{settings.name}: job {job.id} is cancelled.")
+    return True
 
 
 def _watched(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import TypeVar
 
 from tuneoff.config import HostedSettings
 from tuneoff.contenders import Work
+from tuneoff.errors import RefusedError
 from tuneoff.providers import Job, Provider, StepLoss
 from tuneoff.providers.calls import repeated
 from tuneoff.records import LossRow, TrainingRecord
 from tuneoff.training.convergence import best_row, overfitting_step, verdict
 
+T = TypeVar("T")
+
 
 def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> None:
-    """Writes `loss.jsonl`, the checkpoints, the tuned model's name and `training.json`."""
-    checkpoints = repeated(lambda: provider.checkpoints(job.id))
-    rows = _rows(repeated(lambda: provider.losses(job)), job, len(work.train))
+    """Writes `loss.jsonl`, the checkpoints, the tuned model's name and `training.json`. Not every
+    server of this shape has checkpoints or metrics; the model is there without them."""
+    checkpoints = _if_there_are(work, settings.name, lambda: provider.checkpoints(job.id))
+    losses = _if_there_are(work, settings.name, lambda: provider.losses(job))
+    rows = _rows(losses, job, len(work.train))
     work.directory.write_loss(rows)
     facts = work.directory.job()
     facts |= {
@@ -44,6 +51,14 @@ def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Jo
             verdict=verdict(rows, None),
         )
     )
+
+
+def _if_there_are(work: Work, name: str, call: Callable[[], list[T]]) -> list[T]:
+    try:
+        return repeated(call)
+    except RefusedError as error:
+        work.progress.say(f"warning: {name}: {error}")
+        return []
 
 
 def _rows(losses: list[StepLoss], job: Job, examples: int) -> list[LossRow]:

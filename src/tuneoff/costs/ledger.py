@@ -178,12 +178,14 @@ class Purse:
         self._ledger.authorize(key, self._contender, what, self.usd(training, input, output))
         return LedgerTicket(self, self._ledger, key)
 
-    def usd(self, training: int, input: int, output: int) -> Decimal:
+    def usd(self, training: int, input: int, output: int, cached: int = 0) -> Decimal:
         """The price of so many tokens; what has none costs nothing that is known."""
         if self._price is None:
             return NOTHING
         trained = training_usd(self._price, training) if training else None
-        answered = answering_usd(self._price, input, output) if input or output else None
+        answered = None
+        if input or output:
+            answered = answering_usd(self._price, input, output, cached)
         return (trained or NOTHING) + (answered or NOTHING)
 
 
@@ -195,10 +197,13 @@ class LedgerTicket:
     ledger: Ledger
     key: str
 
-    def settle(self, *, training: int = 0, input: int = 0, output: int = 0) -> None:
-        """It was carried out, and so many tokens were billed."""
-        billed = {"training": training, "input": input, "output": output}
-        usd = self.purse.usd(training, input, output)
+    def settle(
+        self, *, training: int = 0, input: int = 0, output: int = 0, cached: int = 0
+    ) -> None:
+        """It was carried out, and so many tokens were billed; `cached` are those of `input` that
+        cost the cached price."""
+        billed = {"training": training, "input": input, "output": output, "cached": cached}
+        usd = self.purse.usd(training, input, output, cached)
         self.ledger.settle(self.key, usd, **{name: n for name, n in billed.items() if n})
 
     def give_back(self) -> None:

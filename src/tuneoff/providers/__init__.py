@@ -30,7 +30,8 @@ class Reply:
     """An answer with the tokens that are billed for it (None: the server does not say).
 
     `seconds` is how long it took when it was recorded; None when it was asked for now.
-    `pause_seconds` is how long the provider's rate limit asks to wait before the next request.
+    `cached_tokens_in` are those of `tokens_in` that cost the cached price. `pause_seconds` is how
+    long the provider's rate limit asks to wait before the next request.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Reply:
     finish_reason: str | None = None
     seconds: float | None = None
     pause_seconds: float | None = None
+    cached_tokens_in: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +202,15 @@ def module_of(id: str) -> Any:
 
 
 def pages(first: Any, most: int) -> Iterator[Any]:
-    """The items of a listing, over at most so many pages of it."""
-    page = first
+    """The items of a listing, over at most so many pages of it. A server that knows no pages gives
+    the same one again, where the listing ends."""
+    page, begins = first, set[str]()
     for _ in range(most):
-        yield from page.data or ()
+        items = page.data or ()
+        if items and items[0].id in begins:
+            return
+        begins.update(item.id for item in items[:1])
+        yield from items
         if not page.has_next_page():
             return
         page = page.get_next_page()

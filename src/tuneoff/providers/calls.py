@@ -18,6 +18,8 @@ from tuneoff.errors import BusyError, LostError, ProviderError
 T = TypeVar("T")
 TRIES = 8
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
+# So often the time that a provider names is taken at its word.
+PATIENT_TRIES = 5
 # Jitter must differ between processes, so it is not seeded.
 _RANDOM = random.Random()
 
@@ -25,12 +27,14 @@ _RANDOM = random.Random()
 def pause_before(attempt: int, error: ProviderError | None = None) -> float:
     """Seconds to wait before a try (the first is 0): what the provider asks for, else twice as
     long each time; a random part of it is added or left out, so that many callers do not come
-    back together."""
+    back together. Who is told to come back at once, again and again, waits all the same."""
     asked = error.retry_after if isinstance(error, BusyError) else None
-    if asked is not None:
-        return asked + _RANDOM.uniform(0, 0.1) * (1 + asked)
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**attempt)
-    return _RANDOM.uniform(0.5, 1.0) * longest
+    told = attempt if asked is None else max(0, attempt - PATIENT_TRIES)
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**told)
+    own = _RANDOM.uniform(0.5, 1.0) * longest
+    if asked is None:
+        return own
+    return max(asked + _RANDOM.uniform(0, 0.1) * (1 + asked), own if told else 0.0)
 
 
 def repeated(call: Callable[[], T], tries: int = TRIES) -> T:
@@ -64,6 +68,7 @@ class Limiter:
         self._active = 0
         self._not_before = self._halved = 0.0
         self._closed = False
+        self.answers = 0
         self._free = threading.Condition()
 
     @contextmanager
@@ -105,6 +110,7 @@ class Limiter:
     def answered(self, pause_seconds: float | None = None) -> None:
         """A request was answered; the provider may ask for a pause all the same."""
         with self._free:
+            self.answers += 1
             self.allowed = min(self.most, self.allowed + 1 / max(1.0, self.allowed))
             self._pause(pause_seconds)
             self._free.notify()

@@ -6,10 +6,13 @@ it sends no idempotency key, so a repeated create would be paid for twice.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
+import dataclasses
 import io
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from tuneoff.providers.sdk import calling, hidden, is_here, key_of, pause_of
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PAGE, MOST_PAGES = 100, 200
-# The clocks of two machines differ by less.
-CLOCKS_DIFFER_SECONDS = 120
+# The clocks of two machines differ by less. Only jobs that show neither metadata nor suffix are
+# told apart by it alone.
+CLOCKS_DIFFER_SECONDS = 600
 CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
@@ -77,7 +81,7 @@ class OpenAI:
         self._key, self._method = key, method
         self.url = str(self.sdk.base_url).rstrip("/")
         # Newer models take another name for the limit, or only their own temperature.
-        self._limit, self._temperature = "max_tokens", True
+        self._left_out: set[str] = set()
 
     def find_file(self, name: str) -> str | None:
         with self._calling("its files could not be listed"):
@@ -106,19 +110,17 @@ class OpenAI:
             )  # fmt: skip
 
     def _of_spec(self, listed: Any, spec: JobSpec, taken: Sequence[str]) -> Job | None:
-        """The job with this spec's metadata; where jobs have none, the only one since then with
-        this training file."""
+        """The job with this spec's metadata; where jobs have none, the first one since then with
+        this training file and suffix."""
         alike = []
         for each in pages(listed, MOST_PAGES):
-            job = _job(each)
-            if job.created_at and job.created_at < spec.since - CLOCKS_DIFFER_SECONDS:
-                break  # the newest come first
-            if job.metadata and all(job.metadata.get(k) == v for k, v in spec.metadata.items()):
-                return job
-            same = job.training_file == spec.training_file and not job.metadata
-            if same and job.id not in taken and _fits(each, spec):
+            job = self._job(each)
+            if job.metadata:
+                if all(job.metadata.get(k) == v for k, v in spec.metadata.items()):
+                    return job
+            elif job.id not in taken and _fits(each, spec):
                 alike.append(job)
-        return alike[-1] if alike else None
+        return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
     def create_job(self, spec: JobSpec) -> Job:
         numbers = {
@@ -141,15 +143,15 @@ class OpenAI:
             asked["hyperparameters"] = numbers
         with self._calling("the job could not be created"):
             given = {name: value for name, value in asked.items() if value is not None}
-            return _job(self.sdk.fine_tuning.jobs.create(**given))
+            return self._job(self.sdk.fine_tuning.jobs.create(**given))
 
     def job(self, id: str) -> Job:
         with self._calling(f"job {id} could not be looked at"):
-            return _job(self.sdk.fine_tuning.jobs.retrieve(id))
+            return self._job(self.sdk.fine_tuning.jobs.retrieve(id))
 
     def cancel(self, id: str) -> Job:
         with self._calling(f"job {id} could not be cancelled"):
-            return _job(self.sdk.fine_tuning.jobs.cancel(id))
+            return self._job(self.sdk.fine_tuning.jobs.cancel(id))
 
     def events(self, id: str) -> list[Event]:
         with self._calling(f"the events of job {id} could not be read"):
@@ -196,18 +198,27 @@ class OpenAI:
     def chat(
         self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
     ) -> Reply:
-        try:
-            return self._chat(model, messages, max_tokens)
-        except RefusedError as error:
-            if not self._adapted(error):
-                raise
-        return self._chat(model, messages, max_tokens)
+        while True:
+            left_out = frozenset(self._left_out)
+            try:
+                return self._chat(model, messages, max_tokens, left_out)
+            except RefusedError as error:
+                if error.code in ("unsupported_parameter", "unsupported_value") and error.param:
+                    self._left_out.update({error.param} & {"max_tokens", "temperature"})
+                # Another thread may have found out meanwhile what this one was refused for.
+                if left_out == self._left_out:
+                    raise
 
     def _chat(
-        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int | None,
+        left_out: Collection[str],
     ) -> Reply:
-        asked: dict[str, Any] = {} if max_tokens is None else {self._limit: max_tokens}
-        if self._temperature:
+        limit = "max_completion_tokens" if "max_tokens" in left_out else "max_tokens"
+        asked: dict[str, Any] = {} if max_tokens is None else {limit: max_tokens}
+        if "temperature" not in left_out:
             asked["temperature"] = 0
         turns: Any = [dict(turn) for turn in messages]
         with self._calling(f"model {model!r} did not answer"):
@@ -216,32 +227,37 @@ class OpenAI:
             )
             answer = raw.parse()
             choice, usage = answer.choices[0], answer.usage
+            text = choice.message.content or choice.message.refusal or ""
+            if not isinstance(text, str):
+                raise ValueError("what came is no text")
             return Reply(
-                choice.message.content or choice.message.refusal or "",
+                text,
                 usage.prompt_tokens if usage else None,
                 usage.completion_tokens if usage else None,
                 choice.finish_reason,
                 _number(raw.headers.get(SECONDS_HEADER)),
                 pause_of(raw.headers),
+                _cached(usage),
             )
 
-    def _adapted(self, error: RefusedError) -> bool:
-        """Whether something that this model does not take is left out from now on."""
-        before = self._limit, self._temperature
-        if error.code in ("unsupported_parameter", "unsupported_value"):
-            if error.param == "max_tokens":
-                self._limit = "max_completion_tokens"
-            elif error.param == "temperature":
-                self._temperature = False
-        return before != (self._limit, self._temperature)
+    def _job(self, given: Any) -> Job:
+        """A job; why it failed may quote the key."""
+        job = _job(given)
+        return dataclasses.replace(job, error=job.error and hidden(job.error, self._key))
 
     def _calling(self, what: str) -> Any:
         return calling(self.url, self._key, what)
 
 
 def _job(given: Any) -> Job:
-    """The SDK's job as ours. Servers leave out what they do not have."""
-    numbers = given.hyperparameters
+    """The SDK's job as ours. Servers leave out what they do not have.
+
+    Raises:
+        ValueError: it is no job.
+    """
+    if not (isinstance(given.id, str) and given.id and isinstance(given.status, str)):
+        raise ValueError("what came is no fine-tuning job")
+    numbers = given.hyperparameters or _of_method(given)
     error = getattr(given.error, "message", None) or None
     return Job(
         id=given.id,
@@ -268,23 +284,41 @@ def _tuned(name: str, made: Mapping[str, Any]) -> TunedModel:
     return TunedModel(name, job.model, job.training_file, job.validation_file)
 
 
+def _of_method(given: Any) -> Any:
+    """A job's numbers, where it shows them as it was asked for them."""
+    method = given.method
+    return getattr(getattr(method, "supervised", None), "hyperparameters", None)
+
+
 def _fits(given: Any, spec: JobSpec) -> bool:
-    """Whether a job without metadata may be this spec's: the suffix where one is shown."""
+    """Whether a job without metadata may be this spec's: by its suffix, where one is shown, which
+    holds letters of the intent unless the user chose it; and by when it was created."""
     suffix = getattr(given, "user_provided_suffix", None) or getattr(given, "suffix", None)
-    return suffix in (None, spec.suffix) and given.model == spec.model
+    old = given.created_at and given.created_at < spec.since - CLOCKS_DIFFER_SECONDS
+    # A job of an alias shows the dated model that it stands for.
+    same = given.training_file == spec.training_file and given.model.startswith(spec.model)
+    return same and suffix in (None, spec.suffix) and not old
+
+
+def _cached(usage: Any) -> int:
+    """Prompt tokens that cost the cached price; `prompt_tokens` counts them too."""
+    details = getattr(usage, "prompt_tokens_details", None)
+    return getattr(details, "cached_tokens", None) or 0
 
 
 def _text(content: bytes) -> str:
     """A result file's text: it comes plain, or, from OpenAI, as base64 of itself."""
     text = content.decode("utf-8", errors="replace")
     if _BASE64.fullmatch(text) and "," not in text:
-        return base64.b64decode(text).decode("utf-8", errors="replace")
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(text).decode("utf-8", errors="replace")
     return text
 
 
 def _losses(text: str) -> list[StepLoss]:
+    """A result file's steps; none where it is no table of them."""
     found = []
-    for row in csv.DictReader(io.StringIO(text)):
+    for row in csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline="")):
         step = _number(row.get("step"))
         if step is None:
             return []
@@ -295,9 +329,10 @@ def _losses(text: str) -> list[StepLoss]:
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _whole(value: Any) -> int | None:

@@ -24,6 +24,7 @@ LONGEST_MESSAGE = 500
 # A definite no; whatever else is no success may have been carried out.
 REFUSALS = (400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422)
 LONGEST_PAUSE = 600.0
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -69,15 +70,22 @@ def _translated(error: Exception, url: str, key: str, what: str) -> ProviderErro
         if status in REFUSALS or code == "insufficient_quota":
             return RefusedError(text, status, code, param)
         if status in (429, 503):
-            return BusyError(text, retry_after(error.response.headers))  # type: ignore[attr-defined]
-        return LostError(text)
-    # No status: the connection broke, time ran out, or what came is not what the SDK can read.
-    if hasattr(error, "request") or isinstance(error, (json.JSONDecodeError, OSError, ValueError)):
+            headers = error.response.headers  # type: ignore[attr-defined]
+            return BusyError(text, retry_after(headers), status)
+        return LostError(text, status)
+    if isinstance(error, UnicodeEncodeError):
+        return RefusedError(f"{url}: {what}: half a surrogate pair is no text", 400)
+    # No status: the connection broke, time ran out, or what came is not what the API describes.
+    # The SDK does not check that: it hands out text where an object should be, and objects whose
+    # parts are missing.
+    if hasattr(error, "request") or isinstance(error, UNREADABLE):
         return LostError(text)
     return None
 
 
 def _message(error: Exception, key: str) -> str:
+    if isinstance(error, json.JSONDecodeError | TypeError | AttributeError | LookupError):
+        return "its answer is not what the API describes"
     body = getattr(error, "body", None)
     said = body.get("message") if isinstance(body, dict) else None
     first = (str(said or error).strip() or type(error).__name__).splitlines()[0]
@@ -85,8 +93,12 @@ def _message(error: Exception, key: str) -> str:
 
 
 def hidden(text: str, key: str) -> str:
-    """A text that a server sent, without the key that it may have sent back."""
-    return text.replace(key, HIDDEN) if len(key) >= 8 else text
+    """A text that a server sent, without the key that it may have sent back: whole, its end alone,
+    or its end after stars or dots."""
+    if len(key) < 8:
+        return text
+    masked = rf"[^\s'\"]*(?:[*•…]|\.\.\.)+{re.escape(key[-4:])}"
+    return re.sub(masked, HIDDEN, text.replace(key, HIDDEN).replace(key[-8:], HIDDEN))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
