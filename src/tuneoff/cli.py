@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -357,6 +357,10 @@ def serve(
     base: Annotated[
         list[str] | None, typer.Option(help="A base to tune: a folder or hub id (repeatable).")
     ] = None,
+    backend: Annotated[
+        Literal["auto", "transformers", "vllm"],
+        typer.Option(help="What answers; auto: vllm where it is installed and a GPU is there."),
+    ] = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port.")] = 8000,
     data_dir: Annotated[Path, typer.Option(help="Where files and jobs lie.")] = Path(
@@ -367,17 +371,20 @@ def serve(
     from tuneoff.errors import MissingExtraError
 
     try:
+        from tuneoff.server import backend as backends
         from tuneoff.server.app import serve as run_server
-        from tuneoff.server.run import open_host
+        from tuneoff.server.run import open_run
         from tuneoff.server.settings import KEYS_VARIABLE, settings_of
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
     keys = os.environ.get(KEYS_VARIABLE)
     _quieten()
     say = functools.partial(typer.echo, err=True)
-    opened = open_host(run_dir, contender, strict, say) if run_dir is not None else (None, ())
-    answering, served = opened
+    start = functools.partial(backends.start, backend, tuple(base or ()))
+    opened = open_run(run_dir, contender, strict, say, start) if run_dir is not None else None
+    served = opened[1] if opened else ()
     settings = settings_of(data_dir, tuple(base or ()), host, keys, served)
+    answering = opened[0] if opened else backends.start(backend, tuple(settings.bases), ())
     names = ", ".join([*settings.bases, *(each.name for each in served)])
     typer.echo(
         f"serving {names} on http://{host}:{port}/v1 "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # What `Ending.signs` says of a token: it ends an answer; it may complete a stop text.
 ENDS, MAY_STOP = 1, 2
@@ -92,8 +92,14 @@ class Ending:
 def ending_of(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]
 ) -> Ending:
+    """What ends this model's answers."""
+    return Ending(tokenizer, ends_of(model.generation_config, tokenizer), tuple(stop))
+
+
+def ends_of(
+    generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
     """All tokens that end an answer: chat models often end a turn with another than EOS."""
-    own = model.generation_config.eos_token_id if model.generation_config else None
+    own = generation.eos_token_id if generation else None
     found = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
-    ends = sorted(int(token) for token in found if token is not None)
-    return Ending(tokenizer, tuple(ends), tuple(stop))
+    return tuple(sorted(int(token) for token in found if token is not None))

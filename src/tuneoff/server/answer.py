@@ -86,9 +86,18 @@ class Answer:
         place = int(np.searchsorted(np.cumsum(chances), self._random.random(), side="right"))
         return min(place, len(chances) - 1)
 
+    def saw(self, chance: TokenChance) -> None:
+        """The chances of the token that comes next, where somebody else chose it."""
+        self._chances.append(chance)
+
+    def ended(self) -> None:
+        """No more tokens come."""
+        self._close("length" if len(self.new) >= self.request.max_tokens else "stop")
+
     def took(self, token: int, is_end: bool) -> bool:
         """Adds a token and tells what is new; whether the answer is complete."""
-        asked, reason = self.request, None
+        asked = self.request
+        reason: str | None = None
         if is_end:
             reason = "stop"
             del self._chances[-1:]  # the end is no part of the answer
@@ -99,10 +108,15 @@ class Answer:
             reason = "length"
         if reason is None and asked.cancelled.is_set():
             reason = "stop"
+        return self._close(reason)
+
+    def _close(self, reason: str | None) -> bool:
+        """Tells what is new, and whether the answer is complete, for this reason or by a stop."""
         if reason is not None:
             self._untold += self._growing.rest()
         # Nothing that may begin a stop was told, so it is here as a whole.
-        places = [place for stop in asked.stop if (place := self._untold.find(stop)) >= 0]
+        stops = self.request.stop
+        places = [place for stop in stops if (place := self._untold.find(stop)) >= 0]
         if places:
             self._untold, reason = self._untold[: min(places)], "stop"
         self._tell(reason)
@@ -130,6 +144,11 @@ class Answer:
 def refuse(request: Request, message: str, reason: str = ERROR) -> None:
     """Tells that there will be no answer."""
     request.tell(Piece("", finish_reason=reason, error=message))
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:

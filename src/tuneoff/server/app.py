@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from tuneoff.errors import ConfigError
 from tuneoff.server import chat, errors, files, jobs, metrics, models, openapi, shapes
+from tuneoff.server.backend import Answerer
 from tuneoff.server.guard import Guard
 from tuneoff.server.host import Host
 from tuneoff.server.settings import ServerSettings
@@ -27,7 +28,7 @@ RESTART_SECONDS = 1.0
 GRACE_SECONDS = 10
 
 
-def build(settings: ServerSettings, host: Host | None = None) -> FastAPI:
+def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     """The app of some settings; its worker runs while it does.
 
     Args:
@@ -103,7 +104,7 @@ class Worker:
         self._thread.join()
 
 
-def serve(settings: ServerSettings, address: str, port: int, host: Host | None = None) -> None:
+def serve(settings: ServerSettings, address: str, port: int, host: Answerer | None = None) -> None:
     """Runs until it is interrupted."""
     import uvicorn
 

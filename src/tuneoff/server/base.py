@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuneoff.models.loading import Precision
-from tuneoff.server.answer import GONE, Request, refuse
+from tuneoff.server.answer import GONE, Request, first_line, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +31,8 @@ MOST_POSITIONS = 131_072
 # Prompt and answer together are hardly ever longer; where memory is short, fewer texts at a time
 # may be this long rather than more of them shorter.
 USUAL_TOKENS = 8_192
+# A text may be this long though memory does not seem to be there.
+LEAST_POSITIONS = 512
 # Of the tokens that there is memory for, those of prefixes that nobody uses just now.
 KEPT_SHARE = 0.25
 # While the engine is at work, it makes so many steps for each request that it cannot answer.
@@ -77,6 +79,7 @@ class Base:
         self.model: Any = load_model(served.base, served.quantization, dtype).eval()
         self.room = _room(self.model, self.tokenizer, positions_of(served.base), promised_bytes)
         self.positions = self.room.positions
+        self._quantization = served.quantization
         self._mixer = MixedLora()
         # The model in PEFT's wrapper, once there are adapters, and what PEFT calls each: by names
         # that are never given again, for what is kept of an adapter goes by its name.
@@ -88,6 +91,13 @@ class Base:
         self._engine: LiveEngine | None = None
         self._alone: deque[tuple[Served, Request]] = deque()
         self._steps = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether its answers must be those that were scored, but for near-ties."""
+        import torch
+
+        return self._quantization == "none" and bool(self.model.dtype == torch.float32)
 
     def busy(self) -> bool:
         """Whether there is anything to do."""
@@ -107,6 +117,10 @@ class Base:
         """Lets requests wait for their answers; what cannot be answered is told why."""
         batched: list[tuple[str | None, Request]] = []
         for served, request in asked:
+            if len(request.ids) + request.max_tokens > self.positions:
+                # It had more room when the request was looked at, and was loaded again since.
+                refuse(request, f"there is memory for {self.positions} tokens now; try again later")
+                continue
             try:
                 self._prepare(served)
                 reason = self._unserved(served, request)
@@ -262,10 +276,6 @@ def _room(model: Any, tokenizer: Any, positions: int, promised_bytes: int) -> Ro
     kept = int(tokens * KEPT_SHARE)
     slots = max(1, min(SLOTS, (tokens - kept) // min(positions, USUAL_TOKENS)))
     # The same division the other way round: tokens for each of so many rows.
-    each = max(1, min(positions, MOST_POSITIONS, (tokens - kept) // slots))
+    least = min(positions, LEAST_POSITIONS)
+    each = max(least, min(positions, MOST_POSITIONS, (tokens - kept) // slots))
     return Room(slots, each, kept, (slots * each + kept) * size)
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, on one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -23,9 +23,9 @@ from tuneoff.records import Example
 from tuneoff.server import shapes, tuned
 from tuneoff.server.answer import GONE, Piece, Request, TokenChance
 from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
-from tuneoff.server.base import Base, Served
+from tuneoff.server.backend import Answerer, Loaded
+from tuneoff.server.base import Served
 from tuneoff.server.errors import ApiError, not_found
-from tuneoff.server.host import Host
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
@@ -59,7 +59,7 @@ class Asking:
     """A request under way: what was asked of which model, and what comes back."""
 
     body: Sampled
-    base: Base
+    base: Loaded
     ids: list[int]
     requests: list[Request]
     pieces: asyncio.Queue[tuple[int, Piece]]
@@ -132,12 +132,12 @@ def _served(http: HttpRequest, name: str) -> Served:
     return found
 
 
-async def _loaded(http: HttpRequest, served: Served) -> Base:
-    host: Host = http.app.state.host
+async def _loaded(http: HttpRequest, served: Served) -> Loaded:
+    host: Answerer = http.app.state.host
     return await run_in_threadpool(host.base, served)
 
 
-def _chat_ids(base: Base, example: Example) -> list[int]:
+def _chat_ids(base: Loaded, example: Example) -> list[int]:
     from tuneoff.models.loading import rendering_of
     from tuneoff.training.encoding import prompt_ids
 
@@ -154,7 +154,7 @@ def _chat_ids(base: Base, example: Example) -> list[int]:
 def _ask(
     http: HttpRequest,
     served: Served,
-    base: Base,
+    base: Loaded,
     body: Sampled,
     ids: list[int],
     limit: int | None,
@@ -162,7 +162,7 @@ def _ask(
     logprobs: int | None,
 ) -> Asking:
     """Puts a request before the engine."""
-    host: Host = http.app.state.host
+    host: Answerer = http.app.state.host
     room = base.positions - len(ids)
     if not ids or room < 1 or (limit or 1) > room:
         raise ApiError(
@@ -318,7 +318,7 @@ def _text_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[s
     }  # fmt: skip
 
 
-def _logprobs(base: Base, chances: list[TokenChance]) -> dict[str, Any]:
+def _logprobs(base: Loaded, chances: list[TokenChance]) -> dict[str, Any]:
     def token(id: int, logprob: float) -> dict[str, Any]:
         text = str(base.tokenizer.decode([id]))
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}

@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import partial
 
 from tuneoff.models.loading import Precision
-from tuneoff.server.answer import Piece, Request, refuse
-from tuneoff.server.base import Base, Quantization, Served, first_line
+from tuneoff.server.answer import Piece, Request, first_line, refuse
+from tuneoff.server.base import Base, Quantization, Served
 
 Key = tuple[str, Precision, Quantization]
 # Weights take this much while they are loaded, by what they take afterwards.
@@ -24,7 +24,7 @@ LOADING_FACTOR = 1.2
 
 
 class Host:
-    """Answers requests on a thread of its own until it is closed."""
+    """Answers requests on a thread of its own until it is closed; a `backend.Answerer`."""
 
     def __init__(self) -> None:
         # A request for a model, or something else to do between steps; None: the end.

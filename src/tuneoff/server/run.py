@@ -19,8 +19,8 @@ from tuneoff.contenders.answering import prompts_of
 from tuneoff.errors import ConfigError
 from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Parity, Tuned, compare, tuned_contenders
 from tuneoff.server.answer import Piece, Request, TokenChance
+from tuneoff.server.backend import Answerer
 from tuneoff.server.base import Served
-from tuneoff.server.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,23 @@ class Ready:
     tuned: Tuned
 
 
-def open_host(
-    run_dir: Path, only: str | None, strict: bool, say: Callable[[str], None]
-) -> tuple[Host, tuple[Served, ...]]:
+def open_run(
+    run_dir: Path,
+    only: str | None,
+    strict: bool,
+    say: Callable[[str], None],
+    start: Callable[[Sequence[Served]], Answerer],
+) -> tuple[Answerer, tuple[Served, ...]]:
     """What answers for a run's contenders, checked, and which they are.
+
+    Args:
+        start: makes what answers for some models.
 
     Raises:
         ConfigError: there is nothing to serve, or `strict` and answers differ.
     """
-    ready, host = contenders_of(run_dir, only), Host()
+    ready = contenders_of(run_dir, only)
+    host = start([each.served for each in ready])
     for each in ready:
         parity = check_parity(host, each)
         for line in parity.lines():
@@ -70,14 +78,11 @@ def _ready(tuned: Tuned) -> Ready:
     return Ready(Served(settings.name, base, adapter, precision, quantization), tuned)
 
 
-def check_parity(host: Host, ready: Ready) -> Parity:
+def check_parity(host: Answerer, ready: Ready) -> Parity:
     """Answers a sample of the test set and compares."""
-    import torch
-
     base, tuned = host.base(ready.served), ready.tuned
     tokenizer: Any = base.tokenizer
-    exact = base.model.dtype == torch.float32 and ready.served.quantization == "none"
-    examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
+    examples = tuned.sample(SAMPLE if base.exact else ROUNDED_SAMPLE)
     prompts = prompts_of(tuned.settings, tuned.work, tokenizer, examples)
     told = _answers(host, ready, prompts)
 
@@ -94,12 +99,12 @@ def check_parity(host: Host, ready: Ready) -> Parity:
         [([chance.token for chance in chances], text) for chances, text in told],
         lambda tokens: str(tokenizer.decode(tokens, skip_special_tokens=True)),
         gap,
-        exact,
+        base.exact,
     )
 
 
 def _answers(
-    host: Host, ready: Ready, prompts: Sequence[tuple[str, list[int]]]
+    host: Answerer, ready: Ready, prompts: Sequence[tuple[str, list[int]]]
 ) -> list[tuple[list[TokenChance], str]]:
     """Tokens with their chances, and text, of each answer; asked all at once."""
     told: queue.Queue[tuple[int, Piece]] = queue.Queue()

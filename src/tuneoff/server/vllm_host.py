@@ -1,0 +1,203 @@
+"""Answers with vLLM's engine, in a process that it starts for each base.
+
+Of vLLM we want tokens alone, with their log-probabilities: their text, stops and ends are made by
+`answer.py`, as those of our own engine. Written after the documentation of vLLM 0.12 and later
+(`AsyncLLM`, `LoRARequest`); it has not been run with vLLM itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tuneoff.server.answer import GONE, Answer, Piece, Request, TokenChance, first_line, refuse
+from tuneoff.server.base import USUAL_TOKENS, Served
+
+# vLLM reserves memory for adapters of this rank, and for so many in one batch; others wait.
+MOST_RANK, ADAPTERS_AT_A_TIME = 64, 8
+
+
+@dataclass(frozen=True, slots=True)
+class VllmBase:
+    """A base in an engine of vLLM's."""
+
+    tokenizer: Any
+    positions: int
+    engine: Any
+    ends: tuple[int, ...]
+    exact: bool = False  # its kernels round in their own way
+
+
+class VllmHost:
+    """Answers requests on an event loop of its own until it is closed; an `Answerer`."""
+
+    def __init__(self, memory_share: float) -> None:
+        self._share = memory_share
+        self._bases: dict[tuple[str, str], VllmBase] = {}
+        self._loading, self._counting = threading.Lock(), threading.Lock()
+        self._unfinished = 0
+        self._requests, self._numbers = itertools.count(), itertools.count(1)
+        # vLLM knows an adapter by a number that is never given again.
+        self._adapters: dict[Served, int] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="answering", daemon=True
+        )
+        self._thread.start()
+
+    def base(self, served: Served) -> VllmBase:
+        """The base of a model, loaded if it is not there."""
+        key = served.base, served.precision
+        loaded = self._bases.get(key)
+        if loaded is not None:
+            return loaded
+        with self._loading:
+            if key not in self._bases:
+                self._bases[key] = _load(served, self._share)
+            return self._bases[key]
+
+    def submit(self, served: Served, request: Request) -> None:
+        """Has a request answered; returns at once."""
+        with self._counting:
+            self._unfinished += 1
+        tell = request.tell
+
+        def counted(piece: Piece) -> None:
+            if piece.finish_reason is not None:
+                with self._counting:
+                    self._unfinished -= 1
+            tell(piece)
+
+        answering = self._answer(served, replace(request, tell=counted))
+        asyncio.run_coroutine_threadsafe(answering, self._loop)
+
+    def forget(self, served: Served) -> None:
+        """Has a deleted model's weights dropped; returns at once."""
+        asyncio.run_coroutine_threadsafe(self._forget(served), self._loop)
+
+    def unfinished(self) -> int:
+        """Answers that are wanted and not complete."""
+        with self._counting:
+            return self._unfinished
+
+    def close(self) -> None:
+        """Ends the engines; what is under way is not answered."""
+        asyncio.run_coroutine_threadsafe(self._give_up(), self._loop).result()
+        for base in self._bases.values():
+            base.engine.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _give_up(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _forget(self, served: Served) -> None:
+        number = self._adapters.pop(served, None)
+        base = self._bases.get((served.base, served.precision))
+        if number is not None and base is not None:
+            await base.engine.remove_lora(number)
+
+    async def _answer(self, served: Served, request: Request) -> None:
+        if served.is_gone():
+            refuse(request, "the model was deleted", GONE)
+            return
+        try:
+            base = await asyncio.to_thread(self.base, served)
+            await self._told(base, served, request)
+        except Exception as error:
+            refuse(request, first_line(error))
+
+    async def _told(self, base: VllmBase, served: Served, request: Request) -> None:
+        """Tells what comes of a request, until it is complete."""
+        answer = Answer(request, base.tokenizer)
+        outputs = base.engine.generate(
+            {"prompt_token_ids": request.ids},
+            _sampling(request, base.ends),
+            str(next(self._requests)),
+            lora_request=self._lora(served),
+        )
+        # Leaving it closes the generator, by which vLLM gives the request up.
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                answer.tokens_cached = output.num_cached_tokens or 0
+                new = output.outputs[0]
+                chances = new.logprobs or [None] * len(new.token_ids)
+                for token, chance in zip(new.token_ids, chances, strict=True):
+                    if chance is not None:
+                        answer.saw(_chance(token, chance, request.logprobs or 0))
+                    if answer.took(token, token in base.ends):
+                        return
+        answer.ended()  # by an end that vLLM keeps to itself
+
+    def _lora(self, served: Served) -> Any:
+        if served.adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        if served not in self._adapters:
+            self._adapters[served] = next(self._numbers)
+        return LoRARequest(
+            lora_name=served.name,
+            lora_int_id=self._adapters[served],
+            lora_path=str(served.adapter),
+        )
+
+
+def _load(served: Served, share: float) -> VllmBase:
+    """Starts an engine."""
+    from transformers import GenerationConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from tuneoff.generation.ending import ends_of
+    from tuneoff.models.loading import dtype_of, load_tokenizer, positions_of
+
+    tokenizer = load_tokenizer(served.base)
+    positions = min(positions_of(served.base), USUAL_TOKENS)
+    try:
+        generation = GenerationConfig.from_pretrained(served.base)
+    except OSError:  # not every model has one
+        generation = GenerationConfig()
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(
+            model=served.base,
+            dtype=str(dtype_of(served.precision)).removeprefix("torch."),
+            max_model_len=positions,
+            gpu_memory_utilization=share,
+            enable_prefix_caching=True,
+            enable_lora=True,
+            max_lora_rank=MOST_RANK,
+            max_loras=ADAPTERS_AT_A_TIME,
+            disable_log_stats=True,
+        )
+    )
+    return VllmBase(tokenizer, positions, engine, ends_of(generation, tokenizer))
+
+
+def _sampling(request: Request, ends: tuple[int, ...]) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        max_tokens=request.max_tokens,
+        logprobs=request.logprobs,
+        stop_token_ids=list(ends),
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _chance(token: int, found: dict[int, Any], count: int) -> TokenChance:
+    best = sorted(((id, each.logprob) for id, each in found.items()), key=lambda x: -x[1])
+    return TokenChance(token, found[token].logprob, tuple(best[:count]))

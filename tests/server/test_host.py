@@ -1,0 +1,115 @@
+"""Several bases share one memory: a later one leaves earlier ones what they were promised, and
+idle ones go where another does not fit, and come back when they are asked."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi")
+from tuneoff.generation import support
+from tuneoff.models import free_memory
+from tuneoff.models.parameters import count_of
+from tuneoff.server.answer import Piece, Request
+from tuneoff.server.base import Served
+from tuneoff.server.host import Host
+
+# 2 layers of keys and values, 1 head of 16 float32 numbers.
+TOKEN_BYTES = 2 * 2 * 16 * 4
+IDS = [5, 9, 200, 31, 77]
+
+
+class Memory:
+    """What is free, as far as this test says."""
+
+    free = 1_000_000 * TOKEN_BYTES
+
+    def __call__(self, device: Any = None) -> int:
+        return self.free
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    found = Memory()
+    monkeypatch.setattr(support, "available_bytes", found)
+    monkeypatch.setattr(free_memory, "available_bytes", found)
+    return found
+
+
+@pytest.fixture
+def host(memory: Memory) -> Iterator[Host]:
+    running = Host()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def bases(tiny_base: Path, tmp_path: Path) -> list[Served]:
+    for name in ("one", "two", "three"):
+        shutil.copytree(tiny_base, tmp_path / name)
+    return [Served(name, str(tmp_path / name)) for name in ("one", "two", "three")]
+
+
+def tokens(host: Host, served: Served, most: int = 20) -> list[int]:
+    told: queue.Queue[Piece] = queue.Queue()
+    host.submit(served, Request(IDS, most, told.put, temperature=0, logprobs=0))
+    found: list[int] = []
+    while True:
+        piece = told.get(timeout=60)
+        assert piece.error is None
+        found += [chance.token for chance in piece.chances]
+        if piece.finish_reason is not None:
+            return found
+
+
+def test_memory_is_promised_once(host: Host, bases: list[Served], memory: Memory) -> None:
+    first = host.base(bases[0]).room
+    assert first.slots == 64
+    assert first.bytes <= memory.free / 2
+    memory.free = first.bytes + 40_000 * TOKEN_BYTES
+    second = host.base(bases[1]).room
+    assert second.slots * second.positions + second.kept_tokens <= 20_000
+    assert first.bytes + second.bytes < memory.free
+    # Where hardly anything is left, one short text at a time is still answered.
+    memory.free = first.bytes + second.bytes + 4_000_000
+    third = host.base(bases[2]).room
+    assert third.slots >= 1
+    assert tokens(host, bases[2]) == tokens(host, bases[0])
+
+
+def test_an_idle_base_goes_and_comes_back(host: Host, bases: list[Served], memory: Memory) -> None:
+    one, two, three = bases
+    alone = tokens(host, one)
+    before = host.base(one)
+    host.base(two)
+    tokens(host, one)  # so that two was used longest ago
+    weights = count_of(one.base) * 4
+    promised = before.unused_bytes() + host.base(two).unused_bytes()
+    memory.free = promised + weights
+    host.base(three)  # which needs 1.2 times its weights to be loaded
+    assert [key[0] for key in host._bases] == [one.base, three.base]
+    memory.free = 0
+    assert tokens(host, two) == alone
+    assert before.model is None
+    memory.free = Memory.free
+    assert tokens(host, one) == alone
+    assert host.base(one) is not before
+
+
+def test_a_busy_base_stays(host: Host, bases: list[Served], memory: Memory) -> None:
+    one, two, _ = bases
+    told: queue.Queue[Piece] = queue.Queue()
+    request = Request(IDS, 900, told.put, temperature=0, logprobs=0)
+    host.submit(one, request)
+    told.get(timeout=60)
+    memory.free = 0
+    assert tokens(host, two, 3)
+    assert [key[0] for key in host._bases] == [one.base, two.base]
+    request.cancelled.set()
+    while told.get(timeout=60).finish_reason is None:
+        pass
