@@ -67,7 +67,7 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     async def health() -> shapes.Health:
         return {"status": "ok"}
 
-    openapi.install(app, bool(settings.api_keys))
+    openapi.install(app, settings)
     return app
 
 

@@ -31,7 +31,7 @@ from tuneoff.server.store import Store
 
 router = APIRouter(prefix="/v1", responses=shapes.errors(404))
 _STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {"text/event-stream": {}}}  # chunks, as the SDK reads them
 }
 MAX_UNFINISHED = 1_000
 LOOK_SECONDS = 1.0

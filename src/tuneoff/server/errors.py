@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 INVALID = "invalid_request_error"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
@@ -45,16 +46,31 @@ def not_found(what: str, id: str, param: str | None = None) -> ApiError:
     )
 
 
+def _allowed(request: Request) -> str:
+    """The methods of a path, of all routes that have it (each knows only its own)."""
+    operations = request.app.openapi()["paths"]
+    found = {
+        method.upper()
+        for path, methods in operations.items()
+        for method in methods
+        if compile_path(path)[0].match(request.scope["path"])
+    }
+    return ", ".join(sorted(found))
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of an app look like this."""
 
     async def api_error(_: Request, error: Any) -> JSONResponse:
         return JSONResponse({"error": error.body}, error.status)
 
-    async def http_error(_: Request, error: Any) -> JSONResponse:
+    async def http_error(request: Request, error: Any) -> JSONResponse:
         code = _CODES.get(error.status_code)
         told = ApiError(error.status_code, str(error.detail), None, code)
-        return JSONResponse({"error": told.body}, told.status, error.headers)
+        known = dict(error.headers or {})
+        if error.status_code == 405:
+            known["Allow"] = _allowed(request) or known.get("Allow", "")
+        return JSONResponse({"error": told.body}, told.status, known)
 
     async def gone(_: Request, error: Any) -> JSONResponse:
         return await api_error(_, ApiError(400, "The body ended early."))  # nobody reads it

@@ -13,6 +13,7 @@ from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import LOOPBACK, ServerSettings
 
 OPEN_PATHS = ("/health",)
+MAX_HEAD_BYTES = 16 * 1024
 UPLOADS = "/v1/files"
 
 
@@ -33,13 +34,14 @@ class Guard:
                    for name, value in scope["headers"]}  # fmt: skip
         error = self._refused(scope["path"], headers)
         most = self._most_bytes(scope["path"])
+        error = error or _misshapen(scope, headers)
         if error is None and _length(headers) > most:
             error = _too_large(most)
         if error is None and self._under_way >= self._settings.max_requests:
             error = _too_many("requests")
         if error is not None:
-            known = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-            await JSONResponse({"error": error.body}, error.status, known)(scope, receive, send)
+            told = JSONResponse({"error": error.body}, error.status, error.headers)
+            await told(scope, receive, send)
             return
         seen, held = 0, 0
 
@@ -79,7 +81,9 @@ class Guard:
                 for each in self._settings.api_keys
             ]
             if scheme.lower() != "bearer" or not any(known):
-                return ApiError(401, "Incorrect API key provided.", None, "invalid_api_key")
+                error = ApiError(401, "Incorrect API key provided.", None, "invalid_api_key")
+                error.headers = {"WWW-Authenticate": "Bearer"}
+                return error
             return None
         host, origin = headers.get("host", ""), headers.get("origin")
         if _name(host) not in LOOPBACK or (origin and _place(origin) != host):
@@ -87,6 +91,19 @@ class Guard:
                 403, "A server without keys answers this machine only.", None, "forbidden"
             )
         return None
+
+
+def _misshapen(scope: Any, headers: dict[str, str]) -> ApiError | None:
+    """What HTTP allows, and only somebody with bad intentions sends."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        # A proxy may go by the other one, and see another request in what follows.
+        error = ApiError(400, "A body has a length or comes in chunks, not both.")
+        error.headers = {"Connection": "close"}
+        return error
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size + sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+        return ApiError(431, f"Address and headers are larger than {MAX_HEAD_BYTES} bytes.")
+    return None
 
 
 def _name(host: str) -> str:

@@ -54,7 +54,11 @@ class JobCreate(_Asked):
     suffix: Annotated[str, Field(max_length=64, pattern=_SUFFIX)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: (
-        dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]] | None
+        dict[
+            Annotated[Text, Field(min_length=1, max_length=64)],
+            Annotated[Text, Field(max_length=512)],
+        ]
+        | None
     ) = Field(default=None, max_length=16)
     integrations: Annotated[list[Any], Field(max_length=0)] | None = None
 

@@ -30,6 +30,7 @@ _METADATA: dict[str, Any] = {
     "schema": {
         "type": "object",
         "maxProperties": MAX_FILTERS,
+        "propertyNames": {"minLength": 1},
         "additionalProperties": {"type": "string"},
     },
 }
@@ -112,6 +113,8 @@ def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> 
                 "EXISTS (SELECT 1 FROM json_each(facts, '$.metadata') WHERE key = ? AND value = ?)"
             )
             values += [name[len("metadata[") : -1], value]
+    if "" in values[::2]:
+        raise ApiError(400, "metadata[] names no key.", "metadata", "invalid_value")
     if len(where) > MAX_FILTERS:
         raise ApiError(400, f"At most {MAX_FILTERS} filters.", "metadata", "invalid_value")
     page = store.page("jobs", after, limit, " AND ".join(where) or "1", tuple(values))

@@ -18,7 +18,7 @@ def list_models(request: Request) -> shapes.ModelList:
     with it."""
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
-    data = [_base(name) for name in _ready(settings)]
+    data = [_base(name) for name in settings.ready()]
     data += [tuned.shown(each, settings) for each in tuned.all_tuned(store)]
     return {"object": "list", "data": data}
 
@@ -27,7 +27,7 @@ def list_models(request: Request) -> shapes.ModelList:
 def retrieve(request: Request, id: str) -> shapes.Model:
     """One model."""
     settings: ServerSettings = request.app.state.settings
-    if id in _ready(settings):
+    if id in settings.ready():
         return _base(id)
     return tuned.shown(tuned.known(request.app.state.store, id), settings)
 
@@ -37,7 +37,7 @@ def delete(request: Request, id: str) -> shapes.Deleted:
     """Deletes a tuned model, or a checkpoint, with its weights, on disk and in memory. A
     model's checkpoints stay: each is a model of its own, and a better one may be among them."""
     state = request.app.state
-    if id in _ready(state.settings):
+    if id in state.settings.ready():
         raise ApiError(
             403, f"{id} was not tuned by a job here; only such models can be deleted.", "model",
             "forbidden",
@@ -48,11 +48,6 @@ def delete(request: Request, id: str) -> shapes.Deleted:
     if loaded is not None:
         state.host.forget(loaded)
     return {"id": id, "object": "model", "deleted": True}
-
-
-def _ready(settings: ServerSettings) -> list[str]:
-    """The names of bases and of what is served from a run."""
-    return [*settings.bases, *(each.name for each in settings.served)]
 
 
 def _base(name: str) -> shapes.Model:

@@ -32,6 +32,10 @@ class ServerSettings:
     max_requests: int = 512
     max_waiting_jobs: int = 10_000
 
+    def ready(self) -> list[str]:
+        """The names of bases and of what is served from a run."""
+        return [*self.bases, *(each.name for each in self.served)]
+
 
 def settings_of(
     data_dir: Path,
