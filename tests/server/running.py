@@ -19,12 +19,17 @@ START_SECONDS = 60
 
 @contextmanager
 def server(
-    data_dir: Path, *arguments: str, keys: str | None = None, log: Path | None = None
+    data_dir: Path,
+    *arguments: str,
+    keys: str | None = None,
+    log: Path | None = None,
+    port: int | None = None,
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Port and process of `tuneoff serve`; it is ended afterwards."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Port (a free one unless given) and process of `tuneoff serve`; it is ended afterwards."""
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
     environment = {k: v for k, v in os.environ.items() if k != "TUNEOFF_API_KEYS"}
     if keys is not None:
         environment["TUNEOFF_API_KEYS"] = keys

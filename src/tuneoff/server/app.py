@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from tuneoff.errors import ConfigError
-from tuneoff.server import chat, errors, files, jobs, metrics, models, openapi, shapes
+from tuneoff.server import chat, errors, files, jobs, metrics, models, openapi, page, shapes
 from tuneoff.server.backend import Answerer
 from tuneoff.server.guard import Guard
 from tuneoff.server.host import Host
@@ -60,7 +60,7 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     app.state.metrics = metrics.Metrics()
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(metrics.Measured, metrics=app.state.metrics)
-    for module in (files, jobs, models, chat, metrics):
+    for module in (files, jobs, models, chat, metrics, page):
         app.include_router(module.router)
 
     @app.get("/health")

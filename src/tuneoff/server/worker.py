@@ -133,7 +133,10 @@ def _train(
             store.add_event(id, text, data=data)
             store.count_attempts_anew(id)
         left = (now - began) / (done - first_step) * (total - done)
-        store.change_job(id, only_from=("running",), estimated_finish=int(time.time() + left))
+        store.change_job(
+            id, only_from=("running",), estimated_finish=int(time.time() + left), step=done,
+            total_steps=total,
+        )  # fmt: skip
 
     words = "started" if attempt == 1 else f"goes on (attempt {attempt})"
     store.add_event(id, f"Fine-tuning job {words}")

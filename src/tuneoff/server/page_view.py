@@ -1,0 +1,228 @@
+"""What the page shows, read from the store: the newest few dozen jobs, files and models, and
+more of an opened job."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tuneoff.report import format as f
+from tuneoff.rundir import ContenderDir
+from tuneoff.server.job import ACTIVE
+from tuneoff.server.loss_curve import loss_curve
+from tuneoff.server.settings import ServerSettings
+from tuneoff.server.store import FINE_TUNE, Store
+
+# So many to choose from; the API takes any of them.
+MOST_OPTIONS = 200
+MOST_OPENED = 10
+EVENTS = 8
+_BUTTONS = {
+    "queued": ("pause", "cancel"),
+    "running": ("pause", "cancel"),
+    "paused": ("resume", "cancel"),
+    "failed": ("resume",),
+}
+
+View = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How much of what a reader wants to see, and which jobs were opened and shut by hand."""
+
+    jobs: int
+    files: int
+    models: int
+    opened: Sequence[str] = ()
+    shut: Sequence[str] = ()
+
+
+def page_view(store: Store, settings: ServerSettings, wanted: Wanted) -> View:
+    """Everything that `pages/content.html.j2` needs."""
+    counted = store.rows("SELECT status, count(*) AS times FROM jobs GROUP BY status")
+    files, more_files = _listed(store, "files", wanted.files)
+    models, more_models = _listed(store, "models", wanted.models)
+    options, _ = _listed(store, "files", MOST_OPTIONS, "purpose = ?", (FINE_TUNE,))
+    tuned, _ = _listed(store, "models", MOST_OPTIONS)
+    counts = {row["status"]: row["times"] for row in counted}
+    return {
+        **_jobs(store, wanted, time.time()),
+        "told": [f"{f.count(counts[s])} {s}" for s in ACTIVE if s in counts],
+        "active": sum(counts.get(status, 0) for status in ("queued", "running")) > 0,
+        "files": [_file(row) for row in files],
+        "more_files": more_files,
+        "models": [_model(row, settings) for row in models],
+        "more_models": more_models,
+        "bases": list(settings.bases),
+        "served": [each.name for each in settings.served],
+        "tuned": [row["id"] for row in tuned if row["base"] in settings.bases],
+        "training_files": [
+            {"id": row["id"], "name": f"{row['filename']} ({_examples(row)})"} for row in options
+        ],
+        "keys": bool(settings.api_keys),
+    }
+
+
+def _listed(
+    store: Store, table: str, limit: int, where: str = "1", values: tuple[Any, ...] = ()
+) -> tuple[list[dict[str, Any]], bool]:
+    found = store.page(table, None, limit, where, values)
+    assert found is not None  # it was asked for from the first
+    return found
+
+
+def _jobs(store: Store, wanted: Wanted, now: float) -> View:
+    """The jobs: what is running, then the newest others. The first is open unless shut."""
+    running = store.rows("SELECT * FROM jobs WHERE status = 'running' ORDER BY number DESC LIMIT 5")
+    others, more = _listed(store, "jobs", wanted.jobs, "status != 'running'")
+    rows = [*running, *others]
+    opened = {row["id"] for row in rows[:1]} | set(wanted.opened[:MOST_OPENED])
+    opened -= set(wanted.shut)
+    return {
+        "jobs": [_job(row, now) | _body(store, row, now, row["id"] in opened) for row in rows],
+        "more_jobs": more,
+    }
+
+
+def _job(row: dict[str, Any], now: float) -> View:
+    """A job's line."""
+    facts, state = json.loads(row["facts"]), row["status"]
+    step, steps = facts.get("step"), facts.get("total_steps")
+    error = facts.get("error")
+    return {
+        "id": row["id"],
+        "state": state,
+        "name": facts["suffix"] or row["id"],
+        "base": facts["model"],
+        "model": facts.get("fine_tuned_model"),
+        "step": step,
+        "steps": steps,
+        "progress": _progress(state, step, steps, facts, now),
+        "error": f.shorten(error["message"], 500) if error else None,
+        "buttons": _BUTTONS.get(state, ()),
+        **_when(row["created_at"], now),
+    }
+
+
+def _progress(
+    state: str, step: int | None, steps: int | None, facts: dict[str, Any], now: float
+) -> str:
+    """How far a job is, in words."""
+    if state == "queued":
+        return "waiting" if step is None else f"waiting, at step {f.count(step)}"
+    if state == "succeeded":
+        return f"{f.count(steps)} steps, {f.count(facts.get('trained_tokens'))} tokens"
+    if step is None:
+        return "starting" if state == "running" else ""
+    words = f"step {f.count(step)} of {f.count(steps)}"
+    finish = facts.get("estimated_finish")
+    if state == "running" and finish is not None:
+        words += f", about {f.seconds(max(1, round(finish - now)))} left"
+    return words
+
+
+def _body(store: Store, row: dict[str, Any], now: float, opened: bool) -> View:
+    """What an opened job shows below its line."""
+    if not opened:
+        return {"opened": False}
+    facts = json.loads(row["facts"])
+    numbers, given = facts["resolved"], facts["validation_file"]
+    said = store.rows(
+        "SELECT * FROM events WHERE job_id = ? AND type = 'message' ORDER BY number DESC LIMIT ?",
+        row["id"], EVENTS,
+    )  # fmt: skip
+    trained = [
+        ("Base", facts["model"]),
+        ("Training file", _file_name(store, facts["training_file"])),
+        ("Validation file", _file_name(store, given) if given else "none"),
+        ("Epochs", f.count(numbers["n_epochs"])),
+        ("Batch size", f.count(numbers["batch_size"])),
+        ("Learning rate", f"{numbers['learning_rate_multiplier']:g} × the default"),
+        ("Seed", str(facts["seed"])),
+        ("Created", _utc(row["created_at"])),
+    ]
+    if facts.get("trained_tokens") is not None:
+        trained.append(("Trained tokens", f.count(facts["trained_tokens"])))
+    if facts.get("finished_at") is not None:
+        trained.append(("Finished", _utc(facts["finished_at"])))
+    return {
+        "opened": True,
+        "curve": loss_curve(
+            ContenderDir(store.job_path(row["id"])).loss(), facts.get("total_steps"), bool(given)
+        ),
+        "facts": trained,
+        "result_files": facts.get("result_files", []),
+        "unfinished": row["status"] in ACTIVE,
+        "events": [
+            {
+                "level": each["level"],
+                "message": f.shorten(each["message"], 500),
+                **_when(each["created_at"], now),
+            }
+            for each in said
+        ],
+    }
+
+
+def _file(row: dict[str, Any]) -> View:
+    return {
+        "id": row["id"],
+        "name": row["filename"],
+        "purpose": row["purpose"],
+        "size": file_size(row["bytes"]),
+        "examples": f.count(row["examples"]),
+        **_when(row["created_at"], time.time()),
+    }
+
+
+def _model(row: dict[str, Any], settings: ServerSettings) -> View:
+    return {
+        "id": row["id"],
+        "base": row["base"],
+        "usable": row["base"] in settings.bases,
+        **_when(row["created_at"], time.time()),
+    }
+
+
+def _examples(row: dict[str, Any]) -> str:
+    count = row["examples"]
+    return f"{f.count(count)} example{'' if count == 1 else 's'}"
+
+
+def _file_name(store: Store, id: str) -> str:
+    row = store.row("files", id)
+    return f"{row['filename']} ({_examples(row)})" if row else f"{id} (deleted)"
+
+
+def _when(moment: int, now: float) -> View:
+    return {"ago": ago(now - moment), "at": _utc(moment)}
+
+
+def _utc(moment: int) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def ago(seconds: float) -> str:
+    """How long since: `just now`, `3 min ago`, `2 h ago`, `5 days ago`."""
+    if seconds < 60:
+        return "just now"
+    for size, name in ((86_400, "day"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {name}{'s' if name == 'day' and count > 1 else ''} ago"
+    raise AssertionError
+
+
+def file_size(size: int) -> str:
+    """Bytes as `812 B`, `3.4 KiB`, `12 MiB`."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.3g} GiB"
