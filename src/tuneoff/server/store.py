@@ -46,7 +46,7 @@ CREATE VIEW IF NOT EXISTS tuned AS
     UNION ALL SELECT model, created_at, base, job_id, step FROM checkpoints;
 """
 FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
-LISTED = ("files", "jobs", "events", "checkpoints")
+LISTED = ("files", "jobs", "events", "models", "checkpoints")
 
 
 def new_id(kind: str) -> str:
