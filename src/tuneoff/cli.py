@@ -371,27 +371,14 @@ def serve(
     from tuneoff.errors import MissingExtraError
 
     try:
-        from tuneoff.server import backend as backends
-        from tuneoff.server.app import serve as run_server
-        from tuneoff.server.run import open_run
-        from tuneoff.server.settings import KEYS_VARIABLE, settings_of
+        from tuneoff.server.starting import serve as run_server
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
-    keys = os.environ.get(KEYS_VARIABLE)
     _quieten()
-    say = functools.partial(typer.echo, err=True)
-    start = functools.partial(backends.start, backend, tuple(base or ()))
-    opened = open_run(run_dir, contender, strict, say, start) if run_dir is not None else None
-    served = opened[1] if opened else ()
-    settings = settings_of(data_dir, tuple(base or ()), host, keys, served)
-    answering = opened[0] if opened else backends.start(backend, tuple(settings.bases), ())
-    names = ", ".join([*settings.bases, *(each.name for each in served)])
-    typer.echo(
-        f"serving {names} on http://{host}:{port}/v1 "
-        f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})",
-        err=True,
-    )
-    run_server(settings, host, port, answering)
+    run_server(
+        run_dir, contender, base or (), strict=strict, answers_with=backend, address=host,
+        port=port, data_dir=data_dir, say=functools.partial(typer.echo, err=True),
+    )  # fmt: skip
 
 
 def _show(folder: Path, results: Any, as_json: bool) -> None:

@@ -1,0 +1,44 @@
+"""From what the command line was given to a running server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from tuneoff.server import app, backend
+from tuneoff.server.run import open_run
+from tuneoff.server.settings import KEYS_VARIABLE, settings_of
+
+
+def serve(
+    run_dir: Path | None,
+    contender: str | None,
+    bases: Sequence[str],
+    *,
+    strict: bool,
+    answers_with: backend.Backend,
+    address: str,
+    port: int,
+    data_dir: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Serves a run's tuned contenders, or one of them, and bases that may be tuned, until it is
+    interrupted.
+
+    Raises:
+        ConfigError, MissingExtraError: as `open_run`, `settings_of` and `backend.start` do.
+    """
+    start = partial(backend.start, answers_with, tuple(bases))
+    opened = open_run(run_dir, contender, strict, say, start) if run_dir is not None else None
+    served = opened[1] if opened else ()
+    keys = os.environ.get(KEYS_VARIABLE)
+    settings = settings_of(data_dir, tuple(bases), address, keys, served)
+    host = opened[0] if opened else backend.start(answers_with, tuple(settings.bases), ())
+    names = ", ".join([*settings.bases, *(each.name for each in served)])
+    say(
+        f"serving {names} on http://{address}:{port}/v1 "
+        f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})"
+    )
+    app.serve(settings, address, port, host)
