@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TuneoffError,
         UserError,
     )
+    from tuneoff.export import Exported, export_contender
     from tuneoff.planning import plan
     from tuneoff.records import Example, Prediction, Results, Score
     from tuneoff.report import write_report
@@ -38,6 +39,7 @@ __all__ = [
     "ContenderError",
     "DataError",
     "Example",
+    "Exported",
     "MissingExtraError",
     "Prediction",
     "ProviderError",
@@ -47,6 +49,7 @@ __all__ = [
     "TuneoffError",
     "UserError",
     "check_file",
+    "export_contender",
     "load",
     "plan",
     "run",
@@ -62,6 +65,7 @@ _HOMES = {
     "config": ("BakeOff",),
     "planning": ("plan",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "export": ("Exported", "export_contender"),
     "records": ("Example", "Prediction", "Results", "Score"),
     "report": ("write_report",),
     "score_file": ("score",),

@@ -381,6 +381,42 @@ def serve(
     )  # fmt: skip
 
 
+@app.command()
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
+    ],
+    contender: Annotated[str, typer.Argument(help="The tuned contender, or the model ft:….")],
+    format: Annotated[str, typer.Option("--format", help="adapter, merged or gguf.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new folder [default: in RUN/exports].")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="merged: auto (the base's), float32, bf16, fp16.")
+    ] = None,
+    outtype: Annotated[
+        str | None, typer.Option(help="gguf: f32, f16, bf16, q8_0 [default: f16].")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Keep nothing if answers differ from the scored ones.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a tuned model in the form that its runtime wants, and check that it answers alike."""
+    from tuneoff.export import export_contender
+
+    _quieten()
+    say = functools.partial(typer.echo, err=True)
+    found = export_contender(
+        run, contender, format, out, dtype=dtype, outtype=outtype, strict=strict, say=say
+    )
+    if as_json:
+        _print_json(found)
+        return
+    for name, size in found.files.items():
+        typer.echo(f"{found.out}/{name} ({size} bytes)")
+
+
 def _show(folder: Path, results: Any, as_json: bool) -> None:
     if as_json:
         _print_json(results)

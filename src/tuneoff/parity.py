@@ -56,7 +56,8 @@ class Judge:
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """A contender that was tuned here. `base` is what transformers loads, `weights` the folder of
-    its adapter or model, `predictions` its test answers by example id, `judge` what scored them."""
+    its adapter or model, `predictions` its test answers by example id, `judge` what scored them;
+    `was` is what was done when they were made."""
 
     settings: LocalSettings
     base: str
@@ -64,18 +65,24 @@ class Tuned:
     work: Work
     predictions: dict[str, Prediction]
     judge: Judge
+    was: str = "scored"
 
     def sample(self, size: int = SAMPLE) -> list[Example]:
         """Answered test examples, spread evenly over the test set."""
-        answered = [example for example in self.work.test if example.id in self.predictions]
+        answered = [
+            example
+            for example in self.work.test
+            if (found := self.predictions.get(example.id)) and found.error is None
+        ]
         return answered[:: max(1, len(answered) // size)][:size]
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
     """How answers made elsewhere compare with the scored ones. `different` holds (id, scored,
-    made elsewhere) of those that are not the same; `verb` says what was done elsewhere; of those
-    that are not `exact`, `as_good` are other texts with the same value of the primary metric."""
+    made elsewhere) of those that are not the same; `was` and `verb` say what was done then and is
+    done elsewhere; of those that are not `exact`, `as_good` are other texts with the same value of
+    the primary metric."""
 
     name: str
     asked: int
@@ -84,6 +91,7 @@ class Parity:
     different: tuple[tuple[str, str, str], ...]
     verb: str = "served"
     as_good: int = 0
+    was: str = "scored"
 
     @property
     def passed(self) -> bool:
@@ -95,14 +103,16 @@ class Parity:
         """What to say about it."""
         same = self.asked - len(self.different)
         ties = f", {self.near_ties} of them near-ties" if self.near_ties else ""
-        found = [f"{self.name}: {same} of {self.asked} answers are those that were scored{ties}."]
+        found = [
+            f"{self.name}: {same} of {self.asked} answers are those that were {self.was}{ties}."
+        ]
         if self.as_good:
             found = [
                 f"{self.name}: {same} of {self.asked} answers are as right or wrong as those that "
-                f"were scored, {same - self.as_good} of them the same{ties}."
+                f"were {self.was}, {same - self.as_good} of them the same{ties}."
             ]
         found += [
-            f"  {id}: scored {scored!r:.80}, {self.verb} {other!r:.80}"
+            f"  {id}: {self.was} {scored!r:.80}, {self.verb} {other!r:.80}"
             for id, scored, other in self.different[:3]
         ]
         return found
@@ -222,6 +232,7 @@ def compare(
         tuple((example.id, scored, text) for example, scored, text in worse),
         verb,
         len(different) - len(worse),
+        tuned.was,
     )
 
 

@@ -130,9 +130,15 @@ def dtype_of(precision: Precision) -> torch.dtype:
 
 
 def load_model(
-    base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype
+    base: str,
+    quantization: Literal["none", "int8", "nf4"],
+    dtype: torch.dtype,
+    place: torch.device | None = None,
 ) -> PreTrainedModel:
-    """A causal language model on `device()`, its weights in `dtype` (or quantized).
+    """A causal language model, its weights in `dtype` (or quantized).
+
+    Args:
+        place: where its weights go if they are not quantized; left out, `device()`.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -148,7 +154,7 @@ def load_model(
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:
         raise _not_loaded(base, error) from None
-    return model if quantization != "none" else model.to(device())  # type: ignore[arg-type]
+    return model if quantization != "none" else model.to(place or device())  # type: ignore[arg-type]
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,10 +12,21 @@ from tuneoff.records import TrainingRecord
 from tuneoff.rundir import write_text
 
 
-def write_card(path: Path, settings: LocalSettings, record: TrainingRecord) -> None:
-    """README.md in the hub's format: a YAML head, then how it was trained."""
+def write_card(
+    path: Path,
+    settings: LocalSettings,
+    record: TrainingRecord,
+    library: str | None = None,
+    about: Sequence[str] = (),
+) -> None:
+    """README.md in the hub's format: a YAML head, then how it was trained.
+
+    Args:
+        library: what loads it; left out, what loads it as it was trained.
+        about: lines about the form it is in.
+    """
     head: dict[str, object] = {
-        "library_name": "peft" if settings.method == "lora" else "transformers",
+        "library_name": library or ("peft" if settings.method == "lora" else "transformers"),
         "pipeline_tag": "text-generation",
         "tags": ["tuneoff", settings.method],
     }
@@ -30,6 +42,7 @@ def write_card(path: Path, settings: LocalSettings, record: TrainingRecord) -> N
         "",
         f"`{settings.base}` tuned with tuneoff (method: {settings.method}).",
         "",
+        *(text for line in about for text in (line, "")),
         f"- examples: {record.examples}, epochs: {record.epochs:g}, steps: {record.steps}",
         f"- trained parameters: {record.trainable_parameters}",
         f"- best step by validation loss: {record.best_step} ({record.verdict or 'no verdict'})",

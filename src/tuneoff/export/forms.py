@@ -1,0 +1,157 @@
+"""What is written for each format, and checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tuneoff.errors import ConfigError, MissingExtraError
+from tuneoff.export import checking
+from tuneoff.export.checking import Checked
+from tuneoff.export.merging import dtype_for, whole_model
+from tuneoff.export.options import Options
+from tuneoff.generation.ending import ending_of
+from tuneoff.models.loading import dtype_of, load_tokenizer, release_memory, rendering_of
+from tuneoff.parity import Tuned
+from tuneoff.rundir import write_text
+from tuneoff.training.card import write_card
+
+Say = Callable[[str], object]
+
+
+def refuse(tuned: Tuned, options: Options) -> None:
+    """Refuses what can be refused before anything is loaded.
+
+    Raises:
+        ConfigError: this contender has no such form.
+        MissingExtraError: a package that the format needs is not installed.
+    """
+    name, full = tuned.settings.name, tuned.settings.method == "full"
+    if options.format == "adapter" and full:
+        raise ConfigError(
+            f"contender {name} was trained with all its parameters and has no adapter; use "
+            "--format merged."
+        )
+    if options.format != "gguf":
+        return
+    if find_spec("gguf") is None:
+        raise MissingExtraError("gguf", "gguf", "--format gguf")
+    if options.strict and find_spec("llama_cpp") is None:
+        raise ConfigError(
+            "--strict: a GGUF file is checked by llama.cpp, which is not here; run `pip install "
+            "llama-cpp-python`, or leave --strict out."
+        )
+    from transformers import AutoConfig
+
+    from tuneoff.export.gguf_file import check_architecture
+
+    check_architecture(AutoConfig.from_pretrained(tuned.weights if full else tuned.base))
+
+
+def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
+    """The adapter as it was trained; its configuration names the base."""
+    shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
+    file = folder / "adapter_config.json"
+    written = json.loads(file.read_bytes())
+    written["base_model_name_or_path"] = tuned.base
+    write_text(file, json.dumps(written, indent=2) + "\n")
+    if Path(tuned.base).is_dir():
+        say(
+            f"{tuned.settings.name}: its base is the folder {tuned.base}, which "
+            "adapter_config.json names; change it there where the base lies elsewhere."
+        )
+    return checking.adapter(tuned, folder)
+
+
+def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
+    """The whole model, as transformers and vLLM load it."""
+    if tuned.settings.method == "full" and options.dtype == "auto":
+        shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
+        return checking.merged(tuned, folder)
+    dtype = dtype_for(tuned, options.dtype)
+    model = whole_model(tuned, dtype)
+    model.save_pretrained(folder)
+    load_tokenizer(str(tuned.weights)).save_pretrained(folder)
+    about = [f"The adapter is merged into the base; the weights are {_name(dtype)}."]
+    _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say)])
+    del model
+    release_memory()
+    return checking.merged(tuned, folder)
+
+
+def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
+    """A GGUF file, and an Ollama Modelfile where its prompts can be written as the model's."""
+    import torch
+
+    from tuneoff.export.gguf_file import write_gguf
+    from tuneoff.export.ollama import modelfile
+    from tuneoff.export.vocabulary import vocabulary_of
+
+    name = tuned.settings.name
+    model = whole_model(tuned, torch.float32)
+    tokenizer: Any = load_tokenizer(str(tuned.weights))
+    ends = ending_of(model, tokenizer, ()).ends
+    vocabulary = vocabulary_of(tokenizer, model.config.vocab_size, ends)
+    file = folder / f"{folder_name(name)}-{options.outtype}.gguf"
+    write_gguf(file, model, vocabulary, options.outtype, name)
+    config = model.config
+    del model
+    release_memory()
+    about = [f"GGUF, weights {options.outtype}.", *_over_quantized(tuned, say)]
+    if vocabulary.unknown:
+        line = (
+            f"{vocabulary.unknown}: give it token ids that the base's own tokenizer made; a text "
+            "that llama.cpp cuts itself is answered wrongly."
+        )
+        say(f"{name}: {line}")
+        about.append(line[0].upper() + line[1:])
+    else:
+        chat = rendering_of(tokenizer, tuned.settings.rendering) == "chat"
+        text = modelfile(file.name, tokenizer, chat, ends)
+        if text is None:
+            say(f"{name}: its chat template cannot be written as Ollama's; there is no Modelfile.")
+        else:
+            write_text(folder / "Modelfile", text)
+    _card(tuned, folder, "gguf", about)
+    precise = dtype_of(tuned.settings.train.precision) == torch.float32
+    exact = precise and options.outtype == "f32" and tuned.settings.quantization == "none"
+    if find_spec("llama_cpp") is not None:
+        return checking.gguf_by_llama_cpp(tuned, file, ends, tokenizer, exact)
+    say(
+        f"{name}: llama.cpp itself is not here to check it (pip install llama-cpp-python); "
+        "transformers reads the file instead."
+    )
+    return checking.gguf_by_transformers(tuned, file, config, tokenizer, exact)
+
+
+FORMS = {"adapter": adapter, "merged": merged, "gguf": gguf}
+
+
+def folder_name(name: str) -> str:
+    """A model's name as a file's: those of a server hold colons."""
+    return name.replace(":", "-").replace("/", "-")
+
+
+def _over_quantized(tuned: Tuned, say: Say) -> list[str]:
+    if tuned.settings.quantization == "none":
+        return []
+    line = (
+        f"it was trained over the base in {tuned.settings.quantization} and is merged into the "
+        "full weights, which differ slightly: so may its answers"
+    )
+    say(f"{tuned.settings.name}: {line}.")
+    return [f"{line[0].upper()}{line[1:]}."]
+
+
+def _card(tuned: Tuned, folder: Path, library: str, about: Sequence[str]) -> None:
+    record = tuned.work.directory.training()
+    if record is not None:
+        write_card(folder / "README.md", tuned.settings, record, library, about)
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")

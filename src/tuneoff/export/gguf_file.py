@@ -1,0 +1,221 @@
+"""A model of transformers as a GGUF file, for llama.cpp and Ollama.
+
+Written with llama.cpp's own `gguf` package: its writer, its names of tensors and its rounding.
+What it leaves to the converter is here: hyperparameters from the configuration, and the order
+of query and key rows. llama.cpp's Llama rotates neighbouring pairs of a head, transformers its
+two halves, so rows are interleaved; its Qwen rotates halves, and rows stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneoff.errors import ConfigError
+from tuneoff.export.options import OutType
+from tuneoff.export.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+_FILE_TYPES = {
+    "f32": gguf.LlamaFileType.ALL_F32,
+    "f16": gguf.LlamaFileType.MOSTLY_F16,
+    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+}
+_STORED = {
+    "f32": gguf.GGMLQuantizationType.F32,
+    "f16": gguf.GGMLQuantizationType.F16,
+    "bf16": gguf.GGMLQuantizationType.BF16,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0,
+}
+# What transformers calls it → how llama.cpp does.
+_ARCHITECTURES = {
+    "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
+    "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
+    "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
+    "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
+}
+_ROPES = ("default", "linear", "llama3")
+# What transformers takes for a Llama 3 rope where the configuration says nothing.
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def check_architecture(config: Any) -> None:
+    """Refuses what cannot be converted right, before any weight is loaded.
+
+    Raises:
+        ConfigError: the architecture, or a part of it, is another than those known here.
+    """
+    name = (config.architectures or [type(config).__name__])[0]
+    reason = None
+    if name not in _ARCHITECTURES:
+        reason = f"{name}, and only {', '.join(_ARCHITECTURES)} are converted here"
+    elif config.hidden_act != "silu":
+        reason = f"{name} with the activation {config.hidden_act}"
+    elif (rope := _rope(config)["rope_type"]) not in _ROPES:
+        reason = f"{name} with {rope} rope scaling"
+    elif _rope(config).get("partial_rotary_factor", 1.0) != 1.0:
+        reason = f"{name} that rotates a part of each head"
+    if reason:
+        raise ConfigError(
+            f"--format gguf: this base is a {reason}; use --format merged, then llama.cpp's own "
+            "convert_hf_to_gguf.py."
+        )
+
+
+def write_gguf(path: Path, model: Any, vocabulary: Vocabulary, outtype: OutType, name: str) -> None:
+    """Writes a model whose architecture was checked; tensors are rounded one at a time.
+
+    Args:
+        name: what runtimes show.
+    """
+    arch = _ARCHITECTURES[model.config.architectures[0]]
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(name)
+    _add_hyperparameters(writer, model.config)
+    writer.add_file_type(_FILE_TYPES[outtype])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_vocabulary(writer, vocabulary)
+    for tensor_name, shape, kind, _ in _tensors(model, arch, outtype):
+        _announce(writer, tensor_name, shape, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for _, _, kind, tensor in _tensors(model, arch, outtype):
+        writer.write_tensor_data(gguf.quantize(_numpy(tensor), kind))
+    writer.close()
+
+
+def _add_hyperparameters(writer: gguf.GGUFWriter, config: Any) -> None:
+    rope, head = _rope(config), _head_dimension(config)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_block_count(config.num_hidden_layers)
+    # llama.cpp attends to everything: what is beyond a sliding window must not be there.
+    windows = [config.sliding_window] if getattr(config, "sliding_window", None) else []
+    writer.add_context_length(min([config.max_position_embeddings, *windows]))
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(head)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.scores:
+        writer.add_token_scores(vocabulary.scores)
+        writer.add_add_space_prefix(vocabulary.add_space_prefix)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    for kind, number in vocabulary.special.items():
+        getattr(writer, f"add_{kind}_token_id")(number)
+    if vocabulary.turn_end is not None:
+        writer.add_eot_token_id(vocabulary.turn_end)
+    writer.add_add_bos_token(vocabulary.add_bos)
+    writer.add_add_eos_token(vocabulary.add_eos)
+    if vocabulary.chat_template is not None:
+        writer.add_chat_template(vocabulary.chat_template)
+
+
+Tensor = tuple[str, tuple[int, ...], gguf.GGMLQuantizationType, Any]
+
+
+def _tensors(model: Any, arch: gguf.MODEL_ARCH, outtype: OutType) -> Iterator[Tensor]:
+    """Name, shape, kind and values of every tensor that the file holds."""
+    config = model.config
+    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+    factors = _rope_factors(config)
+    if factors is not None:
+        yield "rope_freqs.weight", factors.shape, gguf.GGMLQuantizationType.F32, factors
+    for key, tensor in model.state_dict().items():
+        if key == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        name = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        if name is None:
+            raise ConfigError(
+                f"--format gguf: llama.cpp's {gguf.MODEL_ARCH_NAMES[arch]} has no tensor {key}; "
+                "use --format merged, then llama.cpp's own convert_hf_to_gguf.py."
+            )
+        if arch == gguf.MODEL_ARCH.LLAMA and ".q_proj." in key:
+            tensor = interleaved(tensor, config.num_attention_heads)
+        elif arch == gguf.MODEL_ARCH.LLAMA and ".k_proj." in key:
+            tensor = interleaved(tensor, config.num_key_value_heads)
+        yield name, tuple(tensor.shape), _kind(tensor, outtype), tensor
+
+
+def _kind(tensor: Any, outtype: OutType) -> gguf.GGMLQuantizationType:
+    """Vectors stay float32; so are rows that are no multiple of a block rounded less."""
+    if tensor.dim() < 2:
+        return gguf.GGMLQuantizationType.F32
+    block, _ = gguf.GGML_QUANT_SIZES[_STORED[outtype]]
+    return _STORED[outtype] if tensor.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
+
+
+def _announce(
+    writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: gguf.GGMLQuantizationType
+) -> None:
+    """Tells the writer of a tensor whose values follow later."""
+    plain: dict[Any, np.dtype[Any]] = {
+        gguf.GGMLQuantizationType.F32: np.dtype(np.float32),
+        gguf.GGMLQuantizationType.F16: np.dtype(np.float16),
+    }
+    stored = plain.get(kind, np.dtype(np.uint8))
+    given = gguf.quant_shape_to_byte_shape(shape, kind) if stored == np.uint8 else shape
+    writer.add_tensor_info(name, given, stored, math.prod(given) * stored.itemsize, kind)
+
+
+def interleaved(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows of a query or key projection (or its bias) with each head's halves interleaved."""
+    halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
+    return halves.swapaxes(1, 2).reshape(tensor.shape)
+
+
+def _rope(config: Any) -> dict[str, Any]:
+    """The rope's parameters, `rope_type` and `rope_theta` among them."""
+    found = dict(config.rope_parameters or {})
+    found.setdefault("rope_type", "default")
+    return found
+
+
+def _head_dimension(config: Any) -> int:
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
+
+
+def _rope_factors(config: Any) -> Any:
+    """What llama.cpp divides each frequency by, for a Llama 3 rope: nothing where the wave is
+    short, `factor` where it is longer than the original context, between them a mixture."""
+    import torch
+
+    rope = {**_LLAMA3, **_rope(config)}
+    if rope["rope_type"] != "llama3":
+        return None
+    head, original = _head_dimension(config), rope["original_max_position_embeddings"]
+    waves = 2 * math.pi * rope["rope_theta"] ** (torch.arange(0, head, 2).float() / head)
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    kept = ((original / waves - low) / (high - low)).clamp(0, 1)
+    return 1 / ((1 - kept) / rope["factor"] + kept)
+
+
+def _numpy(tensor: Any) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
+    return array

@@ -1,0 +1,147 @@
+"""An Ollama Modelfile beside a GGUF file: `ollama create NAME -f Modelfile`.
+
+Ollama writes prompts by a template of its own kind. The model's chat template is asked what it
+puts round each turn, and where that explains every conversation tried, it is written down as
+Ollama's; where it does not, there is no Modelfile, for its prompts would be others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Contents to try a template with: words that no template holds.
+_MARKS = {"system": "Zqsystem", "user": "Zquser", "assistant": "Zqassistant"}
+_LONGEST = ("system", "user", "assistant", "user")
+_CONVERSATIONS = (
+    _LONGEST,
+    ("system", "user"),
+    ("user",),
+    ("user", "assistant", "user"),
+    ("system", "user", "assistant", "user", "assistant", "user"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What a chat template puts before a conversation, before and behind each turn by its role,
+    and at the end to have the model answer. `system` is the system turn that it adds where there
+    is none."""
+
+    start: str
+    before: dict[str, str]
+    behind: dict[str, str]
+    answer: str
+    system: str | None
+
+    def render(self, roles: Sequence[str]) -> str:
+        """The conversation of marks up to the answer."""
+        turns = [(role, _MARKS[role]) for role in roles]
+        if self.system is not None and roles[0] != "system":
+            turns.insert(0, ("system", self.system))
+        shown = (self.before[role] + content + self.behind[role] for role, content in turns)
+        return self.start + "".join(shown) + self.answer
+
+
+def modelfile(file: str, tokenizer: Any, chat: bool, ends: Sequence[int]) -> str | None:
+    """The Modelfile of a GGUF file beside it; None where its prompts would not be the model's.
+
+    Args:
+        chat: whether prompts are chat turns; plain texts otherwise.
+        ends: the tokens that end an answer.
+    """
+    turns = turns_of(tokenizer) if chat else None
+    if chat and turns is None:
+        return None
+    system = turns.system if turns else None
+    template = _template(turns, tokenizer) if turns else "{{ .Prompt }}"
+    if template is None or '"""' in (system or ""):
+        return None
+    stops = [str(tokenizer.decode([end])) for end in ends]
+    lines = [
+        f"FROM ./{file}",
+        f'TEMPLATE """{template}"""',
+        *([f'SYSTEM """{system}"""'] if system else []),
+        "# The likeliest token each time, as in the answers that were scored.",
+        "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",
+        *(f'PARAMETER stop "{stop}"' for stop in stops if stop and '"' not in stop),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _template(turns: Turns, tokenizer: Any) -> str | None:
+    """Ollama's template, in the language of Go's text/template; None where a text would be read
+    as a part of that language."""
+    texts = (turns.start, *turns.before.values(), *turns.behind.values(), turns.answer)
+    if any(sign in text for text in texts for sign in ("{{", "}}", '"""')):
+        return None
+    # llama.cpp puts the first token there itself where the tokenizer does.
+    start = "" if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else turns.start
+    cases = [
+        f'{{{{ {word} eq .Role "{role}" }}}}{turns.before[role]}{{{{ .Content }}}}'
+        f"{turns.behind[role]}"
+        for word, role in zip(("if", "else if", "else if"), _MARKS, strict=True)
+    ]
+    return (
+        f"{start}{{{{ range .Messages }}}}{''.join(cases)}{{{{ end }}}}{{{{ end }}}}{turns.answer}"
+    )
+
+
+def turns_of(tokenizer: Any) -> Turns | None:
+    """What the chat template does, if that explains every conversation tried."""
+    try:
+        found = _read_off(tokenizer)
+        explained = found is not None and all(
+            _rendered(tokenizer, roles) == found.render(roles) for roles in _CONVERSATIONS
+        )
+    except Exception:  # a template refuses turns in whatever way it likes
+        return None
+    return found if explained else None
+
+
+def _read_off(tokenizer: Any) -> Turns | None:
+    """A guess by what stands between the marks of two conversations."""
+    first, to_user, to_assistant, to_next, end = _between(tokenizer, _LONGEST)
+    alone, alone_end = _between(tokenizer, ("user",))
+    bos = tokenizer.bos_token or ""
+    start = bos if bos and first.startswith(bos) else ""
+    system_start, inside = first.removeprefix(start), alone.removeprefix(start)
+    system = None
+    if inside.startswith(system_start) and inside.endswith(to_user):
+        system = inside.removeprefix(system_start).removesuffix(to_user)
+        user_start = system_start.replace("system", "user")
+    else:
+        user_start = inside
+    if end != alone_end or not (to_user.endswith(user_start) and to_next.endswith(user_start)):
+        return None
+    behind = {
+        "system": to_user.removesuffix(user_start),
+        "assistant": to_next.removesuffix(user_start),
+    }
+    ends = (behind["assistant"], behind["system"], "")
+    behind["user"] = next(e for e in ends if end.startswith(e) and to_assistant.startswith(e))
+    before = {
+        "system": system_start,
+        "user": user_start,
+        "assistant": to_assistant.removeprefix(behind["user"]),
+    }
+    return Turns(start, before, behind, end.removeprefix(behind["user"]), system)
+
+
+def _between(tokenizer: Any, roles: Sequence[str]) -> list[str]:
+    """What a template writes before, between and behind the marks of a conversation."""
+    rest, found = _rendered(tokenizer, roles), []
+    for role in roles:
+        before, _, rest = rest.partition(_MARKS[role])
+        found.append(before)
+    return [*found, rest]
+
+
+def _rendered(tokenizer: Any, roles: Sequence[str]) -> str:
+    turns = [{"role": role, "content": _MARKS[role]} for role in roles]
+    rendered = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, tokenize=False, enable_thinking=False
+    )
+    return str(rendered)

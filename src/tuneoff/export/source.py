@@ -1,0 +1,116 @@
+"""Which tuned model is meant: a contender of a run, or a model that a server tuned."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tuneoff.config import LocalSettings, TrainSettings
+from tuneoff.contenders import Work
+from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.models.loading import dtype_of, load_model, load_tokenizer
+from tuneoff.parity import ROUNDED_SAMPLE, Judge, Tuned, stored_bakeoff, tuned_contenders
+from tuneoff.progress import Silent
+from tuneoff.prompts import CHAT_PASS_THROUGH
+from tuneoff.rundir import ContenderDir
+from tuneoff.scoring import Options, load_scorer
+from tuneoff.tasks import chat
+
+# Longest answer of a served model that is compared.
+MOST_TOKENS = 128
+
+
+def find(run: Path, name: str) -> Tuned:
+    """The tuned model of a run directory, or of a server's data directory.
+
+    Raises:
+        ConfigError: the folder is neither, or has no such model that was tuned here.
+    """
+    if (run / "server.sqlite").is_file():
+        return _served(run, name)
+    if not (run / "bakeoff.yaml").is_file():
+        raise ConfigError(
+            f"{run}: there is no bakeoff.yaml and no server.sqlite in it; give a run directory, or "
+            "the data directory of `tuneoff serve`."
+        )
+    for contender in stored_bakeoff(run).contenders:
+        if contender.name == name and not isinstance(contender, LocalSettings):
+            raise ConfigError(
+                f"contender {name} is {contender.id}: nothing of it was tuned here that could be "
+                "exported; name a local contender."
+            )
+    return tuned_contenders(run, name, "CONTENDER")[0]
+
+
+def _served(data_dir: Path, name: str) -> Tuned:
+    """A model that a server tuned. What it must answer as is what it is served as: its base with
+    its adapter, asked what its job was validated on (or trained, without a validation file)."""
+    models = _rows(data_dir, "SELECT id, base, job_id FROM models ORDER BY number")
+    found = {row["id"]: row for row in models}
+    if name not in found:
+        raise ConfigError(f"CONTENDER: {unknown('model', name, found)}.")
+    row = found[name]
+    directory = ContenderDir(data_dir / "jobs" / row["job_id"])
+    weights = directory.weights()
+    if weights is None:
+        raise ConfigError(f"{name}: its weights are not in {directory.path} any more.")
+    job = _rows(data_dir, "SELECT facts FROM jobs WHERE id = ?", row["job_id"])[0]
+    facts = json.loads(job["facts"])
+    written = json.loads((weights / "adapter_config.json").read_bytes())
+    record = directory.training()
+    numbers = facts["resolved"]
+    train = TrainSettings(
+        epochs=numbers["n_epochs"],
+        batch_size=numbers["batch_size"],
+        learning_rate=record.learning_rate if record else None,
+    )
+    # A model's name may hold what a contender's may not.
+    settings = LocalSettings(
+        name=row["job_id"], id="local", base=row["base"], train=train, seed=facts["seed"]
+    ).model_copy(update={"name": name})
+    file = facts["validation_file"] or facts["training_file"]
+    try:
+        test = chat.read_examples(data_dir / "files" / f"{file}.jsonl")[:ROUNDED_SAMPLE]
+    except DataError:  # it was deleted meanwhile
+        test = []
+    work = Work(
+        folder=Path(),
+        train=[],
+        validation=[],
+        test=test,
+        template=CHAT_PASS_THROUGH,
+        prompt="full",
+        max_new_tokens=MOST_TOKENS,
+        directory=directory,
+        progress=Silent(),
+    )
+    base = str(written["base_model_name_or_path"])
+    judge = Judge(load_scorer(chat.SCORER), Options())
+    return Tuned(settings, base, weights, work, {}, judge, was="served")
+
+
+def answered(tuned: Tuned) -> Tuned:
+    """A served model with its answers, as the server gives them."""
+    import peft
+
+    from tuneoff.contenders.answering import answers
+
+    if tuned.was != "served" or not tuned.work.test:
+        return tuned
+    base = load_model(tuned.base, "none", dtype_of(tuned.settings.train.precision))
+    model: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
+    tokenizer = load_tokenizer(tuned.base)
+    batches = answers(tuned.settings, tuned.work, model, tokenizer, tuned.work.test)
+    return replace(tuned, predictions={each.id: each for batch in batches for each in batch})
+
+
+def _rows(data_dir: Path, sql: str, *values: str) -> list[dict[str, Any]]:
+    """What a query finds in a server's memory, which is not written to."""
+    address = f"{(data_dir / 'server.sqlite').resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute(sql, values)]

@@ -1,0 +1,248 @@
+"""A tokenizer in llama.cpp's terms.
+
+llama.cpp has tokenizers of its own: byte-level BPE with one of a list of pre-tokenizers that is
+known to it by name, and SentencePiece-like BPE with scores. A tokenizer of transformers is
+described here as one of these where it is one, by its own definition (`tokenizer.json`) rather
+than by its name; where it is none, llama.cpp would cut texts in other places, and the
+vocabulary says so (`unknown`): such a model answers rightly only when it is given token ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gguf import TokenType
+
+from tuneoff.errors import ConfigError
+
+_CASED = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+CONTRACTION|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*CONTRACTION|"
+)
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_LLAMA3 = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+_QWEN35 = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CASED_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_TEKKEN = _CASED.replace("CONTRACTION", "") + r"\p{N}" + _CASED_TAIL
+_GPT_4O = _CASED.replace("CONTRACTION", _CONTRACTIONS + "?") + r"\p{N}{1,3}" + _CASED_TAIL
+# (what a Split looks for, whether whole words skip the merges) → llama.cpp's name of it.
+_SPLITS = {
+    (_LLAMA3, True): "llama-bpe",
+    (_LLAMA3, False): "smaug-bpe",
+    (_QWEN2, False): "qwen2",
+    (_QWEN35, False): "qwen35",
+    (_TEKKEN, True): "tekken",
+    (_GPT_4O, False): "gpt-4o",
+}
+# The name that a file must have where llama.cpp knows no pre-tokenizer like it.
+_NONE_LIKE_IT = "default"
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a GGUF file says about a tokenizer. `model` is `gpt2` (byte-level BPE) or `llama`
+    (SentencePiece); `scores` are the latter's, `merges` the former's. `turn_end`
+    is a second token that ends an answer, as chat models have it. `unknown` says why llama.cpp
+    cannot cut texts as this tokenizer does; None where it can."""
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    scores: list[float]
+    special: dict[str, int]
+    turn_end: int | None
+    add_bos: bool
+    add_eos: bool
+    add_space_prefix: bool
+    chat_template: str | None
+    unknown: str | None
+
+
+def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
+    """The vocabulary of a tokenizer of transformers.
+
+    Args:
+        size: rows of the model's embedding, which may be more than tokens.
+        ends: all tokens that end an answer.
+
+    Raises:
+        ConfigError: it is no BPE tokenizer.
+    """
+    if not tokenizer.is_fast:
+        raise _refused(type(tokenizer).__name__, "it has no tokenizer.json")
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = definition["model"]
+    if model["type"] != "BPE":
+        raise _refused(type(tokenizer).__name__, f"it is {model['type']}, not BPE")
+    merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    space_prefix = _space_prefix(definition) if model.get("byte_fallback") else None
+    spm = space_prefix is not None and _merges_by_score(model["vocab"], merges)
+    if not spm and not _is_byte_level(definition):
+        raise _refused(
+            type(tokenizer).__name__, "its BPE is neither byte-level nor SentencePiece's"
+        )
+    pre = None if spm else _pre_tokenizer(definition)
+    tokens, types = _tokens(tokenizer, definition, size, spm)
+    return Vocabulary(
+        model="llama" if spm else "gpt2",
+        pre=("default" if spm else pre or _NONE_LIKE_IT),
+        tokens=tokens,
+        types=types,
+        merges=[] if spm else [" ".join(pair) for pair in merges],
+        scores=_scores(tokens, merges) if spm else [],
+        special=_special(tokenizer),
+        turn_end=next((end for end in ends if end != tokenizer.eos_token_id), None),
+        add_bos=_wraps(tokenizer, 0, tokenizer.bos_token_id),
+        add_eos=_wraps(tokenizer, -1, tokenizer.eos_token_id),
+        add_space_prefix=bool(space_prefix),
+        chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
+        unknown=None if spm or pre else _why_unknown(definition),
+    )
+
+
+def _refused(name: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"--format gguf: the tokenizer {name} cannot be described to llama.cpp here ({reason}); "
+        "use --format merged, then llama.cpp's own convert_hf_to_gguf.py."
+    )
+
+
+def _pre_tokenizer(definition: Mapping[str, Any]) -> str | None:
+    """llama.cpp's name for how this byte-level tokenizer cuts a text before merging; None where
+    it has none."""
+    normalizer, model = definition.get("normalizer"), definition["model"]
+    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    whole_words = bool(model.get("ignore_merges"))
+    last, before = steps[-1], steps[:-1]
+    if last.get("add_prefix_space") or len(before) > 1:
+        return None
+    found = None
+    if not before and last.get("use_regex", True) and not whole_words:
+        found = "gpt-2"
+    elif before and before[0] == {"type": "Digits", "individual_digits": True}:
+        found = "smollm" if last.get("use_regex", True) and not whole_words else None
+    elif before and before[0]["type"] == "Split" and not last.get("use_regex", True):
+        split = before[0]
+        if split["behavior"] == "Isolated" and not split["invert"]:
+            found = _SPLITS.get((split["pattern"].get("Regex", ""), whole_words))
+    # llama.cpp normalizes nothing; its own converter lets that pass for Qwen's NFC, as here.
+    harmless = normalizer is None or (normalizer == {"type": "NFC"} and "qwen" in (found or ""))
+    return found if harmless else None
+
+
+def _is_byte_level(definition: Mapping[str, Any]) -> bool:
+    """Whether tokens are made of bytes, each written as a character."""
+    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    return bool(steps) and steps[-1]["type"] == "ByteLevel"
+
+
+def _space_prefix(definition: Mapping[str, Any]) -> bool | None:
+    """Of a tokenizer with bytes to fall back on: whether it puts a blank before a text; None
+    where it cuts or changes texts in a way that SentencePiece as llama.cpp has it does not."""
+    normalizers = _steps(definition.get("normalizer"), "normalizers")
+    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    prepend = {"type": "Prepend", "prepend": "▁"}
+    if not steps and normalizers in ([prepend, replace], [replace]):
+        return normalizers[0] == prepend
+    if not normalizers and len(steps) == 1 and steps[0]["type"] == "Metaspace":
+        step = steps[0]
+        if step["replacement"] == "▁" and not step.get("split", True):
+            return bool(step["prepend_scheme"] != "never")
+    return None
+
+
+def _merges_by_score(vocab: Mapping[str, int], merges: list[tuple[str, ...]]) -> bool:
+    """Whether any two neighbours that make a token are merged, as SentencePiece does it, which
+    knows tokens and their scores but no merges."""
+    pairs = set(merges)
+    tokens = [token for token in vocab if len(token) > 1 and not _BYTE.fullmatch(token)]
+    made = {"".join(pair) for pair in merges}
+    for token in tokens:
+        for place in range(1, len(token)):
+            left, right = token[:place], token[place:]
+            if left in vocab and right in vocab and (left, right) not in pairs and token in made:
+                return False
+    return True
+
+
+def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
+    """A token's score says how early it is merged."""
+    first: dict[str, int] = {}
+    for rank, pair in enumerate(merges):
+        first.setdefault("".join(pair), rank)
+    last = len(merges)
+    return [-float(first.get(token, last)) for token in tokens]
+
+
+def _tokens(
+    tokenizer: Any, definition: Mapping[str, Any], size: int, spm: bool
+) -> tuple[list[str], list[int]]:
+    """Texts and kinds of all tokens; rows of the embedding without a token are unused."""
+    texts = {number: text for text, number in tokenizer.get_vocab().items()}
+    added = {each["id"]: each for each in definition.get("added_tokens", [])}
+    if max(texts) >= size:
+        raise ConfigError(
+            f"--format gguf: the tokenizer has the token {max(texts)}, and the model knows {size}."
+        )
+    found, kinds = [], []
+    for number in range(size):
+        text = texts.get(number)
+        kind = TokenType.NORMAL
+        if text is None:
+            text, kind = f"[PAD{number}]", TokenType.UNUSED
+        elif spm and text == tokenizer.unk_token:
+            kind = TokenType.UNKNOWN
+        elif number in added:
+            kind = TokenType.CONTROL if added[number]["special"] else TokenType.USER_DEFINED
+        elif spm and _BYTE.fullmatch(text):
+            kind = TokenType.BYTE
+        if kind == TokenType.USER_DEFINED:
+            text = text.replace("▁", " ")
+        found.append(text)
+        kinds.append(int(kind))
+    return found, kinds
+
+
+def _special(tokenizer: Any) -> dict[str, int]:
+    numbers = {
+        kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "unk", "pad")
+    }
+    return {kind: int(number) for kind, number in numbers.items() if number is not None}
+
+
+def _wraps(tokenizer: Any, place: int, token: int | None) -> bool:
+    """Whether the tokenizer itself puts this token there."""
+    ids = tokenizer("a")["input_ids"]
+    return token is not None and bool(ids) and ids[place] == token
+
+
+def _steps(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
+    """A normalizer's or pre-tokenizer's steps, whether it is one or a sequence of them."""
+    if part is None:
+        return []
+    if part["type"] == "Sequence":
+        return [dict(step) for step in part[inner]]
+    return [dict(part)]
+
+
+def _why_unknown(definition: Mapping[str, Any]) -> str:
+    normalizers = _steps(definition.get("normalizer"), "normalizers")
+    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    kinds = [step["type"] for step in (*normalizers, *steps)]
+    shown = ", ".join(dict.fromkeys(kinds)) or "nothing"
+    return f"llama.cpp has no tokenizer that prepares a text as this one does ({shown})"
