@@ -12,7 +12,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneoff import prompts
 from tuneoff.contenders import template_for
@@ -28,6 +28,9 @@ from tuneoff.models.loading import (
 )
 from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Gap, Parity, Tuned, compare
 from tuneoff.records import Example
+
+if TYPE_CHECKING:
+    import torch
 
 BATCH_SIZE = 16
 
@@ -96,16 +99,22 @@ def gguf_by_transformers(
     Args:
         config: of the merged model; not all of it can be read from the file.
     """
-    from transformers import AutoModelForCausalLM
+    model = read_by_transformers(file, config, dtype_of(tuned.settings.train.precision))
+    by = "its tensors, read by transformers"
+    return _by_transformers(tuned, model.to(device()).eval(), tokenizer, exact, by)
 
-    dtype = dtype_of(tuned.settings.train.precision)
+
+def read_by_transformers(file: Path, config: Any, dtype: torch.dtype) -> Any:
+    """A GGUF file's tensors in a model of this configuration."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    if config.model_type == "mistral":  # which is a Llama in such a file
+        values = {k: v for k, v in config.to_dict().items() if k != "model_type"}
+        config = LlamaConfig(**{**values, "architectures": ["LlamaForCausalLM"]})
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, config=config, dtype=dtype
         )
-    return _by_transformers(
-        tuned, model.to(device()).eval(), tokenizer, exact, "its tensors, read by transformers"
-    )
 
 
 def _by_transformers(

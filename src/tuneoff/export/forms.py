@@ -75,7 +75,7 @@ def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     dtype = dtype_for(tuned, options.dtype)
     model = whole_model(tuned, dtype)
     model.save_pretrained(folder)
-    load_tokenizer(str(tuned.weights)).save_pretrained(folder)
+    load_tokenizer(tuned.base).save_pretrained(folder)
     about = [f"The adapter is merged into the base; the weights are {_name(dtype)}."]
     _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say)])
     del model
@@ -93,7 +93,7 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
 
     name = tuned.settings.name
     model = whole_model(tuned, torch.float32)
-    tokenizer: Any = load_tokenizer(str(tuned.weights))
+    tokenizer: Any = load_tokenizer(tuned.base)
     ends = ending_of(model, tokenizer, ()).ends
     vocabulary = vocabulary_of(tokenizer, model.config.vocab_size, ends)
     file = folder / f"{folder_name(name)}-{options.outtype}.gguf"

@@ -77,7 +77,7 @@ def write_gguf(path: Path, model: Any, vocabulary: Vocabulary, outtype: OutType,
     Args:
         name: what runtimes show.
     """
-    arch = _ARCHITECTURES[model.config.architectures[0]]
+    arch = _ARCHITECTURES[type(model).__name__]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
