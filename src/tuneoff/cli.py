@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tuneoff.errors import TuneoffError
+from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress, with_floats
 
 app = typer.Typer(
     name="tuneoff",
@@ -54,11 +54,11 @@ def demo(
     from tuneoff.demo import run_demo
 
     began = time.monotonic()
-    with _progress() as progress:
+    with shown_progress() as progress:
         finished = run_demo(run_dir, progress)
     seconds = time.monotonic() - began
     if as_json:
-        _print_json({"seconds": round(seconds, 1), "runs": [results for _, results in finished]})
+        print_json({"seconds": round(seconds, 1), "runs": [results for _, results in finished]})
     else:
         from tuneoff.summary import table
 
@@ -80,7 +80,7 @@ def init(
 
     found = write_starter(data, out)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     typer.echo(f"{found['examples']} examples in {data} ({found['form']}).")
     typer.echo(f"Wrote {out}. Next: tuneoff check {out}; tuneoff run {out}")
@@ -96,7 +96,7 @@ def check(
 
     found = check_file(file)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     typer.echo(f"{file}: {found['summary']}")
     for warning in found["warnings"]:
@@ -118,10 +118,10 @@ def plan_run(
 
     bakeoff = load(file)
     if any(contender.id == "local" for contender in bakeoff.contenders):
-        _quieten()
+        quieten()
     planned = plan(bakeoff, measure=measure)
     if as_json:
-        _print_json(planned)
+        print_json(planned)
     else:
         typer.echo(table(planned))
     if planned.over_budget:
@@ -147,9 +147,9 @@ def run(
     settings = load(file)
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
-        _confirm(_what_is_forgotten(folder, only))
+        confirm(_what_is_forgotten(folder, only))
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
-    with _progress() as progress:
+    with shown_progress() as progress:
         results = bakeoff.run(
             settings,
             folder,
@@ -196,7 +196,7 @@ def score(
         seconds=seconds,
         memory_bytes=round(memory_gb * 1e9),
     )
-    with _bars() as progress:
+    with bars() as progress:
         found = score_file(task, predictions, how, out, progress)
     if found["missing"]:
         total = found["missing"] + found["n"]
@@ -206,7 +206,7 @@ def score(
             err=True,
         )
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     from tuneoff.summary import score_lines
 
@@ -229,7 +229,7 @@ def report(
 
     html, markdown = write_report(RunDir(run_dir), with_examples=examples)
     if as_json:
-        _print_json({"html": str(html), "markdown": str(markdown)})
+        print_json({"html": str(html), "markdown": str(markdown)})
     else:
         typer.echo(f"{html}\n{markdown}")
 
@@ -256,7 +256,7 @@ def prices(
         return
     found = listed(own, as_of.date() if as_of else None)
     if as_json:
-        _print_json(_with_floats(found))
+        print_json(with_floats(found))
     else:
         typer.echo(table(found))
 
@@ -268,7 +268,7 @@ def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = Fal
 
     found = checked(own, as_of.date() if as_of else None)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         for each in found["findings"]:
             typer.echo(f"{each['kind']}: {each['sentence']}")
@@ -320,7 +320,7 @@ def migrate(
         found = migration.tuned_models(migration.Source(provider, base_url, key_variable))
         lines = [migration_table(found)]
     else:
-        with _progress() as progress:
+        with shown_progress() as progress:
             found = migration.migrate(
                 model,
                 out,
@@ -340,7 +340,7 @@ def migrate(
             "tuneoff migrate --parity runs/NAME",
         ]
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         typer.echo("\n".join(lines))
 
@@ -374,7 +374,7 @@ def serve(
         from tuneoff.server.starting import serve as run_server
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
-    _quieten()
+    quieten()
     run_server(
         run_dir, contender, base or (), strict=strict, answers_with=backend, address=host,
         port=port, data_dir=data_dir, say=functools.partial(typer.echo, err=True),
@@ -405,13 +405,13 @@ def export(
     """Write a tuned model in the form that its runtime wants, and check that it answers alike."""
     from tuneoff.export import export_contender
 
-    _quieten()
+    quieten()
     say = functools.partial(typer.echo, err=True)
     found = export_contender(
         run, contender, format, out, dtype=dtype, outtype=outtype, strict=strict, say=say
     )
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for name, size in found.files.items():
         typer.echo(f"{found.out}/{name} ({size} bytes)")
@@ -419,58 +419,12 @@ def export(
 
 def _show(folder: Path, results: Any, as_json: bool) -> None:
     if as_json:
-        _print_json(results)
+        print_json(results)
         return
     from tuneoff.summary import table
 
     typer.echo(table(results))
     typer.echo(f"report: {folder / 'report.html'}")
-
-
-def _print_json(value: Any) -> None:
-    from pydantic_core import to_jsonable_python
-
-    typer.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False, indent=2))
-
-
-def _with_floats(value: Any) -> Any:
-    """The same with each `Decimal` a float: in JSON, money is a number."""
-    from decimal import Decimal
-
-    if isinstance(value, dict):
-        return {key: _with_floats(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_floats(inner) for inner in value]
-    return float(value) if isinstance(value, Decimal) else value
-
-
-def _progress() -> Any:
-    """Progress on stderr; the libraries underneath keep quiet unless --debug."""
-    if not os.environ.get("TUNEOFF_DEBUG"):
-        _quieten()
-    return _bars()
-
-
-def _bars() -> Any:
-    from tuneoff.progress import for_terminal
-
-    return for_terminal()
-
-
-def _quieten() -> None:
-    import logging
-    import warnings
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    # The libraries warn each other of renamed parameters; a user can do nothing about it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
 
 
 def _what_is_forgotten(folder: Path, only: str | None) -> str:
@@ -484,12 +438,6 @@ def _what_is_forgotten(folder: Path, only: str | None) -> str:
             "paid for again."
         )
     return question
-
-
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("--fresh deletes work; say --yes as well.")
-    typer.confirm(question, abort=True, err=True)
 
 
 def _exit_for(runs: list[Any], only: str | None = None) -> None:

@@ -47,17 +47,18 @@ def find(run: Path, name: str) -> Tuned:
 
 
 def _served(data_dir: Path, name: str) -> Tuned:
-    """A model that a server tuned. What it must answer as is what it is served as: its base with
-    its adapter, asked what its job was validated on (or trained, without a validation file)."""
-    models = _rows(data_dir, "SELECT id, base, job_id FROM models ORDER BY number")
-    found = {row["id"]: row for row in models}
+    """A model that a server tuned, or a checkpoint of one. What it must answer as is what it is
+    served as: its base with its adapter, asked what its job was validated on (or trained on,
+    without a validation file)."""
+    models = _rows(data_dir, "SELECT name, base, job_id, step FROM tuned ORDER BY created_at")
+    found = {row["name"]: row for row in models}
     if name not in found:
         raise ConfigError(f"CONTENDER: {unknown('model', name, found)}.")
     row = found[name]
     directory = ContenderDir(data_dir / "jobs" / row["job_id"])
-    weights = directory.weights()
-    if weights is None:
-        raise ConfigError(f"{name}: its weights are not in {directory.path} any more.")
+    weights = directory.adapter if row["step"] is None else directory.epoch(row["step"])
+    if not (weights / "adapter_config.json").is_file():
+        raise ConfigError(f"{name}: its adapter is not in {weights} any more; tune it again.")
     job = _rows(data_dir, "SELECT facts FROM jobs WHERE id = ?", row["job_id"])[0]
     facts = json.loads(job["facts"])
     written = json.loads((weights / "adapter_config.json").read_bytes())

@@ -1,0 +1,66 @@
+"""What every command does with the terminal: JSON on stdout, progress and questions on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    from pydantic_core import to_jsonable_python
+
+    typer.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False, indent=2))
+
+
+def with_floats(value: Any) -> Any:
+    """The same with each `Decimal` a float: in JSON, money is a number."""
+    from decimal import Decimal
+
+    if isinstance(value, dict):
+        return {key: with_floats(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_floats(inner) for inner in value]
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def shown_progress() -> Any:
+    """Progress on stderr; the libraries underneath keep quiet unless --debug."""
+    if not os.environ.get("TUNEOFF_DEBUG"):
+        quieten()
+    return bars()
+
+
+def bars() -> Any:
+    """Progress on stderr."""
+    from tuneoff.progress import for_terminal
+
+    return for_terminal()
+
+
+def quieten() -> None:
+    """The libraries underneath say only what a user can act upon."""
+    import logging
+    import warnings
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    # The libraries warn each other of renamed parameters; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+
+
+def confirm(question: str) -> None:
+    """Asks, and ends the command unless the answer is yes."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("--fresh deletes work; say --yes as well.")
+    typer.confirm(question, abort=True, err=True)
