@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tuneoff import prompts
 from tuneoff.contenders import template_for
 from tuneoff.contenders.answering import prompts_of
+from tuneoff.export import runtime
 from tuneoff.generation import plain
 from tuneoff.generation.ending import ending_of
 from tuneoff.models.loading import (
@@ -163,61 +164,24 @@ def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
 
 def gguf_by_llama_cpp(
     tuned: Tuned, file: Path, ends: Sequence[int], tokenizer: Any, exact: bool
-) -> Checked:
+) -> Checked | str:
     """A GGUF file in llama.cpp itself: its answers to the prompts' tokens, and how it cuts the
-    prompts' texts into tokens."""
-    from llama_cpp import GGML_TYPE_F32, Llama
-
+    prompts' texts into tokens. Why there are none, if llama.cpp failed."""
     examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
     asked = [ids for _, ids in prompts_of(tuned.settings, tuned.work, tokenizer, examples)]
-    most = tuned.work.max_new_tokens
-    # Keys and values as exact as they were when it was scored.
-    runtime = Llama(
-        str(file),
-        n_ctx=max(map(len, asked), default=8) + most,
-        type_k=GGML_TYPE_F32,
-        type_v=GGML_TYPE_F32,
-        verbose=False,
-    )
-    answers, gaps = [], []
-    for ids in asked:
-        tokens, apart = _greedy(runtime, ids, ends, most)
-        answers.append((tokens, str(tokenizer.decode(tokens, skip_special_tokens=True))))
-        gaps.append(apart)
-    parity = _compared(
-        tuned, examples, answers, tokenizer, lambda place, number: gaps[place][number], exact
-    )
     texts = [_text(tuned, tokenizer, example) for example in examples]
-    same = sum(
-        runtime.tokenize(text.encode(), add_bos=False, special=True)
-        == tokenizer(text, add_special_tokens=False)["input_ids"]
-        for text in texts
+    said = runtime.ask(file, asked, texts, ends, tuned.work.max_new_tokens)
+    if isinstance(said, str):
+        return said
+    answers = [
+        (tokens, str(tokenizer.decode(tokens, skip_special_tokens=True))) for tokens in said.tokens
+    ]
+    parity = _compared(
+        tuned, examples, answers, tokenizer, lambda place, number: said.gaps[place][number], exact
     )
-    runtime.close()
+    own = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    same = sum(cut == ids for cut, ids in zip(said.cut, own, strict=True))
     return Checked(parity, "llama.cpp", len(texts), same)
-
-
-def _greedy(
-    runtime: Any, ids: Sequence[int], ends: Sequence[int], most: int
-) -> tuple[list[int], list[float]]:
-    """Tokens of the greedy answer without its end, and how far the two best were apart at each
-    of them and at the end."""
-    import numpy as np
-    from llama_cpp import llama_get_logits_ith
-
-    runtime.reset()
-    runtime.eval(list(ids))
-    tokens: list[int] = []
-    apart: list[float] = []
-    while True:
-        pointer = llama_get_logits_ith(runtime.ctx, -1)
-        logits = np.ctypeslib.as_array(pointer, shape=(runtime.n_vocab(),))
-        second, best = np.argpartition(logits, -2)[-2:]
-        apart.append(float(logits[best] - logits[second]))
-        if best in ends or len(tokens) == most:
-            return tokens, apart
-        tokens.append(int(best))
-        runtime.eval([int(best)])
 
 
 def _text(tuned: Tuned, tokenizer: Any, example: Example) -> str:

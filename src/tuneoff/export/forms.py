@@ -119,12 +119,15 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     _card(tuned, folder, "gguf", about)
     precise = dtype_of(tuned.settings.train.precision) == torch.float32
     exact = precise and options.outtype == "f32" and tuned.settings.quantization == "none"
+    reason = "is not here to check it (pip install llama-cpp-python)"
     if find_spec("llama_cpp") is not None:
-        return checking.gguf_by_llama_cpp(tuned, file, ends, tokenizer, exact)
-    say(
-        f"{name}: llama.cpp itself is not here to check it (pip install llama-cpp-python); "
-        "transformers reads the file instead."
-    )
+        found = checking.gguf_by_llama_cpp(tuned, file, ends, tokenizer, exact)
+        if isinstance(found, Checked):
+            return found
+        reason = f"failed when it was to check it ({found})"
+        if options.strict:
+            raise ConfigError(f"--strict: llama.cpp {reason}; nothing was written.")
+    say(f"{name}: llama.cpp {reason}; transformers reads the file instead.")
     return checking.gguf_by_transformers(tuned, file, config, tokenizer, exact)
 
 
