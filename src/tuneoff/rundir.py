@@ -25,6 +25,7 @@
       judgements.jsonl                   what a judge was asked and said (paid for)
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
+      exports/CONTENDER-FORMAT/          what `tuneoff export` wrote
 
 Whole files are written beside their place and renamed, so a reader never sees half of
 one. Files that grow (`*.jsonl`) are appended a line at a time; a last line torn by a kill

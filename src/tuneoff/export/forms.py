@@ -104,8 +104,8 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     about = [f"GGUF, weights {options.outtype}.", *_over_quantized(tuned, say)]
     if vocabulary.unknown:
         line = (
-            f"{vocabulary.unknown}: give it token ids that the base's own tokenizer made; a text "
-            "that llama.cpp cuts itself is answered wrongly."
+            f"{vocabulary.unknown}: give it token ids that the base's own tokenizer made; texts "
+            "that llama.cpp cuts itself may be answered wrongly."
         )
         say(f"{name}: {line}")
         about.append(line[0].upper() + line[1:])

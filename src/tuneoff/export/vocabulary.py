@@ -110,7 +110,7 @@ def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
         add_eos=_wraps(tokenizer, -1, tokenizer.eos_token_id),
         add_space_prefix=bool(space_prefix),
         chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
-        unknown=None if spm or pre else _why_unknown(definition),
+        unknown=_behind_specials(tokenizer, definition) if spm else _unknown(definition, pre),
     )
 
 
@@ -240,7 +240,18 @@ def _steps(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     return [dict(part)]
 
 
-def _why_unknown(definition: Mapping[str, Any]) -> str:
+def _behind_specials(tokenizer: Any, definition: Mapping[str, Any]) -> str | None:
+    """Why chat turns would be cut otherwise, if they would be."""
+    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    if tokenizer.chat_template and steps and steps[0]["prepend_scheme"] == "first":
+        return "llama.cpp puts a blank behind each special token, and this tokenizer does not"
+    return None
+
+
+def _unknown(definition: Mapping[str, Any], pre: str | None) -> str | None:
+    """Why llama.cpp cannot cut texts like this byte-level tokenizer, if it cannot."""
+    if pre:
+        return None
     normalizers = _steps(definition.get("normalizer"), "normalizers")
     steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
     kinds = [step["type"] for step in (*normalizers, *steps)]
