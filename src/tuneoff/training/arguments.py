@@ -39,8 +39,10 @@ def training_arguments(
     examples: int,
     learning_rate: float,
     dtype: torch.dtype,
+    validated: bool = True,
 ) -> TrainingArguments:
-    """The arguments of a training whose checkpoints go to `folder`."""
+    """The arguments of a training whose checkpoints go to `folder`. Not `validated`: there are
+    no validation examples, and the last step is what is kept."""
     import torch
     from transformers import TrainingArguments
 
@@ -64,12 +66,12 @@ def training_arguments(
         warmup_steps=warmup,
         weight_decay=train.weight_decay,
         max_steps=steps,
-        eval_strategy="steps",
+        eval_strategy="steps" if validated else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
         logging_steps=every,
-        load_best_model_at_end=True,
+        load_best_model_at_end=validated,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         activation_checkpointing=train.gradient_checkpointing,

@@ -45,7 +45,7 @@ def write_card(
         *(text for line in about for text in (line, "")),
         f"- examples: {record.examples}, epochs: {record.epochs:g}, steps: {record.steps}",
         f"- trained parameters: {record.trainable_parameters}",
-        f"- best step by validation loss: {record.best_step} ({record.verdict or 'no verdict'})",
+        f"- kept: {_kept(record)}",
         f"- seconds: {record.seconds}, peak memory: {record.peak_memory_bytes} bytes",
         "",
         "## Settings",
@@ -56,3 +56,10 @@ def write_card(
         "",
     ]
     write_text(path, "\n".join(lines))
+
+
+def _kept(record: TrainingRecord) -> str:
+    if record.best_step is None:
+        return f"the last step, {record.steps}"
+    words = record.verdict or "no verdict"
+    return f"step {record.best_step}, the best by validation loss ({words})"

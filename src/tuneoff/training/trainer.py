@@ -38,6 +38,8 @@ from tuneoff.training.packer import Packer
 # Nats over the loss of guessing every token of the vocabulary evenly.
 WORSE_THAN_GUESSING = 1.0
 Say = Callable[[str], None]
+# Called with a step when its checkpoint is written and not published yet.
+OnSaved = Callable[[int], None]
 T = TypeVar("T")
 
 
@@ -54,6 +56,7 @@ class BakeOffTrainer(Trainer):
     effort_began: float
     say: Say
     validation: Sequence[Encoded]
+    on_saved: OnSaved
     _validation_packs: list[Pack] | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ExampleOrder:
@@ -132,14 +135,22 @@ class BakeOffTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
+        self._refuse_worse_than_guessing("validation", loss)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if not self.validation and "loss" in logs:
+            self._refuse_worse_than_guessing("training", logs["loss"])
+
+    def _refuse_worse_than_guessing(self, kind: str, loss: float) -> None:
         model: Any = self.model
         evenly = math.log(model.config.get_text_config().vocab_size)
         if not loss <= evenly + WORSE_THAN_GUESSING:
             raise DivergedError(
-                f"the validation loss is {loss:.3g} at step {self.state.global_step}, worse than "
+                f"the {kind} loss is {loss:.3g} at step {self.state.global_step}, worse than "
                 "guessing"
             )
-        return metrics
 
     @torch.no_grad()
     def validation_loss(self) -> float:
@@ -164,6 +175,7 @@ class BakeOffTrainer(Trainer):
         self.effort.seconds = time.perf_counter() - self.effort_began
         self.effort.write(folder / WRITING / f"checkpoint-{step}")
         super()._save_checkpoint(model, trial)
+        self.on_saved(step)
         final = publish(folder, step, self.state.best_global_step)
         if self.state.best_global_step == step:
             self.state.best_model_checkpoint = str(final)
@@ -192,6 +204,7 @@ def build(
     effort: Effort,
     callbacks: Sequence[TrainerCallback] = (),
     say: Say = lambda line: None,
+    on_saved: OnSaved = lambda step: None,
 ) -> BakeOffTrainer:
     """A trainer that goes on counting in `effort`; only `callbacks` tell what it does."""
     trainer = BakeOffTrainer(
@@ -203,7 +216,7 @@ def build(
         callbacks=list(callbacks),
     )
     trainer.order, trainer.packer, trainer.validation = order, packer, validation
-    trainer.effort, trainer.say = effort, say
+    trainer.effort, trainer.say, trainer.on_saved = effort, say, on_saved
     if effort.most_tokens is not None:
         packer.most_tokens = effort.most_tokens
     trainer.remove_callback(PrinterCallback)
@@ -212,9 +225,10 @@ def build(
 
 
 def fit(trainer: BakeOffTrainer, checkpoint: Path | None, finished: bool) -> None:
-    """Trains from the start or from a checkpoint; afterwards the model is the best one.
+    """Trains from the start or from a checkpoint; afterwards the model is the best one, without
+    validation the last one.
 
-    `finished`: killed after the last step, so that only the best one is to be loaded.
+    `finished`: killed after the last step, so that only this one is to be loaded.
 
     Raises:
         DivergedError: before there was a checkpoint to fall back on.
@@ -223,6 +237,8 @@ def fit(trainer: BakeOffTrainer, checkpoint: Path | None, finished: bool) -> Non
     model: PreTrainedModel = trainer.model  # type: ignore[assignment]
     if checkpoint is not None and (finished or step_of(checkpoint) >= trainer.args.max_steps):
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        if not trainer.validation:
+            trainer.state.best_model_checkpoint = str(checkpoint)
         trainer._load_best_model()
         return
     with loss_over_packs(model, trainer.packer.trees):

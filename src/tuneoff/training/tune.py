@@ -6,6 +6,7 @@ last checkpoint; a finished one is not trained again.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,19 +18,18 @@ from tuneoff.prompts import Template
 from tuneoff.records import Example, Split, TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.training import memory
-from tuneoff.training.card import write_card
 from tuneoff.training.convergence import best_row, out_of_patience, overfitting_step, verdict
 from tuneoff.training.cutting import cut_line
 from tuneoff.training.encoding import Encoded, content_tokens, encode
 from tuneoff.training.packer import FEW_SHAPES, Packer
+from tuneoff.training.saving import OnEpoch, Saver
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, TrainerCallback
 
     from tuneoff.training.trainer import BakeOffTrainer, Say
     from tuneoff.training.watch import OnStep
-
 # Tokens computed at once on a CPU: more are not faster, and take memory.
 CPU_TOKENS = 4096
 
@@ -43,13 +43,17 @@ def tune(
     directory: ContenderDir,
     on_step: OnStep | None = None,
     say: Say = lambda line: None,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainingRecord:
     """Trains, and leaves `adapter/` or `model/`, `training.json` and `loss.jsonl`.
 
     Args:
         base: a resolved base (folder or hub id).
+        validation: its loss says which checkpoint is kept; without any, the last one is.
         on_step: called with (step, steps in all, a few words about it).
         say: called with each line that a user should read.
+        on_epoch: each epoch's weights are kept for it. A training that is cut may call it again
+            with an epoch that it was called with.
 
     Raises:
         ConfigError: base, target modules or lengths cannot be used.
@@ -59,6 +63,7 @@ def tune(
 
     record = directory.training()
     if record is not None and directory.weights() is not None:
+        shutil.rmtree(directory.checkpoints, ignore_errors=True)  # killed just before
         return record
     memory.reset_peak()
     tokenizer = load_tokenizer(base)
@@ -85,10 +90,9 @@ def tune(
     most = most_tokens(settings, base, dtype, examples)
     model = prepare_model(settings, base, dtype)
     packer = packer_for(settings, model, examples, dtype, most, say)
-    record = _train(
-        settings, model, encoded, validated, directory, packer, dtype, raw, on_step, say
-    )
-    _save(settings, model, tokenizer, directory, record)
+    saver = Saver(settings, model, tokenizer, directory)
+    record = _train(saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch)
+    saver.finish(record)
     finished(settings, base, model)
     return record
 
@@ -159,24 +163,24 @@ def packer_for(
 
 
 def _train(
-    settings: LocalSettings,
-    model: PreTrainedModel,
+    saver: Saver,
     train: Sequence[Encoded],
     validation: Sequence[Encoded],
-    directory: ContenderDir,
     packer: Packer,
     dtype: torch.dtype,
     tokens_raw: int,
     on_step: OnStep | None,
     say: Say,
+    on_epoch: OnEpoch | None,
 ) -> TrainingRecord:
     from tuneoff.training.arguments import DEFAULT_LEARNING_RATE, training_arguments
     from tuneoff.training.checkpoints import Effort, last_checkpoint, step_of
     from tuneoff.training.order import ExampleOrder
     from tuneoff.training.search import search
     from tuneoff.training.trainer import DivergedError, build, fit
-    from tuneoff.training.watch import Watch
+    from tuneoff.training.watch import EpochEnds, Watch
 
+    settings, model, directory = saver.settings, saver.model, saver.directory
     asked = settings.train.learning_rate
     if asked == "search":
         rate = search(settings, model, train, validation, directory, packer, dtype, say)
@@ -195,10 +199,23 @@ def _train(
     patience = settings.train.patience if settings.train.until else None
     watch = Watch(
         rows, directory.append_loss, len(train), settings.train.batch_size, effort, on_step,
-        patience,
+        patience, bool(validation),
     )  # fmt: skip
-    arguments = training_arguments(settings, folder, len(train), rate, dtype)
-    trainer = build(model, arguments, train, validation, order, packer, effort, [watch], say)
+    callbacks: list[TrainerCallback] = [watch]
+    per_epoch = math.ceil(len(train) / settings.train.batch_size)
+    if on_epoch is not None:
+        callbacks.append(EpochEnds(per_epoch, bool(validation)))
+
+    def on_saved(step: int) -> None:
+        # Before training can be resumed from here: an epoch that was passed is not come by again.
+        if on_epoch is not None and step % per_epoch == 0:
+            saver.epoch(step)
+            on_epoch(step)
+
+    arguments = training_arguments(settings, folder, len(train), rate, dtype, bool(validation))
+    trainer = build(
+        model, arguments, train, validation, order, packer, effort, callbacks, say, on_saved
+    )
     try:
         fit(trainer, checkpoint, patience is not None and out_of_patience(rows, patience))
     except DivergedError as error:
@@ -241,23 +258,3 @@ def _record(
         learning_rate=rate,
         learning_rates_tried={f"{rate:g}": loss for rate, loss in tried.items()},
     )
-
-
-def _save(
-    settings: LocalSettings,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    directory: ContenderDir,
-    record: TrainingRecord,
-) -> None:
-    """Saves beside and renames, so that a folder of that name is always complete."""
-    final = directory.model if settings.method == "full" else directory.adapter
-    beside = final.with_name(f".{final.name}.part")
-    if beside.exists():
-        shutil.rmtree(beside)
-    model.save_pretrained(beside, safe_serialization=True)
-    tokenizer.save_pretrained(beside)
-    write_card(beside / "README.md", settings, record)
-    directory.write_training(record)
-    beside.rename(final)
-    shutil.rmtree(directory.checkpoints, ignore_errors=True)

@@ -32,25 +32,32 @@ class Watch(TrainerCallback):
         effort: Effort,
         on_step: OnStep | None = None,
         patience: int | None = None,
+        validated: bool = True,
     ) -> None:
         self.rows, self.append, self.examples, self.batch_size = rows, append, examples, batch_size
         self.effort, self.on_step, self.patience = effort, on_step, patience
+        self.validated = validated
         self.train_loss: float | None = rows[-1].train if rows else None
         self.began: tuple[float, int] | None = None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             self.train_loss = float(logs["loss"])
+            if not self.validated:
+                self._add(state, None)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
     ) -> None:
-        seen = round((state.epoch or 0.0) * self.examples)
-        row = LossRow(state.global_step, seen, self.train_loss, metrics["eval_loss"])
-        self.append(row)
-        self.rows.append(row)
+        self._add(state, metrics["eval_loss"])
         if self.patience is not None and out_of_patience(self.rows, self.patience):
             control.should_training_stop = True
+
+    def _add(self, state: Any, validation: float | None) -> None:
+        seen = round((state.epoch or 0.0) * self.examples)
+        row = LossRow(state.global_step, seen, self.train_loss, validation)
+        self.append(row)
+        self.rows.append(row)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.began is None:
@@ -71,6 +78,18 @@ class Watch(TrainerCallback):
             words.append(f"{shared:.1f} tokens for each computed")
         words.append(f"{memory.peak_bytes() / MEGABYTE:,.0f} MiB")
         return ", ".join(words)
+
+
+class EpochEnds(TrainerCallback):
+    """Has each epoch end with a validation and a checkpoint, wherever others fall."""
+
+    def __init__(self, steps_per_epoch: int, validated: bool) -> None:
+        self.steps_per_epoch, self.validated = steps_per_epoch, validated
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.steps_per_epoch == 0:
+            control.should_log = control.should_save = True
+            control.should_evaluate = self.validated
 
 
 def duration(seconds: float) -> str:
