@@ -366,6 +366,10 @@ def serve(
     data_dir: Annotated[Path, typer.Option(help="Where files and jobs lie.")] = Path(
         "tuneoff-data"
     ),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Jobs trained at once (default: one a device)."),
+    ] = None,
 ) -> None:
     """Serve the OpenAI-shaped fine-tuning API over open models, or a run's contenders."""
     from tuneoff.errors import MissingExtraError
@@ -377,7 +381,8 @@ def serve(
     quieten()
     run_server(
         run_dir, contender, base or (), strict=strict, answers_with=backend, address=host,
-        port=port, data_dir=data_dir, say=functools.partial(typer.echo, err=True),
+        port=port, data_dir=data_dir, workers=workers,
+        say=functools.partial(typer.echo, err=True),
     )  # fmt: skip
 
 

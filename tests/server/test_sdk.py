@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -107,16 +108,49 @@ def test_the_result_file(client: Any, finished: Any) -> None:
     assert client.files.retrieve(id).purpose == "fine-tune-results"
 
 
-def test_checkpoints(client: Any, finished: Any) -> None:
-    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(finished.id)
-    assert checkpoint.fine_tuned_model_checkpoint == finished.fine_tuned_model
-    assert checkpoint.metrics.full_valid_loss > 0
+def test_trained_tokens_are_those_a_hosted_job_is_billed_for(
+    base: str, tiny_base: Path, finished: Any
+) -> None:
+    from tuneoff.models.loading import load_tokenizer, rendering_of
+    from tuneoff.prompts import CHAT_PASS_THROUGH
+    from tuneoff.records import Example
+    from tuneoff.training.encoding import encode
+
+    tokenizer = load_tokenizer(str(tiny_base))
+    rendering = rendering_of(tokenizer, None)
+    lengths = []
+    for line in examples(24).splitlines():
+        *turns, answer = json.loads(line)["messages"]
+        example = Example("", {"messages": turns}, answer["content"])
+        encoded = encode(
+            tokenizer, example, CHAT_PASS_THROUGH, rendering, "completion", 1024, False
+        )
+        lengths.append(len(encoded.input_ids))
+    assert finished.trained_tokens == 2 * sum(lengths), "in each of two epochs"
+
+
+def test_estimates_and_events_of_a_finished_job(client: Any, finished: Any) -> None:
+    assert finished.estimated_finish is None
+    (error,) = {event.level for event in client.fine_tuning.jobs.list_events(finished.id)}
+    assert error == "info"
 
 
 def test_lists_by_metadata_and_page(client: Any, base: str, finished: Any) -> None:
     with_it = list(client.fine_tuning.jobs.list(metadata={"run": "one"}))
     assert [job.id for job in with_it] == [finished.id]
     assert list(client.fine_tuning.jobs.list(metadata={"run": "two"})) == []
+    without = client.fine_tuning.jobs.list(extra_query={"metadata": "null"})
+    assert finished.id not in [job.id for job in without]
+    with pytest.raises(openai.BadRequestError, match="not both"):
+        client.fine_tuning.jobs.list(extra_query={"metadata": "null", "metadata[run]": "one"})
+
+
+def test_what_is_not_here_says_so(client: Any, finished: Any) -> None:
+    tuning = client.fine_tuning
+    with pytest.raises(openai.NotFoundError, match="POST /v1/fine_tuning/alpha/graders/run"):
+        tuning.alpha.graders.run(grader={"type": "string_check"}, model_sample="x")
+    with pytest.raises(openai.NotFoundError, match="GET /v1/fine_tuning/checkpoints/"):
+        tuning.checkpoints.permissions.list(finished.fine_tuned_model)
 
 
 def test_models(client: Any, base: str, finished: Any) -> None:
@@ -138,6 +172,9 @@ def test_pausing_resuming_and_cancelling(
 
     long = create(hyperparameters={"n_epochs": 50, "batch_size": 1})
     waiting = create()
+    assert waiting.hyperparameters.n_epochs == "auto", "what was asked, until it begins"
+    assert waiting.method.supervised.hyperparameters.batch_size == "auto"
+    assert (waiting.estimated_finish, waiting.trained_tokens) == (None, None)
     assert client.fine_tuning.jobs.pause(waiting.id).status == "paused"
     with pytest.raises(openai.BadRequestError, match="is paused"):
         client.fine_tuning.jobs.pause(waiting.id)

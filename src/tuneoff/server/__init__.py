@@ -2,9 +2,10 @@
 
     data directory (`--data-dir`)
       server.sqlite          files, jobs, events, checkpoints, models (WAL)
-      worker.lock            held by the one process that trains
+      worker.lock            which jobs are worked on (`claims.py`)
       files/ID.jsonl, .csv   uploads as they came, result files
-      jobs/ID/               a contender's folder (`rundir.py`): loss.jsonl, adapter/, ...
+      jobs/ID/               a contender's folder (`rundir.py`): loss.jsonl, adapter/, epochs/;
+                             `leftovers.py` says what goes when
 
 Names below the data directory are made here; nothing that a client sends becomes a path.
 """

@@ -1,13 +1,8 @@
-"""The application: routes, errors, guard, and the process that trains."""
+"""The application: routes, errors, guard, and the processes that train."""
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -18,18 +13,18 @@ from fastapi import FastAPI
 from tuneoff.errors import ConfigError
 from tuneoff.server import chat, errors, files, jobs, metrics, models, openapi, page, shapes
 from tuneoff.server.backend import Answerer
+from tuneoff.server.claims import Claims
 from tuneoff.server.guard import Guard
 from tuneoff.server.host import Host
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
+from tuneoff.server.workers import Workers
 
-# A worker that ends at once is not started again at once.
-RESTART_SECONDS = 1.0
 GRACE_SECONDS = 10
 
 
 def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
-    """The app of some settings; its worker runs while it does.
+    """The app of some settings; its workers run while it does.
 
     Args:
         host: what answers, where it was started already.
@@ -38,11 +33,13 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         app.state.host = host or Host()
-        worker = Worker(settings) if settings.bases else None
+        app.state.claims = Claims(settings.data_dir)
+        workers = Workers(settings) if settings.bases else None
         yield
-        if worker is not None:
-            worker.close()
+        if workers is not None:
+            workers.close()
         app.state.host.close()
+        app.state.claims.close()
 
     app = FastAPI(
         title="tuneoff",
@@ -69,39 +66,6 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
 
     openapi.install(app, settings)
     return app
-
-
-class Worker:
-    """Keeps one training process running."""
-
-    def __init__(self, settings: ServerSettings) -> None:
-        self._command = [
-            sys.executable, "-m", "tuneoff.server.worker", str(settings.data_dir),
-            json.dumps(settings.bases), settings.organization, str(os.getpid()),
-        ]  # fmt: skip
-        self._closed = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._watch, name="worker-watch", daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._closed.is_set():
-            # Ctrl-C reaches the server alone, which then ends its worker in good order.
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-            while self._process.poll() is None and not self._closed.wait(0.1):
-                pass
-            if self._closed.is_set():
-                self._process.terminate()
-                self._process.wait()
-                return
-            self._closed.wait(RESTART_SECONDS)
-
-    def close(self) -> None:
-        """Ends it; a job that it was at goes on when a server is started again."""
-        self._closed.set()
-        self._thread.join()
 
 
 def serve(settings: ServerSettings, address: str, port: int, host: Answerer | None = None) -> None:

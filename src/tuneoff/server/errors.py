@@ -65,8 +65,10 @@ def install(app: FastAPI) -> None:
         return JSONResponse({"error": error.body}, error.status)
 
     async def http_error(request: Request, error: Any) -> JSONResponse:
-        code = _CODES.get(error.status_code)
-        told = ApiError(error.status_code, str(error.detail), None, code)
+        code, message = _CODES.get(error.status_code), str(error.detail)
+        if error.status_code in (404, 405):  # of routes; our own say more
+            message = f"{message}: {request.method} {request.url.path[:100]}"
+        told = ApiError(error.status_code, message, None, code)
         known = dict(error.headers or {})
         if error.status_code == 405:
             known["Allow"] = _allowed(request) or known.get("Allow", "")

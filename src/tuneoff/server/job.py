@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,6 +101,8 @@ def shown(row: dict[str, Any]) -> shapes.Job:
     """A stored job as the SDK reads it."""
     facts = json.loads(row["facts"])
     numbers = facts["resolved"]
+    if "started_at" not in facts:  # as the hosted API has it: what was asked, until it begins
+        numbers = facts.get("asked", numbers)
     return {
         "id": row["id"],
         "object": "fine_tuning.job",
@@ -117,10 +120,16 @@ def shown(row: dict[str, Any]) -> shapes.Job:
         "error": facts.get("error"),
         "fine_tuned_model": facts.get("fine_tuned_model"),
         "finished_at": facts.get("finished_at"),
-        "estimated_finish": facts.get("estimated_finish"),
+        "estimated_finish": (facts.get("estimated_finish") if row["status"] == "running" else None),
         "trained_tokens": facts.get("trained_tokens"),
         "result_files": facts.get("result_files", []),
     }
+
+
+def base_argument(facts: dict[str, Any]) -> str:
+    """What `--base` is given so that a job's base is there: a folder, or the name itself."""
+    loaded = Path(facts.get("base", ""))
+    return str(loaded) if loaded.name == facts["model"] else str(facts["model"])
 
 
 def model_name(base: str, organization: str, suffix: str | None, job_id: str) -> str:

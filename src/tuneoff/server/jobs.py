@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from tuneoff.rundir import ContenderDir
-from tuneoff.server import shapes
+from tuneoff.server import epochs, leftovers, shapes
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE, JobCreate, resolved, shown
 from tuneoff.server.settings import ServerSettings
@@ -98,30 +97,46 @@ def _facts(
         "suffix": body.suffix,
         "seed": secrets.randbelow(2**31) if body.seed is None else body.seed,
         "metadata": body.metadata,
+        "asked": body.asked().model_dump(),
         "resolved": resolved(body.asked(), files["training_file"]["examples"]),
     }
 
 
 @router.get("", openapi_extra={"parameters": [_METADATA]})
 def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> shapes.JobList:
-    """Jobs, the newest first; `metadata[key]=value` keeps those that have it."""
+    """Jobs, the newest first; `metadata[key]=value` keeps those that have it, `metadata=null`
+    those that have none."""
     store: Store = request.app.state.store
-    where, values = [], list[str]()
+    where, values = _filters(request)
+    page = store.page("jobs", after, limit, where, values)
+    if page is None:
+        raise not_found("fine-tuning job", after or "", "after")
+    rows, more = page
+    return {"object": "list", "data": [shown(row) for row in rows], "has_more": more}
+
+
+def _filters(request: Request) -> tuple[str, tuple[str, ...]]:
+    """What the query says of metadata, as SQL with its values."""
+    where, values, null = [], list[str](), False
     for name, value in request.query_params.multi_items():
         if name.startswith("metadata[") and name.endswith("]"):
             where.append(
                 "EXISTS (SELECT 1 FROM json_each(facts, '$.metadata') WHERE key = ? AND value = ?)"
             )
             values += [name[len("metadata[") : -1], value]
+        null |= name == "metadata" and value == "null"
     if "" in values[::2]:
         raise ApiError(400, "metadata[] names no key.", "metadata", "invalid_value")
     if len(where) > MAX_FILTERS:
         raise ApiError(400, f"At most {MAX_FILTERS} filters.", "metadata", "invalid_value")
-    page = store.page("jobs", after, limit, " AND ".join(where) or "1", tuple(values))
-    if page is None:
-        raise not_found("fine-tuning job", after or "", "after")
-    rows, more = page
-    return {"object": "list", "data": [shown(row) for row in rows], "has_more": more}
+    if null and where:
+        raise ApiError(
+            400, "Give metadata=null or metadata[key]=value, not both.", "metadata",
+            "invalid_value",
+        )  # fmt: skip
+    if null:
+        where = ["json_extract(facts, '$.metadata') IS NULL"]
+    return " AND ".join(where) or "1", tuple(values)
 
 
 @router.get("/{id}")
@@ -132,9 +147,12 @@ def retrieve(request: Request, id: str) -> shapes.Job:
 
 @router.post("/{id}/cancel")
 def cancel(request: Request, id: str) -> shapes.Job:
-    """Ends a job that is not finished; a running one within a step."""
-    now = int(time.time())
-    return _changed(request, id, ACTIVE, "cancelled", "The job was cancelled", finished_at=now)
+    """Ends a job that is not finished, a running one within a step. Its checkpoints stay; what
+    it could go on from does not."""
+    now, state = int(time.time()), request.app.state
+    job = _changed(request, id, ACTIVE, "cancelled", "The job was cancelled", finished_at=now)
+    leftovers.clear(state.store, state.claims, id)
+    return job
 
 
 @router.post("/{id}/pause")
@@ -182,38 +200,18 @@ def events(
 def checkpoints(
     request: Request, id: str, after: str | None = None, limit: Limit = 10
 ) -> shapes.CheckpointList:
-    """The checkpoint that was kept: the best one, which is the tuned model."""
-    row = _known(request, id)
-    facts = json.loads(row["facts"])
-    data: list[shapes.Checkpoint] = []
-    if facts.get("fine_tuned_model") and after is None:
-        directory = ContenderDir(request.app.state.store.job_path(row["id"]))
-        record = directory.training()
-        step = record.best_step if record else None
-        loss = next((each for each in directory.loss() if each.step == step), None)
-        data.append(
-            {
-                "id": f"ftckpt-{row['id'].partition('-')[2]}",
-                "object": "fine_tuning.job.checkpoint",
-                "created_at": facts["finished_at"],
-                "fine_tuned_model_checkpoint": facts["fine_tuned_model"],
-                "fine_tuning_job_id": row["id"],
-                "step_number": step,
-                "metrics": {
-                    "step": step,
-                    "train_loss": loss.train if loss else None,
-                    "full_valid_loss": (
-                        loss.validation if loss and facts["validation_file"] else None
-                    ),
-                },
-            }
-        )
+    """The checkpoints of a job's last epochs, the newest first."""
+    store: Store = request.app.state.store
+    page = store.page("checkpoints", after, limit, "job_id = ?", (_known(request, id)["id"],))
+    if page is None:
+        raise not_found("checkpoint", after or "", "after")
+    rows, more = page
     return {
         "object": "list",
-        "data": data,
-        "has_more": False,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[0]["id"] if data else None,
+        "data": [epochs.shown(row) for row in rows],
+        "has_more": more,
+        "first_id": rows[0]["id"] if rows else None,
+        "last_id": rows[-1]["id"] if rows else None,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from tuneoff.server import shapes, tuned
+from tuneoff.server import leftovers, shapes, tuned
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
@@ -47,6 +47,7 @@ def delete(request: Request, id: str) -> shapes.Deleted:
     loaded = tuned.served(state.store, state.settings, model)
     if loaded is not None:
         state.host.forget(loaded)
+    leftovers.clear(state.store, state.claims, model.job_id)
     return {"id": id, "object": "model", "deleted": True}
 
 

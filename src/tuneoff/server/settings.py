@@ -18,7 +18,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class ServerSettings:
     """`bases` are the models that may be tuned, by the name a client gives, with what
     transformers loads; `served` are ready-made ones that only answer. Without `api_keys` every
-    request from this machine is let in."""
+    request from this machine is let in. `workers` processes train; None: one for each device."""
 
     data_dir: Path
     bases: dict[str, str]
@@ -31,6 +31,7 @@ class ServerSettings:
     max_held_bytes: int = 64 * 1024**2
     max_requests: int = 512
     max_waiting_jobs: int = 10_000
+    workers: int | None = None
 
     def ready(self) -> list[str]:
         """The names of bases and of what is served from a run."""
@@ -43,6 +44,7 @@ def settings_of(
     host: str,
     keys: str | None,
     served: tuple[Served, ...] = (),
+    workers: int | None = None,
 ) -> ServerSettings:
     """Checked settings.
 
@@ -62,4 +64,4 @@ def settings_of(
             f"--host {host} lets others in, and there is no key; set {KEYS_VARIABLE} "
             "(several keys are divided by commas), or stay on 127.0.0.1."
         )
-    return ServerSettings(data_dir.resolve(), found, api_keys, served)
+    return ServerSettings(data_dir.resolve(), found, api_keys, served, workers=workers)

@@ -70,11 +70,11 @@ class Deleted(_Shape):
 
 
 class Numbers(_Shape):
-    """The numbers that a job is tuned with."""
+    """The numbers that a job is tuned with; `auto` until it begins."""
 
-    n_epochs: int
-    batch_size: int
-    learning_rate_multiplier: float
+    n_epochs: int | Literal["auto"]
+    batch_size: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
 
 
 class SupervisedNumbers(_Shape):
@@ -153,8 +153,9 @@ class EventList(_Shape):
 class CheckpointMetrics(_Shape):
     """Losses at a checkpoint; null where they were not measured."""
 
-    step: int | None
+    step: int
     train_loss: float | None
+    valid_loss: float | None
     full_valid_loss: float | None
 
 
@@ -166,7 +167,7 @@ class Checkpoint(_Shape):
     created_at: int
     fine_tuned_model_checkpoint: str
     fine_tuning_job_id: str
-    step_number: int | None
+    step_number: int
     metrics: CheckpointMetrics
 
 

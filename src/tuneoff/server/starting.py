@@ -22,6 +22,7 @@ def serve(
     address: str,
     port: int,
     data_dir: Path,
+    workers: int | None,
     say: Callable[[str], None],
 ) -> None:
     """Serves a run's tuned contenders, or one of them, and bases that may be tuned, until it is
@@ -34,7 +35,7 @@ def serve(
     opened = open_run(run_dir, contender, strict, say, start) if run_dir is not None else None
     served = opened[1] if opened else ()
     keys = os.environ.get(KEYS_VARIABLE)
-    settings = settings_of(data_dir, tuple(bases), address, keys, served)
+    settings = settings_of(data_dir, tuple(bases), address, keys, served, workers)
     host = opened[0] if opened else backend.start(answers_with, tuple(settings.bases), ())
     names = ", ".join([*settings.bases, *(each.name for each in served)])
     say(

@@ -10,7 +10,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -185,18 +185,33 @@ class Store:
         with self.transaction() as connection:
             connection.execute("UPDATE jobs SET attempts = 1 WHERE id = ?", (id,))
 
-    def claim_job(self) -> dict[str, Any] | None:
+    def claim_job(self, take: Callable[[int], bool], most: int) -> dict[str, Any] | None:
         """The job to work on: one that was running when its worker ended, else the oldest that
-        is queued. It is running then, and one attempt more was made."""
+        is queued. It is running then, and one attempt more was made.
+
+        Args:
+            take: whether nobody works on the job of this number, and nobody else will.
+            most: workers there may be; when so many others are at work (one may be an orphan of
+                a killed server, about to end) there is nothing to do.
+        """
         with self.transaction() as connection:
-            job = connection.execute(
-                "SELECT * FROM jobs WHERE status IN ('running', 'queued') "
-                "ORDER BY status = 'queued', number LIMIT 1"
-            ).fetchone()
+            running = connection.execute(
+                "SELECT * FROM jobs WHERE status = 'running' ORDER BY number"
+            ).fetchall()
+            job = next((each for each in running if take(each["number"])), None)
+            if job is None and len(running) < most:
+                # Who works on a job that was paused, and resumed, has not stopped yet.
+                queued = connection.execute(
+                    "SELECT * FROM jobs WHERE status = 'queued' ORDER BY number LIMIT ?",
+                    (most + 1,),
+                ).fetchall()
+                job = next((each for each in queued if take(each["number"])), None)
             if job is None:
                 return None
             connection.execute(
-                "UPDATE jobs SET status = 'running', attempts = attempts + 1 WHERE id = ?",
-                (job["id"],),
+                "UPDATE jobs SET status = 'running', attempts = attempts + 1, facts = "
+                "json_set(facts, '$.started_at', "
+                "coalesce(json_extract(facts, '$.started_at'), ?)) WHERE id = ?",
+                (int(time.time()), job["id"]),
             )
             return {**dict(job), "attempts": job["attempts"] + 1}

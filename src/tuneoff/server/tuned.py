@@ -3,6 +3,7 @@ clients ask for them with. Each is a model of its own: it is asked, listed and d
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tuneoff.rundir import ContenderDir, remove_folder
 from tuneoff.server import shapes
 from tuneoff.server.base import Served
 from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.job import base_argument
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 
@@ -57,15 +59,12 @@ def served(store: Store, settings: ServerSettings, tuned: Tuned) -> Served | Non
 
 def unserved(store: Store, settings: ServerSettings, tuned: Tuned) -> ApiError:
     """What to tell a client whose model's base is not there."""
-    (row,) = store.rows(
-        "SELECT json_extract(facts, '$.base') AS base FROM jobs WHERE id = ?", tuned.job_id
-    )
-    # Where the base lies is the server's own affair, unless it is what --base must be given.
+    (row,) = store.rows("SELECT facts FROM jobs WHERE id = ?", tuned.job_id)
     return ApiError(
         404,
         f"The model {tuned.name!r} was tuned on {tuned.base}, which this server was not started "
         f"with (it serves {', '.join(settings.bases) or 'no base'}); start it with --base "
-        f"{row['base'] or tuned.base} beside the others.",
+        f"{base_argument(json.loads(row['facts']))} as well.",
         "model",
         "model_not_found",
     )

@@ -1,16 +1,15 @@
-"""The process that trains: `python -m tuneoff.server.worker DATA_DIR BASES
-ORGANIZATION PARENT`.
+"""A process that trains: `python -m tuneoff.server.worker DATA_DIR BASES ORGANIZATION PARENT
+WORKERS`.
 
-One at a time for a data directory (a file lock says so). It takes the job that was running
-when the last worker ended, else the oldest that waits; a job goes on from its last
-checkpoint. What a client wants of a job is its status in the store: when that is no longer
-`running`, the training stops within a step. It ends when its parent does.
+It takes a job that was running when its worker ended, else the oldest that waits; `claims.py`
+sees to it that nobody else has it. A job goes on from its last checkpoint. What a client wants of
+a job is its status in the store: when that is no longer `running`, the training stops within a
+step. It ends when its parent does.
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import logging
@@ -24,15 +23,15 @@ from typing import Any
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir, write_text
-from tuneoff.server.job import model_name, settings_of
+from tuneoff.server import epochs, leftovers
+from tuneoff.server.claims import Claims
+from tuneoff.server.job import base_argument, model_name, settings_of
 from tuneoff.server.store import RESULTS, Store, new_id
 from tuneoff.tasks.chat import read_examples
 
 # Ends of the training process, by whatever, without anything learned in between.
 MOST_ATTEMPTS = 20
 CHECK_SECONDS = 0.5
-# Loss on some of the training examples picks the checkpoint where nothing else was given.
-STAND_IN_EXAMPLES = 32
 
 
 class _Stopped(Exception):
@@ -44,22 +43,19 @@ def main() -> None:
     _quieten()
     data_dir, bases, organization = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     store = Store(data_dir)
-    parent = int(sys.argv[4])  # it may be gone already
-    with (data_dir / "worker.lock").open("w") as lock:
-        while True:
-            if os.getppid() != parent:
-                return
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:  # an orphan of a killed server is about to end
-                time.sleep(CHECK_SECONDS)
-        while os.getppid() == parent:
-            job = store.claim_job()
-            if job is None:
-                time.sleep(CHECK_SECONDS)
-            else:
-                _carry_out(store, job, bases, organization, parent)
+    parent, most = int(sys.argv[4]), int(sys.argv[5])  # the parent may be gone already
+    claims = Claims(data_dir)
+    leftovers.clear_all(store, claims)
+    while os.getppid() == parent:
+        job = store.claim_job(claims.take, most)
+        if job is None:
+            time.sleep(CHECK_SECONDS)
+            continue
+        try:
+            _carry_out(store, job, bases, organization, parent)
+            leftovers.clear_own(store, job["id"])
+        finally:
+            claims.free(job["number"])
 
 
 def _quieten() -> None:
@@ -81,7 +77,10 @@ def _carry_out(
         if job["attempts"] > MOST_ATTEMPTS:
             raise RuntimeError(f"the training process ended {MOST_ATTEMPTS} times")
         if facts["model"] not in bases:
-            raise RuntimeError(f"the base {facts['model']} is not served any more")
+            raise RuntimeError(
+                f"the base {facts['model']} is not served any more; start the server with --base "
+                f"{base_argument(facts)}, and resume the job"
+            )
         record = _train(store, id, facts, bases[facts["model"]], job["attempts"], parent)
     except _Stopped:
         return
@@ -138,6 +137,9 @@ def _train(
             total_steps=total,
         )  # fmt: skip
 
+    def on_epoch(step: int) -> None:
+        epochs.add(store, id, facts, next(row for row in directory.loss() if row.step == step))
+
     words = "started" if attempt == 1 else f"goes on (attempt {attempt})"
     store.add_event(id, f"Fine-tuning job {words}")
     settings = settings_of(id, base, facts, DEFAULT_LEARNING_RATE["lora"])
@@ -145,11 +147,12 @@ def _train(
         settings,
         base,
         train,
-        validation or train[:STAND_IN_EXAMPLES],
+        validation,
         CHAT_PASS_THROUGH,
         directory,
         on_step,
         lambda line: store.add_event(id, line),
+        on_epoch,
     )
 
 
@@ -184,14 +187,18 @@ def _finish(
             "fine_tuned_model": model,
             "finished_at": now,
             "estimated_finish": None,
+            # What a hosted job would be billed for: every epoch's tokens, whichever step is kept.
             "trained_tokens": record.tokens_templated,
             "result_files": [file_id],
         }
         connection.execute(
             "UPDATE jobs SET status = 'succeeded', facts = ? WHERE id = ?", (json.dumps(done), id)
         )
+        kept = record.steps if record.best_step is None else record.best_step
         for message in (
             f"New fine-tuned model created: {model}",
+            f"It is the model of step {kept}, "
+            + ("the last" if record.best_step is None else "with the lowest validation loss"),
             "The job has successfully completed",
         ):
             store.add_event(id, message, connection=connection)

@@ -1,0 +1,78 @@
+"""The checkpoints of a job's last epochs: each can be asked like any model, while the job goes on
+and afterwards, until it is deleted.
+
+A row is the checkpoint; a folder without one is nothing, and goes. So a row is written after its
+folder is whole, and removed before it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from tuneoff.records import LossRow
+from tuneoff.rundir import ContenderDir, remove_folder
+from tuneoff.server import shapes
+from tuneoff.server.job import model_name
+from tuneoff.server.store import Store, new_id
+
+# As many as the hosted API keeps.
+KEPT = 3
+
+
+def add(store: Store, job_id: str, facts: dict[str, Any], loss: LossRow) -> None:
+    """Makes the weights of an epoch's end known, once, and drops what is older than the last
+    epochs.
+
+    Args:
+        loss: what was measured at that step.
+    """
+    name = model_name(facts["model"], facts["organization_id"], facts["suffix"], job_id)
+    name = f"{name}:ckpt-step-{loss.step}"
+    validation = loss.validation if facts["validation_file"] else None
+    metrics: shapes.CheckpointMetrics = {
+        "step": loss.step,
+        "train_loss": loss.train,
+        "valid_loss": validation,
+        "full_valid_loss": validation,
+    }
+    with store.transaction() as connection:
+        added = connection.execute(
+            "INSERT OR IGNORE INTO checkpoints (id, created_at, model, base, job_id, step, metrics)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (new_id("ftckpt"), int(time.time()), name, facts["model"], job_id, loss.step,
+             json.dumps(metrics)),
+        )  # fmt: skip
+        if added.rowcount:
+            text = f"Checkpoint created at step {loss.step}: {name}"
+            store.add_event(job_id, text, connection=connection)
+        connection.execute(
+            "DELETE FROM checkpoints WHERE job_id = ?1 AND number NOT IN "
+            "(SELECT number FROM checkpoints WHERE job_id = ?1 ORDER BY number DESC LIMIT ?2)",
+            (job_id, KEPT),
+        )
+    drop_unknown(store, job_id)
+
+
+def drop_unknown(store: Store, job_id: str) -> None:
+    """Removes the weights of checkpoints that were replaced or deleted."""
+    directory = ContenderDir(store.job_path(job_id))
+    rows = store.rows("SELECT step FROM checkpoints WHERE job_id = ?", job_id)
+    known = {directory.epoch(row["step"]) for row in rows}
+    for folder in directory.epochs.glob("*"):
+        if folder not in known:
+            remove_folder(folder)
+
+
+def shown(row: dict[str, Any]) -> shapes.Checkpoint:
+    """A stored checkpoint as the SDK reads it."""
+    return {
+        "id": row["id"],
+        "object": "fine_tuning.job.checkpoint",
+        "created_at": row["created_at"],
+        "fine_tuned_model_checkpoint": row["model"],
+        "fine_tuning_job_id": row["job_id"],
+        "step_number": row["step"],
+        "metrics": json.loads(row["metrics"]),
+    }

@@ -1,0 +1,54 @@
+"""What a job leaves on disk when it is over, and what of it goes.
+
+- cancelled: it cannot go on, so what it would go on from goes; the checkpoints of its epochs are
+  models that somebody may use, and stay until they are deleted;
+- failed, paused: everything stays, for it can be resumed;
+- succeeded: the adapter and the epochs' checkpoints stay, each until it is deleted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuneoff.rundir import ContenderDir, remove_folder
+from tuneoff.server import epochs
+from tuneoff.server.claims import Claims
+from tuneoff.server.store import Store
+
+OVER = ("cancelled", "failed", "paused", "succeeded")
+
+
+def clear(store: Store, claims: Claims, job_id: str) -> None:
+    """Removes what a job has left, if it is over and nobody works on it any more."""
+    row = store.row("jobs", job_id)
+    if row is None or not store.job_path(job_id).is_dir() or not claims.take(row["number"]):
+        return
+    try:
+        clear_own(store, job_id)
+    finally:
+        claims.free(row["number"])
+
+
+def clear_own(store: Store, job_id: str) -> None:
+    """The same of a job that this process has claimed."""
+    (job,) = store.rows("SELECT status FROM jobs WHERE id = ?", job_id)
+    if job["status"] not in OVER:
+        return
+    directory = ContenderDir(store.job_path(job_id))
+    epochs.drop_unknown(store, job_id)
+    tuned = store.rows("SELECT step FROM tuned WHERE job_id = ?", job_id)
+    if job["status"] == "cancelled":
+        remove_folder(directory.checkpoints)
+        if not tuned:
+            remove_folder(directory.path)
+    if job["status"] in ("cancelled", "succeeded") and {"step": None} not in tuned:
+        remove_folder(directory.adapter)
+
+
+def clear_all(store: Store, claims: Claims) -> None:
+    """Does so for every job: a kill may have come in between."""
+    jobs: list[dict[str, Any]] = store.rows(
+        f"SELECT id FROM jobs WHERE status IN ({', '.join('?' * len(OVER))})", *OVER
+    )
+    for job in jobs:
+        clear(store, claims, job["id"])
