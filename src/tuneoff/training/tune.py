@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tuneoff.training.trainer import BakeOffTrainer, Say
     from tuneoff.training.watch import OnStep
+
 # Tokens computed at once on a CPU: more are not faster, and take memory.
 CPU_TOKENS = 4096
 
