@@ -295,7 +295,7 @@ def alone_in(path: Path) -> Iterator[None]:
     Raises:
         RunDirectoryError: another one works in it.
     """
-    made = not path.exists()
+    made = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
     folder = os.open(path, os.O_RDONLY)
     try:
@@ -311,9 +311,9 @@ def alone_in(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-        if made:
-            with contextlib.suppress(OSError):
-                path.rmdir()  # refused before anything was written
+        with contextlib.suppress(OSError):
+            for each in made:
+                each.rmdir()  # refused before anything was written
 
 
 class RunDir:

@@ -26,8 +26,8 @@ def until(true: Callable[[], Any]) -> Any:
     raise AssertionError("it never came true")
 
 
-def create(client: Any, base: Path, **more: Any) -> Any:
-    file = client.files.create(file=("t.jsonl", examples(24)), purpose="fine-tune")
+def create(client: Any, base: Path, count: int = 24, **more: Any) -> Any:
+    file = client.files.create(file=("t.jsonl", examples(count)), purpose="fine-tune")
     return client.fine_tuning.jobs.create(model=base.name, training_file=file.id, **more)
 
 
@@ -169,7 +169,8 @@ def test_of_a_job_that_is_paused_goes_on_and_is_cancelled(
 def test_cancelled_while_paused_leaves_nothing(
     client: Any, tiny_base: Path, served_dir: Path
 ) -> None:
-    job = create(client, tiny_base, hyperparameters={"n_epochs": 1, "batch_size": 1})
+    # Long after its first checkpoint to go on from comes its first epoch's end.
+    job = create(client, tiny_base, 600, hyperparameters={"n_epochs": 1, "batch_size": 1})
     folder = served_dir / "jobs" / job.id
     until(lambda: (folder / "checkpoints").is_dir() and any((folder / "checkpoints").iterdir()))
     client.fine_tuning.jobs.pause(job.id)

@@ -115,7 +115,8 @@ def training_file(folder: Path, name: str, answer: str) -> Path:
 
 def tuned(port: int) -> str:
     models = request(port, "GET", "/v1/models")[1]["data"]
-    return str(next(model["id"] for model in models if model["id"].startswith("ft:")))
+    named = (str(model["id"]) for model in models)
+    return next(name for name in named if name.startswith("ft:") and ":ckpt-" not in name)
 
 
 def test_from_an_upload_to_an_answer(tab: Watched, port: int, tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ def clear(store: Store, claims: Claims, job_id: str) -> None:
     if row is None or not store.job_path(job_id).is_dir() or not claims.take(row["number"]):
         return
     try:
-        clear_own(store, job_id)
+        _clear(store, job_id)
     finally:
         claims.free(row["number"])
 
 
-def clear_own(store: Store, job_id: str) -> None:
+def _clear(store: Store, job_id: str) -> None:
     """The same of a job that this process has claimed."""
     (job,) = store.rows("SELECT status FROM jobs WHERE id = ?", job_id)
     if job["status"] not in OVER:

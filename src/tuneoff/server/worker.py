@@ -53,9 +53,10 @@ def main() -> None:
             continue
         try:
             _carry_out(store, job, bases, organization, parent)
-            leftovers.clear_own(store, job["id"])
         finally:
             claims.free(job["number"])
+        # Only now: who ends a job meanwhile could not clear it while it was claimed.
+        leftovers.clear(store, claims, job["id"])
 
 
 def _quieten() -> None:

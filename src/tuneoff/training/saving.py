@@ -33,10 +33,13 @@ class Saver:
     directory: ContenderDir
 
     def epoch(self, step: int) -> None:
-        """The weights alone, as they are after a step; what is there already stays."""
+        """The weights as they are after a step, with their tokenizer; what is there already
+        stays."""
         final = self.directory.epoch(step)
         if not final.is_dir():
-            self._weights(final).rename(final)
+            beside = self._weights(final)
+            self.tokenizer.save_pretrained(beside)
+            beside.rename(final)
 
     def finish(self, record: TrainingRecord) -> None:
         """Everything that the model is used with; checkpoints to go on from are dropped."""
