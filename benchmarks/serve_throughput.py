@@ -6,6 +6,8 @@ learned), `--requests` streamed chat requests spread over them, with a shared in
 server process on loopback. Then, one after another and in turn, requests that begin with one
 long instruction and ones that begin with it and a number of their own before it: the first find its
 keys and values kept from the request before, the others are as long and find nothing.
+On a machine that others use too, set OMP_NUM_THREADS=1: threads that wait for each other make
+every step many times as long there.
 Metric: requests/s, seconds to the first token and to the last (p50, p95). Prints one JSON document.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -67,7 +70,9 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait()
-    print(json.dumps({**vars(arguments), "adapters": ADAPTERS, **found}, indent=2))
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count()
+    settings = {**vars(arguments), "adapters": ADAPTERS, "threads": threads}
+    print(json.dumps({**settings, **found}, indent=2))
 
 
 def adapters(data_dir: Path) -> list[str]:
