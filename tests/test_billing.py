@@ -13,7 +13,6 @@ from tuneoff.billing import (
     billed,
     counter_for,
     default_epochs,
-    together_tokens,
     trained_on,
 )
 from tuneoff.costs.arithmetic import training_usd
@@ -98,8 +97,3 @@ def test_default_epochs() -> None:
     found = [default_epochs(n) for n in (1, 4, 10, 33, 34, 1000, 8333, 8334, 12_500, 12_501, 10**6)]
     assert found == [25, 25, 10, 4, 3, 3, 3, 2, 2, 1, 1]
     assert all(1 <= default_epochs(n) <= 25 for n in range(1, 200))
-
-
-def test_together_counts_validation_too() -> None:
-    assert together_tokens(1000, 3, validation=100, evaluations=5) == 3500
-    assert together_tokens(1000, 1) == 1000

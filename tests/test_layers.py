@@ -33,7 +33,18 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
-HEAVY = ("torch", "transformers", "peft", "ray", "openai", "fastapi", "vllm", "datasets", "altair")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "ray",
+    "openai",
+    "together",
+    "fastapi",
+    "vllm",
+    "datasets",
+    "altair",
+)
 
 
 def entry(path: Path) -> str:

@@ -6,9 +6,7 @@ model can be trained on is cut there. Encodings by `bpe-openai`, which holds the
 itself. Sources: OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning"
 and "How to count tokens"; checked against the seed experiment's bills.
 
-Together: all tokens as the base's chat template writes them, and validation tokens as often
-as the validation set is evaluated (docs.together.ai/docs/fine-tuning/pricing); one epoch,
-unless a job asks for more.
+What a job goes over, and how often, is the provider's to know (`providers/`).
 """
 
 from __future__ import annotations
@@ -29,7 +27,6 @@ NEWER_TRAINED_ON = 65_536
 
 USUAL_EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 3, 1, 25
 FEWEST_SEEN, MOST_SEEN = 100, 25_000
-TOGETHER_EPOCHS = 1
 # Whose models are counted with OpenAI's encodings; the others' are open, with tokenizers of
 # their own.
 COUNTED_AS_OPENAI = ("openai", "azure")
@@ -96,11 +93,6 @@ def default_epochs(examples: int) -> int:
     if examples * USUAL_EPOCHS > MOST_SEEN:
         return max(FEWEST_EPOCHS, MOST_SEEN // examples)
     return USUAL_EPOCHS
-
-
-def together_tokens(train: int, epochs: int, validation: int = 0, evaluations: int = 0) -> int:
-    """What Together bills for a job, given the tokens of both sets."""
-    return train * epochs + validation * evaluations
 
 
 def _base(model: str) -> str:

@@ -281,6 +281,11 @@ class HostedSettings(_Contender):
     `suffix` becomes part of the tuned model's name; left out, it is the contender's name and
     some letters by which a lost job is found again. `record: true` keeps every exchange, so that
     the run can be replayed when the model is gone.
+
+    Providers have different words for how to train: OpenAI's take `learning_rate_multiplier`,
+    Together `learning_rate`, `method` and `early_stopping` (which needs a validation split).
+    Where a tuned model answers only once it is deployed, `deployment` is the name it then has
+    there; it may be given, or changed, when the model is already tuned.
     """
 
     id: Literal["hosted"]
@@ -291,9 +296,13 @@ class HostedSettings(_Contender):
     epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    method: Literal["lora", "full"] | None = None
+    early_stopping: bool = False
     suffix: str | None = Field(default=None, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     checkpoint: Literal["final", "best"] = "final"
+    deployment: str | None = Field(default=None, min_length=1)
     record: bool = False
     price: PriceSettings | None = None
     concurrency: int = Field(default=16, ge=1, le=1000)

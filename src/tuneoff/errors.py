@@ -76,6 +76,11 @@ class ProviderError(TuneoffError, RuntimeError):
     exit_code = 4
 
 
+# The provider has no money left for us; the model must be deployed by its owner before it answers.
+NOT_DEPLOYED = "not_deployed"
+CONCERN_ALL = ("insufficient_quota", NOT_DEPLOYED)
+
+
 class RefusedError(ProviderError):
     """A request that the provider refuses for good. `code` and `param` are the provider's words
     for why and for which part of it."""
@@ -89,7 +94,7 @@ class RefusedError(ProviderError):
     def concerns_all(self) -> bool:
         """Whether no other request of this kind would fare better: the key, the account, the
         address or the model is the trouble, not what was asked."""
-        return self.status in (401, 402, 403, 404, 405) or self.code == "insufficient_quota"
+        return self.status in (401, 402, 403, 404, 405) or self.code in CONCERN_ALL
 
 
 class BusyError(ProviderError):

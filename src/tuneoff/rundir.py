@@ -68,7 +68,8 @@ T = TypeVar("T")
 # costs, how much of it may be spent, and how many requests are under way at once.
 SCORING_KEYS = ("task.cluster", "task.derived_databases", "task.metrics", "task.mode")
 SPENDING_KEYS = ("as_of", "budget_usd", "prices", "requirements")
-SPENDING_KEYS_OF_ONE = ("concurrency", "key_variable", "price")
+# A deployment is the same model under another name.
+SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price")
 
 
 def write_text(path: Path, text: str) -> None:

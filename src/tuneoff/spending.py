@@ -106,12 +106,23 @@ def _price(settings: Paid, prices: PriceBook, yes: bool) -> Price | None:
     tuned = isinstance(settings, HostedSettings)
     if settings.base_url is not None and settings.price is None and is_here(settings.base_url):
         return None
-    price = price_of(provider, model, None, settings.price, tuned=tuned, prices=prices)
+    full = isinstance(settings, HostedSettings) and settings.method == "full"
+    price = price_of(
+        provider,
+        model,
+        None,
+        settings.price,
+        tuned=tuned,
+        method="full" if full else "lora",
+        prices=prices,
+    )
     if yes:
         return price
     if price is None:
         raise ConfigError(no_price(settings.name, provider, model, tuned=tuned, prices=prices))
-    needed = ("training", "input", "output") if tuned else ("input", "output")
+    # A deployment may be billed by its hours, and nothing else.
+    answering = () if price.hosting_usd_per_hour is not None else ("input", "output")
+    needed = (("training",) if tuned else ()) + answering
     names = [f"{what}_usd_per_million_tokens" for what in needed]
     lacking = [name for name in names if getattr(price, name) is None]
     if lacking:

@@ -18,6 +18,7 @@ from tuneoff.planning.schema import Plan, PlannedContender, PlannedTraining
 
 ROOT = Path(__file__).parent.parent.parent
 HOSTED = "{name: hosted, id: hosted, model: gpt-4.1-mini-2025-04-14}"
+TOGETHER = "{name: together, id: hosted, provider: together, model: Qwen/Qwen3-8B"
 TRAINING = {
     "examples", "epochs", "tokens_per_epoch", "tokens_billed", "seconds", "memory_bytes", "usd",
     "basis",
@@ -91,6 +92,16 @@ def test_epochs_and_tokens(tmp_path: Path) -> None:
     found = training(plan.contenders[0])
     assert (found.examples, found.epochs) == (20, 5)
     assert found.tokens_billed == 5 * (found.tokens_per_epoch or 0)
+    # Together bills validation tokens, too, as often as it evaluates; one epoch if left out.
+    for epochs, validations in (("", 4), (", epochs: 3", 6)):
+        plan = planned(tmp_path, f"{TOGETHER}{epochs}}}", task=fewer)
+        found = training(plan.contenders[0])
+        begun, _, rest = found.basis.partition(" + ")
+        validated = int(rest.split()[0].replace(",", ""))
+        assert begun == f"({found.tokens_per_epoch:,} tokens × {found.epochs:g} epochs"
+        assert f"validation tokens × {validations}) × $0.48 per million" in rest
+        trained = int(found.epochs or 0) * (found.tokens_per_epoch or 0)
+        assert found.tokens_billed == trained + validations * validated
     own = "{name: own, id: local, train: {max_steps: 30, batch_size: 10}}"
     found = training(planned(tmp_path, own).contenders[0])
     assert (found.epochs, found.tokens_billed, found.seconds) == (1.5, None, None)

@@ -24,11 +24,25 @@ class Ticket(Protocol):
     """Leave to carry out one paid step. One that is neither settled nor given back stays in the
     ledger as money that may have been spent."""
 
+    def at_least(self, usd: float) -> None:
+        """It can cost so much by the provider's own word.
+
+        Raises:
+            BudgetError: that could pass the budget.
+        """
+        ...
+
     def settle(
-        self, *, training: int = 0, input: int = 0, output: int = 0, cached: int = 0
+        self,
+        *,
+        training: int = 0,
+        input: int = 0,
+        output: int = 0,
+        cached: int = 0,
+        usd: float | None = None,
     ) -> None:
         """It was carried out, and so many tokens were billed; `cached` are those of `input` that
-        cost the cached price."""
+        cost the cached price. It cost `usd`, where the provider says so."""
         ...
 
     def give_back(self) -> None:
@@ -71,8 +85,17 @@ class Free:
     ) -> Ticket:
         return self
 
+    def at_least(self, usd: float) -> None:
+        return None
+
     def settle(
-        self, *, training: int = 0, input: int = 0, output: int = 0, cached: int = 0
+        self,
+        *,
+        training: int = 0,
+        input: int = 0,
+        output: int = 0,
+        cached: int = 0,
+        usd: float | None = None,
     ) -> None:
         return None
 

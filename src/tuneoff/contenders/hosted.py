@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tuneoff import prompts, providers
@@ -15,7 +16,7 @@ from tuneoff.records import Example, Prediction
 
 def check(settings: HostedSettings, folder: Path) -> None:
     """The provider must be known, and the rendering one that a hosted model takes."""
-    providers.module_of(settings.provider)
+    providers.module_of(settings.provider).check(settings)
     refuse_text(settings.name, settings.rendering)
 
 
@@ -23,7 +24,7 @@ def ready(settings: HostedSettings, work: Work) -> None:
     """The SDK and the key must be there, and the training file be what the provider takes, unless
     everything was done before."""
     if len(work.directory.predictions()) < len(work.test):
-        connected(settings, work)
+        connected(settings, work).close()
         hosted_job.files_of(settings, work)
 
 
@@ -39,17 +40,19 @@ def model_name(settings: HostedSettings) -> str:
 def tune(settings: HostedSettings, work: Work) -> None:
     """Has the job done that tunes it; nothing if that was done."""
     if work.directory.training() is None or not hosted_job.answers_with(settings, work):
-        hosted_job.carry_out(settings, work, connected(settings, work))
+        with closing(connected(settings, work)) as provider:
+            hosted_job.carry_out(settings, work, provider)
 
 
 def answer(
     settings: HostedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Answers of the tuned model at temperature 0."""
-    model = hosted_job.answers_with(settings, work)
+    model = settings.deployment or hosted_job.answers_with(settings, work)
     template = template_for(settings, work)
     asked = ((example, prompts.messages(example, template)) for example in examples)
-    yield from ask_all(settings, work, connected(settings, work), model, asked)
+    with closing(connected(settings, work)) as provider:
+        yield from ask_all(settings, work, provider, model, asked)
 
 
 def prompt_sha256(settings: HostedSettings, work: Work) -> str:

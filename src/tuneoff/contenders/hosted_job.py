@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneoff import prompts
-from tuneoff.billing import default_epochs, trained_on
+from tuneoff import prompts, providers
+from tuneoff.billing import trained_on
 from tuneoff.config import HostedSettings
 from tuneoff.contenders import Ticket, Work, template_for
 from tuneoff.contenders.asking import counts_as_openai, most_billed
 from tuneoff.errors import (
+    BudgetError,
     BusyError,
     ContenderError,
     DataError,
@@ -45,7 +45,6 @@ SETTLED_SECONDS, UPLOADED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 5.0, 2.0
 LOOKING_TRIES, CANCEL_TRIES = 25, 4
 WITHOUT_MODEL = {"failed": "failed", "cancelled": "was cancelled"}
 TOO_MANY = 429
-_STEP = re.compile(r"Step (\d+)/(\d+)")
 
 
 def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
@@ -69,7 +68,8 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
             f"`--only {settings.name} --fresh` pays for a new one."
         )
     write_down(settings, work, provider, job)
-    ticket.settle(training=job.trained_tokens or most_training_tokens(settings, work))
+    tokens = job.trained_tokens or most_training_tokens(settings, work)
+    ticket.settle(training=tokens, usd=job.billed_usd)
 
 
 def answers_with(settings: HostedSettings, work: Work) -> str:
@@ -122,18 +122,25 @@ def _file(
 
 
 def most_training_tokens(settings: HostedSettings, work: Work) -> int:
-    """The most tokens that the job can bill: as counted before, over all epochs."""
-    epochs = default_epochs(len(work.train)) if settings.epochs == "auto" else settings.epochs
+    """The most tokens that the job can bill: as counted before, as often as it goes over them."""
+    found = providers.module_of(settings.provider).schedule(
+        settings.epochs, len(work.train), bool(work.validation)
+    )
+    sets = (_most_tokens(settings, work, examples) for examples in (work.train, work.validation))
+    return int(found.billed(*sets))
+
+
+def _most_tokens(settings: HostedSettings, work: Work, examples: Sequence[Example]) -> int:
     template, counted = template_for(settings, work), counts_as_openai(settings)
     most = trained_on(settings.model) if counted else None
     found = 0
-    for example in work.train:
+    for example in examples:
         turns = prompts.messages(example, template)
         whole = most_billed(
             settings, [*turns, {"role": "assistant", "content": example.completion}]
         )
         found += whole if most is None else min(whole, most)
-    return epochs * found
+    return found
 
 
 def _authorized(settings: HostedSettings, work: Work) -> Ticket:
@@ -188,11 +195,37 @@ def _submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
         batch_size=settings.batch_size,
         learning_rate_multiplier=settings.learning_rate_multiplier,
         seed=settings.seed,
+        learning_rate=settings.learning_rate,
+        method=settings.method,
+        early_stopping=settings.early_stopping,
+        keep_checkpoints=settings.checkpoint == "best",
     )
     job = _created(settings, work, provider, spec, facts)
     _note(work, facts, doing=None, look_until=None, job_id=job.id, status=job.status)
     work.progress.say(f"{settings.name}: job {job.id} at {provider.url}")
     return job
+
+
+def _estimated(
+    settings: HostedSettings, work: Work, provider: Provider, spec: JobSpec, ticket: Ticket
+) -> None:
+    """Asks the provider what the job will cost, and asks leave for that, where it is more than was
+    thought."""
+    try:
+        estimate = repeated(lambda: provider.estimate(spec))
+        if estimate is None:
+            return
+        if estimate.warning is not None:
+            work.progress.say(f"warning: {settings.name}: {estimate.warning}")
+        if estimate.usd is not None:
+            tokens = "" if estimate.tokens is None else f" for {estimate.tokens:,} tokens"
+            work.progress.say(
+                f"{settings.name}: {provider.url} estimates ${estimate.usd:.2f}{tokens} of training"
+            )
+            ticket.at_least(estimate.usd)
+    except (BudgetError, RefusedError):  # there is no job yet
+        ticket.give_back()
+        raise
 
 
 def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path) -> str:
@@ -237,6 +270,8 @@ def _created(
             if job is not None:
                 return job
         ticket = _authorized(settings, work)
+        if not attempt and before is None:
+            _estimated(settings, work, provider, spec, ticket)
         _note(work, facts, doing="create job", look_until=time.time() + SETTLED_SECONDS)
         try:
             return provider.create_job(spec)
@@ -346,22 +381,19 @@ class _Teller:
             if event.id in self._told:
                 continue
             self._told.add(event.id)
-            step = _STEP.match(event.message)
-            if step is None:
+            if event.step is None or not event.steps:
                 self._work.progress.say(f"{self._name}: {event.message}")
                 continue
-            done, total = int(step[1]), int(step[2])
-            self._step = self._step or self._work.progress.stage(f"{self._name}: training", total)
-            self._step(done, event.message.partition(": ")[2])
+            title = f"{self._name}: training"
+            self._step = self._step or self._work.progress.stage(title, event.steps)
+            self._step(event.step, event.message.partition(": ")[2] or event.message)
 
 
 def _settle_without_model(job: Job, ticket: Ticket) -> None:
-    """A failed job is not billed, unless the provider says for how much; what a cancelled one
-    costs nobody knows until the bill, so its leave stays."""
-    if job.trained_tokens:
-        ticket.settle(training=job.trained_tokens)
-    elif job.status == "failed":
-        ticket.give_back()
+    """What a job that came to nothing costs, where the provider says it: nobody else knows until
+    the bill comes, so the leave stays otherwise."""
+    if job.trained_tokens or job.billed_usd is not None:
+        ticket.settle(training=job.trained_tokens or 0, usd=job.billed_usd)
 
 
 def _note(work: Work, facts: dict[str, Any], **changed: Any) -> None:

@@ -7,6 +7,7 @@ that was tuned before (`ft:…`) and is only to be measured.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tuneoff import prompts, providers
@@ -31,7 +32,7 @@ def check(settings: PromptedSettings, folder: Path) -> None:
 def ready(settings: PromptedSettings, work: Work) -> None:
     """The SDK and the key of a provider must be there, unless everything was answered before."""
     if settings.model is not None and len(work.directory.predictions()) < len(work.test):
-        connected(settings, work)
+        connected(settings, work).close()
 
 
 def model_name(settings: PromptedSettings) -> str:
@@ -51,7 +52,8 @@ def answer(
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
         asked = ((e, prompts.messages(e, template, shots)) for e in examples)
-        yield from ask_all(settings, work, connected(settings, work), settings.model, asked)
+        with closing(connected(settings, work)) as provider:
+            yield from ask_all(settings, work, provider, settings.model, asked)
         return
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")

@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tuneoff.costs.arithmetic import answering_usd, training_usd
+from tuneoff.costs.arithmetic import answering_usd, tokens_usd, training_usd
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
 from tuneoff.records import Cost
@@ -26,7 +26,7 @@ from tuneoff.rundir import append_lines, read_lines
 
 AUTHORIZED, SETTLED, PRICED = "authorized", "settled", "priced"
 TRAINING, ANSWERING = "training", "answering"
-NOTHING = Decimal(0)
+NOTHING, CENT = Decimal(0), Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class Ledger:
             self._open[row["key"]] = (row["contender"], row["what"], Decimal(str(row["usd"])))
         elif kind == SETTLED and row["key"] in self._open:
             contender, what, _ = self._open.pop(row["key"])
+            if row.get("given_back"):
+                return
             self._settled[row["key"]] = Decimal(str(row["usd"]))
             self._known[contender, what] += self._settled[row["key"]]
         elif kind == PRICED:
@@ -98,13 +100,15 @@ class Ledger:
         with self._lock:
             self._refuse_over(usd, what)
 
-    def _refuse_over(self, usd: Decimal, what: str) -> None:
+    def _refuse_over(self, usd: Decimal, what: str, noted: Decimal = NOTHING) -> None:
+        """`noted` is what of it is noted already."""
         spent = self._spent()
-        if self._budget is None or spent.known + spent.uncertain + usd <= self._budget:
+        uncertain = spent.uncertain - noted
+        if self._budget is None or spent.known + uncertain + usd <= self._budget:
             return
         before = f"${spent.known:.2f} are spent"
-        if spent.uncertain:
-            before += f", ${spent.uncertain:.2f} more perhaps (answers that were lost)"
+        if uncertain:
+            before += f", ${uncertain:.2f} more perhaps (answers that were lost)"
         raise BudgetError(
             f"{what} can cost up to ${usd:.2f}, and {before}, of budget_usd {self._budget:g}; "
             "everything done so far is kept: raise budget_usd, or leave something out."
@@ -139,6 +143,20 @@ class Ledger:
             self._open[key] = (contender, what, usd)
             self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_plain(usd))
 
+    def raise_to(self, key: str, usd: Decimal) -> None:
+        """Notes that a step may cost more than was thought.
+
+        Raises:
+            BudgetError: that could pass the budget.
+        """
+        with self._lock:
+            if key not in self._open or usd <= self._open[key][2]:
+                return
+            contender, what, before = self._open[key]
+            self._refuse_over(usd, f"{contender}: {what}", before)
+            self._open[key] = (contender, what, usd)
+            self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_plain(usd))
+
     def settle(self, key: str, usd: Decimal, **tokens: int) -> None:
         """Notes what a step was billed; once."""
         with self._lock:
@@ -148,6 +166,12 @@ class Ledger:
             self._settled[key] = usd
             self._known[contender, what] += usd
             self._write(SETTLED, key=key, usd=_plain(usd), **tokens)
+
+    def give_back(self, key: str) -> None:
+        """Notes that a step was certainly not carried out; it may be authorised again."""
+        with self._lock:
+            if self._open.pop(key, None) is not None:
+                self._write(SETTLED, key=key, usd=0.0, given_back=True)
 
     def _write(self, event: str, **facts: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -197,18 +221,33 @@ class LedgerTicket:
     ledger: Ledger
     key: str
 
+    def at_least(self, usd: float) -> None:
+        """It can cost so much by the provider's own word.
+
+        Raises:
+            BudgetError: that could pass the budget.
+        """
+        self.ledger.raise_to(self.key, Decimal(str(usd)))
+
     def settle(
-        self, *, training: int = 0, input: int = 0, output: int = 0, cached: int = 0
+        self,
+        *,
+        training: int = 0,
+        input: int = 0,
+        output: int = 0,
+        cached: int = 0,
+        usd: float | None = None,
     ) -> None:
         """It was carried out, and so many tokens were billed; `cached` are those of `input` that
-        cost the cached price."""
-        billed = {"training": training, "input": input, "output": output, "cached": cached}
-        usd = self.purse.usd(training, input, output, cached)
-        self.ledger.settle(self.key, usd, **{name: n for name, n in billed.items() if n})
+        cost the cached price. It cost `usd`, where the provider says so."""
+        tokens = {"training": training, "input": input, "output": output, "cached": cached}
+        priced = self.purse.usd(training, input, output, cached)
+        billed = priced if usd is None else Decimal(str(usd))
+        self.ledger.settle(self.key, billed, **{name: n for name, n in tokens.items() if n})
 
     def give_back(self) -> None:
         """It was certainly not carried out."""
-        self.ledger.settle(self.key, NOTHING)
+        self.ledger.give_back(self.key)
 
 
 def _plain(usd: Decimal | None) -> float | None:
@@ -224,6 +263,9 @@ def api_cost(contender: str, tokens_billed: int | None, ledger: Ledger) -> Cost:
     basis = None
     if tokens_billed is not None and price["training"] is not None:
         basis = f"{tokens_billed:,} tokens × ${price['training']:g} per million"
+        priced = tokens_usd(tokens_billed, Decimal(str(price["training"])))
+        if abs(training.known - priced) >= CENT:
+            basis = f"{tokens_billed:,} tokens, as the provider billed them"
     stale = f" (read on {price['retrieved']}, more than 90 days before)" if price["stale"] else ""
     return Cost(
         training_usd=float(training.known) if basis else None,

@@ -5,27 +5,26 @@ from __future__ import annotations
 import datetime
 from decimal import Decimal
 
-from tuneoff.billing import TOGETHER_EPOCHS, default_epochs, together_tokens
+from tuneoff import providers
 from tuneoff.config import HostedSettings, PromptedSettings
 from tuneoff.costs.arithmetic import answering_usd, training_usd
 from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime, no_price, price_of
 from tuneoff.planning.counting import Tallies, Tally
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
 from tuneoff.providers.sdk import is_here
+from tuneoff.records import SPLITS
 
 
 def planned_hosted(
     settings: HostedSettings, tallies: Tallies, prices: PriceBook, day: datetime.date
 ) -> PlannedContender:
     """A model tuned through a provider's API, and then answering the test set."""
-    train, test = tallies["train"], tallies["test"]
-    together = settings.provider == "together"
-    if settings.epochs == "auto":
-        epochs = TOGETHER_EPOCHS if together else default_epochs(train.examples)
-    else:
-        epochs = settings.epochs
-    per_epoch = train.of_all(train.whole)
-    billed = together_tokens(per_epoch, epochs) if together else per_epoch * epochs
+    train, validation, test = (tallies[split] for split in SPLITS)
+    schedule: providers.Schedule = providers.module_of(settings.provider).schedule(
+        settings.epochs, train.examples, validation.examples > 0
+    )
+    per_epoch, validated = train.of_all(train.whole), validation.of_all(validation.whole)
+    billed = schedule.billed(per_epoch, validated)
     price, warnings = _price(settings, settings.model, prices, day, tuned=True)
     usd = training_usd(price, billed) if price else None
     if train.cut:
@@ -36,13 +35,13 @@ def planned_hosted(
     rate = f" × ${per_million:f} per million ({_origin(price)})" if price and per_million else ""
     training = PlannedTraining(
         examples=train.examples,
-        epochs=epochs,
+        epochs=schedule.epochs,
         tokens_per_epoch=per_epoch,
         tokens_billed=billed,
         seconds=None,
         memory_bytes=None,
         usd=_float(usd),
-        basis=f"{per_epoch:,} tokens × {epochs} epochs{rate}",
+        basis=f"{_counted(schedule, per_epoch, validated)}{rate}",
     )
     return PlannedContender(
         name=settings.name,
@@ -51,6 +50,13 @@ def planned_hosted(
         ends=price.ends if price else None,
         warnings=tuple(warnings),
     )
+
+
+def _counted(schedule: providers.Schedule, per_epoch: int, validated: int) -> str:
+    trained = f"{per_epoch:,} tokens × {schedule.epochs} epochs"
+    if not schedule.validations:
+        return trained
+    return f"({trained} + {validated:,} validation tokens × {schedule.validations})"
 
 
 def planned_answers(
@@ -76,7 +82,16 @@ def _price(
 ) -> tuple[Price | None, list[str]]:
     """The price of a contender's model, and what is to be said about it."""
     provider = settings.provider or "openai"
-    price = price_of(provider, model, day, settings.price, tuned=tuned, prices=prices)
+    full = isinstance(settings, HostedSettings) and settings.method == "full"
+    price = price_of(
+        provider,
+        model,
+        day,
+        settings.price,
+        tuned=tuned,
+        method="full" if full else "lora",
+        prices=prices,
+    )
     if settings.base_url and settings.price is None and is_here(settings.base_url):
         return None, []  # a server of one's own, which asks no price
     if price is None:

@@ -1,6 +1,9 @@
 """Hosted APIs: one file each, found by its id. What they all offer is drawn here.
 
-A provider's file has `connect(base_url, key_variable, tape)`, which gives a `Provider`.
+A provider's file has `connect(base_url, key_variable, tape)`, which gives a `Provider`; and, before
+there is a key, `check(settings)`, which refuses what its jobs do not take (ConfigError), and
+`schedule(epochs, examples, validation)`, which says what they go over and bill.
+
 Every call raises one of three errors, whatever the SDK underneath calls it: `RefusedError` (no
 for good), `BusyError` (not carried out), `LostError` (nobody knows). Nothing is tried twice
 here: what may be repeated, and what must first be looked for, is the caller's to know
@@ -19,9 +22,11 @@ from tuneoff import discovery
 if TYPE_CHECKING:
     from tuneoff.providers.recording import Tape
 
-NEEDS = ("connect",)
+NEEDS = ("check", "connect", "schedule")
 # Waited on until they change; any other state that is not an end is shown and waited on, too.
-WAITING = ("validating_files", "queued", "running", "paused")
+WAITING = (
+    "validating_files", "queued", "running", "paused", "compressing", "uploading", "cancelling",
+)  # fmt: skip
 FINISHED = ("succeeded", "failed", "cancelled")
 
 
@@ -44,9 +49,32 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """What a job goes over and bills: so many epochs of the training examples, and so many times
+    the validation examples (0 where they are free)."""
+
+    epochs: int
+    validations: int = 0
+
+    def billed(self, training: int, validation: int) -> int:
+        """Tokens billed in all, given those of both sets."""
+        return training * self.epochs + validation * self.validations
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a provider thinks that a job will cost. `warning` is what else it says of it."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A fine-tuning job as it is asked for. `metadata` makes it known again; `since` (seconds of
-    the epoch) is when it was first meant to be created."""
+    """A fine-tuning job as it is asked for. `metadata` makes it known again, where jobs have any;
+    `since` (seconds of the epoch) is when it was first meant to be created. What a provider has no
+    word for, its `check` refuses."""
 
     model: str
     training_file: str
@@ -58,18 +86,24 @@ class JobSpec:
     batch_size: int | str = "auto"
     learning_rate_multiplier: float | str = "auto"
     seed: int | None = None
+    learning_rate: float | None = None
+    method: str | None = None
+    early_stopping: bool = False
+    keep_checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A fine-tuning job as the provider shows it. `model` is the tuned one, once there is one;
-    times are seconds of the epoch."""
+    times are seconds of the epoch. `billed_usd` is what the provider says it billed, 0 for what it
+    never bills; None: only the tokens are known."""
 
     id: str
     status: str
     model: str | None = None
     error: str | None = None
     trained_tokens: int | None = None
+    billed_usd: float | None = None
     epochs: float | None = None
     batch_size: int | None = None
     created_at: float | None = None
@@ -82,11 +116,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job."""
+    """Something that happened to a job; `step` of `steps`, if it is about one."""
 
     id: str
     level: str
     message: str
+    step: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +172,10 @@ class Provider(Protocol):
         of the `taken`."""
         ...
 
+    def estimate(self, spec: JobSpec) -> Estimate | None:
+        """What the provider thinks that a job will cost; None where it does not say."""
+        ...
+
     def create_job(self, spec: JobSpec) -> Job:
         """Creates a job: from here on it costs money."""
         ...
@@ -172,6 +212,10 @@ class Provider(Protocol):
         self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
     ) -> Reply:
         """One answer at temperature 0."""
+        ...
+
+    def close(self) -> None:
+        """Ends its connections."""
         ...
 
 

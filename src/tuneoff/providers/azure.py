@@ -7,6 +7,7 @@ from tuneoff.providers import openai
 from tuneoff.providers.recording import Tape
 
 KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
+check, schedule = openai.check, openai.schedule
 
 
 def connect(

@@ -6,6 +6,7 @@ from tuneoff.providers import openai
 from tuneoff.providers.recording import Tape
 
 KEY_VARIABLE = "NEBIUS_API_KEY"
+check, schedule = openai.check, openai.schedule
 BASE_URL = "https://api.tokenfactory.nebius.com/v1/"
 
 

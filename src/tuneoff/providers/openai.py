@@ -16,8 +16,21 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneoff.errors import MissingExtraError, RefusedError
-from tuneoff.providers import Checkpoint, Event, Job, JobSpec, Reply, StepLoss, TunedModel, pages
+from tuneoff.billing import default_epochs
+from tuneoff.config import HostedSettings
+from tuneoff.errors import ConfigError, MissingExtraError, RefusedError
+from tuneoff.providers import (
+    Checkpoint,
+    Estimate,
+    Event,
+    Job,
+    JobSpec,
+    Reply,
+    Schedule,
+    StepLoss,
+    TunedModel,
+    pages,
+)
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
 from tuneoff.providers.sdk import calling, hidden, is_here, key_of, pause_of
 
@@ -28,6 +41,27 @@ PAGE, MOST_PAGES = 100, 200
 CLOCKS_DIFFER_SECONDS = 600
 CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_STEP = re.compile(r"Step (\d+)/(\d+)")
+
+
+def check(settings: HostedSettings) -> None:
+    """Refuses what jobs of this shape do not take (ConfigError)."""
+    given = {
+        "learning_rate": settings.learning_rate is not None,
+        "method": settings.method is not None,
+        "early_stopping": settings.early_stopping,
+    }
+    for name in (name for name, there in given.items() if there):
+        instead = "; it takes learning_rate_multiplier" if name == "learning_rate" else ""
+        raise ConfigError(
+            f"contender {settings.name}: {settings.provider}'s jobs take no {name}{instead}. "
+            "Leave it out."
+        )
+
+
+def schedule(epochs: int | str, examples: int, validation: bool) -> Schedule:
+    """Validation is free; `auto` is guessed as OpenAI does."""
+    return Schedule(default_epochs(examples) if isinstance(epochs, str) else epochs)
 
 
 def connect(
@@ -122,6 +156,9 @@ class OpenAI:
                 alike.append(job)
         return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
+    def estimate(self, spec: JobSpec) -> Estimate | None:
+        return None
+
     def create_job(self, spec: JobSpec) -> Job:
         numbers = {
             "n_epochs": spec.epochs,
@@ -157,7 +194,7 @@ class OpenAI:
         with self._calling(f"the events of job {id} could not be read"):
             listed = self.sdk.fine_tuning.jobs.list_events(id, limit=PAGE).data or []
             return [
-                Event(each.id, each.level, hidden(each.message, self._key))
+                Event(each.id, each.level, hidden(each.message, self._key), *_step(each.message))
                 for each in reversed(listed)
             ]
 
@@ -245,6 +282,9 @@ class OpenAI:
         job = _job(given)
         return dataclasses.replace(job, error=job.error and hidden(job.error, self._key))
 
+    def close(self) -> None:
+        self.sdk.close()
+
     def _calling(self, what: str) -> Any:
         return calling(self.url, self._key, what)
 
@@ -265,6 +305,8 @@ def _job(given: Any) -> Job:
         model=given.fine_tuned_model,
         error=error,
         trained_tokens=given.trained_tokens,
+        # A failed job is not billed.
+        billed_usd=0.0 if given.status == "failed" and not given.trained_tokens else None,
         epochs=_number(getattr(numbers, "n_epochs", None)),
         batch_size=_whole(getattr(numbers, "batch_size", None)),
         created_at=given.created_at,
@@ -288,6 +330,12 @@ def _of_method(given: Any) -> Any:
     """A job's numbers, where it shows them as it was asked for them."""
     method = given.method
     return getattr(getattr(method, "supervised", None), "hyperparameters", None)
+
+
+def _step(message: str) -> tuple[int, int] | tuple[()]:
+    """Of `Step 3/40: training loss=0.7` the two numbers."""
+    found = _STEP.match(message)
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 def _fits(given: Any, spec: JobSpec) -> bool:

@@ -86,7 +86,11 @@ class Player:
             if row["status"] in (408, 409, 429) or row["status"] >= 500:
                 continue
             if row["path"].endswith(ANSWERING):
-                self._answers[_question(row)].append(row)
+                answers = self._answers[_question(row)]
+                # Refused, and asked again later: it was not for good.
+                if answers and answers[-1]["status"] >= 400:
+                    answers.pop()
+                answers.append(row)
             else:
                 self._last[_place(row)] = row
 
@@ -128,10 +132,10 @@ def _asked(request: Any) -> dict[str, Any]:
     """A request as it is kept: no host, no header; of an upload not the file, which lies in
     `upload/`."""
     parts = urlsplit(str(request.url))
-    content = request.read()
     body: Any = None
+    # Of what is uploaded as it is read from a file, nothing is left to be read again.
     if "json" in request.headers.get("content-type", ""):
-        body = json.loads(content)
+        body = json.loads(request.read())
     return {"method": request.method, "path": parts.path, "query": parts.query, "body": body}
 
 

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
@@ -63,10 +64,10 @@ def calling(url: str, key: str, what: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, url: str, key: str, what: str) -> ProviderError | None:
-    status = getattr(error, "status_code", None)
-    text = f"{url}: {what}: {_message(error, key)}"
+    status, details = getattr(error, "status_code", None), _details(error)
+    text = f"{url}: {what}: {_message(error, details, key)}"
     if isinstance(status, int) and status >= 400:
-        code, param = getattr(error, "code", None), getattr(error, "param", None)
+        code, param = details.get("code"), details.get("param")
         if status in REFUSALS or code == "insufficient_quota":
             return RefusedError(text, status, code, param)
         if status in (429, 503):
@@ -83,12 +84,17 @@ def _translated(error: Exception, url: str, key: str, what: str) -> ProviderErro
     return None
 
 
-def _message(error: Exception, key: str) -> str:
+def _details(error: Exception) -> Mapping[str, Any]:
+    """The `error` object of a response's body; of the two SDKs one has taken it out already."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _message(error: Exception, details: Mapping[str, Any], key: str) -> str:
     if isinstance(error, json.JSONDecodeError | TypeError | AttributeError | LookupError):
         return "its answer is not what the API describes"
-    body = getattr(error, "body", None)
-    said = body.get("message") if isinstance(body, dict) else None
-    first = (str(said or error).strip() or type(error).__name__).splitlines()[0]
+    first = (str(details.get("message") or error).strip() or type(error).__name__).splitlines()[0]
     return hidden(first, key)[:LONGEST_MESSAGE]
 
 
@@ -116,11 +122,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def pause_of(headers: Mapping[str, str]) -> float | None:
-    """How long to wait because a rate limit is used up (`x-ratelimit-…` headers); None if not."""
+    """How long to wait because a rate limit is used up (`x-ratelimit-…` headers; Together counts
+    requests alone, without saying so); None if not."""
     waits = [
-        _seconds(headers.get(f"x-ratelimit-reset-{what}", ""))
-        for what in ("requests", "tokens")
-        if _number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
+        _seconds(headers.get(f"x-ratelimit-reset{what}", ""))
+        for what in ("-requests", "-tokens", "")
+        if _number(headers.get(f"x-ratelimit-remaining{what}")) == 0
     ]
     return _bounded(max(waits)) if waits else None
 

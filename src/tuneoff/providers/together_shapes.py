@@ -1,0 +1,120 @@
+"""What Together's SDK gives, as ours: jobs, events, metrics.
+
+Its three classes of a job (created, listed, retrieved) have different fields of the same; states,
+kinds of event and names of metrics that are not in its types come through as they are.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tuneoff.providers import Event, Job, JobSpec, StepLoss
+from tuneoff.providers.sdk import hidden
+
+CLOCKS_DIFFER_SECONDS = 120
+NANODOLLARS = 1_000_000_000
+STATES = {
+    "pending": "queued",
+    "cancel_requested": "cancelling",
+    "completed": "succeeded",
+    "error": "failed",
+    "user_error": "failed",
+}
+_STEP = ("train/global_step", "eval/global_step", "global_step", "step")
+_TRAIN = ("train/loss", "train_loss", "loss")
+_VALIDATION = ("eval/loss", "eval_loss", "eval/eval_loss", "validation/loss")
+
+
+def job_of(given: Any, key: str) -> Job:
+    """The SDK's job, of whichever of its three classes, as ours."""
+    status = str(getattr(given.status, "value", given.status))
+    failed = STATES.get(status) == "failed"
+    events = given.events or []
+    price = number(given.total_price)
+    billed = None if price is None or failed else price / NANODOLLARS
+    if failed and any(_kind(each) == "refund" for each in events):
+        billed = 0.0
+    early = getattr(given, "early_stopped", None)
+    epochs = getattr(given, "epochs_completed", None) if early else given.n_epochs
+    finished = status in ("completed", "cancelled", "error", "user_error")
+    name = getattr(given, "x_model_output_name", None) or getattr(given, "output_name", None)
+    return Job(
+        id=given.id,
+        status=STATES.get(status, status),
+        # Its name is told before there is a model.
+        model=name if status == "completed" else None,
+        error=_error(events, key) if failed else None,
+        # Of a job that failed this is what it was to go over.
+        trained_tokens=None if failed else given.token_count,
+        billed_usd=billed,
+        epochs=number(epochs),
+        # Examples are packed: a batch holds more of them than its size says.
+        batch_size=None,
+        created_at=_seconds(given.created_at),
+        finished_at=_seconds(given.updated_at) if finished else None,
+        training_file=given.training_file,
+    )
+
+
+def fits(given: Any, job: Job, spec: JobSpec) -> bool:
+    """Whether a listed job is this spec's."""
+    if job.training_file != spec.training_file or given.model != spec.model:
+        return False
+    if job.created_at and job.created_at < spec.since - CLOCKS_DIFFER_SECONDS:
+        return False
+    named = given.suffix or given.x_model_output_name
+    return named is None or spec.suffix in named
+
+
+def event_of(given: Any, key: str) -> Event:
+    message = hidden(str(given.message or _kind(given)), key)
+    identity = f"{given.created_at} {_kind(given)} {message}"
+    # Of the many kinds, those that count steps move the bar.
+    step = given.step if given.total_steps else None
+    return Event(identity, given.level or "info", message, step, given.total_steps or None)
+
+
+def _kind(event: Any) -> str:
+    kind = getattr(event, "type", None)
+    return str(getattr(kind, "value", kind) or "").lower()
+
+
+def _error(events: Sequence[Any], key: str) -> str | None:
+    """What the last event of an error says."""
+    said = [each.message for each in events if _kind(each).endswith("error")]
+    return hidden(said[-1], key) if said else None
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, str):
+        value = datetime.datetime.fromisoformat(value)
+    return value.timestamp() if isinstance(value, datetime.datetime) else None
+
+
+def losses_of(rows: Iterable[Mapping[str, Any]]) -> list[StepLoss]:
+    """Losses by step: training and validation come in rows of their own."""
+    train: dict[int, float] = {}
+    validation: dict[int, float] = {}
+    for row in rows:
+        step = _first(row, _STEP)
+        for kept, names in ((train, _TRAIN), (validation, _VALIDATION)):
+            loss = _first(row, names)
+            if step is not None and loss is not None:
+                kept[int(step)] = loss
+    steps = sorted(train.keys() | validation.keys())
+    return [StepLoss(step, train.get(step), validation.get(step)) for step in steps]
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    found = (number(row.get(name)) for name in names)
+    return next((value for value in found if value is not None and value == value), None)
+
+
+def number(value: Any) -> float | None:
+    """A number, or nothing."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
