@@ -10,7 +10,8 @@
         learning_rates.jsonl             what `learning_rate: search` tried
         adapter/ or model/               safetensors with a model card
         job.json                         hosted: written before and after each paid call
-        upload/                          hosted: the training files as they were sent
+        batch.json                       `batch: true`: the same of each batch of answers
+        upload/                          hosted: the files as they were sent
         exchanges.jsonl                  hosted, with `record: true`: all that was said
         checkpoints/                     while training; removed when it is complete
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
@@ -264,9 +265,22 @@ class ContenderDir:
     def write_job(self, facts: Mapping[str, Any]) -> None:
         write_text(self.path / "job.json", json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
 
+    def batches(self) -> list[dict[str, Any]]:
+        """What is known of the batches that answers were asked for in, the first one first."""
+        path = self.path / "batch.json"
+        found: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.exists() else []
+        return found
+
+    def write_batches(self, batches: Sequence[Mapping[str, Any]]) -> None:
+        write_text(self.path / "batch.json", json.dumps(batches, ensure_ascii=False) + "\n")
+
+    def upload(self, name: str) -> Path:
+        """Where a file lies that is, or was, sent."""
+        return self.path / "upload" / name
+
     def write_upload(self, name: str, text: str) -> Path:
-        """A training file as it is sent; its name says its content, so it is written once."""
-        path = self.path / "upload" / name
+        """A file as it is sent; its name says its content, so it is written once."""
+        path = self.upload(name)
         if not path.exists():
             write_text(path, text)
         return path

@@ -67,7 +67,8 @@ def with_guards(
         purse = ledger.purse(settings.name, price)
         found[settings.name] = replace(work[settings.name], guard=purse)
         bound: Any = kind
-        most += purse.usd(*bound.most_tokens(settings, mine))
+        training, asked, answered = bound.most_tokens(settings, mine)
+        most += purse.usd(training, asked, answered, batch=settings.batch)
     if most:
         ledger.refuse_over(most, "what is left to do")
     return found

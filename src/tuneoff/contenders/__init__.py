@@ -61,9 +61,10 @@ class Guard(Protocol):
         training: int = 0,
         input: int = 0,
         output: int = 0,
+        batch: bool = False,
     ) -> Ticket:
-        """Leave for a step that bills at most so many tokens. A step that goes on after a restart
-        has a `key`, and is authorised once.
+        """Leave for a step that bills at most so many tokens, at the prices of a `batch` if it is
+        one. A step that goes on after a restart has a `key`, and is authorised once.
 
         Raises:
             BudgetError: it could pass the budget.
@@ -82,6 +83,7 @@ class Free:
         training: int = 0,
         input: int = 0,
         output: int = 0,
+        batch: bool = False,
     ) -> Ticket:
         return self
 

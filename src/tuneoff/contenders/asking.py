@@ -114,9 +114,13 @@ def counts_as_openai(settings: Settings) -> bool:
 def most_answering_tokens(
     settings: Settings, work: Work, asked: Iterable[tuple[Example, list[Message]]]
 ) -> tuple[int, int]:
-    """The most tokens, in and out, that the answers still to be had can bill."""
-    answered = work.directory.predictions()
-    left = [most_billed(settings, turns) for example, turns in asked if example.id not in answered]
+    """The most tokens, in and out, that the answers still to be had can bill. What a batch that is
+    under way can, the ledger has."""
+    known = set(work.directory.predictions())
+    for batch in work.directory.batches():
+        if not batch["read"] and (batch["batch_id"] or batch["look_until"]):
+            known.update(batch["ids"])
+    left = [most_billed(settings, turns) for example, turns in asked if example.id not in known]
     return sum(left), len(left) * work.max_new_tokens
 
 
@@ -244,7 +248,7 @@ class _Asking:
             seconds = time.perf_counter() - began
             _settle(ticket, reply)
             self._limiter.answered(reply.pause_seconds)
-        return _prediction(example.id, reply, reply.seconds or seconds)
+        return prediction(example.id, reply, reply.seconds or seconds)
 
     def _may_be_loading(self, error: RefusedError) -> bool:
         """Whether it is a model that was tuned just now, and has not answered yet."""
@@ -263,7 +267,8 @@ def _settle(ticket: Ticket, reply: Reply) -> None:
         ticket.settle(input=reply.tokens_in, output=reply.tokens_out, cached=reply.cached_tokens_in)
 
 
-def _prediction(id: str, reply: Reply, seconds: float) -> Prediction:
+def prediction(id: str, reply: Reply, seconds: float | None) -> Prediction:
+    """A reply as a row; `seconds` is None where nobody waited for it alone."""
     filtered: Any = None
     if reply.finish_reason == "content_filter":
         filtered = "the provider's content filter kept the answer"

@@ -10,6 +10,7 @@ from tuneoff import prompts, providers
 from tuneoff.config import HostedSettings
 from tuneoff.contenders import Work, hosted_job, template_for
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
+from tuneoff.contenders.batching import ask_in_batches, batches_of
 from tuneoff.providers.sdk import is_here
 from tuneoff.records import Example, Prediction
 
@@ -24,7 +25,9 @@ def ready(settings: HostedSettings, work: Work) -> None:
     """The SDK and the key must be there, and the training file be what the provider takes, unless
     everything was done before."""
     if len(work.directory.predictions()) < len(work.test):
-        connected(settings, work).close()
+        with closing(connected(settings, work)) as provider:
+            if settings.batch:
+                batches_of(settings, provider)
         hosted_job.files_of(settings, work)
 
 
@@ -52,7 +55,8 @@ def answer(
     template = template_for(settings, work)
     asked = ((example, prompts.messages(example, template)) for example in examples)
     with closing(connected(settings, work)) as provider:
-        yield from ask_all(settings, work, provider, model, asked)
+        ask = ask_in_batches if settings.batch else ask_all
+        yield from ask(settings, work, provider, model, asked)
 
 
 def prompt_sha256(settings: HostedSettings, work: Work) -> str:

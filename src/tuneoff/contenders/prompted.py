@@ -15,6 +15,7 @@ from tuneoff.config import PromptedSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.answering import answers, hash_of_prompts, shots_of
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
+from tuneoff.contenders.batching import ask_in_batches, batches_of
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction
@@ -32,7 +33,9 @@ def check(settings: PromptedSettings, folder: Path) -> None:
 def ready(settings: PromptedSettings, work: Work) -> None:
     """The SDK and the key of a provider must be there, unless everything was answered before."""
     if settings.model is not None and len(work.directory.predictions()) < len(work.test):
-        connected(settings, work).close()
+        with closing(connected(settings, work)) as provider:
+            if settings.batch:
+                batches_of(settings, provider)
 
 
 def model_name(settings: PromptedSettings) -> str:
@@ -53,7 +56,8 @@ def answer(
         template, shots = template_for(settings, work), shots_of(settings, work)
         asked = ((e, prompts.messages(e, template, shots)) for e in examples)
         with closing(connected(settings, work)) as provider:
-            yield from ask_all(settings, work, provider, settings.model, asked)
+            ask = ask_in_batches if settings.batch else ask_all
+            yield from ask(settings, work, provider, settings.model, asked)
         return
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")

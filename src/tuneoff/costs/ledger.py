@@ -192,24 +192,29 @@ class Purse:
         training: int = 0,
         input: int = 0,
         output: int = 0,
+        batch: bool = False,
     ) -> LedgerTicket:
-        """Leave for a step that bills at most so many tokens.
+        """Leave for a step that bills at most so many tokens, at the prices of a `batch` if it is
+        one.
 
         Raises:
             BudgetError: it could pass the budget.
         """
         key = key or secrets.token_hex(6)
-        self._ledger.authorize(key, self._contender, what, self.usd(training, input, output))
-        return LedgerTicket(self, self._ledger, key)
+        usd = self.usd(training, input, output, batch=batch)
+        self._ledger.authorize(key, self._contender, what, usd)
+        return LedgerTicket(self, self._ledger, key, batch)
 
-    def usd(self, training: int, input: int, output: int, cached: int = 0) -> Decimal:
+    def usd(
+        self, training: int, input: int, output: int, cached: int = 0, batch: bool = False
+    ) -> Decimal:
         """The price of so many tokens; what has none costs nothing that is known."""
         if self._price is None:
             return NOTHING
         trained = training_usd(self._price, training) if training else None
         answered = None
         if input or output:
-            answered = answering_usd(self._price, input, output, cached)
+            answered = answering_usd(self._price, input, output, cached, batch)
         return (trained or NOTHING) + (answered or NOTHING)
 
 
@@ -220,6 +225,7 @@ class LedgerTicket:
     purse: Purse
     ledger: Ledger
     key: str
+    batch: bool = False
 
     def at_least(self, usd: float) -> None:
         """It can cost so much by the provider's own word.
@@ -241,7 +247,7 @@ class LedgerTicket:
         """It was carried out, and so many tokens were billed; `cached` are those of `input` that
         cost the cached price. It cost `usd`, where the provider says so."""
         tokens = {"training": training, "input": input, "output": output, "cached": cached}
-        priced = self.purse.usd(training, input, output, cached)
+        priced = self.purse.usd(training, input, output, cached, self.batch)
         billed = priced if usd is None else Decimal(str(usd))
         self.ledger.settle(self.key, billed, **{name: n for name, n in tokens.items() if n})
 

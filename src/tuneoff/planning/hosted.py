@@ -46,7 +46,7 @@ def planned_hosted(
     return PlannedContender(
         name=settings.name,
         training=training,
-        answering_usd=_answering(settings.name, settings.model, price, test, warnings),
+        answering_usd=_answering(settings, settings.model, price, test, warnings),
         ends=price.ends if price else None,
         warnings=tuple(warnings),
     )
@@ -67,7 +67,7 @@ def planned_answers(
     price, warnings = _price(settings, model, prices, day, tuned=False)
     return PlannedContender(
         name=settings.name,
-        answering_usd=_answering(settings.name, model, price, tallies["test"], warnings),
+        answering_usd=_answering(settings, model, price, tallies["test"], warnings),
         ends=price.ends if price else None,
         warnings=tuple(warnings),
     )
@@ -120,18 +120,23 @@ def _ended(
 
 
 def _answering(
-    name: str, model: str, price: Price | None, test: Tally, warnings: list[str]
+    settings: HostedSettings | PromptedSettings,
+    model: str,
+    price: Price | None,
+    test: Tally,
+    warnings: list[str],
 ) -> float | None:
     """The test set's prompts, and answers as long as its references."""
     if price is None:
         return None
-    usd = answering_usd(price, test.of_all(test.prompt), test.of_all(test.completion))
+    tokens = test.of_all(test.prompt), test.of_all(test.completion)
+    usd = answering_usd(price, *tokens, batch=settings.batch)
     if usd is None:
         hour = price.hosting_usd_per_hour
         warnings.append(
             f"answers of {model} are billed by the hour, ${hour:f}; not counted."
             if hour is not None
-            else _nothing(name, "answering", model)
+            else _nothing(settings.name, "answering", model)
         )
     return _float(usd)
 

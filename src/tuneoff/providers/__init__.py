@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from tuneoff import discovery
 
@@ -28,6 +28,9 @@ WAITING = (
     "validating_files", "queued", "running", "paused", "compressing", "uploading", "cancelling",
 )  # fmt: skip
 FINISHED = ("succeeded", "failed", "cancelled")
+BATCH_WAITING = ("validating", "in_progress", "finalizing", "cancelling")
+BATCH_FINISHED = ("completed", "failed", "expired", "cancelled")
+CHAT_URL: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,75 @@ class TunedModel:
     validation_file: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests that are answered together. `files` hold the answers and errors that there are;
+    tokens are what was billed for all of them (None: only the answers say it)."""
+
+    id: str
+    status: str
+    error: str | None = None
+    total: int = 0
+    done: int = 0
+    files: tuple[str, ...] = ()
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """What became of one request of a batch: an answer, or an error (without a status it was never
+    carried out)."""
+
+    id: str
+    status: int | None
+    reply: Reply | None = None
+    error: str | None = None
+    code: str | None = None
+    param: str | None = None
+
+
+class Batches(Protocol):
+    """Answers through batches, which cost less and take longer."""
+
+    url: str
+
+    def find_file(self, name: str) -> str | None:
+        """The id of an uploaded file of requests of this name."""
+        ...
+
+    def upload(self, path: Path) -> str:
+        """Uploads a file of requests under its own name; its id."""
+        ...
+
+    def request(
+        self, id: str, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+    ) -> dict[str, Any]:
+        """One line of a file of requests."""
+        ...
+
+    def adapted(self, row: BatchRow) -> bool:
+        """Whether requests leave something out from now on that this one was refused for."""
+        ...
+
+    def find(self, metadata: Mapping[str, str], since: float) -> Batch | None:
+        """The batch that an earlier try created, though its answer was lost."""
+        ...
+
+    def create(self, file: str, metadata: Mapping[str, str]) -> Batch:
+        """Creates a batch: from here on it costs money."""
+        ...
+
+    def batch(self, id: str) -> Batch:
+        """A batch as it is now."""
+        ...
+
+    def rows(self, batch: Batch) -> Iterator[BatchRow]:
+        """What became of a finished batch's requests, in any order; those that were not come to
+        are left out."""
+        ...
+
+
 class Provider(Protocol):
     """What a provider offers. Names of files are their identity: they hold a content's hash."""
 
@@ -212,6 +284,10 @@ class Provider(Protocol):
         self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
     ) -> Reply:
         """One answer at temperature 0."""
+        ...
+
+    def batches(self) -> Batches | None:
+        """Its batches; None where it has none."""
         ...
 
     def close(self) -> None:

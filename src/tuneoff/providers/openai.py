@@ -12,7 +12,7 @@ import dataclasses
 import io
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tuneoff.billing import default_epochs
 from tuneoff.config import HostedSettings
 from tuneoff.errors import ConfigError, MissingExtraError, RefusedError
 from tuneoff.providers import (
+    Batches,
     Checkpoint,
     Estimate,
     Event,
@@ -29,6 +30,7 @@ from tuneoff.providers import (
     Schedule,
     StepLoss,
     TunedModel,
+    openai_batches,
     pages,
 )
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
@@ -238,30 +240,16 @@ class OpenAI:
         while True:
             left_out = frozenset(self._left_out)
             try:
-                return self._chat(model, messages, max_tokens, left_out)
+                return self._chat(self.chat_body(model, messages, max_tokens))
             except RefusedError as error:
-                if error.code in ("unsupported_parameter", "unsupported_value") and error.param:
-                    self._left_out.update({error.param} & {"max_tokens", "temperature"})
+                self.adapted(error)
                 # Another thread may have found out meanwhile what this one was refused for.
                 if left_out == self._left_out:
                     raise
 
-    def _chat(
-        self,
-        model: str,
-        messages: Sequence[Mapping[str, str]],
-        max_tokens: int | None,
-        left_out: Collection[str],
-    ) -> Reply:
-        limit = "max_completion_tokens" if "max_tokens" in left_out else "max_tokens"
-        asked: dict[str, Any] = {} if max_tokens is None else {limit: max_tokens}
-        if "temperature" not in left_out:
-            asked["temperature"] = 0
-        turns: Any = [dict(turn) for turn in messages]
-        with self._calling(f"model {model!r} did not answer"):
-            raw = self.sdk.chat.completions.with_raw_response.create(
-                model=model, messages=turns, **asked
-            )
+    def _chat(self, body: Mapping[str, Any]) -> Reply:
+        with self._calling(f"model {body['model']!r} did not answer"):
+            raw = self.sdk.chat.completions.with_raw_response.create(**body)
             answer = raw.parse()
             choice, usage = answer.choices[0], answer.usage
             text = choice.message.content or choice.message.refusal or ""
@@ -277,10 +265,32 @@ class OpenAI:
                 _cached(usage),
             )
 
+    def chat_body(
+        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+    ) -> dict[str, Any]:
+        """What is asked for one answer at temperature 0."""
+        limit = "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens"
+        body: dict[str, Any] = {"model": model, "messages": [dict(turn) for turn in messages]}
+        if max_tokens is not None:
+            body[limit] = max_tokens
+        if "temperature" not in self._left_out:
+            body["temperature"] = 0
+        return body
+
+    def adapted(self, error: RefusedError) -> bool:
+        """Whether something that this model does not take is left out from now on."""
+        before = len(self._left_out)
+        if error.code in ("unsupported_parameter", "unsupported_value") and error.param:
+            self._left_out.update({error.param} & {"max_tokens", "temperature"})
+        return len(self._left_out) > before
+
     def _job(self, given: Any) -> Job:
         """A job; why it failed may quote the key."""
         job = _job(given)
         return dataclasses.replace(job, error=job.error and hidden(job.error, self._key))
+
+    def batches(self) -> Batches | None:
+        return openai_batches.Batches(self, self._key, _text)
 
     def close(self) -> None:
         self.sdk.close()

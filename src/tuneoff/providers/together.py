@@ -18,6 +18,7 @@ from typing import Any
 from tuneoff.config import HostedSettings
 from tuneoff.errors import NOT_DEPLOYED, ConfigError, MissingExtraError, RefusedError
 from tuneoff.providers import (
+    Batches,
     Checkpoint,
     Estimate,
     Event,
@@ -298,6 +299,9 @@ class Together:
     def download(self, id: str) -> bytes:
         with self._calling(f"file {id} could not be downloaded"):
             return bytes(self.sdk.files.content(id).read())
+
+    def batches(self) -> Batches | None:
+        return None
 
     def close(self) -> None:
         self.sdk.close()

@@ -1,0 +1,220 @@
+"""One contender's batches at a provider: each one sent once, whatever happens, and followed to its
+end. `batch.json` holds what is meant before a batch is paid for, and what came of it; one whose
+create was lost is found again by the intent in its metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tuneoff.contenders import Ticket, Work
+from tuneoff.contenders.asking import Settings, most_billed
+from tuneoff.contenders.hosted_job import CONTENDER, INTENT, RUN
+from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError
+from tuneoff.prompts import Message
+from tuneoff.providers import BATCH_FINISHED, BATCH_WAITING, Batch, Batches, BatchRow
+from tuneoff.providers.calls import TRIES, pause_before, repeated
+
+# What OpenAI takes; a larger test set is asked in several batches.
+MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 1024**2
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS, SLOWER = 0.5, 60.0, 1.3
+LOOKING_TRIES = 25
+# A create whose answer was lost may still be under way, and listings lag.
+SETTLED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 2.0
+
+Asked = dict[str, list[Message]]
+
+
+class BatchJobs:
+    """One contender's batches, written down as they go on."""
+
+    def __init__(self, settings: Settings, work: Work, batches: Batches, model: str) -> None:
+        self._settings, self._work, self.batches, self._model = settings, work, batches, model
+        self._kept = work.directory.batches()
+        if not self._kept and work.replay is not None:
+            self._kept = [{**facts, "read": False} for facts in work.replay.batches()]
+        self.url = batches.url
+        before = work.directory.predictions().values()
+        self.answered_before = any(row.error is None for row in before)
+
+    def note(self, facts: dict[str, Any], **changed: Any) -> None:
+        """Writes down what has become of a batch."""
+        facts.update(changed)
+        self._work.directory.write_batches(self._kept)
+
+    def current(self, left: Asked) -> dict[str, Any]:
+        """The batch that is under way, or a new one of what is left."""
+        unread = next((facts for facts in self._kept if not facts["read"]), None)
+        if unread is not None:
+            return unread
+        intent, ids = secrets.token_hex(12), [id for id, _ in self._lines(left)]
+        facts = {"intent": intent, "since": time.time(), "ids": ids, "file": None, "batch_id": None,
+                 "status": None, "look_until": None, "read": False}  # fmt: skip
+        self._kept.append(facts)
+        self.note(facts)
+        return facts
+
+    def followed(self, facts: dict[str, Any], left: Asked) -> Batch:
+        """A batch when it is at its end.
+
+        Raises:
+            KeyboardInterrupt: the batch goes on.
+        """
+        batch = self._submitted(facts, left)
+        try:
+            return self._watched(facts, batch)
+        except KeyboardInterrupt:
+            self._work.progress.say(
+                f"{self._settings.name}: batch {batch.id} goes on at {self.url}; the same "
+                "command follows it again."
+            )
+            raise
+
+    def read(self, facts: dict[str, Any], batch: Batch) -> list[BatchRow]:
+        """What became of a batch's requests; what they cost is settled.
+
+        Raises:
+            ProviderError: the provider refused the batch as a whole.
+        """
+        ticket = self._ticket(facts)
+        rows = repeated(lambda: list(self.batches.rows(batch)))
+        if batch.status == "failed" and not rows:
+            ticket.give_back()
+            self.note(facts, read=True)
+            why = batch.error or "it does not say why"
+            raise ProviderError(f"{self.url} refused batch {batch.id}: {why}")
+        _settle(ticket, batch, rows)
+        return rows
+
+    def _lines(self, left: Asked) -> Iterator[tuple[str, str]]:
+        """Requests as lines, as many as one batch takes."""
+        size = 0
+        for count, (id, turns) in enumerate(left.items()):
+            most = self._work.max_new_tokens
+            request = self.batches.request(id, self._model, turns, most)
+            line = json.dumps(request, ensure_ascii=False) + "\n"
+            size += len(line.encode())
+            if count == MOST_REQUESTS or (count and size > MOST_BYTES):
+                return
+            yield id, line
+
+    def _ticket(self, facts: dict[str, Any], left: Asked | None = None) -> Ticket:
+        """Leave for a batch, asked for once however often this is carried out."""
+        turns = [left[id] for id in facts["ids"] if id in left] if left else []
+        return self._work.guard.authorize(
+            "answering",
+            str(facts["intent"]),
+            input=sum(most_billed(self._settings, each) for each in turns),
+            output=len(facts["ids"]) * self._work.max_new_tokens,
+            batch=True,
+        )
+
+    def _submitted(self, facts: dict[str, Any], left: Asked) -> Batch:
+        """The batch: the one of `batch.json`, one that an earlier try created, or a new one."""
+        if facts["batch_id"] is not None:
+            return repeated(lambda: self.batches.batch(facts["batch_id"]))
+        if facts["file"] is None:
+            asked = {id: left[id] for id in facts["ids"]}
+            text = "".join(line for _, line in self._lines(asked))
+            name = f"tuneoff-batch-{hashlib.sha256(text.encode()).hexdigest()}.jsonl"
+            self._work.directory.write_upload(name, text)
+            self.note(facts, file=name)
+        ticket = self._ticket(facts, left)
+        try:
+            batch = self._created(facts, self._uploaded(facts["file"]))
+        except RefusedError:
+            ticket.give_back()
+            raise
+        self.note(facts, batch_id=batch.id, status=batch.status, look_until=None)
+        self._work.progress.say(
+            f"{self._settings.name}: batch {batch.id} at {self.url}, {len(facts['ids'])} requests"
+        )
+        return batch
+
+    def _uploaded(self, name: str) -> str:
+        """A file's id; one of that name that is there already is not sent again."""
+        path = self._work.directory.upload(name)
+        for attempt in range(TRIES):
+            found = repeated(lambda: self.batches.find_file(name))
+            if found is not None:
+                return found
+            try:
+                return self.batches.upload(path)
+            except (BusyError, LostError) as error:
+                if attempt + 1 == TRIES:
+                    raise
+                time.sleep(pause_before(attempt, error))
+        raise AssertionError("TRIES is 1 or more")
+
+    def _created(self, facts: dict[str, Any], file: str) -> Batch:
+        """A batch; looked for first, where this process or an earlier one may have created it."""
+        metadata = {RUN: self._work.name[:500], CONTENDER: self._settings.name,
+                    INTENT: facts["intent"]}  # fmt: skip
+        for attempt in range(TRIES):
+            found = self._found(metadata, facts)
+            if found is not None:
+                return found
+            self.note(facts, look_until=time.time() + SETTLED_SECONDS)
+            try:
+                return self.batches.create(file, metadata)
+            except RefusedError:
+                self.note(facts, look_until=None)
+                raise
+            except (BusyError, LostError) as error:
+                if attempt + 1 == TRIES:
+                    raise
+                time.sleep(pause_before(attempt, error))
+        raise AssertionError("TRIES is 1 or more")
+
+    def _found(self, metadata: dict[str, str], facts: dict[str, Any]) -> Batch | None:
+        if facts["look_until"] is None:
+            return None
+        while True:
+            found = repeated(lambda: self.batches.find(metadata, facts["since"]))
+            if found is not None or time.time() >= facts["look_until"]:
+                return found
+            time.sleep(LOOK_AGAIN_SECONDS)
+
+    def _watched(self, facts: dict[str, Any], batch: Batch) -> Batch:
+        name, wait, status = self._settings.name, FIRST_LOOK_SECONDS, ""
+        step = self._work.progress.stage(f"{name}: batch", len(facts["ids"]))
+        while True:
+            if batch.status != status:
+                status, wait = batch.status, FIRST_LOOK_SECONDS
+                self.note(facts, status=status)
+                odd = "" if status in BATCH_WAITING + BATCH_FINISHED else (
+                    " (a state that is not known here; waiting on)"
+                )  # fmt: skip
+                self._work.progress.say(f"{name}: batch {batch.id} is {status}{odd}")
+            step(batch.done)
+            if status in BATCH_FINISHED:
+                return batch
+            time.sleep(wait * (0.75 + secrets.randbelow(500) / 1000))
+            wait = min(LAST_LOOK_SECONDS, wait * SLOWER)
+            batch = self._looked_at(batch.id)
+
+    def _looked_at(self, id: str) -> Batch:
+        try:
+            return repeated(lambda: self.batches.batch(id), LOOKING_TRIES)
+        except (BusyError, LostError) as error:
+            raise ProviderError(
+                f"{error}; batch {id} goes on there, and the same command follows it again"
+            ) from None
+
+
+def _settle(ticket: Ticket, batch: Batch, rows: list[BatchRow]) -> None:
+    """By the batch's own count, else by its answers'; where one of them does not say, the leave
+    stays as it is."""
+    if batch.tokens_in and batch.tokens_out is not None:
+        ticket.settle(input=batch.tokens_in, output=batch.tokens_out)
+        return
+    replies = [row.reply for row in rows if row.reply is not None]
+    tokens_in = [reply.tokens_in for reply in replies if reply.tokens_in is not None]
+    tokens_out = [reply.tokens_out for reply in replies if reply.tokens_out is not None]
+    if len(tokens_in) == len(tokens_out) == len(replies):
+        ticket.settle(input=sum(tokens_in), output=sum(tokens_out))

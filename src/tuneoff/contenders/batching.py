@@ -1,0 +1,128 @@
+"""Answers through a provider's Batch API: at half the price, within a day.
+
+What a batch did not answer is asked again in the next one, a few times. A command that was killed
+goes on with the batch that it had (`batch_job.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tuneoff.contenders import Work
+from tuneoff.contenders.asking import MOST_REFUSED, Settings, prediction
+from tuneoff.contenders.batch_job import Asked, BatchJobs
+from tuneoff.errors import ConfigError, ProviderError, RefusedError
+from tuneoff.prompts import Message
+from tuneoff.providers import Batches, BatchRow, Provider
+from tuneoff.providers.sdk import REFUSALS
+from tuneoff.records import Example, Prediction
+
+# So many batches may fail to answer an example.
+MOST_TRIES = 3
+UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+
+
+def batches_of(settings: Settings, provider: Provider) -> Batches:
+    """The batches of a provider.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    batches = provider.batches()
+    if batches is None:
+        raise ConfigError(
+            f"contender {settings.name}: {settings.provider} has no batches that are known here; "
+            "leave `batch` out."
+        )
+    return batches
+
+
+def ask_in_batches(
+    settings: Settings,
+    work: Work,
+    provider: Provider,
+    model: str,
+    asked: Iterable[tuple[Example, list[Message]]],
+) -> Iterator[list[Prediction]]:
+    """Answers at temperature 0, handed out when a batch is finished. A request that is refused for
+    good is a row with `error`.
+
+    Raises:
+        ProviderError: a batch is refused, or some requests get no answer in several of them.
+        BudgetError: the next batch could pass the budget.
+    """
+    jobs = BatchJobs(settings, work, batches_of(settings, provider), model)
+    left: Asked = {example.id: turns for example, turns in asked}
+    failed, last = Counter[str](), dict[str, BatchRow]()
+    while left:
+        facts = jobs.current(left)
+        rows = jobs.read(facts, jobs.followed(facts, left))
+        outcome = _outcome(jobs, [row for row in rows if row.id in left], len(left))
+        if outcome.found:
+            yield outcome.found
+        jobs.note(facts, read=True)
+        if outcome.refusal is not None:
+            raise ProviderError(f"{jobs.url} {outcome.refusal}")
+        for answered in outcome.found:
+            left.pop(answered.id)
+        if outcome.adapted:
+            continue
+        last |= {row.id: row for row in rows}
+        failed.update(id for id in facts["ids"] if id in left)
+        given_up = _given_up(jobs, [id for id in left if failed[id] >= MOST_TRIES], last)
+        if given_up:
+            yield given_up
+            for answered in given_up:
+                left.pop(answered.id)
+
+
+@dataclass
+class _Outcome:
+    """What a batch brought: rows to hand out; whether requests are made otherwise from now on, so
+    that some of them are asked again; why nothing more is asked, if so."""
+
+    found: list[Prediction] = field(default_factory=list)
+    adapted: bool = False
+    refusal: str | None = None
+
+
+def _outcome(jobs: BatchJobs, rows: list[BatchRow], left: int) -> _Outcome:
+    """What the rows of a batch come to that are not handed out yet."""
+    outcome = _Outcome()
+    for row in rows:
+        if row.reply is not None:
+            outcome.found.append(prediction(row.id, row.reply, None))
+        elif jobs.batches.adapted(row) or (outcome.adapted and row.code in UNSUPPORTED):
+            outcome.adapted = True
+        elif row.status in REFUSALS:
+            refusal = RefusedError(row.error or "", row.status, row.code, row.param)
+            if refusal.concerns_all():
+                outcome.refusal = f"refused the batch's requests: {refusal}"
+            else:
+                outcome.found.append(Prediction(row.id, "", error=f"{jobs.url}: {refusal}"))
+    refused = [row for row in outcome.found if row.error is not None]
+    few = len(refused) < min(MOST_REFUSED, left)
+    if len(refused) == len(outcome.found) and not few and not jobs.answered_before:
+        first = refused[0].error
+        return _Outcome(refusal=f"refused every request; the first refusal: {first}")
+    return outcome
+
+
+def _given_up(
+    jobs: BatchJobs, hopeless: list[str], last: Mapping[str, BatchRow]
+) -> list[Prediction]:
+    """Rows with `error` for what the server failed at in every batch.
+
+    Raises:
+        ProviderError: it never came to some of them.
+    """
+    silent = [id for id in hopeless if id not in last or last[id].status is None]
+    if silent:
+        raise ProviderError(
+            f"{jobs.url}: {len(silent)} requests got no answer in {MOST_TRIES} batches (the first "
+            f"one: {silent[0]}); the same command goes on later"
+        )
+    tried = f"(tried in {MOST_TRIES} batches)"
+    return [Prediction(id, "", error=f"{jobs.url}: {last[id].error} {tried}") for id in hopeless]

@@ -1,0 +1,128 @@
+"""The Batch API of OpenAI and of servers of its shape: a file of requests, answered within a day at
+half the price. Files of results come plain or, from OpenAI's gateway, as base64 of themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tuneoff.errors import RefusedError
+from tuneoff.providers import CHAT_URL, Batch, BatchRow, Reply, pages
+from tuneoff.providers.sdk import LONGEST_MESSAGE, calling, hidden
+
+if TYPE_CHECKING:
+    from tuneoff.providers.openai import OpenAI
+
+PURPOSE: Final = "batch"
+WINDOW: Final = "24h"
+PAGE, MOST_PAGES = 100, 200
+CLOCKS_DIFFER_SECONDS = 600
+
+
+class Batches:
+    """The batches of a provider of this shape."""
+
+    def __init__(self, provider: OpenAI, key: str, text: Callable[[bytes], str]) -> None:
+        self._provider, self._sdk, self._key, self._text = provider, provider.sdk, key, text
+        self.url = provider.url
+
+    def find_file(self, name: str) -> str | None:
+        with self._calling("its files could not be listed"):
+            listed = pages(self._sdk.files.list(purpose=PURPOSE, limit=PAGE), MOST_PAGES)
+            fine = (f for f in listed if f.filename == name and f.status not in ("error", "failed"))
+            return next((str(f.id) for f in fine), None)
+
+    def upload(self, path: Path) -> str:
+        with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
+            return str(self._sdk.files.create(file=(path.name, stream), purpose=PURPOSE).id)
+
+    def request(
+        self, id: str, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+    ) -> dict[str, Any]:
+        body = self._provider.chat_body(model, messages, max_tokens)
+        return {"custom_id": id, "method": "POST", "url": CHAT_URL, "body": body}
+
+    def adapted(self, row: BatchRow) -> bool:
+        refusal = RefusedError(row.error or "", row.status or 400, row.code, row.param)
+        return self._provider.adapted(refusal)
+
+    def find(self, metadata: Mapping[str, str], since: float) -> Batch | None:
+        with self._calling("its batches could not be listed"):
+            for each in pages(self._sdk.batches.list(limit=PAGE), MOST_PAGES):
+                if each.created_at and each.created_at < since - CLOCKS_DIFFER_SECONDS:
+                    return None  # the newest come first
+                kept = each.metadata or {}
+                if all(kept.get(name) == value for name, value in metadata.items()):
+                    return self._batch(each)
+        return None
+
+    def create(self, file: str, metadata: Mapping[str, str]) -> Batch:
+        with self._calling("the batch could not be created"):
+            return self._batch(
+                self._sdk.batches.create(
+                    input_file_id=file,
+                    endpoint=CHAT_URL,
+                    completion_window=WINDOW,
+                    metadata=dict(metadata),
+                )
+            )
+
+    def batch(self, id: str) -> Batch:
+        with self._calling(f"batch {id} could not be looked at"):
+            return self._batch(self._sdk.batches.retrieve(id))
+
+    def rows(self, batch: Batch) -> Iterator[BatchRow]:
+        for file in batch.files:
+            with self._calling(f"the results of batch {batch.id} could not be read"):
+                text = self._text(self._sdk.files.content(file).read())
+            for line in text.splitlines():
+                if line.strip():
+                    yield self._row(json.loads(line))
+
+    def _batch(self, given: Any) -> Batch:
+        errors = [error.message for error in (given.errors.data if given.errors else None) or ()]
+        counts, usage = given.request_counts, getattr(given, "usage", None)
+        return Batch(
+            id=given.id,
+            status=given.status,
+            error=hidden("; ".join(map(str, errors[:3])), self._key) or None,
+            total=counts.total if counts else 0,
+            done=counts.completed + counts.failed if counts else 0,
+            files=tuple(file for file in (given.output_file_id, given.error_file_id) if file),
+            tokens_in=usage.input_tokens if usage else None,
+            tokens_out=usage.output_tokens if usage else None,
+        )
+
+    def _row(self, row: Mapping[str, Any]) -> BatchRow:
+        """A line of a result file."""
+        response = row.get("response") or {}
+        body, status = response.get("body") or {}, response.get("status_code")
+        error = row.get("error") or (body.get("error") if isinstance(body, dict) else None)
+        id = str(row.get("custom_id"))
+        if status == 200 and not row.get("error") and body.get("choices"):
+            return BatchRow(id, status, reply=_reply(body))
+        told = error if isinstance(error, dict) else {"message": error}
+        message = hidden(str(told.get("message") or f"status {status}"), self._key)
+        return BatchRow(
+            id,
+            status,
+            error=message[:LONGEST_MESSAGE],
+            code=told.get("code"),
+            param=told.get("param"),
+        )
+
+    def _calling(self, what: str) -> Any:
+        return calling(self.url, self._key, what)
+
+
+def _reply(body: Mapping[str, Any]) -> Reply:
+    choice, usage = body["choices"][0], body.get("usage") or {}
+    message = choice.get("message") or {}
+    return Reply(
+        message.get("content") or message.get("refusal") or "",
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        choice.get("finish_reason"),
+    )
