@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 
 from tuneoff.errors import ConfigError
-from tuneoff.server import chat, errors, files, jobs, metrics, models, openapi, page, shapes
+from tuneoff.server import (
+    batch_run,
+    batches,
+    chat,
+    errors,
+    files,
+    jobs,
+    metrics,
+    models,
+    openapi,
+    page,
+    shapes,
+)
 from tuneoff.server.backend import Answerer
 from tuneoff.server.claims import Claims
 from tuneoff.server.guard import Guard
@@ -35,7 +48,11 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
         app.state.host = host or Host()
         app.state.claims = Claims(settings.data_dir)
         workers = Workers(settings) if settings.bases else None
+        answering = asyncio.create_task(batch_run.answer_batches(app))
         yield
+        answering.cancel()
+        with suppress(asyncio.CancelledError):
+            await answering
         if workers is not None:
             workers.close()
         app.state.host.close()
@@ -57,7 +74,7 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     app.state.metrics = metrics.Metrics()
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(metrics.Measured, metrics=app.state.metrics)
-    for module in (files, jobs, models, chat, metrics, page):
+    for module in (files, jobs, batches, models, chat, metrics, page):
         app.include_router(module.router)
 
     @app.get("/health")

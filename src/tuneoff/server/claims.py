@@ -9,6 +9,9 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
+# Jobs are numbered from 1; this is the claim of whoever answers batches.
+BATCHES = 0
+
 
 class Claims:
     """One process's hold on jobs; there must be one in a process, for as long as it lives (the

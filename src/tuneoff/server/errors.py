@@ -6,6 +6,7 @@ Every error body is `{"error": {"message", "type", "param", "code"}}`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -58,6 +59,24 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted(found))
 
 
+def invalid_value(errors: Sequence[Any], where: int) -> ApiError:
+    """What Pydantic says is wrong, of which the first so many parts of a place name a field."""
+    # Of the alternatives of a field the last is the one with a number in it.
+    place = [str(part) for part in errors[0]["loc"][:where]]
+    first = [e for e in errors if [str(p) for p in e["loc"][:where]] == place][-1]
+    # Pydantic also names the alternatives of a union; a client knows names of fields alone.
+    place = [
+        str(part)
+        for part in first["loc"]
+        if part not in ("body", "query", "path")
+        and _FIELD.fullmatch(str(part))
+        and "constrained-" not in str(part)
+    ]
+    param = ".".join(place) or None
+    message = f"{first['msg']}" + (f": {param}" if param else "")
+    return ApiError(400, message, param, "invalid_value")
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of an app look like this."""
 
@@ -78,20 +97,7 @@ def install(app: FastAPI) -> None:
         return await api_error(_, ApiError(400, "The body ended early."))  # nobody reads it
 
     async def invalid(_: Request, error: Any) -> JSONResponse:
-        # Of the alternatives of a field the last is the one with a number in it.
-        place = [str(part) for part in error.errors()[0]["loc"][:2]]
-        first = [e for e in error.errors() if [str(p) for p in e["loc"][:2]] == place][-1]
-        # Pydantic also names the alternatives of a union; a client knows names of fields alone.
-        place = [
-            str(part)
-            for part in first["loc"]
-            if part not in ("body", "query", "path")
-            and _FIELD.fullmatch(str(part))
-            and "constrained-" not in str(part)
-        ]
-        param = ".".join(place) or None
-        message = f"{first['msg']}" + (f": {param}" if param else "")
-        return await api_error(_, ApiError(400, message, param, "invalid_value"))
+        return await api_error(_, invalid_value(error.errors(), 2))
 
     async def unexpected(_: Request, error: Any) -> JSONResponse:
         text = f"The server failed ({type(error).__name__}); its log says more."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -11,15 +12,17 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from tuneoff.server import shapes
+from tuneoff.server.batches import UNFINISHED
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE
 from tuneoff.server.settings import ServerSettings
-from tuneoff.server.store import FINE_TUNE, Store, new_id
+from tuneoff.server.store import BATCH, FINE_TUNE, Store, new_id
 from tuneoff.server.training_file import LineCheck
 from tuneoff.server.upload import UploadForm
 
 router = APIRouter(prefix="/v1/files", responses=shapes.errors(404))
 CHUNK_BYTES = 64 * 1024
+PURPOSES = (FINE_TUNE, BATCH)
 # The body is read by hand; this is what the API's own description says of it.
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -36,12 +39,16 @@ _FORM: dict[str, Any] = {
                 "additionalProperties": False,
                 "properties": {
                     "file": {"type": "string", "format": "binary"},
-                    "purpose": {"type": "string", "enum": [FINE_TUNE]},
+                    "purpose": {"type": "string", "enum": list(PURPOSES)},
                 },
             }
         }
     },
 }
+_NEEDING_BATCH = (
+    "SELECT id FROM batches WHERE ? = json_extract(facts, '$.input_file_id') "
+    f"AND status IN ({', '.join('?' * len(UNFINISHED))})"
+)
 _NEEDING = (
     "SELECT id FROM jobs WHERE ?1 IN (json_extract(facts, '$.training_file'), "
     f"json_extract(facts, '$.validation_file')) AND status IN ({', '.join('?' * len(ACTIVE))})"
@@ -55,20 +62,12 @@ async def create(request: Request) -> shapes.File:
     settings: ServerSettings = request.app.state.settings
     with Incoming(store, settings.max_file_bytes) as incoming:
         content_type = request.headers.get("content-type", "")
-        form = UploadForm(content_type, incoming.take, _check_purpose)
+        form = UploadForm(content_type, incoming.take, incoming.told)
         async for chunk in request.stream():
             await run_in_threadpool(form.feed, chunk)
         form.finish()
         id = await run_in_threadpool(incoming.keep, form.filename)
     return await run_in_threadpool(retrieve, request, id)
-
-
-def _check_purpose(purpose: str) -> None:
-    if purpose != FINE_TUNE:
-        raise ApiError(
-            400, f"purpose {purpose[:100]!r} is not supported (allowed: {FINE_TUNE})", "purpose",
-            "invalid_value",
-        )  # fmt: skip
 
 
 class Incoming:
@@ -78,6 +77,8 @@ class Incoming:
     def __init__(self, store: Store, most: int) -> None:
         self._store, self._most = store, most
         self._id, self._check, self._size = new_id("file"), LineCheck(), 0
+        self._purpose: str | None = None
+        self._wrong: ApiError | None = None
         self._path = store.file_path(self._id)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = self._path.with_name(f".{self._id}.part")
@@ -90,6 +91,21 @@ class Incoming:
         self._stream.close()
         self._beside.unlink(missing_ok=True)
 
+    def told(self, purpose: str) -> None:
+        """What it is for, which may come after it.
+
+        Raises:
+            ApiError: nothing is for that, or what came already is not.
+        """
+        if purpose not in PURPOSES:
+            raise ApiError(
+                400, f"purpose {purpose[:100]!r} is not supported (allowed: "
+                f"{', '.join(PURPOSES)})", "purpose", "invalid_value",
+            )  # fmt: skip
+        self._purpose = purpose
+        if purpose == FINE_TUNE and self._wrong is not None:
+            raise self._wrong
+
     def take(self, data: bytes) -> None:
         """More bytes.
 
@@ -101,8 +117,19 @@ class Incoming:
             raise ApiError(
                 413, f"The file is larger than {self._most} bytes.", "file", "file_too_large"
             )
-        self._check.feed(data)
+        self._examine(partial(self._check.feed, data))
         self._stream.write(data)
+
+    def _examine(self, examine: Callable[[], None]) -> None:
+        """Training examples are checked; a batch's requests are when there is a batch."""
+        if self._purpose == BATCH or self._wrong is not None:
+            return
+        try:
+            examine()
+        except ApiError as error:
+            if self._purpose is not None:
+                raise
+            self._wrong = error
 
     def keep(self, filename: str) -> str:
         """It is complete: puts it in its place, on disk for good, and gives its id.
@@ -110,12 +137,12 @@ class Incoming:
         Raises:
             ApiError: it holds no example, or half of one.
         """
-        self._check.finish()
+        self._examine(self._check.finish)
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._beside.rename(self._path)
-        examples = self._check.examples
-        self._store.add_file(self._id, filename, FINE_TUNE, self._size, examples)
+        examples = self._check.examples if self._purpose == FINE_TUNE else None
+        self._store.add_file(self._id, filename, self._purpose or "", self._size, examples)
         return self._id
 
 
@@ -173,14 +200,18 @@ def content(request: Request, id: str) -> StreamingResponse:
 
 @router.delete("/{id}")
 def delete(request: Request, id: str) -> shapes.Deleted:
-    """Deletes a file that no unfinished job needs."""
+    """Deletes a file that no unfinished job or batch needs."""
     store: Store = request.app.state.store
     row = _known(request, id)
     with store.transaction() as connection:
         waiting = connection.execute(_NEEDING, (row["id"], *ACTIVE)).fetchone()
+        what = "Job"
+        if waiting is None:
+            what = "Batch"
+            waiting = connection.execute(_NEEDING_BATCH, (row["id"], *UNFINISHED)).fetchone()
         if waiting is not None:
             raise ApiError(
-                400, f"Job {waiting['id']} still needs this file; cancel it first.", "file_id",
+                400, f"{what} {waiting['id']} still needs this file; cancel it first.", "file_id",
                 "file_in_use",
             )  # fmt: skip
         connection.execute("DELETE FROM files WHERE id = ?", (row["id"],))

@@ -283,6 +283,89 @@ class TextCompletion(_Shape):
     usage: Usage
 
 
+class BatchCounts(_Shape):
+    """How far a batch is."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchError(_Shape):
+    """What is wrong with a line of a file of requests."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchErrors(_Shape):
+    """Why a batch failed."""
+
+    object: Literal["list"]
+    data: list[BatchError]
+
+
+class ReasoningTokens(_Shape):
+    """Those of the answers that are not shown: none."""
+
+    reasoning_tokens: int
+
+
+class BatchUsage(_Shape):
+    """Tokens of all answers of a batch."""
+
+    input_tokens: int
+    input_tokens_details: PromptTokensDetails
+    output_tokens: int
+    output_tokens_details: ReasoningTokens
+    total_tokens: int
+
+
+BatchStatus = Literal[
+    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling",
+    "cancelled",
+]  # fmt: skip
+
+
+class Batch(_Shape):
+    """A file of requests that is answered when there is time."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: Literal["/v1/chat/completions"]
+    model: None
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: Literal["24h"]
+    status: BatchStatus
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    expires_at: int
+    in_progress_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: BatchCounts
+    usage: BatchUsage | None
+    metadata: dict[str, str] | None
+
+
+class BatchList(_Shape):
+    """A page of batches."""
+
+    object: Literal["list"]
+    data: list[Batch]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
 class Health(_Shape):
     """The server answers."""
 

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,18 @@ CREATE TABLE IF NOT EXISTS checkpoints (
     metrics TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS checkpoints_by_job ON checkpoints (job_id, number);
+CREATE TABLE IF NOT EXISTS batches (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, created_at INTEGER NOT NULL,
+    status TEXT NOT NULL, facts TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS batches_by_status ON batches (status);
 CREATE VIEW IF NOT EXISTS tuned AS
     SELECT id AS name, created_at, base, job_id, NULL AS step FROM models
     UNION ALL SELECT model, created_at, base, job_id, step FROM checkpoints;
 """
 FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
-LISTED = ("files", "jobs", "events", "models", "checkpoints")
+BATCH, BATCH_OUTPUT = "batch", "batch_output"
+LISTED = ("files", "jobs", "events", "models", "checkpoints", "batches")
 
 
 def new_id(kind: str) -> str:
@@ -70,6 +76,9 @@ class Store:
 
     def job_path(self, id: str) -> Path:
         return self.data_dir / "jobs" / id
+
+    def batch_path(self, id: str) -> Path:
+        return self.data_dir / "batches" / id
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -121,10 +130,17 @@ class Store:
         return found[:limit], len(found) > limit
 
     def add_file(
-        self, id: str, filename: str, purpose: str, size: int, examples: int | None
+        self,
+        id: str,
+        filename: str,
+        purpose: str,
+        size: int,
+        examples: int | None,
+        connection: sqlite3.Connection | None = None,
     ) -> None:
-        with self.transaction() as connection:
-            connection.execute(
+        """Notes a file, by itself or within a transaction."""
+        with nullcontext(connection) if connection is not None else self.transaction() as own:
+            own.execute(
                 "INSERT INTO files (id, created_at, filename, purpose, bytes, examples) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (id, int(time.time()), filename, purpose, size, examples),
@@ -215,3 +231,36 @@ class Store:
                 (int(time.time()), job["id"]),
             )
             return {**dict(job), "attempts": job["attempts"] + 1}
+
+    def oldest_batch(self, states: tuple[str, ...]) -> dict[str, Any] | None:
+        """The batch to work on: the oldest in one of these states."""
+        marks = ", ".join("?" * len(states))
+        found = self.rows(
+            f"SELECT * FROM batches WHERE status IN ({marks}) ORDER BY number LIMIT 1", *states
+        )
+        return found[0] if found else None
+
+    def change_batch(
+        self,
+        id: str,
+        status: str | None = None,
+        *,
+        only_from: tuple[str, ...] | None = None,
+        connection: sqlite3.Connection | None = None,
+        **facts: Any,
+    ) -> bool:
+        """Changes a batch's status and facts; whether it did: not when its status is none of
+        `only_from`."""
+        with nullcontext(connection) if connection is not None else self.transaction() as own:
+            batch = own.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
+            if only_from is not None and batch["status"] not in only_from:
+                return False
+            own.execute(
+                "UPDATE batches SET facts = ?, status = ? WHERE id = ?",
+                (
+                    json.dumps({**json.loads(batch["facts"]), **facts}),
+                    status or batch["status"],
+                    id,
+                ),
+            )
+        return True

@@ -1,0 +1,277 @@
+"""Answers batches, one after another, beside whoever asks live.
+
+Each answer is a line in the batch's folder as soon as it is there, so a server that was killed goes
+on with what is missing. When all lines are there, or the batch was cancelled or ran out of time,
+the folder's two files become files that clients can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from tuneoff.rundir import append_lines, read_lines, remove_folder
+from tuneoff.server import chat
+from tuneoff.server.asked import ChatCreate
+from tuneoff.server.batches import ENDPOINT, UNFINISHED
+from tuneoff.server.claims import BATCHES, Claims
+from tuneoff.server.errors import ApiError, invalid_value
+from tuneoff.server.store import BATCH, BATCH_OUTPUT, Store, new_id
+
+# Enough to fill the engine; who asks live waits for no more than these.
+AT_ONCE = 16
+LOOK_SECONDS, TOLD_SECONDS, BUSY_SECONDS = 0.2, 0.5, 1.0
+MOST_REQUESTS, MOST_ERRORS = 50_000, 20
+OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
+
+
+@dataclass
+class _Client:
+    """What a batch is to the routes that answer: somebody who asks and does not go away."""
+
+    app: FastAPI
+
+    async def is_disconnected(self) -> bool:
+        return False
+
+
+@dataclass
+class _Progress:
+    """How far a batch has come: ids that are done, and what clients are told."""
+
+    done: set[str] = field(default_factory=set)
+    completed: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.done.add(row["custom_id"])
+        if row["response"]["status_code"] != 200:
+            self.failed += 1
+        else:
+            self.completed += 1
+            usage = row["response"]["body"]["usage"]
+            self.tokens_in += usage["prompt_tokens"]
+            self.tokens_out += usage["completion_tokens"]
+
+    def full(self, facts: dict[str, Any]) -> bool:
+        """Whether every request is done."""
+        return len(self.done) >= int(facts["counts"]["total"])
+
+    def facts(self, total: int) -> dict[str, Any]:
+        usage = {
+            "input_tokens": self.tokens_in,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": self.tokens_out,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": self.tokens_in + self.tokens_out,
+        }
+        counts = {"total": total, "completed": self.completed, "failed": self.failed}
+        return {"counts": counts, "usage": usage}
+
+
+async def answer_batches(app: FastAPI) -> None:
+    """Answers batches until it is cancelled."""
+    store: Store = app.state.store
+    claims: Claims = app.state.claims
+    while True:
+        row = await run_in_threadpool(store.oldest_batch, UNFINISHED)
+        # Another server over the same data may be at it.
+        if row is None or not claims.take(BATCHES):
+            await asyncio.sleep(LOOK_SECONDS)
+            continue
+        try:
+            await _answer(app, store, row)
+        except Exception:  # one batch must not keep the others from being answered
+            logging.getLogger(__name__).exception("batch %s failed", row["id"])
+            error = {"code": "server_error", "message": "The server failed; its log says more.",
+                     "param": None, "line": None}  # fmt: skip
+            await run_in_threadpool(_failed, store, row["id"], [error])
+
+
+async def _answer(app: FastAPI, store: Store, batch: dict[str, Any]) -> None:
+    facts, id, folder = json.loads(batch["facts"]), batch["id"], store.batch_path(batch["id"])
+    requests = store.file_path(facts["input_file_id"], BATCH)
+    if batch["status"] == "validating":
+        errors, total = await run_in_threadpool(_wrong, requests)
+        if errors:
+            await run_in_threadpool(_failed, store, id, errors)
+            return
+        now = int(time.time())
+        counts = {"total": total, "completed": 0, "failed": 0}
+        begun = partial(store.change_batch, id, "in_progress", only_from=("validating",))
+        await run_in_threadpool(begun, in_progress_at=now, counts=counts)
+    progress, end = await run_in_threadpool(_resumed, folder), "cancelled"
+    if batch["status"] != "cancelling":  # whose requests were perhaps never looked at
+        end = await _answer_all(app, store, batch, requests, progress)
+    await run_in_threadpool(_finish, store, id, folder, progress, end)
+
+
+async def _answer_all(
+    app: FastAPI, store: Store, batch: dict[str, Any], requests: Path, progress: _Progress
+) -> str:
+    """Has what is missing answered, some at a time; the state that the batch ends in."""
+    folder, waiting, end, told = store.batch_path(batch["id"]), set[asyncio.Task[None]](), None, 0.0
+
+    async def one(request: dict[str, Any]) -> None:
+        row = await _answered(app, request)
+        name = OUTPUT if row["response"]["status_code"] == 200 else ERRORS
+        append_lines(folder / name, [row])
+        progress.add(row)
+
+    try:
+        for request in _requests(requests):
+            if request["custom_id"] in progress.done:
+                continue
+            if time.monotonic() - told > TOLD_SECONDS:
+                end = await run_in_threadpool(_told, store, batch["id"], progress)
+                told = time.monotonic()
+            if end is not None:
+                break
+            waiting.add(asyncio.create_task(one(request)))
+            if len(waiting) >= AT_ONCE:
+                waiting = await _some(waiting)
+        while waiting:
+            waiting = await _some(waiting)
+    finally:
+        for task in waiting:
+            task.cancel()
+    return end or await run_in_threadpool(_told, store, batch["id"], progress) or "completed"
+
+
+async def _some(waiting: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Those that are left when one or more are done."""
+    done, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    return left
+
+
+def _told(store: Store, id: str, progress: _Progress) -> str | None:
+    """Tells clients how far a batch is; the state that it has to end in, if it has."""
+    row = store.row("batches", id)
+    if row is None or row["status"] == "cancelling":
+        return "cancelled"
+    facts = json.loads(row["facts"])
+    store.change_batch(id, **progress.facts(facts["counts"]["total"]))
+    return "expired" if time.time() > facts["expires_at"] and not progress.full(facts) else None
+
+
+async def _answered(app: FastAPI, request: dict[str, Any]) -> dict[str, Any]:
+    """A request's line: what the same request would have got live."""
+    status, body = 200, None
+    try:
+        asked = ChatCreate.model_validate({**request["body"], "stream": None})
+        client: Any = _Client(app)
+        body = await chat.chat(client, asked)
+    except ValidationError as error:
+        status, body = 400, {"error": invalid_value(error.errors(), 1).body}
+    except ApiError as error:
+        if error.status == 429:  # those who ask live take all there is
+            await asyncio.sleep(BUSY_SECONDS)
+            return await _answered(app, request)
+        status, body = error.status, {"error": error.body}
+    return {
+        "id": f"batch_req_{secrets.token_hex(12)}",
+        "custom_id": request["custom_id"],
+        "response": {"status_code": status, "request_id": secrets.token_hex(12), "body": body},
+        "error": None,
+    }
+
+
+def _requests(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as stream:
+        for line in stream:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _wrong(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """What is wrong with a file of requests, by its lines, and how many there are."""
+    errors, seen, number = list[dict[str, Any]](), set[str](), 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            message = _wrong_line(line, seen) if number <= MOST_REQUESTS else (
+                f"A batch has at most {MOST_REQUESTS} requests."
+            )  # fmt: skip
+            if message is not None:
+                errors.append({"code": "invalid_request", "message": message, "param": None,
+                               "line": number})  # fmt: skip
+            if len(errors) == MOST_ERRORS or number > MOST_REQUESTS:
+                break
+    if number == 0:
+        errors.append({"code": "empty_file", "message": "The file is empty.", "param": None,
+                       "line": None})  # fmt: skip
+    return errors, number
+
+
+def _wrong_line(line: bytes, seen: set[str]) -> str | None:
+    try:
+        request = json.loads(line)
+    except ValueError:
+        return "This line is no JSON."
+    if not isinstance(request, dict):
+        return "This line is no JSON object."
+    id = request.get("custom_id")
+    if not isinstance(id, str) or not id or id in seen:
+        return f"custom_id must be a text of its own, got {str(id)[:100]!r}."
+    seen.add(id)
+    if request.get("method") != "POST" or request.get("url") != ENDPOINT:
+        return f"method must be POST and url {ENDPOINT}."
+    return None if isinstance(request.get("body"), dict) else "body must be an object."
+
+
+def _resumed(folder: Path) -> _Progress:
+    """What an earlier process answered."""
+    progress = _Progress()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (OUTPUT, ERRORS):
+        for row in read_lines(folder / name):
+            progress.add(row)
+    return progress
+
+
+def _total(store: Store, id: str) -> int:
+    """How many requests a batch has that was looked through."""
+    row = store.row("batches", id)
+    return int(json.loads(row["facts"]).get("counts", {}).get("total", 0)) if row else 0
+
+
+def _failed(store: Store, id: str, errors: list[dict[str, Any]]) -> None:
+    now = int(time.time())
+    store.change_batch(id, "failed", only_from=UNFINISHED, errors=errors, failed_at=now)
+
+
+def _finish(store: Store, id: str, folder: Path, progress: _Progress, end: str) -> None:
+    """Makes files of what was answered: copies first, so that a kill in between loses nothing."""
+    facts: dict[str, Any] = {**progress.facts(_total(store, id)), f"{end}_at": int(time.time())}
+    files = list[tuple[str, str, int]]()
+    for name, what in ((OUTPUT, "output_file_id"), (ERRORS, "error_file_id")):
+        if (folder / name).exists():
+            facts[what] = file = new_id("file")
+            path = store.file_path(file, BATCH_OUTPUT)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, path)
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            files.append((file, f"{id}_{name}", path.stat().st_size))
+    with store.transaction() as connection:
+        for file, name, size in files:
+            store.add_file(file, name, BATCH_OUTPUT, size, None, connection)
+        store.change_batch(id, end, only_from=UNFINISHED, connection=connection, **facts)
+    remove_folder(folder)
