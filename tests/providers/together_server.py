@@ -324,6 +324,7 @@ def checkpoints(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     Handler.state = State()
+    ThreadingHTTPServer.request_queue_size = 128
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     sys.stdout.close()

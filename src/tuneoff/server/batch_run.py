@@ -35,7 +35,7 @@ from tuneoff.server.store import BATCH, BATCH_OUTPUT, Store, new_id
 # Enough to fill the engine; who asks live waits for no more than these.
 AT_ONCE = 16
 LOOK_SECONDS, TOLD_SECONDS, BUSY_SECONDS = 0.2, 0.5, 1.0
-MOST_REQUESTS, MOST_ERRORS = 50_000, 20
+MOST_REQUESTS, MOST_ERRORS, MOST_LINE_BYTES = 50_000, 20, 8 * 1024**2
 OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
 
 
@@ -205,14 +205,17 @@ def _wrong(path: Path) -> tuple[list[dict[str, Any]], int]:
     """What is wrong with a file of requests, by its lines, and how many there are."""
     errors, seen, number = list[dict[str, Any]](), set[str](), 0
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        while line := stream.readline(MOST_LINE_BYTES + 1):
+            number += 1
             message = _wrong_line(line, seen) if number <= MOST_REQUESTS else (
                 f"A batch has at most {MOST_REQUESTS} requests."
             )  # fmt: skip
             if message is not None:
                 errors.append({"code": "invalid_request", "message": message, "param": None,
                                "line": number})  # fmt: skip
-            if len(errors) == MOST_ERRORS or number > MOST_REQUESTS:
+            if len(errors) == MOST_ERRORS or len(line) > MOST_LINE_BYTES:
+                break
+            if number > MOST_REQUESTS:
                 break
     if number == 0:
         errors.append({"code": "empty_file", "message": "The file is empty.", "param": None,
@@ -221,9 +224,11 @@ def _wrong(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _wrong_line(line: bytes, seen: set[str]) -> str | None:
+    if len(line) > MOST_LINE_BYTES:
+        return f"This line is longer than {MOST_LINE_BYTES} bytes."
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "This line is no JSON."
     if not isinstance(request, dict):
         return "This line is no JSON object."

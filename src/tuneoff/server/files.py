@@ -22,7 +22,7 @@ from tuneoff.server.upload import UploadForm
 
 router = APIRouter(prefix="/v1/files", responses=shapes.errors(404))
 CHUNK_BYTES = 64 * 1024
-PURPOSES = (FINE_TUNE, BATCH)
+PURPOSES, BEGINS_BYTES = (FINE_TUNE, BATCH), 4096
 # The body is read by hand; this is what the API's own description says of it.
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -79,6 +79,7 @@ class Incoming:
         self._id, self._check, self._size = new_id("file"), LineCheck(), 0
         self._purpose: str | None = None
         self._wrong: ApiError | None = None
+        self._begins = b""
         self._path = store.file_path(self._id)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = self._path.with_name(f".{self._id}.part")
@@ -117,17 +118,20 @@ class Incoming:
             raise ApiError(
                 413, f"The file is larger than {self._most} bytes.", "file", "file_too_large"
             )
+        if len(self._begins) < BEGINS_BYTES:
+            self._begins += data[:BEGINS_BYTES]
         self._examine(partial(self._check.feed, data))
         self._stream.write(data)
 
     def _examine(self, examine: Callable[[], None]) -> None:
-        """Training examples are checked; a batch's requests are when there is a batch."""
+        """Training examples are checked; a batch's requests are when there is a batch. Before the
+        purpose is known, what looks like requests may be some."""
         if self._purpose == BATCH or self._wrong is not None:
             return
         try:
             examine()
         except ApiError as error:
-            if self._purpose is not None:
+            if self._purpose is not None or b'"custom_id"' not in self._begins:
                 raise
             self._wrong = error
 
