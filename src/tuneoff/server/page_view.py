@@ -12,6 +12,7 @@ from typing import Any
 
 from tuneoff.report import format as f
 from tuneoff.rundir import ContenderDir
+from tuneoff.server import tuned
 from tuneoff.server.job import ACTIVE
 from tuneoff.server.loss_curve import loss_curve
 from tuneoff.server.settings import ServerSettings
@@ -46,9 +47,8 @@ def page_view(store: Store, settings: ServerSettings, wanted: Wanted) -> View:
     """Everything that `pages/content.html.j2` needs."""
     counted = store.rows("SELECT status, count(*) AS times FROM jobs GROUP BY status")
     files, more_files = _listed(store, "files", wanted.files)
-    models, more_models = _listed(store, "models", wanted.models)
+    models = tuned.newest(store, max(MOST_OPTIONS, wanted.models + 1))
     options, _ = _listed(store, "files", MOST_OPTIONS, "purpose = ?", (FINE_TUNE,))
-    tuned, _ = _listed(store, "models", MOST_OPTIONS)
     counts = {row["status"]: row["times"] for row in counted}
     return {
         **_jobs(store, wanted, time.time()),
@@ -56,11 +56,11 @@ def page_view(store: Store, settings: ServerSettings, wanted: Wanted) -> View:
         "active": sum(counts.get(status, 0) for status in ("queued", "running")) > 0,
         "files": [_file(row) for row in files],
         "more_files": more_files,
-        "models": [_model(row, settings) for row in models],
-        "more_models": more_models,
+        "models": [_model(each, settings) for each in models[: wanted.models]],
+        "more_models": len(models) > wanted.models,
         "bases": list(settings.bases),
         "served": [each.name for each in settings.served],
-        "tuned": [row["id"] for row in tuned if row["base"] in settings.bases],
+        "to_try": _to_try(models[:MOST_OPTIONS], settings),
         "training_files": [
             {"id": row["id"], "name": f"{row['filename']} ({_examples(row)})"} for row in options
         ],
@@ -180,13 +180,26 @@ def _file(row: dict[str, Any]) -> View:
     }
 
 
-def _model(row: dict[str, Any], settings: ServerSettings) -> View:
+def _model(model: tuned.Tuned, settings: ServerSettings) -> View:
     return {
-        "id": row["id"],
-        "base": row["base"],
-        "usable": row["base"] in settings.bases,
-        **_when(row["created_at"], time.time()),
+        "id": model.name,
+        "base": model.base,
+        "step": model.step,
+        "usable": model.base in settings.bases,
+        **_when(model.created_at, time.time()),
     }
+
+
+def _to_try(models: Sequence[tuned.Tuned], settings: ServerSettings) -> list[tuple[str, list[str]]]:
+    """Names of models that answer, by what they are."""
+    usable = [model for model in models if model.base in settings.bases]
+    groups = [
+        ("Tuned", [model.name for model in usable if model.step is None]),
+        ("From the run", [each.name for each in settings.served]),
+        ("Bases", list(settings.bases)),
+        ("Checkpoints", [model.name for model in usable if model.step is not None]),
+    ]
+    return [(label, names) for label, names in groups if names]
 
 
 def _examples(row: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ def serve(
     host = opened[0] if opened else backend.start(answers_with, tuple(settings.bases), ())
     names = ", ".join([*settings.bases, *(each.name for each in served)])
     say(
-        f"serving {names} on http://{address}:{port}/v1 "
+        f"serving {names} on http://{address}:{port}/v1, with a page at http://{address}:{port}/ "
         f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})"
     )
     app.serve(settings, address, port, host)

@@ -52,7 +52,7 @@ CREATE VIEW IF NOT EXISTS tuned AS
 """
 FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
 BATCH, BATCH_OUTPUT = "batch", "batch_output"
-LISTED = ("files", "jobs", "events", "models", "checkpoints", "batches")
+LISTED = ("files", "jobs", "events", "checkpoints", "batches")
 
 
 def new_id(kind: str) -> str:

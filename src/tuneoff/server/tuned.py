@@ -32,6 +32,12 @@ def all_tuned(store: Store) -> list[Tuned]:
     return [Tuned(**row) for row in store.rows("SELECT * FROM tuned ORDER BY created_at, name")]
 
 
+def newest(store: Store, limit: int) -> list[Tuned]:
+    """The newest ones, the newest first."""
+    sql = "SELECT * FROM tuned ORDER BY created_at DESC, name DESC LIMIT ?"
+    return [Tuned(**row) for row in store.rows(sql, limit)]
+
+
 def find(store: Store, name: str) -> Tuned | None:
     """The one of a name."""
     rows = store.rows("SELECT * FROM tuned WHERE name = ?", name)
