@@ -193,6 +193,31 @@ def test_what_runs_is_listed_first(tmp_path: Path) -> None:
     assert opened == ["ftjob-3"]
 
 
+def test_models_are_what_can_be_asked(tmp_path: Path) -> None:
+    from tuneoff.server.page_view import Wanted, page_view
+    from tuneoff.server.settings import ServerSettings
+
+    store = Store(tmp_path)
+    with store.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO models (id, created_at, base, job_id) VALUES (?, ?, ?, 'ftjob-1')",
+            [("ft:random:1", 2, "random"), ("ft:gone:1", 3, "gone")],
+        )
+        connection.execute(
+            "INSERT INTO checkpoints (id, created_at, model, base, job_id, step, metrics) "
+            "VALUES ('ftckpt-1', 1, 'ft:random:1:step-4', 'random', 'ftjob-1', 4, '{}')"
+        )
+    settings = ServerSettings(tmp_path, {"random": "random"})
+    view = page_view(store, settings, Wanted(FEW, FEW, 2))
+    assert [(model["id"], model["usable"]) for model in view["models"]] == [
+        ("ft:gone:1", False), ("ft:random:1", True),
+    ]  # fmt: skip
+    assert view["more_models"]
+    assert view["to_try"] == [
+        ("Tuned", ["ft:random:1"]), ("Bases", ["random"]), ("Checkpoints", ["ft:random:1:step-4"]),
+    ]  # fmt: skip
+
+
 def test_a_curve() -> None:
     rows = [LossRow(0, 0, None, 3.0), LossRow(10, 80, 2.0, 2.5), LossRow(20, 160, 1.0, None)]
     curve = loss_curve(rows, 40, validated=True)

@@ -78,7 +78,7 @@ def _listed(
 
 def _jobs(store: Store, wanted: Wanted, now: float) -> View:
     """The jobs: what is running, then the newest others. The first is open unless shut."""
-    running = store.rows("SELECT * FROM jobs WHERE status = 'running' ORDER BY number DESC LIMIT 5")
+    running = store.rows("SELECT * FROM jobs WHERE status = 'running' ORDER BY number DESC")
     others, more = _listed(store, "jobs", wanted.jobs, "status != 'running'")
     rows = [*running, *others]
     opened = {row["id"] for row in rows[:1]} | set(wanted.opened[:MOST_OPENED])
