@@ -21,7 +21,7 @@ from tuneoff.export.options import options_of
 @dataclass(frozen=True, slots=True)
 class Exported:
     """What was written where: `files` by name with their bytes. `parity` is how it answers (None:
-    there was nothing to compare), `notes` is what else a user should know."""
+    that could not be compared), `notes` is what else a user should know."""
 
     contender: str
     format: str
@@ -74,13 +74,12 @@ def export_contender(
 
     with _beside(folder) as unfinished:
         checked = forms.FORMS[format](source.answered(tuned), options, unfinished, note)
-        compared = checked.parity.asked > 0
-        if compared:
-            for line in checked.lines():
-                say(line)
-        else:
+        if checked is not None and not checked.parity.asked:
             note(f"{contender}: not checked, for it has no answers that could be compared.")
-        if strict and not checked.passed:
+            checked = None
+        for line in checked.lines() if checked else ():
+            say(line)
+        if strict and not (checked and checked.passed):
             raise ConfigError(
                 f"--strict: {contender} does not answer as {format} as it did when it was "
                 f"{tuned.was}; nothing was written."
@@ -90,7 +89,7 @@ def export_contender(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    parity = {**asdict(checked), "passed": checked.passed} if compared else None
+    parity = {**asdict(checked), "passed": checked.passed} if checked else None
     return Exported(contender, format, str(folder), files, parity, tuple(notes))
 
 

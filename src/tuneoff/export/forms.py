@@ -52,8 +52,9 @@ def refuse(tuned: Tuned, options: Options) -> None:
     check_architecture(AutoConfig.from_pretrained(tuned.weights if full else tuned.base))
 
 
-def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
-    """The adapter as it was trained; its configuration names the base."""
+def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked | None:
+    """The adapter as it was trained; its configuration names the base. Not checked (None) where
+    the base cannot be quantized as it was then."""
     shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
     file = folder / "adapter_config.json"
     written = json.loads(file.read_bytes())
@@ -64,7 +65,13 @@ def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
             f"{tuned.settings.name}: its base is the folder {tuned.base}, which "
             "adapter_config.json names; change it there where the base lies elsewhere."
         )
-    return checking.adapter(tuned, folder)
+    try:
+        return checking.adapter(tuned, folder)
+    except MissingExtraError as error:
+        if options.strict:
+            raise
+        say(f"{tuned.settings.name}: not checked, for {error}")
+        return None
 
 
 def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
