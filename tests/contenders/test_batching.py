@@ -309,7 +309,11 @@ def test_whoever_stops_the_client_finds_the_batch_again(
     command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "run", str(file),
                "--run-dir", str(tmp_path / "run")]  # fmt: skip
     with (tmp_path / "log").open("wb") as log:
-        client = subprocess.Popen(command, stderr=log, stdout=log, env=dict(os.environ))
+        client = subprocess.Popen(
+            command, stderr=log, stdout=log, env=dict(os.environ),
+            # A suite that runs in the background ignores Ctrl-C, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         while not proxy.requests["GET /v1/batches/ID"] and client.poll() is None:
             time.sleep(0.05)
         client.send_signal(how)

@@ -14,9 +14,10 @@ from running import examples, request, server, upload
 from tuneoff.errors import ConfigError
 
 pytest.importorskip("fastapi")
+from tuneoff.providers.chat_format import problem
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import settings_of
-from tuneoff.server.training_file import LineCheck, problem
+from tuneoff.server.training_file import LineCheck
 
 GOOD = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
 TRICKS = ["..", "../server.sqlite", "%2e%2e%2fserver.sqlite", "file-%00", "/etc/passwd", "' OR 1=1"]

@@ -1,19 +1,15 @@
-"""What an uploaded training file must be, checked while it streams in.
-
-One JSON object a line, `{"messages": [{"role", "content"}, …]}`, an assistant turn last: the
-hosted APIs' chat format.
+"""An uploaded training file, checked while it streams in: one example in the hosted APIs' chat
+format (`providers/chat_format.py`) a line.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
+from tuneoff.providers.chat_format import problem
 from tuneoff.server.errors import ApiError
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_LINE_BYTES = 1024**2
-MIN_EXAMPLES = 10
 
 
 class LineCheck:
@@ -75,24 +71,3 @@ class LineCheck:
             "file",
             "invalid_file_format",
         )
-
-
-def problem(value: Any) -> str | None:
-    """What is wrong with an example; None if nothing is."""
-    if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
-        return 'it has no list "messages"'
-    turns = value["messages"]
-    for turn in turns:
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            return f"each message needs a role (allowed: {', '.join(ROLES)})"
-        if not isinstance(turn.get("content"), str):
-            return "each message needs a text as content"
-        if any("\ud800" <= character <= "\udfff" for character in turn["content"]):
-            return "half a surrogate pair is no text"
-    if not turns or turns[-1]["role"] != "assistant":
-        return "the last message must be the assistant's"
-    if not turns[-1]["content"].strip():
-        return "the assistant's last message is empty"
-    if not any(turn["role"] == "user" for turn in turns):
-        return "there is no message of a user"
-    return None

@@ -21,6 +21,7 @@ from typing import Any
 from tuneoff.config import Columns, TaskSettings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.prompts import CHAT_PASS_THROUGH, Template
+from tuneoff.providers.chat_format import ROLES
 from tuneoff.records import Example
 from tuneoff.tasks import Place, Splits
 from tuneoff.tasks.rows import Row, read, required
@@ -30,7 +31,6 @@ SCORER = "text"
 SOURCES: tuple[str, ...] = ()
 MAX_NEW_TOKENS = 256
 CLUSTER = None
-ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def load(settings: TaskSettings, place: Place) -> Splits:
