@@ -14,6 +14,7 @@ import email.policy
 import hashlib
 import json
 import os
+import random
 import re
 import signal
 import sys
@@ -27,6 +28,17 @@ from urllib.parse import parse_qsl, urlsplit
 
 PIECES = re.compile(r"\w+|[^\w\s]")
 DEFAULT_EPOCHS = 3
+# Status and headers of requests that are not carried out; None: what the client hears is broken.
+FAULTS: dict[str, tuple[int, dict[str, str]] | None] = {
+    "429": (429, {}),
+    "429 with Retry-After": (429, {"Retry-After": "0.05"}),
+    "500": (500, {}),
+    "503": (503, {}),
+    "not forwarded": None,  # the connection is cut, and nothing was carried out
+    "forwarded": None,  # it was carried out, and the connection is cut before an answer
+    "mid-body": None,  # it was carried out, and half of the answer comes
+    "malformed": None,  # it was carried out, and what comes is no JSON
+}
 RESULTS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy,full_valid_loss\n"
 
 
@@ -34,7 +46,11 @@ RESULTS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy,f
 class Behaviour:
     """What the server does. `states` are a job's, one a look at it; `kill` is
     {"pid", "method", "path", "nth", "when"}: a client is killed when its nth request of this kind
-    has come ("before"), was carried out ("handled") or was answered ("answered")."""
+    has come ("before"), was carried out ("handled") or was answered ("answered").
+
+    `faults` are {"method", "path", "kinds", "rate" or "times", "seed"}: a share of the requests of
+    this kind, or the first few, go wrong as `kinds` say, each in its turn (`FAULTS`).
+    """
 
     states: list[str] = field(
         default_factory=lambda: ["validating_files", "queued", "running", "succeeded"]
@@ -58,6 +74,7 @@ class Behaviour:
     echo: int = 0  # so many answers are errors that say the key
     refuse_create: int = 0
     refuse_key: bool = False
+    faults: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Refusal(Exception):
@@ -86,6 +103,22 @@ class State:
         self.seen: dict[tuple[str, str], int] = {}
         self.most_at_once = self.at_once = 0
         self.chat_bodies: list[dict[str, Any]] = []
+        self.faulty: dict[str, int] = {}
+        self.schedules: list[tuple[random.Random, list[int]]] = []
+
+    def fault(self, method: str, path: str) -> str | None:
+        """How this request goes wrong, if it does."""
+        with self.lock:
+            for told, (chance, done) in zip(self.behaviour.faults, self.schedules, strict=True):
+                if told["method"] != method or not re.fullmatch(told["path"], path):
+                    continue
+                hit = done[0] < told["times"] if "times" in told else chance.random() < told["rate"]
+                if hit:
+                    kind = str(told["kinds"][done[0] % len(told["kinds"])])
+                    done[0] += 1
+                    self.faulty[kind] = self.faulty.get(kind, 0) + 1
+                    return kind
+            return None
 
     def control(self, changes: dict[str, Any]) -> None:
         with self.lock:
@@ -95,6 +128,9 @@ class State:
                 setattr(self.behaviour, name, value)
             if "kill" in changes:
                 self.seen.clear()
+            if "faults" in changes:
+                told = self.behaviour.faults
+                self.schedules = [(random.Random(each.get("seed", 0)), [0]) for each in told]
 
     def seen_so_far(self) -> dict[str, Any]:
         with self.lock:
@@ -115,6 +151,7 @@ class State:
                 "log": list(self.log),
                 "most_at_once": self.most_at_once,
                 "chat_bodies": self.chat_bodies[:3],
+                "faulty": dict(self.faulty),
             }
 
 
@@ -149,6 +186,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         with self.state.lock:
             self.state.log.append([method, self.path])
+        fault = self.state.fault(method, path)
+        if fault is not None and self._not_carried_out(fault):
+            return
         try:
             status, found = 200, self._answer(method, path, body)
         except Refusal as refusal:
@@ -157,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
             self._kill()
             return
         content = found if isinstance(found, bytes) else json.dumps(found).encode()
-        self._send(status, content)
+        self._answered(fault, status, content)
         if when == "answered":
             self.wfile.flush()
             self._kill()
@@ -177,13 +217,43 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         os.kill(kill["pid"], signal.SIGKILL)
 
-    def _send(self, status: int, content: bytes) -> None:
+    def _not_carried_out(self, fault: str) -> bool:
+        """Whether the request ends here."""
+        answer = FAULTS[fault]
+        if answer is not None:
+            self._send(answer[0], b'{"error": {"message": "it was told to"}}', answer[1])
+        elif fault == "not forwarded":
+            self.close_connection = True
+        else:
+            return False
+        return True
+
+    def _answered(self, fault: str | None, status: int, content: bytes) -> None:
+        if fault == "malformed":
+            self._send(status, b"{" + content)
+        elif fault == "mid-body":
+            self._send(status, content, sent=len(content) // 2)
+            self.close_connection = True
+        elif fault == "forwarded":
+            self.close_connection = True
+        else:
+            self._send(status, content)
+
+    def _send(
+        self,
+        status: int,
+        content: bytes,
+        headers: dict[str, str] | None = None,
+        sent: int | None = None,
+    ) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content[:sent])
         except OSError:  # the client is gone
             self.close_connection = True
 
