@@ -25,6 +25,7 @@ LAYERS = (
     {"contenders", "report"},
     {"training", "generation", "tasks", "scoring", "costs"},
     {"models", "prompts", "providers"},
+    {"opening"},
     {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
     {"records"},
     {"config"},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuneoff import rundir
+from tuneoff import opening, rundir
 from tuneoff.bakeoff_file import parse
 from tuneoff.config import BakeOff
 from tuneoff.errors import RunDirectoryError
@@ -50,12 +50,12 @@ def test_a_line_torn_inside_a_character_is_ignored(tmp_path: Path) -> None:
 
 
 def test_a_contender_that_begins_anew_may_have_changed(tmp_path: Path) -> None:
-    rundir.open_run(tmp_path, bakeoff())
+    opening.open_run(tmp_path, bakeoff())
     changed = bakeoff(FILE.replace("name: a, id: local", "name: a, id: local, method: full"))
     with pytest.raises(RunDirectoryError):
-        rundir.open_run(tmp_path, changed, fresh="b")
-    rundir.open_run(tmp_path, changed, fresh="a")
-    rundir.open_run(tmp_path, changed)
+        opening.open_run(tmp_path, changed, fresh="b")
+    opening.open_run(tmp_path, changed, fresh="a")
+    opening.open_run(tmp_path, changed)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -88,15 +88,15 @@ def test_loss_rows_past_a_checkpoint_are_cut(tmp_path: Path) -> None:
 
 
 def test_the_same_file_opens_its_run_again(tmp_path: Path) -> None:
-    rundir.open_run(tmp_path / "run", bakeoff())
+    opening.open_run(tmp_path / "run", bakeoff())
     stored = (tmp_path / "run" / "bakeoff.yaml").read_text()
-    assert rundir.open_run(tmp_path / "run", bakeoff()).path == tmp_path / "run"
+    assert opening.open_run(tmp_path / "run", bakeoff()).path == tmp_path / "run"
     assert (tmp_path / "run" / "bakeoff.yaml").read_text() == stored
 
 
 def test_the_resolved_file_with_seeds_can_be_read_again(tmp_path: Path) -> None:
     several = "name: a, id: local, seeds: [3, 1], learning_curve: [1, 0.5, 0.25]"
-    run = rundir.open_run(tmp_path, bakeoff(FILE.replace("name: a, id: local", several)))
+    run = opening.open_run(tmp_path, bakeoff(FILE.replace("name: a, id: local", several)))
     stored = (run.path / "bakeoff.yaml").read_text()
     again = bakeoff(stored)
     assert rundir.resolved(again) == yaml.safe_load(stored)
@@ -105,12 +105,12 @@ def test_the_resolved_file_with_seeds_can_be_read_again(tmp_path: Path) -> None:
 
 
 def test_a_run_begun_before_there_were_seeds_goes_on(tmp_path: Path) -> None:
-    stored = rundir.open_run(tmp_path, bakeoff()).path / "bakeoff.yaml"
+    stored = opening.open_run(tmp_path, bakeoff()).path / "bakeoff.yaml"
     old = yaml.safe_load(stored.read_text())
     for key in ("seeds", "learning_curve"):
         del old["contenders"][0][key]
     stored.write_text(yaml.safe_dump(old))
-    rundir.open_run(tmp_path, bakeoff())
+    opening.open_run(tmp_path, bakeoff())
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_a_run_begun_before_there_were_seeds_goes_on(tmp_path: Path) -> None:
 def test_a_changed_file_is_refused_by_key(
     tmp_path: Path, before: str, after: str, key: str
 ) -> None:
-    rundir.open_run(tmp_path, bakeoff())
+    opening.open_run(tmp_path, bakeoff())
     with pytest.raises(RunDirectoryError, match="begun with another bake-off file") as caught:
-        rundir.open_run(tmp_path, bakeoff(FILE.replace(before, after)))
+        opening.open_run(tmp_path, bakeoff(FILE.replace(before, after)))
     assert key in str(caught.value)
 
 

@@ -24,12 +24,13 @@ from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, TuneoffError, unknown
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
+from tuneoff.opening import open_run
 from tuneoff.prepare import Parts
 from tuneoff.progress import Progress, Silent
 from tuneoff.prompts import messages
 from tuneoff.records import SPLITS, Example, Results, Split, to_dict
 from tuneoff.report import write_report
-from tuneoff.rundir import RunDir, alone_in, open_run
+from tuneoff.rundir import RunDir, alone_in
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.spending import with_guards
@@ -133,6 +134,11 @@ def _refuse_forgetting_paid(run: RunDir, names: Sequence[str]) -> None:
         return bool(begun or spent.known or spent.uncertain)
 
     paid_for = [name for name in names if is_paid_for(name)]
+    if run.judgements.exists():
+        raise RunDirectoryError(
+            f"{run.path}: --fresh would forget what a judge said, which was paid for; add --only "
+            "NAME to begin one contender anew, or give another --run-dir."
+        )
     if paid_for:
         raise RunDirectoryError(
             f"{run.path}: --fresh would forget what was paid for (contender "

@@ -57,12 +57,14 @@ def parse(text: str, file: Path) -> BakeOff:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{file}:1: expected keys such as name, task, contenders at the top.")
     _refuse_repeated_keys(root, file)
-    if "folder" in value:
+    # Only a run's own copy of its file has a folder: where the original lay, seen from the copy.
+    folder = value.get("folder", ".")
+    if not isinstance(folder, str):
         line = _line(root, ("folder",))
-        raise ConfigError(f"{file}:{line}: {unknown('key', 'folder', _keys_at(('folder',)))}.")
+        raise ConfigError(f"{file}:{line}: folder is {folder!r}: input should be a path.")
     _check_contender_ids(value, root, file)
     try:
-        return BakeOff.model_validate({**value, "folder": file.parent.resolve()})
+        return BakeOff.model_validate({**value, "folder": (file.parent / folder).resolve()})
     except ValidationError as error:
         raise ConfigError(_sentence(error, root, file)) from None
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tuneoff.errors import TuneoffError
-from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress, with_floats
+from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress
 
 app = typer.Typer(
     name="tuneoff",
@@ -253,10 +253,12 @@ def prices(
     from tuneoff.prices import listed, table
 
     if context.invoked_subcommand is not None:
+        if own or as_of or as_json:
+            raise typer.BadParameter(f"put options behind `{context.invoked_subcommand}`.")
         return
     found = listed(own, as_of.date() if as_of else None)
     if as_json:
-        print_json(with_floats(found))
+        print_json(found)
     else:
         typer.echo(table(found))
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneoff import machine
+from tuneoff.config import Hardware
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.trainings import Training, trainings
 from tuneoff.costs.arithmetic import own_cost, total_usd
 from tuneoff.costs.ledger import Ledger, api_cost
+from tuneoff.costs.pricebook import hour_source, priced
 from tuneoff.databases import database_hashes
-from tuneoff.prepare import Parts
+from tuneoff.opening import resolved
+from tuneoff.prepare import Parts, price_book
 from tuneoff.prompts import content_sha256
 from tuneoff.records import (
     SPLITS,
@@ -37,7 +40,7 @@ from tuneoff.records import (
     TrainingRecord,
 )
 from tuneoff.report.recommend import recommend
-from tuneoff.rundir import ContenderDir, RunDir, resolved
+from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring import Options, Row, primary_metric
 from tuneoff.scoring.aggregate import (
     Breakdown,
@@ -159,22 +162,39 @@ def _contender(
         ),
         training=training,
         seeds=tuple(o.training.seed for o in whole if o.training.seed is not None),
-        all_trainings=_all_trainings(settings, outcomes),
+        all_trainings=_all_trainings(parts, settings, outcomes),
         learning_curve=_curve(parts, outcomes, metric, clusters),
         loss=first.directory.loss(),
-        cost=_cost(settings, training, _mean([o.answering_seconds() for o in whole]), ledger),
+        cost=_cost(
+            parts, settings, training, _mean([o.answering_seconds() for o in whole]), ledger
+        ),
         serving=_serving([p for o in whole for p in o.predictions.values()]),
     )
 
 
 def _cost(
-    settings: Any, training: TrainingRecord | None, answering_seconds: float | None, ledger: Ledger
+    parts: Parts,
+    settings: Any,
+    training: TrainingRecord | None,
+    answering_seconds: float | None,
+    ledger: Ledger,
 ) -> Cost:
     """What the ledger says was billed, or the hours of an own model."""
     if paid(settings):
         return api_cost(settings.name, training.tokens_billed if training else None, ledger)
-    hardware = getattr(settings, "hardware", None)
-    return own_cost(hardware, training.seconds if training else None, answering_seconds)
+    return _own_cost(parts, settings, training.seconds if training else None, answering_seconds)
+
+
+def _own_cost(
+    parts: Parts, settings: Any, training_seconds: float | None, answering_seconds: float | None
+) -> Cost:
+    """The hours of an own model; recorded answers have none."""
+    hardware: Hardware | None = getattr(settings, "hardware", None)
+    if hardware is None:
+        return Cost()
+    day = parts.bakeoff.as_of or datetime.date.today()
+    hardware, hour = priced(hardware, price_book(parts.bakeoff), day)
+    return own_cost(hardware, hour_source(hour), training_seconds, answering_seconds)
 
 
 def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:
@@ -185,14 +205,14 @@ def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:
     return replace(record, seconds=_mean([o.record.seconds for o in whole if o.record]))
 
 
-def _all_trainings(settings: Any, outcomes: Sequence[Outcome]) -> AllTrainings | None:
+def _all_trainings(parts: Parts, settings: Any, outcomes: Sequence[Outcome]) -> AllTrainings | None:
     """What all of several trainings took so far."""
     records = [outcome.record for outcome in outcomes if outcome.record]
     if len(outcomes) == 1 or not records:
         return None
     training = _sum(record.seconds for record in records)
     answering = _sum(outcome.answering_seconds() for outcome in outcomes)
-    cost = own_cost(settings.hardware, training, answering)
+    cost = _own_cost(parts, settings, training, answering)
     return AllTrainings(len(records), training, answering, total_usd(cost))
 
 

@@ -65,7 +65,7 @@ class JudgeSettings(Settings):
     id: Literal["judge"]
     provider: Literal["openai"] = "openai"
     model: str
-    base_url: str | None = None
+    base_url: BaseUrl | None = None
     rubric: str = Field(min_length=1)
     concurrency: int = Field(default=8, ge=1, le=1000)
 

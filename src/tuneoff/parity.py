@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from tuneoff import prepare
-from tuneoff.config import BakeOff, LocalSettings
+from tuneoff.config import LocalSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.models.loading import resolve_base
+from tuneoff.opening import stored_bakeoff
 from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import ContenderDir, RunDir
@@ -118,18 +118,6 @@ class Parity:
         return found
 
 
-def stored_bakeoff(run_dir: Path) -> BakeOff:
-    """The resolved bake-off file of a run.
-
-    Raises:
-        ConfigError: the folder is no run directory.
-    """
-    stored = run_dir / "bakeoff.yaml"
-    if not stored.is_file():
-        raise ConfigError(f"{run_dir}: there is no bakeoff.yaml in it; give a run directory.")
-    return BakeOff.model_validate(yaml.safe_load(stored.read_text(encoding="utf-8")))
-
-
 def tuned_contenders(
     run_dir: Path, only: str | None = None, argument: str = "--contender"
 ) -> list[Tuned]:
@@ -152,9 +140,12 @@ def tuned_contenders(
     )
     found = []
     if chosen:
-        # Files that only scoring or others need may be gone.
+        # Files that only scoring, money or others need may be gone.
         task = bakeoff.task.model_copy(update={"metrics": None})
-        parts = prepare.parts(bakeoff.model_copy(update={"contenders": chosen, "task": task}))
+        kept: dict[str, Any] = {"contenders": chosen, "task": task, "prices": None}
+        if bakeoff.data_dir is not None and not bakeoff.path(bakeoff.data_dir).is_dir():
+            kept["data_dir"] = None
+        parts = prepare.parts(bakeoff.model_copy(update=kept))
         for settings in chosen:
             directory = trainings(settings)[0].directory(run.contender(settings.name))
             weights = directory.weights()

@@ -45,10 +45,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from pydantic import ValidationError
-
-from tuneoff.config import BakeOff
 from tuneoff.errors import RunDirectoryError
 from tuneoff.records import (
     SPLITS,
@@ -65,12 +61,6 @@ from tuneoff.records import (
 )
 
 T = TypeVar("T")
-# How answers are judged may change: they are scored again, and nothing else. So may what work
-# costs, how much of it may be spent, and how many requests are under way at once.
-SCORING_KEYS = ("task.cluster", "task.derived_databases", "task.metrics", "task.mode")
-SPENDING_KEYS = ("as_of", "budget_usd", "prices", "requirements")
-# A deployment is the same model under another name.
-SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -411,85 +401,3 @@ def _read_record(path: Path, kind: type[T]) -> T | None:
     if not path.exists():
         return None
     return from_dict(kind, json.loads(path.read_text(encoding="utf-8")))
-
-
-def resolved(bakeoff: BakeOff) -> dict[str, Any]:
-    """The file with every default filled in, as plain values."""
-    return bakeoff.model_dump(mode="json")
-
-
-def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
-    """The run directory of a bake-off file, made if it is not there.
-
-    `fresh` names a contender that begins anew, whose settings may therefore have changed.
-
-    Raises:
-        RunDirectoryError: the folder holds something else, or a run of another file; the
-            message names the keys that differ. Nothing in it is touched.
-    """
-    stored = path / "bakeoff.yaml"
-    if path.exists() and not path.is_dir():
-        raise RunDirectoryError(f"{path}: this is a file; give a folder as --run-dir.")
-    if stored.exists():
-        _refuse_changes(stored, bakeoff, fresh)
-    elif path.exists() and any(path.iterdir()):
-        raise RunDirectoryError(
-            f"{path}: the folder is not empty and holds no bakeoff.yaml; "
-            "give an empty or new folder as --run-dir."
-        )
-    # Written again each time: keys that may change, or are new, have changed.
-    write_text(stored, yaml.safe_dump(resolved(bakeoff), sort_keys=False, allow_unicode=True))
-    return RunDir(path)
-
-
-def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
-    with contextlib.suppress(yaml.YAMLError):
-        before = _with_defaults(yaml.safe_load(stored.read_text(encoding="utf-8")))
-        own = f"contenders.{fresh}"
-        changed = sorted(
-            key
-            for key in _changed_keys(before, resolved(bakeoff))
-            if not _may_change(key)
-            and (fresh is None or not (key == own or key.startswith(f"{own}.")))
-        )
-        if not changed:
-            return
-        shown = ", ".join(changed[:6]) + (", …" if len(changed) > 6 else "")
-        raise RunDirectoryError(
-            f"{stored.parent}: this run was begun with another bake-off file (changed: {shown}); "
-            "undo the change, or give another --run-dir."
-        )
-    raise RunDirectoryError(f"{stored}: this is not valid YAML; give another --run-dir.")
-
-
-def _may_change(key: str) -> bool:
-    """Whether what was done so far stands when this key of the file changes."""
-    first, *rest = key.split(".")
-    if first != "contenders":
-        return key in SCORING_KEYS or first in SPENDING_KEYS
-    # A contender's name may hold dots, its keys do not.
-    own = rest[-2:] if rest[-1].endswith(("_tokens", "_hour")) else rest[-1:]
-    return own[0] in SPENDING_KEYS_OF_ONE
-
-
-def _with_defaults(stored: Any) -> Any:
-    """A stored file with the keys that did not exist yet when it was written."""
-    try:
-        return resolved(BakeOff.model_validate(stored))
-    except ValidationError:
-        return stored
-
-
-def _by_name(contenders: list[Any]) -> dict[str, Any]:
-    return {str(c.get("name")): c for c in contenders if isinstance(c, Mapping)}
-
-
-def _changed_keys(before: Any, after: Any, place: str = "") -> Iterator[str]:
-    """Dotted names of what differs; contenders are compared by their names."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in {**before, **after}:
-            yield from _changed_keys(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
-    elif place == "contenders" and isinstance(before, list) and isinstance(after, list):
-        yield from _changed_keys(_by_name(before), _by_name(after), place)
-    elif before != after:
-        yield place

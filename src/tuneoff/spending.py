@@ -10,18 +10,24 @@ import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict
 
 from tuneoff.config import BakeOff, HostedSettings, PromptedSettings
 from tuneoff.contenders import Work, load_contender
 from tuneoff.costs.ledger import Ledger
 from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
+from tuneoff.costs.pricefile import Method
 from tuneoff.errors import ConfigError
 from tuneoff.prepare import price_book
 from tuneoff.providers.sdk import is_here
 from tuneoff.rundir import NOWHERE, RunDir
 
 Paid = HostedSettings | PromptedSettings
+
+
+class _Kind(TypedDict):
+    tuned: bool
+    method: Method
 
 
 def paid(settings: Any) -> bool:
@@ -102,28 +108,45 @@ def _is_done(work: Work) -> bool:
     return len(work.directory.predictions()) >= len(work.test)
 
 
-def _price(settings: Paid, prices: PriceBook, yes: bool) -> Price | None:
-    provider, model = str(settings.provider or "openai"), str(settings.model)
+def asks_nothing(settings: Paid) -> bool:
+    """Whether it is a server of one's own, on this machine, that no price was given for."""
+    own = settings.base_url is not None and is_here(settings.base_url)
+    return own and settings.price is None
+
+
+def price_for(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | None:
+    """The price of a contender's model on a day; None where there is none."""
+    provider, model, kind = _identity(settings)
+    return price_of(provider, model, day, settings.price, **kind, prices=prices)
+
+
+def without_price(settings: Paid, prices: PriceBook, day: datetime.date) -> str:
+    """One sentence about a contender whose model has none, and what to do."""
+    provider, model, kind = _identity(settings)
+    return no_price(settings.name, provider, model, day, **kind, prices=prices)
+
+
+def _identity(settings: Paid) -> tuple[str, str, _Kind]:
+    """Provider and model, and which of the model's prices is meant."""
     tuned = isinstance(settings, HostedSettings)
-    if settings.base_url is not None and settings.price is None and is_here(settings.base_url):
+    method: Method = "lora"
+    if isinstance(settings, HostedSettings) and settings.method == "full":
+        method = "full"
+    return settings.provider or "openai", str(settings.model), {"tuned": tuned, "method": method}
+
+
+def _price(settings: Paid, prices: PriceBook, yes: bool) -> Price | None:
+    if asks_nothing(settings):
         return None
-    full = isinstance(settings, HostedSettings) and settings.method == "full"
-    price = price_of(
-        provider,
-        model,
-        None,
-        settings.price,
-        tuned=tuned,
-        method="full" if full else "lora",
-        prices=prices,
-    )
+    today = datetime.date.today()
+    price = price_for(settings, prices, today)
     if yes:
         return price
     if price is None:
-        raise ConfigError(no_price(settings.name, provider, model, tuned=tuned, prices=prices))
+        raise ConfigError(without_price(settings, prices, today))
     # A deployment may be billed by its hours, and nothing else.
     answering = () if price.hosting_usd_per_hour is not None else ("input", "output")
-    needed = (("training",) if tuned else ()) + answering
+    needed = (("training",) if isinstance(settings, HostedSettings) else ()) + answering
     names = [f"{what}_usd_per_million_tokens" for what in needed]
     lacking = [name for name in names if getattr(price, name) is None]
     if lacking:

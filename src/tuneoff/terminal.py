@@ -14,17 +14,17 @@ def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     from pydantic_core import to_jsonable_python
 
-    typer.echo(json.dumps(to_jsonable_python(value), ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(to_jsonable_python(_with_floats(value)), ensure_ascii=False, indent=2))
 
 
-def with_floats(value: Any) -> Any:
+def _with_floats(value: Any) -> Any:
     """The same with each `Decimal` a float: in JSON, money is a number."""
     from decimal import Decimal
 
     if isinstance(value, dict):
-        return {key: with_floats(inner) for key, inner in value.items()}
+        return {key: _with_floats(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [with_floats(inner) for inner in value]
+        return [_with_floats(inner) for inner in value]
     return float(value) if isinstance(value, Decimal) else value
 
 

@@ -70,11 +70,16 @@ def total_usd(cost: Cost) -> float | None:
 
 def own_cost(
     hardware: Hardware | None,
+    source: str,
     training_seconds: float | None,
     answering_seconds: float | None,
 ) -> Cost:
     """Cost of an own model by its hours on `hardware`, whatever machine they were
-    measured on; nothing is priced when the bake-off file names no hardware."""
+    measured on; nothing is priced when the bake-off file names no hardware, or it has no price.
+
+    Args:
+        source: where the price of its hour comes from.
+    """
     if hardware is None or hardware.usd_per_hour is None:
         return Cost()
     price = f"${hardware.usd_per_hour:g}/h" + (f" × {hardware.count}" * (hardware.count > 1))
@@ -88,5 +93,5 @@ def own_cost(
         training_usd=None if training is None else float(training),
         training_basis=basis,
         answering_usd=None if answering is None else float(answering),
-        price_sources=("the bake-off file",),
+        price_sources=(source,),
     )

@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
-from tuneoff.config import PriceSettings
+from tuneoff.config import Hardware, PriceSettings
 from tuneoff.costs.pricefile import (
     Accelerator,
     Dated,
@@ -125,6 +125,23 @@ def book(own: Path | None = None) -> PriceBook:
     return PriceBook(own=read(own), shipped=shipped().shipped) if own else shipped()
 
 
+def priced(
+    hardware: Hardware, prices: PriceBook, day: datetime.date
+) -> tuple[Hardware, HourPrice | None]:
+    """Hardware with the price of its hour: its own, or the book's, which comes with it."""
+    if hardware.usd_per_hour is not None or hardware.accelerator is None:
+        return hardware, None
+    hour = prices.hour(hardware.accelerator, day)
+    if hour is None:
+        return hardware, None
+    return hardware.model_copy(update={"usd_per_hour": float(hour.usd_per_hour)}), hour
+
+
+def hour_source(hour: HourPrice | None) -> str:
+    """Where the price of an hour comes from."""
+    return f"{hour.vendor or 'your prices file'}, read {hour.retrieved}" if hour else YOUR_FILE
+
+
 def price_of(
     provider: str,
     model: str,
@@ -170,6 +187,7 @@ def no_price(
     as_of: datetime.date | None = None,
     *,
     tuned: bool = False,
+    method: Method = "lora",
     prices: PriceBook | None = None,
 ) -> str:
     """One sentence about a contender whose model has no price, and what to do about it."""
@@ -185,13 +203,17 @@ def no_price(
         )
     billions = billions_of(base)
     same = [e for e in prices.model_prices(provider) if e.covers(base, billions)]
-    there = [e for e in same if e.variant == variant]
+    there = [e for e in same if e.variant == variant and e.method in (None, method)]
     if not there:
-        if same:
-            how = "after fine-tuning" if variant == "tuned" else "without fine-tuning"
-            return f"the price book has no price of {provider}'s {base} {how}; {what_to_do}."
         named = [m for e in prices.model_prices(provider) for m in e.models]
-        return f"{unknown(f'model of {provider}', base, dict.fromkeys(named))}; {what_to_do}."
+        if not same and named:
+            return f"{unknown(f'model of {provider}', base, dict.fromkeys(named))}; {what_to_do}."
+        how = ""
+        if same:
+            how = " after fine-tuning" if variant == "tuned" else " without fine-tuning"
+            if any(e.variant == variant for e in same):
+                how += f" by method {method}"
+        return f"the price book has no price of {provider}'s {base}{how}; {what_to_do}."
     begins = min(entry.first for entry in there)
     if day < begins:
         when = f"begins on {begins}, after {day}"

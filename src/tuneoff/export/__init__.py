@@ -7,6 +7,7 @@ was scored (`checking.py`). A difference is told, and with `strict` nothing is k
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,7 +64,9 @@ def export_contender(
     from tuneoff.export import forms, source
 
     tuned = source.find(Path(run), contender)
-    folder = Path(out or Path(run) / "exports" / f"{forms.folder_name(contender)}-{format}")
+    folder = Path(
+        out or Path(run) / "exports" / f"{forms.folder_name(contender)}-{format}"
+    ).resolve()
     _refuse_taken(folder)
     forms.refuse(tuned, options)
     notes: list[str] = []
@@ -98,14 +101,18 @@ def _refuse_taken(folder: Path) -> None:
         raise ConfigError(f"--out {folder}: this is a file; give a new or an empty folder.")
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"--out {folder}: the folder is not empty; give a new or an empty one.")
+    if folder.is_mount() or folder == Path.cwd():
+        raise ConfigError(
+            f"--out {folder}: this folder cannot be replaced by the finished one; name a new one "
+            "inside it."
+        )
 
 
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """A folder to write into, which takes the wanted one's place if nothing goes wrong."""
-    unfinished = folder.with_name(f".{folder.name}.part")
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
         unfinished.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tuneoff.config import LocalSettings, TrainSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.models.loading import dtype_of, load_model, load_tokenizer
-from tuneoff.parity import ROUNDED_SAMPLE, Judge, Tuned, stored_bakeoff, tuned_contenders
+from tuneoff.opening import stored_bakeoff
+from tuneoff.parity import ROUNDED_SAMPLE, Judge, Tuned, tuned_contenders
 from tuneoff.progress import Silent
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.rundir import ContenderDir
@@ -75,7 +77,8 @@ def _served(data_dir: Path, name: str) -> Tuned:
     ).model_copy(update={"name": name})
     file = facts["validation_file"] or facts["training_file"]
     try:
-        test = chat.read_examples(data_dir / "files" / f"{file}.jsonl")[:ROUNDED_SAMPLE]
+        path = data_dir / "files" / f"{file}.jsonl"
+        test = list(islice(chat.examples_in(path), ROUNDED_SAMPLE))
     except DataError:  # it was deleted meanwhile
         test = []
     work = Work(

@@ -1,6 +1,7 @@
 """The story of a run before anything is spent: tokens, epochs, money, hours, memory.
 
-No key, no network, no accelerator; nothing is written. What is not known is None, with a
+No key and no provider; a data set of the hub may be fetched, and a base that is on this machine is
+trained for a moment. Nothing is kept of that. What is not known is None, with a
 sentence among the contender's warnings that says why and what to do.
 """
 

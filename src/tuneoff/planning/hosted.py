@@ -8,11 +8,11 @@ from decimal import Decimal
 from tuneoff import providers
 from tuneoff.config import HostedSettings, PromptedSettings
 from tuneoff.costs.arithmetic import answering_usd, training_usd
-from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime, no_price, price_of
+from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime
 from tuneoff.planning.counting import Tallies, Tally
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
-from tuneoff.providers.sdk import is_here
 from tuneoff.records import SPLITS
+from tuneoff.spending import asks_nothing, price_for, without_price
 
 
 def planned_hosted(
@@ -81,22 +81,13 @@ def _price(
     tuned: bool,
 ) -> tuple[Price | None, list[str]]:
     """The price of a contender's model, and what is to be said about it."""
-    provider = settings.provider or "openai"
-    full = isinstance(settings, HostedSettings) and settings.method == "full"
-    price = price_of(
-        provider,
-        model,
-        day,
-        settings.price,
-        tuned=tuned,
-        method="full" if full else "lora",
-        prices=prices,
-    )
-    if settings.base_url and settings.price is None and is_here(settings.base_url):
-        return None, []  # a server of one's own, which asks no price
+    if asks_nothing(settings):
+        return None, []
+    price = price_for(settings, prices, day)
     if price is None:
+        provider = settings.provider or "openai"
         return None, [
-            no_price(settings.name, provider, model, day, tuned=tuned, prices=prices),
+            without_price(settings, prices, day),
             *_ended(provider, model, prices, day, tuned),
         ]
     warnings = lifetime(price, model, day, trains=tuned)

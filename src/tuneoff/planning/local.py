@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.config import Hardware, LocalSettings
+from tuneoff.config import LocalSettings
 from tuneoff.contenders.trainings import trainings
 from tuneoff.costs.arithmetic import hours_usd
-from tuneoff.costs.pricebook import PriceBook, stale
+from tuneoff.costs.pricebook import PriceBook, hour_source, priced, stale
 from tuneoff.costs.pricefile import Accelerator
 from tuneoff.errors import TuneoffError, unknown
 from tuneoff.models import prefix_tree
@@ -21,6 +21,7 @@ from tuneoff.prompts import Template
 from tuneoff.records import Example
 from tuneoff.training.arguments import evaluate_every, planned_steps
 from tuneoff.training.packer import SHORTEST_SHARED
+from tuneoff.training.search import RATES, STEPS, VALIDATION
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -49,10 +50,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much is trained: steps, the examples' tokens, those that are validated on the way, and
-    the share of tokens that is computed where prefixes are computed once."""
+    """How much is trained: steps, those before them that look for a learning rate, the examples'
+    tokens of both, those that are validated on the way, and the share of tokens that is computed
+    where prefixes are computed once."""
 
     steps: int
+    searching: int
     epochs: float
     tokens: float
     validated: float
@@ -74,7 +77,11 @@ def planned_local(asked: Asked) -> PlannedContender:
     seconds = None if seconds is None else seconds * times
     usd, rate = _usd(asked, seconds, warnings)
     over = f", {times:g} times" if times != 1 else ""
-    basis = f"{extent.steps:,} steps of {settings.train.batch_size} examples{over}{how}{rate}"
+    most = "at most " if settings.train.until else ""
+    basis = f"{most}{extent.steps:,} steps of {settings.train.batch_size} examples"
+    if extent.searching:
+        basis += f" and {extent.searching:,} that look for a learning rate"
+    basis += f"{over}{how}{rate}"
     if held is not None:
         basis += f"; {_fits(held.bytes, asked.prices)}"
     train = asked.tallies["train"]
@@ -98,9 +105,16 @@ def _extent(asked: Asked) -> Extent:
     epochs = steps / math.ceil(train.examples / rules.batch_size)
     tokens = epochs * train.of_all(train.whole)
     evaluations = steps // evaluate_every(rules, train.examples)
-    validated = evaluations * validation.of_all(validation.whole)
+    validated = float(evaluations * validation.of_all(validation.whole))
+    searching = 0
+    if rules.learning_rate == "search":
+        rates = len(RATES[asked.settings.method])
+        searching = rates * min(STEPS, math.ceil(train.examples / rules.batch_size))
+        tokens += searching * rules.batch_size * train.whole / max(1, train.counted)
+        judged = rates * min(VALIDATION, validation.examples)
+        validated += judged * validation.whole / max(1, validation.counted)
     share = _share(asked) if rules.share_prefixes else 1.0
-    return Extent(steps, epochs, tokens, validated, share)
+    return Extent(steps, searching, epochs, tokens, validated, share)
 
 
 def _share(asked: Asked) -> float:
@@ -203,7 +217,7 @@ def _seconds(
     """Seconds of one training on all examples, and the words that say where they come from."""
     named = _accelerator_of(asked.settings)
     if named is None:
-        return _here(asked, extent, warnings)
+        return _here(asked, extent, held, warnings)
     accelerator = asked.prices.accelerator(named)
     if accelerator is None:
         names = [each.name for each in asked.prices.accelerators()]
@@ -229,8 +243,13 @@ def _seconds(
     )
 
 
-def _here(asked: Asked, extent: Extent, warnings: list[str]) -> tuple[float | None, str]:
+def _here(
+    asked: Asked, extent: Extent, held: Held | None, warnings: list[str]
+) -> tuple[float | None, str]:
+    from tuneoff.models.free_memory import available_bytes
+    from tuneoff.models.loading import device
     from tuneoff.tokens import file_of
+    from tuneoff.training.trainer import is_out_of_memory
 
     weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
     if not any(file_of(asked.base, name) for name in weights):
@@ -241,14 +260,19 @@ def _here(asked: Asked, extent: Extent, warnings: list[str]) -> tuple[float | No
         return None, ""
     if not asked.measure:
         return None, ""
+    if held is not None and held.bytes > available_bytes(device()):
+        warnings.append("it does not fit into this machine's memory; its speed was not measured.")
+        return None, ""
     from tuneoff.planning.measuring import measure
 
     try:
         speed = measure(asked.settings, asked.base, asked.template, asked.sample)
-    except TuneoffError as error:
-        warnings.append(f"speed was not measured: {error}")
+    except (TuneoffError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, TuneoffError) and not is_out_of_memory(error):
+            raise
+        warnings.append(f"speed was not measured: {str(error).splitlines()[0]}")
         return None, ""
-    seconds = speed.seconds(extent.steps, extent.tokens, extent.validated)
+    seconds = speed.seconds(extent.steps + extent.searching, extent.tokens, extent.validated)
     return seconds, (
         f", {speed.computed:.0%} of their tokens computed, as fast as 20 s of training here: "
         f"{_long(seconds)}"
@@ -264,24 +288,14 @@ def _long(seconds: float) -> str:
 def _usd(asked: Asked, seconds: float | None, warnings: list[str]) -> tuple[float | None, str]:
     """The price of the hours, and the words that say where it comes from; nothing is priced
     where the file names no hardware."""
-    hardware = asked.settings.hardware
-    if hardware is None or seconds is None:
+    if asked.settings.hardware is None or seconds is None:
         return None, ""
-    source = "the bake-off file"
-    if hardware.usd_per_hour is None and hardware.accelerator is not None:
-        hour = asked.prices.hour(hardware.accelerator, asked.day)
-        if hour is not None:
-            hardware = Hardware(
-                accelerator=hardware.accelerator,
-                count=hardware.count,
-                usd_per_hour=float(hour.usd_per_hour),
-            )
-            source = f"{hour.vendor or 'your prices file'}, read {hour.retrieved}"
-            if stale(hour, asked.day):
-                warnings.append(
-                    f"the price of an hour of {hour.accelerator} was read on {hour.retrieved}; "
-                    f"look again: {hour.source}."
-                )
+    hardware, hour = priced(asked.settings.hardware, asked.prices, asked.day)
+    if hour is not None and stale(hour, asked.day):
+        warnings.append(
+            f"the price of an hour of {hour.accelerator} was read on {hour.retrieved}; "
+            f"look again: {hour.source}."
+        )
     usd = hours_usd(seconds, hardware)
     if usd is None:
         warnings.append(
@@ -290,4 +304,4 @@ def _usd(asked: Asked, seconds: float | None, warnings: list[str]) -> tuple[floa
         )
         return None, ""
     count = f" × {hardware.count}" if hardware.count > 1 else ""
-    return float(usd), f" × ${hardware.usd_per_hour:g}/h{count} ({source})"
+    return float(usd), f" × ${hardware.usd_per_hour:g}/h{count} ({hour_source(hour)})"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,10 @@ from tuneoff.training.tune import max_length, most_tokens, packer_for
 if TYPE_CHECKING:
     from tuneoff.training.packer import Packer
 
-SECONDS = 20.0
-# Batches of these parts of the file's own; a size has as many timed steps at least.
-PARTS, FEWEST_STEPS = (8, 2), 3
+SECONDS, VALIDATING_SECONDS = 20.0, 5.0
+# Batches of these parts of the file's own; a size has as many timed steps, unless a large model
+# takes more than TOO_LONG for them.
+PARTS, FEWEST_STEPS, TOO_LONG = (8, 2), 3, 3 * SECONDS
 BATCHES = 8
 
 
@@ -97,17 +98,18 @@ def _timed(
     sizes = sorted({max(1, min(batch_size, len(encoded)) // part) for part in PARTS})
     found: dict[int, list[tuple[int, float]]] = {size: [] for size in sizes}
     model.train()
-    for size in sizes:  # the first step prepares kernels and the optimizer's moments
-        _step(model, packer, drawer.choices(encoded, k=size), optimizer, autocast)
     began = time.perf_counter()
-    while (
-        time.perf_counter() - began < SECONDS
-        or min(len(steps) for steps in found.values()) < FEWEST_STEPS
-    ):
-        for size in sizes:
-            batch = drawer.choices(encoded, k=size)
-            found[size].append(_step(model, packer, batch, optimizer, autocast))
-    small, large = (_medians(found[size]) for size in (sizes[0], sizes[-1]))
+    for size in sizes:  # the first step prepares kernels and the optimizer's moments
+        first = _step(model, packer, drawer.choices(encoded, k=size), optimizer, autocast)
+        if time.perf_counter() - began > TOO_LONG:
+            found[size].append(first)
+            break
+    else:
+        _fill(found, began, lambda size: _step(
+            model, packer, drawer.choices(encoded, k=size), optimizer, autocast
+        ))  # fmt: skip
+    timed = [steps for steps in found.values() if steps]
+    small, large = _medians(timed[0]), _medians(timed[-1])
     slope = (large[1] - small[1]) / (large[0] - small[0]) if large[0] > small[0] else 0.0
     per_token = slope if 0 < slope < large[1] / large[0] else large[1] / large[0]
     return Speed(
@@ -116,6 +118,23 @@ def _timed(
         per_validated_token=_validated(model, packer, encoded, autocast),
         computed=_computed(packer, encoded, batch_size, drawer),
     )
+
+
+def _fill(
+    found: dict[int, list[tuple[int, float]]],
+    began: float,
+    step: Callable[[int], tuple[int, float]],
+) -> None:
+    """Times steps of each size in turn, for SECONDS, or until there are enough of them."""
+    warm = time.perf_counter()
+    while True:
+        for size, steps in found.items():
+            steps.append(step(size))
+            if time.perf_counter() - began > TOO_LONG:
+                return
+        enough = min(len(steps) for steps in found.values()) >= FEWEST_STEPS
+        if enough and time.perf_counter() - warm >= SECONDS:
+            return
 
 
 def _step(
@@ -143,13 +162,16 @@ def _validated(model: Any, packer: Packer, encoded: Sequence[Encoded], autocast:
     import torch
 
     model.eval()
-    packs = list(packer.packs(encoded[:256]))
-    began = time.perf_counter()
+    tokens, began = 0, time.perf_counter()
     with torch.no_grad(), autocast():
-        for pack in packs:
+        for pack in packer.packs(encoded[:256]):
             float(model(pack=pack).loss)
+            tokens += pack.tokens
+            if time.perf_counter() - began > VALIDATING_SECONDS:
+                break
+    seconds = time.perf_counter() - began
     model.train()
-    return (time.perf_counter() - began) / sum(pack.tokens for pack in packs)
+    return seconds / tokens
 
 
 def _computed(
