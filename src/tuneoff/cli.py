@@ -11,6 +11,7 @@ import datetime
 import functools
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -453,6 +454,13 @@ def _exit_for(runs: list[Any], only: str | None = None) -> None:
         raise typer.Exit(4)
 
 
+def _leave_threads(code: int) -> None:
+    """Ends at once: who pressed Ctrl-C twice waits for no answer that is under way."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main() -> None:
     """The console script: one sentence for an error, no traceback unless --debug."""
     try:
@@ -465,6 +473,8 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code == 130:  # typer's word for Ctrl-C
             typer.echo("interrupted; the same command goes on from here.", err=True)
+            if any(each.name.startswith("ThreadPool") for each in threading.enumerate()):
+                _leave_threads(130)
         raise
     except BrokenPipeError:
         sys.exit(1)
