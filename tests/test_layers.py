@@ -15,7 +15,7 @@ PACKAGE = Path(tuneoff.__file__).parent
 # From the top: each layer may import the ones after it, and not its own other entries.
 LAYERS = (
     {"cli"},
-    {"cluster", "server", "demo", "migrate"},
+    {"cluster", "server", "demo", "migrate", "publish"},
     {"bakeoff"},
     {"planning"},
     {"collect", "check", "compare", "export", "prices", "score_file", "summary", "terminal"},

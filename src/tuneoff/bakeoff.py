@@ -30,6 +30,7 @@ from tuneoff.progress import Progress, Silent
 from tuneoff.prompts import messages
 from tuneoff.records import SPLITS, Example, Results, Split, to_dict
 from tuneoff.report import write_report
+from tuneoff.report.card import write_cards
 from tuneoff.rundir import RunDir, alone_in
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.sql.derive import derive_suites
@@ -119,6 +120,7 @@ def _run(
     results = collect(parts, run, examples, options, command)
     run.write_results(results)
     write_report(run)
+    write_cards(run, results)
     if over is not None:
         raise over
     run.event("finished")
