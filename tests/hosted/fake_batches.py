@@ -24,11 +24,11 @@ def create(state: State, asked: dict[str, Any], completion: Completion) -> Any:
         batch = {
             "id": f"batch-{len(state.batches):04}", "object": "batch", "errors": None,
             "endpoint": asked["endpoint"], "input_file_id": file["id"],
-            "completion_window": asked["completion_window"], "created_at": time.time(),
+            "completion_window": asked["completion_window"], "created_at": int(time.time()),
             "status": state.behaviour.batch_states[0], "metadata": asked.get("metadata"),
             "output_file_id": None, "error_file_id": None,
             "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
-            "_looks": 0, "_lines": lines, "_completion": completion,
+            "_at": time.time(), "_looks": 0, "_lines": lines, "_completion": completion,
         }  # fmt: skip
         state.batches.append(batch)
         return shown(batch)
@@ -71,5 +71,5 @@ def _answer(batch: dict[str, Any], keep: Callable[[str, bytes, str], dict[str, A
 
 
 def shown(batch: dict[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in batch.items() if not key.startswith("_")}
-    return found | {"created_at": int(batch["created_at"])}
+    """A batch as the API shows it."""
+    return {key: value for key, value in batch.items() if not key.startswith("_")}

@@ -93,7 +93,7 @@ class Api:
         with self.state.lock:
             stored = {
                 "id": f"file-{len(self.state.files):04}", "filename": name, "content": content,
-                "purpose": purpose, "created_at": time.time(),
+                "purpose": purpose, "created_at": int(time.time()), "_at": time.time(),
             }  # fmt: skip
             self.state.files.append(stored)
             return stored
@@ -108,7 +108,7 @@ class Api:
     def _visible(self, things: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The newest first; a listing may lag behind."""
         until = time.time() - self.state.behaviour.lag_seconds
-        return [each for each in reversed(things) if each["created_at"] <= until]
+        return [each for each in reversed(things) if each["_at"] <= until]
 
     def _page(self, rows: list[dict[str, Any]], query: dict[str, str]) -> Any:
         limit = int(query.get("limit", 20))
@@ -147,7 +147,8 @@ class Api:
                     "batch_size": numbers.get("batch_size", 4),
                     "learning_rate_multiplier": numbers.get("learning_rate_multiplier", 2.0),
                 },
-                "_looks": 0, "_asked": asked, "_examples": file["content"].decode().splitlines(),
+                "_at": time.time(), "_looks": 0, "_asked": asked,
+                "_examples": file["content"].decode().splitlines(),
             }  # fmt: skip
             if self.state.behaviour.shows_suffix:
                 job["user_provided_suffix"] = asked.get("suffix")
@@ -324,7 +325,7 @@ class Api:
 def shown_file(stored: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": stored["id"], "object": "file", "bytes": len(stored["content"]),
-        "created_at": int(stored["created_at"]), "filename": stored["filename"],
+        "created_at": stored["created_at"], "filename": stored["filename"],
         "purpose": stored["purpose"], "status": "processed",
     }  # fmt: skip
 

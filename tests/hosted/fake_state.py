@@ -130,7 +130,9 @@ class State:
             return {
                 "behaviour": asdict(self.behaviour),
                 "uploads": uploads,
-                "files": [{k: v for k, v in f.items() if k != "content"} for f in self.files],
+                "files": [
+                    {k: v for k, v in f.items() if k not in ("content", "_at")} for f in self.files
+                ],
                 "jobs": [
                     {k: v for k, v in job.items() if not k.startswith("_")}
                     | {"asked": job["_asked"]}
