@@ -158,21 +158,25 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Future[Outcome]]]:
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[int, Future[Outcome]]]:
+    """What comes of the points that are tested, side by side."""
     folder = tmp_path_factory.mktemp("kills")
+    specs = (getattr(item, "callspec", None) for item in request.session.items)
+    chosen = [
+        spec.params["point_number"] for spec in specs if spec and "point_number" in spec.params
+    ]
     with ThreadPoolExecutor(TOGETHER) as pool:
-        found = [
-            pool.submit(carried_out, point, folder / str(number))
-            for number, point in enumerate(POINTS)
-        ]
+        found = {n: pool.submit(carried_out, POINTS[n], folder / str(n)) for n in chosen}
         yield found
-        for each in found:
+        for each in found.values():
             each.cancel()
 
 
-@pytest.mark.parametrize("number", range(len(POINTS)), ids=list(map(str, POINTS)))
-def test_killed_and_resumed(outcomes: list[Future[Outcome]], number: int) -> None:
-    point, found = POINTS[number], outcomes[number].result()
+@pytest.mark.parametrize("point_number", range(len(POINTS)), ids=list(map(str, POINTS)))
+def test_killed_and_resumed(outcomes: dict[int, Future[Outcome]], point_number: int) -> None:
+    point, found = POINTS[point_number], outcomes[point_number].result()
     for kill, code in zip(point.kills, found.codes[:-1], strict=True):
         # By the clock it may have been done before.
         assert code == -signal.SIGKILL or (isinstance(kill, float) and code == 0), found.said
