@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from tuneoff.contenders import batch_job, hosted_job
+from tuneoff.contenders import batch_job, hosted_job, once
 from tuneoff.providers import calls
 
 SECONDS = {
@@ -20,7 +20,7 @@ SECONDS = {
 # (module, name, seconds)
 PAUSES = [
     (module, name, seconds)
-    for module in (calls, hosted_job, batch_job)
+    for module in (calls, once, hosted_job, batch_job)
     for name, seconds in SECONDS.items()
     if hasattr(module, name)
 ]

@@ -32,7 +32,7 @@ pytest.importorskip("openai")
 SEED, TESTS, CONCURRENCY = 20261128, 12, 4
 # Points are carried out side by side: what they wait for is mostly not the processor.
 TOGETHER = 3
-LISTS_LATE, CREATES_SLOWLY = 0.3, 0.2
+LISTS_LATE, UPLOADS_LATE, CREATES_SLOWLY = 0.3, 0.6, 0.2
 FILES, JOBS, CHAT = "/v1/files", "/v1/fine_tuning/jobs", "/v1/chat/completions"
 BATCHES, ONE = "/v1/batches", "/[^/]+"
 BATCH_PRICE = {
@@ -70,9 +70,9 @@ def points() -> list[Point]:
             told = {"metadata": metadata, **late, **odd}
             found.append(Point((("POST", JOBS, 1, when),), behaviour=told))
     for when in paid:
-        lag = rng.choice([0.0, LISTS_LATE])
+        lag = 0.0 if when == "before" else LISTS_LATE
         found.append(Point((("POST", FILES, rng.randint(1, 2), when),),
-                           behaviour={"lag_seconds": lag}))  # fmt: skip
+                           behaviour={"lag_seconds": UPLOADS_LATE if lag else 0.0}))  # fmt: skip
         for first in (1, TESTS // 2):
             nth = rng.randint(first, first + TESTS // 2 - 1)
             found.append(Point((("POST", CHAT, nth, when),)))
@@ -85,7 +85,8 @@ def points() -> list[Point]:
         when = rng.choice(("handled", "answered"))
         found.append(Point(((method, path, rng.randint(1, most), when),)))
     # A batch's own file comes after the job's two.
-    found.append(Point((("POST", FILES, 3, rng.choice(("during", "handled"))),), True))
+    for when in ("during", "handled"):
+        found.append(Point((("POST", FILES, 3, when),), True, {"lag_seconds": UPLOADS_LATE}))
     found.append(Point((("GET", BATCHES + ONE, rng.randint(1, 2), "answered"),), True))
     found.append(Point((("GET", FILES + ONE + "/content", 2, "handled"),), True))
     # One kill after another: at each step of the way there.
