@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from child import PAUSES
 from world import KEY, Trainer, trainer
-
-from tuneoff.contenders import hosted_job, once
-from tuneoff.providers import calls
 
 
 @pytest.fixture
@@ -29,11 +27,5 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `child.py` has them."""
-    monkeypatch.setattr(calls, "FIRST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(calls, "LONGEST_PAUSE_SECONDS", 0.2)
-    for name, seconds in (
-        ("FIRST_LOOK_SECONDS", 0.02), ("LAST_LOOK_SECONDS", 0.2), ("UPLOADED_SECONDS", 1.0),
-    ):  # fmt: skip
-        monkeypatch.setattr(hosted_job, name, seconds)
-    monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.2)
-    monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
+    for module, name, seconds in PAUSES:
+        monkeypatch.setattr(module, name, seconds)

@@ -61,6 +61,10 @@ class Trainer:
         usd = billed["training"] * price["training_usd_per_million_tokens"]
         usd += billed["output"] * price["output_usd_per_million_tokens"]
         usd += billed["input"] * price["input_usd_per_million_tokens"]
+        for kind in ("input", "output"):
+            ordinary = price[f"{kind}_usd_per_million_tokens"]
+            batch = price.get(f"batch_{kind}_usd_per_million_tokens", ordinary)
+            usd += billed[f"batch_{kind}"] * batch
         if cached is not None:
             usd -= billed["cached"] * (price["input_usd_per_million_tokens"] - cached)
         return float(usd / 1e6)
@@ -163,12 +167,13 @@ def run(file: Path, progress: Silent | None = None, **options: Any) -> Results:
 
 
 def start(
-    file: Path, *arguments: str, held: bool = False, env: Mapping[str, str] | None = None,
-    **options: Any,
+    file: Path, *arguments: str, held: bool = False, bare: bool = False,
+    env: Mapping[str, str] | None = None, **options: Any,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """`tuneoff run` as a process with short pauses (`child.py`); `held`: it begins when a line
-    comes on its stdin."""
-    command = [sys.executable, str(HERE / "child.py"), *(["--held"] if held else [])]
+    comes on its stdin; `bare`: no report is written."""
+    command = [sys.executable, str(HERE / "child.py")]
+    command += ["--held"] * held + ["--bare"] * bare
     command += ["run", file.name, "--run-dir", "run", *arguments]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "TUNEOFF_"))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
