@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,8 +136,13 @@ class Base:
             else:
                 self._alone.append((served, request))
         if batched:
-            self._engine = self._engine or self._new_engine()
-            self._engine.join(batched)
+            try:
+                self._engine = self._engine or self._new_engine()
+                self._engine.join(batched)
+            except Exception as error:
+                self._failed(error)
+                for _, request in batched:
+                    refuse(request, first_line(error))
 
     def advance(self, stopping: Callable[[], bool]) -> None:
         """One step for all that are in the batch, and sometimes one of the others as a whole.
@@ -158,13 +164,19 @@ class Base:
         try:
             with serving(self.model):
                 engine.advance()
+            if not engine.busy():
+                engine.rest()
+                self.drop_gone()
         except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """The batch cannot go on: all in it are told so, and the next one begins anew. (Raised
+        further, it would end the thread that answers for everybody.)"""
+        logging.getLogger(__name__).error("the batch failed", exc_info=error)
+        engine, self._engine = self._engine, None
+        if engine is not None:
             engine.fail(first_line(error))
-            self._engine = None
-            return
-        if not engine.busy():
-            engine.rest()
-            self.drop_gone()
 
     def _answer_alone(self, served: Served, request: Request, stopping: Callable[[], bool]) -> None:
         from tuneoff.generation.ending import ending_of

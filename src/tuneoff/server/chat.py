@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
@@ -133,8 +136,12 @@ def _served(http: HttpRequest, name: str) -> Served:
 
 
 async def _loaded(http: HttpRequest, served: Served) -> Loaded:
+    """The base, which may take minutes to load: many may wait for it, and must not take the threads
+    that everything else is answered by."""
     host: Answerer = http.app.state.host
-    return await run_in_threadpool(host.base, served)
+    # The guard bounds how many there are.
+    waiting = anyio.CapacityLimiter(math.inf)
+    return await anyio.to_thread.run_sync(host.base, served, limiter=waiting)
 
 
 def _chat_ids(base: Loaded, example: Example) -> list[int]:
