@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import math
 import secrets
 import time
@@ -21,6 +22,7 @@ from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from tuneoff.errors import TuneoffError
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server import shapes, tuned
@@ -141,7 +143,14 @@ async def _loaded(http: HttpRequest, served: Served) -> Loaded:
     host: Answerer = http.app.state.host
     # The guard bounds how many there are.
     waiting = anyio.CapacityLimiter(math.inf)
-    return await anyio.to_thread.run_sync(host.base, served, limiter=waiting)
+    try:
+        return await anyio.to_thread.run_sync(host.base, served, limiter=waiting)
+    except TuneoffError:  # its weights are not there, say
+        logging.getLogger(__name__).exception("the model %s cannot be loaded", served.name)
+        raise ApiError(
+            500, f"The model {served.name!r} cannot be loaded; the server's log says why.", "model",
+            "model_not_loaded", "server_error",
+        ) from None  # fmt: skip
 
 
 def _chat_ids(base: Loaded, example: Example) -> list[int]:
