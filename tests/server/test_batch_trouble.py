@@ -1,4 +1,4 @@
-"""What goes wrong with one request of a batch, or for a while, loses none of the others' answers."""
+"""What goes wrong with one request of a batch, or for a while, costs no other's answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 from running import request, server, upload
 from test_batches import ENDED, ended, line, rows
 
-openai = pytest.importorskip("openai")
+pytest.importorskip("openai")
 pytest.importorskip("fastapi")
+import openai
+
 from tuneoff.server import batch_run
 from tuneoff.server.app import build
 from tuneoff.server.base import Served
