@@ -23,6 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from tuneoff.errors import TuneoffError
+from tuneoff.generation.token_bytes import bytes_of
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server import shapes, tuned
@@ -41,6 +42,8 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 MAX_UNFINISHED = 1_000
 LOOK_SECONDS = 1.0
 DEFAULT_TEXT_TOKENS = 16
+# As the hosted API has it of what is impossible; JSON knows no infinity.
+LEAST_LOGPROB = -9999.0
 
 
 @dataclass
@@ -336,8 +339,12 @@ def _text_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[s
 
 def _logprobs(base: Loaded, chances: list[TokenChance]) -> dict[str, Any]:
     def token(id: int, logprob: float) -> dict[str, Any]:
-        text = str(base.tokenizer.decode([id]))
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        whole = bytes_of(base.tokenizer, id)
+        return {
+            "token": str(base.tokenizer.decode([id])),
+            "logprob": max(logprob, LEAST_LOGPROB),
+            "bytes": None if whole is None else list(whole),
+        }
 
     return {
         "content": [
