@@ -6,6 +6,7 @@ bases take turns, a step each.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import OrderedDict
@@ -52,10 +53,14 @@ class Host:
         """Has a request answered; returns at once."""
         with self._counting:
             self._unfinished += 1
-        tell = request.tell
+        tell, complete = request.tell, False
 
         def counted(piece: Piece) -> None:
+            nonlocal complete
+            if complete:  # something failed afterwards, for all that were together
+                return
             if piece.finish_reason is not None:
+                complete = True
                 with self._counting:
                     self._unfinished -= 1
             tell(piece)
@@ -74,7 +79,9 @@ class Host:
         def forget() -> None:
             base = self._bases.get(_key(served))
             if base is not None:
-                base.drop_gone()
+                # It is tried again, but this thread answers for everybody.
+                with contextlib.suppress(Exception):
+                    base.drop_gone()
 
         self._queue.put(forget)
 
