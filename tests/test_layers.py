@@ -18,7 +18,7 @@ LAYERS = (
     {"cluster", "server", "demo", "migrate"},
     {"bakeoff"},
     {"planning"},
-    {"collect", "check", "export", "prices", "score_file", "summary", "terminal"},
+    {"collect", "check", "compare", "export", "prices", "score_file", "summary", "terminal"},
     {"parity", "pricing"},
     {"spending"},
     {"prepare", "init"},

@@ -95,7 +95,7 @@ def _run(
 ) -> Results:
     bakeoff = parts.bakeoff
     if fresh and only is None and (run.path / "bakeoff.yaml").exists():
-        _refuse_forgetting_paid(run, names)
+        _refuse_forgetting_paid(run)
         prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
         run.clear()
     examples = _examples(parts, run, progress, only if fresh else None)
@@ -109,6 +109,7 @@ def _run(
     work = with_guards(bakeoff, chosen, work, ledger, yes, only if fresh else None)
     if fresh and only is not None:
         run.contender(only).clear()
+        ledger.forget(only)
     keep_plan(parts, examples, run)
     over: BudgetError | None = None
     try:
@@ -126,16 +127,11 @@ def _run(
     return results
 
 
-def _refuse_forgetting_paid(run: RunDir, names: Sequence[str]) -> None:
-    """`--fresh` of the whole run would pay again for what was paid for."""
-    ledger = Ledger(run.events)
-
-    def is_paid_for(name: str) -> bool:
-        job, spent = run.contender(name).job(), ledger.spent(name)
-        begun = job.get("job_id") or job.get("look_until")
-        return bool(begun or spent.known or spent.uncertain)
-
-    paid_for = [name for name in names if is_paid_for(name)]
+def _refuse_forgetting_paid(run: RunDir) -> None:
+    """`--fresh` of the whole run would pay again for what was paid for, be it in the file still or
+    not."""
+    begun = {each.path.name for each in run.contenders() if each.has_begun_paying()}
+    paid_for = sorted(begun | Ledger(run.events).names())
     if run.judgements.exists():
         raise RunDirectoryError(
             f"{run.path}: --fresh would forget what a judge said, which was paid for; add --only "

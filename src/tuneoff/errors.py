@@ -71,9 +71,11 @@ class ContenderError(TuneoffError):
 
 
 class ProviderError(TuneoffError, RuntimeError):
-    """A hosted API refused, or could not be reached; what was paid for before is kept."""
+    """A hosted API refused, or could not be reached; what was paid for before is kept. `certain`:
+    the request was not carried out."""
 
     exit_code = 4
+    certain = False
 
 
 # The provider has no money left for us; the model must be deployed by its owner before it answers.
@@ -84,6 +86,8 @@ CONCERN_ALL = ("insufficient_quota", NOT_DEPLOYED)
 class RefusedError(ProviderError):
     """A request that the provider refuses for good. `code` and `param` are the provider's words
     for why and for which part of it."""
+
+    certain = True
 
     def __init__(
         self, message: str, status: int, code: str | None = None, param: str | None = None
@@ -98,14 +102,16 @@ class RefusedError(ProviderError):
 
 
 class BusyError(ProviderError):
-    """A request that was not carried out, and may be sent again. `retry_after` is how many
-    seconds the provider asks to wait; None where it does not say. `status` is 429 or 503."""
+    """A request that the provider has no room for, to be sent again. `retry_after` is how many
+    seconds it asks to wait; None where it does not say. `status` is 429 or 503; a 503 may be a
+    gateway's word, the request carried out behind it."""
 
     def __init__(
         self, message: str, retry_after: float | None = None, status: int | None = None
     ) -> None:
         super().__init__(message)
         self.retry_after, self.status = retry_after, status
+        self.certain = status == 429
 
 
 class LostError(ProviderError):

@@ -119,7 +119,9 @@ def migrate(
         task["limit"] = {"test": limit}
     answers = _captured(model, out, source, task, budget_usd, yes, progress)
     file = out / "bakeoff.yaml"
-    if not file.exists():
+    if file.exists():
+        progress.say(f"{file} is there already, and stays as it is")
+    else:
         write_text(file, _bakeoff(model, out.resolve().name, task, bases))
     return {
         "file": str(file),
@@ -140,13 +142,12 @@ class _Examples:
 
     def of(self, split: str, given: Path | None) -> str:
         """The name of a split's file in the folder: a copy of the given one, or fetched."""
+        if given is not None:
+            chat.read_examples(given)
+            return os.path.relpath(given.resolve(), self._out.resolve())
         path = self._out / f"{split}.jsonl"
         if not path.exists():
-            if given is None:
-                write_text(path, self._fetched(split))
-            else:
-                chat.read_examples(given)
-                return os.path.relpath(given.resolve(), self._out.resolve())
+            write_text(path, self._fetched(split))
         chat.read_examples(path)
         return path.name
 
@@ -197,7 +198,9 @@ def _captured(
         "budget_usd": budget_usd,
     }
     file = out / "capture.yaml"
-    if not file.exists():
+    if file.exists():
+        _refuse_another(file, value)
+    else:
         write_text(file, yaml.safe_dump(value, sort_keys=False))
     run_dir = out / "capture"
     settings = load(file).model_copy(update={"budget_usd": budget_usd})
@@ -210,6 +213,21 @@ def _captured(
     predictions = RunDir(run_dir).contender(HOSTED).predictions()
     write_lines(out / "answers.jsonl", map(to_dict, predictions.values()))
     return results
+
+
+def _refuse_another(file: Path, value: dict[str, Any]) -> None:
+    """What was captured is kept for good; another model or test set wants a folder of its own."""
+    before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    was, now = before["contenders"][0]["model"], value["contenders"][0]["model"]
+    keys = {**before["task"], **value["task"]}
+    changed = sorted(k for k in keys if before["task"].get(k) != value["task"].get(k))
+    if was != now:
+        changed = [f"the model was {was}"]
+    if changed:
+        raise ConfigError(
+            f"{file.parent}: another capture was begun here (changed: {', '.join(changed)}); "
+            "undo the change, or give another --out."
+        )
 
 
 def _bakeoff(model: str, name: str, task: dict[str, Any], bases: Sequence[str]) -> str:

@@ -82,8 +82,18 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
+        _keep_names(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _keep_names(folder: Path) -> None:
+    """A rename outlives a power cut only when its folder is on disk, too."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def line_of(row: Mapping[str, Any]) -> str:
@@ -167,8 +177,7 @@ class ContenderDir:
 
     def siblings(self) -> list[ContenderDir]:
         """The other contenders' folders."""
-        others = sorted(self.path.parent.iterdir()) if self.path.parent.is_dir() else []
-        return [ContenderDir(path) for path in others if path.is_dir() and path != self.path]
+        return [each for each in contender_dirs(self.path.parent) if each.path != self.path]
 
     def weights(self) -> Path | None:
         """The trained adapter or model, once it is complete."""
@@ -280,6 +289,13 @@ class ContenderDir:
     def write_batches(self, batches: Sequence[Mapping[str, Any]]) -> None:
         write_text(self.path / "batch.json", json.dumps(batches, ensure_ascii=False) + "\n")
 
+    def has_begun_paying(self) -> bool:
+        """Whether a job or a batch was, or may have been, created at a provider."""
+        job = self.job()
+        return bool(job.get("job_id") or job.get("look_until")) or any(
+            batch["batch_id"] or batch["look_until"] for batch in self.batches()
+        )
+
     def upload(self, name: str) -> Path:
         """Where a file lies that is, or was, sent."""
         return self.path / "upload" / name
@@ -299,9 +315,14 @@ class ContenderDir:
         write_text(self.path / "prompt.json", json.dumps({"prompt_sha256": sha256}) + "\n")
 
     def clear(self) -> None:
-        """Forgets everything about this contender (`--fresh`)."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Forgets everything about this contender (`--fresh`); all of it or, killed, nothing."""
+        remove_folder(self.path)
+
+
+def contender_dirs(folder: Path) -> list[ContenderDir]:
+    """The contenders' folders in one of a run directory, by name."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [ContenderDir(each) for each in paths if each.is_dir() and each.name[0] != "."]
 
 
 # The folder of a contender of which nothing is kept.
@@ -349,6 +370,10 @@ class RunDir:
 
     def contender(self, name: str) -> ContenderDir:
         return ContenderDir(self.path / "contenders" / name)
+
+    def contenders(self) -> list[ContenderDir]:
+        """Those that have a folder, whether the bake-off file still names them or not."""
+        return contender_dirs(self.path / "contenders")
 
     def clear(self) -> None:
         """Forgets the whole run (`--fresh`), touching only what a run writes.

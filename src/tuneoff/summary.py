@@ -103,6 +103,31 @@ def migration_table(found: Sequence[Mapping[str, Any]]) -> str:
     return plain(shown).rstrip()
 
 
+def comparison_table(found: Mapping[str, Any]) -> str:
+    """What `tuneoff compare` prints."""
+    from rich.table import Table
+
+    values = [c["value"] for row in found["contenders"] for c in row["runs"] if c]
+    share = format.is_share(*values)
+    shown = Table(title=format.words(found["metric"]), title_justify="left")
+    shown.add_column("contender", no_wrap=True)
+    for run in found["runs"]:
+        shown.add_column(run["run"], justify="right", overflow="fold")
+    for row in found["contenders"]:
+        shown.add_row(row["name"], *(_compared(cell, share) for cell in row["runs"]))
+    lines = [change["sentence"] + "." for change in found["changes"]]
+    return plain(shown) + "\n".join(lines)
+
+
+def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
+    if cell is None:
+        return ""
+    if cell["error"] or cell["value"] is None:
+        return "failed" if cell["error"] else format.MISSING
+    value = format.score(cell["value"], share)
+    return f"{value} {format.interval(cell['low'], cell['high'], share)}"
+
+
 def _share(score: Mapping[str, Any]) -> str:
     return f"{format.score(score['value'])} of {score['n']}"
 

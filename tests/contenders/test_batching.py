@@ -26,7 +26,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("openai")
 
 import tuneoff
-from tuneoff.contenders import batch_job
+from tuneoff.contenders import batch_job, once
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError
 from tuneoff.rundir import RunDir
@@ -107,7 +107,7 @@ def proxy(port: int) -> Iterator[Proxy]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_job, "FIRST_LOOK_SECONDS", 0.05)
     monkeypatch.setattr(batch_job, "LAST_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(batch_job, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
 
 
 def written(folder: Path, proxy: Proxy, base: Path, more: str, top: str = "") -> Path:
@@ -153,7 +153,8 @@ def run(file: Path, says: Says | None = None, **options: Any) -> Any:
 
 def predictions(folder: Path) -> dict[str, Any]:
     """Rows by id, each one there once."""
-    lines = (folder / "contenders/asked/predictions.jsonl").read_text().splitlines()
+    text = (folder / "contenders/asked/predictions.jsonl").read_text()
+    lines = text.rstrip("\n").split("\n")
     rows = {row["id"]: row for row in map(json.loads, lines)}
     assert len(rows) == len(lines)
     return rows
@@ -361,3 +362,48 @@ def test_who_has_no_batches_says_so(
     file.write_text(file.read_text().replace("provider: together, model", "base"))
     with pytest.raises(ConfigError, match=r"base_url|batch"):
         tuneoff.load(file)
+
+
+def test_odd_rows_do_not_keep_the_others_from_being_read(
+    tmp_path: Path, proxy: Proxy, tiny_base: Path
+) -> None:
+    """An answer may hold what some take for the end of a line, and another be no text."""
+    strange = "one\u2028two\x85three"
+
+    def change(method: str, path: str, content: bytes) -> bytes:
+        if not path.endswith("/content") or proxy.requests["POST /v1/batches"] > 1:
+            return content
+        lines = [json.loads(line) for line in content.decode().split("\n") if line]
+        lines.sort(key=lambda row: str(row["custom_id"]))
+        contents: list[Any] = [strange, ["no", "text"]]
+        for row, said in zip(lines, contents, strict=False):
+            row["response"]["body"]["choices"][0]["message"]["content"] = said
+        lines[2]["response"]["body"] = "no object"
+        return "\n".join(json.dumps(row, ensure_ascii=False) for row in lines).encode()
+
+    proxy.change = change
+    assert run(written(tmp_path, proxy, tiny_base, "batch: true")).error is None
+    rows = predictions(tmp_path / "run")
+    assert len(rows) == COUNT
+    assert strange in [row["prediction"] for row in rows.values()]
+    assert proxy.requests["POST /v1/batches"] == 2  # the odd ones are asked again
+
+
+def test_a_refused_create_gives_the_leave_back(
+    tmp_path: Path, proxy: Proxy, tiny_base: Path
+) -> None:
+    """The uploaded file has expired meanwhile, say: nothing was paid, and the next try goes on."""
+
+    def expired(method: str, path: str, content: bytes) -> bytes | None:
+        if method == "POST" and path.endswith("/files"):
+            return json.dumps(json.loads(content) | {"id": "file-gone"}).encode()
+        return content
+
+    proxy.change = expired
+    file = written(tmp_path, proxy, tiny_base, f"batch: true, {PRICE}")
+    assert "file-gone" in str(run(file).error)
+    spent = Ledger(tmp_path / "run/events.jsonl").spent()
+    assert (spent.known, spent.uncertain) == (0, 0)
+    proxy.change = lambda method, path, content: content
+    assert run(file).error is None
+    assert len(predictions(tmp_path / "run")) == COUNT

@@ -173,8 +173,9 @@ def test_strict_keeps_nothing_that_answers_otherwise(run: Path, tmp_path: Path, 
 
 
 def test_what_a_kill_left_is_no_obstacle(run: Path, tmp_path: Path) -> None:
-    (tmp_path / ".out.part").mkdir()
-    (tmp_path / ".out.part" / "half").write_text("x")
+    killed = tmp_path / ".out.4194305.part"  # no process has so high a number
+    killed.mkdir()
+    (killed / "half").write_text("x")
     (tmp_path / "out").mkdir()
     tuneoff.export_contender(run, "full", "merged", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from tuneoff.contenders import hosted_job
+from tuneoff.contenders import hosted_job, once
 from tuneoff.providers import calls
 
 
@@ -13,8 +13,8 @@ def shorten() -> None:
     """The pauses of a process that is tested."""
     calls.FIRST_PAUSE_SECONDS, calls.LONGEST_PAUSE_SECONDS = 0.02, 0.2
     hosted_job.FIRST_LOOK_SECONDS, hosted_job.LAST_LOOK_SECONDS = 0.02, 0.2
-    hosted_job.LOOK_AGAIN_SECONDS = 0.2
-    hosted_job.SETTLED_SECONDS = hosted_job.UPLOADED_SECONDS = 1.0
+    once.LOOK_AGAIN_SECONDS = 0.2
+    once.SETTLED_SECONDS = hosted_job.UPLOADED_SECONDS = 1.0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from world import KEY, Trainer, trainer
 
-from tuneoff.contenders import hosted_job
+from tuneoff.contenders import hosted_job, once
 from tuneoff.providers import calls
 
 
@@ -32,7 +32,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "FIRST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(calls, "LONGEST_PAUSE_SECONDS", 0.2)
     for name, seconds in (
-        ("FIRST_LOOK_SECONDS", 0.02), ("LAST_LOOK_SECONDS", 0.2), ("LOOK_AGAIN_SECONDS", 0.2),
-        ("SETTLED_SECONDS", 1.0), ("UPLOADED_SECONDS", 1.0),
+        ("FIRST_LOOK_SECONDS", 0.02), ("LAST_LOOK_SECONDS", 0.2), ("UPLOADED_SECONDS", 1.0),
     ):  # fmt: skip
         monkeypatch.setattr(hosted_job, name, seconds)
+    monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)

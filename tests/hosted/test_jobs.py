@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from world import Heard, Trainer, bakeoff_file, hosted, job_of, prompted, questions, rows
+from world import PRICE, Heard, Trainer, bakeoff_file, hosted, job_of, prompted, questions, rows
 from world import run as carry_out
 
+from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import RunDirectoryError
 from tuneoff.records import Results
 
@@ -198,9 +199,14 @@ def test_a_newer_model_is_asked_without_what_it_refuses(fake: Trainer, tmp_path:
     assert fake.completions() == 10  # each refusal is learned from once
 
 
-def test_refused_for_good_is_a_row_with_its_error(fake: Trainer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [1, 4])  # with 1, nobody asks beside the last one
+def test_refused_for_good_is_a_row_with_its_error(
+    fake: Trainer, tmp_path: Path, concurrency: int
+) -> None:
     asked = [*questions(5, 200), "FILTERED-PROMPT a", "TOO-LONG b", "FILTERED-ANSWER c", "POISON d"]
-    file = bakeoff_file(tmp_path / "b", prompted(fake.url, concurrency=2), test=asked, train=2)
+    file = bakeoff_file(
+        tmp_path / "b", prompted(fake.url, concurrency=concurrency), test=asked, train=2
+    )
     results = carry_out(file)
     assert error_of(results) is None
     found = rows(file, "asked")
@@ -259,3 +265,43 @@ def test_only_one_contender_begun_anew_is_paid_for_again(
     assert (code, fake.creates()) == (0, 2), err
     assert job_of(file)["job_id"] != first
     assert fake.saw()["uploads"][job_of(file)["training_file"]["name"]] == 1
+
+
+def test_refusals_that_come_first_lose_no_answer(fake: Trainer, tmp_path: Path) -> None:
+    """Ten refusals without an answer stop the asking, but what is under way may be one."""
+    asked = [*(f"FILTERED-PROMPT {n}" for n in range(12)), *questions(30, 200)]
+    file = bakeoff_file(tmp_path / "b", prompted(fake.url, concurrency=16), test=asked, train=2)
+    assert error_of(carry_out(file)) is None
+    found = rows(file, "asked")
+    assert len({row["id"] for row in found}) == len(found) == 42
+    assert sum(bool(row["error"]) for row in found) == 12
+    assert fake.saw()["billed"]["completions"] == 30
+
+
+def test_nothing_but_refusals_is_an_error(fake: Trainer, tmp_path: Path) -> None:
+    asked = [f"FILTERED-PROMPT {n}" for n in range(40)]
+    file = bakeoff_file(tmp_path / "b", prompted(fake.url, concurrency=4), test=asked, train=2)
+    assert "refused every request" in str(error_of(carry_out(file)))
+    assert rows(file, "asked") == []
+    assert fake.completions() < 25
+
+
+def test_fresh_keeps_what_was_paid_for_under_another_name(fake: Trainer, tmp_path: Path) -> None:
+    paid = bakeoff_file(tmp_path / "b", hosted(fake.url, price=PRICE), test=2)
+    assert error_of(carry_out(paid)) is None
+    renamed = bakeoff_file(tmp_path / "b", hosted(fake.url, "renamed", price=PRICE), test=2)
+    with pytest.raises(RunDirectoryError, match=r"paid for \(contender tuned\)"):
+        carry_out(renamed, fresh=True)
+    assert job_of(paid)["job_id"]
+
+
+def test_paying_again_counts_against_the_budget_and_not_for_the_new_job(
+    fake: Trainer, tmp_path: Path
+) -> None:
+    file = bakeoff_file(tmp_path / "b", hosted(fake.url, price=PRICE), test=2)
+    first = carry_out(file).contenders[0].cost
+    again = carry_out(file, only="tuned", fresh=True).contenders[0].cost
+    assert again.training_usd == first.training_usd
+    spent = Ledger(tmp_path / "b/run/events.jsonl").spent()
+    assert float(spent.known) == pytest.approx(fake.billed_usd(), abs=1e-9)
+    assert float(spent.known) == pytest.approx(2 * (first.training_usd + first.answering_usd))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 import tuneoff
 from tuneoff.errors import ConfigError
+from tuneoff.providers.recording import Recorder
 from tuneoff.records import Prediction
 from tuneoff.rundir import RunDir
 
@@ -73,3 +77,41 @@ def test_what_ships_holds_no_headers_but_harmless_ones() -> None:
             row = json.loads(line)
             assert set(row["headers"]) <= {"content-type", "date", "x-request-id"}
             assert "authorization" not in line.lower()
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """Answers for every host by itself, with the address that it was asked for."""
+
+    def do_GET(self) -> None:
+        content = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def proxy() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Proxy) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_what_is_recorded_goes_through_the_environments_proxy(
+    tmp_path: Path, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    httpx = pytest.importorskip("httpx")
+    for name in ("http_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)  # without a scheme, as many have it
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    transport = Recorder(tmp_path / "exchanges.jsonl").transport(httpx, "")
+    with httpx.Client(transport=transport) as client:
+        assert client.get("http://nowhere.invalid/v1/x").text == "http://nowhere.invalid/v1/x"
+        assert client.get(f"http://{proxy}/direct").text == "/direct"
+    assert len((tmp_path / "exchanges.jsonl").read_text().splitlines()) == 2

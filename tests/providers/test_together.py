@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("together", reason="the SDK of Together is not installed (extra together)")
 
 import tuneoff
-from tuneoff.contenders import hosted_job
+from tuneoff.contenders import hosted_job, once
 from tuneoff.costs.ledger import ANSWERING, TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError
 from tuneoff.providers import together
@@ -72,8 +72,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOGETHER_API_KEY", KEY)
     monkeypatch.setattr(hosted_job, "FIRST_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(hosted_job, "LAST_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(hosted_job, "LOOK_AGAIN_SECONDS", 0.05)
-    monkeypatch.setattr(hosted_job, "SETTLED_SECONDS", 1.0)
+    monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
     monkeypatch.setattr(hosted_job, "UPLOADED_SECONDS", 0.2)
     monkeypatch.setattr(together, "LOOK_AGAIN_SECONDS", 0.02)
 

@@ -75,30 +75,13 @@ class Guard(Protocol):
 class Free:
     """The guard, and the ticket, of what costs nothing."""
 
-    def authorize(
-        self,
-        what: str,
-        key: str | None = None,
-        *,
-        training: int = 0,
-        input: int = 0,
-        output: int = 0,
-        batch: bool = False,
-    ) -> Ticket:
+    def authorize(self, *_: Any, **__: Any) -> Ticket:
         return self
 
     def at_least(self, usd: float) -> None:
         return None
 
-    def settle(
-        self,
-        *,
-        training: int = 0,
-        input: int = 0,
-        output: int = 0,
-        cached: int = 0,
-        usd: float | None = None,
-    ) -> None:
+    def settle(self, **_: Any) -> None:
         return None
 
     def give_back(self) -> None:

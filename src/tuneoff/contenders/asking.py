@@ -7,8 +7,9 @@ in the ledger: an attempt whose answer was lost may have been billed.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
@@ -28,7 +29,8 @@ Settings = HostedSettings | PromptedSettings
 # Lost answers may each have been paid for; being told to wait costs nothing but time.
 MOST_LOST, MOST_BUSY = 6, 40
 # A model that was just tuned is not found at first, while it is being loaded.
-MOST_LOADING = 12
+MOST_LOADING, NOT_FOUND = 12, 404
+ANYTHING: Message = {"role": "user", "content": "Say yes."}
 # So many refusals without one answer are no accident of single examples.
 MOST_REFUSED = 10
 # Tokens around each message, and around all of them. Chat templates of open models may begin
@@ -66,14 +68,13 @@ def ask_all(
     asking = _Asking(settings, work, provider, model)
     refused: list[Prediction] = []
     answered = asking.answered_before
-    for found in _finished(asking, asked, settings.concurrency):
+    more = _finished(asking, asked, settings.concurrency, lambda: len(refused) < MOST_REFUSED)
+    for found in more:
         answered = answered or any(row.error is None for row in found)
         refused += found
         if answered:
             yield refused
             refused = []
-        elif len(refused) >= MOST_REFUSED:
-            break
     if refused:
         raise ProviderError(
             f"{provider.url} refused every request; the first refusal: {refused[0].error}"
@@ -125,36 +126,41 @@ def most_answering_tokens(
 
 
 def _finished(
-    asking: _Asking, asked: Iterable[tuple[Example, list[Message]]], concurrency: int
+    asking: _Asking,
+    asked: Iterable[tuple[Example, list[Message]]],
+    concurrency: int,
+    asks_more: Callable[[], bool],
 ) -> Iterator[list[Prediction]]:
     """Answers as they come. When something goes wrong, or somebody presses Ctrl-C, no more is
     asked; what is under way, and paid for, is waited for and handed out before the error is
     raised."""
     left, waiting = iter(asked), set[Future[Prediction]]()
     stopped: BaseException | None = None
-    with ThreadPoolExecutor(concurrency) as threads:
-        try:
-            while True:
-                if stopped is None:
-                    more = islice(left, 2 * concurrency - len(waiting))
-                    waiting |= {threads.submit(asking.ask, *one) for one in more}
-                if not waiting:
-                    break
-                try:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                except KeyboardInterrupt as interrupt:
-                    if stopped is not None:  # pressed again: nobody wants to wait
-                        raise
-                    asking.say_waiting()
-                    stopped, done = interrupt, set()
-                found, error = _results(done)
-                stopped = stopped or error
-                if stopped is not None:
-                    asking.stop()
-                if found:
-                    yield found
-        finally:
-            asking.stop()
+    threads, waits = ThreadPoolExecutor(concurrency), True
+    try:
+        while True:
+            if stopped is None and asks_more():
+                more = islice(left, 2 * concurrency - len(waiting))
+                waiting |= {threads.submit(asking.ask, *one) for one in more}
+            if not waiting:
+                break
+            try:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt as interrupt:
+                if stopped is not None:  # pressed again: nobody wants to wait
+                    waits = False
+                    raise
+                asking.say_waiting()
+                stopped, done = interrupt, set()
+            found, error = _results(done)
+            stopped = stopped or error
+            if stopped is not None:
+                asking.stop()
+            if found:
+                yield found
+    finally:
+        asking.stop()
+        threads.shutdown(wait=waits, cancel_futures=True)
     if stopped is not None:
         raise stopped
 
@@ -203,10 +209,12 @@ class _Asking:
         before = self._limiter.answers
         while True:
             error: ProviderError
+            new = self._is_new()
             try:
-                return self._tried(example, turns, busy)
+                reply, seconds = self._tried(turns, busy, new)
+                return prediction(example.id, reply, reply.seconds or seconds)
             except RefusedError as refusal:
-                if self._may_be_loading(refusal) and busy < MOST_LOADING:
+                if new and refusal.status == NOT_FOUND and busy < MOST_LOADING:
                     error, busy = refusal, busy + 1
                 elif refusal.concerns_all():
                     raise
@@ -216,6 +224,12 @@ class _Asking:
                 error, busy = told, busy + 1
             except LostError as told:
                 error, lost = told, lost + 1
+                if (
+                    lost == MOST_LOST
+                    and told.status is not None
+                    and self._limiter.answers == before
+                ):
+                    self._ask_anything()
                 others = self._limiter.answers > before
                 if others and lost == 2 * MOST_LOST and told.status is not None:
                     return Prediction(example.id, "", error=f"{told} (tried {lost + busy} times)")
@@ -225,7 +239,13 @@ class _Asking:
             if busy >= MOST_BUSY:
                 raise _given_up(error, lost + busy)
 
-    def _tried(self, example: Example, turns: list[Message], busy: int) -> Prediction:
+    def _ask_anything(self) -> None:
+        """Finds out whether the server fails at one example, or at everything; by now there may be
+        nobody else who asks it."""
+        with contextlib.suppress(ProviderError):
+            self._tried([ANYTHING], busy=0, new=False)
+
+    def _tried(self, turns: list[Message], busy: int, new: bool) -> tuple[Reply, float]:
         with self._limiter.slot():
             most = self._work.max_new_tokens
             ticket = self._work.guard.authorize(
@@ -238,23 +258,25 @@ class _Asking:
                 # Azure bills prompts that its filter refuses.
                 if error.concerns_all() or self._settings.provider != "azure":
                     ticket.give_back()
-                if self._may_be_loading(error):
+                if new and error.status == NOT_FOUND:
                     self._limiter.busy(pause_before(busy))
                 raise
             except BusyError as error:
-                ticket.give_back()
+                if error.certain:
+                    ticket.give_back()
                 self._limiter.busy(pause_before(busy, error))
                 raise
             seconds = time.perf_counter() - began
             _settle(ticket, reply)
             self._limiter.answered(reply.pause_seconds)
-        return prediction(example.id, reply, reply.seconds or seconds)
+        return reply, seconds
 
-    def _may_be_loading(self, error: RefusedError) -> bool:
-        """Whether it is a model that was tuned just now, and has not answered yet."""
+    def _is_new(self) -> bool:
+        """Whether it is a model that was tuned just now and has not answered yet: it may not be
+        found while it is being loaded. Who asks looks before it asks, for another's answer may
+        come first."""
         tuned = isinstance(self._settings, HostedSettings)
-        new = not self.answered_before and not self._limiter.answers
-        return tuned and new and error.status == 404
+        return tuned and not self.answered_before and not self._limiter.answers
 
 
 def _given_up(error: ProviderError, tries: int) -> ProviderError:

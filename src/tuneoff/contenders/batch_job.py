@@ -15,7 +15,8 @@ from typing import Any
 from tuneoff.contenders import Ticket, Work
 from tuneoff.contenders.asking import Settings, most_billed
 from tuneoff.contenders.hosted_job import CONTENDER, INTENT, RUN
-from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError
+from tuneoff.contenders.once import found_or_created
+from tuneoff.errors import BusyError, LostError, ProviderError
 from tuneoff.prompts import Message
 from tuneoff.providers import BATCH_FINISHED, BATCH_WAITING, Batch, Batches, BatchRow
 from tuneoff.providers.calls import TRIES, pause_before, repeated
@@ -24,8 +25,6 @@ from tuneoff.providers.calls import TRIES, pause_before, repeated
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 1024**2
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS, SLOWER = 0.5, 60.0, 1.3
 LOOKING_TRIES = 25
-# A create whose answer was lost may still be under way, and listings lag.
-SETTLED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 2.0
 
 Asked = dict[str, list[Message]]
 
@@ -124,12 +123,7 @@ class BatchJobs:
             name = f"tuneoff-batch-{hashlib.sha256(text.encode()).hexdigest()}.jsonl"
             self._work.directory.write_upload(name, text)
             self.note(facts, file=name)
-        ticket = self._ticket(facts, left)
-        try:
-            batch = self._created(facts, self._uploaded(facts["file"]))
-        except RefusedError:
-            ticket.give_back()
-            raise
+        batch = self._created(facts, left, self._uploaded(facts["file"]))
         self.note(facts, batch_id=batch.id, status=batch.status, look_until=None)
         self._work.progress.say(
             f"{self._settings.name}: batch {batch.id} at {self.url}, {len(facts['ids'])} requests"
@@ -151,34 +145,19 @@ class BatchJobs:
                 time.sleep(pause_before(attempt, error))
         raise AssertionError("TRIES is 1 or more")
 
-    def _created(self, facts: dict[str, Any], file: str) -> Batch:
-        """A batch; looked for first, where this process or an earlier one may have created it."""
+    def _created(self, facts: dict[str, Any], left: Asked, file: str) -> Batch:
+        """A batch: one that an earlier try created, or a new one."""
         metadata = {RUN: self._work.name[:500], CONTENDER: self._settings.name,
                     INTENT: facts["intent"]}  # fmt: skip
-        for attempt in range(TRIES):
-            found = self._found(metadata, facts)
-            if found is not None:
-                return found
-            self.note(facts, look_until=time.time() + SETTLED_SECONDS)
-            try:
-                return self.batches.create(file, metadata)
-            except RefusedError:
-                self.note(facts, look_until=None)
-                raise
-            except (BusyError, LostError) as error:
-                if attempt + 1 == TRIES:
-                    raise
-                time.sleep(pause_before(attempt, error))
-        raise AssertionError("TRIES is 1 or more")
-
-    def _found(self, metadata: dict[str, str], facts: dict[str, Any]) -> Batch | None:
-        if facts["look_until"] is None:
-            return None
-        while True:
-            found = repeated(lambda: self.batches.find(metadata, facts["since"]))
-            if found is not None or time.time() >= facts["look_until"]:
-                return found
-            time.sleep(LOOK_AGAIN_SECONDS)
+        return found_or_created(
+            find=lambda: self.batches.find(metadata, facts["since"]),
+            create=lambda: self.batches.create(file, metadata),
+            authorized=lambda: self._ticket(facts, left),
+            look_until=facts["look_until"],
+            note=lambda until: self.note(facts, look_until=until),
+            # Its requests are made anew next time; they may be the trouble.
+            refused=lambda: self.note(facts, file=None),
+        )
 
     def _watched(self, facts: dict[str, Any], batch: Batch) -> Batch:
         name, wait, status = self._settings.name, FIRST_LOOK_SECONDS, ""

@@ -18,10 +18,10 @@ from typing import Any
 from tuneoff import prompts, providers
 from tuneoff.billing import trained_on
 from tuneoff.config import HostedSettings
-from tuneoff.contenders import Ticket, Work, template_for
+from tuneoff.contenders import Ticket, Work, once, template_for
 from tuneoff.contenders.asking import counts_as_openai, most_billed
+from tuneoff.contenders.once import found_or_created
 from tuneoff.errors import (
-    BudgetError,
     BusyError,
     ContenderError,
     DataError,
@@ -39,12 +39,12 @@ INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
 KEPT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata", "job_id")
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
 SLOWER = 1.3
-# A create whose answer was lost may still be under way, and listings lag: so long it is looked for.
-SETTLED_SECONDS, UPLOADED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 5.0, 2.0
+# An upload whose answer was lost may still be under way: so long it is looked for.
+UPLOADED_SECONDS = 5.0
+CREATING = "create job"
 # A job runs for hours, and is paid for: a provider that is away for a while is waited for.
 LOOKING_TRIES, CANCEL_TRIES = 25, 4
 WITHOUT_MODEL = {"failed": "failed", "cancelled": "was cancelled"}
-TOO_MANY = 429
 
 
 def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
@@ -67,9 +67,10 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
             f"{f' ({job.error})' if job.error else ''}; "
             f"`--only {settings.name} --fresh` pays for a new one."
         )
-    write_down(settings, work, provider, job)
+    # Before `training.json` is there, so that a kill in between leaves nothing undone.
     tokens = job.trained_tokens or most_training_tokens(settings, work)
     ticket.settle(training=tokens, usd=job.billed_usd)
+    write_down(settings, work, provider, job)
 
 
 def answers_with(settings: HostedSettings, work: Work) -> str:
@@ -223,7 +224,7 @@ def _estimated(
                 f"{settings.name}: {provider.url} estimates ${estimate.usd:.2f}{tokens} of training"
             )
             ticket.at_least(estimate.usd)
-    except (BudgetError, RefusedError):  # there is no job yet
+    except BaseException:  # there is no job yet, whatever went wrong
         ticket.give_back()
         raise
 
@@ -254,55 +255,30 @@ def _listed(provider: Provider, name: str, begun: float | None) -> str | None:
         found = repeated(lambda: provider.find_file(name))
         if found is not None or begun is None or time.time() >= begun + UPLOADED_SECONDS:
             return found
-        time.sleep(LOOK_AGAIN_SECONDS)
+        time.sleep(once.LOOK_AGAIN_SECONDS)
 
 
 def _created(
     settings: HostedSettings, work: Work, provider: Provider, spec: JobSpec, facts: dict[str, Any]
 ) -> Job:
-    """A job of the spec. If this process or an earlier one may have created it already, it is
-    looked for first, `look_until` then; None where there is certainly none."""
+    """A job of the spec: one that an earlier try created, or a new one."""
     taken = [other.job().get("job_id") or "" for other in work.directory.siblings()]
-    for attempt in range(TRIES):
-        before = facts["look_until"]
-        if before is not None:
-            job = _found(provider, spec, taken, before)
-            if job is not None:
-                return job
+
+    def authorized() -> Ticket:
         ticket = _authorized(settings, work)
-        if not attempt and before is None:
+        if facts["doing"] != CREATING:
             _estimated(settings, work, provider, spec, ticket)
-        _note(work, facts, doing="create job", look_until=time.time() + SETTLED_SECONDS)
-        try:
-            return provider.create_job(spec)
-        except (RefusedError, BusyError, LostError) as error:
-            if _certainly_not(error):
-                _note(work, facts, look_until=before)
-            if isinstance(error, RefusedError) or attempt + 1 == TRIES:
-                if facts["look_until"] is None:
-                    ticket.give_back()
-                    _note(work, facts, intent=None, doing=None)  # another try is another job
-                raise
-            time.sleep(pause_before(attempt, error))
-    raise AssertionError("TRIES is 1 or more")
+        return ticket
 
-
-def _certainly_not(error: ProviderError) -> bool:
-    """Whether a create was not carried out. A 503 may be a gateway's word, the job queued."""
-    return isinstance(error, RefusedError) or (
-        isinstance(error, BusyError) and error.status == TOO_MANY
+    return found_or_created(
+        find=lambda: provider.find_job(spec, taken),
+        create=lambda: provider.create_job(spec),
+        authorized=authorized,
+        look_until=facts["look_until"],
+        note=lambda until: _note(work, facts, doing=CREATING, look_until=until),
+        # Another try is another job.
+        refused=lambda: _note(work, facts, intent=None, doing=None),
     )
-
-
-def _found(provider: Provider, spec: JobSpec, taken: Sequence[str], until: float) -> Job | None:
-    """The job that an earlier try created, looked for until so many seconds of the epoch."""
-    until = min(until, time.time() + SETTLED_SECONDS)  # the clock may have been set back
-    while True:
-        last = time.time() >= until
-        job = repeated(lambda: provider.find_job(spec, taken))
-        if job is not None or last:
-            return job
-        time.sleep(min(LOOK_AGAIN_SECONDS, max(0.0, until - time.time())))
 
 
 def _followed(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:

@@ -24,7 +24,9 @@ from tuneoff.errors import BudgetError
 from tuneoff.records import Cost
 from tuneoff.rundir import append_lines, read_lines
 
-AUTHORIZED, SETTLED, PRICED = "authorized", "settled", "priced"
+AUTHORIZED, SETTLED, PRICED, FORGOTTEN = "authorized", "settled", "priced", "forgotten"
+# Whose the steps of forgotten contenders are: they count against the budget, and for nobody.
+NOBODY = ""
 TRAINING, ANSWERING = "training", "answering"
 NOTHING, CENT = Decimal(0), Decimal("0.01")
 
@@ -64,6 +66,8 @@ class Ledger:
             self._known[contender, what] += self._settled[row["key"]]
         elif kind == PRICED:
             self.priced[row["contender"]] = row["price"]
+        elif kind == FORGOTTEN:
+            self._forget(row["contender"])
 
     def adopt(self, events: Path, contender: str) -> None:
         """Takes over what a recorded run paid for a contender, once."""
@@ -80,6 +84,26 @@ class Ledger:
         append_lines(self._events, rows)
         for row in rows:
             self._read(row)
+
+    def names(self) -> set[str]:
+        """The contenders that something was, or may have been, paid for."""
+        opened = {of for of, _, _ in self._open.values()}
+        return (opened | {of for (of, _), usd in self._known.items() if usd}) - {NOBODY}
+
+    def forget(self, contender: str) -> None:
+        """A contender begins anew: what it cost before is spent all the same."""
+        with self._lock:
+            if contender in self.names():
+                self._forget(contender)
+                self._write(FORGOTTEN, contender=contender)
+
+    def _forget(self, contender: str) -> None:
+        for key, (of, what, usd) in self._open.items():
+            if of == contender:
+                self._open[key] = (NOBODY, what, usd)
+        for of, what in list(self._known):
+            if of == contender:
+                self._known[NOBODY, what] += self._known.pop((of, what))
 
     def spent(self, contender: str | None = None, what: str | None = None) -> Spent:
         """What was spent, by all contenders or one, on everything or one kind of step."""
@@ -273,8 +297,9 @@ def api_cost(contender: str, tokens_billed: int | None, ledger: Ledger) -> Cost:
         if abs(training.known - priced) >= CENT:
             basis = f"{tokens_billed:,} tokens, as the provider billed them"
     stale = f" (read on {price['retrieved']}, more than 90 days before)" if price["stale"] else ""
+    known = basis is not None or training.known
     return Cost(
-        training_usd=float(training.known) if basis else None,
+        training_usd=float(training.known) if known else None,
         training_basis=basis,
         answering_usd=float(answering.known),
         price_sources=(f"{price['source']}{stale}",),

@@ -7,6 +7,7 @@ was scored (`checking.py`). A difference is told, and with `strict` nothing is k
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -108,11 +109,20 @@ def _refuse_taken(folder: Path) -> None:
         )
 
 
+def _remove_killed(folder: Path) -> None:
+    """Removes what exports into this folder left that were killed; weights are large."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+        pid = left.suffixes[-2][1:] if len(left.suffixes) > 1 else ""
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """A folder to write into, which takes the wanted one's place if nothing goes wrong."""
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
+        _remove_killed(folder)
         unfinished.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(

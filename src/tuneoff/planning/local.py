@@ -268,7 +268,8 @@ def _here(
     except (TuneoffError, RuntimeError, MemoryError) as error:
         if not isinstance(error, TuneoffError) and not is_out_of_memory(error):
             raise
-        warnings.append(f"speed was not measured: {str(error).splitlines()[0]}")
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.append(f"speed was not measured: {first}")
         return None, ""
     seconds = speed.seconds(extent.steps + extent.searching, extent.tokens, extent.validated)
     return seconds, (

@@ -111,7 +111,6 @@ class Job:
     batch_size: int | None = None
     created_at: float | None = None
     finished_at: float | None = None
-    estimated_finish: float | None = None
     training_file: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     result_files: tuple[str, ...] = ()
@@ -122,7 +121,6 @@ class Event:
     """Something that happened to a job; `step` of `steps`, if it is about one."""
 
     id: str
-    level: str
     message: str
     step: int | None = None
     steps: int | None = None

@@ -196,7 +196,7 @@ class OpenAI:
         with self._calling(f"the events of job {id} could not be read"):
             listed = self.sdk.fine_tuning.jobs.list_events(id, limit=PAGE).data or []
             return [
-                Event(each.id, each.level, hidden(each.message, self._key), *_step(each.message))
+                Event(each.id, hidden(each.message, self._key), *_step(each.message))
                 for each in reversed(listed)
             ]
 
@@ -321,7 +321,6 @@ def _job(given: Any) -> Job:
         batch_size=_whole(getattr(numbers, "batch_size", None)),
         created_at=given.created_at,
         finished_at=given.finished_at,
-        estimated_finish=given.estimated_finish,
         training_file=given.training_file,
         metadata=given.metadata or {},
         result_files=tuple(given.result_files or ()),

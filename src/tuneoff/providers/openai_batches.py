@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tuneoff.errors import RefusedError
 from tuneoff.providers import CHAT_URL, Batch, BatchRow, Reply, pages
-from tuneoff.providers.sdk import LONGEST_MESSAGE, calling, hidden
+from tuneoff.providers.sdk import LONGEST_MESSAGE, UNREADABLE, calling, hidden
 
 if TYPE_CHECKING:
     from tuneoff.providers.openai import OpenAI
@@ -77,9 +77,9 @@ class Batches:
         for file in batch.files:
             with self._calling(f"the results of batch {batch.id} could not be read"):
                 text = self._text(self._sdk.files.content(file).read())
-            for line in text.splitlines():
-                if line.strip():
-                    yield self._row(json.loads(line))
+                # An answer may hold signs that `splitlines` takes for the end of a line.
+                found = [self._row(json.loads(line)) for line in text.split("\n") if line.strip()]
+            yield from found
 
     def _batch(self, given: Any) -> Batch:
         errors = [error.message for error in (given.errors.data if given.errors else None) or ()]
@@ -98,11 +98,14 @@ class Batches:
     def _row(self, row: Mapping[str, Any]) -> BatchRow:
         """A line of a result file."""
         response = row.get("response") or {}
-        body, status = response.get("body") or {}, response.get("status_code")
-        error = row.get("error") or (body.get("error") if isinstance(body, dict) else None)
-        id = str(row.get("custom_id"))
-        if status == 200 and not row.get("error") and body.get("choices"):
-            return BatchRow(id, status, reply=_reply(body))
+        body, status = response.get("body"), response.get("status_code")
+        body = body if isinstance(body, dict) else {"error": body}
+        error, id = row.get("error") or body.get("error"), str(row.get("custom_id"))
+        if status == 200 and not row.get("error"):
+            reply = _reply(body)
+            if reply is not None:
+                return BatchRow(id, status, reply=reply)
+            error = error or "what came is no answer"
         told = error if isinstance(error, dict) else {"message": error}
         message = hidden(str(told.get("message") or f"status {status}"), self._key)
         return BatchRow(
@@ -117,12 +120,18 @@ class Batches:
         return calling(self.url, self._key, what)
 
 
-def _reply(body: Mapping[str, Any]) -> Reply:
-    choice, usage = body["choices"][0], body.get("usage") or {}
-    message = choice.get("message") or {}
-    return Reply(
-        message.get("content") or message.get("refusal") or "",
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-        choice.get("finish_reason"),
-    )
+def _reply(body: Mapping[str, Any]) -> Reply | None:
+    """A body's answer; None where there is none. One odd row must not keep the others, which are
+    paid for, from being read."""
+    try:
+        choice, usage = body["choices"][0], body.get("usage") or {}
+        text = choice["message"].get("content") or choice["message"].get("refusal") or ""
+        reply = Reply(
+            text,
+            usage.get("prompt_tokens"),
+            usage.get("completion_tokens"),
+            choice.get("finish_reason"),
+        )
+    except UNREADABLE:
+        return None
+    return reply if isinstance(text, str) else None

@@ -15,6 +15,7 @@ import base64
 import json
 import threading
 import time
+import urllib.request
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,13 +50,11 @@ class Recorder:
         self._path, self._lock = path, threading.Lock()
 
     def transport(self, library: Any, key: str) -> Any:
-        network = library.HTTPTransport(
-            limits=library.Limits(max_connections=1000, max_keepalive_connections=100)
-        )
+        network = _Network(library)
 
         def carry(request: Any) -> Any:
             began = time.perf_counter()
-            response = network.handle_request(request)
+            response = network.to(request.url).handle_request(request)
             content = response.read()
             seconds = time.perf_counter() - began
             row = _row(request, response, content, seconds, key)
@@ -68,6 +67,33 @@ class Recorder:
             )
 
         return _transport(library, carry, network.close)
+
+
+class _Network:
+    """Ways to the network. A transport of one's own turns the environment's proxies off in these
+    libraries, so they are looked for here."""
+
+    def __init__(self, library: Any) -> None:
+        self._library, self._lock = library, threading.Lock()
+        self._ways: dict[str | None, Any] = {}
+
+    def to(self, url: Any) -> Any:
+        """The transport to an address: through the environment's proxy, if there is one for it."""
+        proxies = urllib.request.getproxies()
+        proxy = proxies.get(url.scheme) or proxies.get("all")
+        if proxy and urllib.request.proxy_bypass(url.host):
+            proxy = None
+        if proxy and "://" not in proxy:
+            proxy = f"http://{proxy}"
+        with self._lock:
+            if proxy not in self._ways:
+                limits = self._library.Limits(max_connections=1000, max_keepalive_connections=100)
+                self._ways[proxy] = self._library.HTTPTransport(limits=limits, proxy=proxy or None)
+            return self._ways[proxy]
+
+    def close(self) -> None:
+        for way in self._ways.values():
+            way.close()
 
 
 class Player:

@@ -26,6 +26,7 @@ LONGEST_MESSAGE = 500
 REFUSALS = (400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422)
 LONGEST_PAUSE = 600.0
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError)
+_RUN = re.compile(r"[^\s'\"]+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -103,8 +104,17 @@ def hidden(text: str, key: str) -> str:
     or its end after stars or dots."""
     if len(key) < 8:
         return text
-    masked = rf"[^\s'\"]*(?:[*•…]|\.\.\.)+{re.escape(key[-4:])}"
-    return re.sub(masked, HIDDEN, text.replace(key, HIDDEN).replace(key[-8:], HIDDEN))
+    text = text.replace(key, HIDDEN).replace(key[-8:], HIDDEN)
+    end = key[-4:]
+    masked = re.compile(rf"(?:[*•…]|\.\.\.){re.escape(end)}")
+
+    def struck(run: re.Match[str]) -> str:
+        """A run of signs without its part up to the last masked end. Looked for run by run: a
+        pattern that begins with any sign takes quadratic time."""
+        *_, last = [None, *masked.finditer(run[0])]
+        return run[0] if last is None else HIDDEN + run[0][last.end() :]
+
+    return _RUN.sub(struck, text) if end in text else text
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -73,7 +73,7 @@ def event_of(given: Any, key: str) -> Event:
     identity = f"{given.created_at} {_kind(given)} {message}"
     # Of the many kinds, those that count steps move the bar.
     step = given.step if given.total_steps else None
-    return Event(identity, given.level or "info", message, step, given.total_steps or None)
+    return Event(identity, message, step, given.total_steps or None)
 
 
 def _kind(event: Any) -> str:

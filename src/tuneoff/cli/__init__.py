@@ -1,0 +1,83 @@
+"""The command line: parsing and printing only. Every command is a function of the API.
+
+stdout holds what was asked for (with `--json` one JSON document); progress, warnings and
+errors go to stderr. Exit codes: 0 done; 1 unexpected error; 2 the user's file or data is
+wrong; 3 over budget; 4 some contender failed and the rest are finished; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from tuneoff.cli import bakeoffs, models, money
+from tuneoff.errors import TuneoffError
+
+app = typer.Typer(
+    name="tuneoff",
+    help="For this task, which fine-tuned model should I use?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+prices = typer.Typer(help="The price book: dates, sources, what is stale.")
+prices.callback(invoke_without_command=True)(money.prices)
+prices.command("check")(money.check_prices)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    bakeoffs.demo, bakeoffs.init, bakeoffs.check, bakeoffs.plan, bakeoffs.run, bakeoffs.score,
+    bakeoffs.report, bakeoffs.compare, models.migrate, models.serve, models.export,
+)  # fmt: skip
+for each in COMMANDS:
+    app.command()(each)
+app.add_typer(prices, name="prices")
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["TUNEOFF_DEBUG"] = "1"
+
+
+def _leave_threads(code: int) -> None:
+    """Ends at once: who pressed Ctrl-C twice waits for no answer that is under way."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
+    """The console script: one sentence for an error, no traceback unless --debug."""
+    try:
+        app()
+    except TuneoffError as error:
+        if os.environ.get("TUNEOFF_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except SystemExit as ended:
+        if ended.code == 130:  # typer's word for Ctrl-C
+            typer.echo("interrupted; the same command goes on from here.", err=True)
+            if any(each.name.startswith("ThreadPool") for each in threading.enumerate()):
+                _leave_threads(130)
+        raise
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("TUNEOFF_DEBUG"):
+            raise
+        first = (str(error).strip() or "no message").splitlines()[0]
+        typer.echo(
+            f"unexpected error: {type(error).__name__}: {first} "
+            "(tuneoff --debug shows where; please report it)",
+            err=True,
+        )
+        sys.exit(1)

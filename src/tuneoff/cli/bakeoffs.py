@@ -1,0 +1,244 @@
+"""Commands about bake-offs: from a data file to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tuneoff.cli.options import Json, RunDirectory
+from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress
+
+
+def demo(
+    run_dir: Annotated[Path, typer.Option(help="Folder for both runs.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run both sample tasks with the shipped base: offline, on a CPU, in minutes."""
+    import time
+
+    from tuneoff.demo import run_demo
+
+    began = time.monotonic()
+    with shown_progress() as progress:
+        finished = run_demo(run_dir, progress)
+    seconds = time.monotonic() - began
+    if as_json:
+        print_json({"seconds": round(seconds, 1), "runs": [results for _, results in finished]})
+    else:
+        from tuneoff.summary import table
+
+        for folder, results in finished:
+            typer.echo(table(results))
+            typer.echo(f"report: {folder / 'report.html'}\n")
+        typer.echo(f"The demo took {seconds / 60:.1f} minutes.")
+    _exit_for([results for _, results in finished])
+
+
+def init(
+    data: Annotated[Path, typer.Argument(help="Your examples: JSONL, CSV or Parquet.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("bakeoff.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Look at your data and write a starter bake-off file."""
+    from tuneoff.init import write_starter
+
+    found = write_starter(data, out)
+    if as_json:
+        print_json(found)
+        return
+    typer.echo(f"{found['examples']} examples in {data} ({found['form']}).")
+    typer.echo(f"Wrote {out}. Next: tuneoff check {out}; tuneoff run {out}")
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="A bake-off file, or a data file.")],
+    as_json: Json = False,
+) -> None:
+    """Check a bake-off file or a data file; nothing is written or spent."""
+    from tuneoff.check import check_file
+
+    found = check_file(file)
+    if as_json:
+        print_json(found)
+        return
+    typer.echo(f"{file}: {found['summary']}")
+    for warning in found["warnings"]:
+        typer.echo(f"warning: {warning}")
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="The bake-off file.")],
+    measure: Annotated[
+        bool, typer.Option(help="Train for 20 s where a contender would be trained here.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Tokens, money, hours and memory before anything is spent; over budget is exit code 3."""
+    from tuneoff.bakeoff_file import load
+    from tuneoff.planning import plan as planned_of
+    from tuneoff.planning.text import table
+
+    bakeoff = load(file)
+    if any(contender.id == "local" for contender in bakeoff.contenders):
+        quieten()
+    planned = planned_of(bakeoff, measure=measure)
+    if as_json:
+        print_json(planned)
+    else:
+        typer.echo(table(planned))
+    if planned.over_budget:
+        raise typer.Exit(3)
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="The bake-off file.")],
+    run_dir: RunDirectory = None,
+    only: Annotated[str | None, typer.Option(help="Carry out this contender alone.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Forget what was done before.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Let this recorded run (record: true) stand for providers.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Carry out a bake-off; the same command again goes on where it stopped."""
+    from tuneoff import bakeoff
+    from tuneoff.bakeoff_file import load
+
+    settings = load(file)
+    folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
+    if fresh and not yes and folder.exists():
+        confirm(_what_is_forgotten(folder, only))
+    command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
+    with shown_progress() as progress:
+        results = bakeoff.run(
+            settings,
+            folder,
+            only=only,
+            fresh=fresh,
+            yes=yes,
+            replay=replay,
+            progress=progress,
+            command=command,
+        )
+    _show(folder, results, as_json)
+    _exit_for([results], only)
+
+
+def score(
+    task: Annotated[str, typer.Option("--task", help="The task's id.")],
+    predictions: Annotated[Path, typer.Option(help="JSONL rows: id, prediction[, reference].")],
+    source: Annotated[str | None, typer.Option(help="The task's source of references.")] = None,
+    databases: Annotated[Path | None, typer.Option(help="Folder of DB_ID/*.sqlite.")] = None,
+    mode: Annotated[str, typer.Option(help="strict or official.")] = "strict",
+    workers: Annotated[int | None, typer.Option(min=1, help="Child processes.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Compute this one only (may be repeated).")
+    ] = None,
+    derive: Annotated[
+        int, typer.Option(min=0, max=1000, help="SQL: databases to derive from each one.")
+    ] = 0,
+    seconds: Annotated[float, typer.Option(min=0.01, help="SQL: time limit of a query.")] = 5.0,
+    memory_gb: Annotated[float, typer.Option(min=0.2, help="SQL: memory of a child.")] = 1.0,
+    out: Annotated[Path | None, typer.Option("--out", help="Write scored rows here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score predictions that were made anywhere."""
+    from tuneoff.score_file import How, score_file
+
+    how = How(
+        databases=databases,
+        mode=mode,
+        workers=workers,
+        source=source,
+        metrics=tuple(metric) if metric else None,
+        derive=derive,
+        seconds=seconds,
+        memory_bytes=round(memory_gb * 1e9),
+    )
+    with bars() as progress:
+        found = score_file(task, predictions, how, out, progress)
+    if found["missing"]:
+        total = found["missing"] + found["n"]
+        typer.echo(
+            f"warning: {found['missing']} of the {total} test examples have no prediction; they "
+            "are not counted.",
+            err=True,
+        )
+    if as_json:
+        print_json(found)
+        return
+    from tuneoff.summary import score_lines
+
+    typer.echo(score_lines(found))
+    if out is not None:
+        typer.echo(f"rows: {out}")
+
+
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    examples: Annotated[
+        bool, typer.Option(help="Show examples; leave them out to share figures, not data.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Build the report of a finished run again."""
+    from tuneoff.report import write_report
+    from tuneoff.rundir import RunDir
+
+    html, markdown = write_report(RunDir(run_dir), with_examples=examples)
+    if as_json:
+        print_json({"html": str(html), "markdown": str(markdown)})
+    else:
+        typer.echo(f"{html}\n{markdown}")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, the baseline first.")],
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit code 1 if one is worse, or failed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Lay finished runs side by side: is any contender worse than in the first of them?"""
+    from tuneoff.compare import compare_runs
+    from tuneoff.summary import comparison_table
+
+    found = compare_runs(runs)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(comparison_table(found))
+    if fail_if_worse and found["worse"]:
+        raise typer.Exit(1)
+
+
+def _show(folder: Path, results: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(results)
+        return
+    from tuneoff.summary import table
+
+    typer.echo(table(results))
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+def _what_is_forgotten(folder: Path, only: str | None) -> str:
+    from tuneoff.rundir import RunDir
+
+    question = f"Forget what {f'contender {only}' if only else 'every contender'} did in {folder}?"
+    job = RunDir(folder).contender(only).job() if only else {}
+    if job.get("job_id"):
+        question += (
+            f" Its job {job['job_id']} ({job.get('status')}) was paid for; another one is "
+            "paid for again."
+        )
+    return question
+
+
+def _exit_for(runs: list[Any], only: str | None = None) -> None:
+    """Exit code 4 when a contender that was to be carried out failed."""
+    if any(c.error and only in (None, c.name) for run in runs for c in run.contenders):
+        raise typer.Exit(4)

@@ -1,0 +1,154 @@
+"""Commands about tuned models: saving, serving and exporting them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tuneoff.cli.options import Json
+from tuneoff.terminal import print_json, quieten, shown_progress
+
+
+def migrate(
+    model: Annotated[
+        str | None, typer.Argument(help="The tuned model, ft:…; left out, all are listed.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is saved.")] = Path(
+        "migration"
+    ),
+    train: Annotated[Path | None, typer.Option(help="Your copy of its training file.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Examples that it has not seen.")] = None,
+    base: Annotated[
+        list[str] | None, typer.Option(help="An open model to tune instead (repeatable).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many test examples.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, help="The most that asking it may cost.")
+    ] = None,
+    parity: Annotated[
+        Path | None, typer.Option(help="Say of this finished run whether open models match.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="What may be lost and still be a match.")
+    ] = 0.03,
+    provider: Annotated[str, typer.Option(help="Where the tuned models are.")] = "openai",
+    base_url: Annotated[str | None, typer.Option(help="Its address, unless the usual.")] = None,
+    key_variable: Annotated[
+        str | None, typer.Option(help="Environment variable with the key, unless the usual.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask it even without a price.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Move from a hosted fine-tune that is ending to an open model, with proof of parity."""
+    from tuneoff import migrate as migration
+    from tuneoff.summary import migration_table
+
+    found: Any
+    if parity is not None:
+        found = migration.parity_of(parity, margin)
+        lines = [row["sentence"] for row in found] or ["No open model has answered yet."]
+    elif model is None:
+        found = migration.tuned_models(migration.Source(provider, base_url, key_variable))
+        lines = [migration_table(found)]
+    else:
+        with shown_progress() as progress:
+            found = migration.migrate(
+                model,
+                out,
+                migration.Source(provider, base_url, key_variable),
+                train=train,
+                test=test,
+                bases=tuple(base) if base else migration.USUAL_BASES,
+                limit=limit,
+                budget_usd=budget_usd,
+                yes=yes,
+                progress=progress,
+            )
+        lines = [
+            f"{found['answered']} answers of {model} are kept in {out / 'answers.jsonl'} "
+            f"({100 * found['score']:.1f}% right).",
+            f"Wrote {found['file']}. Next: tuneoff run {found['file']}; then "
+            "tuneoff migrate --parity runs/NAME",
+        ]
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo("\n".join(lines))
+
+
+def serve(
+    run_dir: Annotated[
+        Path | None, typer.Argument(help="A run directory: serve its tuned contenders.")
+    ] = None,
+    contender: Annotated[str | None, typer.Option(help="Serve this one of the run.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not open if answers differ from the scored ones.")
+    ] = False,
+    base: Annotated[
+        list[str] | None, typer.Option(help="A base to tune: a folder or hub id (repeatable).")
+    ] = None,
+    backend: Annotated[
+        Literal["auto", "transformers", "vllm"],
+        typer.Option(help="What answers; auto: vllm where it is installed and a GPU is there."),
+    ] = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port.")] = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Where files and jobs lie.")] = Path(
+        "tuneoff-data"
+    ),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Jobs trained at once (default: one a device)."),
+    ] = None,
+) -> None:
+    """Serve the OpenAI-shaped fine-tuning API over open models, or a run's contenders."""
+    from tuneoff.errors import MissingExtraError
+
+    try:
+        from tuneoff.server.starting import serve as run_server
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
+    quieten()
+    run_server(
+        run_dir, contender, base or (), strict=strict, answers_with=backend, address=host,
+        port=port, data_dir=data_dir, workers=workers,
+        say=functools.partial(typer.echo, err=True),
+    )  # fmt: skip
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
+    ],
+    contender: Annotated[str, typer.Argument(help="The tuned contender, or the model ft:….")],
+    format: Annotated[str, typer.Option("--format", help="adapter, merged or gguf.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new folder [default: in RUN/exports].")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="merged: auto (the base's), float32, bf16, fp16.")
+    ] = None,
+    outtype: Annotated[
+        str | None, typer.Option(help="gguf: f32, f16, bf16, q8_0 [default: f16].")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Keep nothing if answers differ from the scored ones.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a tuned model in the form that its runtime wants, and check that it answers alike."""
+    from tuneoff.export import export_contender
+
+    quieten()
+    say = functools.partial(typer.echo, err=True)
+    found = export_contender(
+        run, contender, format, out, dtype=dtype, outtype=outtype, strict=strict, say=say
+    )
+    if as_json:
+        print_json(found)
+        return
+    for name, size in found.files.items():
+        typer.echo(f"{found.out}/{name} ({size} bytes)")

@@ -1,0 +1,52 @@
+"""Commands about prices."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuneoff.cli.options import Json
+from tuneoff.terminal import print_json
+
+PricesFile = Annotated[
+    Path | None, typer.Option("--prices", help="Your own prices, before the shipped ones.")
+]
+AsOf = Annotated[
+    datetime.datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d"], help="Prices of this day [default: today]."),
+]
+
+
+def prices(
+    context: typer.Context, own: PricesFile = None, as_of: AsOf = None, as_json: Json = False
+) -> None:
+    """The price book: USD per million tokens and per hour, with dates and sources."""
+    from tuneoff.prices import listed, table
+
+    if context.invoked_subcommand is not None:
+        if own or as_of or as_json:
+            raise typer.BadParameter(f"put options behind `{context.invoked_subcommand}`.")
+        return
+    found = listed(own, as_of.date() if as_of else None)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(table(found))
+
+
+def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = False) -> None:
+    """What is stale, has ended or ends soon; two prices of one day are wrong (exit code 2)."""
+    from tuneoff.prices import checked
+
+    found = checked(own, as_of.date() if as_of else None)
+    if as_json:
+        print_json(found)
+    else:
+        for each in found["findings"]:
+            typer.echo(f"{each['kind']}: {each['sentence']}")
+        typer.echo("The price book is fine." if found["ok"] else "The price book is wrong.")
+    if not found["ok"]:
+        raise typer.Exit(2)

@@ -1,0 +1,76 @@
+"""What is paid for is created once, whatever is lost or killed.
+
+A create whose answer was lost, or a process that was killed, may have left something at the
+provider that nobody here has heard of. So until when that could come to light is written down
+before each create, and is looked for first; only if there certainly is nothing is it created.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tuneoff.contenders import Ticket
+from tuneoff.errors import BusyError, LostError, RefusedError
+from tuneoff.providers.calls import TRIES, pause_before, repeated
+
+T = TypeVar("T")
+# A create whose answer was lost may still be under way, and listings lag: so long it is looked for.
+SETTLED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 2.0
+
+
+def found_or_created(
+    find: Callable[[], T | None],
+    create: Callable[[], T],
+    authorized: Callable[[], Ticket],
+    look_until: float | None,
+    note: Callable[[float | None], None],
+    refused: Callable[[], None],
+) -> T:
+    """What an earlier try created, or a new one.
+
+    Args:
+        find: looks for what an earlier try created; may be repeated.
+        create: creates it; is never repeated without looking.
+        authorized: leave for it, the same however often it is asked for.
+        look_until: seconds of the epoch until when something that was created may come to light;
+            None: there is certainly nothing.
+        note: writes `look_until` down.
+        refused: writes down that there is none and that the leave was given back.
+
+    Raises:
+        ProviderError: it was refused, or no answer came.
+        BudgetError: it could pass the budget.
+    """
+    for attempt in range(TRIES):
+        if look_until is not None:
+            found = _looked_for(find, look_until)
+            if found is not None:
+                return found
+        ticket = authorized()
+        before, look_until = look_until, time.time() + SETTLED_SECONDS
+        note(look_until)
+        try:
+            return create()
+        except (RefusedError, BusyError, LostError) as error:
+            if error.certain:
+                look_until = before
+                note(look_until)
+            if isinstance(error, RefusedError) or attempt + 1 == TRIES:
+                if look_until is None:
+                    ticket.give_back()
+                    refused()
+                raise
+            time.sleep(pause_before(attempt, error))
+    raise AssertionError("TRIES is 1 or more")
+
+
+def _looked_for(find: Callable[[], T | None], until: float) -> T | None:
+    until = min(until, time.time() + SETTLED_SECONDS)  # the clock may have been set back
+    while True:
+        last = time.time() >= until
+        found = repeated(find)
+        if found is not None or last:
+            return found
+        time.sleep(min(LOOK_AGAIN_SECONDS, max(0.0, until - time.time())))
