@@ -19,7 +19,7 @@ LAYERS = (
     {"bakeoff"},
     {"planning"},
     {"collect", "check", "compare", "export", "prices", "score_file", "summary", "terminal"},
-    {"parity"},
+    {"parity", "pricing"},
     {"spending"},
     {"prepare", "init"},
     {"contenders", "report"},

@@ -25,6 +25,7 @@ from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, TuneoffE
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
 from tuneoff.opening import open_run
+from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import Progress, Silent
 from tuneoff.prompts import messages
@@ -99,7 +100,7 @@ def _run(
         prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
         run.clear()
     examples = _examples(parts, run, progress, only if fresh else None)
-    if len(names) > 1:
+    if len(names) > 1 and examples["test"]:
         progress.say(prepare.what_can_be_shown(parts, examples["test"]))
     options = _options(parts, run, examples["test"])
     recorded = None if replay is None else RunDir(Path(replay))
@@ -110,6 +111,7 @@ def _run(
     if fresh and only is not None:
         run.contender(only).clear()
         ledger.forget(only)
+    keep_plan(parts, examples, run)
     over: BudgetError | None = None
     try:
         list(executor(partial(_carry_out, parts, run, work, options), chosen))
@@ -225,6 +227,7 @@ def _carry_out(
         kind = load_contender(settings.id)
         for training in trainings(settings):
             _carry_out_one(parts, run, kind, training, training.work(mine), options)
+        _measure(run, kind, trainings(settings)[0], mine)
         mine.directory.write_error(None)
     except BudgetError as error:
         mine.directory.write_error(str(error))
@@ -252,6 +255,23 @@ def _carry_out_one(
     release_memory()
     run.event("score", contender=settings.name)
     _score(parts, settings.name, work, options)
+
+
+def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
+    """How fast the first training's model answers, once; without it only costs are not known."""
+    serving, mine = getattr(kind, "serving", None), first.work(work)
+    if serving is None or mine.directory.serving() is not None:
+        return
+    run.event("measure", contender=work.directory.path.name)
+    try:
+        found = serving(first.settings, mine)
+    except Exception as error:  # what was scored stands
+        text = _what_failed(first, error)
+        run.event("not measured", contender=work.directory.path.name, error=text)
+        work.progress.say(f"warning: {first.settings.name}: its speed was not measured: {text}")
+    else:
+        if found is not None:
+            mine.directory.write_serving(found)
 
 
 def _what_failed(training: Training, error: Exception) -> str:

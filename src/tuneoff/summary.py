@@ -50,9 +50,13 @@ def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) ->
         format.interval(score.low, score.high, share) if score else "",
         *([format.by_seed(score.by_seed, share) if score else ""] if seeds else ()),
         format.score(valid.value) if valid else "–",
-        format.seconds(training.seconds) if training else "not tuned",
+        format.seconds(training.seconds) if training else _untrained(contender),
         (training.verdict or "") if training else "",
     ]
+
+
+def _untrained(contender: ContenderResult) -> str:
+    return "elsewhere" if contender.id == "recorded" else "not tuned"
 
 
 def score_lines(found: Mapping[str, Any]) -> str:
