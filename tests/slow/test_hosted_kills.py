@@ -85,8 +85,10 @@ def points() -> list[Point]:
         when = rng.choice(("handled", "answered"))
         found.append(Point(((method, path, rng.randint(1, most), when),)))
     # A batch's own file comes after the job's two.
-    for when in ("during", "handled"):
-        found.append(Point((("POST", FILES, 3, when),), True, {"lag_seconds": UPLOADS_LATE}))
+    found += [
+        Point((("POST", FILES, 3, when),), True, {"lag_seconds": UPLOADS_LATE})
+        for when in ("during", "handled")
+    ]
     found.append(Point((("GET", BATCHES + ONE, rng.randint(1, 2), "answered"),), True))
     found.append(Point((("GET", FILES + ONE + "/content", 2, "handled"),), True))
     # One kill after another: at each step of the way there.
