@@ -28,11 +28,10 @@ def breakdown_chart(
     contenders: Sequence[ContenderResult],
     key: str,
     metric: str,
-    width: int | str = WIDTH,
+    width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
-    """The metric in every group, a point a contender with its 95% interval. None without any.
-    `width` is pixels or "container"."""
+    """The metric in every group, a point a contender with its 95% interval. None without any."""
     import altair as alt
 
     of = {c.name: c.breakdowns[key] for c in contenders if not c.error and key in c.breakdowns}

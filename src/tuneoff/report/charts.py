@@ -41,12 +41,12 @@ def colors(contenders: Iterable[ContenderResult]) -> dict[str, str]:
 
 
 def loss_chart(
-    contenders: Sequence[ContenderResult], width: int | str = WIDTH, legend: bool = True
+    contenders: Sequence[ContenderResult], width: int = WIDTH, legend: bool = True
 ) -> Spec | None:
     """Validation loss against examples seen, one line a contender, its best step ringed and the
     onset of overfitting crossed.
 
-    None when no contender has a validation loss. `width` is pixels or "container".
+    None when no contender has a validation loss.
     """
     import altair as alt
 
@@ -89,7 +89,7 @@ def loss_chart(
 
 
 def score_chart(
-    contenders: Sequence[ContenderResult], metric: str, width: int | str = WIDTH
+    contenders: Sequence[ContenderResult], metric: str, width: int = WIDTH
 ) -> Spec | None:
     """The metric of every scored contender as a point with its 95% interval, and a thin mark
     for each seed where there are several."""
@@ -238,16 +238,22 @@ def domain(bounds: Sequence[float], share: bool) -> list[float]:
     return [max(round(low, 2), 0.0), min(round(high, 2), 1.0)]
 
 
-def finished(chart: Any, width: int | str, height: int) -> Spec:
+def fluid(spec: Spec) -> Spec:
+    """The same chart as wide as the place it stands in."""
+    padding = {**spec["padding"], "left": 4}
+    autosize = {"type": "fit-x", "contains": "padding"}
+    return {**spec, "width": "container", "autosize": autosize, "padding": padding}
+
+
+def finished(chart: Any, width: int, height: int) -> Spec:
     """Size and the calm style, as a plain dict without its schema's address."""
-    fluid = width == "container"
     sized = chart.properties(
         width=width,
         height=height,
         background="transparent",
-        autosize={"type": "fit-x" if fluid else "pad", "contains": "padding"},
+        autosize={"type": "pad", "contains": "padding"},
         # A still picture's labels were measured here and may be wider in the reader's font.
-        padding={"left": 4 if fluid else 20, "right": 14, "top": 6, "bottom": 4},
+        padding={"left": 20, "right": 14, "top": 6, "bottom": 4},
     )
     styled = (
         sized.configure(font=FONT)

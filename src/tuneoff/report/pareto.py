@@ -43,12 +43,12 @@ def front(points: Sequence[tuple[str, float, float]]) -> list[str]:
 def cost_chart(
     contenders: Sequence[ContenderResult],
     metric: str,
-    width: int | str = WIDTH,
+    width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
     """The metric against training's USD, or its tokens where not every training has a price.
 
-    None where fewer than two contenders can be compared. `width` is pixels or "container".
+    None where fewer than two contenders can be compared.
     """
     import altair as alt
 
