@@ -25,7 +25,7 @@ LAYERS = (
     {"contenders", "report"},
     {"training", "generation", "tasks", "scoring", "costs"},
     {"models", "prompts", "providers"},
-    {"opening"},
+    {"opening", "live"},
     {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
     {"records"},
     {"config"},
