@@ -75,7 +75,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosted_job, "LAST_LOOK_SECONDS", 0.05)
     monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
-    monkeypatch.setattr(hosted_job, "UPLOADED_SECONDS", 0.2)
+    monkeypatch.setattr(once, "UPLOADED_SECONDS", 0.2)
     monkeypatch.setattr(together, "LOOK_AGAIN_SECONDS", 0.02)
 
 
