@@ -34,7 +34,6 @@ class Host:
         self._bases: OrderedDict[Key, Base] = OrderedDict()
         self._loading, self._counting = threading.Lock(), threading.Lock()
         self._unfinished = 0
-        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
         self._thread.start()
 
@@ -87,9 +86,10 @@ class Host:
 
     def close(self) -> None:
         """Ends the thread; what is under way is not answered."""
-        self._closing.set()
         self._queue.put(None)
         self._thread.join()
+        for base in self._bases.values():
+            base.close()
         while not self._queue.empty():
             if callable(left := self._queue.get()):
                 left()  # somebody may be waiting for it
@@ -101,7 +101,7 @@ class Host:
                 return
             self._join(taken)
             for base in self._busy():
-                base.advance(self._closing.is_set)
+                base.advance()
 
     def _busy(self) -> list[Base]:
         return [base for base in list(self._bases.values()) if base.busy()]
