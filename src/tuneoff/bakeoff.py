@@ -34,7 +34,7 @@ from tuneoff.report import write_report
 from tuneoff.rundir import RunDir, alone_in
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.sql.derive import derive_suites
-from tuneoff.spending import with_guards
+from tuneoff.spending import judge_purse, with_guards
 
 Executor = Callable[[Callable[[Any], None], Sequence[Any]], Iterable[None]]
 DEFAULT_FOLDER = Path("runs")
@@ -107,6 +107,7 @@ def _run(
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
     ledger = Ledger(run.events, bakeoff.budget_usd)
     work = with_guards(bakeoff, chosen, work, ledger, yes, only if fresh else None)
+    options = _paid_judge(options, bakeoff, ledger, progress)
     if fresh and only is not None:
         run.contender(only).clear()
         ledger.forget(only)
@@ -190,6 +191,14 @@ def _options(parts: Parts, run: RunDir, test: Sequence[Example]) -> Options:
         golds = ((str(e.meta["db_id"]), e.completion) for e in test)
         derive_suites(folder, golds, derived, settings.derived_databases, settings.seed)
     return Options(databases=folder, derived=derived, mode=settings.mode, judgements=run.judgements)
+
+
+def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
+    """The same options, where a judge is asked with what it is paid from."""
+    purse, unpriced = judge_purse(bakeoff, ledger)
+    if unpriced is not None:
+        progress.say(f"warning: {unpriced}")
+    return replace(options, purse=purse)
 
 
 def _work(

@@ -314,7 +314,8 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """`results.json`: every number the report shows."""
+    """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
+    judge's answers; None where there is none, or none that is priced."""
 
     schema: int
     name: str
@@ -332,6 +333,7 @@ class Results:
     machine: str
     contenders: tuple[ContenderResult, ...]
     comparisons: tuple[Comparison, ...] = ()
+    judge_usd: float | None = None
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))
 

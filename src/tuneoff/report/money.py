@@ -48,6 +48,7 @@ def money(results: Results, contenders: Sequence[ContenderResult]) -> View:
         "notes": [(c.name, lines) for c in shown if (lines := _basis(c.cost))],
         "ratios": owning.ratios(shown),
         "load": _load(results),
+        "judge": _judge(results),
         "pays": _pays(results.break_even),
     }
 
@@ -90,6 +91,12 @@ def _basis(cost: Cost) -> list[str]:
     if cost.price_sources and found:
         found.append(f"prices: {'; '.join(cost.price_sources)}.")
     return found
+
+
+def _judge(results: Results) -> str:
+    if results.judge_usd is None:
+        return ""
+    return f"The judge's answers cost {f.usd(results.judge_usd)} beside all of this."
 
 
 def _load(results: Results) -> str:
