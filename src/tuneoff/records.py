@@ -265,11 +265,13 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
     """The break-even if one thing were otherwise: `utilization` (a share), `usd_per_hour` or
-    `hosted_usd_per_request` (as a factor)."""
+    `hosted_usd_per_request` (as a factor). Requests as in `BreakEven`."""
 
     what: Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
     value: float
     requests_per_month: float | None
+    first_requests_per_month: float | None = None
+    until_requests_per_month: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
