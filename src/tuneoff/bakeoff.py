@@ -35,7 +35,7 @@ from tuneoff.report.card import write_cards
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
 from tuneoff.scoring import Options, Row, primary_metric
 from tuneoff.scoring.sql.derive import derive_suites
-from tuneoff.spending import with_guards
+from tuneoff.spending import judge_purse, with_guards
 
 Executor = Callable[[Callable[[Any], None], Sequence[Any]], Iterable[None]]
 DEFAULT_FOLDER = Path("runs")
@@ -110,6 +110,7 @@ def _run(
     for contender in chosen:
         progress.status(contender.name, WAITING)
     work = with_guards(bakeoff, chosen, work, ledger, yes, only if fresh else None)
+    options = _paid_judge(options, bakeoff, ledger, progress)
     if fresh and only is not None:
         run.contender(only).clear()
         ledger.forget(only)
@@ -194,6 +195,14 @@ def _options(parts: Parts, run: RunDir, test: Sequence[Example]) -> Options:
         golds = ((str(e.meta["db_id"]), e.completion) for e in test)
         derive_suites(folder, golds, derived, settings.derived_databases, settings.seed)
     return Options(databases=folder, derived=derived, mode=settings.mode, judgements=run.judgements)
+
+
+def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
+    """The same options, where a judge is asked with what it is paid from."""
+    purse, unpriced = judge_purse(bakeoff, ledger)
+    if unpriced is not None:
+        progress.say(f"warning: {unpriced}")
+    return replace(options, purse=purse)
 
 
 def _work(

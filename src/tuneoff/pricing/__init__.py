@@ -23,7 +23,7 @@ from tuneoff.prepare import price_book
 from tuneoff.pricing.reported import reported_cost
 from tuneoff.records import Cost, Place, Serving, ServingRecord, TrainingRecord
 from tuneoff.rundir import RunDir, read_lines
-from tuneoff.spending import asks_nothing, paid, price_for
+from tuneoff.spending import asks_nothing, judge_name, judges, paid, price_for
 
 NAME_HARDWARE = "not priced: name hardware"
 Monthly = Own | Hosted
@@ -79,6 +79,12 @@ class Pricing:
             serving_basis=_minding(basis, elsewhere) if monthly is not None else basis,
         )
         return Priced(self._served(cost, monthly, found.correct), monthly, elsewhere)
+
+    def judge_usd(self) -> float | None:
+        """What the judge's answers cost, as the ledger has it; None where they have no price."""
+        names = [judge_name(each) for each in judges(self.bakeoff)]
+        known = [self.ledger.spent(name).known for name in names if name in self.ledger.priced]
+        return float(sum(known, serving.NOTHING)) if known else None
 
     def hours(self, settings: Any, training: float | None, answering: float | None) -> Cost:
         """The hours of an own model."""

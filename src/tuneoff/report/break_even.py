@@ -27,11 +27,13 @@ def break_even_chart(
     palette = colors(contenders)
     most = max(usd for line in lines.values() for _, usd in line)
     least = min(usd for pair in results.break_even for _, usd in lines[pair.own])
+    low = max(least / 20, 0.01)
+    # Cut here: Vega numbers its clip paths, so that no two pictures would be the same bytes.
     rows = [
         {"contender": name, "requests": n, "usd": usd}
         for name in names
         for n, usd in lines[name]
-        if usd > 0
+        if usd >= low
     ]
     x = alt.X(
         "requests:Q",
@@ -44,8 +46,8 @@ def break_even_chart(
     y = alt.Y(
         "usd:Q",
         title="USD a month (log scale)",
-        scale=alt.Scale(type="log", nice=False, domain=[max(least / 20, 0.01), most]),
-        axis=alt.Axis(format="$~s", values=_decades([max(least / 20, 0.01), most])),
+        scale=alt.Scale(type="log", nice=False, domain=[low, most]),
+        axis=alt.Axis(format="$~s", values=_decades([low, most])),
     )
     key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="stroke")
     color = alt.Color(
@@ -59,8 +61,8 @@ def break_even_chart(
         alt.Tooltip("usd:Q", title="USD a month", format="$,.2f"),
     ]
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y, color=color)
-    drawn = base.mark_line(strokeWidth=2, clip=True)
-    hits = base.mark_point(size=150, filled=True, opacity=0, clip=True).encode(
+    drawn = base.mark_line(strokeWidth=2)
+    hits = base.mark_point(size=150, filled=True, opacity=0).encode(
         tooltip=tooltip, color=alt.Color("contender:N", legend=None)
     )
     layers = [drawn, hits]
@@ -68,7 +70,7 @@ def break_even_chart(
     if rings:
         layers.append(
             alt.Chart(alt.InlineData(values=rings))
-            .mark_point(size=130, strokeWidth=2.2, opacity=1, color=GREY, clip=True)
+            .mark_point(size=130, strokeWidth=2.2, opacity=1, color=GREY)
             .encode(
                 x=x,
                 y=y,
