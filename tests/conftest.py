@@ -11,7 +11,7 @@ import pytest
 
 sys.path[:0] = [
     str(Path(__file__).parent),
-    *(str(Path(__file__).parent / f) for f in ("scoring/sql", "server")),
+    *(str(Path(__file__).parent / f) for f in ("scoring/sql", "server", "hosted")),
 ]
 
 ROOT = Path(__file__).parent.parent

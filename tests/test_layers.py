@@ -15,7 +15,7 @@ PACKAGE = Path(tuneoff.__file__).parent
 # From the top: each layer may import the ones after it, and not its own other entries.
 LAYERS = (
     {"cli"},
-    {"cluster", "server", "demo", "migrate"},
+    {"cluster", "server", "demo", "migrate", "publish"},
     {"bakeoff"},
     {"planning"},
     {"collect", "check", "compare", "export", "prices", "score_file", "summary", "terminal"},
@@ -25,7 +25,7 @@ LAYERS = (
     {"contenders", "report"},
     {"training", "generation", "tasks", "scoring", "costs"},
     {"models", "prompts", "providers"},
-    {"opening"},
+    {"opening", "live"},
     {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
     {"records"},
     {"config"},

@@ -183,6 +183,11 @@ class ContenderDir:
         """The trained adapter or model, once it is complete."""
         return next((p for p in (self.adapter, self.model) if p.is_dir()), None)
 
+    def all_weights(self) -> list[Path]:
+        """The same of every seed, where there are several."""
+        folders = [self, *(ContenderDir(path) for path in sorted(self.path.glob("seed-*")))]
+        return [found for each in folders if (found := each.weights()) is not None]
+
     def predictions(self) -> dict[str, Prediction]:
         """Answers so far by example id; of a repeated id the first counts."""
         found: dict[str, Prediction] = {}

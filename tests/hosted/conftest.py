@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from child import PAUSES
 from world import KEY, Trainer, trainer
 
-from tuneoff.contenders import hosted_job, once
-from tuneoff.providers import calls
+from tuneoff import bakeoff, machine
 
 
 @pytest.fixture
@@ -26,14 +26,15 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
     return KEY
 
 
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is not about the report, which takes longer than all else (`child.py --bare`)."""
+    monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
+    monkeypatch.setattr(machine, "describe", lambda: "a machine")
+
+
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `child.py` has them."""
-    monkeypatch.setattr(calls, "FIRST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(calls, "LONGEST_PAUSE_SECONDS", 0.2)
-    for name, seconds in (
-        ("FIRST_LOOK_SECONDS", 0.02), ("LAST_LOOK_SECONDS", 0.2), ("UPLOADED_SECONDS", 1.0),
-    ):  # fmt: skip
-        monkeypatch.setattr(hosted_job, name, seconds)
-    monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.2)
-    monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
+    for module, name, seconds in PAUSES:
+        monkeypatch.setattr(module, name, seconds)

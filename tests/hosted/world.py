@@ -61,6 +61,10 @@ class Trainer:
         usd = billed["training"] * price["training_usd_per_million_tokens"]
         usd += billed["output"] * price["output_usd_per_million_tokens"]
         usd += billed["input"] * price["input_usd_per_million_tokens"]
+        for kind in ("input", "output"):
+            ordinary = price[f"{kind}_usd_per_million_tokens"]
+            batch = price.get(f"batch_{kind}_usd_per_million_tokens", ordinary)
+            usd += billed[f"batch_{kind}"] * batch
         if cached is not None:
             usd -= billed["cached"] * (price["input_usd_per_million_tokens"] - cached)
         return float(usd / 1e6)
@@ -163,17 +167,25 @@ def run(file: Path, progress: Silent | None = None, **options: Any) -> Results:
 
 
 def start(
-    file: Path, *arguments: str, held: bool = False, env: Mapping[str, str] | None = None,
-    **options: Any,
+    file: Path, *arguments: str, held: bool = False, bare: bool = False,
+    env: Mapping[str, str] | None = None, **options: Any,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """`tuneoff run` as a process with short pauses (`child.py`); `held`: it begins when a line
-    comes on its stdin."""
-    command = [sys.executable, str(HERE / "child.py"), *(["--held"] if held else [])]
-    command += ["run", file.name, "--run-dir", "run", *arguments]
+    comes on its stdin; `bare`: no report is written."""
+    flags = ["--held"] * held + ["--bare"] * bare
+    command = [*flags, "run", file.name, "--run-dir", "run", *arguments]
+    return tuneoff_process(file.parent, *command, env=env, **options)
+
+
+def tuneoff_process(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    """`tuneoff` as a process with short pauses in a folder; `child.py`'s flags come first."""
+    command = [sys.executable, str(HERE / "child.py"), *arguments]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "TUNEOFF_"))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        command, cwd=file.parent, env=environment | dict(env or {}), text=True,
+        command, cwd=folder, env=environment | dict(env or {}), text=True,
         # A suite that runs in the background ignores Ctrl-C, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **(pipes | options),

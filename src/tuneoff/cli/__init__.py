@@ -32,6 +32,7 @@ prices.command("check")(money.check_prices)
 COMMANDS: tuple[Callable[..., None], ...] = (
     bakeoffs.demo, bakeoffs.init, bakeoffs.check, bakeoffs.plan, bakeoffs.run, bakeoffs.score,
     bakeoffs.report, bakeoffs.compare, models.migrate, models.serve, models.export,
+    models.publish,
 )  # fmt: skip
 for each in COMMANDS:
     app.command()(each)
