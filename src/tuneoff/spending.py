@@ -67,9 +67,9 @@ def with_guards(
         if mine.replay is not None:
             ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
             continue
-        price = _price(settings, prices, yes)
         tuned = bool(mine.directory.job().get("job_id"))
         refuse_ended(settings, prices, datetime.date.today(), tuned)
+        price = _price(settings, prices, yes)
         purse = ledger.purse(settings.name, price)
         found[settings.name] = replace(work[settings.name], guard=purse)
         bound: Any = kind
