@@ -41,7 +41,7 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     if _is_local(parts):
         examples, warnings = prepare.data(parts)
         sizes = {split: len(examples[split]) for split in SPLITS}
-        if len(bakeoff.contenders) > 1:
+        if len(bakeoff.contenders) > 1 and examples["test"]:
             shown = prepare.what_can_be_shown(parts, examples["test"])
         duplicates = {
             pair: {"exact": exact, "near": near}
@@ -70,6 +70,8 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
 
 def _is_local(parts: prepare.Parts) -> bool:
     source = parts.settings.source
+    if prepare.only_figures(parts.bakeoff):
+        return True
     return source in (None, "sample") or parts.place.data_dir is not None
 
 

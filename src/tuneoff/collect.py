@@ -8,27 +8,28 @@ or answering anything. Several seeds of a contender are put together here (see
 from __future__ import annotations
 
 import datetime
+import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneoff import machine
-from tuneoff.config import Hardware
 from tuneoff.contenders import load_contender
+from tuneoff.contenders.measuring import ENOUGH, percentile
 from tuneoff.contenders.trainings import Training, trainings
-from tuneoff.costs.arithmetic import own_cost, total_usd
-from tuneoff.costs.ledger import Ledger, api_cost
-from tuneoff.costs.pricebook import hour_source, priced
+from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
 from tuneoff.opening import resolved
-from tuneoff.prepare import Parts, price_book
+from tuneoff.prepare import Parts
+from tuneoff.pricing import Measured, Priced, Pricing, place_of
+from tuneoff.pricing.breakeven import break_evens
 from tuneoff.prompts import content_sha256
 from tuneoff.records import (
     SPLITS,
     AllTrainings,
     Comparison,
     ContenderResult,
-    Cost,
     CurvePoint,
     Example,
     Prediction,
@@ -78,9 +79,10 @@ def collect(
     """Everything about a run, from its directory."""
     metric = parts.metrics[0] if parts.metrics else primary_metric(parts.scorer, options)
     test = examples["test"]
-    clusters, ledger = _clusters(parts, test), Ledger(run.events)
+    clusters, pricing = _clusters(parts, test), Pricing(parts.bakeoff, run)
     groups = _groups(parts, test, options)
     outcomes = {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}
+    priced: dict[str, Priced] = {}
     contenders = tuple(
         _contender(
             parts,
@@ -90,13 +92,16 @@ def collect(
             groups,
             metric,
             clusters,
-            ledger,
+            pricing,
+            priced,
         )
         for settings in parts.bakeoff.contenders
     )
     comparisons = _comparisons(
         parts, {c.name: outcomes[c.name] for c in contenders if c.error is None}, metric, clusters
     )
+    places = {c.name: c.place for c in contenders}
+    crossings = break_evens(priced, places, parts.bakeoff.serving.utilization)
     return Results(
         schema=1,
         name=parts.bakeoff.name,
@@ -114,7 +119,11 @@ def collect(
         machine=machine.describe(),
         contenders=contenders,
         comparisons=comparisons,
-        recommendation=recommend(contenders, comparisons, metric),
+        judge_usd=pricing.judge_usd(),
+        break_even=crossings,
+        recommendation=recommend(
+            contenders, comparisons, metric, parts.bakeoff.requirements, crossings
+        ),
     )
 
 
@@ -144,57 +153,47 @@ def _contender(
     groups: Mapping[str, Mapping[str, Any]],
     metric: str,
     clusters: Mapping[str, str] | None,
-    ledger: Ledger,
+    pricing: Pricing,
+    priced: dict[str, Priced],
 ) -> ContenderResult:
+    """One contender; its money is noted in `priced`, too, unless it failed."""
     whole, rows = _whole(outcomes), _rows(outcomes)
     first = whole[0]
-    training = _one_training(whole)
+    training, scores = _one_training(whole), _scores(parts, settings, rows, whole)
+    planned, decisive = directory.planned(), scores.get(metric)
+    measured = Measured(
+        training=training,
+        answering_seconds=_mean([o.answering_seconds() for o in whole]),
+        serving=_serving(settings, first, [p for o in whole for p in o.predictions.values()]),
+        record=first.directory.serving(),
+        correct=decisive.value if decisive else None,
+        planned_usd=planned.training_usd if planned else None,
+    )
+    money = pricing.priced(settings, measured)
+    if directory.error() is None:
+        priced[settings.name] = money
     return ContenderResult(
         name=settings.name,
         id=settings.id,
         model=load_contender(settings.id).model_name(settings),
         prompt_sha256=first.directory.prompt_sha256(),
         error=directory.error(),
-        scores=_scores(parts, settings, rows, whole),
+        place=place_of(settings),
+        data=getattr(settings, "data", None),
+        ends=pricing.ends(settings),
+        scores=scores,
         breakdowns=_breakdowns(parts, groups, rows, metric),
         error_classes=error_classes(
             first.rows.values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
         ),
         training=training,
         seeds=tuple(o.training.seed for o in whole if o.training.seed is not None),
-        all_trainings=_all_trainings(parts, settings, outcomes),
+        all_trainings=_all_trainings(pricing, settings, outcomes),
         learning_curve=_curve(parts, outcomes, metric, clusters),
         loss=first.directory.loss(),
-        cost=_cost(
-            parts, settings, training, _mean([o.answering_seconds() for o in whole]), ledger
-        ),
-        serving=_serving([p for o in whole for p in o.predictions.values()]),
+        cost=money.cost,
+        serving=measured.serving,
     )
-
-
-def _cost(
-    parts: Parts,
-    settings: Any,
-    training: TrainingRecord | None,
-    answering_seconds: float | None,
-    ledger: Ledger,
-) -> Cost:
-    """What the ledger says was billed, or the hours of an own model."""
-    if paid(settings):
-        return api_cost(settings.name, training.tokens_billed if training else None, ledger)
-    return _own_cost(parts, settings, training.seconds if training else None, answering_seconds)
-
-
-def _own_cost(
-    parts: Parts, settings: Any, training_seconds: float | None, answering_seconds: float | None
-) -> Cost:
-    """The hours of an own model; recorded answers have none."""
-    hardware: Hardware | None = getattr(settings, "hardware", None)
-    if hardware is None:
-        return Cost()
-    day = parts.bakeoff.as_of or datetime.date.today()
-    hardware, hour = priced(hardware, price_book(parts.bakeoff), day)
-    return own_cost(hardware, hour_source(hour), training_seconds, answering_seconds)
 
 
 def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:
@@ -205,14 +204,16 @@ def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:
     return replace(record, seconds=_mean([o.record.seconds for o in whole if o.record]))
 
 
-def _all_trainings(parts: Parts, settings: Any, outcomes: Sequence[Outcome]) -> AllTrainings | None:
+def _all_trainings(
+    pricing: Pricing, settings: Any, outcomes: Sequence[Outcome]
+) -> AllTrainings | None:
     """What all of several trainings took so far."""
     records = [outcome.record for outcome in outcomes if outcome.record]
     if len(outcomes) == 1 or not records:
         return None
     training = _sum(record.seconds for record in records)
     answering = _sum(outcome.answering_seconds() for outcome in outcomes)
-    cost = _own_cost(parts, settings, training, answering)
+    cost = pricing.hours(settings, training, answering)
     return AllTrainings(len(records), training, answering, total_usd(cost))
 
 
@@ -300,12 +301,24 @@ def _clusters(parts: Parts, test: Sequence[Example]) -> dict[str, str] | None:
     return {example.id: str(example.meta[key]) for example in test} if key else None
 
 
-def _serving(predictions: Iterable[Prediction]) -> Serving:
-    """Throughput and answer lengths. Latency is not measured while answering in batches."""
+def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -> Serving:
+    """Speed and answer lengths. An own model's latency was measured by itself, a provider's is
+    that of the test set's answers, where somebody waited for each of them."""
     answered = [p for p in predictions if p.error is None]
-    seconds = _sum(p.seconds for p in answered)
+    record = first.directory.serving()
+    seconds = [p.seconds for p in answered if p.seconds is not None]
+    p50, p95, rate = None, None, None
+    if record is not None:
+        p50, p95, rate = record.seconds_p50, record.seconds_p95, record.requests_per_second
+    elif paid(settings) and seconds:
+        p50 = statistics.median(seconds)
+        p95 = percentile(seconds, 0.95) if len(seconds) >= ENOUGH else None
+    elif seconds:
+        rate = len(seconds) / (math.fsum(seconds) or 1)
     return Serving(
-        requests_per_second=len(answered) / seconds if seconds else None,
+        seconds_p50=p50,
+        seconds_p95=p95,
+        requests_per_second=rate,
         tokens_in_mean=_mean([p.tokens_in for p in answered]),
         tokens_out_mean=_mean([p.tokens_out for p in answered]),
     )

@@ -58,6 +58,20 @@ class Columns(Settings):
     id: str | None = None
 
 
+class PriceSettings(Settings):
+    """What a hosted model costs you, where that is not what the price book says. `batch_…` is
+    for answers that may take a day, `hosting_usd_per_hour` for a deployment that is billed
+    whether it is used or not."""
+
+    training_usd_per_million_tokens: Usd | None = None
+    input_usd_per_million_tokens: Usd | None = None
+    output_usd_per_million_tokens: Usd | None = None
+    cached_input_usd_per_million_tokens: Usd | None = None
+    batch_input_usd_per_million_tokens: Usd | None = None
+    batch_output_usd_per_million_tokens: Usd | None = None
+    hosting_usd_per_hour: Usd | None = None
+
+
 class JudgeSettings(Settings):
     """A metric `judge` for free text: a model of a provider says by a rubric whether an answer
     is as good as the reference (`scoring/judge.py`)."""
@@ -67,6 +81,7 @@ class JudgeSettings(Settings):
     model: str
     base_url: BaseUrl | None = None
     rubric: str = Field(min_length=1)
+    price: PriceSettings | None = None
     concurrency: int = Field(default=8, ge=1, le=1000)
 
 
@@ -172,20 +187,6 @@ class TrainSettings(Settings):
                 f"micro_batch_size {self.micro_batch_size}"
             )
         return self
-
-
-class PriceSettings(Settings):
-    """What a hosted model costs you, where that is not what the price book says. `batch_…` is
-    for answers that may take a day, `hosting_usd_per_hour` for a deployment that is billed
-    whether it is used or not."""
-
-    training_usd_per_million_tokens: Usd | None = None
-    input_usd_per_million_tokens: Usd | None = None
-    output_usd_per_million_tokens: Usd | None = None
-    cached_input_usd_per_million_tokens: Usd | None = None
-    batch_input_usd_per_million_tokens: Usd | None = None
-    batch_output_usd_per_million_tokens: Usd | None = None
-    hosting_usd_per_hour: Usd | None = None
 
 
 class Hardware(Settings):
@@ -354,19 +355,50 @@ class ReportedScore(Settings):
     n: int | None = Field(default=None, ge=1)
 
 
+class ReportedTraining(Settings):
+    """What a training is reported to have taken: money, hours on the contender's `hardware`,
+    tokens that its `provider` billed (all epochs). What is not given as `usd` is worked out."""
+
+    usd: Usd | None = None
+    hours: float | None = Field(default=None, gt=0, lt=1_000_000)
+    tokens_billed: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _something(self) -> ReportedTraining:
+        if self.usd is None and self.hours is None and self.tokens_billed is None:
+            raise ValueError("give usd, hours or tokens_billed")
+        return self
+
+
 class RecordedSettings(_Contender):
-    """Answers made elsewhere (`predictions`, a JSONL file), or figures only (`scores`)."""
+    """Answers made elsewhere (`predictions`, a JSONL file), or reported figures without answers
+    (`scores`, `training`).
+
+    `source` says where figures were published. `provider` (whose `model` it is) or `hardware`
+    (of one's own) says who answers; `data` what the figures are of, where contenders of one file
+    are of different data: their money is compared within the same.
+    """
 
     id: Literal["recorded"]
     model: str | None = None
     predictions: str | None = None
-    scores: dict[str, ReportedScore] | None = None
+    scores: dict[str, ReportedScore] | None = Field(default=None, min_length=1)
+    training: ReportedTraining | None = None
+    provider: str | None = None
+    hardware: Hardware | None = None
+    data: str | None = None
     source: str | None = None
 
     @model_validator(mode="after")
     def _something(self) -> RecordedSettings:
-        if (self.predictions is None) == (self.scores is None):
+        if self.predictions is not None and self.scores is not None:
             raise ValueError("give either predictions (a JSONL file) or scores (reported figures)")
+        if self.predictions is None and self.scores is None and self.training is None:
+            raise ValueError(
+                "give predictions (a JSONL file), or scores or training (reported figures)"
+            )
+        if self.provider is not None and self.hardware is not None:
+            raise ValueError("give provider (hosted) or hardware (its own), not both")
         return self
 
 
@@ -384,6 +416,21 @@ class Requirements(Settings):
     max_latency_seconds: float | None = Field(default=None, gt=0)
 
 
+class ServingSettings(Settings):
+    """What answering will look like once a contender is chosen; costs a month rest on it.
+
+    `utilization`: the share of its measured throughput that a reserved machine is used to, on
+    average; traffic has peaks and nights, so half is already much. `requests_per_month`: how many
+    there will be; left out, costs per request are those of a machine used to that share.
+    `tune_again_months`: how often a provider's model that has an end date is tuned anew, on its
+    successor.
+    """
+
+    utilization: float = Field(default=0.5, gt=0, le=1)
+    requests_per_month: int | None = Field(default=None, ge=1, le=10**12)
+    tune_again_months: int = Field(default=12, ge=1, le=120)
+
+
 class BakeOff(Settings):
     """One bake-off file. Relative paths in it are relative to `folder`, where it lies."""
 
@@ -391,6 +438,7 @@ class BakeOff(Settings):
     task: TaskSettings
     contenders: tuple[ContenderSettings, ...] = Field(min_length=1)
     requirements: Requirements = Requirements()
+    serving: ServingSettings = ServingSettings()
     budget_usd: float | None = Field(default=None, ge=0)
     as_of: datetime.date | None = None
     prices: str | None = None

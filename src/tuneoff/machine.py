@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,23 @@ PACKAGES = ("tuneoff", "torch", "transformers", "peft", "accelerate", "bitsandby
 def describe() -> str:
     """For instance `AMD EPYC, 2 cores, 24 GiB, Linux`; with the accelerator if any."""
     return ", ".join(_parts())
+
+
+def accelerator() -> str | None:
+    """The name of the accelerator that models are computed on; None where the processor is."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def is_accelerator(named: str, here: str | None) -> bool:
+    """Whether an accelerator's name in a price book (`A100 80GB`) means the one that a driver
+    calls, for instance, `NVIDIA A100-SXM4-80GB`."""
+    return here is not None and _words(named) - {"sxm"} <= _words(here)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def versions() -> dict[str, str]:

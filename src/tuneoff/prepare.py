@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneoff.config import BakeOff, JudgeSettings, Requirements, TaskSettings
+from tuneoff.config import BakeOff, JudgeSettings, RecordedSettings, TaskSettings
 from tuneoff.contenders import Work, lengths, load_contender
 from tuneoff.costs.pricebook import PriceBook, book
 from tuneoff.databases import find_database
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.progress import Silent
 from tuneoff.prompts import Template
-from tuneoff.records import Example, Split
+from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
 from tuneoff.scoring import Scorer, load_scorer, power
 from tuneoff.scoring.combined import combined
@@ -95,6 +95,9 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
             not fit into a base.
     """
     settings = parts.settings
+    if only_figures(parts.bakeoff):
+        line = "no examples are read: every contender is figures that were reported elsewhere."
+        return {split: [] for split in SPLITS}, [line]
     loaded = parts.task.load(settings, parts.place)
     complete, lines = splits.with_validation(loaded, parts.task.CLUSTER, settings.seed)
     chosen = splits.limited(complete, settings.limit, settings.seed)
@@ -103,7 +106,15 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     warnings += _databases(parts, chosen["test"])
     _check_cluster(parts, chosen["test"])
     warnings += _lengths(parts, chosen)
-    return chosen, [*warnings, *_not_built_yet(parts.bakeoff)]
+    return chosen, warnings
+
+
+def only_figures(bakeoff: BakeOff) -> bool:
+    """Whether there is nothing to tune, answer or score."""
+    return all(
+        isinstance(contender, RecordedSettings) and contender.predictions is None
+        for contender in bakeoff.contenders
+    )
 
 
 def what_can_be_shown(parts: Parts, test: Sequence[Example]) -> str:
@@ -171,12 +182,6 @@ def _check_cluster(parts: Parts, test: Sequence[Example]) -> None:
             f"(it has: {', '.join(sorted(lacking.meta)) or 'nothing'}); name a key that every test "
             "example has."
         )
-
-
-def _not_built_yet(bakeoff: BakeOff) -> list[str]:
-    """Keys of the file that this version reads and does not act on."""
-    asked = {"requirements": bakeoff.requirements != Requirements()}
-    return [f"{key} has no effect in this version yet." for key, found in asked.items() if found]
 
 
 def _check_settings(

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Place = Literal["own", "provider"]
 Verdict = Literal["converged", "overfitting", "stopped early", "still improving"]
 T = TypeVar("T")
 
@@ -123,7 +124,13 @@ class TrainingRecord:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Money of one contender, in USD."""
+    """Money of one contender, in USD.
+
+    `training_usd_planned` is what `tuneoff plan` said of one training when the run began. The
+    bases say how the figures come about, or why there are none. `fixed_usd_per_month` is due
+    whatever is asked: the machines that are reserved, or a provider's hosting fee and its share
+    of tuning again.
+    """
 
     training_usd: float | None = None
     training_usd_planned: float | None = None
@@ -132,12 +139,43 @@ class Cost:
     serving_usd_per_1k_requests: float | None = None
     fixed_usd_per_month: float | None = None
     usd_per_correct_answer: float | None = None
+    serving_basis: str | None = None
     price_sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class ServingRecord:
+    """`serving.json`: how fast an own model answers, and on what that was measured.
+
+    `seconds_p50` and `seconds_p95` are of `alone` test prompts, one at a time, nothing kept from
+    one to the next; p95 is None of fewer than 20. `requests_per_second` is that of the
+    `saturated` test examples as they were answered, as many at once as fit.
+    """
+
+    machine: str
+    accelerator: str | None
+    alone: int
+    seconds_p50: float | None
+    seconds_p95: float | None
+    saturated: int
+    requests_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRecord:
+    """`planned.json`: what one training was planned to cost, for a file of this hash."""
+
+    file_sha256: str
+    training_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """Measured while answering the test set."""
+    """How fast a contender answers: an own one as `ServingRecord` has it, a provider's as the
+    test set was answered, whose throughput nobody here knows.
+
+    Token counts are means of the test set.
+    """
 
     seconds_p50: float | None = None
     seconds_p95: float | None = None
@@ -182,12 +220,17 @@ class ContenderResult:
     test set once, so that contenders with and without seeds can be compared. Loss, learning
     curve and classes of error are the first seed's. `all_trainings` says what all took;
     it is None where there was one.
+
+    `place` says who answers: an `own` model, or a `provider`; None where that is not known.
+    `data` is what reported figures are of, where that is not the run's own test set.
     """
 
     name: str
     id: str
     model: str
     prompt_sha256: str | None = None
+    place: Place | None = None
+    data: str | None = None
     ends: str | None = None
     error: str | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
@@ -220,13 +263,46 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The break-even if one thing were otherwise: `utilization` (a share), `usd_per_hour` or
+    `hosted_usd_per_request` (as a factor). Requests as in `BreakEven`."""
+
+    what: Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
+    value: float
+    requests_per_month: float | None
+    first_requests_per_month: float | None = None
+    until_requests_per_month: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePair:
+    """What so many requests a month cost, own and hosted."""
+
+    requests_per_month: float
+    own_usd: float
+    hosted_usd: float
+
+
+@dataclass(frozen=True, slots=True)
 class BreakEven:
-    """Requests a month from which an own model is cheaper than a hosted one."""
+    """Requests a month from which an own model is cheaper than a hosted one, however many more
+    there are; None if there is no such number.
+
+    Machines come whole, so the costs may cross more than once: first at
+    `first_requests_per_month` (None: never). Where owning is cheaper for a while only,
+    `until_requests_per_month` is the last crossing. `warning` says that the own model's speed
+    was measured on other hardware than is priced.
+    """
 
     own: str
     hosted: str
     requests_per_month: float | None
     utilization: float
+    first_requests_per_month: float | None = None
+    until_requests_per_month: float | None = None
+    warning: str | None = None
+    curve: tuple[CurvePair, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +316,8 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """`results.json`: every number the report shows."""
+    """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
+    judge's answers; None where there is none, or none that is priced."""
 
     schema: int
     name: str
@@ -258,6 +335,7 @@ class Results:
     machine: str
     contenders: tuple[ContenderResult, ...]
     comparisons: tuple[Comparison, ...] = ()
+    judge_usd: float | None = None
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))
 

@@ -17,6 +17,8 @@
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
         prompt.json                      hash of the test prompts as this contender sees them
+        serving.json                     own models: latency and throughput, measured once
+        planned.json                     what training was planned to cost when the run began
         scores.jsonl                     per example, every metric and its verdict
         details.jsonl                    results of wrong answers and their references, capped
         recorded.json                    hash of the file that recorded answers came from
@@ -50,9 +52,11 @@ from tuneoff.records import (
     SPLITS,
     Example,
     LossRow,
+    PlannedRecord,
     Prediction,
     Results,
     ScoredRow,
+    ServingRecord,
     Split,
     TrainingRecord,
     from_dict,
@@ -179,6 +183,11 @@ class ContenderDir:
         """The trained adapter or model, once it is complete."""
         return next((p for p in (self.adapter, self.model) if p.is_dir()), None)
 
+    def all_weights(self) -> list[Path]:
+        """The same of every seed, where there are several."""
+        folders = [self, *(ContenderDir(path) for path in sorted(self.path.glob("seed-*")))]
+        return [found for each in folders if (found := each.weights()) is not None]
+
     def predictions(self) -> dict[str, Prediction]:
         """Answers so far by example id; of a repeated id the first counts."""
         found: dict[str, Prediction] = {}
@@ -243,6 +252,18 @@ class ContenderDir:
             write_lines(self.path / "details.jsonl", rows)
         else:
             (self.path / "details.jsonl").unlink(missing_ok=True)
+
+    def serving(self) -> ServingRecord | None:
+        return _read_record(self.path / "serving.json", ServingRecord)
+
+    def write_serving(self, record: ServingRecord) -> None:
+        write_text(self.path / "serving.json", to_json(record, indent=2) + "\n")
+
+    def planned(self) -> PlannedRecord | None:
+        return _read_record(self.path / "planned.json", PlannedRecord)
+
+    def write_planned(self, record: PlannedRecord) -> None:
+        write_text(self.path / "planned.json", to_json(record) + "\n")
 
     def error(self) -> str | None:
         path = self.path / "error.json"

@@ -50,9 +50,13 @@ def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) ->
         format.interval(score.low, score.high, share) if score else "",
         *([format.by_seed(score.by_seed, share) if score else ""] if seeds else ()),
         format.score(valid.value) if valid else "–",
-        format.seconds(training.seconds) if training else "not tuned",
+        format.seconds(training.seconds) if training else _untrained(contender),
         (training.verdict or "") if training else "",
     ]
+
+
+def _untrained(contender: ContenderResult) -> str:
+    return "elsewhere" if contender.id == "recorded" else "not tuned"
 
 
 def score_lines(found: Mapping[str, Any]) -> str:
@@ -97,6 +101,31 @@ def migration_table(found: Sequence[Mapping[str, Any]]) -> str:
         held_out = "yes" if row["validation_file"] else "none: --test is needed"
         shown.add_row(row["model"], row["base"], row["ends"] or "not known", held_out)
     return plain(shown).rstrip()
+
+
+def comparison_table(found: Mapping[str, Any]) -> str:
+    """What `tuneoff compare` prints."""
+    from rich.table import Table
+
+    values = [c["value"] for row in found["contenders"] for c in row["runs"] if c]
+    share = format.is_share(*values)
+    shown = Table(title=format.words(found["metric"]), title_justify="left")
+    shown.add_column("contender", no_wrap=True)
+    for run in found["runs"]:
+        shown.add_column(run["run"], justify="right", overflow="fold")
+    for row in found["contenders"]:
+        shown.add_row(row["name"], *(_compared(cell, share) for cell in row["runs"]))
+    lines = [change["sentence"] + "." for change in found["changes"]]
+    return plain(shown) + "\n".join(lines)
+
+
+def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
+    if cell is None:
+        return ""
+    if cell["error"] or cell["value"] is None:
+        return "failed" if cell["error"] else format.MISSING
+    value = format.score(cell["value"], share)
+    return f"{value} {format.interval(cell['low'], cell['high'], share)}"
 
 
 def _share(score: Mapping[str, Any]) -> str:

@@ -121,6 +121,19 @@ def test_log_probabilities(client: Any, models: list[str]) -> None:
         assert math.exp(each.logprob) <= 1.0
 
 
+def test_bytes_of_tokens_are_those_of_the_answer(client: Any, tiny_base: Path) -> None:
+    """Of parts of characters, too, which a hot random model makes many of."""
+    answer = client.chat.completions.create(
+        model=tiny_base.name, messages=[{"role": "user", "content": "a"}], temperature=2,
+        seed=1, max_tokens=60, logprobs=True, top_logprobs=2,
+    )  # fmt: skip
+    content = answer.choices[0].logprobs.content
+    found = b"".join(bytes(each.bytes) for each in content)
+    assert b"\xef\xbf\xbd" not in found
+    assert "\ufffd" in text(answer)
+    assert found.decode(errors="replace") == text(answer)
+
+
 def test_an_answer_goes_back_into_the_conversation(client: Any, models: list[str]) -> None:
     first = ask(client, models[2])
     turns = [

@@ -13,8 +13,10 @@ import pytest
 from tuneoff.rundir import remove_folder
 
 pytest.importorskip("fastapi")
+from tuneoff.server import base as base_module
+from tuneoff.server.adapters import BLANK
 from tuneoff.server.answer import GONE, Piece, Request
-from tuneoff.server.base import BLANK, Served
+from tuneoff.server.base import Served
 from tuneoff.server.host import Host
 
 IDS = [5, 9, 200, 31, 77]
@@ -137,3 +139,23 @@ def test_what_vanished_without_a_word_is_dropped_for_the_next(
     assert adapters(host, models["two"]) == [BLANK, "adapter-1"]
     _, last = answer(submit(host, models["one"]))
     assert last.finish_reason == GONE
+
+
+def test_adapters_leave_room_for_others(
+    host: Host, models: dict[str, Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = {name: tokens(host, served) for name, served in models.items()}
+    assert len(adapters(host, models["base"])) == 2
+    small = Host()
+    monkeypatch.setattr(base_module, "ADAPTERS_SHARE", 0)
+    try:
+        small.base(models["base"])
+        for name in ("one", "two", "one", "base"):
+            assert tokens(small, models[name]) == alone[name]
+        assert adapters(small, models["base"]) == [BLANK, "adapter-2"]
+        # Those that are asked together are there together, whatever the room.
+        told = [(name, submit(small, models[name])) for name in ("one", "two", "one", "base")]
+        for name, each in told:
+            assert answer(each)[0] == alone[name]
+    finally:
+        small.close()

@@ -18,6 +18,7 @@ from tuneoff.models.parameters import count_of
 from tuneoff.server.answer import Piece, Request
 from tuneoff.server.base import Served
 from tuneoff.server.host import Host
+from tuneoff.server.live import LiveEngine
 
 # 2 layers of keys and values, 1 head of 16 float32 numbers.
 TOKEN_BYTES = 2 * 2 * 16 * 4
@@ -113,3 +114,28 @@ def test_a_busy_base_stays(host: Host, bases: list[Served], memory: Memory) -> N
     request.cancelled.set()
     while told.get(timeout=60).finish_reason is None:
         pass
+
+
+@pytest.mark.parametrize("where", ["_path", "_enter", "rest"])
+def test_a_batch_that_fails_is_told_so_and_the_next_is_answered(
+    host: Host, bases: list[Served], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """For instance because memory ran out: when requests join, are computed, or are done."""
+    wanted = tokens(host, bases[0])
+
+    def fails(*arguments: Any) -> None:
+        raise MemoryError("no memory is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveEngine, where, fails)
+        told: queue.Queue[Piece] = queue.Queue()
+        for _ in range(2):
+            host.submit(bases[0], Request(IDS, 3, told.put, temperature=0))
+        ends = list[Piece]()
+        while len(ends) < 2:
+            piece = told.get(timeout=60)
+            ends += [piece] if piece.finish_reason is not None else []
+        errors = {"no memory is left"} if where != "rest" else {None}
+        assert {piece.error for piece in ends} == errors
+        assert host.unfinished() == 0
+    assert tokens(host, bases[0]) == wanted

@@ -173,6 +173,30 @@ def test_what_is_kept_goes_with_its_adapter() -> None:
     assert ask(model, engine, again)[0] == [0, 40, 0]
 
 
+def test_who_left_the_line_is_not_computed() -> None:
+    model, shared = Model(), tokens(1, 520)
+    engine = model.engine(slots=1)
+    told: list[list[Piece]] = [[], [], [], []]
+    prompts = [tokens(2, 9), [*shared, 5], [*shared, 6], tokens(3, 9)]
+    requests = [
+        Request(ids, MOST, pieces.append, temperature=0, logprobs=0)
+        for ids, pieces in zip(prompts, told, strict=True)
+    ]
+    engine.join([(None, request) for request in requests])
+    assert len(engine.runs) == 1  # which two of them share
+    with serving(model.model):
+        engine.advance()
+        for request in requests[1:3]:
+            request.cancelled.set()
+        while engine.busy():
+            engine.advance()
+    ends = [(pieces[-1].finish_reason, pieces[-1].tokens_out) for pieces in told]
+    assert ends == [("length", MOST), ("stop", 0), ("stop", 0), ("length", MOST)]
+    assert (idle_bytes(engine), engine.runs, engine.prompts) == (0, {}, {})
+    # Nor is it taken to be there when it is asked again.
+    assert ask(model, engine, [(None, prompts[1])])[0] == [0]
+
+
 def test_many_over_four_adapters_answer_as_alone() -> None:
     names = list(ADAPTERS)[:4]
     model, shared = Model(*names), tokens(1, 40)

@@ -31,7 +31,8 @@ prices.callback(invoke_without_command=True)(money.prices)
 prices.command("check")(money.check_prices)
 COMMANDS: tuple[Callable[..., None], ...] = (
     bakeoffs.demo, bakeoffs.init, bakeoffs.check, bakeoffs.plan, bakeoffs.run, bakeoffs.score,
-    bakeoffs.report, models.migrate, models.serve, models.export,
+    bakeoffs.report, bakeoffs.compare, models.migrate, models.serve, models.export,
+    models.publish,
 )  # fmt: skip
 for each in COMMANDS:
     app.command()(each)

@@ -195,6 +195,26 @@ def report(
         typer.echo(f"{html}\n{markdown}")
 
 
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, the baseline first.")],
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit code 1 if one is worse, or failed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Lay finished runs side by side: is any contender worse than in the first of them?"""
+    from tuneoff.compare import compare_runs
+    from tuneoff.summary import comparison_table
+
+    found = compare_runs(runs)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(comparison_table(found))
+    if fail_if_worse and found["worse"]:
+        raise typer.Exit(1)
+
+
 def _show(folder: Path, results: Any, as_json: bool) -> None:
     if as_json:
         print_json(results)

@@ -152,3 +152,32 @@ def export(
         return
     for name, size in found.files.items():
         typer.echo(f"{found.out}/{name} ({size} bytes)")
+
+
+def publish(
+    run: Annotated[
+        Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
+    ],
+    contender: Annotated[str, typer.Argument(help="The tuned contender, or the model ft:….")],
+    repo: Annotated[str, typer.Option("--repo", help="OWNER/NAME on the hub.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="adapter, merged or gguf [default: as tuned].")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Everybody may see it, if it is made now.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Send nothing if answers differ from the scored ones.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Send a tuned model and its card, with its results, to the Hugging Face hub."""
+    from tuneoff.publish import publish as send
+
+    quieten()
+    say = functools.partial(typer.echo, err=True)
+    found = send(run, contender, repo, format=format, public=public, strict=strict, say=say)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(found.url)

@@ -112,7 +112,9 @@ class Work:
 
 
 class Contender(Protocol):
-    """What a contender kind's module has. `settings` is the kind's own class."""
+    """What a contender kind's module has. `settings` is the kind's own class. A kind that answers
+    here may have a `serving(settings, work) -> ServingRecord | None` besides, which measures how
+    fast it does once the test set is answered."""
 
     def check(self, settings: Any, folder: Path) -> None:
         """Refuses what can be refused before anything is spent (ConfigError)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,28 @@ def answers(
     most, say = work.max_new_tokens, work.progress.say
     with fused_lora(model):
         yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
+
+
+def answered_alone(
+    settings: Settings,
+    work: Work,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+) -> Iterator[float]:
+    """The seconds that each example's answer takes, asked for by itself, from its text on."""
+    from tuneoff.models.fused_lora import fused_lora
+
+    rendering = rendering_of(tokenizer, settings.rendering)
+    stop = _stop(settings, work) if rendering == "text" else ()
+    most, say = work.max_new_tokens, work.progress.say
+    with fused_lora(model):
+        for example in examples:
+            began = time.perf_counter()
+            tokens = prompts_of(settings, work, tokenizer, [example])
+            for _ in answer_batches(model, tokenizer, tokens, most, stop, say=say):
+                pass
+            yield time.perf_counter() - began
 
 
 def prompts_of(

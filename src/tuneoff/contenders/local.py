@@ -9,7 +9,7 @@ from tuneoff.config import LocalSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.answering import answers, hash_of_prompts
 from tuneoff.models.loading import load_tokenizer, resolve_base
-from tuneoff.records import Example, Prediction
+from tuneoff.records import Example, Prediction, ServingRecord
 
 
 def check(settings: LocalSettings, folder: Path) -> None:
@@ -68,6 +68,18 @@ def answer(
     model = trained(settings, base, work.directory)
     yield from answers(settings, work, model, load_tokenizer(base), examples)
     finished(settings, base, model)
+
+
+def serving(settings: LocalSettings, work: Work) -> ServingRecord:
+    """Latency and throughput of the tuned model, measured here."""
+    from tuneoff.contenders.measuring import measured
+    from tuneoff.training.method import finished, trained
+
+    base = resolve_base(settings.base, work.folder)
+    model = trained(settings, base, work.directory)
+    found = measured(settings, work, model, load_tokenizer(base))
+    finished(settings, base, model)
+    return found
 
 
 def prompt_sha256(settings: LocalSettings, work: Work) -> str:

@@ -18,7 +18,7 @@ from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens,
 from tuneoff.contenders.batching import ask_in_batches, batches_of
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
-from tuneoff.records import Example, Prediction
+from tuneoff.records import Example, Prediction, ServingRecord
 
 
 def check(settings: PromptedSettings, folder: Path) -> None:
@@ -65,6 +65,20 @@ def answer(
     model = bases.borrow(base, settings.quantization, dtype)
     yield from answers(settings, work, model, load_tokenizer(base), examples)
     bases.give_back(base, settings.quantization, dtype, model)
+
+
+def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
+    """Latency and throughput of an open base, measured here; a provider's is none of ours."""
+    from tuneoff.contenders.measuring import measured
+
+    if settings.base is None:
+        return None
+    base = resolve_base(settings.base, work.folder)
+    dtype = dtype_of("auto")
+    model = bases.borrow(base, settings.quantization, dtype)
+    found = measured(settings, work, model, load_tokenizer(base))
+    bases.give_back(base, settings.quantization, dtype, model)
+    return found
 
 
 def prompt_sha256(settings: PromptedSettings, work: Work) -> str:

@@ -18,6 +18,8 @@ from typing import Any
 
 from tuneoff.errors import ConfigError
 from tuneoff.export.options import options_of
+from tuneoff.report.card import add_results
+from tuneoff.rundir import RunDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ def export_contender(
 
     with _beside(folder) as unfinished:
         checked = forms.FORMS[format](source.answered(tuned), options, unfinished, note)
+        if (Path(run) / "results.json").is_file():
+            add_results(unfinished / "README.md", RunDir(Path(run)).results(), contender)
         if checked is not None and not checked.parity.asked:
             note(f"{contender}: not checked, for it has no answers that could be compared.")
             checked = None

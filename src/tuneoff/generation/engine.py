@@ -231,13 +231,7 @@ class Engine:
         """Frees slots: the last rows move into the holes, runs that nobody needs go."""
         left = len(self.active) - len(ended)
         for slot in ended:
-            row = self.active[slot]
-            del self.prompts[row.prompt]
-            self.users.subtract(row.path)
-            # The longest first: whoever keeps runs must not let go of one before what continues it.
-            for run in reversed(row.path):
-                if self.users[run] == 0:
-                    self._unused(run)
+            self._release(self.active[slot])
         gone = set(ended)
         targets = [slot for slot in ended if slot < left]
         sources = [slot for slot in range(left, len(self.active)) if slot not in gone]
@@ -245,9 +239,19 @@ class Engine:
         del self.active[left:]
         self.changed = True
 
+    def _release(self, row: Row) -> None:
+        """Forgets a row's prompt, and the runs that it was the last to need."""
+        del self.prompts[row.prompt]
+        self.users.subtract(row.path)
+        # The longest first: whoever keeps runs must not let go of one before what continues it.
+        for run in reversed(row.path):
+            if self.users[run] == 0:
+                self._unused(run)
+
     def _unused(self, run: int) -> None:
         """What becomes of a run that no row needs any more."""
-        del self.cache.runs[run], self.runs[run], self.run_seconds[run], self.users[run]
+        self.cache.runs.pop(run, None)
+        del self.runs[run], self.run_seconds[run], self.users[run]
 
     def _move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Brings rows to other slots, all at once."""

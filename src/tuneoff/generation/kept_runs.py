@@ -74,11 +74,12 @@ class KeptRuns:
                 del self._idle[number]
                 self._idle_tokens -= len(self._runs[number].tokens)
 
-    def unused(self, number: int) -> list[int]:
-        """Nobody uses a run any more; gives those that have to go for it."""
+    def unused(self, number: int, kept: bool = True) -> list[int]:
+        """Nobody uses a run any more; gives those that have to go for it, or itself if it is not
+        to be kept."""
         self._idle[number] = None
         self._idle_tokens += len(self._runs[number].tokens)
-        gone = []
+        gone = [] if kept else [self._drop(number)]
         while self._idle_tokens > self.most_tokens:
             gone.append(self._drop(next(iter(self._idle))))
         return gone

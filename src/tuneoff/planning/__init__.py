@@ -70,8 +70,17 @@ def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
         ConfigError, DataError: file or data cannot be used.
     """
     parts = prepare.parts(bakeoff)
+    return _plan(parts, _source(parts), measure)
+
+
+def plan_examples(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Plan:
+    """The same for a run's own examples, without training for a moment."""
+    return _plan(parts, _held(parts, examples, []), measure=False)
+
+
+def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
+    bakeoff = parts.bakeoff
     prices, day = prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today()
-    source = _source(parts)
     work = _work(parts, source)
     views = [_view(contender, work) for contender in bakeoff.contenders]
     tallies = iter(tally(source.rows, source.sizes, [v for v in views if v is not None]))
@@ -115,7 +124,12 @@ def _total(planned: Iterable[PlannedContender]) -> float:
 def _source(parts: Parts) -> Source:
     if parts.settings.id == "chat" and _bytes(parts) > HELD_BYTES:
         return _streamed(parts)
-    examples, warnings = prepare.data(parts)
+    return _held(parts, *prepare.data(parts))
+
+
+def _held(
+    parts: Parts, examples: Mapping[Split, Sequence[Example]], warnings: Sequence[str]
+) -> Source:
     rows = [(split, example) for split in SPLITS for example in examples[split]]
     clusters = None
     if parts.cluster is not None:

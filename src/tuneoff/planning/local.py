@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuneoff import machine
 from tuneoff.config import LocalSettings
 from tuneoff.contenders.trainings import trainings
 from tuneoff.costs.arithmetic import hours_usd
@@ -205,10 +206,7 @@ def _accelerator_of(settings: LocalSettings) -> str | None:
     named = settings.hardware.accelerator if settings.hardware else None
     if named is None:
         return None
-    import torch
-
-    here = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
-    return None if named.split()[0].lower() in here.lower().split() else named
+    return None if machine.is_accelerator(named, machine.accelerator()) else named
 
 
 def _seconds(

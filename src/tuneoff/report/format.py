@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
 
 MISSING = "–"
 MINUS = "−"
@@ -82,6 +83,17 @@ def number(value: float | None) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
+def large(value: float | None) -> str:
+    """A large number in two significant digits: `840`, `12,000`, `3.2 million`."""
+    if value is None or _missing(value):
+        return MISSING
+    rounded = float(f"{value:.2g}")
+    if rounded < 1e6:
+        return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
+    unit, name = (1e9, "billion") if rounded >= 1e9 else (1e6, "million")
+    return f"{rounded / unit:,.3g} {name}" if rounded < 1e12 else f"{rounded / unit:,.0f} {name}"
+
+
 def seconds(value: float | None) -> str:
     """A duration: `340 ms`, `4.2 s`, `2 min 14 s`, `1 h 3 min`."""
     if value is None or _missing(value):
@@ -111,7 +123,7 @@ def usd(value: float | None) -> str:
         return MISSING
     if value == 0 or value >= 0.1:
         return f"${value:,.2f}"
-    return f"${float(f'{value:.2g}'):f}".rstrip("0")
+    return f"${Decimal(f'{value:.2g}'):f}"
 
 
 def words(identifier: str) -> str:

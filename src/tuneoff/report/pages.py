@@ -17,6 +17,7 @@ from typing import Any
 from tuneoff.records import ContenderResult, Results
 from tuneoff.report import charts, learning, markdown
 from tuneoff.report import format as f
+from tuneoff.report.break_even import break_even_chart
 from tuneoff.report.examples import Shown, choose
 from tuneoff.report.view import View, ranked, view
 from tuneoff.rundir import RunDir, write_text
@@ -43,6 +44,7 @@ def _write_charts(run: RunDir, results: Results, contenders: Sequence[ContenderR
         "scores": charts.score_chart(contenders, results.primary_metric),
         "learning_curve": learning.curve_chart(contenders, results.primary_metric),
         "validation_loss": charts.loss_chart(contenders),
+        "break_even": break_even_chart(results, contenders),
     }
     for name, spec in specs.items():
         path = run.charts / f"{name}.svg"
@@ -100,6 +102,7 @@ def render_html(
     scripts = [charts.javascript(), _source("report.js")] if drawn else []
     with_curve = [c.name for c in contenders if c.learning_curve and not c.error]
     with_loss = [c.name for c in contenders if any(r.validation is not None for r in c.loss)]
+    paired = {name for pair in results.break_even for name in (pair.own, pair.hosted)}
     template = environment.get_template("report.html.j2")
     return str(
         template.render(
@@ -108,6 +111,7 @@ def render_html(
             color=charts.colors(contenders),
             with_curve=with_curve,
             with_loss=with_loss,
+            with_month=[c.name for c in contenders if c.name in paired],
             style=Markup(_source("report.css")),
             scripts=[Markup(script) for script in scripts],
             hashes=[_csp_hash(script) for script in scripts],
@@ -125,6 +129,7 @@ def _drawings(
             contenders, results.primary_metric, width, legend=False
         ),
         "validation_loss": lambda width: charts.loss_chart(contenders, width, legend=False),
+        "break_even": lambda width: break_even_chart(results, contenders, width, legend=False),
     }
 
 

@@ -1,9 +1,10 @@
 """From scores and paired tests to one sentence: which contender, why, and when not.
 
-The best by the primary metric wins. Where no difference can be shown between it and
-others, the cheapest of them is chosen: by serving and training cost where all of them
-have one, else by how little was trained (prompted before LoRA before full). Every
-sentence is made from the numbers of the results.
+The best by the primary metric wins, of those that meet the requirements. Where no difference
+can be shown between it and others, the cheapest of them is chosen: by serving and training cost
+where all of them have one, else by how little was trained (prompted before LoRA before full).
+Every sentence is made from the numbers of the results; when owning pays and when it does not is
+in `owning.py`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tuneoff.records import Comparison, ContenderResult, Recommendation
+from tuneoff.config import Requirements
+from tuneoff.records import BreakEven, Comparison, ContenderResult, Recommendation
 from tuneoff.report import format as f
-from tuneoff.report import learning
+from tuneoff.report import learning, owning
 from tuneoff.report.pairs import find, numbers, sentence
+from tuneoff.report.requirements import breach, unknown
 
 Group = Sequence[ContenderResult]
 
 
 def recommend(
-    contenders: Group, comparisons: Sequence[Comparison], primary_metric: str
+    contenders: Group,
+    comparisons: Sequence[Comparison],
+    primary_metric: str,
+    requirements: Requirements | None = None,
+    break_even: Sequence[BreakEven] = (),
 ) -> Recommendation:
     """The recommendation for a run's contenders and its pairs on the primary metric."""
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
@@ -31,22 +38,51 @@ def recommend(
     measured = [c for c in scored if c.id != "recorded" or c.name in paired] or scored
     if not measured:
         why = f"No contender has a score for {f.words(primary_metric)}."
-        return Recommendation(None, (why,), tuple(when_not))
-    best = max(measured, key=lambda c: _value(c, primary_metric) or 0.0)
-    if not _value(best, primary_metric):
+        return Recommendation(None, (why, *owning.ratios(contenders)), tuple(when_not))
+    required = requirements or Requirements()
+    share = f.is_share(*(_value(c, primary_metric) for c in measured))
+    breaches = {c.name: breach(c, required) for c in measured}
+    left_out = [
+        f"{c.name} ({f.score(_value(c, primary_metric), share)}) is left out: {breaches[c.name]}."
+        for c in measured
+        if breaches[c.name]
+    ]
+    fit = [c for c in measured if not breaches[c.name]]
+    if not fit:
+        why = "No contender meets the requirements."
+        return Recommendation(None, (why, *left_out), tuple(when_not))
+    if not any(_value(c, primary_metric) for c in fit):
         why = (
             f"No contender got a single test example right ({f.words(primary_metric)}): nothing "
             "here can be chosen between; look at the answers below."
         )
-        return Recommendation(None, (why,), tuple(when_not))
-    found = {c.name: find(pairs, best.name, c.name) for c in measured}
+        return Recommendation(None, (why, *left_out), tuple(when_not))
+    choice, because, against = _choice(fit, pairs, primary_metric, len(measured), share)
+    pro, contra = owning.reasons(choice, scored, pairs, break_even, primary_metric)
+    when_not += [*against, *unknown(choice, required), *contra, *_limits(choice, measured)]
+    curves = [learning.sentence(c, primary_metric, share) for c in measured]
+    when_not += [told for told in curves if told]
+    when_not += [
+        f"{c.name} reports {f.score(_value(c, primary_metric), share)} elsewhere; without its "
+        "answers no test can compare it."
+        for c in scored
+        if c not in measured
+    ]
+    return Recommendation(choice.name, (*because, *left_out, *pro), tuple(when_not))
+
+
+def _choice(
+    fit: Group, pairs: Sequence[Comparison], metric: str, of: int, share: bool
+) -> tuple[ContenderResult, list[str], list[str]]:
+    """The best, or the cheapest of those as good; what the scores say for it, and against."""
+    best = max(fit, key=lambda c: _value(c, metric) or 0.0)
+    found = {c.name: find(pairs, best.name, c.name) for c in fit}
     ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
-    tied = [c for c in measured if c.name in ties]
-    choice, reason = _cheapest([best, *tied], primary_metric)
-    share = f.is_share(*(_value(c, primary_metric) for c in measured))
-    because = [_result(choice, primary_metric, len(measured), share)]
+    tied = [c for c in fit if c.name in ties]
+    choice, reason = _cheapest([best, *tied], metric)
+    because, against = [_result(choice, metric, of, share)], list[str]()
     because += [
-        f"No difference can be shown with {f.count(choice.scores[primary_metric].n)} examples "
+        f"No difference can be shown with {f.count(choice.scores[metric].n)} examples "
         f"between {p.a} and {p.b}: {numbers(p, share)}."
         for p in ties.values()
     ]
@@ -56,18 +92,8 @@ def recommend(
         because.append("Do not fine-tune: the prompted base is as good.")
     elif choice.training:
         prompted = [c.name for c in [best, *tied] if c.id == "prompted"]
-        when_not += [f"{name} is as good and needs no fine-tuning." for name in prompted]
-    because += _beaten(choice.name, pairs, share)
-    when_not += _limits(choice, measured)
-    curves = [learning.sentence(c, primary_metric, share) for c in measured]
-    when_not += [told for told in curves if told]
-    when_not += [
-        f"{c.name} reports {f.score(_value(c, primary_metric), share)} elsewhere; without its "
-        "answers no test can compare it."
-        for c in scored
-        if c not in measured
-    ]
-    return Recommendation(choice.name, tuple(because), tuple(when_not))
+        against += [f"{name} is as good and needs no fine-tuning." for name in prompted]
+    return choice, because + _beaten(choice.name, pairs, share), against
 
 
 def _value(contender: ContenderResult, metric: str) -> float | None:

@@ -14,7 +14,6 @@ import yaml
 from tuneoff.records import (
     AllTrainings,
     ContenderResult,
-    Cost,
     Results,
     Score,
     Serving,
@@ -23,6 +22,7 @@ from tuneoff.records import (
 from tuneoff.report import format as f
 from tuneoff.report import pairs
 from tuneoff.report.method import methods
+from tuneoff.report.money import money
 
 View = dict[str, Any]
 MAX_CLASSES = 20
@@ -50,19 +50,12 @@ ALL_TRAININGS: tuple[Column, ...] = (
     ("Trainings", lambda a: f.count(a.trainings)),
     ("Training time of all", lambda a: f.seconds(a.training_seconds)),
 )
-ALL_COST: tuple[Column, ...] = (("All trainings and their answers", lambda a: f.usd(a.usd)),)
 SERVING: tuple[Column, ...] = (
     ("Median time to answer", lambda s: f.seconds(s.seconds_p50)),
-    ("Requests per second", lambda s: f.number(s.requests_per_second)),
+    ("95% answered within", lambda s: f.seconds(s.seconds_p95)),
+    ("Requests per second, saturated", lambda s: f.number(s.requests_per_second)),
     ("Mean tokens in", lambda s: f.number(s.tokens_in_mean)),
     ("Mean tokens out", lambda s: f.number(s.tokens_out_mean)),
-)
-COST: tuple[Column, ...] = (
-    ("Training", lambda c: f.usd(c.training_usd)),
-    ("Answering the test set", lambda c: f.usd(c.answering_usd)),
-    ("1,000 requests", lambda c: f.usd(c.serving_usd_per_1k_requests)),
-    ("Fixed, per month", lambda c: f.usd(c.fixed_usd_per_month)),
-    ("A correct answer", lambda c: f.usd(c.usd_per_correct_answer)),
 )
 
 
@@ -88,6 +81,7 @@ def view(results: Results) -> View:
         "names": [c.name for c in contenders],
         "scores": _scores(results, contenders),
         "facts": _facts(results, contenders),
+        "money": money(results, contenders),
         "pairs": _pairs(results),
         "errors": _errors(contenders),
         "how": _how(results),
@@ -125,6 +119,7 @@ def _scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
     shares = _shares(results)
     return {
         "metrics": [f.words(metric) for metric in shares],
+        "there": bool(shares) or any(c.error for c in contenders),
         "seeds": any(c.seeds for c in contenders if not c.error),
         "rows": [_score_row(c, shares, results.recommendation.choice) for c in contenders],
     }
@@ -160,7 +155,7 @@ def _seeds(score: Score, share: bool) -> str:
 
 
 def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View]:
-    """Tables of facts × contenders: training, answering, cost. Empty rows are left out."""
+    """Tables of facts × contenders: training, answering. Empty rows are left out."""
     about = methods(results)
     head = [
         ("Model", [c.model for c in contenders]),
@@ -171,7 +166,6 @@ def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View
     groups = [
         ("Training", head + training + _rows(ALL_TRAININGS, every)),
         ("Answering", _rows(SERVING, [c.serving for c in contenders])),
-        ("Cost", _rows(COST, [c.cost for c in contenders]) + _rows(ALL_COST, every)),
     ]
     note = SEEDS_NOTE if any(c.seeds for c in contenders) else ""
     return [
@@ -183,7 +177,7 @@ def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View
 
 def _rows(
     columns: Sequence[Column],
-    records: Sequence[TrainingRecord | AllTrainings | Serving | Cost | None],
+    records: Sequence[TrainingRecord | AllTrainings | Serving | None],
 ) -> list[tuple[str, list[str]]]:
     rows = [(label, [show(r) if r else f.MISSING for r in records]) for label, show in columns]
     return [(label, cells) for label, cells in rows if set(cells) != {f.MISSING}]

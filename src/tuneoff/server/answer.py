@@ -15,6 +15,8 @@ from tuneoff.generation.growing_text import GrowingText
 
 # Why a piece ends an answer that there will not be.
 ERROR, GONE = "error", "gone"
+# Weights are looked at that are more than so much of the greatest; in the end all that are any.
+FEW = (1e-2, 1e-4, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +76,17 @@ class Answer:
         return token
 
     def _sampled(self, logits: NDArray[np.float32]) -> int:
-        scaled = logits.astype(np.float64)
+        # In place as far as that goes: a vocabulary has 150,000 tokens, and a batch many rows.
+        weights = logits.astype(np.float64)
+        weights -= weights.max()
         with np.errstate(over="ignore"):  # what is far from the best becomes impossible
-            chances = np.exp((scaled - scaled.max()) / self.request.temperature)
-        chances /= chances.sum()
+            weights /= self.request.temperature
+        np.exp(weights, out=weights)
         if self.request.top_p < 1:
-            order = np.argsort(-chances, kind="stable")
-            kept = np.searchsorted(np.cumsum(chances[order]), self.request.top_p) + 1
-            chances[order[kept:]] = 0
-            chances /= chances.sum()
-        place = int(np.searchsorted(np.cumsum(chances), self._random.random(), side="right"))
-        return min(place, len(chances) - 1)
+            weights = _likeliest(weights, self.request.top_p)
+        below = np.cumsum(weights)
+        place = int(np.searchsorted(below, self._random.random() * below[-1], side="right"))
+        return min(place, int(np.searchsorted(below, below[-1])))
 
     def saw(self, chance: TokenChance) -> None:
         """The chances of the token that comes next, where somebody else chose it."""
@@ -151,11 +153,34 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _likeliest(weights: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """The greatest weights that have this share of their sum, the others 0. Few have it as a rule,
+    so that there is hardly anything to sort."""
+    enough = share * weights.sum()
+    for least in FEW:
+        some = np.flatnonzero(weights > least * weights.max())
+        order = some[np.argsort(-weights[some], kind="stable")]
+        reached = np.cumsum(weights[order])
+        if reached[-1] >= enough:
+            break
+    kept = order[: np.searchsorted(reached, enough) + 1]
+    found = np.zeros_like(weights)
+    found[kept] = weights[kept]
+    return found
+
+
 def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:
     scaled = logits.astype(np.float64)
     scaled -= scaled.max()
-    scaled -= np.log(np.exp(scaled).sum())
-    best = np.argsort(-scaled, kind="stable")[:count]
+    total = np.log(np.exp(scaled).sum())
+    some = np.arange(0)
+    if count:
+        # All that may be among the first, in the order of their numbers, as ties are to stay.
+        count = min(count, len(scaled))
+        some = np.flatnonzero(scaled >= np.partition(scaled, -count)[-count])
+    best = some[np.argsort(-scaled[some], kind="stable")][:count]
     return TokenChance(
-        token, float(scaled[token]), tuple((int(each), float(scaled[each])) for each in best)
+        token,
+        float(scaled[token] - total),
+        tuple((int(each), float(scaled[each] - total)) for each in best),
     )

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from tuneoff.errors import ConfigError
 from tuneoff.server import (
@@ -19,6 +20,7 @@ from tuneoff.server import (
     errors,
     files,
     jobs,
+    leftovers,
     metrics,
     models,
     openapi,
@@ -47,6 +49,7 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     async def running(app: FastAPI) -> AsyncIterator[None]:
         app.state.host = host or Host()
         app.state.claims = Claims(settings.data_dir)
+        await run_in_threadpool(leftovers.clear_files, app.state.store)
         workers = Workers(settings) if settings.bases else None
         answering = asyncio.create_task(batch_run.answer_batches(app))
         yield

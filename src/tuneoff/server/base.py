@@ -2,27 +2,28 @@
 
 All adapters share the base's weights and one engine, in whose batch every row has its own. What
 the engine cannot answer exactly (`generation/support.py` says why) `transformers.generate` does,
-one request at a time. An adapter whose folder is gone (a deleted model, a checkpoint that newer
-ones replaced) is asked for in vain, and taken off as soon as nobody is answered by it.
+one request after another, in turn with the engine's steps. An adapter whose folder is gone is
+asked for in vain.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import itertools
+import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuneoff.models.loading import Precision
-from tuneoff.server.answer import GONE, Request, first_line, refuse
+from tuneoff.server.adapters import Adapters
+from tuneoff.server.answer import GONE, Piece, Request, first_line, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tuneoff.server.alone import Alone
     from tuneoff.server.live import LiveEngine
 
 Quantization = Literal["none", "int8", "nf4"]
@@ -35,9 +36,9 @@ USUAL_TOKENS = 8_192
 LEAST_POSITIONS = 512
 # Of the tokens that there is memory for, those of prefixes that nobody uses just now.
 KEPT_SHARE = 0.25
-# While the engine is at work, it makes so many steps for each request that it cannot answer.
-STEPS_BETWEEN = 64
-BLANK = "blank"
+# Of the memory that is free when a base is there, what adapters may take that nobody asks for just
+# now. It is not promised: where there is less, fewer texts are answered at a time.
+ADAPTERS_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Base:
 
     def __init__(self, served: Served, promised_bytes: int = 0) -> None:
         """Loads it; `promised_bytes` of the memory that is free now are others'."""
+        from tuneoff.models.free_memory import available_bytes
         from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, positions_of
         from tuneoff.models.mixed_lora import MixedLora
 
@@ -81,16 +83,11 @@ class Base:
         self.positions = self.room.positions
         self._quantization = served.quantization
         self._mixer = MixedLora()
-        # The model in PEFT's wrapper, once there are adapters, and what PEFT calls each: by names
-        # that are never given again, for what is kept of an adapter goes by its name.
-        self._wrapped: Any = None
-        self._adapters: dict[Served, str] = {}
-        self._names = (f"adapter-{number}" for number in itertools.count())
-        # Why some of them cannot be in a batch with others.
-        self._unmixed: dict[Served, str] = {}
+        free = max(0, available_bytes(self.model.device) - promised_bytes)
+        self._adapters = Adapters(self.model, self._mixer, int(free * ADAPTERS_SHARE), self._forget)
         self._engine: LiveEngine | None = None
         self._alone: deque[tuple[Served, Request]] = deque()
-        self._steps = 0
+        self._answering: tuple[Served, Alone] | None = None
 
     @property
     def exact(self) -> bool:
@@ -101,7 +98,8 @@ class Base:
 
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._alone) or (self._engine is not None and self._engine.busy())
+        alone = self._alone or self._answering is not None
+        return bool(alone or (self._engine is not None and self._engine.busy()))
 
     def unused_bytes(self) -> int:
         """What of its room it does not hold now, and may want at any time."""
@@ -110,7 +108,7 @@ class Base:
 
     def drop(self) -> None:
         """Lets go of everything but what clients may be reading."""
-        self.model = self._wrapped = self._engine = None
+        self.model = self._adapters = self._engine = None  # type: ignore[assignment]
         self._mixer.forget()
 
     def join(self, asked: Sequence[tuple[Served, Request]]) -> None:
@@ -122,7 +120,9 @@ class Base:
                 refuse(request, f"there is memory for {self.positions} tokens now; try again later")
                 continue
             try:
-                self._prepare(served)
+                # Whose requests are taken here and not yet in the engine keep their adapters, too.
+                joining = [each for each, _ in asked]
+                self._adapters.put_on(served, self._busy_adapters(joining))
                 reason = self._unserved(served, request)
             except Exception as error:
                 if served.is_gone():  # maybe while it was being loaded
@@ -131,26 +131,31 @@ class Base:
                     refuse(request, first_line(error))
                 continue
             if reason is None:
-                batched.append((self._adapters.get(served), request))
+                batched.append((self._adapters.name(served), request))
             else:
                 self._alone.append((served, request))
         if batched:
-            self._engine = self._engine or self._new_engine()
-            self._engine.join(batched)
+            try:
+                self._engine = self._engine or self._new_engine()
+                self._engine.join(batched)
+            except Exception as error:
+                self._failed(error)
+                for _, request in batched:
+                    refuse(request, first_line(error))
 
-    def advance(self, stopping: Callable[[], bool]) -> None:
-        """One step for all that are in the batch, and sometimes one of the others as a whole.
-
-        Args:
-            stopping: whether an answer that is made as a whole is to be broken off.
-        """
+    def advance(self) -> None:
+        """One step for all that are in the batch, and one of the answer that is made alone."""
         if self._engine is not None and self._engine.busy():
             self._step(self._engine)
-            self._steps += 1
-            if self._steps % STEPS_BETWEEN:
-                return
-        if self._alone:
-            self._answer_alone(*self._alone.popleft(), stopping)
+        if self._answering is None and self._alone:
+            self._begin_alone(*self._alone.popleft())
+        if self._answering is not None:
+            self._step_alone(*self._answering)
+
+    def close(self) -> None:
+        """Breaks off; who waits for an answer is told nothing."""
+        if self._answering is not None:
+            self._answering[1].close()
 
     def _step(self, engine: LiveEngine) -> None:
         from tuneoff.generation.forward import serving
@@ -158,31 +163,47 @@ class Base:
         try:
             with serving(self.model):
                 engine.advance()
+            if not engine.busy():
+                engine.rest()
+                self.drop_gone()
         except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """The batch cannot go on: all in it are told so, and the next one begins anew. (Raised
+        further, it would end the thread that answers for everybody.)"""
+        logging.getLogger(__name__).error("the batch failed", exc_info=error)
+        engine, self._engine = self._engine, None
+        if engine is not None:
             engine.fail(first_line(error))
-            self._engine = None
-            return
-        if not engine.busy():
-            engine.rest()
-            self.drop_gone()
 
-    def _answer_alone(self, served: Served, request: Request, stopping: Callable[[], bool]) -> None:
+    def _begin_alone(self, served: Served, request: Request) -> None:
         from tuneoff.generation.ending import ending_of
-        from tuneoff.server.alone import answer_alone
+        from tuneoff.server.alone import Alone
 
+        if request.cancelled.is_set():
+            request.tell(Piece("", finish_reason="stop"))
+            return
+        ending = ending_of(self.model, self.tokenizer, ())
+        self._answering = served, Alone(self.model, ending, request)
+
+    def _step_alone(self, served: Served, alone: Alone) -> None:
         try:
-            with self._active(served):
-                ending = ending_of(self.model, self.tokenizer, ())
-                answer_alone(self.model, ending, request, stopping)
+            with self._adapters.active(served):
+                alone.advance()
         except Exception as error:
-            refuse(request, first_line(error))
+            alone.close()
+            refuse(alone.request, first_line(error))
+            self._answering = None
+        if alone.complete:
+            self._answering = None
 
     def _unserved(self, served: Served, request: Request) -> str | None:
         """Why the engine cannot answer this."""
         from tuneoff.generation.support import unserved
 
         reason = unserved(self.model, [request.ids], request.max_tokens)
-        return reason or self._unmixed.get(served)
+        return reason or self._adapters.unmixed(served)
 
     def _new_engine(self) -> LiveEngine:
         from tuneoff.generation.ending import ending_of
@@ -194,74 +215,20 @@ class Base:
             self.model, ending, self._mixer, room.slots, room.positions, room.kept_tokens
         )
 
-    def _prepare(self, served: Served) -> None:
-        """Puts the model's adapter on the base, if it is not there.
-
-        Raises:
-            FileNotFoundError: the model was deleted.
-        """
-        if served.is_gone():
-            self.drop_gone()
-            raise FileNotFoundError(str(served.adapter))
-        if served.adapter is None or served in self._adapters:
-            return
-        self.drop_gone()
-        import peft
-
-        from tuneoff.models.mixed_lora import unmixed
-
-        name = next(self._names)
-        if self._wrapped is None:
-            wrapped: Any = peft.PeftModel.from_pretrained(
-                self.model, str(served.adapter), adapter_name=name
-            )
-            self._wrapped = wrapped
-        else:
-            self._wrapped.load_adapter(str(served.adapter), adapter_name=name)
-        self._wrapped.eval()
-        self._wrapped.set_adapter(name)
-        self._mixer.take_over(self.model)
-        reason = unmixed(self._wrapped, self._mixer, name)
-        if reason is not None:
-            self._unmixed[served] = reason
-        self._adapters[served] = name
-
     def drop_gone(self) -> None:
         """Takes off adapters that were deleted, but those that somebody is answered with."""
+        self._adapters.drop_gone(self._busy_adapters())
+
+    def _busy_adapters(self, joining: Iterable[Served] = ()) -> set[str | None]:
+        """The adapters that somebody is answered with, or waits for."""
         busy = self._engine.adapters_in_use() if self._engine is not None else set()
-        waiting = {served for served, _ in self._alone}
-        for served, name in list(self._adapters.items()):
-            if served.is_gone() and name not in busy and served not in waiting:
-                del self._adapters[served]
-                self._unmixed.pop(served, None)
-                self._take_off(name)
+        answering = (self._answering[0],) if self._answering is not None else ()
+        waiting = itertools.chain((served for served, _ in self._alone), answering, joining)
+        return busy | {self._adapters.name(served) for served in waiting}
 
-    def _take_off(self, name: str) -> None:
-        model = self._wrapped
-        # PEFT cannot answer without any adapter; one of rank 1 that changes nothing stays.
-        if len(model.peft_config) == 1:
-            blank = dataclasses.replace(
-                model.peft_config[name], r=1, rank_pattern={}, alpha_pattern={},
-                init_lora_weights=True, use_dora=False,
-            )  # fmt: skip
-            model.add_adapter(BLANK, blank)
-        model.set_adapter(next(each for each in model.peft_config if each != name))
-        model.delete_adapter(name)
-        self._mixer.forget()
+    def _forget(self, adapter: str) -> None:
         if self._engine is not None:
-            self._engine.forget(name)
-
-    @contextlib.contextmanager
-    def _active(self, served: Served) -> Iterator[None]:
-        """While inside, the model is this one."""
-        if self._wrapped is None:
-            yield
-        elif served.adapter is None:
-            with self._wrapped.disable_adapter():
-                yield
-        else:
-            self._wrapped.set_adapter(self._adapters[served])
-            yield
+            self._engine.forget(adapter)
 
 
 def _room(model: Any, tokenizer: Any, positions: int, promised_bytes: int) -> Room:

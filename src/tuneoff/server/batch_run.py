@@ -29,7 +29,7 @@ from tuneoff.server import chat
 from tuneoff.server.asked import ChatCreate
 from tuneoff.server.batches import ENDPOINT, UNFINISHED
 from tuneoff.server.claims import BATCHES, Claims
-from tuneoff.server.errors import ApiError, invalid_value
+from tuneoff.server.errors import ApiError, failed, invalid_value
 from tuneoff.server.store import BATCH, BATCH_OUTPUT, Store, new_id
 
 # Enough to fill the engine; who asks live waits for no more than these.
@@ -89,19 +89,25 @@ async def answer_batches(app: FastAPI) -> None:
     """Answers batches until it is cancelled."""
     store: Store = app.state.store
     claims: Claims = app.state.claims
+    log = logging.getLogger(__name__)
     while True:
-        row = await run_in_threadpool(store.oldest_batch, UNFINISHED)
-        # Another server over the same data may be at it.
-        if row is None or not claims.take(BATCHES):
-            await asyncio.sleep(LOOK_SECONDS)
-            continue
+        row = None
         try:
-            await _answer(app, store, row)
-        except Exception:  # one batch must not keep the others from being answered
-            logging.getLogger(__name__).exception("batch %s failed", row["id"])
-            error = {"code": "server_error", "message": "The server failed; its log says more.",
-                     "param": None, "line": None}  # fmt: skip
-            await run_in_threadpool(_failed, store, row["id"], [error])
+            row = await run_in_threadpool(store.oldest_batch, UNFINISHED)
+            # Another server over the same data may be at it.
+            if row is not None and claims.take(BATCHES):
+                await _answer(app, store, row)
+                continue
+        except Exception:  # a full disk, say; one batch must not keep others from being answered
+            log.exception("batch %s failed", row["id"] if row else "(none)")
+            if row is not None:
+                error = {"code": "server_error", "param": None, "line": None,
+                         "message": "The server failed; its log says more."}  # fmt: skip
+                try:
+                    await run_in_threadpool(_failed, store, row["id"], [error])
+                except Exception:
+                    log.exception("nor could that be written down")
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _answer(app: FastAPI, store: Store, batch: dict[str, Any]) -> None:
@@ -174,24 +180,31 @@ def _told(store: Store, id: str, progress: _Progress) -> str | None:
 
 async def _answered(app: FastAPI, request: dict[str, Any]) -> dict[str, Any]:
     """A request's line: what the same request would have got live."""
-    status, body = 200, None
-    try:
-        asked = ChatCreate.model_validate({**request["body"], "stream": None})
-        client: Any = _Client(app)
-        body = await chat.chat(client, asked)
-    except ValidationError as error:
-        status, body = 400, {"error": invalid_value(error.errors(), 1).body}
-    except ApiError as error:
-        if error.status == 429:  # those who ask live take all there is
-            await asyncio.sleep(BUSY_SECONDS)
-            return await _answered(app, request)
-        status, body = error.status, {"error": error.body}
+    status, body = await _asked(app, request["body"])
+    while status == 429:  # those who ask live take all there is
+        await asyncio.sleep(BUSY_SECONDS)
+        status, body = await _asked(app, request["body"])
     return {
         "id": f"batch_req_{secrets.token_hex(12)}",
         "custom_id": request["custom_id"],
         "response": {"status_code": status, "request_id": secrets.token_hex(12), "body": body},
         "error": None,
     }
+
+
+async def _asked(app: FastAPI, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and body of an answer."""
+    client: Any = _Client(app)
+    try:
+        asked = ChatCreate.model_validate({**body, "stream": None})
+        return 200, await chat.chat(client, asked)
+    except ValidationError as error:
+        return 400, {"error": invalid_value(error.errors(), 1).body}
+    except ApiError as error:
+        return error.status, {"error": error.body}
+    except Exception as error:  # one request must not take the answers of the others
+        logging.getLogger(__name__).exception("a request of a batch failed")
+        return 500, {"error": failed(error).body}
 
 
 def _requests(path: Path) -> Iterator[dict[str, Any]]:
@@ -246,6 +259,8 @@ def _resumed(folder: Path) -> _Progress:
     progress = _Progress()
     folder.mkdir(parents=True, exist_ok=True)
     for name in (OUTPUT, ERRORS):
+        if (folder / name).exists():
+            append_lines(folder / name, ())  # which cuts off a line that a kill left half
         for row in read_lines(folder / name):
             progress.add(row)
     return progress

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
@@ -18,6 +22,8 @@ from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from tuneoff.errors import TuneoffError
+from tuneoff.generation.token_bytes import bytes_of
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server import shapes, tuned
@@ -36,6 +42,8 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 MAX_UNFINISHED = 1_000
 LOOK_SECONDS = 1.0
 DEFAULT_TEXT_TOKENS = 16
+# As the hosted API has it of what is impossible; JSON knows no infinity.
+LEAST_LOGPROB = -9999.0
 
 
 @dataclass
@@ -133,8 +141,19 @@ def _served(http: HttpRequest, name: str) -> Served:
 
 
 async def _loaded(http: HttpRequest, served: Served) -> Loaded:
+    """The base, which may take minutes to load: many may wait for it, and must not take the threads
+    that everything else is answered by."""
     host: Answerer = http.app.state.host
-    return await run_in_threadpool(host.base, served)
+    # The guard bounds how many there are.
+    waiting = anyio.CapacityLimiter(math.inf)
+    try:
+        return await anyio.to_thread.run_sync(host.base, served, limiter=waiting)
+    except TuneoffError:  # its weights are not there, say
+        logging.getLogger(__name__).exception("the model %s cannot be loaded", served.name)
+        raise ApiError(
+            500, f"The model {served.name!r} cannot be loaded; the server's log says why.", "model",
+            "model_not_loaded", "server_error",
+        ) from None  # fmt: skip
 
 
 def _chat_ids(base: Loaded, example: Example) -> list[int]:
@@ -320,8 +339,12 @@ def _text_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[s
 
 def _logprobs(base: Loaded, chances: list[TokenChance]) -> dict[str, Any]:
     def token(id: int, logprob: float) -> dict[str, Any]:
-        text = str(base.tokenizer.decode([id]))
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        whole = bytes_of(base.tokenizer, id)
+        return {
+            "token": str(base.tokenizer.decode([id])),
+            "logprob": max(logprob, LEAST_LOGPROB),
+            "bytes": None if whole is None else list(whole),
+        }
 
     return {
         "content": [

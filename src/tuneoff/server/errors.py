@@ -47,6 +47,12 @@ def not_found(what: str, id: str, param: str | None = None) -> ApiError:
     )
 
 
+def failed(error: Exception) -> ApiError:
+    """Something that must not happen has happened."""
+    text = f"The server failed ({type(error).__name__}); its log says more."
+    return ApiError(500, text, None, "server_error", "server_error")
+
+
 def _allowed(request: Request) -> str:
     """The methods of a path, of all routes that have it (each knows only its own)."""
     operations = request.app.openapi()["paths"]
@@ -100,8 +106,7 @@ def install(app: FastAPI) -> None:
         return await api_error(_, invalid_value(error.errors(), 2))
 
     async def unexpected(_: Request, error: Any) -> JSONResponse:
-        text = f"The server failed ({type(error).__name__}); its log says more."
-        return await api_error(_, ApiError(500, text, None, "server_error", "server_error"))
+        return await api_error(_, failed(error))
 
     app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(ApiError, api_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from tuneoff.server import shapes
+from tuneoff.server import leftovers, shapes
 from tuneoff.server.batches import UNFINISHED
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE
@@ -82,10 +83,12 @@ class Incoming:
         self._begins = b""
         self._path = store.file_path(self._id)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._beside = self._path.with_name(f".{self._id}.part")
+        self._beside = self._path.with_name(f".{self._id}{leftovers.PART}")
 
     def __enter__(self) -> Incoming:
         self._stream = self._beside.open("wb")
+        # Held as long as this process lives: what nobody holds is of one that was killed.
+        fcntl.flock(self._stream, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,6 +6,7 @@ bases take turns, a step each.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import OrderedDict
@@ -33,7 +34,6 @@ class Host:
         self._bases: OrderedDict[Key, Base] = OrderedDict()
         self._loading, self._counting = threading.Lock(), threading.Lock()
         self._unfinished = 0
-        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
         self._thread.start()
 
@@ -52,10 +52,14 @@ class Host:
         """Has a request answered; returns at once."""
         with self._counting:
             self._unfinished += 1
-        tell = request.tell
+        tell, complete = request.tell, False
 
         def counted(piece: Piece) -> None:
+            nonlocal complete
+            if complete:  # something failed afterwards, for all that were together
+                return
             if piece.finish_reason is not None:
+                complete = True
                 with self._counting:
                     self._unfinished -= 1
             tell(piece)
@@ -74,15 +78,18 @@ class Host:
         def forget() -> None:
             base = self._bases.get(_key(served))
             if base is not None:
-                base.drop_gone()
+                # It is tried again, but this thread answers for everybody.
+                with contextlib.suppress(Exception):
+                    base.drop_gone()
 
         self._queue.put(forget)
 
     def close(self) -> None:
         """Ends the thread; what is under way is not answered."""
-        self._closing.set()
         self._queue.put(None)
         self._thread.join()
+        for base in self._bases.values():
+            base.close()
         while not self._queue.empty():
             if callable(left := self._queue.get()):
                 left()  # somebody may be waiting for it
@@ -94,7 +101,7 @@ class Host:
                 return
             self._join(taken)
             for base in self._busy():
-                base.advance(self._closing.is_set)
+                base.advance()
 
     def _busy(self) -> list[Base]:
         return [base for base in list(self._bases.values()) if base.busy()]

@@ -1,4 +1,4 @@
-"""What a job leaves on disk when it is over, and what of it goes.
+"""What a kill leaves half done, and what a job leaves on disk when it is over; what of it goes.
 
 - cancelled: it cannot go on, so what it would go on from goes; the checkpoints of its epochs are
   models that somebody may use, and stay until they are deleted;
@@ -8,6 +8,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import time
+from pathlib import Path
 from typing import Any
 
 from tuneoff.rundir import ContenderDir, remove_folder
@@ -15,6 +19,8 @@ from tuneoff.server import epochs
 from tuneoff.server.claims import Claims
 from tuneoff.server.store import Store
 
+PART = ".part"
+UNKNOWN_SECONDS = 3600
 OVER = ("cancelled", "failed", "paused", "succeeded")
 
 
@@ -52,3 +58,23 @@ def clear_all(store: Store, claims: Claims) -> None:
     )
     for job in jobs:
         clear(store, claims, job["id"])
+
+
+def clear_files(store: Store) -> None:
+    """Removes what a killed process left in the folder of files: uploads that will never be
+    whole, and files that nobody was told of, or that were deleted."""
+    folder = store.data_dir / "files"
+    known = {row["id"] for row in store.rows("SELECT id FROM files")}
+    for file in folder.glob("*"):
+        with contextlib.suppress(OSError):  # somebody else is at it
+            if file.name.endswith(PART):
+                _remove_unheld(file)
+            # One that was written just now may become known in a moment.
+            elif file.stem not in known and time.time() - file.stat().st_mtime > UNKNOWN_SECONDS:
+                file.unlink()
+
+
+def _remove_unheld(file: Path) -> None:
+    with file.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink()

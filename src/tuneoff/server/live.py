@@ -74,6 +74,17 @@ class LiveEngine(Engine):
             self._answers[number] = answer
             self._remembered.add(adapter, answer.request.ids, answer.new)
 
+    def advance(self) -> list[Prediction]:
+        """A step, before which those leave the line whose clients have gone."""
+        gone = [row for row in self.waiting if self._answers[row.prompt].request.cancelled.is_set()]
+        if gone:
+            numbers = {row.prompt for row in gone}
+            self.waiting = [row for row in self.waiting if row.prompt not in numbers]
+            for row in gone:
+                self._answers.pop(row.prompt).ended()
+                self._release(row)
+        return super().advance() if self.busy() else []
+
     def _cached(self, match: Match) -> int:
         sliced = match.part is not None and match.part[0] in self.cache.runs
         return match.held + (match.part[1] if match.part and sliced else 0)
@@ -107,7 +118,8 @@ class LiveEngine(Engine):
         return number
 
     def _unused(self, run: int) -> None:
-        for gone in self._kept.unused(run):
+        # One that was never computed, for everybody who wanted it is gone, is not worth keeping.
+        for gone in self._kept.unused(run, kept=run in self.cache.runs):
             super()._unused(gone)
 
     def adapters_in_use(self) -> set[str | None]:

@@ -215,11 +215,11 @@ class Usage(_Shape):
 
 
 class TokenLogprob(_Shape):
-    """A token that could have been in a place."""
+    """A token that could have been in a place; `bytes` may be a part of a character."""
 
     token: str
     logprob: float
-    bytes: list[int]
+    bytes: list[int] | None
 
 
 class ChosenLogprob(TokenLogprob):

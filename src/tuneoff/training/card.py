@@ -30,9 +30,11 @@ def write_card(
         "pipeline_tag": "text-generation",
         "tags": ["tuneoff", settings.method],
     }
-    if settings.base != SHIPPED_BASE and not settings.base.startswith((".", "/", "~")):
+    if settings.base != SHIPPED_BASE and not is_folder(settings.base):
         head["base_model"] = settings.base
-    how = settings.model_dump(mode="json", exclude_defaults=True)
+    # A folder of this machine says nothing to others.
+    base = Path(settings.base).name if is_folder(settings.base) else settings.base
+    how = {**settings.model_dump(mode="json", exclude_defaults=True), "base": base}
     lines = [
         "---",
         yaml.safe_dump(head, sort_keys=False).strip(),
@@ -40,7 +42,7 @@ def write_card(
         "",
         f"# {settings.name}",
         "",
-        f"`{settings.base}` tuned with tuneoff (method: {settings.method}).",
+        f"`{base}` tuned with tuneoff (method: {settings.method}).",
         "",
         *(text for line in about for text in (line, "")),
         f"- examples: {record.examples}, epochs: {record.epochs:g}, steps: {record.steps}",
@@ -56,6 +58,11 @@ def write_card(
         "",
     ]
     write_text(path, "\n".join(lines))
+
+
+def is_folder(base: str) -> bool:
+    """Whether a base is a folder, and not a hub id."""
+    return base.startswith((".", "/", "~")) or Path(base).is_dir()
 
 
 def _kept(record: TrainingRecord) -> str:

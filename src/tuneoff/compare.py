@@ -1,0 +1,219 @@
+"""Runs side by side: how the same contenders did in each, and whether any did worse than before.
+
+The first run is the baseline. A contender is compared with the one of its name there, on the
+test examples that are the same in both (by their content), with the tests that a run compares its
+own contenders by; p-values are adjusted over all of them (Holm). Runs that share no name are
+compared by what they recommend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tuneoff.contenders.trainings import trainings
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.opening import stored_bakeoff
+from tuneoff.records import Comparison, ContenderResult, Results
+from tuneoff.report import pairs
+from tuneoff.rundir import RunDir
+from tuneoff.scoring.aggregate import over_seeds
+from tuneoff.scoring.statistics import SIGNIFICANT, compare, holm
+from tuneoff.tasks import load_task
+
+Values = dict[str, float]
+# A verdict in words, and as one of now (a) against before (b).
+SAID: dict[str, tuple[str, Literal["a better", "b better", "tie"]]] = {
+    "better": ("better by", "a better"),
+    "worse": ("worse by", "b better"),
+    "tie": ("no difference can be shown,", "tie"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run: by contender, the primary metric of each example, and of each training's; the
+    content hash and cluster of each test example."""
+
+    label: str
+    results: Results
+    values: Mapping[str, Values]
+    seeds: Mapping[str, Sequence[Values]]
+    hashes: Mapping[str, str]
+    clusters: Mapping[str, str] | None
+    cluster: str
+
+
+def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
+    """Lays finished runs side by side; the first one is the baseline.
+
+    Returns:
+        `metric`; `runs` (`run`, `name`, `created`, `examples`); `contenders` (`name`, `runs`: for
+        each run its scores and costs, or null); `changes` (`contender`, `before`, `run`, `verdict`
+        better, worse, tie or failed, `difference` now minus before, its bounds and test, null
+        where it failed, `sentence`); `worse`, whether one of them is worse or failed.
+
+    Raises:
+        ConfigError, RunDirectoryError: a folder holds no finished run, or they cannot be compared.
+        DataError: they have no test example in common.
+    """
+    if len(folders) < 2:
+        raise ConfigError("compare takes two run directories or more, the baseline first.")
+    runs = [_read(Path(folder)) for folder in folders]
+    baseline, metric = runs[0], runs[0].results.primary_metric
+    for run in runs[1:]:
+        if run.results.primary_metric != metric:
+            raise ConfigError(
+                f"{run.label} is judged by {run.results.primary_metric}, {baseline.label} by "
+                f"{metric}; name the same metric first in task.metrics, and run them again."
+            )
+    names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
+    changes = _adjusted([each for run in runs[1:] for each in _changes(baseline, run)])
+    return {
+        "metric": metric,
+        "runs": [
+            {"run": run.label, "name": run.results.name, "created": run.results.created,
+             "examples": len(run.hashes)}
+            for run in runs
+        ],
+        "contenders": [
+            {"name": name, "runs": [_cell(run.results, name) for run in runs]} for name in names
+        ],
+        "changes": changes,
+        "worse": any(change["verdict"] in ("worse", "failed") for change in changes),
+    }  # fmt: skip
+
+
+def _read(folder: Path) -> _Run:
+    run = RunDir(folder)
+    results = run.results()
+    bakeoff, metric = stored_bakeoff(folder), results.primary_metric
+    cluster = bakeoff.task.cluster or load_task(bakeoff.task.id, bakeoff.folder).CLUSTER
+    test = run.examples("test")
+    values, seeds = {}, {}
+    for settings in bakeoff.contenders:
+        directories = [
+            each.directory(run.contender(settings.name))
+            for each in trainings(settings)
+            if each.fraction == 1
+        ]
+        rows = [found for directory in directories if (found := directory.scores())]
+        seeds[settings.name] = [_values(each, metric) for each in rows]
+        values[settings.name] = _values(over_seeds(rows), metric) if rows else {}
+    return _Run(
+        label=str(folder),
+        results=results,
+        values=values,
+        seeds=seeds,
+        hashes={example.id: example.sha256() for example in test},
+        clusters={e.id: str(e.meta.get(cluster)) for e in test} if cluster else None,
+        cluster=cluster or "",
+    )
+
+
+def _values(rows: Mapping[str, Any], metric: str) -> Values:
+    return {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
+
+
+def _cell(results: Results, name: str) -> dict[str, Any] | None:
+    """What one run has of a contender."""
+    found = _contender(results, name)
+    if found is None:
+        return None
+    score = found.scores.get(results.primary_metric)
+    return {
+        "value": score.value if score else None,
+        "low": score.low if score else None,
+        "high": score.high if score else None,
+        "training_seconds": found.training.seconds if found.training else None,
+        "training_usd": found.cost.training_usd,
+        "error": found.error,
+    }
+
+
+def _contender(results: Results, name: str | None) -> ContenderResult | None:
+    return next((c for c in results.contenders if c.name == name), None)
+
+
+def _changes(baseline: _Run, run: _Run) -> Iterator[dict[str, Any]]:
+    """What became of the contenders that both runs have, or of their choices."""
+    same = [id for id, digest in run.hashes.items() if baseline.hashes.get(id) == digest]
+    if not same:
+        raise DataError(
+            f"{run.label} and {baseline.label} have no test example in common; compare runs on the "
+            "same test set."
+        )
+    names = [(c.name, c.name) for c in run.results.contenders if c.name in baseline.values]
+    chosen = (baseline.results.recommendation.choice, run.results.recommendation.choice)
+    if not names:
+        if chosen[0] is None or chosen[1] is None:
+            raise ConfigError(
+                f"{run.label} and {baseline.label} have no contender of the same name, and not "
+                "both recommend one; there is nothing to compare."
+            )
+        names = [(chosen[0], chosen[1])]
+    for before, now in names:
+        found = _change(baseline, run, before, now, same)
+        if found is not None:
+            yield {"contender": now, "before": before, "run": run.label, **found}
+
+
+def _change(
+    baseline: _Run, run: _Run, before: str, now: str, same: Sequence[str]
+) -> dict[str, Any] | None:
+    """One contender now against one before; None where there was nothing before."""
+    old, new = baseline.values[before], run.values.get(now, {})
+    common = [id for id in same if id in old and id in new]
+    contender = _contender(run.results, now)
+    failed = contender is not None and contender.error
+    if failed and old:
+        return {"comparison": None, "error": failed}
+    if not common:
+        return None
+    clusters = None
+    if run.clusters is not None:
+        clusters = [run.clusters[id] for id in common]
+    means = [_means(run.seeds[now], common), _means(baseline.seeds[before], common)]
+    values = [(new[id], old[id]) for id in common]
+    found = compare(now, before, run.results.primary_metric, values, clusters, run.cluster, means)
+    return {"comparison": found, "examples": len(common)}
+
+
+def _means(seeds: Sequence[Values], ids: Sequence[str]) -> list[float]:
+    """The mean over these examples of each training that answered them all."""
+    whole = [scores for scores in seeds if all(id in scores for id in ids)]
+    return [sum(scores[id] for id in ids) / len(ids) for scores in whole]
+
+
+def _adjusted(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Changes with their p-values adjusted over all of them, and a verdict in words."""
+    tested = [change for change in changes if change["comparison"] is not None]
+    p_values = iter(holm([change["comparison"].p_value for change in tested]))
+    return [
+        _told(change, next(p_values) if change["comparison"] is not None else None)
+        for change in changes
+    ]
+
+
+def _told(change: dict[str, Any], p_adjusted: float | None) -> dict[str, Any]:
+    comparison: Comparison | None = change.pop("comparison")
+    who = change["contender"]
+    if change["before"] != who:
+        who = f"{who} (before: {change['before']})"
+    if comparison is None or p_adjusted is None:
+        error = change.pop("error")
+        return {**change, "verdict": "failed", "sentence": f"{who} failed: {error}"}
+    verdict = "tie"
+    if p_adjusted < SIGNIFICANT and comparison.difference:
+        verdict = "better" if comparison.difference > 0 else "worse"
+    said, judged = SAID[verdict]
+    numbers = pairs.numbers(replace(comparison, p_adjusted=p_adjusted, verdict=judged))
+    figures = asdict(comparison)
+    for name in ("a", "b", "metric", "verdict"):
+        figures.pop(name)
+    sentence = f"{who}: {said} {numbers} on {change['examples']} examples"
+    return {
+        **change, **figures, "p_adjusted": p_adjusted, "verdict": verdict, "sentence": sentence,
+    }  # fmt: skip

@@ -1,0 +1,40 @@
+"""The bytes of one token, which may be a part of a character.
+
+Byte-level vocabularies (GPT-2's, Llama 3's, Qwen's) write each byte as a character that can be
+seen; SentencePiece ones write a byte that is no piece of text as `<0xE2>`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from tuneoff.generation.growing_text import HALF
+
+_SINGLE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def bytes_of(tokenizer: Any, token: int) -> bytes | None:
+    """What a token adds to a text in UTF-8; None where that cannot be known."""
+    text = str(tokenizer.decode([token]))
+    if HALF not in text:
+        return text.encode()
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    if single := _SINGLE.fullmatch(piece):
+        return bytes([int(single[1], 16)])
+    alphabet = _alphabet()
+    if all(character in alphabet for character in piece):
+        found = bytes(alphabet[character] for character in piece)
+        return found if found.decode(errors="replace") == text else None
+    return None
+
+
+@cache
+def _alphabet() -> dict[str, int]:
+    """Byte-level BPE's characters: printable ones of Latin-1 stand for themselves, the other bytes
+    for the characters from 256 on, in order."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printable]
+    shown = {chr(byte): byte for byte in printable}
+    return shown | {chr(256 + place): byte for place, byte in enumerate(others)}

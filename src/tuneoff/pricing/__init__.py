@@ -1,0 +1,253 @@
+"""What a contender cost and will cost, from what a run left in its directory.
+
+Pure in what it reads: the same directory and the same file give the same figures, on the day of
+`as_of`, else on that on which the run began. What was billed the ledger says; what is not known
+is None, and a sentence says why.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from tuneoff import machine
+from tuneoff.config import BakeOff, Hardware, LocalSettings, PromptedSettings, RecordedSettings
+from tuneoff.costs import serving
+from tuneoff.costs.arithmetic import own_cost
+from tuneoff.costs.ledger import Ledger, api_cost
+from tuneoff.costs.pricebook import Price, hour_source, priced
+from tuneoff.costs.serving import Hosted, Own
+from tuneoff.prepare import price_book
+from tuneoff.pricing.reported import reported_cost
+from tuneoff.records import Cost, Place, Serving, ServingRecord, TrainingRecord
+from tuneoff.rundir import RunDir, read_lines
+from tuneoff.spending import asks_nothing, judge_name, judges, paid, price_for
+
+NAME_HARDWARE = "not priced: name hardware"
+Monthly = Own | Hosted
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a contender's directory says of it. `correct` is its share of right answers."""
+
+    training: TrainingRecord | None
+    answering_seconds: float | None
+    serving: Serving
+    record: ServingRecord | None
+    correct: float | None
+    planned_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A contender's money, its costs a month where answering has a price, and a sentence where
+    its speed was measured on other hardware than is priced."""
+
+    cost: Cost
+    monthly: Monthly | None = None
+    elsewhere: str | None = None
+
+
+class Pricing:
+    """A run's prices: those of its day, from the book and the file."""
+
+    def __init__(self, bakeoff: BakeOff, run: RunDir) -> None:
+        self.bakeoff, self.prices = bakeoff, price_book(bakeoff)
+        self.ledger, self.day = Ledger(run.events), day_of(bakeoff, run)
+
+    def priced(self, settings: Any, found: Measured) -> Priced:
+        """What a contender cost and will cost."""
+        if isinstance(settings, RecordedSettings):
+            return Priced(reported_cost(settings, self.prices, self.day))
+        monthly: Monthly | None
+        if paid(settings):
+            billed = found.training.tokens_billed if found.training else None
+            cost = api_cost(settings.name, billed, self.ledger)
+            monthly, basis = self._hosted(settings, found, cost)
+        else:
+            seconds = found.training.seconds if found.training else None
+            cost = self.hours(settings, seconds, found.answering_seconds)
+            monthly, basis = self._own(settings, found)
+        elsewhere = _elsewhere(settings, found.record)
+        cost = replace(
+            cost,
+            training_basis=_minding(cost.training_basis, elsewhere),
+            training_usd_planned=found.planned_usd,
+            serving_basis=_minding(basis, elsewhere) if monthly is not None else basis,
+        )
+        return Priced(self._served(cost, monthly, found.correct), monthly, elsewhere)
+
+    def judge_usd(self) -> float | None:
+        """What the judge's answers cost, as the ledger has it; None where they have no price."""
+        names = [judge_name(each) for each in judges(self.bakeoff)]
+        known = [self.ledger.spent(name).known for name in names if name in self.ledger.priced]
+        return float(sum(known, serving.NOTHING)) if known else None
+
+    def hours(self, settings: Any, training: float | None, answering: float | None) -> Cost:
+        """The hours of an own model."""
+        hardware: Hardware | None = getattr(settings, "hardware", None)
+        if hardware is None:
+            return Cost()
+        known, hour = priced(hardware, self.prices, self.day)
+        return own_cost(known, hour_source(hour), training, answering)
+
+    def ends(self, settings: Any) -> str | None:
+        """The day on which a provider's model ends, if that is known."""
+        provider, model = getattr(settings, "provider", None), getattr(settings, "model", None)
+        if not model or place_of(settings) != "provider" or getattr(settings, "base_url", None):
+            return None
+        end = self.prices.end_of(provider or "openai", model)
+        return end.ends.isoformat() if end else None
+
+    def _served(self, cost: Cost, monthly: Monthly | None, correct: float | None) -> Cost:
+        """The same with what answering costs."""
+        if monthly is None:
+            return cost
+        load = self.bakeoff.serving.requests_per_month
+        per_1k = serving.usd_per_1k(monthly, load)
+        right = None
+        if correct is not None and 0 <= correct <= 1:
+            right = serving.usd_per_correct(per_1k, Decimal(str(correct)))
+        return replace(
+            cost,
+            serving_usd_per_1k_requests=float(per_1k),
+            fixed_usd_per_month=float(serving.fixed_usd(monthly, load)),
+            usd_per_correct_answer=None if right is None else float(right),
+        )
+
+    def _own(self, settings: LocalSettings, found: Measured) -> tuple[Own | None, str]:
+        """Reserved machines, and the words that say what they rest on."""
+        if settings.hardware is None:
+            return None, NAME_HARDWARE
+        hardware, _ = priced(settings.hardware, self.prices, self.day)
+        named = hardware.accelerator
+        if hardware.usd_per_hour is None:
+            return None, (
+                f"not priced: an hour of {named or 'this hardware'} has no price on {self.day}; "
+                "give hardware.usd_per_hour"
+            )
+        record, rules = found.record, self.bakeoff.serving
+        if record is None or not record.requests_per_second:
+            return None, "not priced: its throughput was not measured"
+        monthly = serving.own(
+            Decimal(str(hardware.usd_per_hour)),
+            hardware.count,
+            Decimal(str(record.requests_per_second)),
+            Decimal(str(rules.utilization)),
+        )
+        machines = serving.fixed_usd(monthly, rules.requests_per_month) / (monthly.machine_usd or 1)
+        times = f" × {hardware.count}" if hardware.count > 1 else ""
+        reserved = f"{int(machines)} × " if machines > 1 else ""
+        basis = (
+            f"reserved: {reserved}${hardware.usd_per_hour:g}/h{times} × {serving.HOURS_A_MONTH} h "
+            f"a month; used to {rules.utilization:.0%} of {record.requests_per_second:.3g} "
+            f"requests a second, a machine answers {_count(monthly.machine_requests)} a month"
+        )
+        if _elsewhere(settings, record) is None:
+            basis += f", measured on {record.accelerator or record.machine}"
+        return monthly, basis
+
+    def _hosted(self, settings: Any, found: Measured, cost: Cost) -> tuple[Hosted | None, str]:
+        """A provider's prices by the request, and the words that say what they rest on."""
+        if asks_nothing(settings):
+            return None, "not priced: a server on this machine"
+        price = price_for(settings, self.prices, self.day)
+        if price is None:
+            return None, "not priced: its model has no price in the book; give it a `price:`"
+        tokens_in, tokens_out = found.serving.tokens_in_mean, found.serving.tokens_out_mean
+        if tokens_in is None or tokens_out is None:
+            return None, "not priced: no answer says how many tokens it took"
+        again, words = self._tuning_again(settings, cost, found.planned_usd)
+        monthly = serving.hosted(
+            price,
+            Decimal(str(tokens_in)),
+            Decimal(str(tokens_out)),
+            batch=settings.batch,
+            tuning_again_usd=again,
+        )
+        if monthly is None:
+            return None, "not priced: answering has no price; give it a `price:`"
+        basis = _per_token(price, tokens_in, tokens_out, settings.batch)
+        return monthly, "; ".join([*basis, *words])
+
+    def _tuning_again(
+        self, settings: Any, cost: Cost, planned: float | None
+    ) -> tuple[Decimal, list[str]]:
+        """A month's share of tuning a model again that will end; nothing where it will not."""
+        training = cost.training_usd if cost.training_usd is not None else planned
+        ends = self.ends(settings)
+        if ends is None or training is None:
+            return serving.NOTHING, []
+        months = self.bakeoff.serving.tune_again_months
+        usd = serving.tuning_again_usd(Decimal(str(training)), months)
+        return usd, [
+            f"it ends on {ends}: tuning again every {months} months at ${training:,.2f} is "
+            f"${usd:,.2f} a month"
+        ]
+
+
+def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
+    """The day whose prices count: `as_of`, else that on which the run began."""
+    if bakeoff.as_of is not None:
+        return bakeoff.as_of
+    first = next(iter(read_lines(run.events)), None)
+    if first is None:
+        return datetime.date.today()
+    return datetime.datetime.fromisoformat(first["at"]).date()
+
+
+def place_of(settings: Any) -> Place | None:
+    """Who answers: a model of one's own, or a provider; None where that is not known."""
+    if isinstance(settings, LocalSettings):
+        return "own"
+    if isinstance(settings, RecordedSettings):
+        if settings.provider is not None or (settings.model or "").startswith("ft:"):
+            return "provider"
+        return "own" if settings.hardware is not None else None
+    if isinstance(settings, PromptedSettings) and settings.base is not None:
+        return "own"
+    return "own" if asks_nothing(settings) else "provider"
+
+
+def _elsewhere(settings: Any, record: ServingRecord | None) -> str | None:
+    """A warning where a contender's time was not measured on the hardware that is priced."""
+    hardware: Hardware | None = getattr(settings, "hardware", None)
+    named = hardware.accelerator if hardware else None
+    if record is None or named is None or machine.is_accelerator(named, record.accelerator):
+        return None
+    return (
+        f"Mind: it was measured on {record.accelerator or record.machine} and is priced as "
+        f"{named}, where it will be different."
+    )
+
+
+def _minding(basis: str | None, elsewhere: str | None) -> str | None:
+    return basis if basis is None or elsewhere is None else f"{basis}. {elsewhere.rstrip('.')}"
+
+
+def _per_token(price: Price, tokens_in: float, tokens_out: float, batch: bool) -> list[str]:
+    batched = batch and price.batch_input_usd_per_million_tokens is not None
+    given, made = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
+    if batched:
+        given = price.batch_input_usd_per_million_tokens
+        made = price.batch_output_usd_per_million_tokens
+    found = []
+    if given is not None and made is not None:
+        found.append(
+            f"{tokens_in:,.0f} tokens in × ${given:f} and {tokens_out:,.0f} out × ${made:f} per "
+            f"million{', prices of batches' if batched else ''}"
+        )
+    if price.hosting_usd_per_hour is not None:
+        hour = price.hosting_usd_per_hour
+        found.append(f"hosting ${hour:f}/h × {serving.HOURS_A_MONTH} h a month")
+    return found
+
+
+def _count(requests: Decimal) -> str:
+    millions = requests / 1_000_000
+    if millions < 1:
+        return f"{requests:,.0f}"
+    return f"{millions:,.0f} million" if millions >= 100 else f"{millions:.3g} million"

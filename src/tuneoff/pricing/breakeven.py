@@ -1,0 +1,83 @@
+"""Each own contender against each hosted one: where owning begins to pay, and what moves that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Literal
+
+from tuneoff.costs import serving
+from tuneoff.costs.serving import Hosted, Own
+from tuneoff.pricing import Priced
+from tuneoff.records import BreakEven, CurvePair, Place, Sensitivity
+
+OTHER_UTILIZATIONS = ("0.1", "0.25", "0.5", "0.75", "1")
+FACTORS = ("0.5", "2")
+What = Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
+
+
+def break_evens(
+    priced: Mapping[str, Priced], places: Mapping[str, Place | None], utilization: float
+) -> tuple[BreakEven, ...]:
+    """The pairs of which both have costs a month, by the contenders' names.
+
+    Args:
+        utilization: the one that the own ones' costs are of.
+    """
+    monthly = {name: each.monthly for name, each in priced.items()}
+    owns = {name: each for name, each in monthly.items() if isinstance(each, Own)}
+    others = {
+        name: each
+        for name, each in monthly.items()
+        if isinstance(each, Hosted) and places[name] == "provider"
+    }
+    pairs = [(a, b, serving.break_even(owns[a], others[b])) for a in owns for b in others]
+    crossings = [n for _, _, c in pairs for n in (c.first, c.lasting, c.until) if n is not None]
+    points = serving.points(owns.values(), crossings)
+    share = Decimal(str(utilization))
+    return tuple(
+        BreakEven(
+            own=a,
+            hosted=b,
+            requests_per_month=_float(found.lasting),
+            utilization=utilization,
+            first_requests_per_month=_float(found.first),
+            until_requests_per_month=_float(found.until),
+            warning=priced[a].elsewhere,
+            curve=_curve(owns[a], others[b], points),
+            sensitivity=_sensitivity(owns[a], others[b], share),
+        )
+        for a, b, found in pairs
+    )
+
+
+def _curve(mine: Own, other: Hosted, points: Sequence[Decimal]) -> tuple[CurvePair, ...]:
+    return tuple(CurvePair(float(n), float(mine.usd(n)), float(other.usd(n))) for n in points)
+
+
+def _sensitivity(mine: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity, ...]:
+    """Where the costs cross at other utilisations and prices."""
+    others = [Decimal(each) for each in OTHER_UTILIZATIONS if Decimal(each) != share]
+    changed: list[tuple[What, Decimal, Own, Hosted]] = [
+        ("utilization", used, serving.used_to(mine, share, used), other) for used in others
+    ]
+    for factor in map(Decimal, FACTORS):
+        changed += [
+            ("usd_per_hour", factor, serving.dearer_own(mine, factor), other),
+            ("hosted_usd_per_request", factor, mine, serving.dearer_hosted(other, factor)),
+        ]
+    found = [(what, value, serving.break_even(a, b)) for what, value, a, b in changed]
+    return tuple(
+        Sensitivity(
+            what=what,
+            value=float(value),
+            requests_per_month=_float(crossing.lasting),
+            first_requests_per_month=_float(crossing.first),
+            until_requests_per_month=_float(crossing.until),
+        )
+        for what, value, crossing in found
+    )
+
+
+def _float(value: Decimal | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,58 @@
+"""Money that was reported elsewhere, or follows from hours or tokens that were."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+
+from tuneoff.config import RecordedSettings, ReportedTraining
+from tuneoff.costs.arithmetic import HOUR_SECONDS, hours_usd, training_usd
+from tuneoff.costs.pricebook import PriceBook, hour_source, price_of, priced
+from tuneoff.records import Cost
+
+# USD, how they were worked out, and where the price is from.
+Found = tuple[Decimal | None, str, tuple[str, ...]]
+
+
+def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.date) -> Cost:
+    """What training is reported to have cost; beside it what the reported hours or tokens come to
+    at the prices of a day, which stands in where no money is reported."""
+    reported = settings.training
+    if reported is None:
+        return Cost()
+    worked_out, how, sources = _worked_out(settings, reported, prices, day)
+    usd, basis = reported.usd, [how] if how else []
+    if usd is None:
+        usd = worked_out
+    else:
+        basis.insert(0, "reported")
+        if worked_out is not None:
+            basis[-1] += f" = ${worked_out:.3f}"
+    return Cost(
+        training_usd=None if usd is None else float(usd),
+        training_basis="; ".join(basis),
+        price_sources=(*sources, *([settings.source] if settings.source else [])),
+    )
+
+
+def _worked_out(
+    settings: RecordedSettings, reported: ReportedTraining, prices: PriceBook, day: datetime.date
+) -> Found:
+    if reported.hours is not None and settings.hardware is not None:
+        known, hour = priced(settings.hardware, prices, day)
+        usd = hours_usd(reported.hours * HOUR_SECONDS, known)
+        if usd is not None:
+            times = f" × {known.count}" if known.count > 1 else ""
+            on = f" ({known.accelerator})" if known.accelerator else ""
+            how = f"{reported.hours:g} h × ${known.usd_per_hour:g}/h{times}{on}"
+            return usd, how, (hour_source(hour),)
+    if reported.tokens_billed is not None and settings.provider and settings.model:
+        price = price_of(settings.provider, settings.model, day, tuned=True, prices=prices)
+        usd = training_usd(price, reported.tokens_billed) if price else None
+        if price is not None and usd is not None:
+            each = price.training_usd_per_million_tokens
+            how = f"{reported.tokens_billed:,} tokens × ${each:f} per million"
+            return usd, how, (price.source,)
+    hours = f"{reported.hours:g} h" if reported.hours is not None else ""
+    tokens = f"{reported.tokens_billed:,} tokens" if reported.tokens_billed else ""
+    return None, ", ".join(part for part in (hours, tokens) if part), ()

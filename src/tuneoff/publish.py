@@ -1,0 +1,103 @@
+"""A tuned contender on the Hugging Face hub: its weights, and a card with its results.
+
+What goes up is what `tuneoff export` writes, and it is checked as there before anything is sent.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneoff.errors import ConfigError, ProviderError
+from tuneoff.export import export_contender, source
+from tuneoff.training.card import is_folder
+
+MESSAGE = "Upload with tuneoff"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where it lies now: `url` and `commit`; `files` by name with their bytes; `parity` is how it
+    answers (None: that could not be compared)."""
+
+    repo: str
+    url: str
+    commit: str
+    format: str
+    private: bool
+    files: dict[str, int]
+    parity: dict[str, Any] | None
+
+
+def publish(
+    run: Path | str,
+    contender: str,
+    repo: str,
+    *,
+    format: str | None = None,
+    public: bool = False,
+    strict: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> Published:
+    """Sends a tuned contender to the hub (or to the hub that `HF_ENDPOINT` names).
+
+    Args:
+        run: a run directory, or the data directory of `tuneoff serve`.
+        repo: `OWNER/NAME`; made if it is not there, private unless `public`.
+        format: `adapter`, `merged` or `gguf`; left out, the adapter, or the whole model where all
+            parameters were tuned.
+        strict: send nothing unless it answers as it was scored.
+        say: told each line that a user should read.
+
+    Raises:
+        ConfigError: there is no such model, no token, the name is none, or it answers otherwise.
+        ProviderError: the hub refuses, or does not answer.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ConfigError(f"--repo: {error}") from None
+    if "/" not in repo:
+        raise ConfigError(f"--repo {repo}: give OWNER/NAME.")
+    tuned = source.find(Path(run), contender)
+    format = format or ("merged" if tuned.settings.method == "full" else "adapter")
+    if format == "adapter" and is_folder(tuned.base):
+        raise ConfigError(
+            f"contender {contender}: its base is a folder on this machine, which nobody else has; "
+            "publish it with --format merged."
+        )
+    if not get_token():
+        raise ConfigError("HF_TOKEN is not set; export a token that may write, or `hf auth login`.")
+    with tempfile.TemporaryDirectory(dir=Path(run), prefix=".publish-") as folder:
+        out = Path(folder) / "model"
+        found = export_contender(run, contender, format, out, strict=strict, say=say)
+        api = HfApi(library_name="tuneoff")
+        say(f"{contender}: sending {len(found.files)} files to {repo}")
+        commit = _sent(api, repo, out, private=not public)
+    return Published(
+        repo=repo,
+        url=str(commit.repo_url),
+        commit=str(commit.oid),
+        format=format,
+        private=not public,
+        files=found.files,
+        parity=found.parity,
+    )
+
+
+def _sent(api: Any, repo: str, folder: Path, private: bool) -> Any:
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        return api.upload_folder(repo_id=repo, folder_path=folder, commit_message=MESSAGE)
+    except (HTTPError, OSError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ProviderError(f"{api.endpoint}: {repo} could not be published: {first}") from None

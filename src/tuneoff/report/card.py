@@ -1,0 +1,90 @@
+"""A run's results in a model card: for readers, and as the hub's `model-index` for machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tuneoff.records import ContenderResult, Results, Score
+from tuneoff.report import format as f
+from tuneoff.report.markdown import escape
+from tuneoff.rundir import RunDir, write_text
+
+HEADING = "## Results"
+TASK_TYPE = "text-generation"
+
+
+def write_cards(run: RunDir, results: Results) -> None:
+    """Writes every tuned contender's scores into its card."""
+    for contender in results.contenders:
+        for weights in run.contender(contender.name).all_weights():
+            add_results(weights / "README.md", results, contender.name)
+
+
+def add_results(card: Path, results: Results, name: str) -> None:
+    """Writes a contender's scores into its card, in place of those that stood there; without
+    scores the card stays as it is."""
+    contender = next((c for c in results.contenders if c.name == name), None)
+    if contender is None or contender.error or not contender.scores or not card.is_file():
+        return
+    from huggingface_hub import EvalResult, ModelCard
+
+    found: Any = ModelCard(card.read_text(encoding="utf-8"))
+    found.data.model_name = name
+    found.data.eval_results = [
+        EvalResult(
+            task_type=TASK_TYPE,
+            dataset_type=results.source or results.task,
+            dataset_name=f"{results.task}, {results.source}",
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=f.words(metric),
+            metric_value=round(score.value, 4),
+        )
+        for metric, score in contender.scores.items()
+        if score.value is not None
+    ]
+    found.text = _with_section(found.text, _section(results, contender))
+    write_text(card, str(found))
+
+
+def _section(results: Results, contender: ContenderResult) -> str:
+    """The scores as a table."""
+    first = contender.scores.get(results.primary_metric)
+    count = f"{f.count(first.n)} test examples" if first and first.n else "the test examples"
+    where = f"{escape(results.task)}, {escape(results.source)}{_mean(contender)}"
+    rows = [_row(metric, score) for metric, score in contender.scores.items()]
+    return "\n".join(
+        [
+            HEADING,
+            "",
+            f"On {count} of {where}; 95% intervals.",
+            "",
+            "| metric | value | interval |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _mean(contender: ContenderResult) -> str:
+    if not contender.seeds:
+        return ""
+    return f", mean over the seeds {', '.join(map(str, contender.seeds))}"
+
+
+def _row(metric: str, score: Score) -> str:
+    share = f.is_share(score.value)
+    value, bounds = f.score(score.value, share), f.interval(score.low, score.high, share)
+    return f"| {escape(f.words(metric))} | {value} | {bounds} |"
+
+
+def _with_section(body: str, section: str) -> str:
+    """A card's text with this section before its settings, instead of an earlier one."""
+    before, heading, rest = body.partition(f"{HEADING}\n")
+    if heading:
+        _, mark, after = rest.partition("\n## ")
+        return f"{before}{section}{mark}{after}" if mark else f"{before}{section}"
+    before, heading, after = body.partition("## Settings\n")
+    return f"{before}{section}\n{heading}{after}"

@@ -1,0 +1,157 @@
+"""The money of a run as the report shows it: what each contender cost and will cost, and when
+owning pays.
+
+Every figure is one of `results.json`. Where there is none, its basis says why, and the table says
+that instead of a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tuneoff.records import BreakEven, ContenderResult, Cost, Results, Sensitivity
+from tuneoff.report import format as f
+from tuneoff.report import owning
+
+View = dict[str, Any]
+Column = tuple[str, Callable[[Cost], float | None]]
+# Own against hosted pairs that a page has room for.
+MOST_PAIRS = 5
+BEFORE: tuple[Column, ...] = (
+    ("training", lambda c: c.training_usd),
+    ("training, planned", lambda c: c.training_usd_planned),
+    ("answering the test set", lambda c: c.answering_usd),
+)
+AFTER: tuple[Column, ...] = (
+    ("1,000 requests", lambda c: c.serving_usd_per_1k_requests),
+    ("a month, whatever is asked", lambda c: c.fixed_usd_per_month),
+    ("a right answer", lambda c: c.usd_per_correct_answer),
+)
+WHAT = {
+    "utilization": "used to {share} of what it can do",
+    "usd_per_hour": "an hour at {times} the price",
+    "hosted_usd_per_request": "the provider at {times} the price",
+}
+TIMES = {0.5: "half", 2.0: "twice"}
+
+
+def money(results: Results, contenders: Sequence[ContenderResult]) -> View:
+    """The section: a table of costs, what they rest on, and break-even."""
+    shown = [c for c in contenders if c.error is None]
+    before = [column for column in BEFORE if _any(shown, column)]
+    after = [column for column in AFTER if _any(shown, column)]
+    every = any(c.all_trainings and c.all_trainings.usd is not None for c in shown)
+    return {
+        "columns": [label for label, _ in (*before, *after)] + ["all trainings"] * every,
+        "rows": [_row(c, before, after, every) for c in shown],
+        "notes": [(c.name, lines) for c in shown if (lines := _basis(c.cost))],
+        "ratios": owning.ratios(shown),
+        "load": _load(results),
+        "judge": _judge(results),
+        "pays": _pays(results.break_even),
+    }
+
+
+def _any(contenders: Sequence[ContenderResult], column: Column) -> bool:
+    return any(column[1](c.cost) is not None for c in contenders)
+
+
+def _row(
+    contender: ContenderResult, before: Sequence[Column], after: Sequence[Column], every: bool
+) -> View:
+    """A contender's cells as (text, how many columns wide)."""
+    cost, cells = contender.cost, list[tuple[str, int]]()
+    why = _why_not(contender)
+    if not any(column(cost) is not None for _, column in (*before, *after)):
+        wide = max(1, len(before) + len(after) + every)
+        return {"name": contender.name, "cells": [(why, wide)]}
+    cells += [(f.usd(column(cost)), 1) for _, column in before]
+    if after and all(column(cost) is None for _, column in after):
+        cells.append((why, len(after)))
+    else:
+        cells += [(f.usd(column(cost)), 1) for _, column in after]
+    if every:
+        cells.append((f.usd(contender.all_trainings.usd if contender.all_trainings else None), 1))
+    return {"name": contender.name, "cells": cells}
+
+
+def _why_not(contender: ContenderResult) -> str:
+    basis = contender.cost.serving_basis or ""
+    return basis if basis.startswith("not priced") else f.MISSING
+
+
+def _basis(cost: Cost) -> list[str]:
+    """What a contender's figures rest on, as labelled sentences."""
+    found = []
+    if cost.training_basis:
+        found.append(f"training: {cost.training_basis}.")
+    if cost.serving_basis and not cost.serving_basis.startswith("not priced"):
+        found.append(f"answering: {cost.serving_basis}.")
+    if cost.price_sources and found:
+        found.append(f"prices: {'; '.join(cost.price_sources)}.")
+    return found
+
+
+def _judge(results: Results) -> str:
+    if results.judge_usd is None:
+        return ""
+    return f"The judge's answers cost {f.usd(results.judge_usd)} beside all of this."
+
+
+def _load(results: Results) -> str:
+    """Which load the costs of answering are of."""
+    rules = results.settings.get("serving") or {}
+    if not any(c.cost.serving_usd_per_1k_requests is not None for c in results.contenders):
+        return ""
+    requests = rules.get("requests_per_month")
+    if requests:
+        return f"1,000 requests: of {f.count(requests)} a month, what is due anyway included."
+    return (
+        "1,000 requests: of an own model on a machine that is used as serving.utilization says "
+        f"({f.percent(rules.get('utilization', 0.5), '%').replace('.0%', '%')}), of a provider's "
+        "without what is due anyway; serving.requests_per_month in the file says how many come."
+    )
+
+
+def _pays(pairs: Sequence[BreakEven]) -> View:
+    """Break-even: pairs as columns; first as it is, then if one thing were otherwise."""
+    shown = sorted(pairs, key=_rank)[:MOST_PAIRS]
+    changed = [(s.what, s.value) for s in shown[0].sensitivity] if shown else []
+    changed.sort(key=lambda each: list(WHAT).index(each[0]))
+    rows = [("as measured", [_from(pair) for pair in shown])]
+    rows += [(_if(*each), [_otherwise(pair, *each) for pair in shown]) for each in changed]
+    return {
+        "pairs": [(pair.own, pair.hosted) for pair in shown],
+        "rows": rows if shown else [],
+        "sentences": [owning.crossing(pair) for pair in shown],
+        "left_out": max(0, len(pairs) - MOST_PAIRS),
+    }
+
+
+def _rank(pair: BreakEven) -> tuple[bool, float]:
+    first = pair.first_requests_per_month
+    lasting = pair.requests_per_month
+    return lasting is None and first is None, lasting if lasting is not None else first or 0.0
+
+
+def _from(found: BreakEven | Sensitivity) -> str:
+    """From when, until when, or that never: a table's cell."""
+    first, lasting = found.first_requests_per_month, found.requests_per_month
+    if first is None:
+        return "never"
+    begins = f.large(first) if first else "always"
+    if lasting is not None:
+        return begins if lasting == first else f"{begins}; for good {f.large(lasting)}"
+    until = found.until_requests_per_month
+    return f"{begins} where full" if until is None else f"{f.large(first)} to {f.large(until)}"
+
+
+def _otherwise(pair: BreakEven, what: str, value: float) -> str:
+    found = next((s for s in pair.sensitivity if (s.what, s.value) == (what, value)), None)
+    return f.MISSING if found is None else _from(found)
+
+
+def _if(what: Sensitivity | str, value: float) -> str:
+    share = f.percent(value).replace(".0%", "%")
+    return WHAT[str(what)].format(share=share, times=TIMES.get(value, f"{value:g} times"))

@@ -1,0 +1,179 @@
+"""When which choice pays: the seed experiment's conclusions, with the numbers of a run behind them.
+
+The article (L'Huillier 2023) ended so: a hosted model to validate that fine-tuning is right for a
+task at all, or where it has to be managed; an own one to save money, for the best result from the
+data, for freedom in infrastructure, and for private data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from tuneoff.records import BreakEven, Comparison, ContenderResult
+from tuneoff.report import format as f
+from tuneoff.report.pairs import find, numbers
+
+Group = Sequence[ContenderResult]
+# Of several contenders on the other side: who must choose reads no more.
+MOST = 2
+
+
+def reasons(
+    choice: ContenderResult,
+    scored: Group,
+    pairs: Sequence[Comparison],
+    crossings: Sequence[BreakEven],
+    metric: str,
+) -> tuple[list[str], list[str]]:
+    """(for, against) a choice, from who runs it and what it costs; empty where a run does not
+    have both sides.
+
+    Args:
+        scored: every contender with a score, best first or not, whatever is required.
+    """
+    others = [c for c in scored if c.name != choice.name and c.place not in (None, choice.place)]
+    others.sort(key=lambda c: -(_value(c, metric) or 0.0))
+    if choice.place == "own":
+        return _owned(choice, others, crossings, metric)
+    if choice.place == "provider":
+        return _hosted(choice, scored, others, pairs, crossings, metric)
+    return [], []
+
+
+def ratios(contenders: Iterable[ContenderResult]) -> list[str]:
+    """How many times one side's training cost the other's, of the same data; sentences."""
+    known = [c for c in contenders if c.cost.training_usd and c.error is None]
+    own = [c for c in known if c.place == "own"]
+    hosted = [c for c in known if c.place == "provider"]
+    return [_ratio(h, o) for h in hosted for o in own if h.data == o.data]
+
+
+def crossing(pair: BreakEven) -> str:
+    """From when owning pays, as a sentence, with what it must not be taken for."""
+    at = f" (at {pair.utilization:.0%} utilisation)."
+    mind = f" {pair.warning}" if pair.warning else ""
+    cheaper = f"owning {pair.own} is cheaper than {pair.hosted}"
+    lasting, first = pair.requests_per_month, pair.first_requests_per_month
+    if lasting and first is not None and first < lasting:
+        while_full = f"from {f.large(first)} on while its machines are full enough"
+        return f"From {f.large(lasting)} requests a month on ({while_full}), {cheaper}{at}{mind}"
+    if lasting is not None and lasting > 0:
+        return f"From {f.large(lasting)} requests a month on, {cheaper}{at}{mind}"
+    if lasting is not None:
+        return f"O{cheaper[1:]} whatever is asked{at}{mind}"
+    if first is None:
+        return f"At no number of requests a month {cheaper}{at}{mind}"
+    until = pair.until_requests_per_month
+    if until is None:
+        full = "and only while its machines are full"
+        return f"From {f.large(first)} requests a month on, {full}, {cheaper}{at}{mind}"
+    between = f"between {f.large(first)} and {f.large(until)} requests a month"
+    return f"O{cheaper[1:]} {between}{at}{mind}"
+
+
+def _owned(
+    choice: ContenderResult, others: Group, crossings: Sequence[BreakEven], metric: str
+) -> tuple[list[str], list[str]]:
+    pro, contra = list[str](), list[str]()
+    for other in others[:MOST]:
+        if choice.cost.training_usd and other.cost.training_usd and choice.data == other.data:
+            cheaper = choice.cost.training_usd <= other.cost.training_usd
+            (pro if cheaper else contra).append(_ratio(other, choice))
+        pair = _pair(crossings, choice.name, other.name)
+        if pair is not None:
+            pays = pair.requests_per_month is not None
+            (pro if pays else contra).append(crossing(pair))
+            if pair.first_requests_per_month:
+                fewest = f.large(pair.first_requests_per_month)
+                contra.append(f"Below {fewest} requests a month {other.name} costs less.")
+    if others:
+        best = others[0]
+        pro.append(
+            f"{choice.name} is yours: its weights do not end and run where you want, and examples "
+            "and prompts stay with you."
+        )
+        if _value(best, metric):
+            contra.append(
+                "Where nobody is to run machines, or it is only to be seen whether fine-tuning is "
+                f"right for this task: {best.name} ({_shown(best, metric)})."
+            )
+    return pro, contra
+
+
+def _hosted(
+    choice: ContenderResult,
+    scored: Group,
+    others: Group,
+    pairs: Sequence[Comparison],
+    crossings: Sequence[BreakEven],
+    metric: str,
+) -> tuple[list[str], list[str]]:
+    pro, contra = list[str](), list[str]()
+    if choice.training is not None:
+        pro += _validated(choice, scored, pairs)
+    if others:
+        pro.append(f"{choice.name} is managed: nobody has to run machines for it.")
+    elif choice.training is not None and not any(c.place == "own" for c in scored):
+        contra.append(
+            "No open model was compared: now that fine-tuning was tried, one of your own (id: "
+            "local) may do as well for less, and keeps data here."
+        )
+    for other in others[:MOST]:
+        if choice.cost.training_usd and other.cost.training_usd and choice.data == other.data:
+            cheaper = choice.cost.training_usd <= other.cost.training_usd
+            (pro if cheaper else contra).append(_ratio(choice, other))
+        pair = _pair(crossings, other.name, choice.name)
+        if pair is not None:
+            pays = pair.first_requests_per_month is not None
+            (contra if pays else pro).append(crossing(pair))
+    if others and _value(others[0], metric):
+        contra.append(
+            f"Where data must stay with you, or weights be yours: {others[0].name} "
+            f"({_shown(others[0], metric)})."
+        )
+    return pro, contra
+
+
+def _validated(
+    choice: ContenderResult, scored: Group, pairs: Sequence[Comparison]
+) -> Iterator[str]:
+    """Whether fine-tuning is right for the task at all: against the best that is only prompted."""
+    for other in scored:
+        pair = find(pairs, choice.name, other.name)
+        if other.id == "prompted" and pair is not None and pair.verdict != "tie":
+            better = pair.a if pair.verdict == "a better" else pair.b
+            if better == choice.name:
+                yield (
+                    f"Fine-tuning is right for this task: it brings {numbers(pair)} over "
+                    f"{other.name}."
+                )
+                return
+
+
+def _ratio(hosted: ContenderResult, own: ContenderResult) -> str:
+    """The dearer training first; both have a price."""
+    a, b = hosted, own
+    if (a.cost.training_usd or 0) < (b.cost.training_usd or 0):
+        a, b = b, a
+    times = (a.cost.training_usd or 0) / (b.cost.training_usd or 1)
+    shown = f"{times:.1f}" if times < 99.95 else f.large(times)
+    more = f"{shown} times as much as" if times >= 1.05 else "as much as"
+    of = f" ({a.data})" if a.data else ""
+    return (
+        f"Training {a.name}{of} cost {more} {b.name}: {f.usd(a.cost.training_usd)} against "
+        f"{f.usd(b.cost.training_usd)}."
+    )
+
+
+def _pair(crossings: Iterable[BreakEven], own: str, hosted: str) -> BreakEven | None:
+    return next((each for each in crossings if (each.own, each.hosted) == (own, hosted)), None)
+
+
+def _value(contender: ContenderResult, metric: str) -> float | None:
+    score = contender.scores.get(metric)
+    return score.value if score else None
+
+
+def _shown(contender: ContenderResult, metric: str) -> str:
+    value = _value(contender, metric)
+    return f"{f.words(metric)} {f.score(value, f.is_share(value))}"

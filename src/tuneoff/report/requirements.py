@@ -1,0 +1,45 @@
+"""What the file requires of a choice, and which contenders do not meet it."""
+
+from __future__ import annotations
+
+from tuneoff.config import Requirements
+from tuneoff.records import ContenderResult
+from tuneoff.report import format as f
+
+
+def breach(contender: ContenderResult, required: Requirements) -> str | None:
+    """Why a contender cannot be chosen, as a clause; None where nothing speaks against it."""
+    provider = contender.place == "provider"
+    if required.data_stays_here and contender.place != "own":
+        why = (
+            "its examples and prompts go to a provider"
+            if provider
+            else ("where it answers is not known")
+        )
+        return f"data_stays_here is required, and {why}"
+    if required.managed and not provider:
+        why = "somebody has to run it" if contender.place == "own" else ("who runs it is not known")
+        return f"managed is required, and {why}"
+    seconds, which = _latency(contender)
+    most = required.max_latency_seconds
+    if most is not None and seconds is not None and seconds > most:
+        return f"max_latency_seconds is {most:g}, and {which} {f.seconds(seconds)}"
+    return None
+
+
+def unknown(contender: ContenderResult, required: Requirements) -> list[str]:
+    """Sentences about what could not be held against the requirements."""
+    if required.max_latency_seconds is None or _latency(contender)[0] is not None:
+        return []
+    return [
+        f"max_latency_seconds is {required.max_latency_seconds:g}, and how long {contender.name} "
+        "takes to answer was not measured."
+    ]
+
+
+def _latency(contender: ContenderResult) -> tuple[float | None, str]:
+    """Seconds of an answer, and which ones these are: of 95% of them where so many are known."""
+    serving = contender.serving
+    if serving.seconds_p95 is not None:
+        return serving.seconds_p95, "one answer in twenty takes longer than"
+    return serving.seconds_p50, "half of its answers take longer than"
