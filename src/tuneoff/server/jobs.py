@@ -125,8 +125,11 @@ def _filters(request: Request) -> tuple[str, tuple[str, ...]]:
             )
             values += [name[len("metadata[") : -1], value]
         null |= name == "metadata" and value == "null"
-    if "" in values[::2]:
-        raise ApiError(400, "metadata[] names no key.", "metadata", "invalid_value")
+    if any(not key or "][" in key for key in values[::2]):
+        raise ApiError(
+            400, "A filter is metadata[key]=value, with one key and a text.", "metadata",
+            "invalid_value",
+        )  # fmt: skip
     if len(where) > MAX_FILTERS:
         raise ApiError(400, f"At most {MAX_FILTERS} filters.", "metadata", "invalid_value")
     if null and where:
