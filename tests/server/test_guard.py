@@ -196,3 +196,20 @@ def test_wrong_bodies_and_methods(port: int) -> None:
     assert request(port, "GET", "/v1/nothing")[0] == 404
     assert request(port, "GET", f"{path}?limit=0")[0] == 400
     assert request(port, "GET", f"{path}?after=ftjob-none")[0] == 404
+
+
+def test_a_base_is_called_as_its_folder(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inside, link = tiny_base / "deeper", tmp_path / "link"
+    inside.mkdir(exist_ok=True)
+    link.symlink_to(tiny_base)
+    monkeypatch.setenv("HOME", str(tiny_base.parent))
+    for place, given in (
+        (tiny_base, "."), (inside, ".."), (tiny_base.parent, tiny_base.name), (inside, str(link)),
+        (inside, f"~/{tiny_base.name}"),
+    ):  # fmt: skip
+        monkeypatch.chdir(place)
+        name = "link" if "link" in given else tiny_base.name
+        found = settings_of(tmp_path / "data", (given,), "127.0.0.1", None).bases
+        assert found == {name: str(tiny_base)}

@@ -150,10 +150,12 @@ def retrieve(request: Request, id: str) -> shapes.Job:
 
 @router.post("/{id}/cancel")
 def cancel(request: Request, id: str) -> shapes.Job:
-    """Ends a job that is not finished, a running one within a step. Its checkpoints stay; what
-    it could go on from does not."""
+    """Ends a job that is not finished, a running one within a step, or gives one up that failed
+    and could be resumed. Its checkpoints stay; what it could go on from does not."""
     now, state = int(time.time()), request.app.state
-    job = _changed(request, id, ACTIVE, "cancelled", "The job was cancelled", finished_at=now)
+    job = _changed(
+        request, id, (*ACTIVE, "failed"), "cancelled", "The job was cancelled", finished_at=now
+    )
     leftovers.clear(state.store, state.claims, id)
     return job
 
