@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,15 +202,17 @@ def test_wrong_bodies_and_methods(port: int) -> None:
 def test_a_base_is_called_as_its_folder(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    inside, link = tiny_base / "deeper", tmp_path / "link"
-    inside.mkdir(exist_ok=True)
-    link.symlink_to(tiny_base)
-    monkeypatch.setenv("HOME", str(tiny_base.parent))
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    inside, link = base / "deeper", tmp_path / "link"
+    inside.mkdir()
+    link.symlink_to(base)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for place, given in (
-        (tiny_base, "."), (inside, ".."), (tiny_base.parent, tiny_base.name), (inside, str(link)),
-        (inside, f"~/{tiny_base.name}"),
+        (base, "."), (inside, ".."), (tmp_path, base.name), (inside, str(link)),
+        (inside, f"~/{base.name}"),
     ):  # fmt: skip
         monkeypatch.chdir(place)
-        name = "link" if "link" in given else tiny_base.name
+        name = "link" if "link" in given else base.name
         found = settings_of(tmp_path / "data", (given,), "127.0.0.1", None).bases
-        assert found == {name: str(tiny_base)}
+        assert found == {name: str(base)}

@@ -157,7 +157,9 @@ def load_model(
     except (OSError, ValueError) as error:
         raise _not_loaded(base, error) from None
     if quantization == "none":
-        return model.to(place or device())  # type: ignore[arg-type]
+        whole: Any = model
+        placed: PreTrainedModel = whole.to(place or device())
+        return placed
     if quantization == "nf4":
         _refuse_narrow(base, model)
     return model
