@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,22 @@ def test_wrong_bodies_and_methods(port: int) -> None:
     assert request(port, "GET", "/v1/nothing")[0] == 404
     assert request(port, "GET", f"{path}?limit=0")[0] == 400
     assert request(port, "GET", f"{path}?after=ftjob-none")[0] == 404
+
+
+def test_a_base_is_called_as_its_folder(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    inside, link = base / "deeper", tmp_path / "link"
+    inside.mkdir()
+    link.symlink_to(base)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place, given in (
+        (base, "."), (inside, ".."), (tmp_path, base.name), (inside, str(link)),
+        (inside, f"~/{base.name}"),
+    ):  # fmt: skip
+        monkeypatch.chdir(place)
+        name = "link" if "link" in given else base.name
+        found = settings_of(tmp_path / "data", (given,), "127.0.0.1", None).bases
+        assert found == {name: str(base)}
