@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -68,6 +69,30 @@ def test_no_id_becomes_a_path(port: int, path: str, trick: str) -> None:
     status, body = request(port, "GET", path.format(trick.replace(" ", "%20")))
     assert status == 404
     assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("more", "answer", "why"),
+    [
+        ({"tools": [{"type": "function"}]}, {}, "tools is not supported"),
+        ({}, {"tool_calls": [{"id": "a"}]}, "tool_calls is not supported"),
+        ({}, {"weight": 0}, "has weight 0"),
+        ({"earlier": 1}, {}, "weight 1 before it is not supported"),
+        ({"earlier": 0, "tools": []}, {"weight": 1}, None),
+    ],
+)
+def test_what_would_be_learned_otherwise_is_refused(
+    port: int, more: dict[str, Any], answer: dict[str, Any], why: str | None
+) -> None:
+    earlier = [{"role": "assistant", "content": "b", "weight": more.pop("earlier")}] if (
+        "earlier" in more
+    ) else []  # fmt: skip
+    turns = [
+        {"role": "user", "content": "a"}, *earlier, {"role": "assistant", "content": "c", **answer},
+    ]  # fmt: skip
+    status, body = upload(port, json.dumps({"messages": turns, **more}).encode())
+    assert status == (400 if why else 200)
+    assert why is None or why in body["error"]["message"]
 
 
 @pytest.mark.parametrize(
