@@ -101,7 +101,7 @@ def _rows(found: TestSet) -> Iterator[dict[str, Any]]:
 def card(number: int, shown: Shown) -> View:
     """An example as the page shows it, cut to what a reader can take in."""
     reference = f.shorten(shown.reference, MAX_CHARACTERS)
-    marks = [(int(a.right), f.clean(a.error_class or "")) for a in shown.answers]
+    marks = [(int(a.right), f.shorten(f.clean(a.error_class or ""), 80)) for a in shown.answers]
     groups = [(key, f.clean(value)) for key, value in sorted(shown.groups.items())]
     tables = [_side_by_side(answer.results) for answer in shown.answers]
     return {
