@@ -27,15 +27,15 @@ from tuneoff.models.loading import release_memory
 from tuneoff.opening import open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
-from tuneoff.progress import Progress, Silent
+from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
 from tuneoff.prompts import messages
 from tuneoff.records import SPLITS, Example, Results, Split, to_dict
-from tuneoff.report import write_report
+from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
-from tuneoff.rundir import RunDir, alone_in
-from tuneoff.scoring import Options, Row
+from tuneoff.rundir import ContenderDir, RunDir, alone_in
+from tuneoff.scoring import Options, Row, primary_metric
 from tuneoff.scoring.sql.derive import derive_suites
-from tuneoff.spending import with_guards
+from tuneoff.spending import judge_purse, with_guards
 
 Executor = Callable[[Callable[[Any], None], Sequence[Any]], Iterable[None]]
 DEFAULT_FOLDER = Path("runs")
@@ -106,8 +106,11 @@ def _run(
     recorded = None if replay is None else RunDir(Path(replay))
     work = {name: _work(parts, examples, run, name, progress, recorded) for name in names}
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
-    ledger = Ledger(run.events, bakeoff.budget_usd)
+    ledger = Ledger(run.events, bakeoff.budget_usd, progress.spent)
+    for contender in chosen:
+        progress.status(contender.name, WAITING)
     work = with_guards(bakeoff, chosen, work, ledger, yes, only if fresh else None)
+    options = _paid_judge(options, bakeoff, ledger, progress)
     if fresh and only is not None:
         run.contender(only).clear()
         ledger.forget(only)
@@ -194,6 +197,14 @@ def _options(parts: Parts, run: RunDir, test: Sequence[Example]) -> Options:
     return Options(databases=folder, derived=derived, mode=settings.mode, judgements=run.judgements)
 
 
+def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
+    """The same options, where a judge is asked with what it is paid from."""
+    purse, unpriced = judge_purse(bakeoff, ledger)
+    if unpriced is not None:
+        progress.say(f"warning: {unpriced}")
+    return replace(options, purse=purse)
+
+
 def _work(
     parts: Parts,
     examples: Mapping[Split, Sequence[Example]],
@@ -229,17 +240,33 @@ def _carry_out(
             _carry_out_one(parts, run, kind, training, training.work(mine), options)
         _measure(run, kind, trainings(settings)[0], mine)
         mine.directory.write_error(None)
+        mine.progress.status(settings.name, _standing(parts, settings, mine, options))
     except BudgetError as error:
         mine.directory.write_error(str(error))
+        mine.progress.status(settings.name, OVER_BUDGET)
         run.event("over budget", contender=settings.name, error=str(error))
         raise
     except Exception as error:  # a contender's failure is data, not a crash
         text = _what_failed(training, error)
         mine.directory.write_error(text)
         run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
-        mine.progress.say(f"{settings.name} failed: {text}")
+        mine.progress.status(settings.name, f"failed: {text}")
     finally:
         release_memory()
+
+
+def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
+    """How a contender did, by the primary metric; of several seeds the first one."""
+    metric, rows = primary_metric(parts.scorer, options), _first(settings, work).scores()
+    values = [float(row.scores[metric]) for row in rows.values() if metric in row.scores]
+    if not values:
+        return "done"
+    mean = sum(values) / len(values)
+    return f"{format.words(metric)} {format.score(mean, format.is_share(mean))}"
+
+
+def _first(settings: Any, work: Work) -> ContenderDir:
+    return trainings(settings)[0].work(work).directory
 
 
 def _carry_out_one(

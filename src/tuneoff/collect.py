@@ -121,6 +121,7 @@ def collect(
         machine=machine.describe(),
         contenders=contenders,
         comparisons=comparisons,
+        judge_usd=pricing.judge_usd(),
         break_even=crossings,
         recommendation=recommend(
             contenders, comparisons, metric, parts.bakeoff.requirements, crossings

@@ -58,6 +58,20 @@ class Columns(Settings):
     id: str | None = None
 
 
+class PriceSettings(Settings):
+    """What a hosted model costs you, where that is not what the price book says. `batch_…` is
+    for answers that may take a day, `hosting_usd_per_hour` for a deployment that is billed
+    whether it is used or not."""
+
+    training_usd_per_million_tokens: Usd | None = None
+    input_usd_per_million_tokens: Usd | None = None
+    output_usd_per_million_tokens: Usd | None = None
+    cached_input_usd_per_million_tokens: Usd | None = None
+    batch_input_usd_per_million_tokens: Usd | None = None
+    batch_output_usd_per_million_tokens: Usd | None = None
+    hosting_usd_per_hour: Usd | None = None
+
+
 class JudgeSettings(Settings):
     """A metric `judge` for free text: a model of a provider says by a rubric whether an answer
     is as good as the reference (`scoring/judge.py`)."""
@@ -67,6 +81,7 @@ class JudgeSettings(Settings):
     model: str
     base_url: BaseUrl | None = None
     rubric: str = Field(min_length=1)
+    price: PriceSettings | None = None
     concurrency: int = Field(default=8, ge=1, le=1000)
 
 
@@ -172,20 +187,6 @@ class TrainSettings(Settings):
                 f"micro_batch_size {self.micro_batch_size}"
             )
         return self
-
-
-class PriceSettings(Settings):
-    """What a hosted model costs you, where that is not what the price book says. `batch_…` is
-    for answers that may take a day, `hosting_usd_per_hour` for a deployment that is billed
-    whether it is used or not."""
-
-    training_usd_per_million_tokens: Usd | None = None
-    input_usd_per_million_tokens: Usd | None = None
-    output_usd_per_million_tokens: Usd | None = None
-    cached_input_usd_per_million_tokens: Usd | None = None
-    batch_input_usd_per_million_tokens: Usd | None = None
-    batch_output_usd_per_million_tokens: Usd | None = None
-    hosting_usd_per_hour: Usd | None = None
 
 
 class Hardware(Settings):

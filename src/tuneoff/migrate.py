@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ class Source:
 def tuned_models(source: Source) -> list[dict[str, Any]]:
     """An account's tuned models, those that end first at the top: `model`, `base`, `ends`,
     `replacement`, `training_file`, `validation_file` (ids; None: not known)."""
-    provider, prices = source.connect(), book()
-    found = []
-    for each in repeated(provider.tuned_models):
+    prices, found = book(), []
+    with closing(source.connect()) as provider:
+        models = repeated(provider.tuned_models)
+    for each in models:
         end = prices.end_of(source.provider, each.base) if source.base_url is None else None
         found.append(
             {
@@ -108,12 +110,12 @@ def migrate(
         BudgetError: asking it could pass the budget.
     """
     source, out, progress = source or Source(), Path(out), progress or Silent()
-    provider = source.connect()
-    known = {each.model: each for each in repeated(provider.tuned_models)}
-    if model not in known:
-        raise ConfigError(f"{provider.url}: {unknown('tuned model', model, known)}.")
-    examples = _Examples(out, provider, known[model], progress)
-    files = {"train": examples.of("train", train), "test": examples.test(test)}
+    with closing(source.connect()) as provider:
+        known = {each.model: each for each in repeated(provider.tuned_models)}
+        if model not in known:
+            raise ConfigError(f"{provider.url}: {unknown('tuned model', model, known)}.")
+        examples = _Examples(out, provider, known[model], progress)
+        files = {"train": examples.of("train", train), "test": examples.test(test)}
     task = {"id": "chat", **files, "max_new_tokens": _longest(out / files["train"])}
     if limit is not None:
         task["limit"] = {"test": limit}

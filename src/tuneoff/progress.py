@@ -1,12 +1,13 @@
-"""Progress of a run: bars in a terminal, plain lines elsewhere, always on stderr."""
+"""Progress of a run: a live view in a terminal (`live.py`), plain lines elsewhere, always on
+stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol, TextIO
+
+WAITING, OVER_BUDGET = "waiting", "over budget"
 
 
 class Step(Protocol):
@@ -25,7 +26,15 @@ class Progress(Protocol):
         ...
 
     def stage(self, title: str, total: int) -> Step:
-        """A new stage of `total` units."""
+        """A new stage of `total` units; `title` is `CONTENDER: what is done`."""
+        ...
+
+    def status(self, name: str, words: str) -> None:
+        """How a contender stands while nothing is done for it: that it waits, or its score."""
+        ...
+
+    def spent(self, known: float, uncertain: float, budget: float | None) -> None:
+        """USD that the run has cost so far: certainly, perhaps, and at most."""
         ...
 
     def ask(self, question: str) -> bool:
@@ -42,11 +51,17 @@ class Silent:
     def stage(self, title: str, total: int) -> Step:
         return lambda done, note="": None
 
+    def status(self, name: str, words: str) -> None:
+        return None
+
+    def spent(self, known: float, uncertain: float, budget: float | None) -> None:
+        return None
+
     def ask(self, question: str) -> bool:
         return False
 
 
-class Lines:
+class Lines(Silent):
     """Plain lines for logs: when a stage begins, ends, and at most every 20 seconds."""
 
     EVERY_SECONDS = 20.0
@@ -70,55 +85,6 @@ class Lines:
 
         return step
 
-    def ask(self, question: str) -> bool:
-        return False
-
-
-class Bars:
-    """Rich progress bars."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        self.console = Console(stderr=True)
-        self.bars = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("[dim]{task.fields[note]}"),
-            console=self.console,
-        )
-
-    def say(self, line: str) -> None:
-        self.bars.console.print(line, markup=False, highlight=False)
-
-    def stage(self, title: str, total: int) -> Step:
-        task = self.bars.add_task(title, total=total, note="")
-        return lambda done, note="": self.bars.update(task, completed=done, note=note)
-
-    def ask(self, question: str) -> bool:
-        if not sys.stdin.isatty():
-            return False
-        from rich.prompt import Confirm
-
-        self.bars.stop()
-        try:
-            return Confirm.ask(question, console=self.console, default=False)
-        except EOFError:
-            return False
-        finally:
-            self.bars.start()
-
-
-@contextmanager
-def for_terminal() -> Iterator[Progress]:
-    """Bars when stderr is a terminal, plain lines otherwise."""
-    if not sys.stderr.isatty():
-        yield Lines()
-        return
-    shown = Bars()
-    with shown.bars:
-        yield shown
+    def status(self, name: str, words: str) -> None:
+        if words != WAITING:
+            self.say(f"{name}: {words}")

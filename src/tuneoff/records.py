@@ -265,11 +265,13 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
     """The break-even if one thing were otherwise: `utilization` (a share), `usd_per_hour` or
-    `hosted_usd_per_request` (as a factor)."""
+    `hosted_usd_per_request` (as a factor). Requests as in `BreakEven`."""
 
     what: Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
     value: float
     requests_per_month: float | None
+    first_requests_per_month: float | None = None
+    until_requests_per_month: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,8 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """`results.json`: every number the report shows."""
+    """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
+    judge's answers; None where there is none, or none that is priced."""
 
     schema: int
     name: str
@@ -332,6 +335,7 @@ class Results:
     machine: str
     contenders: tuple[ContenderResult, ...]
     comparisons: tuple[Comparison, ...] = ()
+    judge_usd: float | None = None
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))
 

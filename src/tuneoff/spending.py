@@ -12,9 +12,9 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, TypedDict
 
-from tuneoff.config import BakeOff, HostedSettings, PromptedSettings
+from tuneoff.config import BakeOff, HostedSettings, JudgeSettings, PromptedSettings
 from tuneoff.contenders import Work, load_contender
-from tuneoff.costs.ledger import Ledger
+from tuneoff.costs.ledger import Ledger, Purse
 from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
 from tuneoff.costs.pricefile import Method
 from tuneoff.errors import ConfigError
@@ -67,9 +67,9 @@ def with_guards(
         if mine.replay is not None:
             ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
             continue
-        price = _price(settings, prices, yes)
         tuned = bool(mine.directory.job().get("job_id"))
         refuse_ended(settings, prices, datetime.date.today(), tuned)
+        price = _price(settings, prices, yes)
         purse = ledger.purse(settings.name, price)
         found[settings.name] = replace(work[settings.name], guard=purse)
         bound: Any = kind
@@ -78,6 +78,37 @@ def with_guards(
     if most:
         ledger.refuse_over(most, "what is left to do")
     return found
+
+
+def judges(bakeoff: BakeOff) -> list[JudgeSettings]:
+    """The judges among a file's metrics."""
+    return [each for each in bakeoff.task.metrics or () if isinstance(each, JudgeSettings)]
+
+
+def judge_name(settings: JudgeSettings) -> str:
+    """Whose spending a judge's is, in the ledger; no contender can have this name."""
+    return f"judge:{settings.model}"
+
+
+def judge_purse(bakeoff: BakeOff, ledger: Ledger) -> tuple[Purse | None, str | None]:
+    """What a file's judge is paid from, at today's prices; None where there is none, or it has no
+    price, which a sentence then says."""
+    for settings in judges(bakeoff):
+        if asks_nothing(settings):
+            return None, None
+        price = price_of(
+            settings.provider,
+            settings.model,
+            override=settings.price,
+            prices=price_book(bakeoff),
+        )
+        if price is None or price.input_usd_per_million_tokens is None:
+            return None, (
+                f"the judge {settings.model} has no price in the book, so what it costs is not "
+                "counted; give it a `price:`."
+            )
+        return ledger.purse(judge_name(settings), price), None
+    return None, None
 
 
 def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> None:
@@ -108,7 +139,7 @@ def _is_done(work: Work) -> bool:
     return len(work.directory.predictions()) >= len(work.test)
 
 
-def asks_nothing(settings: Paid) -> bool:
+def asks_nothing(settings: Paid | JudgeSettings) -> bool:
     """Whether it is a server of one's own, on this machine, that no price was given for."""
     own = settings.base_url is not None and is_here(settings.base_url)
     return own and settings.price is None

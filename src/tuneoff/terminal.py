@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
+
+from tuneoff.progress import Lines, Progress
 
 
 def print_json(value: Any) -> None:
@@ -35,11 +39,17 @@ def shown_progress() -> Any:
     return bars()
 
 
-def bars() -> Any:
-    """Progress on stderr."""
-    from tuneoff.progress import for_terminal
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """Progress on stderr: a live view in a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from tuneoff.live import Live
 
-    return for_terminal()
+    live = Live()
+    with live.shown:
+        yield live
 
 
 def quieten() -> None:

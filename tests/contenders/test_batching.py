@@ -29,6 +29,7 @@ import tuneoff
 from tuneoff.contenders import batch_job, once
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError
+from tuneoff.progress import Silent
 from tuneoff.rundir import RunDir
 
 COUNT = 24
@@ -129,7 +130,7 @@ def written(folder: Path, proxy: Proxy, base: Path, more: str, top: str = "") ->
     return file
 
 
-class Says:
+class Says(Silent):
     """Progress that remembers what was said."""
 
     def __init__(self) -> None:
@@ -137,12 +138,6 @@ class Says:
 
     def say(self, line: str) -> None:
         self.said.append(line)
-
-    def stage(self, title: str, total: int) -> Any:
-        return lambda done, note="": None
-
-    def ask(self, question: str) -> bool:
-        return False
 
 
 def run(file: Path, says: Says | None = None, **options: Any) -> Any:

@@ -1,12 +1,13 @@
 """`tuneoff` with short pauses between tries, so that tests of faults take seconds: nothing else
 is changed. With `--held` it says when it is ready, and begins when a line comes on stdin; with
 `--bare` it writes no report and does not look for an accelerator, which takes longer than
-everything else together, and pays nobody.
+everything else together, and pays nobody. With `--loud` every library logs all it can to stderr.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 
 from tuneoff.contenders import batch_job, hosted_job, once
@@ -15,7 +16,7 @@ from tuneoff.providers import calls
 SECONDS = {
     "FIRST_PAUSE_SECONDS": 0.02, "LONGEST_PAUSE_SECONDS": 0.2,
     "FIRST_LOOK_SECONDS": 0.02, "LAST_LOOK_SECONDS": 0.2, "LOOK_AGAIN_SECONDS": 0.2,
-    "SETTLED_SECONDS": 1.5, "UPLOADED_SECONDS": 1.0,
+    "SETTLED_SECONDS": 1.5, "UPLOADED_SECONDS": 2.0,
 }  # fmt: skip
 # (module, name, seconds)
 PAUSES = [
@@ -28,7 +29,7 @@ PAUSES = [
 
 def _options() -> list[str]:
     found = []
-    while sys.argv[1:2] and sys.argv[1] in ("--held", "--bare"):
+    while sys.argv[1:2] and sys.argv[1] in ("--held", "--bare", "--loud"):
         found.append(sys.argv.pop(1))
     return found
 
@@ -43,6 +44,8 @@ if __name__ == "__main__":
     if "--bare" in given:
         bakeoff.write_report = lambda run: (run.path, run.path)
         machine.describe = lambda: "a machine"
+    if "--loud" in given:
+        logging.basicConfig(level=logging.DEBUG)
     if "--held" in given:
         with contextlib.suppress(ImportError):
             import openai  # noqa: F401

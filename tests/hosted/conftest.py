@@ -9,6 +9,8 @@ import pytest
 from child import PAUSES
 from world import KEY, Trainer, trainer
 
+from tuneoff import bakeoff, machine
+
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[Trainer]:
@@ -22,6 +24,13 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return KEY
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is not about the report, which takes longer than all else (`child.py --bare`)."""
+    monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
+    monkeypatch.setattr(machine, "describe", lambda: "a machine")
 
 
 @pytest.fixture(autouse=True)

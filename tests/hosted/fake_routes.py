@@ -35,10 +35,7 @@ class Api:
                 return self._upload(type, body)
             case ("GET", "v1", "files"):
                 with self.state.lock:
-                    files = self._visible(self.state.files)
-                    wanted = query.get("purpose")
-                    shown = [shown_file(f) for f in files if wanted in (None, f["purpose"])]
-                    return self._page(shown, query)
+                    return self._page(self._files(query), query)
             case ("GET", "v1", "files", id, "content"):
                 return self._content(id)
             case ("POST", "v1", "fine_tuning", "jobs"):
@@ -89,11 +86,21 @@ class Api:
                 purpose = payload.decode().strip()
         return shown_file(self._keep(name, content, purpose))
 
+    def _files(self, query: dict[str, str]) -> list[dict[str, Any]]:
+        found = []
+        for file in self._visible(self.state.files):
+            file["_asked_for"] += 1
+            listed = file["_asked_for"] > self.state.behaviour.unlisted
+            if listed and query.get("purpose") in (None, file["purpose"]):
+                found.append(shown_file(file))
+        return found
+
     def _keep(self, name: str, content: bytes, purpose: str) -> dict[str, Any]:
         with self.state.lock:
             stored = {
                 "id": f"file-{len(self.state.files):04}", "filename": name, "content": content,
                 "purpose": purpose, "created_at": int(time.time()), "_at": time.time(),
+                "_asked_for": 0,
             }  # fmt: skip
             self.state.files.append(stored)
             return stored

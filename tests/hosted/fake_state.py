@@ -47,7 +47,8 @@ class Behaviour:
     kill: dict[str, Any] | None = None
     latency: float = 0.0
     create_seconds: float = 0.0
-    lag_seconds: float = 0.0
+    lag_seconds: float = 0.0  # so long nothing new is in a listing
+    unlisted: int = 0  # a file is left out of so many listings
     metadata: str = "kept"  # kept, ignored (shown without, filter unknown), refused (as filter)
     shows_suffix: bool = True
     pages: bool = True
@@ -131,7 +132,8 @@ class State:
                 "behaviour": asdict(self.behaviour),
                 "uploads": uploads,
                 "files": [
-                    {k: v for k, v in f.items() if k not in ("content", "_at")} for f in self.files
+                    {k: v for k, v in f.items() if k != "content" and not k.startswith("_")}
+                    for f in self.files
                 ],
                 "jobs": [
                     {k: v for k, v in job.items() if not k.startswith("_")}

@@ -172,13 +172,20 @@ def start(
 ) -> subprocess.Popen[str]:  # fmt: skip
     """`tuneoff run` as a process with short pauses (`child.py`); `held`: it begins when a line
     comes on its stdin; `bare`: no report is written."""
-    command = [sys.executable, str(HERE / "child.py")]
-    command += ["--held"] * held + ["--bare"] * bare
-    command += ["run", file.name, "--run-dir", "run", *arguments]
+    flags = ["--held"] * held + ["--bare"] * bare
+    command = [*flags, "run", file.name, "--run-dir", "run", *arguments]
+    return tuneoff_process(file.parent, *command, env=env, **options)
+
+
+def tuneoff_process(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    """`tuneoff` as a process with short pauses in a folder; `child.py`'s flags come first."""
+    command = [sys.executable, str(HERE / "child.py"), *arguments]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "TUNEOFF_"))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        command, cwd=file.parent, env=environment | dict(env or {}), text=True,
+        command, cwd=folder, env=environment | dict(env or {}), text=True,
         # A suite that runs in the background ignores Ctrl-C, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **(pipes | options),

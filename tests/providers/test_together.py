@@ -23,6 +23,7 @@ import tuneoff
 from tuneoff.contenders import hosted_job, once
 from tuneoff.costs.ledger import ANSWERING, TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError
+from tuneoff.progress import Silent
 from tuneoff.providers import together
 from tuneoff.providers.calls import repeated
 from tuneoff.rundir import RunDir
@@ -74,7 +75,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosted_job, "LAST_LOOK_SECONDS", 0.05)
     monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
-    monkeypatch.setattr(hosted_job, "UPLOADED_SECONDS", 0.2)
+    monkeypatch.setattr(once, "UPLOADED_SECONDS", 0.2)
     monkeypatch.setattr(together, "LOOK_AGAIN_SECONDS", 0.02)
 
 
@@ -104,7 +105,7 @@ def written(folder: Path, server: Server, more: str = "", top: str = "") -> Path
     return file
 
 
-class Says:
+class Says(Silent):
     """Progress that remembers what was said."""
 
     def __init__(self) -> None:
@@ -115,9 +116,6 @@ class Says:
 
     def stage(self, title: str, total: int) -> Any:
         return lambda done, note="": self.said.append(f"{title} {done}/{total} {note}")
-
-    def ask(self, question: str) -> bool:
-        return False
 
 
 def run(file: Path, says: Says | None = None, **options: Any) -> Any:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tuneoff.config import JudgeSettings
-from tuneoff.errors import ConfigError, ProviderError
+from tuneoff.config import BakeOff, JudgeSettings, PriceSettings, RecordedSettings, TaskSettings
+from tuneoff.costs.ledger import Ledger, Spent
+from tuneoff.errors import BudgetError, ConfigError, ProviderError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.judge import Judge
+from tuneoff.scoring.rows import Purse
+from tuneoff.spending import judge_purse
 
 pytest.importorskip("openai")
 ROWS = [
@@ -74,12 +78,19 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def judge(server: Server, rows: list[Row], kept: Path | None = None) -> list[ScoredRow]:
+def settings_for(server: Server, price: PriceSettings | None = None) -> JudgeSettings:
     host, port = server.server_address[:2]
-    settings = JudgeSettings(
-        id="judge", model="m", base_url=f"http://{host!s}:{port}/v1", rubric="Be good."
-    )
-    return list(Judge(settings).score_rows(iter(rows), Options(judgements=kept)))
+    return JudgeSettings(
+        id="judge", model="m", base_url=f"http://{host!s}:{port}/v1", rubric="Be good.",
+        price=price, concurrency=1,
+    )  # fmt: skip
+
+
+def judge(
+    server: Server, rows: list[Row], kept: Path | None = None, purse: Purse | None = None
+) -> list[ScoredRow]:
+    scorer = Judge(settings_for(server))
+    return list(scorer.score_rows(iter(rows), Options(judgements=kept, purse=purse)))
 
 
 def by_content(prompt: str, a: str, b: str) -> str:
@@ -124,6 +135,66 @@ def test_what_was_paid_for_is_not_asked_again(server: Server, tmp_path: Path) ->
     assert len(server.prompts) == 3
     rows = [json.loads(line) for line in kept.read_text().splitlines()]
     assert {(row["tokens_in"], row["tokens_out"]) for row in rows} == {(9, 1)}
+
+
+def purse_of(server: Server, ledger: Ledger) -> Purse:
+    price = PriceSettings.model_validate(
+        {"input_usd_per_million_tokens": 1000, "output_usd_per_million_tokens": 2000}
+    )
+    task = TaskSettings(id="chat", train="t.jsonl", metrics=(settings_for(server, price),))
+    made = BakeOff(name="x", task=task, contenders=(RecordedSettings(
+        name="r", id="recorded", predictions="p.jsonl"),))  # fmt: skip
+    purse, unpriced = judge_purse(made, ledger)
+    assert unpriced is None
+    assert purse is not None
+    return purse
+
+
+def test_what_it_costs_is_in_the_ledger(server: Server, tmp_path: Path) -> None:
+    server.rule = by_content
+    ledger = Ledger(tmp_path / "events.jsonl")
+    judge(server, ROWS, tmp_path / "judgements.jsonl", purse_of(server, ledger))
+    again = Ledger(tmp_path / "events.jsonl")
+    # 5 questions of 9 tokens and 1 of answer each.
+    assert again.spent("judge:m").known == 5 * (Decimal(9000) + Decimal(2000)) / 10**6
+    assert again.spent("judge:m").uncertain == 0
+    judge(server, ROWS, tmp_path / "judgements.jsonl", purse_of(server, again))
+    assert again.spent("judge:m").known == Decimal("0.055"), "nothing is asked, or paid, twice"
+
+
+def test_it_asks_nothing_that_could_pass_the_budget(server: Server, tmp_path: Path) -> None:
+    server.rule = by_content
+    ledger = Ledger(tmp_path / "events.jsonl", 9.0)  # a question can cost up to $8.6
+    judge(server, ROWS[:1], tmp_path / "j.jsonl", purse_of(server, ledger))
+    with Path(tmp_path / "j.jsonl").open() as kept:
+        assert len(kept.readlines()) == 1
+    poor = Ledger(tmp_path / "poor.jsonl", 0.5)
+    with pytest.raises(BudgetError, match="judge:m: judging can cost up to"):
+        judge(server, ROWS[1:2], None, purse_of(server, poor))
+    assert len(server.prompts) == 1
+
+
+def test_a_refused_question_costs_nothing(server: Server, tmp_path: Path) -> None:
+    server.rule = lambda prompt, a, b: "refuse"
+    ledger = Ledger(tmp_path / "events.jsonl")
+    with pytest.raises(ProviderError):
+        judge(server, ROWS[:1], None, purse_of(server, ledger))
+    assert ledger.spent() == Spent()
+
+
+def test_a_judge_without_a_price_is_said(tmp_path: Path) -> None:
+    metric = JudgeSettings(
+        id="judge", model="no-such", base_url="https://example.org/v1", rubric="Be good."
+    )
+    task = TaskSettings(id="chat", train="t.jsonl", metrics=(metric,))
+    recorded = RecordedSettings(name="r", id="recorded", predictions="p.jsonl")
+    made = BakeOff(name="x", task=task, contenders=(recorded,))
+    purse, unpriced = judge_purse(made, Ledger(tmp_path / "events.jsonl"))
+    assert purse is None
+    assert unpriced == (
+        "the judge no-such has no price in the book, so what it costs is not counted; give it a "
+        "`price:`."
+    )
 
 
 def test_a_refusal_is_one_sentence(server: Server) -> None:

@@ -3,6 +3,7 @@ same parameters, streamed and stopped alike: here a Gemma 2, whose attention has
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from running import server
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
+WINDOW = 48
 PROMPT = "name[The Mill], area[riverside]"
 
 
@@ -117,3 +119,106 @@ def test_closing_breaks_off_an_answer(base: Path) -> None:
     host.close()
     assert not any(piece.finish_reason for piece in told)
     assert len(told) < 500
+
+
+@pytest.fixture
+def windowed(tiny_base: Path, tmp_path: Path) -> Path:
+    """A base whose long texts the engine does not serve, and whose short ones it does."""
+    import torch
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    folder = tmp_path / "windowed"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=1024,
+        sliding_window=WINDOW, initializer_range=0.3, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def adapter(windowed: Path, tmp_path: Path) -> Path:
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    model = AutoModelForCausalLM.from_pretrained(windowed, dtype=torch.float32)
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_a_long_answer_takes_turns_with_others(windowed: Path, adapter: Path) -> None:
+    """Also with those of adapters that are loaded meanwhile, and with the adapter itself."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tuneoff.server.answer import Piece, Request
+    from tuneoff.server.base import Served
+    from tuneoff.server.host import Host
+
+    base, tuned = Served("base", str(windowed)), Served("tuned", str(windowed), adapter)
+    model: Any = AutoModelForCausalLM.from_pretrained(windowed, dtype=torch.float32).eval()
+    prompt, most = [5, 9, 200, 31, 77], 400
+
+    def wanted(tokens: int) -> list[int]:
+        ids = torch.tensor([prompt])
+        made = model.generate(
+            input_ids=ids, max_new_tokens=tokens, do_sample=False, eos_token_id=None
+        )
+        return list(made[0, len(prompt) :].tolist())
+
+    expected = {("base", most): wanted(most), ("base", 9): wanted(9)}
+    model.load_adapter(str(adapter))
+    expected |= {("tuned", most): wanted(most), ("tuned", 9): wanted(9)}
+    ended, host, told = queue.Queue[tuple[str, int]](), Host(), dict[tuple[str, int], list[int]]()
+
+    def submit(served: Served, tokens: int) -> None:
+        key = served.name, tokens
+        told[key] = []
+
+        def tell(piece: Piece) -> None:
+            assert piece.error is None
+            told[key] += [chance.token for chance in piece.chances]
+            if piece.finish_reason is not None:
+                ended.put(key)
+            elif key == ("base", most) and len(told[key]) == 2:
+                # Everybody else comes while this one is under way.
+                for other, count in ((base, 9), (tuned, 9), (tuned, most)):
+                    submit(other, count)
+
+        host.submit(served, Request(prompt, tokens, tell, temperature=0, logprobs=0))
+
+    try:
+        submit(base, most)
+        order = [ended.get(timeout=120) for _ in range(4)]
+    finally:
+        host.close()
+    assert set(order[:2]) == {("base", 9), ("tuned", 9)}
+    assert order[2:] == [("base", most), ("tuned", most)]
+    for key, tokens in told.items():
+        assert tokens == expected[key][: len(tokens)], key
+        end = len(tokens) == key[1] or expected[key][len(tokens)] == 2
+        assert end, key
+
+
+def test_who_left_the_line_is_not_answered(base: Path) -> None:
+    from tuneoff.server.answer import Piece, Request
+    from tuneoff.server.base import Served
+    from tuneoff.server.host import Host
+
+    host, told, served = Host(), queue.Queue[Piece](), Served("capped", str(base))
+    gone = Request([5, 6], 500, told.put, logprobs=0)
+    gone.cancelled.set()
+    try:
+        host.submit(served, gone)
+        assert told.get(timeout=60) == Piece("", finish_reason="stop")
+        assert host.unfinished() == 0
+    finally:
+        host.close()

@@ -32,7 +32,7 @@ pytest.importorskip("openai")
 SEED, TESTS, CONCURRENCY = 20261128, 12, 4
 # Points are carried out side by side: what they wait for is mostly not the processor.
 TOGETHER = 3
-LISTS_LATE, UPLOADS_LATE, CREATES_SLOWLY = 0.3, 0.6, 0.2
+LISTS_LATE, CREATES_SLOWLY, UNLISTED = 0.3, 0.2, 3
 FILES, JOBS, CHAT = "/v1/files", "/v1/fine_tuning/jobs", "/v1/chat/completions"
 BATCHES, ONE = "/v1/batches", "/[^/]+"
 BATCH_PRICE = {
@@ -72,7 +72,7 @@ def points() -> list[Point]:
     for when in paid:
         lag = 0.0 if when == "before" else LISTS_LATE
         found.append(Point((("POST", FILES, rng.randint(1, 2), when),),
-                           behaviour={"lag_seconds": UPLOADS_LATE if lag else 0.0}))  # fmt: skip
+                           behaviour={"unlisted": UNLISTED}))  # fmt: skip
         for first in (1, TESTS // 2):
             nth = rng.randint(first, first + TESTS // 2 - 1)
             found.append(Point((("POST", CHAT, nth, when),)))
@@ -86,7 +86,7 @@ def points() -> list[Point]:
         found.append(Point(((method, path, rng.randint(1, most), when),)))
     # A batch's own file comes after the job's two.
     found += [
-        Point((("POST", FILES, 3, when),), True, {"lag_seconds": UPLOADS_LATE})
+        Point((("POST", FILES, 3, when),), True, {"unlisted": UNLISTED})
         for when in ("during", "handled")
     ]
     found.append(Point((("GET", BATCHES + ONE, rng.randint(1, 2), "answered"),), True))

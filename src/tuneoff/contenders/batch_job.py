@@ -15,11 +15,11 @@ from typing import Any
 from tuneoff.contenders import Ticket, Work
 from tuneoff.contenders.asking import Settings, most_billed
 from tuneoff.contenders.hosted_job import CONTENDER, INTENT, RUN
-from tuneoff.contenders.once import found_or_created
+from tuneoff.contenders.once import found_or_created, found_or_uploaded
 from tuneoff.errors import BusyError, LostError, ProviderError
 from tuneoff.prompts import Message
 from tuneoff.providers import BATCH_FINISHED, BATCH_WAITING, Batch, Batches, BatchRow
-from tuneoff.providers.calls import TRIES, pause_before, repeated
+from tuneoff.providers.calls import repeated
 
 # What OpenAI takes; a larger test set is asked in several batches.
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 1024**2
@@ -117,33 +117,26 @@ class BatchJobs:
         """The batch: the one of `batch.json`, one that an earlier try created, or a new one."""
         if facts["batch_id"] is not None:
             return repeated(lambda: self.batches.batch(facts["batch_id"]))
-        if facts["file"] is None:
+        begun = facts["file"] is not None
+        if not begun:
             asked = {id: left[id] for id in facts["ids"]}
             text = "".join(line for _, line in self._lines(asked))
             name = f"tuneoff-batch-{hashlib.sha256(text.encode()).hexdigest()}.jsonl"
             self._work.directory.write_upload(name, text)
             self.note(facts, file=name)
-        batch = self._created(facts, left, self._uploaded(facts["file"]))
+        batch = self._created(facts, left, self._uploaded(facts["file"], begun))
         self.note(facts, batch_id=batch.id, status=batch.status, look_until=None)
         self._work.progress.say(
             f"{self._settings.name}: batch {batch.id} at {self.url}, {len(facts['ids'])} requests"
         )
         return batch
 
-    def _uploaded(self, name: str) -> str:
+    def _uploaded(self, name: str, begun: bool) -> str:
         """A file's id; one of that name that is there already is not sent again."""
         path = self._work.directory.upload(name)
-        for attempt in range(TRIES):
-            found = repeated(lambda: self.batches.find_file(name))
-            if found is not None:
-                return found
-            try:
-                return self.batches.upload(path)
-            except (BusyError, LostError) as error:
-                if attempt + 1 == TRIES:
-                    raise
-                time.sleep(pause_before(attempt, error))
-        raise AssertionError("TRIES is 1 or more")
+        return found_or_uploaded(
+            lambda: self.batches.find_file(name), lambda: self.batches.upload(path), begun
+        )
 
     def _created(self, facts: dict[str, Any], left: Asked, file: str) -> Batch:
         """A batch: one that an earlier try created, or a new one."""

@@ -18,9 +18,9 @@ from typing import Any
 from tuneoff import prompts, providers
 from tuneoff.billing import trained_on
 from tuneoff.config import HostedSettings
-from tuneoff.contenders import Ticket, Work, once, template_for
+from tuneoff.contenders import Ticket, Work, template_for
 from tuneoff.contenders.asking import counts_as_openai, most_billed
-from tuneoff.contenders.once import found_or_created
+from tuneoff.contenders.once import found_or_created, found_or_uploaded
 from tuneoff.errors import (
     BusyError,
     ContenderError,
@@ -31,7 +31,7 @@ from tuneoff.errors import (
 )
 from tuneoff.providers import FINISHED, WAITING, Job, JobSpec, Provider
 from tuneoff.providers import chat_format as chat
-from tuneoff.providers.calls import TRIES, pause_before, repeated
+from tuneoff.providers.calls import repeated
 from tuneoff.records import Example
 
 INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
@@ -39,8 +39,6 @@ INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
 KEPT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata", "job_id")
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
 SLOWER = 1.3
-# An upload whose answer was lost may still be under way: so long it is looked for.
-UPLOADED_SECONDS = 5.0
 CREATING = "create job"
 # A job runs for hours, and is paid for: a provider that is away for a while is waited for.
 LOOKING_TRIES, CANCEL_TRIES = 25, 4
@@ -184,7 +182,9 @@ def _submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
         return repeated(lambda: provider.job(facts["job_id"]))
     for which, (name, text) in files_of(settings, work).items():
         path = work.directory.write_upload(name, text)
-        facts[which] = {"name": name, "id": _uploaded(work, provider, facts, path)}
+        if (facts.get(which) or {}).get("name") != name:
+            id = _uploaded(work, provider, facts, path)
+            _note(work, facts, **{which: {"name": name, "id": id}})
     spec = JobSpec(
         model=settings.model,
         training_file=facts["training_file"]["id"],
@@ -230,32 +230,13 @@ def _estimated(
 
 
 def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path) -> str:
-    """A file's id; one of that name that is there already is not sent again. Where an upload was
-    begun before, its listing is waited for."""
+    """A file's id; one of that name that is there already is not sent again."""
     doing = f"upload {path.name}"
-    begun = time.time() if facts["doing"] == doing else None
+    begun = facts["doing"] == doing
     _note(work, facts, doing=doing)
-    for attempt in range(TRIES):
-        found = _listed(provider, path.name, begun)
-        if found is not None:
-            return found
-        try:
-            return provider.upload(path)
-        except (BusyError, LostError) as error:
-            if attempt + 1 == TRIES:
-                raise
-            begun = time.time()
-            time.sleep(pause_before(attempt, error))
-    raise AssertionError("TRIES is 1 or more")
-
-
-def _listed(provider: Provider, name: str, begun: float | None) -> str | None:
-    """A file's id by its name; it is looked for a while where an upload may be under way."""
-    while True:
-        found = repeated(lambda: provider.find_file(name))
-        if found is not None or begun is None or time.time() >= begun + UPLOADED_SECONDS:
-            return found
-        time.sleep(once.LOOK_AGAIN_SECONDS)
+    return found_or_uploaded(
+        lambda: provider.find_file(path.name), lambda: provider.upload(path), begun
+    )
 
 
 def _created(

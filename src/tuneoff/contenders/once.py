@@ -3,6 +3,7 @@
 A create whose answer was lost, or a process that was killed, may have left something at the
 provider that nobody here has heard of. So until when that could come to light is written down
 before each create, and is looked for first; only if there certainly is nothing is it created.
+Files cost nothing; their names hold their content's hash, and tell whether they are there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tuneoff.providers.calls import TRIES, pause_before, repeated
 
 T = TypeVar("T")
 # A create whose answer was lost may still be under way, and listings lag: so long it is looked for.
-SETTLED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 2.0
+SETTLED_SECONDS, UPLOADED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 5.0, 2.0
 
 
 def found_or_created(
@@ -61,6 +62,33 @@ def found_or_created(
                 if look_until is None:
                     ticket.give_back()
                     refused()
+                raise
+            time.sleep(pause_before(attempt, error))
+    raise AssertionError("TRIES is 1 or more")
+
+
+def found_or_uploaded(
+    find: Callable[[], str | None], upload: Callable[[], str], begun: bool
+) -> str:
+    """The id of a file that is there already, or of a new one.
+
+    Args:
+        find: looks for the file by its name.
+        begun: an upload of it was begun before, so it may be there and not be listed yet.
+
+    Raises:
+        ProviderError: it was refused, or no answer came.
+    """
+    for attempt in range(TRIES):
+        until = time.time() + (UPLOADED_SECONDS if begun else 0.0)
+        found = _looked_for(find, until)
+        if found is not None:
+            return found
+        begun = True
+        try:
+            return upload()
+        except (BusyError, LostError) as error:
+            if attempt + 1 == TRIES:
                 raise
             time.sleep(pause_before(attempt, error))
     raise AssertionError("TRIES is 1 or more")

@@ -12,7 +12,7 @@ import datetime
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -31,6 +31,9 @@ TRAINING, ANSWERING = "training", "answering"
 NOTHING, CENT = Decimal(0), Decimal("0.01")
 
 
+Told = Callable[[float, float, float | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """USD of a contender's steps of one kind: billed, and perhaps billed."""
@@ -42,8 +45,11 @@ class Spent:
 class Ledger:
     """A run's ledger; many threads may use it."""
 
-    def __init__(self, events: Path, budget_usd: float | None = None) -> None:
-        self._events = events
+    def __init__(
+        self, events: Path, budget_usd: float | None = None, told: Told | None = None
+    ) -> None:
+        """`told` hears of every change: USD known, uncertain, and the budget."""
+        self._events, self._told = events, told
         self._budget = None if budget_usd is None else Decimal(str(budget_usd))
         self._lock = threading.Lock()
         # By key: (contender, what, USD) of steps that are not settled.
@@ -53,6 +59,14 @@ class Ledger:
         self.priced: dict[str, dict[str, Any]] = {}
         for row in read_lines(events):
             self._read(row)
+        if self._open or self._known:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._told is not None:
+            spent = self._spent()
+            budget = None if self._budget is None else float(self._budget)
+            self._told(float(spent.known), float(spent.uncertain), budget)
 
     def _read(self, row: Mapping[str, Any]) -> None:
         kind = row["event"]
@@ -200,6 +214,7 @@ class Ledger:
     def _write(self, event: str, **facts: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         append_lines(self._events, [{"at": now, "event": event, **facts}])
+        self._tell()
 
 
 class Purse:

@@ -23,7 +23,7 @@ from tuneoff.prepare import price_book
 from tuneoff.pricing.reported import reported_cost
 from tuneoff.records import Cost, Place, Serving, ServingRecord, TrainingRecord
 from tuneoff.rundir import RunDir, read_lines
-from tuneoff.spending import asks_nothing, paid, price_for
+from tuneoff.spending import asks_nothing, judge_name, judges, paid, price_for
 
 NAME_HARDWARE = "not priced: name hardware"
 Monthly = Own | Hosted
@@ -79,6 +79,12 @@ class Pricing:
             serving_basis=_minding(basis, elsewhere) if monthly is not None else basis,
         )
         return Priced(self._served(cost, monthly, found.correct), monthly, elsewhere)
+
+    def judge_usd(self) -> float | None:
+        """What the judge's answers cost, as the ledger has it; None where they have no price."""
+        names = [judge_name(each) for each in judges(self.bakeoff)]
+        known = [self.ledger.spent(name).known for name in names if name in self.ledger.priced]
+        return float(sum(known, serving.NOTHING)) if known else None
 
     def hours(self, settings: Any, training: float | None, answering: float | None) -> Cost:
         """The hours of an own model."""
@@ -165,7 +171,7 @@ class Pricing:
         if monthly is None:
             return None, "not priced: answering has no price; give it a `price:`"
         basis = _per_token(price, tokens_in, tokens_out, settings.batch)
-        return monthly, "; ".join([*basis, *words])
+        return monthly, "; ".join([*basis, f"prices of {self.day}: {_source(price)}", *words])
 
     def _tuning_again(
         self, settings: Any, cost: Cost, planned: float | None
@@ -173,8 +179,10 @@ class Pricing:
         """A month's share of tuning a model again that will end; nothing where it will not."""
         training = cost.training_usd if cost.training_usd is not None else planned
         ends = self.ends(settings)
-        if ends is None or training is None:
+        if ends is None:
             return serving.NOTHING, []
+        if training is None:
+            return serving.NOTHING, [f"it ends on {ends}"]
         months = self.bakeoff.serving.tune_again_months
         usd = serving.tuning_again_usd(Decimal(str(training)), months)
         return usd, [
@@ -187,7 +195,7 @@ def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
     """The day whose prices count: `as_of`, else that on which the run began."""
     if bakeoff.as_of is not None:
         return bakeoff.as_of
-    first = next(iter(read_lines(run.events)), None)
+    first = next(read_lines(run.events), None)
     if first is None:
         return datetime.date.today()
     return datetime.datetime.fromisoformat(first["at"]).date()
@@ -220,6 +228,11 @@ def _elsewhere(settings: Any, record: ServingRecord | None) -> str | None:
 
 def _minding(basis: str | None, elsewhere: str | None) -> str | None:
     return basis if basis is None or elsewhere is None else f"{basis}. {elsewhere.rstrip('.')}"
+
+
+def _source(price: Price) -> str:
+    read = f", read {price.retrieved}" if price.retrieved else ""
+    return price.source + read + (", more than 90 days before" if price.stale else "")
 
 
 def _per_token(price: Price, tokens_in: float, tokens_out: float, batch: bool) -> list[str]:

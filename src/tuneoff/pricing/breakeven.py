@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Literal
 
 from tuneoff.costs import serving
 from tuneoff.costs.serving import Hosted, Own
@@ -12,6 +13,7 @@ from tuneoff.records import BreakEven, CurvePair, Place, Sensitivity
 
 OTHER_UTILIZATIONS = ("0.1", "0.25", "0.5", "0.75", "1")
 FACTORS = ("0.5", "2")
+What = Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
 
 
 def break_evens(
@@ -54,20 +56,27 @@ def _curve(mine: Own, other: Hosted, points: Sequence[Decimal]) -> tuple[CurvePa
 
 
 def _sensitivity(mine: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity, ...]:
-    """Where the costs first cross for good at other utilisations and prices."""
-    found = []
-    for written in OTHER_UTILIZATIONS:
-        used = Decimal(written)
-        if used != share:
-            lasting = serving.break_even(serving.used_to(mine, share, used), other).lasting
-            found.append(Sensitivity("utilization", float(used), _float(lasting)))
-    for written in FACTORS:
-        factor = Decimal(written)
-        lasting = serving.break_even(serving.dearer_own(mine, factor), other).lasting
-        found.append(Sensitivity("usd_per_hour", float(factor), _float(lasting)))
-        lasting = serving.break_even(mine, serving.dearer_hosted(other, factor)).lasting
-        found.append(Sensitivity("hosted_usd_per_request", float(factor), _float(lasting)))
-    return tuple(found)
+    """Where the costs cross at other utilisations and prices."""
+    others = [Decimal(each) for each in OTHER_UTILIZATIONS if Decimal(each) != share]
+    changed: list[tuple[What, Decimal, Own, Hosted]] = [
+        ("utilization", used, serving.used_to(mine, share, used), other) for used in others
+    ]
+    for factor in map(Decimal, FACTORS):
+        changed += [
+            ("usd_per_hour", factor, serving.dearer_own(mine, factor), other),
+            ("hosted_usd_per_request", factor, mine, serving.dearer_hosted(other, factor)),
+        ]
+    found = [(what, value, serving.break_even(a, b)) for what, value, a, b in changed]
+    return tuple(
+        Sensitivity(
+            what=what,
+            value=float(value),
+            requests_per_month=_float(crossing.lasting),
+            first_requests_per_month=_float(crossing.first),
+            until_requests_per_month=_float(crossing.until),
+        )
+        for what, value, crossing in found
+    )
 
 
 def _float(value: Decimal | None) -> float | None:

@@ -126,8 +126,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     written = headers.get("retry-after")
     seconds = _number(written)
     if seconds is None and written:
-        date = email.utils.parsedate_tz(written)
-        seconds = email.utils.mktime_tz(date) - time.time() if date else None
+        seconds = _until(written)
     return None if seconds is None else _bounded(seconds)
 
 
@@ -140,6 +139,15 @@ def pause_of(headers: Mapping[str, str]) -> float | None:
         if _number(headers.get(f"x-ratelimit-remaining{what}")) == 0
     ]
     return _bounded(max(waits)) if waits else None
+
+
+def _until(written: str) -> float | None:
+    """Seconds until a date; None if it is none (or one of the year 99999)."""
+    date = email.utils.parsedate_tz(written)
+    try:
+        return email.utils.mktime_tz(date) - time.time() if date else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _seconds(written: str) -> float:

@@ -48,6 +48,7 @@ def money(results: Results, contenders: Sequence[ContenderResult]) -> View:
         "notes": [(c.name, lines) for c in shown if (lines := _basis(c.cost))],
         "ratios": owning.ratios(shown),
         "load": _load(results),
+        "judge": _judge(results),
         "pays": _pays(results.break_even),
     }
 
@@ -92,6 +93,12 @@ def _basis(cost: Cost) -> list[str]:
     return found
 
 
+def _judge(results: Results) -> str:
+    if results.judge_usd is None:
+        return ""
+    return f"The judge's answers cost {f.usd(results.judge_usd)} beside all of this."
+
+
 def _load(results: Results) -> str:
     """Which load the costs of answering are of."""
     rules = results.settings.get("serving") or {}
@@ -128,24 +135,21 @@ def _rank(pair: BreakEven) -> tuple[bool, float]:
     return lasting is None and first is None, lasting if lasting is not None else first or 0.0
 
 
-def _from(pair: BreakEven) -> str:
-    if pair.requests_per_month is not None or pair.first_requests_per_month is None:
-        return _requests(pair.requests_per_month)
-    first = f.large(pair.first_requests_per_month)
-    if pair.until_requests_per_month is None:
-        return f"{first} where full"
-    return f"{first} to {f.large(pair.until_requests_per_month)}"
+def _from(found: BreakEven | Sensitivity) -> str:
+    """From when, until when, or that never: a table's cell."""
+    first, lasting = found.first_requests_per_month, found.requests_per_month
+    if first is None:
+        return "never"
+    begins = f.large(first) if first else "always"
+    if lasting is not None:
+        return begins if lasting == first else f"{begins}; for good {f.large(lasting)}"
+    until = found.until_requests_per_month
+    return f"{begins} where full" if until is None else f"{f.large(first)} to {f.large(until)}"
 
 
 def _otherwise(pair: BreakEven, what: str, value: float) -> str:
     found = next((s for s in pair.sensitivity if (s.what, s.value) == (what, value)), None)
-    return f.MISSING if found is None else _requests(found.requests_per_month)
-
-
-def _requests(requests: float | None) -> str:
-    if requests is None:
-        return "never"
-    return f.large(requests) if requests else "always"
+    return f.MISSING if found is None else _from(found)
 
 
 def _if(what: Sensitivity | str, value: float) -> str:

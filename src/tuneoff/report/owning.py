@@ -54,6 +54,9 @@ def crossing(pair: BreakEven) -> str:
     mind = f" {pair.warning}" if pair.warning else ""
     cheaper = f"owning {pair.own} is cheaper than {pair.hosted}"
     lasting, first = pair.requests_per_month, pair.first_requests_per_month
+    if lasting and first is not None and first < lasting:
+        while_full = f"from {f.large(first)} on while its machines are full enough"
+        return f"From {f.large(lasting)} requests a month on ({while_full}), {cheaper}{at}{mind}"
     if lasting is not None and lasting > 0:
         return f"From {f.large(lasting)} requests a month on, {cheaper}{at}{mind}"
     if lasting is not None:

@@ -5,7 +5,8 @@ each answer is judged twice, once before the reference and once after it. `judge
 of the two readings in which the answer is not worse; `judge_agreement` says whether they
 agree: if it is low, the judge or the rubric is no measure of anything. A reply that is none of
 the three words is no score: such rows are missing from both metrics' n. What the judge said is
-paid for, so it is written down at once (`judgements.jsonl`) and not asked again.
+paid for, so it is written down at once (`judgements.jsonl`) and not asked again; each question
+needs leave of the run's ledger, and what was billed is noted there.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
-from tuneoff.providers import connect
+from tuneoff.errors import BusyError, RefusedError
+from tuneoff.providers import Reply, connect
 from tuneoff.providers.calls import repeated
 from tuneoff.records import ScoredRow
 from tuneoff.rundir import append_lines, read_lines
-from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+from tuneoff.scoring.rows import Kind, Options, Purse, Row, no_answer, unanswered
 
 AGREEMENT = "judge_agreement"
+# Tokens around a question, and of a reply at most: one that thinks aloud before its word.
+AROUND, MOST_REPLY = 16, 4096
 _TASK = (
     "You compare two answers to the same task by a rubric. Do not let their order or length "
     "sway you. Reply with one word: A if answer A is better, B if answer B is better, TIE if "
@@ -58,13 +62,14 @@ class Judge:
 
         Raises:
             ProviderError: the judge cannot be asked. What it said before is kept.
+            BudgetError: the next question could pass the budget; the same holds.
         """
         memory = _Memory(options.judgements)
         waiting: deque[Future[ScoredRow]] = deque()
         with ThreadPoolExecutor(self._settings.concurrency) as threads:
             try:
                 for row in rows:
-                    waiting.append(threads.submit(self._score, row, memory))
+                    waiting.append(threads.submit(self._score, row, memory, options.purse))
                     if len(waiting) >= 2 * self._settings.concurrency:
                         yield waiting.popleft().result()
                 while waiting:
@@ -72,19 +77,21 @@ class Judge:
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
 
-    def _score(self, row: Row, memory: _Memory) -> ScoredRow:
+    def _score(self, row: Row, memory: _Memory, purse: Purse | None) -> ScoredRow:
         missing = no_answer(row)
         if missing is not None:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
-        first = self._ask(row, (row.prediction, row.reference), memory)
-        second = _swapped(self._ask(row, (row.reference, row.prediction), memory))
+        first = self._ask(row, (row.prediction, row.reference), memory, purse)
+        second = _swapped(self._ask(row, (row.reference, row.prediction), memory, purse))
         if first is None or second is None:  # nothing was measured
             return ScoredRow(row.id, {}, "the judge did not say")
         value = sum(outcome in ("better", "equal") for outcome in (first, second)) / 2
         scores = {self.PRIMARY: value, AGREEMENT: first == second}
         return ScoredRow(row.id, scores, "right" if value == 1 else "worse")
 
-    def _ask(self, row: Row, answers: tuple[str, str], memory: _Memory) -> Outcome | None:
+    def _ask(
+        self, row: Row, answers: tuple[str, str], memory: _Memory, purse: Purse | None
+    ) -> Outcome | None:
         """How the first answer is, compared with the second; None when the judge does not say."""
         text = (
             f"{_TASK}\n\nRubric:\n{self._settings.rubric}\n\nTask:\n{_shown(row.inputs)}\n\n"
@@ -95,8 +102,7 @@ class Judge:
         ).hexdigest()
         reply = memory.get(key)
         if reply is None:
-            asked = [{"role": "user", "content": text}]
-            given = repeated(lambda: self._provider.chat(self._settings.model, asked))
+            given = repeated(lambda: self._paid(text, purse))
             reply = given.text
             memory.add({
                 "key": key, "id": row.id, "model": self._settings.model, "reply": reply,
@@ -105,6 +111,26 @@ class Judge:
         said = _REPLY.fullmatch(reply.strip().split("\n", 1)[0])
         outcomes: dict[str, Outcome] = {"A": "better", "B": "worse", "TIE": "equal"}
         return outcomes[said[1].upper()] if said else None
+
+    def _paid(self, text: str, purse: Purse | None) -> Reply:
+        """One try to get a reply; where it is lost, or the server counts no tokens, the leave
+        stays in the ledger as money that may have been spent."""
+        asked = [{"role": "user", "content": text}]
+        if purse is None:
+            return self._provider.chat(self._settings.model, asked)
+        # No tokenizer makes more tokens than a text has bytes.
+        most = AROUND + len(text.encode("utf-8", "surrogatepass"))
+        ticket = purse.authorize("judging", input=most, output=MOST_REPLY)
+        try:
+            given = self._provider.chat(self._settings.model, asked)
+        except (RefusedError, BusyError):
+            ticket.give_back()
+            raise
+        if given.tokens_in is not None and given.tokens_out is not None:
+            ticket.settle(
+                input=given.tokens_in, output=given.tokens_out, cached=given.cached_tokens_in
+            )
+        return given
 
 
 class _Memory:

@@ -31,6 +31,13 @@ class Row:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Purse(Protocol):
+    """What a judge's questions are paid from: gives leave for each, at most so many tokens, and
+    gets told what came of it (`contenders.Guard` and `Ticket`, as far as they are needed here)."""
+
+    def authorize(self, what: str, key: str | None = None, *, input: int, output: int) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to score. All but `metrics` matters only to scorers that execute answers.
@@ -38,7 +45,8 @@ class Options:
     `databases` is the folder of `<db_id>/*.sqlite`, `derived` another one with databases that
     complete their suites; limits are per query; `workers` is the number of child processes
     (None: one per core, at most four); `metrics` are the ones to compute (None: all);
-    `judgements` is the file in which a judge's paid answers are kept; `details` is called with
+    `judgements` is the file in which a judge's paid answers are kept, `purse` what they are paid
+    from (None: they are not counted); `details` is called with
     the results of both queries for each row whose answer was executed and found wrong.
     """
 
@@ -48,6 +56,7 @@ class Options:
     workers: int | None = None
     metrics: tuple[str, ...] | None = None
     judgements: Path | None = None
+    purse: Purse | None = None
     details: Callable[[Mapping[str, Any]], None] | None = None
     time_limit_seconds: float = 5.0
     memory_limit_bytes: int = 1_000_000_000

@@ -131,7 +131,8 @@ class Adapters:
             with self._wrapped.disable_adapter():
                 yield
         else:
-            self._wrapped.set_adapter(self._names[served])
+            if self._wrapped.active_adapter != self._names[served]:  # it takes some milliseconds
+                self._wrapped.set_adapter(self._names[served])
             yield
 
 

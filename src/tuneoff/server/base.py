@@ -2,7 +2,8 @@
 
 All adapters share the base's weights and one engine, in whose batch every row has its own. What
 the engine cannot answer exactly (`generation/support.py` says why) `transformers.generate` does,
-one request at a time. An adapter whose folder is gone is asked for in vain.
+one request after another, in turn with the engine's steps. An adapter whose folder is gone is
+asked for in vain.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuneoff.models.loading import Precision
 from tuneoff.server.adapters import Adapters
-from tuneoff.server.answer import GONE, Request, first_line, refuse
+from tuneoff.server.answer import GONE, Piece, Request, first_line, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tuneoff.server.alone import Alone
     from tuneoff.server.live import LiveEngine
 
 Quantization = Literal["none", "int8", "nf4"]
@@ -34,8 +36,6 @@ USUAL_TOKENS = 8_192
 LEAST_POSITIONS = 512
 # Of the tokens that there is memory for, those of prefixes that nobody uses just now.
 KEPT_SHARE = 0.25
-# While the engine is at work, it makes so many steps for each request that it cannot answer.
-STEPS_BETWEEN = 64
 # Of the memory that is free when a base is there, what adapters may take that nobody asks for just
 # now. It is not promised: where there is less, fewer texts are answered at a time.
 ADAPTERS_SHARE = 0.25
@@ -87,7 +87,7 @@ class Base:
         self._adapters = Adapters(self.model, self._mixer, int(free * ADAPTERS_SHARE), self._forget)
         self._engine: LiveEngine | None = None
         self._alone: deque[tuple[Served, Request]] = deque()
-        self._steps = 0
+        self._answering: tuple[Served, Alone] | None = None
 
     @property
     def exact(self) -> bool:
@@ -98,7 +98,8 @@ class Base:
 
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._alone) or (self._engine is not None and self._engine.busy())
+        alone = self._alone or self._answering is not None
+        return bool(alone or (self._engine is not None and self._engine.busy()))
 
     def unused_bytes(self) -> int:
         """What of its room it does not hold now, and may want at any time."""
@@ -142,19 +143,19 @@ class Base:
                 for _, request in batched:
                     refuse(request, first_line(error))
 
-    def advance(self, stopping: Callable[[], bool]) -> None:
-        """One step for all that are in the batch, and sometimes one of the others as a whole.
-
-        Args:
-            stopping: whether an answer that is made as a whole is to be broken off.
-        """
+    def advance(self) -> None:
+        """One step for all that are in the batch, and one of the answer that is made alone."""
         if self._engine is not None and self._engine.busy():
             self._step(self._engine)
-            self._steps += 1
-            if self._steps % STEPS_BETWEEN:
-                return
-        if self._alone:
-            self._answer_alone(*self._alone.popleft(), stopping)
+        if self._answering is None and self._alone:
+            self._begin_alone(*self._alone.popleft())
+        if self._answering is not None:
+            self._step_alone(*self._answering)
+
+    def close(self) -> None:
+        """Breaks off; who waits for an answer is told nothing."""
+        if self._answering is not None:
+            self._answering[1].close()
 
     def _step(self, engine: LiveEngine) -> None:
         from tuneoff.generation.forward import serving
@@ -176,16 +177,26 @@ class Base:
         if engine is not None:
             engine.fail(first_line(error))
 
-    def _answer_alone(self, served: Served, request: Request, stopping: Callable[[], bool]) -> None:
+    def _begin_alone(self, served: Served, request: Request) -> None:
         from tuneoff.generation.ending import ending_of
-        from tuneoff.server.alone import answer_alone
+        from tuneoff.server.alone import Alone
 
+        if request.cancelled.is_set():
+            request.tell(Piece("", finish_reason="stop"))
+            return
+        ending = ending_of(self.model, self.tokenizer, ())
+        self._answering = served, Alone(self.model, ending, request)
+
+    def _step_alone(self, served: Served, alone: Alone) -> None:
         try:
             with self._adapters.active(served):
-                ending = ending_of(self.model, self.tokenizer, ())
-                answer_alone(self.model, ending, request, stopping)
+                alone.advance()
         except Exception as error:
-            refuse(request, first_line(error))
+            alone.close()
+            refuse(alone.request, first_line(error))
+            self._answering = None
+        if alone.complete:
+            self._answering = None
 
     def _unserved(self, served: Served, request: Request) -> str | None:
         """Why the engine cannot answer this."""
@@ -211,7 +222,8 @@ class Base:
     def _busy_adapters(self, joining: Iterable[Served] = ()) -> set[str | None]:
         """The adapters that somebody is answered with, or waits for."""
         busy = self._engine.adapters_in_use() if self._engine is not None else set()
-        waiting = itertools.chain((served for served, _ in self._alone), joining)
+        answering = (self._answering[0],) if self._answering is not None else ()
+        waiting = itertools.chain((served for served, _ in self._alone), answering, joining)
         return busy | {self._adapters.name(served) for served in waiting}
 
     def _forget(self, adapter: str) -> None:

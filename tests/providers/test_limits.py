@@ -1,0 +1,222 @@
+"""Requests that share a provider: never more at once than it takes, fewer when it is busy, none
+while it asks for a pause or after the end; and how long to wait before another try."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError
+from tuneoff.providers import calls
+from tuneoff.providers.calls import ClosedError, Limiter, pause_before, repeated
+
+WAIT_SECONDS = 30
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The limiter's clock, which stands still until a test moves it."""
+    found = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=lambda: found.now))
+    return found
+
+
+class Inside:
+    """Counts who is in a slot at the same time."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.limiter, self.now, self.most = limiter, 0, 0
+        self._lock = threading.Lock()
+
+    def go(self, _: int = 0) -> None:
+        with self.limiter.slot():
+            with self._lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.002)
+            with self._lock:
+                self.now -= 1
+
+
+@pytest.mark.parametrize(("most", "allowed"), [(4, 4), (4, 2), (4, 1), (8, 3)])
+def test_never_more_than_allowed_are_under_way(most: int, allowed: int) -> None:
+    limiter = Limiter(most)
+    limiter.allowed = allowed + 0.9
+    inside = Inside(limiter)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(inside.go, range(64)))
+    assert inside.most == allowed
+    assert inside.now == 0
+
+
+def test_a_slot_is_free_again_after_an_error() -> None:
+    limiter = Limiter(1)
+    for _ in range(3):
+        with pytest.raises(KeyError), limiter.slot():
+            raise KeyError
+    with limiter.slot():
+        pass
+
+
+def test_a_burst_of_refusals_halves_it_once(clock: SimpleNamespace) -> None:
+    limiter = Limiter(16)
+    for _ in range(16):
+        limiter.busy(2.0)
+    assert limiter.allowed == 8
+    clock.now += 1.9
+    limiter.busy(2.0)
+    assert limiter.allowed == 8
+    clock.now += 2.0
+    limiter.busy(2.0)
+    assert limiter.allowed == 4
+    for _ in range(10):
+        clock.now += 2.0
+        limiter.busy(2.0)
+    assert limiter.allowed == 1
+
+
+def test_a_round_of_answers_allows_one_more(clock: SimpleNamespace) -> None:
+    limiter = Limiter(16)
+    limiter.busy(1.0)
+    for expected in (9, 10, 11):
+        for _ in range(expected):
+            limiter.answered()
+        assert expected - 0.5 < limiter.allowed < expected + 1
+    for _ in range(1000):
+        limiter.answered()
+    assert limiter.allowed == 16
+    assert limiter.answers == 9 + 10 + 11 + 1000
+
+
+@pytest.mark.parametrize("how", ["busy", "answered"])
+def test_nobody_begins_while_a_pause_is_asked_for(clock: SimpleNamespace, how: str) -> None:
+    limiter, began = Limiter(4), threading.Event()
+    getattr(limiter, how)(60.0)
+
+    def go() -> None:
+        with limiter.slot():
+            began.set()
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    assert not began.wait(0.1)
+    clock.now += 61.0
+    limiter.answered()  # whoever waits looks at the clock
+    assert began.wait(WAIT_SECONDS)
+    thread.join(WAIT_SECONDS)
+
+
+def test_a_pause_is_at_least_as_long_as_asked_for() -> None:
+    limiter = Limiter(4)
+    began = time.monotonic()
+    limiter.answered(0.2)
+    limiter.busy(0.1)  # a shorter one does not end it
+    with limiter.slot():
+        assert time.monotonic() - began >= 0.2
+
+
+def test_closed_nothing_begins_and_what_is_under_way_ends() -> None:
+    """Who waits for a slot, or between two tries, is told at once."""
+    limiter, inside, go_on = Limiter(1), threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def under_way() -> None:
+        with limiter.slot():
+            inside.set()
+            go_on.wait(WAIT_SECONDS)
+        told.append("done")
+
+    def waiting() -> None:
+        try:
+            with limiter.slot():
+                told.append("began")
+        except ClosedError:
+            told.append("closed")
+
+    def between() -> None:
+        limiter.sleep(600.0)
+        told.append("slept")
+
+    first = threading.Thread(target=under_way, daemon=True)
+    first.start()
+    assert inside.wait(WAIT_SECONDS)
+    others = [threading.Thread(target=each, daemon=True) for each in (waiting, waiting, between)]
+    for thread in others:
+        thread.start()
+    limiter.close()
+    for thread in others:
+        thread.join(WAIT_SECONDS)
+    assert sorted(told) == ["closed", "closed", "slept"]
+    go_on.set()
+    first.join(WAIT_SECONDS)
+    assert told[-1] == "done"
+    with pytest.raises(ClosedError), limiter.slot():
+        pass
+
+
+@given(st.integers(0, 60))
+def test_pauses_double_and_end_at_the_longest(attempt: int) -> None:
+    longest = min(calls.LONGEST_PAUSE_SECONDS, calls.FIRST_PAUSE_SECONDS * 2**attempt)
+    for error in (None, LostError("x"), BusyError("x"), RefusedError("x", 404)):
+        assert longest / 2 <= pause_before(attempt, error) <= longest
+
+
+@given(st.integers(0, 60), st.floats(0, 600))
+def test_a_provider_that_names_a_time_is_not_asked_earlier(attempt: int, seconds: float) -> None:
+    pause = pause_before(attempt, BusyError("x", seconds, 429))
+    assert pause >= seconds
+    longest = seconds + 0.1 * (1 + seconds)
+    if attempt > calls.PATIENT_TRIES:
+        longest = max(longest, calls.LONGEST_PAUSE_SECONDS)
+    assert pause <= longest
+
+
+def test_who_is_told_to_come_back_at_once_again_and_again_waits() -> None:
+    at_once = BusyError("x", 0.0, 429)
+    assert all(pause_before(attempt, at_once) <= 0.1 for attempt in range(5))
+    assert all(pause_before(attempt, at_once) > 1.0 for attempt in range(9, 40))
+
+
+def test_pauses_differ() -> None:
+    """Many callers do not come back together."""
+    for error in (None, BusyError("x", 2.0, 429)):
+        assert len({pause_before(3, error) for _ in range(20)}) > 10
+
+
+@pytest.mark.parametrize("error", [BusyError("x", 0.0, 429), LostError("x", 500)])
+def test_what_may_be_repeated_is_tried_so_often(
+    error: ProviderError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "FIRST_PAUSE_SECONDS", 0.0)
+    told = []
+
+    def fails(times: int) -> str:
+        told.append(times)
+        if len(told) <= times:
+            raise error
+        return "there"
+
+    assert repeated(lambda: fails(3), tries=4) == "there"
+    assert len(told) == 4
+    told.clear()
+    with pytest.raises(type(error)):
+        repeated(lambda: fails(4), tries=4)
+    assert len(told) == 4
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    told = []
+
+    def refuses() -> None:
+        told.append(1)
+        raise RefusedError("no", 403)
+
+    with pytest.raises(RefusedError):
+        repeated(refuses)
+    assert told == [1]
