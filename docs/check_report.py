@@ -25,7 +25,7 @@ WIDE, PHONE = (1080, 1000), (390, 844)
 AXE = Path("node_modules/axe-core/axe.min.js")
 SERIOUS = ("serious", "critical")
 # The height of a picture: what a reader of the README is to see, not the whole page.
-TALL = 1500
+TALL = 1330
 # Whatever is wider than the window and does not scroll inside itself.
 WIDER = """() => [...document.querySelectorAll("body *")].filter((each) => {
   const box = each.getBoundingClientRect();

@@ -140,10 +140,25 @@ def score_chart(
         .mark_tick(thickness=1.5, size=16)
         .encode(x=alt.X("seed:Q", title=title))
     )
-    label = base.mark_text(dy=-13, fontSize=12, fontWeight=600).encode(x=x, text="shown:N")
+    labels = _labels(base, rows, domain(bounds, share), x)
     # A layer without marks is one that a screen reader announces without a name.
     ticks = [seeds] if any(row["seeds"] for row in rows) else []
-    return finished(alt.layer(span, *ticks, point, label), width, 46 * len(rows))
+    return finished(alt.layer(span, *ticks, point, *labels), width, 46 * len(rows))
+
+
+def _labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> list[Any]:
+    """The values above the points; at the left end beside the axis's own labels, not over them.
+    A layer without marks would be announced by a screen reader, so there is none."""
+    left = ends[0] + 0.04 * (ends[1] - ends[0])
+    styles = (("datum.value >=", "center", 0), ("datum.value <", "left", -4))
+    there = (any(row["value"] >= left for row in rows), any(row["value"] < left for row in rows))
+    return [
+        base.transform_filter(f"{test} {left}")
+        .mark_text(dy=-13, dx=dx, align=align, fontSize=12, fontWeight=600)
+        .encode(x=x, text="shown:N")
+        for (test, align, dx), is_there in zip(styles, there, strict=True)
+        if is_there
+    ]
 
 
 def to_svg(spec: Spec) -> str:

@@ -123,17 +123,18 @@ def _scale(measure: _Measure) -> dict[str, Any]:
     """An even axis, or one by powers of ten that has a place for nothing, too."""
     import altair as alt
 
+    label = f"format(datum.value, '{measure.axis}')"  # each by itself: 0, not 0k
     some = [value for value in measure.values.values() if value > 0]
     if max(some) / min(some) < WIDE:
         return {
             "scale": alt.Scale(zero=True, nice=True, padding=14),
-            "axis": alt.Axis(format=measure.axis, tickCount=5),
+            "axis": alt.Axis(labelExpr=label, tickCount=5),
         }
     powers = range(math.floor(math.log10(min(some))), math.ceil(math.log10(max(some))) + 1)
     ticks = [0.0, *(10.0**power for power in powers)]
     return {
         "scale": alt.Scale(type="symlog", constant=min(some), nice=False, padding=14),
-        "axis": alt.Axis(format=measure.axis, values=ticks),
+        "axis": alt.Axis(labelExpr=label, values=ticks),
     }
 
 
