@@ -88,6 +88,10 @@ def check(
         page.reload()
         scrolled(page)
         shoot(page, out, f"{name}-light")
+        if page.locator("#examples").count():
+            for folded in page.locator(".example details").all()[:4]:
+                folded.evaluate("(each) => each.open = true")
+            shoot(page, out, f"{name}-examples", "#examples")
     with opened(browser, file, problems, "dark", color_scheme="dark") as page:
         scrolled(page)
         problems += audited(page, axe, "dark")
@@ -270,15 +274,17 @@ def audited(page: Page, axe: Path | None, how: str) -> list[str]:
     ]
 
 
-def shoot(page: Page, out: Path | None, name: str) -> None:
+def shoot(page: Page, out: Path | None, name: str, top: str = "body") -> None:
+    """A picture of the page from an element on."""
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     page.wait_for_timeout(200)
-    width = page.viewport_size["width"] if page.viewport_size else WIDE[0]
+    width = page.evaluate("innerWidth")
     whole = page.evaluate("document.documentElement.scrollHeight")
-    clip = {"x": 0, "y": 0, "width": width, "height": min(TALL, whole)}
+    begin = page.locator(top).evaluate("(each) => each.getBoundingClientRect().top")
+    clip = {"x": 0, "y": begin, "width": width, "height": min(TALL, whole - begin)}
     page.screenshot(path=out / f"{name}.png", full_page=True, clip=clip)  # type: ignore[arg-type]
     print(out / f"{name}.png", file=sys.stderr)
 

@@ -103,7 +103,9 @@ def line_of(row: Mapping[str, Any]) -> str:
     """A row as one line of JSON. A lone surrogate, which a model's answer may hold, cannot be
     written as UTF-8; such a row is escaped."""
     text = json.dumps(row, ensure_ascii=False)
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         text = json.dumps(row)
     return text + "\n"
 
