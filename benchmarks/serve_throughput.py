@@ -5,7 +5,9 @@ learned), `--requests` streamed chat requests spread over them, with a shared in
 `--tokens` new tokens each: one after another, then `--concurrency` at once, against a real
 server process on loopback. Then, one after another and in turn, requests that begin with one
 long instruction and ones that begin with it and a number of their own before it: the first find its
-keys and values kept from the request before, the others are as long and find nothing.
+keys and values kept from the request before, the others are as long and find nothing. In the end
+the same requests to one merged model, here and with `transformers serve`
+(`against_transformers_serve.py`).
 On a machine that others use too, set OMP_NUM_THREADS=1: threads that wait for each other make
 every step many times as long there.
 Metric: requests/s, seconds to the first token and to the last (p50, p95). Prints one JSON document.
@@ -26,6 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+
+from against_transformers_serve import against
 
 ADAPTERS = 4
 INSTRUCTION = (
@@ -55,6 +59,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--kept", type=int, default=24, help="requests with the long instruction")
+    parser.add_argument("--rounds", type=int, default=3, help="of both with transformers serve")
     parser.add_argument("--json", action="store_true", help="accepted; the output is JSON")
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -70,6 +75,11 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait()
+    with TemporaryDirectory() as folder:
+        found["transformers_serve"] = against(
+            Path(folder), turns, arguments.requests, arguments.concurrency, arguments.tokens,
+            arguments.rounds,
+        )  # fmt: skip
     threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count()
     settings = {**vars(arguments), "adapters": ADAPTERS, "threads": threads}
     print(json.dumps({**settings, **found}, indent=2))
@@ -110,10 +120,7 @@ def measure(port: int, names: list[str], arguments: argparse.Namespace) -> dict[
         first, usage = 0.0, None
         for chunk in client.chat.completions.create(
             model=names[(number if adapter is None else adapter) % len(names)],
-            messages=[
-                {"role": "system", "content": instruction},
-                {"role": "user", "content": f"The hut number {number} has a stove of tiles."},
-            ],
+            messages=turns(number, instruction),
             temperature=0,
             max_tokens=arguments.tokens,
             stream=True,
@@ -142,6 +149,14 @@ def measure(port: int, names: list[str], arguments: argparse.Namespace) -> dict[
         }
     ratio = found["together"]["tokens_per_second"] / found["one_by_one"]["tokens_per_second"]
     return {**found, "times_as_fast_together": round(ratio, 2), "prefix": kept(one, arguments.kept)}
+
+
+def turns(number: int, instruction: str = INSTRUCTION) -> list[dict[str, str]]:
+    """What is asked."""
+    return [
+        {"role": "system", "content": instruction},
+        {"role": "user", "content": f"The hut number {number} has a stove of tiles."},
+    ]
 
 
 def kept(one: Callable[..., Taken], requests: int) -> dict[str, Any]:

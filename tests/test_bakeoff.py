@@ -293,7 +293,7 @@ contenders:
     code, out, err = cli("run", "b.yaml", "--json")
     assert code == 4
     assert json.loads(out)["contenders"][0]["error"]
-    assert "wrong failed" in err
+    assert "wrong: failed" in err
 
 
 def test_a_recorded_file_is_scored_like_any_other(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,10 @@ def test_public_names_are_sorted_and_there() -> None:
         assert getattr(tuneoff, name) is not None
     with pytest.raises(AttributeError):
         tuneoff.no_such_name  # noqa: B018
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest collects them as modules of one namespace: two of one name stop a whole suite."""
+    tests = Path(__file__).parent
+    counted = Counter(file.name for file in tests.rglob("*.py") if file.name != "conftest.py")
+    assert [name for name, times in counted.items() if times > 1 and name != "__init__.py"] == []

@@ -133,9 +133,14 @@ def test_a_providers_model_that_ends_is_tuned_again(tmp_path: Path) -> None:
     assert found.serving_usd_per_1k_requests == pytest.approx(0.162)
     assert found.fixed_usd_per_month == 1.0
     assert found.serving_basis == (
-        "122 tokens in × $0.8 and 20 out × $3.2 per million; it ends on 2027-01-14: tuning again "
-        "every 12 months at $12.00 is $1.00 a month"
+        "122 tokens in × $0.8 and 20 out × $3.2 per million; prices of 2026-11-24: "
+        "https://developers.openai.com/api/docs/pricing, read 2026-09-03; it ends on 2027-01-14: "
+        "tuning again every 12 months at $12.00 is $1.00 a month"
     )
+    asked = {"name": "old", "id": "prompted", "model": "ft:gpt-4o-mini-2024-07-18:acme::abc"}
+    answers = priced(bakeoff(asked), measured(), tmp_path).cost
+    assert (answers.serving_basis or "").endswith("; it ends on 2027-01-14")
+    assert answers.fixed_usd_per_month == 0
     sooner = bakeoff(HOSTED, serving={"tune_again_months": 3, "requests_per_month": 1000})
     again = priced(sooner, measured(planned=12.0), tmp_path).cost
     assert again.fixed_usd_per_month == 4.0
@@ -155,7 +160,7 @@ def test_batches_and_deployments(tmp_path: Path) -> None:
     found = priced(bakeoff(deployed), measured(), tmp_path).cost
     assert found.fixed_usd_per_month == 1825.0
     assert found.serving_usd_per_1k_requests == 0.0
-    assert found.serving_basis == "hosting $2.5/h × 730 h a month"
+    assert (found.serving_basis or "").startswith("hosting $2.5/h × 730 h a month; prices of")
 
 
 def test_break_even_of_a_pair(tmp_path: Path) -> None:

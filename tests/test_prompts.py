@@ -120,3 +120,21 @@ def test_content_hash_ignores_the_prompt_and_sees_the_content() -> None:
     short = prompts.prompt_sha256([SENTENCE], viggo().short(), "text")
     assert full != short
     assert full != prompts.prompt_sha256([SENTENCE], viggo(), "chat")
+
+
+def test_a_conversation_is_passed_through_in_its_own_order() -> None:
+    """Also where an instruction comes later, or comes again."""
+    rule = {"role": "system", "content": "Be brief."}
+    turns = [{"role": "user", "content": "Hi"}, rule, {"role": "user", "content": "So?"}, rule]
+    example = Example("1", {"messages": turns}, "Hello")
+    assert prompts.messages(example, prompts.CHAT_PASS_THROUGH) == turns
+    shot = Example("2", {"messages": [{"role": "user", "content": "Ho"}]}, "Hey")
+    shown = prompts.messages(example, prompts.CHAT_PASS_THROUGH, [shot])
+    assert [turn["content"] for turn in shown] == [
+        "Be brief.",
+        "Ho",
+        "Hey",
+        "Hi",
+        "So?",
+        "Be brief.",
+    ]

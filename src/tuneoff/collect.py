@@ -80,7 +80,9 @@ def collect(
     metric = parts.metrics[0] if parts.metrics else primary_metric(parts.scorer, options)
     test = examples["test"]
     clusters, pricing = _clusters(parts, test), Pricing(parts.bakeoff, run)
-    groups = _groups(parts, test, options)
+    known = _known_groups(parts, test, options)
+    run.write_groups(known)
+    groups = {e.id: {**e.meta, **known.get(e.id, {})} for e in test}
     outcomes = {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}
     priced: dict[str, Priced] = {}
     contenders = tuple(
@@ -257,11 +259,15 @@ def _reported(value: float, n: int | None) -> Score:
     return Score(value=value, low=low, high=high, n=n)
 
 
-def _groups(parts: Parts, test: Sequence[Example], options: Options) -> dict[str, dict[str, Any]]:
-    """What each test example is: its `meta`, and what the scorer knows (a query's hardness)."""
+def _known_groups(
+    parts: Parts, test: Sequence[Example], options: Options
+) -> dict[str, dict[str, str]]:
+    """What the scorer knows of each test example beside its `meta`: a query's hardness."""
     known = getattr(parts.scorer, "groups", None)
-    rows = (Row(e.id, e.completion, "", e.meta) for e in test)
-    return {row.id: {**row.meta, **(known(row, options) if known else {})} for row in rows}
+    if known is None:
+        return {}
+    found = {e.id: known(Row(e.id, e.completion, "", e.meta), options) for e in test}
+    return {id: groups for id, groups in found.items() if groups}
 
 
 def _breakdowns(

@@ -81,12 +81,16 @@ def _user(example: Example, template: Template, with_context: bool) -> str:
 
 def _own_turns(example: Example, shots: Sequence[Example]) -> list[Message]:
     own = [dict(turn) for turn in example.inputs["messages"]]
-    system = [turn for turn in own if turn["role"] == "system"][:1]
+    if not shots:
+        return own
+    # Shots stand between the first instruction and everything else.
+    first = next((place for place, turn in enumerate(own) if turn["role"] == "system"), None)
+    system = [] if first is None else [own.pop(first)]
     shown: list[Message] = []
     for shot in shots:
         shown += [dict(t) for t in shot.inputs["messages"] if t["role"] != "system"]
         shown.append({"role": "assistant", "content": shot.completion})
-    return system + shown + [turn for turn in own if turn not in system]
+    return system + shown + own
 
 
 def _turns_as_text(turns: Iterable[Mapping[str, str]]) -> str:

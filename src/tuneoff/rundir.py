@@ -4,6 +4,7 @@
       bakeoff.yaml                       the resolved file; resuming with a changed one is refused
       events.jsonl                       what happened and when, and the ledger (no secrets)
       data/{train,validation,test}.jsonl examples as used, with content hashes
+      data/groups.jsonl                  what the scorer knows of test examples (a query's hardness)
       contenders/NAME/
         training.json                    tokens, steps, seconds, peak memory, verdict
         loss.jsonl                       step, examples seen, train loss, validation loss
@@ -28,6 +29,8 @@
       judgements.jsonl                   what a judge was asked and said (paid for)
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
+      results.csv                        the same figures, a row for each contender and metric
+      examples.jsonl                     every test example and answer, where the page has not all
       exports/CONTENDER-FORMAT/          what `tuneoff export` wrote
 
 Whole files are written beside their place and renamed, so a reader never sees half of
@@ -372,6 +375,7 @@ class RunDir:
         self.charts = path / "charts"
         self.events = path / "events.jsonl"
         self.judgements = path / "judgements.jsonl"
+        self.all_examples = path / "examples.jsonl"
 
     def contender(self, name: str) -> ContenderDir:
         return ContenderDir(self.path / "contenders" / name)
@@ -393,6 +397,8 @@ class RunDir:
             "results.json",
             "report.html",
             "report.md",
+            "results.csv",
+            "examples.jsonl",
             "bakeoff.yaml",
         ):
             (self.path / name).unlink(missing_ok=True)
@@ -407,10 +413,22 @@ class RunDir:
 
     def examples(self, split: Split) -> list[Example]:
         """Examples as used; empty when the split was not written yet."""
-        return [
-            Example(row["id"], row["inputs"], row["completion"], row["meta"])
-            for row in read_lines(self.data / f"{split}.jsonl")
-        ]
+        return list(self.each_example(split))
+
+    def each_example(self, split: Split) -> Iterator[Example]:
+        """The same, one at a time."""
+        for row in read_lines(self.data / f"{split}.jsonl"):
+            yield Example(row["id"], row["inputs"], row["completion"], row["meta"])
+
+    def groups(self) -> dict[str, dict[str, str]]:
+        """What a scorer knows of test examples by id; empty where it knows nothing."""
+        return {row["id"]: row["groups"] for row in read_lines(self.data / "groups.jsonl")}
+
+    def write_groups(self, groups: Mapping[str, Mapping[str, str]]) -> None:
+        if not groups:
+            return
+        rows = ({"id": id, "groups": dict(found)} for id, found in groups.items())
+        write_lines(self.data / "groups.jsonl", rows)
 
     def has_data(self) -> bool:
         return all((self.data / f"{split}.jsonl").exists() for split in SPLITS)

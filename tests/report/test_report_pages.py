@@ -118,7 +118,7 @@ def test_contenders_stand_best_first_and_the_failed_one_says_why(page: Page) -> 
 
 def test_hostile_text_is_text_in_html(page: Page, written: tuple[Path, Path]) -> None:
     assert "<script>alert(1)</script>" in page.text
-    assert page.tags.count("script") == 4  # two charts' data, the bundle, our own
+    assert page.tags.count("script") == 5  # three charts' data, the bundle, our own
     assert not {"b", "i", "img"} & set(page.tags)
     assert not set("\x00\x1b\u202e") & set(written[0].read_text(encoding="utf-8"))
     assert "⟨U+202E⟩" in page.text
@@ -131,6 +131,7 @@ def test_hostile_text_is_text_in_markdown(markdown: str) -> None:
     assert not {"script", "b", "i"} & set(rendered.tags)
     assert {v for k, v in rendered.attributes if k == "src"} == {
         "charts/scores.svg",
+        "charts/cost.svg",
         "charts/validation_loss.svg",
     }
     assert "heading | cell" in rendered.text
@@ -200,8 +201,10 @@ def test_chat_turns_and_a_single_contender(tmp_path: Path) -> None:
     )
     write_answers(run, "only", [False], wrong="")
     run.write_results(results([contender("only", 0.0)]))
-    text = Page(write_report(run)[0].read_text()).text
-    assert "Wrong answers" in text
+    html, md = write_report(run)
+    text = Page(html.read_text()).text
+    assert "Wrong answers" in md.read_text()
+    assert "tell the contenders apart" not in text
     assert "Be short." in text
     assert "(empty)" in text
     assert "… (9,000 characters in all)" in text

@@ -10,8 +10,13 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
-FILE, JOB, MODEL = (os.environ[f"TUNEOFF_TEST_{name}"] for name in ("FILE", "JOB", "MODEL"))
-KNOWN = {"/v1/files/{id}": FILE, "/v1/fine_tuning/jobs/{id}": JOB, "/v1/models/{id}": MODEL}
+FILE, JOB, MODEL, BATCH = (
+    os.environ[f"TUNEOFF_TEST_{name}"] for name in ("FILE", "JOB", "MODEL", "BATCH")
+)
+KNOWN = {
+    "/v1/files/{id}": FILE, "/v1/fine_tuning/jobs/{id}": JOB, "/v1/models/{id}": MODEL,
+    "/v1/batches/{id}": BATCH,
+}  # fmt: skip
 GOOD = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 calls = 0
 schemathesis.openapi.format("binary", st.sampled_from([GOOD * 10, GOOD, b"", b"\xff\0"]))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked_batches import ENDED, ended, line, rows
 from running import request, server, upload
-from test_batches import ENDED, ended, line, rows
 
 pytest.importorskip("openai")
 pytest.importorskip("fastapi")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,30 @@ def test_no_id_becomes_a_path(port: int, path: str, trick: str) -> None:
     status, body = request(port, "GET", path.format(trick.replace(" ", "%20")))
     assert status == 404
     assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("more", "answer", "why"),
+    [
+        ({"tools": [{"type": "function"}]}, {}, "tools is not supported"),
+        ({}, {"tool_calls": [{"id": "a"}]}, "tool_calls is not supported"),
+        ({}, {"weight": 0}, "has weight 0"),
+        ({"earlier": 1}, {}, "weight 1 before it is not supported"),
+        ({"earlier": 0, "tools": []}, {"weight": 1}, None),
+    ],
+)
+def test_what_would_be_learned_otherwise_is_refused(
+    port: int, more: dict[str, Any], answer: dict[str, Any], why: str | None
+) -> None:
+    earlier = [{"role": "assistant", "content": "b", "weight": more.pop("earlier")}] if (
+        "earlier" in more
+    ) else []  # fmt: skip
+    turns = [
+        {"role": "user", "content": "a"}, *earlier, {"role": "assistant", "content": "c", **answer},
+    ]  # fmt: skip
+    status, body = upload(port, json.dumps({"messages": turns, **more}).encode())
+    assert status == (400 if why else 200)
+    assert why is None or why in body["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -196,3 +222,22 @@ def test_wrong_bodies_and_methods(port: int) -> None:
     assert request(port, "GET", "/v1/nothing")[0] == 404
     assert request(port, "GET", f"{path}?limit=0")[0] == 400
     assert request(port, "GET", f"{path}?after=ftjob-none")[0] == 404
+
+
+def test_a_base_is_called_as_its_folder(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    inside, link = base / "deeper", tmp_path / "link"
+    inside.mkdir()
+    link.symlink_to(base)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place, given in (
+        (base, "."), (inside, ".."), (tmp_path, base.name), (inside, str(link)),
+        (inside, f"~/{base.name}"),
+    ):  # fmt: skip
+        monkeypatch.chdir(place)
+        name = "link" if "link" in given else base.name
+        found = settings_of(tmp_path / "data", (given,), "127.0.0.1", None).bases
+        assert found == {name: str(base)}

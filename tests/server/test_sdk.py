@@ -143,6 +143,9 @@ def test_lists_by_metadata_and_page(client: Any, base: str, finished: Any) -> No
     assert finished.id not in [job.id for job in without]
     with pytest.raises(openai.BadRequestError, match="not both"):
         client.fine_tuning.jobs.list(extra_query={"metadata": "null", "metadata[run]": "one"})
+    for nested in ("metadata[]", "metadata[run][0]"):
+        with pytest.raises(openai.BadRequestError, match="one key and a text"):
+            client.fine_tuning.jobs.list(extra_query={nested: "one"})
 
 
 def test_what_is_not_here_says_so(client: Any, finished: Any) -> None:

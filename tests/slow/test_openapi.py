@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from asked_batches import line
 from running import examples, request, server, upload
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,11 @@ def test_the_document_is_true(tiny_base: Path, tmp_path: Path) -> None:
         file = upload(port, examples(12), headers=key)[1]["id"]
         body = {"model": tiny_base.name, "training_file": file}
         job = request(port, "POST", "/v1/fine_tuning/jobs", body, key)[1]["id"]
-        known = {"FILE": file, "JOB": job, "MODEL": tiny_base.name}
+        asked = upload(port, line("a", tiny_base.name).encode(), "batch", headers=key)[1]["id"]
+        body = {"input_file_id": asked, "endpoint": "/v1/chat/completions",
+                "completion_window": "24h"}  # fmt: skip
+        batch = request(port, "POST", "/v1/batches", body, key)[1]["id"]
+        known = {"FILE": file, "JOB": job, "MODEL": tiny_base.name, "BATCH": batch}
         environment = {f"TUNEOFF_TEST_{name}": value for name, value in known.items()}
         done = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run",
@@ -43,6 +48,6 @@ def test_the_document_is_true(tiny_base: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         (tmp_path / "schemathesis.txt").write_text(done.stdout + done.stderr)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "Tested: 20" in done.stdout
+        assert "Tested: 24" in done.stdout
         assert process.poll() is None
     assert "Traceback" not in (tmp_path / "data.log").read_text()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ASSET = Path(__file__).parent.parent / "assets" / "tiny-base"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+# Numbers that bitsandbytes gives one scale.
+NF4_BLOCK = 64
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
 
@@ -154,7 +156,26 @@ def load_model(
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:
         raise _not_loaded(base, error) from None
-    return model if quantization != "none" else model.to(place or device())  # type: ignore[arg-type]
+    if quantization == "none":
+        whole: Any = model
+        placed: PreTrainedModel = whole.to(place or device())
+        return placed
+    if quantization == "nf4":
+        _refuse_narrow(base, model)
+    return model
+
+
+def _refuse_narrow(base: str, model: PreTrainedModel) -> None:
+    """bitsandbytes' kernels for CPUs fail, only when an answer is made, on layers whose inputs do
+    not fill whole blocks."""
+    for name, layer in model.named_modules():
+        width, weight = getattr(layer, "in_features", 0), getattr(layer, "weight", None)
+        quantized = getattr(weight, "quant_type", None) == "nf4"
+        if quantized and width % NF4_BLOCK and model.device.type == "cpu":
+            raise ConfigError(
+                f"base {base!r}: on a CPU quantization: nf4 needs layers whose width is a multiple "
+                f"of {NF4_BLOCK}, and that of {name} is {width}; use quantization: int8 or none."
+            )
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> Any:

@@ -171,7 +171,7 @@ class Pricing:
         if monthly is None:
             return None, "not priced: answering has no price; give it a `price:`"
         basis = _per_token(price, tokens_in, tokens_out, settings.batch)
-        return monthly, "; ".join([*basis, *words])
+        return monthly, "; ".join([*basis, f"prices of {self.day}: {_source(price)}", *words])
 
     def _tuning_again(
         self, settings: Any, cost: Cost, planned: float | None
@@ -179,8 +179,10 @@ class Pricing:
         """A month's share of tuning a model again that will end; nothing where it will not."""
         training = cost.training_usd if cost.training_usd is not None else planned
         ends = self.ends(settings)
-        if ends is None or training is None:
+        if ends is None:
             return serving.NOTHING, []
+        if training is None:
+            return serving.NOTHING, [f"it ends on {ends}"]
         months = self.bakeoff.serving.tune_again_months
         usd = serving.tuning_again_usd(Decimal(str(training)), months)
         return usd, [
@@ -193,7 +195,7 @@ def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
     """The day whose prices count: `as_of`, else that on which the run began."""
     if bakeoff.as_of is not None:
         return bakeoff.as_of
-    first = next(iter(read_lines(run.events)), None)
+    first = next(read_lines(run.events), None)
     if first is None:
         return datetime.date.today()
     return datetime.datetime.fromisoformat(first["at"]).date()
@@ -226,6 +228,11 @@ def _elsewhere(settings: Any, record: ServingRecord | None) -> str | None:
 
 def _minding(basis: str | None, elsewhere: str | None) -> str | None:
     return basis if basis is None or elsewhere is None else f"{basis}. {elsewhere.rstrip('.')}"
+
+
+def _source(price: Price) -> str:
+    read = f", read {price.retrieved}" if price.retrieved else ""
+    return price.source + read + (", more than 90 days before" if price.stale else "")
 
 
 def _per_token(price: Price, tokens_in: float, tokens_out: float, batch: bool) -> list[str]:

@@ -25,9 +25,15 @@ def break_even_chart(
         return None
     names = [c.name for c in contenders if c.name in lines]
     palette = colors(contenders)
-    most = max(usd for line in lines.values() for _, usd in line)
     least = min(usd for pair in results.break_even for _, usd in lines[pair.own])
     low = max(least / 20, 0.01)
+    x, y = _axes(lines, low)
+    key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="stroke")
+    color = alt.Color(
+        "contender:N",
+        legend=key if legend else None,
+        scale=alt.Scale(domain=names, range=[palette[name] for name in names]),
+    )
     # Cut here: Vega numbers its clip paths, so that no two pictures would be the same bytes.
     rows = [
         {"contender": name, "requests": n, "usd": usd}
@@ -35,52 +41,40 @@ def break_even_chart(
         for n, usd in lines[name]
         if usd >= low
     ]
-    x = alt.X(
-        "requests:Q",
-        title="requests a month (log scale)",
-        scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(
-            format="~s", values=_decades([n for line in lines.values() for n, _ in line])
+    base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y, color=color)
+    hits = base.mark_point(size=150, filled=True, opacity=0).encode(
+        color=alt.Color("contender:N", legend=None),
+        tooltip=[
+            alt.Tooltip("contender:N"),
+            alt.Tooltip("requests:Q", title="requests a month", format=",.0f"),
+            alt.Tooltip("usd:Q", title="USD a month", format="$,.2f"),
+        ],
+    )
+    layers = [base.mark_line(strokeWidth=2), hits, *_rings(results.break_even, lines, x, y)]
+    return finished(alt.layer(*layers), width, 300)
+
+
+def _axes(lines: Mapping[str, Sequence[tuple[float, float]]], low: float) -> tuple[Any, Any]:
+    """Requests and USD, both logarithmic, USD from `low` on."""
+    import altair as alt
+
+    most = max(usd for line in lines.values() for _, usd in line)
+    return (
+        alt.X(
+            "requests:Q",
+            title="requests a month (log scale)",
+            scale=alt.Scale(type="log", nice=False),
+            axis=alt.Axis(
+                format="~s", values=_decades([n for line in lines.values() for n, _ in line])
+            ),
+        ),
+        alt.Y(
+            "usd:Q",
+            title="USD a month (log scale)",
+            scale=alt.Scale(type="log", nice=False, domain=[low, most]),
+            axis=alt.Axis(format="$~s", values=_decades([low, most])),
         ),
     )
-    y = alt.Y(
-        "usd:Q",
-        title="USD a month (log scale)",
-        scale=alt.Scale(type="log", nice=False, domain=[low, most]),
-        axis=alt.Axis(format="$~s", values=_decades([low, most])),
-    )
-    key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="stroke")
-    color = alt.Color(
-        "contender:N",
-        legend=key if legend else None,
-        scale=alt.Scale(domain=names, range=[palette[name] for name in names]),
-    )
-    tooltip = [
-        alt.Tooltip("contender:N"),
-        alt.Tooltip("requests:Q", title="requests a month", format=",.0f"),
-        alt.Tooltip("usd:Q", title="USD a month", format="$,.2f"),
-    ]
-    base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y, color=color)
-    drawn = base.mark_line(strokeWidth=2)
-    hits = base.mark_point(size=150, filled=True, opacity=0).encode(
-        tooltip=tooltip, color=alt.Color("contender:N", legend=None)
-    )
-    layers = [drawn, hits]
-    rings = _rings(results.break_even, lines)
-    if rings:
-        layers.append(
-            alt.Chart(alt.InlineData(values=rings))
-            .mark_point(size=130, strokeWidth=2.2, opacity=1, color=GREY)
-            .encode(
-                x=x,
-                y=y,
-                tooltip=[
-                    alt.Tooltip("pair:N"),
-                    alt.Tooltip("requests:Q", title="cheaper from", format=",.0f"),
-                ],
-            )
-        )
-    return finished(alt.layer(*layers), width, 300)
 
 
 def _decades(values: Sequence[float]) -> list[float]:
@@ -99,14 +93,26 @@ def _lines(pairs: Sequence[BreakEven]) -> dict[str, list[tuple[float, float]]]:
 
 
 def _rings(
-    pairs: Sequence[BreakEven], lines: Mapping[str, Sequence[tuple[float, float]]]
-) -> list[dict[str, Any]]:
-    """Where owning begins to pay for good."""
-    return [
+    pairs: Sequence[BreakEven], lines: Mapping[str, Sequence[tuple[float, float]]], x: Any, y: Any
+) -> list[Any]:
+    """A layer with rings where owning begins to pay for good; none where it does not."""
+    import altair as alt
+
+    rings = [
         {"pair": f"{p.own} against {p.hosted}", "requests": n, "usd": _at(lines[p.own], n)}
         for p in pairs
         if (n := p.requests_per_month)
     ]
+    if not rings:
+        return []
+    marks = alt.Chart(alt.InlineData(values=rings)).mark_point(
+        size=130, strokeWidth=2.2, opacity=1, color=GREY
+    )
+    tooltip = [
+        alt.Tooltip("pair:N"),
+        alt.Tooltip("requests:Q", title="cheaper from", format=",.0f"),
+    ]
+    return [marks.encode(x=x, y=y, tooltip=tooltip)]
 
 
 def _at(line: Sequence[tuple[float, float]], requests: float) -> float:

@@ -43,7 +43,8 @@ def colors(contenders: Iterable[ContenderResult]) -> dict[str, str]:
 def loss_chart(
     contenders: Sequence[ContenderResult], width: int | str = WIDTH, legend: bool = True
 ) -> Spec | None:
-    """Validation loss against examples seen, one line a contender, its best step ringed.
+    """Validation loss against examples seen, one line a contender, its best step ringed and the
+    onset of overfitting crossed.
 
     None when no contender has a validation loss. `width` is pixels or "container".
     """
@@ -77,10 +78,14 @@ def loss_chart(
         ],
     )
     best = base.transform_filter("datum.best").mark_point(size=130, strokeWidth=2.2, opacity=1)
+    onset = base.transform_filter("datum.onset").mark_point(
+        shape="cross", angle=45, size=190, strokeWidth=2, filled=True, opacity=1
+    )
     lines = base.mark_line(strokeWidth=2, interpolate="linear")
     points = base.mark_point(size=16, filled=True, opacity=1)
     hits = base.mark_point(size=250, filled=True, opacity=0)  # a finger is wider than a point
-    return finished(alt.layer(lines, points, best, hits), width, 300)
+    crosses = [onset] if any(row["onset"] for row in rows) else []
+    return finished(alt.layer(lines, points, best, *crosses, hits), width, 300)
 
 
 def score_chart(
@@ -136,7 +141,9 @@ def score_chart(
         .encode(x=alt.X("seed:Q", title=title))
     )
     label = base.mark_text(dy=-13, fontSize=12, fontWeight=600).encode(x=x, text="shown:N")
-    return finished(alt.layer(span, seeds, point, label), width, 46 * len(rows))
+    # A layer without marks is one that a screen reader announces without a name.
+    ticks = [seeds] if any(row["seeds"] for row in rows) else []
+    return finished(alt.layer(span, *ticks, point, label), width, 46 * len(rows))
 
 
 def to_svg(spec: Spec) -> str:
@@ -180,7 +187,9 @@ def _log_axis(losses: Sequence[float]) -> Any:
 
 
 def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
-    best = contender.training.best_step if contender.training else None
+    training = contender.training
+    best = training.best_step if training else None
+    onset = training.overfitting_step if training else None
     return [
         {
             "contender": contender.name,
@@ -189,6 +198,7 @@ def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
             "loss": row.validation,
             "train": row.train if _finite(row.train) else None,
             "best": row.step == best,
+            "onset": row.step == onset,
         }
         for row in _plotted(contender.loss)
     ]

@@ -3,72 +3,184 @@
 First come examples that some contenders got right and others wrong, spread over the
 different patterns of who was right (round robin, the most frequent pattern first; within
 a pattern evenly over the test set). If there are too few, examples that nobody got
-right fill up. The same run directory always gives the same examples.
+right fill up, then those that everybody did. The same run directory always gives the same
+examples. Texts are read when an example is shown: ten thousand need not be in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from tuneoff.records import ContenderResult, Example, Prediction, ScoredRow
+from tuneoff.records import ContenderResult, Example, ScoredRow, from_dict
+from tuneoff.report.rows import Rows
 from tuneoff.rundir import ContenderDir, RunDir
+from tuneoff.scoring.aggregate import error_class
 
 Pattern = tuple[bool, ...]
+# Shown first, and in Markdown the only ones.
+FIRST = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one contender answered; `right` by the primary metric."""
+    """What one contender answered; `right` by the primary metric.
+
+    `error_class` is None of a right answer. `results` are the reference's and the answer's
+    result tables as `details.jsonl` has them, of SQL that was wrong.
+    """
 
     contender: str
     text: str
     right: bool
     verdict: str
     error: str | None
+    error_class: str | None = None
+    results: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One test example with every contender's answer. `inputs` are (field, text) pairs."""
+    """One test example with every contender's answer. `inputs` are (field, text) pairs, `groups`
+    what results are broken down by (`hardness`: `easy`)."""
 
     id: str
     inputs: tuple[tuple[str, str], ...]
     reference: str
     answers: tuple[Answer, ...]
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Where one contender's answers and their scores are."""
+
+    name: str
+    right: bytearray
+    scores: Rows
+    predictions: Rows
+    details: Rows
+
+
+class TestSet:
+    """The test examples that every contender with scores has answered, by their place.
+
+    Contenders without answers on disk (failed, or figures only) are left out; of several
+    seeds the first one's answers count.
+    """
+
+    __test__ = False  # nothing for pytest
+
+    def __init__(
+        self,
+        run: RunDir,
+        contenders: Sequence[ContenderResult],
+        metric: str,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """`names` of classes of error are those that a scorer has for its verdicts."""
+        self._run, self._metric, self._names = run, metric, names or {}
+        self._keys = {key for c in contenders for key in c.breakdowns}
+        self._groups = run.groups() if self._keys else {}
+        self._places = {e.id: place for place, e in enumerate(run.each_example("test"))}
+        found = (self._answers(c) for c in contenders if not c.error)
+        self._of = [answers for answers in found if len(answers.scores)]
+        rows = zip(*(answers.right for answers in self._of), strict=True)
+        self.patterns = {place: row for place, row in enumerate(rows) if 0 not in row}
+
+    def _answers(self, contender: ContenderResult) -> _Answers:
+        folder, right = _folder(self._run, contender), bytearray(len(self._places))
+
+        def note(place: int, row: Mapping[str, Any]) -> None:
+            right[place] = 1 + _is_right(row["scores"], self._metric)
+
+        return _Answers(
+            contender.name,
+            right,
+            Rows(folder.path / "scores.jsonl", self._places, note),
+            Rows(folder.path / "predictions.jsonl", self._places),
+            Rows(folder.path / "details.jsonl", self._places),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The contenders that have answers."""
+        return [answers.name for answers in self._of]
+
+    def __len__(self) -> int:
+        return len(self.patterns)
+
+    def choose(self, limit: int) -> list[int]:
+        """Places of at most `limit` examples, in showing order; the first ones of a longer list
+        are those of a short one."""
+        places = list(self.patterns)
+        patterns = [tuple(mark == 2 for mark in self.patterns[place]) for place in places]
+        chosen = spread(patterns, min(limit, FIRST))
+        chosen += [i for i in spread(patterns, limit) if i not in chosen]
+        known = [i for i, pattern in enumerate(patterns) if all(pattern)]
+        chosen = chosen[:limit]
+        if limit > FIRST:
+            chosen += _evenly(known, limit - len(chosen))
+        return [places[i] for i in chosen]
+
+    def show(self, places: Sequence[int]) -> Iterator[Shown]:
+        """The examples at some places, in that order, read one after another."""
+        answers = [self._read(each, places) for each in self._of]
+        for example, *found in zip(self._examples(places), *answers, strict=True):
+            groups = {
+                key: str(value)
+                for key, value in {**example.meta, **self._groups.get(example.id, {})}.items()
+                if key in self._keys
+            }
+            yield Shown(
+                example.id, fields(example.inputs), example.completion, tuple(found), groups
+            )
+
+    def _examples(self, places: Sequence[int]) -> Iterator[Example]:
+        rows = Rows(self._run.data / "test.jsonl", self._places)
+        for row in rows.at(places):
+            if row is not None:
+                yield Example(row["id"], row["inputs"], row["completion"], row["meta"])
+
+    def _read(self, of: _Answers, places: Iterable[int]) -> Iterator[Answer]:
+        places = list(places)
+        rows = (of.scores.at(places), of.predictions.at(places), of.details.at(places))
+        for row, said, results in zip(*rows, strict=True):
+            scored, said = from_dict(ScoredRow, row or {}), said or {"prediction": ""}
+            wrong = error_class(scored, self._metric, self._names)
+            right = is_right(scored, self._metric)
+            yield Answer(
+                of.name,
+                said["prediction"],
+                right,
+                scored.verdict,
+                said.get("error"),
+                None if right else wrong,
+                results,
+            )
 
 
 def choose(
-    run: RunDir, contenders: Sequence[ContenderResult], metric: str, limit: int = 10
+    run: RunDir, contenders: Sequence[ContenderResult], metric: str, limit: int = FIRST
 ) -> tuple[Shown, ...]:
-    """At most `limit` examples, from the run directory's scores and predictions.
-
-    Contenders without answers on disk (failed, or figures only) are left out; of several
-    seeds the first one's answers are shown.
-    """
-    folders = {c.name: _answers(run.contender(c.name), c.seeds) for c in contenders if not c.error}
-    scores = {name: folder.scores() for name, folder in folders.items()}
-    scores = {name: rows for name, rows in scores.items() if rows}
-    if not scores:
-        return ()
-    predictions = {name: folders[name].predictions() for name in scores}
-    common = [e for e in run.examples("test") if all(e.id in rows for rows in scores.values())]
-    patterns = [
-        tuple(is_right(rows[example.id], metric) for rows in scores.values()) for example in common
-    ]
-    return tuple(
-        _shown(common[index], metric, scores, predictions) for index in spread(patterns, limit)
-    )
+    """At most `limit` examples, from the run directory's scores and predictions."""
+    found = TestSet(run, contenders, metric)
+    return tuple(found.show(found.choose(limit)))
 
 
-def _answers(contender: ContenderDir, seeds: Sequence[int]) -> ContenderDir:
-    return contender.seed(seeds[0]) if seeds else contender
+def _folder(run: RunDir, contender: ContenderResult) -> ContenderDir:
+    folder = run.contender(contender.name)
+    return folder.seed(contender.seeds[0]) if contender.seeds else folder
 
 
 def is_right(row: ScoredRow, metric: str) -> bool:
     """Whether the primary metric gives the answer its full mark."""
-    return float(row.scores.get(metric, 0.0)) >= 1.0
+    return _is_right(row.scores, metric)
+
+
+def _is_right(scores: Mapping[str, Any], metric: str) -> bool:
+    return float(scores.get(metric, 0.0)) >= 1.0
 
 
 def spread(patterns: Sequence[Pattern], limit: int) -> list[int]:
@@ -103,18 +215,3 @@ def _round_robin(groups: Sequence[Sequence[int]], limit: int) -> list[int]:
     places = [place for _, place in sorted(turns)[:limit]]
     members = [iter(_evenly(group, places.count(place))) for place, group in enumerate(groups)]
     return [next(members[place]) for place in places]
-
-
-def _shown(
-    example: Example,
-    metric: str,
-    scores: Mapping[str, Mapping[str, ScoredRow]],
-    predictions: Mapping[str, Mapping[str, Prediction]],
-) -> Shown:
-    answers = []
-    for name, rows in scores.items():
-        row = rows[example.id]
-        prediction = predictions[name].get(example.id) or Prediction(example.id, "")
-        right = is_right(row, metric)
-        answers.append(Answer(name, prediction.prediction, right, row.verdict, prediction.error))
-    return Shown(example.id, fields(example.inputs), example.completion, tuple(answers))

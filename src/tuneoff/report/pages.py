@@ -15,69 +15,64 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.records import ContenderResult, Results
-from tuneoff.report import charts, learning, markdown
+from tuneoff.report import browser, charts, learning, markdown
 from tuneoff.report import format as f
 from tuneoff.report.break_even import break_even_chart
-from tuneoff.report.examples import Shown, choose
+from tuneoff.report.breakdown import breakdown_chart
+from tuneoff.report.breakdown import keys as breakdown_keys
+from tuneoff.report.examples import FIRST, TestSet
+from tuneoff.report.pareto import cost_chart, priced
+from tuneoff.report.spreadsheet import to_csv
 from tuneoff.report.view import View, ranked, view
 from tuneoff.rundir import RunDir, write_text
 
-MAX_CHARACTERS = 2000
+STYLES = ("report.css", "browser.css")
+Draw = Callable[[int | str, bool], charts.Spec | None]
 
 
 def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
-    """Writes charts, Markdown and HTML; returns the paths of the HTML and the Markdown."""
+    """Writes charts, Markdown, HTML and CSV; returns the paths of the HTML and the Markdown."""
     results = run.results()
     contenders = ranked(results)
-    examples = choose(run, contenders, results.primary_metric) if with_examples else []
-    content = view(results) | {"examples": [_example(shown) for shown in examples]}
-    drawn = _write_charts(run, results, contenders)
+    drawings = _drawings(results, contenders)
+    drawn = _write_charts(run, drawings)
+    found = browser.test_set(run, results) if with_examples else None
+    content = view(results) | {"breakdowns": breakdown_keys(contenders)}
+    first = browser.first(found, FIRST) if found else []
     md, html = run.path / "report.md", run.path / "report.html"
-    write_text(md, render_markdown(content | {"charts": drawn}))
-    write_text(html, render_html(content, results, contenders))
+    write_text(md, render_markdown(content | {"charts": drawn, "examples": first}))
+    write_text(run.path / "results.csv", to_csv(results.contenders))
+    environment = _environment(autoescape=True, finalize=_finalize)
+    cards = _browser(environment, found, contenders)
+    content["browser"] = cards
+    write_text(html, _html(environment, content, results, contenders, drawings))
+    browser.write_all(run, found, len(cards["cards"]))
     return html, md
 
 
-def _write_charts(run: RunDir, results: Results, contenders: Sequence[ContenderResult]) -> set[str]:
+def _write_charts(run: RunDir, drawings: Mapping[str, Draw]) -> set[str]:
     """Writes charts/NAME.svg; returns the names, and removes a chart that has no data now."""
-    specs = {
-        "scores": charts.score_chart(contenders, results.primary_metric),
-        "learning_curve": learning.curve_chart(contenders, results.primary_metric),
-        "validation_loss": charts.loss_chart(contenders),
-        "break_even": break_even_chart(results, contenders),
-    }
-    for name, spec in specs.items():
-        path = run.charts / f"{name}.svg"
-        if spec is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_text(path, charts.to_svg(spec))
-    return {name for name, spec in specs.items() if spec is not None}
+    specs = {name: draw(charts.WIDTH, True) for name, draw in drawings.items()}
+    drawn = {name: spec for name, spec in specs.items() if spec is not None}
+    for path in run.charts.glob("*.svg"):
+        if path.stem not in drawn:
+            path.unlink()
+    for name, spec in drawn.items():
+        write_text(run.charts / f"{name}.svg", charts.to_svg(spec))
+    return set(drawn)
 
 
-def _example(shown: Shown) -> View:
-    """An example's texts, cut to what a reader can take in."""
-    return {
-        "id": f.shorten(shown.id, 200),
-        "inputs": [(name, f.shorten(text, MAX_CHARACTERS)) for name, text in shown.inputs],
-        "reference": f.shorten(shown.reference, MAX_CHARACTERS),
-        "answers": [
-            {
-                "name": answer.contender,
-                "text": f.shorten(answer.text, MAX_CHARACTERS),
-                "right": answer.right,
-                "verdict": f.shorten(_verdict(answer.right, answer.verdict, answer.error), 200),
-            }
-            for answer in shown.answers
-        ],
-    }
+def _browser(
+    environment: Any, found: TestSet | None, contenders: Sequence[ContenderResult]
+) -> View:
+    """The browser of examples, its cards made."""
+    from markupsafe import Markup
 
-
-def _verdict(right: bool, verdict: str, error: str | None) -> str:
-    """What is worth saying beside right or wrong."""
-    if error:
-        return f"no answer: {error}"
-    return verdict.removeprefix("right" if right else "wrong").strip()
+    if found is None:
+        return browser.empty()
+    template, color = environment.get_template("example.html.j2"), charts.colors(contenders)
+    made = browser.browse(found, lambda card: str(template.render(card, color=color)))
+    return made | {"cards": [Markup(card) for card in made["cards"]]}
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:
@@ -87,49 +82,58 @@ def render_markdown(content: Mapping[str, Any]) -> str:
     return str(environment.get_template("report.md.j2").render(content))
 
 
-def render_html(
-    content: Mapping[str, Any], results: Results, contenders: Sequence[ContenderResult]
+def _html(
+    environment: Any,
+    content: Mapping[str, Any],
+    results: Results,
+    contenders: Sequence[ContenderResult],
+    drawings: Mapping[str, Draw],
 ) -> str:
     """The report as one HTML page that needs nothing outside itself."""
     from markupsafe import Markup
 
-    environment = _environment(autoescape=True, finalize=_finalize)
     drawn = {}
-    for name, draw in _drawings(results, contenders).items():
-        still, live = draw(charts.WIDTH), draw("container")
+    for name, draw in drawings.items():
+        still, live = draw(charts.WIDTH, False), draw("container", False)
         if still and live:
             drawn[name] = {"svg": Markup(charts.to_svg(still)), "spec": Markup(_script_json(live))}
-    scripts = [charts.javascript(), _source("report.js")] if drawn else []
-    with_curve = [c.name for c in contenders if c.learning_curve and not c.error]
-    with_loss = [c.name for c in contenders if any(r.validation is not None for r in c.loss)]
+    scripts = [*([charts.javascript()] if drawn else []), _source("report.js")]
     paired = {name for pair in results.break_even for name in (pair.own, pair.hosted)}
+    shown = [c for c in contenders if not c.error]
     template = environment.get_template("report.html.j2")
     return str(
         template.render(
             content,
             charts=drawn,
             color=charts.colors(contenders),
-            with_curve=with_curve,
-            with_loss=with_loss,
+            with_curve=[c.name for c in shown if c.learning_curve],
+            with_loss=[c.name for c in contenders if any(r.validation is not None for r in c.loss)],
             with_month=[c.name for c in contenders if c.name in paired],
-            style=Markup(_source("report.css")),
+            with_cost=[c.name for c in priced(contenders) if results.primary_metric in c.scores],
+            with_groups=[c.name for c in shown if c.breakdowns],
+            style=Markup("".join(_source(name) for name in STYLES)),
             scripts=[Markup(script) for script in scripts],
             hashes=[_csp_hash(script) for script in scripts],
         )
     )
 
 
-def _drawings(
-    results: Results, contenders: Sequence[ContenderResult]
-) -> dict[str, Callable[[int | str], charts.Spec | None]]:
-    """The page's charts by name, each for a given width; the page has its own legend."""
+def _drawings(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Draw]:
+    """The charts by name, each for a width, with a legend of its own or without."""
+    metric = results.primary_metric
+
+    def by(key: str) -> Draw:
+        return lambda width, legend: breakdown_chart(contenders, key, metric, width, legend)
+
     return {
-        "scores": lambda width: charts.score_chart(contenders, results.primary_metric, width),
-        "learning_curve": lambda width: learning.curve_chart(
-            contenders, results.primary_metric, width, legend=False
+        "scores": lambda width, _: charts.score_chart(contenders, metric, width),
+        "cost": lambda width, legend: cost_chart(contenders, metric, width, legend),
+        **{name: by(key) for name, key in breakdown_keys(contenders).items()},
+        "learning_curve": lambda width, legend: learning.curve_chart(
+            contenders, metric, width, legend
         ),
-        "validation_loss": lambda width: charts.loss_chart(contenders, width, legend=False),
-        "break_even": lambda width: break_even_chart(results, contenders, width, legend=False),
+        "validation_loss": lambda width, legend: charts.loss_chart(contenders, width, legend),
+        "break_even": lambda width, legend: break_even_chart(results, contenders, width, legend),
     }
 
 

@@ -15,14 +15,15 @@ from tuneoff.records import (
     AllTrainings,
     ContenderResult,
     Results,
-    Score,
     Serving,
     TrainingRecord,
 )
 from tuneoff.report import format as f
 from tuneoff.report import pairs
+from tuneoff.report.ladder import ladder
 from tuneoff.report.method import methods
 from tuneoff.report.money import money
+from tuneoff.report.table import columns_of, seeds
 
 View = dict[str, Any]
 MAX_CLASSES = 20
@@ -80,10 +81,13 @@ def view(results: Results) -> View:
         "metric": f.words(results.primary_metric),
         "names": [c.name for c in contenders],
         "scores": _scores(results, contenders),
+        "table": columns_of(results, contenders, _shares(results)),
         "facts": _facts(results, contenders),
         "money": money(results, contenders),
         "pairs": _pairs(results),
+        "ladder": ladder(contenders),
         "errors": _errors(contenders),
+        "overfitting": any(_overfits(c) for c in contenders),
         "how": _how(results),
         "prompts": [(c.name, c.prompt_sha256) for c in contenders if c.prompt_sha256],
         "settings": yaml.safe_dump(dict(results.settings), sort_keys=False, allow_unicode=True)
@@ -134,7 +138,7 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
                 "value": f.score(score.value, share) if score else f.MISSING,
                 "interval": f.interval(score.low, score.high, share) if score else "",
                 # Beside the first metric only: the table would be too wide for a page.
-                "seeds": _seeds(score, share) if score and not cells else "",
+                "seeds": seeds(score, share) if score and not cells else "",
             }
         )
     first = next((c.scores[metric] for metric in shares if metric in c.scores), None)
@@ -146,12 +150,6 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
         "n": f.count(first.n or None) if first else f.MISSING,
         "errors": f.count(first.errors) if first and first.n else f.MISSING,
     }
-
-
-def _seeds(score: Score, share: bool) -> str:
-    few = len(score.by_seed) <= 5
-    how_many = "" if few else f"{len(score.by_seed)} "
-    return f"{how_many}seeds {f.by_seed(score.by_seed, share)}" if score.by_seed else ""
 
 
 def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View]:
@@ -228,6 +226,12 @@ def _errors(contenders: Sequence[ContenderResult]) -> View:
         ],
         "left_out": max(len(classes) - MAX_CLASSES, 0),
     }
+
+
+def _overfits(contender: ContenderResult) -> bool:
+    """Whether the chart of losses has its onset of overfitting."""
+    step = contender.training.overfitting_step if contender.training else None
+    return any(row.step == step and row.validation is not None for row in contender.loss)
 
 
 def _how(results: Results) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,36 @@ class Request:
     seed: int | None = None
     logprobs: int | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Unfinished:
+    """How many answers are wanted and not complete."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = threading.Lock(), 0
+
+    def counted(self, request: Request) -> Request:
+        """The request, counted until it is told its last piece; it is told nothing after that,
+        whatever fails for all that were together with it."""
+        tell, complete = request.tell, False
+        with self._lock:
+            self._count += 1
+
+        def told(piece: Piece) -> None:
+            nonlocal complete
+            if complete:
+                return
+            if piece.finish_reason is not None:
+                complete = True
+                with self._lock:
+                    self._count -= 1
+            tell(piece)
+
+        return replace(request, tell=told)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return self._count
 
 
 class Answer:

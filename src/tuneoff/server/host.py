@@ -12,11 +12,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 
 from tuneoff.models.loading import Precision
-from tuneoff.server.answer import Piece, Request, first_line, refuse
+from tuneoff.server.answer import Request, Unfinished, first_line, refuse
 from tuneoff.server.base import Base, Quantization, Served
 
 Key = tuple[str, Precision, Quantization]
@@ -32,8 +31,7 @@ class Host:
         self._queue: queue.Queue[tuple[Served, Request] | Callable[[], None] | None] = queue.Queue()
         # The one that was used last comes last.
         self._bases: OrderedDict[Key, Base] = OrderedDict()
-        self._loading, self._counting = threading.Lock(), threading.Lock()
-        self._unfinished = 0
+        self._loading, self._unfinished = threading.Lock(), Unfinished()
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
         self._thread.start()
 
@@ -50,26 +48,11 @@ class Host:
 
     def submit(self, served: Served, request: Request) -> None:
         """Has a request answered; returns at once."""
-        with self._counting:
-            self._unfinished += 1
-        tell, complete = request.tell, False
-
-        def counted(piece: Piece) -> None:
-            nonlocal complete
-            if complete:  # something failed afterwards, for all that were together
-                return
-            if piece.finish_reason is not None:
-                complete = True
-                with self._counting:
-                    self._unfinished -= 1
-            tell(piece)
-
-        self._queue.put((served, replace(request, tell=counted)))
+        self._queue.put((served, self._unfinished.counted(request)))
 
     def unfinished(self) -> int:
         """Answers that are wanted and not complete."""
-        with self._counting:
-            return self._unfinished
+        return len(self._unfinished)
 
     def forget(self, served: Served) -> None:
         """Has a deleted model's weights dropped; returns at once. Who is being answered by it

@@ -125,8 +125,11 @@ def _filters(request: Request) -> tuple[str, tuple[str, ...]]:
             )
             values += [name[len("metadata[") : -1], value]
         null |= name == "metadata" and value == "null"
-    if "" in values[::2]:
-        raise ApiError(400, "metadata[] names no key.", "metadata", "invalid_value")
+    if any(not key or "][" in key for key in values[::2]):
+        raise ApiError(
+            400, "A filter is metadata[key]=value, with one key and a text.", "metadata",
+            "invalid_value",
+        )  # fmt: skip
     if len(where) > MAX_FILTERS:
         raise ApiError(400, f"At most {MAX_FILTERS} filters.", "metadata", "invalid_value")
     if null and where:
@@ -147,10 +150,12 @@ def retrieve(request: Request, id: str) -> shapes.Job:
 
 @router.post("/{id}/cancel")
 def cancel(request: Request, id: str) -> shapes.Job:
-    """Ends a job that is not finished, a running one within a step. Its checkpoints stay; what
-    it could go on from does not."""
+    """Ends a job that is not finished, a running one within a step, or gives one up that failed
+    and could be resumed. Its checkpoints stay; what it could go on from does not."""
     now, state = int(time.time()), request.app.state
-    job = _changed(request, id, ACTIVE, "cancelled", "The job was cancelled", finished_at=now)
+    job = _changed(
+        request, id, (*ACTIVE, "failed"), "cancelled", "The job was cancelled", finished_at=now
+    )
     leftovers.clear(state.store, state.claims, id)
     return job
 

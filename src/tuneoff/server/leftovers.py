@@ -2,7 +2,8 @@
 
 - cancelled: it cannot go on, so what it would go on from goes; the checkpoints of its epochs are
   models that somebody may use, and stay until they are deleted;
-- failed, paused: everything stays, for it can be resumed;
+- failed, paused: everything stays, for it can be resumed; of one that failed a month ago, what it
+  would go on from goes, and it would begin anew;
 - succeeded: the adapter and the epochs' checkpoints stay, each until it is deleted.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tuneoff.server.store import Store
 
 PART = ".part"
 UNKNOWN_SECONDS = 3600
+FAILED_SECONDS = 30 * 24 * 3600
 OVER = ("cancelled", "failed", "paused", "succeeded")
 
 
@@ -37,7 +40,7 @@ def clear(store: Store, claims: Claims, job_id: str) -> None:
 
 def _clear(store: Store, job_id: str) -> None:
     """The same of a job that this process has claimed."""
-    (job,) = store.rows("SELECT status FROM jobs WHERE id = ?", job_id)
+    (job,) = store.rows("SELECT status, facts FROM jobs WHERE id = ?", job_id)
     if job["status"] not in OVER:
         return
     directory = ContenderDir(store.job_path(job_id))
@@ -47,6 +50,9 @@ def _clear(store: Store, job_id: str) -> None:
         remove_folder(directory.checkpoints)
         if not tuned:
             remove_folder(directory.path)
+    ended = json.loads(job["facts"]).get("finished_at")
+    if job["status"] == "failed" and ended and time.time() - ended > FAILED_SECONDS:
+        remove_folder(directory.checkpoints)
     if job["status"] in ("cancelled", "succeeded") and {"step": None} not in tuned:
         remove_folder(directory.adapter)
 

@@ -26,7 +26,7 @@ _BUTTONS = {
     "queued": ("pause", "cancel"),
     "running": ("pause", "cancel"),
     "paused": ("resume", "cancel"),
-    "failed": ("resume",),
+    "failed": ("resume", "cancel"),
 }
 
 View = dict[str, Any]

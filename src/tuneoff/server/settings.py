@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def settings_of(
     """
     found: dict[str, str] = {}
     for base in bases or (() if served else (SHIPPED_BASE,)):
-        name = Path(base).name if Path(base).is_dir() else base
+        # Of `.` and `~/model`, too; a link's own name, not that of what it leads to.
+        place = os.path.abspath(os.path.expanduser(base))
+        name = os.path.basename(place) if base != SHIPPED_BASE and os.path.isdir(place) else base
         if name in found:
             raise ConfigError(f"--base: two bases are called {name}; rename one of the folders.")
         found[name] = resolve_base(base, Path())

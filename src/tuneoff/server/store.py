@@ -170,6 +170,11 @@ class Store:
         with self.transaction() as own:
             own.execute(sql, values)
 
+    def metrics_told(self, job_id: str) -> int:
+        """How many of a job's events are metrics."""
+        sql = "SELECT count(*) AS times FROM events WHERE job_id = ? AND type = 'metrics'"
+        return int(self.rows(sql, job_id)[0]["times"])
+
     def change_job(
         self,
         id: str,

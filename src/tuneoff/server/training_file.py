@@ -5,11 +5,13 @@ format (`providers/chat_format.py`) a line.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tuneoff.providers.chat_format import problem
 from tuneoff.server.errors import ApiError
 
 MAX_LINE_BYTES = 1024**2
+NOT_LEARNED = ("tools", "functions", "parallel_tool_calls", "tool_calls", "function_call")
 
 
 class LineCheck:
@@ -59,7 +61,7 @@ class LineCheck:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise self._refused("it is not a JSON object in UTF-8") from None
-        wrong = problem(value)
+        wrong = problem(value) or _unsupported(value)
         if wrong is not None:
             raise self._refused(wrong)
         self.examples += 1
@@ -71,3 +73,18 @@ class LineCheck:
             "file",
             "invalid_file_format",
         )
+
+
+def _unsupported(example: Any) -> str | None:
+    """What the hosted API would learn otherwise than is learned here: the last message alone, and
+    texts alone. Left out without a word, it would make another model."""
+    *before, last = example["messages"]
+    for place in (example, *before, last):
+        for name in NOT_LEARNED:
+            if place.get(name):
+                return f"{name} is not supported"
+    if last.get("weight") == 0:
+        return "the last message has weight 0, and it is what is learned"
+    if any(turn.get("weight") == 1 for turn in before):
+        return "only the last message is learned; weight 1 before it is not supported"
+    return None

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from tuneoff.server.answer import GONE, Answer, Piece, Request, TokenChance, first_line, refuse
+from tuneoff.server.answer import GONE, Answer, Request, TokenChance, Unfinished, first_line, refuse
 from tuneoff.server.base import USUAL_TOKENS, Served
 
 # vLLM reserves memory for adapters of this rank, and for so many in one batch; others wait.
@@ -38,8 +38,7 @@ class VllmHost:
     def __init__(self, memory_share: float) -> None:
         self._share = memory_share
         self._bases: dict[tuple[str, str], VllmBase] = {}
-        self._loading, self._counting = threading.Lock(), threading.Lock()
-        self._unfinished = 0
+        self._loading, self._unfinished = threading.Lock(), Unfinished()
         self._requests, self._numbers = itertools.count(), itertools.count(1)
         # vLLM knows an adapter by a number that is never given again.
         self._adapters: dict[Served, int] = {}
@@ -62,17 +61,7 @@ class VllmHost:
 
     def submit(self, served: Served, request: Request) -> None:
         """Has a request answered; returns at once."""
-        with self._counting:
-            self._unfinished += 1
-        tell = request.tell
-
-        def counted(piece: Piece) -> None:
-            if piece.finish_reason is not None:
-                with self._counting:
-                    self._unfinished -= 1
-            tell(piece)
-
-        answering = self._answer(served, replace(request, tell=counted))
+        answering = self._answer(served, self._unfinished.counted(request))
         asyncio.run_coroutine_threadsafe(answering, self._loop)
 
     def forget(self, served: Served) -> None:
@@ -81,8 +70,7 @@ class VllmHost:
 
     def unfinished(self) -> int:
         """Answers that are wanted and not complete."""
-        with self._counting:
-            return self._unfinished
+        return len(self._unfinished)
 
     def close(self) -> None:
         """Ends the engines; what is under way is not answered."""

@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -32,6 +33,7 @@ from tuneoff.tasks.chat import read_examples
 # Ends of the training process, by whatever, without anything learned in between.
 MOST_ATTEMPTS = 20
 CHECK_SECONDS = 0.5
+CLEAR_SECONDS = 3600
 
 
 class _Stopped(Exception):
@@ -45,8 +47,11 @@ def main() -> None:
     store = Store(data_dir)
     parent, most = int(sys.argv[4]), int(sys.argv[5])  # the parent may be gone already
     claims = Claims(data_dir)
-    leftovers.clear_all(store, claims)
+    cleared = -math.inf
     while os.getppid() == parent:
+        if time.monotonic() - cleared > CLEAR_SECONDS:
+            leftovers.clear_all(store, claims)
+            cleared = time.monotonic()
         job = store.claim_job(claims.take, most)
         if job is None:
             time.sleep(CHECK_SECONDS)
@@ -111,7 +116,8 @@ def _train(
     given = facts["validation_file"]
     validation = read_examples(store.file_path(given)) if given else []
     began = time.monotonic()
-    told, looked, first_step = len(directory.loss()), 0.0, -1
+    # Not as many as there are: a kill may have come before the last ones were told.
+    told, looked, first_step = store.metrics_told(id), 0.0, -1
 
     def on_step(done: int, total: int, note: str) -> None:
         nonlocal told, looked, first_step

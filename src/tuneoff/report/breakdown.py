@@ -1,0 +1,107 @@
+"""The chart of the primary metric by what test examples are: hardness, database, function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuneoff.records import ContenderResult, Score
+from tuneoff.report import format as f
+from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
+
+# Keys that get a chart: the first ones, by name.
+MOST_KEYS = 4
+# More intervals than this cannot be told apart; the points stand on one line then.
+MOST_INTERVALS = 72
+Groups = Mapping[str, Mapping[str, Score]]
+
+
+def keys(contenders: Sequence[ContenderResult]) -> dict[str, str]:
+    """Chart name → key of `breakdowns`, for the keys that some contender has."""
+    found = dict.fromkeys(k for c in contenders if not c.error for k in c.breakdowns)
+    names = {f"by_{re.sub(r'[^A-Za-z0-9]+', '_', key)[:40]}": key for key in found}
+    return dict(list(names.items())[:MOST_KEYS])
+
+
+def breakdown_chart(
+    contenders: Sequence[ContenderResult],
+    key: str,
+    metric: str,
+    width: int | str = WIDTH,
+    legend: bool = True,
+) -> Spec | None:
+    """The metric in every group, a point a contender with its 95% interval. None without any.
+    `width` is pixels or "container"."""
+    import altair as alt
+
+    of = {c.name: c.breakdowns[key] for c in contenders if not c.error and key in c.breakdowns}
+    rows = _rows(of, metric)
+    if not rows:
+        return None
+    groups, names = list(dict.fromkeys(row["group"] for row in rows)), list(of)
+    apart = len(rows) <= MOST_INTERVALS
+    share = f.is_share(*(row["value"] for row in rows))
+    edges = ("low", "value", "high") if apart else ("value",)
+    bounds = [row[edge] for row in rows for edge in edges if row[edge] is not None]
+    palette = colors(contenders)
+    base = alt.Chart(alt.InlineData(values=[row | {"shown": _shown(row, share)} for row in rows]))
+    base = base.encode(
+        y=alt.Y(
+            "group:N",
+            title=None,
+            sort=groups,
+            axis=alt.Axis(grid=True, tickBand="extent", ticks=False, domain=False, labelLimit=190),
+        ),
+        color=alt.Color(
+            "contender:N",
+            legend=alt.Legend(title=None, orient="top", columns=3, labelLimit=220)
+            if legend
+            else None,
+            scale=alt.Scale(domain=names, range=[palette[name] for name in names]),
+        ),
+        tooltip=[
+            alt.Tooltip("contender:N"),
+            alt.Tooltip("group:N", title=f.words(key)),
+            alt.Tooltip("shown:N", title=f.words(metric)),
+            alt.Tooltip("n:Q", title="test examples", format=","),
+        ],
+    )
+    if apart:
+        offset = alt.YOffset("contender:N", sort=names, scale=alt.Scale(paddingOuter=0.35))
+        base = base.encode(yOffset=offset)
+    title = f"{f.words(metric)} by {f.words(key)}" + (", with 95% interval" if apart else "")
+    x = alt.X(
+        "value:Q",
+        title=title,
+        scale=alt.Scale(domain=domain(bounds, share), nice=False, zero=False),
+        axis=alt.Axis(format="%" if share else "~g", tickCount=6),
+    )
+    points = base.mark_point(filled=True, size=60 if apart else 80, opacity=1).encode(x=x)
+    layers = [points]
+    if apart:
+        span = base.mark_rule(strokeWidth=2, opacity=0.45)
+        layers.insert(0, span.encode(x=alt.X("low:Q", title=title), x2="high:Q"))
+    step = 10 + 11 * len(names) if apart else 26
+    return finished(alt.layer(*layers), width, step * len(groups))
+
+
+def _rows(of: Mapping[str, Groups], metric: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "contender": name,
+            "group": f"{group} ({f.count(score.n)})",
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "n": score.n,
+        }
+        for name, groups in of.items()
+        for group, scores in groups.items()
+        if (score := scores.get(metric)) is not None and score.value is not None
+    ]
+
+
+def _shown(row: Mapping[str, Any], share: bool) -> str:
+    bounds = f.interval(row["low"], row["high"], share)
+    return f"{f.score(row['value'], share)} {bounds}".strip()

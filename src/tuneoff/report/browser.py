@@ -1,0 +1,209 @@
+"""The browser of examples: a card for each of up to 200, what they can be filtered by, and the
+file beside the page that has all of them where the page has not.
+
+Filtering is done by the page's script from the cards' attributes; without it every card is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tuneoff.errors import TuneoffError
+from tuneoff.records import Results
+from tuneoff.report import format as f
+from tuneoff.report.differences import marked
+from tuneoff.report.examples import Answer, Shown, TestSet
+from tuneoff.report.view import View, ranked
+from tuneoff.rundir import RunDir, write_lines
+
+MOST_CARDS = 200
+# Of the page's 3 MB, half of what the charts' program leaves.
+MOST_BYTES = 1_000_000
+MAX_CHARACTERS = 2000
+# An input that is longer is shown when it is asked for; its beginning says which one it is.
+SHORT = 160
+RESULT_ROWS, RESULT_COLUMNS, RESULT_CHARACTERS = 6, 6, 40
+
+
+def test_set(run: RunDir, results: Results) -> TestSet:
+    """The run's answered test examples, contenders best first."""
+    return TestSet(run, ranked(results), results.primary_metric, _class_names(results))
+
+
+def _class_names(results: Results) -> Mapping[str, str]:
+    """What the scorer of one of tuneoff's own tasks calls its verdicts. Code that somebody else
+    wrote is not run to make a report."""
+    if "." in results.task:
+        return {}
+    from tuneoff.scoring import load_scorer
+    from tuneoff.tasks import load_task
+
+    try:
+        scorer = load_scorer(load_task(results.task).SCORER)
+    except (TuneoffError, ImportError):
+        return {}
+    names: Mapping[str, str] = getattr(scorer, "ERROR_CLASSES", {})
+    return names
+
+
+def browse(found: TestSet, render: Callable[[View], str]) -> View:
+    """The cards as `render` makes them of their views, as many as the page has room for, and
+    what they can be filtered by."""
+    cards, classes, groups = list[str](), dict[str, None](), dict[str, dict[str, None]]()
+    room = MOST_BYTES
+    for number, shown in enumerate(found.show(found.choose(MOST_CARDS)), 1):
+        view = card(number, shown)
+        made = render(view)
+        room -= len(made.encode())
+        if room < 0 and cards:
+            break
+        cards.append(made)
+        classes |= dict.fromkeys(name for _, name in view["marks"] if name)
+        for key, group in view["groups"]:
+            groups.setdefault(key, {})[group] = None
+    return {
+        "cards": cards,
+        "names": found.names,
+        "classes": sorted(classes),
+        "groups": [(key, sorted(values)) for key, values in sorted(groups.items())],
+        "of": len(found),
+    }
+
+
+def write_all(run: RunDir, found: TestSet | None, cards: int) -> None:
+    """`examples.jsonl`: every example with whole texts, where the page has not all of them."""
+    run.all_examples.unlink(missing_ok=True)
+    if found is not None and len(found) > cards:
+        write_lines(run.all_examples, _rows(found))
+
+
+def _rows(found: TestSet) -> Iterator[dict[str, Any]]:
+    for shown in found.show(list(found.patterns)):
+        yield {
+            "id": shown.id,
+            "inputs": dict(shown.inputs),
+            "reference": shown.reference,
+            "groups": dict(shown.groups),
+            "answers": {
+                answer.contender: {
+                    "prediction": answer.text,
+                    "right": answer.right,
+                    "verdict": answer.verdict,
+                    "error": answer.error,
+                }
+                for answer in shown.answers
+            },
+        }
+
+
+def card(number: int, shown: Shown) -> View:
+    """An example as the page shows it, cut to what a reader can take in."""
+    reference = f.shorten(shown.reference, MAX_CHARACTERS)
+    marks = [(int(a.right), f.shorten(f.clean(a.error_class or ""), 80)) for a in shown.answers]
+    groups = [(key, f.clean(value)) for key, value in sorted(shown.groups.items())]
+    tables = [_side_by_side(answer.results) for answer in shown.answers]
+    return {
+        "number": number,
+        "id": f.shorten(shown.id, 200),
+        "inputs": [(name, *_folded(text)) for name, text in shown.inputs],
+        "reference": reference,
+        "answers": [
+            {
+                "name": answer.contender,
+                "pieces": _pieces(answer.text, shown.reference),
+                "empty": not answer.text.strip(),
+                "right": answer.right,
+                "verdict": f.shorten(verdict(answer), 200),
+                "tables": found,
+            }
+            for answer, found in zip(shown.answers, tables, strict=True)
+        ],
+        "groups": groups,
+        "marks": marks,
+        "data": json.dumps(marks),
+        "data_groups": json.dumps(dict(groups)),
+    }
+
+
+def brief(shown: Shown) -> View:
+    """An example as Markdown shows it."""
+    return {
+        "id": f.shorten(shown.id, 200),
+        "inputs": [(name, f.shorten(text, MAX_CHARACTERS)) for name, text in shown.inputs],
+        "reference": f.shorten(shown.reference, MAX_CHARACTERS),
+        "answers": [
+            {
+                "name": answer.contender,
+                "text": f.shorten(answer.text, MAX_CHARACTERS),
+                "right": answer.right,
+                "verdict": f.shorten(verdict(answer), 200),
+            }
+            for answer in shown.answers
+        ],
+    }
+
+
+def verdict(answer: Answer) -> str:
+    """What is worth saying beside right or wrong."""
+    if answer.error:
+        return f"no answer: {answer.error}"
+    return answer.verdict.removeprefix("right" if answer.right else "wrong").strip()
+
+
+def _folded(text: str) -> tuple[str, str]:
+    """(text, its beginning where it is folded)."""
+    shown = f.shorten(text, MAX_CHARACTERS)
+    line = " ".join(shown[: 2 * SHORT].split())
+    folded = len(shown) > SHORT or shown.count("\n") > 2
+    return shown, line[: SHORT // 2] + "…" if folded else ""
+
+
+def _pieces(text: str, reference: str) -> list[tuple[str, str]]:
+    """The answer's pieces, cut; how long it is in all is the last one's affair."""
+    pieces = marked(text[:MAX_CHARACTERS], reference[:MAX_CHARACTERS])
+    whole = f.shorten(text, MAX_CHARACTERS)
+    return [*pieces, ("", whole[MAX_CHARACTERS:])] if len(text) > MAX_CHARACTERS else [*pieces]
+
+
+def _side_by_side(results: Mapping[str, Any] | None) -> list[View]:
+    """The result tables of the reference and of the answer; none of an answer that was right."""
+    if not results:
+        return []
+    return [
+        {"title": title, **_table(results.get(key))}
+        for title, key in (("of the reference", "reference"), ("of the answer", "prediction"))
+    ]
+
+
+def _table(table: Mapping[str, Any] | None) -> View:
+    if table is None:
+        return {"none": True, "cut": False}
+    rows, columns = table["rows"], table["columns"]
+    size = (
+        f"{f.count(table['row_count'])} {'row' if table['row_count'] == 1 else 'rows'}, "
+        f"{f.count(table['column_count'])} {'column' if table['column_count'] == 1 else 'columns'}"
+    )
+    return {
+        "none": False,
+        "columns": [_value(name) for name in columns[:RESULT_COLUMNS]],
+        "rows": [[_value(v) for v in row[:RESULT_COLUMNS]] for row in rows[:RESULT_ROWS]],
+        "size": size,
+        "cut": table["row_count"] > RESULT_ROWS or table["column_count"] > RESULT_COLUMNS,
+    }
+
+
+def _value(value: Any) -> str:
+    text = "NULL" if value is None else str(value)
+    return text if len(text) <= RESULT_CHARACTERS else f"{text[: RESULT_CHARACTERS - 1]}…"
+
+
+def empty() -> View:
+    """The browser of a report without examples."""
+    return {"cards": [], "names": [], "classes": [], "groups": [], "of": 0}
+
+
+def first(found: TestSet, limit: int) -> Sequence[View]:
+    """The first examples for Markdown."""
+    return [brief(shown) for shown in found.show(found.choose(limit))]

@@ -1,0 +1,44 @@
+"""The metric ladder: how much of what is wrong is only form.
+
+From the narrowest notion of right to the widest; what a contender gains from one rung to the next
+differs from the reference in form alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tuneoff.records import ContenderResult
+from tuneoff.report import format as f
+
+RUNGS = {
+    "exact_match": "the same characters",
+    "normalized_match": "the same text, but for case, blanks and full stops",
+    "order_insensitive_match": "the same, in whatever order",
+    "sql_normal_form": "the same query, differently spelt",
+    "exact_set_match": "the same clauses",
+    "execution_accuracy": "the same result",
+    "test_suite_accuracy": "the same result on every database of a suite",
+}
+
+
+def ladder(contenders: Sequence[ContenderResult]) -> dict[str, Any]:
+    """Rungs × contenders; no rows where there are fewer than two rungs."""
+    shown = [c for c in contenders if not c.error and any(m in c.scores for m in RUNGS)]
+    rungs = [metric for metric in RUNGS if any(metric in c.scores for c in shown)]
+    rows = [
+        {
+            "metric": f.words(metric),
+            "words": RUNGS[metric],
+            "cells": [_cell(contender, metric) for contender in shown],
+        }
+        for metric in rungs
+    ]
+    return {"names": [c.name for c in shown], "rows": rows if len(rows) > 1 else []}
+
+
+def _cell(contender: ContenderResult, metric: str) -> dict[str, Any]:
+    score = contender.scores.get(metric)
+    value = score.value if score else None
+    return {"text": f.score(value), "width": None if value is None else round(100 * value, 1)}

@@ -1,0 +1,153 @@
+"""The chart of the primary metric against what training took, with the Pareto front: those that
+no other contender equals or beats for less."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuneoff.records import ContenderResult
+from tuneoff.report import format as f
+from tuneoff.report.charts import GREY, WIDTH, Spec, colors, domain, finished
+
+# From this ratio on between the most and the least, an even axis hides the small ones.
+WIDE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    title: str
+    axis: str
+    tooltip: str
+    values: dict[str, float]
+
+
+def priced(contenders: Sequence[ContenderResult]) -> list[ContenderResult]:
+    """The contenders that the chart has: a score, and training that can be compared."""
+    return [c for c in contenders if not c.error and (c.training or c.id == "prompted")]
+
+
+def front(points: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Of (name, cost, value) the names that no other is as good as at no higher cost, the
+    cheapest first."""
+    found, best = [], -math.inf
+    for name, _, value in sorted(points, key=lambda point: (point[1], -point[2])):
+        if value > best:
+            found.append(name)
+            best = value
+    return found
+
+
+def cost_chart(
+    contenders: Sequence[ContenderResult],
+    metric: str,
+    width: int | str = WIDTH,
+    legend: bool = True,
+) -> Spec | None:
+    """The metric against training's USD, or its tokens where not every training has a price.
+
+    None where fewer than two contenders can be compared. `width` is pixels or "container".
+    """
+    import altair as alt
+
+    shown = [c for c in priced(contenders) if _value(c, metric) is not None]
+    measure = _measure(shown)
+    if measure is None or len(set(measure.values.values())) < 2:
+        return None
+    values = {c.name: _value(c, metric) or 0.0 for c in shown}
+    share = f.is_share(*values.values())
+    best = front([(name, measure.values[name], value) for name, value in values.items()])
+    rows = [_row(c, metric, measure, share, c.name in best) for c in shown]
+    bounds = [row[edge] for row in rows for edge in ("low", "value", "high") if row[edge]]
+    palette = colors(contenders)
+    x = alt.X("cost:Q", title=measure.title, **_scale(measure))
+    y = alt.Y(
+        "value:Q",
+        title=f.words(metric),
+        scale=alt.Scale(domain=domain(bounds or [0.0], share), nice=False, zero=False),
+        axis=alt.Axis(format="%" if share else "~g", tickCount=5),
+    )
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=x,
+        color=alt.Color(
+            "contender:N",
+            legend=alt.Legend(title=None, orient="top", columns=3, labelLimit=220)
+            if legend
+            else None,
+            scale=alt.Scale(domain=list(values), range=[palette[name] for name in values]),
+        ),
+        tooltip=[
+            alt.Tooltip("contender:N"),
+            alt.Tooltip("cost:Q", title=measure.title, format=measure.tooltip),
+            alt.Tooltip("shown:N", title=f.words(metric)),
+        ],
+    )
+    line = [row for name in best for row in rows if row["contender"] == name]
+    steps = (
+        alt.Chart(alt.InlineData(values=line))
+        .mark_line(interpolate="step-after", strokeDash=[4, 4], strokeWidth=1.5, color=GREY)
+        .encode(x=x, y=y)
+    )
+    span = base.mark_rule(strokeWidth=2, opacity=0.45)
+    span = span.encode(y=alt.Y("low:Q", title=f.words(metric)), y2="high:Q")
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(y=y)
+    rings = base.transform_filter("datum.front").mark_point(size=260, strokeWidth=1.8, opacity=1)
+    layers = [steps, span, points, rings.encode(y=y)]
+    return finished(alt.layer(*layers), width, 280)
+
+
+def _value(contender: ContenderResult, metric: str) -> float | None:
+    score = contender.scores.get(metric)
+    return score.value if score else None
+
+
+def _measure(contenders: Sequence[ContenderResult]) -> _Measure | None:
+    """What all of them have: USD, else tokens. Nothing was spent on one that is only prompted."""
+
+    def known(find: Any) -> dict[str, float] | None:
+        found = {c.name: find(c) if c.training else 0.0 for c in contenders}
+        return None if None in found.values() else found
+
+    usd = known(lambda c: c.cost.training_usd)
+    if usd is not None and any(usd.values()):
+        return _Measure("USD of one training", "$,~g", "$,.4~r", usd)
+    tokens = known(lambda c: c.training.tokens_templated or c.training.tokens_billed)
+    if tokens is not None and any(tokens.values()):
+        return _Measure("tokens of one training, all epochs", "~s", ",", tokens)
+    return None
+
+
+def _scale(measure: _Measure) -> dict[str, Any]:
+    """An even axis, or one by powers of ten that has a place for nothing, too."""
+    import altair as alt
+
+    some = [value for value in measure.values.values() if value > 0]
+    if max(some) / min(some) < WIDE:
+        return {
+            "scale": alt.Scale(zero=True, nice=True, padding=14),
+            "axis": alt.Axis(format=measure.axis, tickCount=5),
+        }
+    powers = range(math.floor(math.log10(min(some))), math.ceil(math.log10(max(some))) + 1)
+    ticks = [0.0, *(10.0**power for power in powers)]
+    return {
+        "scale": alt.Scale(type="symlog", constant=min(some), nice=False, padding=14),
+        "axis": alt.Axis(format=measure.axis, values=ticks),
+    }
+
+
+def _row(
+    contender: ContenderResult, metric: str, measure: _Measure, share: bool, on_front: bool
+) -> dict[str, Any]:
+    score = contender.scores[metric]
+    bounds = f.interval(score.low, score.high, share)
+    return {
+        "contender": contender.name,
+        "cost": measure.values[contender.name],
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "front": on_front,
+        "shown": f"{f.score(score.value, share)} {bounds}".strip(),
+    }

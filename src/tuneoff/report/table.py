@@ -1,0 +1,100 @@
+"""The table of contenders × figures at the top of the page, with what to sort it by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuneoff.records import ContenderResult, Results, Score
+from tuneoff.report import format as f
+
+Cell = dict[str, Any]
+
+
+def columns_of(
+    results: Results, contenders: Sequence[ContenderResult], shares: Mapping[str, bool]
+) -> dict[str, Any]:
+    """Columns, the metric that decides first, then what it costs, then the other metrics; of what
+    no contender has, there is none. `shares`: metric → whether it reads as percent."""
+    first, *others = shares or {results.primary_metric: True}
+    others.sort(key=lambda metric: metric != "valid_format")
+    columns = {
+        f.words(first): [_metric(c, first, shares, True) for c in contenders],
+        **_costs(contenders),
+        **{f.words(m): [_metric(c, m, shares, False) for c in contenders] for m in others},
+        "n": [_count(score.n or None if score else None) for score in _scores(contenders, first)],
+        "no answer": [
+            _count(score.errors if score and score.n else None)
+            for score in _scores(contenders, first)
+        ],
+    }
+    kept = {
+        label: cells
+        for label, cells in columns.items()
+        if any(cell["text"] != f.MISSING for cell in cells)
+    }
+    return {
+        "columns": list(kept),
+        "rows": [
+            {
+                "name": c.name,
+                "chosen": c.name == results.recommendation.choice,
+                "error": c.error,
+                "cells": [cells[place] for cells in kept.values()],
+            }
+            for place, c in enumerate(contenders)
+        ],
+        "seeds": any(c.seeds for c in contenders if not c.error),
+    }
+
+
+def _costs(contenders: Sequence[ContenderResult]) -> dict[str, list[Cell]]:
+    costs = [c.cost for c in contenders]
+    seconds = [c.training.seconds if c.training else None for c in contenders]
+    usd = [cost.training_usd for cost in costs]
+    times = [_cell(f.seconds(s), s) for s in seconds]
+    priced = any(value is not None for value in usd)
+    training = [
+        _cell(f.usd(value), value, time["text"] if time["sort"] else "")
+        for value, time in zip(usd, times, strict=True)
+    ]
+    served = [cost.serving_usd_per_1k_requests for cost in costs]
+    p50 = [c.serving.seconds_p50 for c in contenders]
+    return {
+        "training": training if priced else times,
+        "1,000 requests": [_cell(f.usd(value), value) for value in served],
+        "median answer": [_cell(f.seconds(value), value) for value in p50],
+        "ends": [_cell(c.ends or f.MISSING, c.ends) for c in contenders],
+    }
+
+
+def _metric(c: ContenderResult, metric: str, shares: Mapping[str, bool], decides: bool) -> Cell:
+    score = c.scores.get(metric)
+    if score is None:
+        return _cell(f.MISSING, None)
+    share = shares.get(metric, True)
+    under = [f.interval(score.low, score.high, share)]
+    if decides and score.by_seed:  # beside the first only: the table would be too wide
+        under.append(seeds(score, share))
+    return _cell(f.score(score.value, share), score.value, *under)
+
+
+def seeds(score: Score, share: bool) -> str:
+    """The seeds' values in words, of many how many they are; empty without seeds."""
+    few = len(score.by_seed) <= 5
+    how_many = "" if few else f"{len(score.by_seed)} "
+    return f"{how_many}seeds {f.by_seed(score.by_seed, share)}" if score.by_seed else ""
+
+
+def _scores(contenders: Sequence[ContenderResult], metric: str) -> list[Score | None]:
+    return [c.scores.get(metric) or next(iter(c.scores.values()), None) for c in contenders]
+
+
+def _count(value: int | None) -> Cell:
+    return _cell(f.count(value), value)
+
+
+def _cell(text: str, sort: float | str | None, *under: str) -> Cell:
+    """What is shown, what it is sorted by ("" for nothing: last), and small lines under it."""
+    known = sort is not None and text != f.MISSING
+    return {"text": text, "sort": str(sort) if known else "", "under": [u for u in under if u]}
