@@ -1,7 +1,7 @@
 """Opens a run's report in headless Chromium as people will: light, dark, on a phone, on paper, by
 click and by keyboard; says what is wrong with it, and takes pictures.
 
-    python docs/check_report.py RUN_DIR [--out docs/img] [--axe node_modules/axe-core/axe.min.js]
+    python docs/check_report.py RUN_DIR [--out docs/img] [--name report]
 
 Exit code 1 and a line for each problem: anything on the console, a request that leaves the file, a
 chart that is not drawn, something wider than a phone, sorting, filtering or search that does not
@@ -25,7 +25,7 @@ WIDE, PHONE = (1080, 1000), (390, 844)
 AXE = Path("node_modules/axe-core/axe.min.js")
 SERIOUS = ("serious", "critical")
 # The height of a picture: what a reader of the README is to see, not the whole page.
-TALL = {"report-light": 1500, "report-dark": 1500, "report-phone": 1500}
+TALL = 1330
 # Whatever is wider than the window and does not scroll inside itself.
 WIDER = """() => [...document.querySelectorAll("body *")].filter((each) => {
   const box = each.getBoundingClientRect();
@@ -56,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, help="where pictures go (none without it)")
+    parser.add_argument("--name", default="report", help="what pictures' names begin with")
     parser.add_argument("--axe", type=Path, default=AXE)
     asked = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -65,7 +66,7 @@ def main() -> None:
         print(f"{asked.axe}: not here, so axe-core is left out.", file=sys.stderr)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        problems = check(browser, asked.run / "report.html", asked.out, asked.axe)
+        problems = check(browser, asked.run / "report.html", asked.out, asked.axe, asked.name)
         browser.close()
     for problem in problems:
         print(problem)
@@ -73,7 +74,9 @@ def main() -> None:
     sys.exit(1 if problems else 0)
 
 
-def check(browser: Browser, file: Path, out: Path | None, axe: Path | None) -> list[str]:
+def check(
+    browser: Browser, file: Path, out: Path | None, axe: Path | None, name: str = "report"
+) -> list[str]:
     """What is wrong with a report; nothing where all is well. `out`: where pictures go."""
     problems: list[str] = []
     with opened(browser, file, problems, "light") as page:
@@ -84,11 +87,11 @@ def check(browser: Browser, file: Path, out: Path | None, axe: Path | None) -> l
         problems += audited(page, axe, "light")
         page.reload()
         scrolled(page)
-        shoot(page, out, "report-light")
+        shoot(page, out, f"{name}-light")
     with opened(browser, file, problems, "dark", color_scheme="dark") as page:
         scrolled(page)
         problems += audited(page, axe, "dark")
-        shoot(page, out, "report-dark")
+        shoot(page, out, f"{name}-dark")
     with opened(browser, file, problems, "phone", size=PHONE) as page:
         scrolled(page)
         problems += [f"phone: wider than the window: {each}" for each in page.evaluate(WIDER)]
@@ -96,7 +99,7 @@ def check(browser: Browser, file: Path, out: Path | None, axe: Path | None) -> l
             problems.append("phone: the page scrolls sideways")
         problems += [f"phone: not drawn: {chart}" for chart in page.evaluate(UNDRAWN)]
         problems += audited(page, axe, "phone")
-        shoot(page, out, "report-phone")
+        shoot(page, out, f"{name}-phone")
     with opened(browser, file, problems, "print", color_scheme="dark") as page:
         page.emulate_media(media="print")
         problems += [f"print: a dark background: {c}" for c in page.evaluate(BACKGROUNDS)]
@@ -275,7 +278,7 @@ def shoot(page: Page, out: Path | None, name: str) -> None:
     page.wait_for_timeout(200)
     width = page.viewport_size["width"] if page.viewport_size else WIDE[0]
     whole = page.evaluate("document.documentElement.scrollHeight")
-    clip = {"x": 0, "y": 0, "width": width, "height": min(TALL[name], whole)}
+    clip = {"x": 0, "y": 0, "width": width, "height": min(TALL, whole)}
     page.screenshot(path=out / f"{name}.png", full_page=True, clip=clip)  # type: ignore[arg-type]
     print(out / f"{name}.png", file=sys.stderr)
 

@@ -4,7 +4,8 @@ what is wrong, and that nothing a model said is more than text."""
 from __future__ import annotations
 
 import importlib.util
-import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from tuneoff.report import write_report
 from tuneoff.rundir import RunDir, append_lines
 
 ROOT = Path(__file__).parent.parent.parent
-AXE = Path(os.environ.get("TUNEOFF_AXE") or ROOT / "node_modules" / "axe-core" / "axe.min.js")
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 EVIL = {
     "script": "</pre><script>window.evil = 1; alert(1)</script>",
     "style": "</style></textarea></title><style>body { display: none }</style>",
@@ -59,6 +60,41 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_has_nothing_wrong(browser: Any, script: ModuleType, report: Path) -> None:
     assert script.check(browser, report, None, AXE) == []
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """axe-core, from this folder or as npm installs it."""
+    if AXE.is_file():
+        return AXE
+    if shutil.which("npm") is None:
+        pytest.skip("there is no npm here")
+    folder = tmp_path_factory.mktemp("axe")
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "axe-core"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot install axe-core here: {done.stderr.strip()[-200:]}")
+    return folder / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, {"size": (390, 844)}])
+def test_axe_finds_nothing_serious(
+    browser: Any, script: ModuleType, report: Path, axe: Path, options: dict[str, Any]
+) -> None:
+    with script.opened(browser, report, [], "", **options) as page:
+        script.scrolled(page)
+        assert script.audited(page, axe, "") == []
+
+
+@pytest.mark.slow
+def test_axe_finds_what_is_serious(
+    browser: Any, script: ModuleType, report: Path, axe: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "report.html"
+    broken.write_text(report.read_text().replace("<h2>Scores</h2>", "<h2><button></button></h2>"))
+    with script.opened(browser, broken, [], "") as page:
+        assert any("button-name" in found for found in script.audited(page, axe, ""))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,17 @@ def test_every_contender_is_scored(demo: Path, name: str) -> None:
     assert len(found.comparisons) == math.comb(len(names), 2)
     assert (demo / "runs" / name / "report.html").is_file()
     assert (demo / "runs" / name / "report.md").is_file()
+
+
+@pytest.mark.parametrize("name", ["demo-functional", "demo-sql"])
+def test_the_report_has_nothing_wrong_in_a_browser(demo: Path, name: str) -> None:
+    pytest.importorskip("playwright.sync_api")
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("there is no Chromium here")
+    script = ROOT / "docs" / "check_report.py"
+    command = [sys.executable, str(script), str(demo / "runs" / name)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
 
 
 def test_tuning_teaches_the_functional_sample(demo: Path) -> None:

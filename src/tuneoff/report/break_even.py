@@ -13,11 +13,11 @@ from tuneoff.report.charts import GREY, WIDTH, Spec, colors, finished
 def break_even_chart(
     results: Results,
     contenders: Sequence[ContenderResult],
-    width: int | str = WIDTH,
+    width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
     """USD a month against requests a month, one line a contender, rings where owning begins to
-    pay for good. None without a pair. `width` is pixels or "container"."""
+    pay for good. None without a pair."""
     import altair as alt
 
     lines = _lines(results.break_even)

@@ -14,6 +14,8 @@ from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
 MOST_KEYS = 4
 # More intervals than this cannot be told apart; the points stand on one line then.
 MOST_INTERVALS = 72
+# Characters of a group's name beside the axis.
+LONGEST = 22
 Groups = Mapping[str, Mapping[str, Score]]
 
 
@@ -28,11 +30,10 @@ def breakdown_chart(
     contenders: Sequence[ContenderResult],
     key: str,
     metric: str,
-    width: int | str = WIDTH,
+    width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
-    """The metric in every group, a point a contender with its 95% interval. None without any.
-    `width` is pixels or "container"."""
+    """The metric in every group, a point a contender with its 95% interval. None without any."""
     import altair as alt
 
     of = {c.name: c.breakdowns[key] for c in contenders if not c.error and key in c.breakdowns}
@@ -70,7 +71,7 @@ def breakdown_chart(
     if apart:
         offset = alt.YOffset("contender:N", sort=names, scale=alt.Scale(paddingOuter=0.35))
         base = base.encode(yOffset=offset)
-    title = f"{f.words(metric)} by {f.words(key)}" + (", with 95% interval" if apart else "")
+    title = f.words(metric)  # short: a phone has no room for more
     x = alt.X(
         "value:Q",
         title=title,
@@ -90,7 +91,7 @@ def _rows(of: Mapping[str, Groups], metric: str) -> list[dict[str, Any]]:
     return [
         {
             "contender": name,
-            "group": f"{group} ({f.count(score.n)})",
+            "group": f"{_short(group)} ({f.count(score.n)})",
             "value": score.value,
             "low": score.low,
             "high": score.high,
@@ -100,6 +101,10 @@ def _rows(of: Mapping[str, Groups], metric: str) -> list[dict[str, Any]]:
         for group, scores in groups.items()
         if (score := scores.get(metric)) is not None and score.value is not None
     ]
+
+
+def _short(group: str) -> str:
+    return group if len(group) <= LONGEST else f"{group[: LONGEST - 1]}…"
 
 
 def _shown(row: Mapping[str, Any], share: bool) -> str:

@@ -41,12 +41,12 @@ def colors(contenders: Iterable[ContenderResult]) -> dict[str, str]:
 
 
 def loss_chart(
-    contenders: Sequence[ContenderResult], width: int | str = WIDTH, legend: bool = True
+    contenders: Sequence[ContenderResult], width: int = WIDTH, legend: bool = True
 ) -> Spec | None:
     """Validation loss against examples seen, one line a contender, its best step ringed and the
     onset of overfitting crossed.
 
-    None when no contender has a validation loss. `width` is pixels or "container".
+    None when no contender has a validation loss.
     """
     import altair as alt
 
@@ -89,7 +89,7 @@ def loss_chart(
 
 
 def score_chart(
-    contenders: Sequence[ContenderResult], metric: str, width: int | str = WIDTH
+    contenders: Sequence[ContenderResult], metric: str, width: int = WIDTH
 ) -> Spec | None:
     """The metric of every scored contender as a point with its 95% interval, and a thin mark
     for each seed where there are several."""
@@ -140,10 +140,25 @@ def score_chart(
         .mark_tick(thickness=1.5, size=16)
         .encode(x=alt.X("seed:Q", title=title))
     )
-    label = base.mark_text(dy=-13, fontSize=12, fontWeight=600).encode(x=x, text="shown:N")
+    labels = _labels(base, rows, domain(bounds, share), x)
     # A layer without marks is one that a screen reader announces without a name.
     ticks = [seeds] if any(row["seeds"] for row in rows) else []
-    return finished(alt.layer(span, *ticks, point, label), width, 46 * len(rows))
+    return finished(alt.layer(span, *ticks, point, *labels), width, 46 * len(rows))
+
+
+def _labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> list[Any]:
+    """The values above the points; at the left end beside the axis's own labels, not over them.
+    A layer without marks would be announced by a screen reader, so there is none."""
+    left = ends[0] + 0.04 * (ends[1] - ends[0])
+    styles = (("datum.value >=", "center", 0), ("datum.value <", "left", -4))
+    there = (any(row["value"] >= left for row in rows), any(row["value"] < left for row in rows))
+    return [
+        base.transform_filter(f"{test} {left}")
+        .mark_text(dy=-13, dx=dx, align=align, fontSize=12, fontWeight=600)
+        .encode(x=x, text="shown:N")
+        for (test, align, dx), is_there in zip(styles, there, strict=True)
+        if is_there
+    ]
 
 
 def to_svg(spec: Spec) -> str:
@@ -238,16 +253,22 @@ def domain(bounds: Sequence[float], share: bool) -> list[float]:
     return [max(round(low, 2), 0.0), min(round(high, 2), 1.0)]
 
 
-def finished(chart: Any, width: int | str, height: int) -> Spec:
+def fluid(spec: Spec) -> Spec:
+    """The same chart as wide as the place it stands in."""
+    padding = {**spec["padding"], "left": 4}
+    autosize = {"type": "fit-x", "contains": "padding"}
+    return {**spec, "width": "container", "autosize": autosize, "padding": padding}
+
+
+def finished(chart: Any, width: int, height: int) -> Spec:
     """Size and the calm style, as a plain dict without its schema's address."""
-    fluid = width == "container"
     sized = chart.properties(
         width=width,
         height=height,
         background="transparent",
-        autosize={"type": "fit-x" if fluid else "pad", "contains": "padding"},
+        autosize={"type": "pad", "contains": "padding"},
         # A still picture's labels were measured here and may be wider in the reader's font.
-        padding={"left": 4 if fluid else 20, "right": 14, "top": 6, "bottom": 4},
+        padding={"left": 20, "right": 14, "top": 6, "bottom": 4},
     )
     styled = (
         sized.configure(font=FONT)

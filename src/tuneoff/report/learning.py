@@ -49,12 +49,12 @@ def _outlook(gain: float, last: CurvePoint) -> str:
 def curve_chart(
     contenders: Sequence[ContenderResult],
     metric: str,
-    width: int | str = WIDTH,
+    width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
     """The metric against training examples, one line a contender with its 95% band.
 
-    None when no contender has a curve. `width` is pixels or "container".
+    None when no contender has a curve.
     """
     import altair as alt
 

@@ -27,7 +27,7 @@ from tuneoff.report.view import View, ranked, view
 from tuneoff.rundir import RunDir, write_text
 
 STYLES = ("report.css", "browser.css")
-Draw = Callable[[int | str, bool], charts.Spec | None]
+Draw = Callable[[bool], charts.Spec | None]
 
 
 def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
@@ -52,7 +52,7 @@ def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
 
 def _write_charts(run: RunDir, drawings: Mapping[str, Draw]) -> set[str]:
     """Writes charts/NAME.svg; returns the names, and removes a chart that has no data now."""
-    specs = {name: draw(charts.WIDTH, True) for name, draw in drawings.items()}
+    specs = {name: draw(True) for name, draw in drawings.items()}
     drawn = {name: spec for name, spec in specs.items() if spec is not None}
     for path in run.charts.glob("*.svg"):
         if path.stem not in drawn:
@@ -94,9 +94,10 @@ def _html(
 
     drawn = {}
     for name, draw in drawings.items():
-        still, live = draw(charts.WIDTH, False), draw("container", False)
-        if still and live:
-            drawn[name] = {"svg": Markup(charts.to_svg(still)), "spec": Markup(_script_json(live))}
+        still = draw(False)
+        if still:
+            live = Markup(_script_json(charts.fluid(still)))
+            drawn[name] = {"svg": Markup(charts.to_svg(still)), "spec": live}
     scripts = [*([charts.javascript()] if drawn else []), _source("report.js")]
     paired = {name for pair in results.break_even for name in (pair.own, pair.hosted)}
     shown = [c for c in contenders if not c.error]
@@ -119,21 +120,19 @@ def _html(
 
 
 def _drawings(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Draw]:
-    """The charts by name, each for a width, with a legend of its own or without."""
+    """The charts by name, each with a legend of its own or without."""
     metric = results.primary_metric
 
     def by(key: str) -> Draw:
-        return lambda width, legend: breakdown_chart(contenders, key, metric, width, legend)
+        return lambda legend: breakdown_chart(contenders, key, metric, legend=legend)
 
     return {
-        "scores": lambda width, _: charts.score_chart(contenders, metric, width),
-        "cost": lambda width, legend: cost_chart(contenders, metric, width, legend),
+        "scores": lambda _: charts.score_chart(contenders, metric),
+        "cost": lambda legend: cost_chart(contenders, metric, legend=legend),
         **{name: by(key) for name, key in breakdown_keys(contenders).items()},
-        "learning_curve": lambda width, legend: learning.curve_chart(
-            contenders, metric, width, legend
-        ),
-        "validation_loss": lambda width, legend: charts.loss_chart(contenders, width, legend),
-        "break_even": lambda width, legend: break_even_chart(results, contenders, width, legend),
+        "learning_curve": lambda legend: learning.curve_chart(contenders, metric, legend=legend),
+        "validation_loss": lambda legend: charts.loss_chart(contenders, legend=legend),
+        "break_even": lambda legend: break_even_chart(results, contenders, legend=legend),
     }
 
 

@@ -43,12 +43,12 @@ def front(points: Sequence[tuple[str, float, float]]) -> list[str]:
 def cost_chart(
     contenders: Sequence[ContenderResult],
     metric: str,
-    width: int | str = WIDTH,
+    width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
     """The metric against training's USD, or its tokens where not every training has a price.
 
-    None where fewer than two contenders can be compared. `width` is pixels or "container".
+    None where fewer than two contenders can be compared.
     """
     import altair as alt
 
@@ -123,17 +123,18 @@ def _scale(measure: _Measure) -> dict[str, Any]:
     """An even axis, or one by powers of ten that has a place for nothing, too."""
     import altair as alt
 
+    label = f"format(datum.value, '{measure.axis}')"  # each by itself: 0, not 0k
     some = [value for value in measure.values.values() if value > 0]
     if max(some) / min(some) < WIDE:
         return {
             "scale": alt.Scale(zero=True, nice=True, padding=14),
-            "axis": alt.Axis(format=measure.axis, tickCount=5),
+            "axis": alt.Axis(labelExpr=label, tickCount=5),
         }
     powers = range(math.floor(math.log10(min(some))), math.ceil(math.log10(max(some))) + 1)
     ticks = [0.0, *(10.0**power for power in powers)]
     return {
         "scale": alt.Scale(type="symlog", constant=min(some), nice=False, padding=14),
-        "axis": alt.Axis(format=measure.axis, values=ticks),
+        "axis": alt.Axis(labelExpr=label, values=ticks),
     }
 
 
