@@ -1,4 +1,4 @@
-"""`tuneoff serve` and transformers' own `transformers serve` at the same work, in turn.
+"""`tuneoff serve` and transformers' own `transformers serve` at the same work, one after another.
 
 Pattern: one merged model (the shipped base with a random adapter in it) in a local folder, with
 a chat template that renders as ours does a base without one, so that both compute the same tokens;
@@ -6,6 +6,8 @@ the same greedy streamed requests to a real process of each on loopback, in floa
 the same limit of threads. `transformers serve` answers one request after another, or, with
 `--continuous-batching`, several at a time; both are measured.
 Metric: tokens/s one by one and together, medians over the rounds, and how many answers are equal.
+The servers are measured one after another, each in all its rounds: on a machine that others use,
+the values by round say how far a ratio can be trusted.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def asking(port: int, model: str, requests: int, messages: Any, tokens: int) -> 
 def against(
     folder: Path, messages: Any, requests: int, concurrency: int, tokens: int, rounds: int
 ) -> dict[str, Any]:
-    """Both at the same requests, in turn; `skipped` says why there is nothing to compare.
+    """Both at the same requests; `skipped` says why there is nothing to compare.
 
     Args:
         messages: gives the turns of a request by its number.

@@ -105,7 +105,11 @@ def test_each_training_has_a_whole_folder_and_the_contenders_own_has_none(
     run, results = finished
     assert [c.error for c in results.contenders] == [None, None]
     folder = run.contender("lora").path
-    assert sorted(path.name for path in folder.iterdir()) == PARTS
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *PARTS[:2],
+        "planned.json",
+        *PARTS[2:],
+    ]
     for name in PARTS:
         assert {
             "training.json", "loss.jsonl", "adapter", "predictions.jsonl", "scores.jsonl",
@@ -240,7 +244,8 @@ def test_fresh_clears_every_training(copied: tuple[RunDir, Path], done: list[str
         "trained part-0.5",
     ]
     folder = run.contender("lora").path
-    assert sorted(path.name for path in folder.iterdir()) == [*PARTS[:2], "seed-1", "seed-2"]
+    left = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert left == [*PARTS[:2], "seed-1", "seed-2"]
 
 
 def test_a_failing_seed_is_the_contenders_error_and_is_named(

@@ -24,7 +24,8 @@
         details.jsonl                    results of wrong answers and their references, capped
         recorded.json                    hash of the file that recorded answers came from
         error.json                       why the contender failed, if it did
-        seed-0/  seed-1/ …               with several seeds these files, but error.json, of each
+        seed-0/  seed-1/ …               with several seeds these files of each, but error.json and
+                                         planned.json, which are the contender's
         part-0.25/ …                     the same of a training on part of the examples
       judgements.jsonl                   what a judge was asked and said (paid for)
       results.json                       everything the report shows

@@ -62,3 +62,14 @@ def test_tokens_come_as_often_as_they_are_likely(temperature: float, top_p: floa
     drawn = np.bincount([answer._sampled(values) for _ in range(20_000)], minlength=5) / 20_000
     assert drawn == pytest.approx(wanted, abs=0.015)
     assert (drawn[wanted == 0] == 0).all()
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_numbers_that_ran_over_fail_nobody(odd: float, top_p: float) -> None:
+    """In a batch, what fails for one fails for all."""
+    answer = Answer.__new__(Answer)
+    answer.request, answer._random = Request([1], 1, print, top_p=top_p), np.random.default_rng(1)
+    values = np.array([1.0, odd, 0.0], dtype=np.float32)
+    assert answer._sampled(values) == 1
+    assert len(_chance(values, 1, 2).likeliest) <= 2

@@ -11,7 +11,7 @@ from running import request, server
 
 import tuneoff
 from tuneoff import prompts
-from tuneoff.errors import ConfigError
+from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.parity import Parity
 from tuneoff.rundir import RunDir
 
@@ -117,7 +117,7 @@ def test_strict_does_not_open_on_a_difference(cli: Any, run: Path, tmp_path: Pat
 
 
 def test_what_cannot_be_served(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no bakeoff\.yaml"):
+    with pytest.raises(RunDirectoryError, match=r"there is no bakeoff\.yaml"):
         contenders_of(tmp_path)
     with pytest.raises(ConfigError, match="--contender: unknown contender 'lor'"):
         contenders_of(run, "lor")

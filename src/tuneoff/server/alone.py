@@ -8,6 +8,7 @@ gives nothing away before its end, so it runs on a thread of its own, which stan
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,8 @@ class Alone:
         """Breaks off, and says nothing more."""
         self._closing = True
         if self._thread.ident is not None and not self.complete:
-            self.advance()
+            with contextlib.suppress(Exception):  # nobody is left to be told
+                self.advance()
 
     def _run(self) -> None:
         ids = torch.tensor([self.request.ids], device=self._model.device)

@@ -108,7 +108,10 @@ class Answer:
     def _sampled(self, logits: NDArray[np.float32]) -> int:
         # In place as far as that goes: a vocabulary has 150,000 tokens, and a batch many rows.
         weights = logits.astype(np.float64)
-        weights -= weights.max()
+        best = weights.max()
+        if not np.isfinite(best):  # numbers ran over: no choice is better, nor may it fail others
+            return int(logits.argmax())
+        weights -= best
         with np.errstate(over="ignore"):  # what is far from the best becomes impossible
             weights /= self.request.temperature
         np.exp(weights, out=weights)
@@ -201,7 +204,8 @@ def _likeliest(weights: NDArray[np.float64], share: float) -> NDArray[np.float64
 
 def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:
     scaled = logits.astype(np.float64)
-    scaled -= scaled.max()
+    with np.errstate(invalid="ignore"):  # numbers that ran over
+        scaled -= scaled.max()
     total = np.log(np.exp(scaled).sum())
     some = np.arange(0)
     if count:

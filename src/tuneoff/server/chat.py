@@ -42,7 +42,7 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 MAX_UNFINISHED = 1_000
 LOOK_SECONDS = 1.0
 DEFAULT_TEXT_TOKENS = 16
-# As the hosted API has it of what is impossible; JSON knows no infinity.
+# As the hosted API has it of what is impossible; JSON knows no infinity, nor what is no number.
 LEAST_LOGPROB = -9999.0
 
 
@@ -342,7 +342,7 @@ def _logprobs(base: Loaded, chances: list[TokenChance]) -> dict[str, Any]:
         whole = bytes_of(base.tokenizer, id)
         return {
             "token": str(base.tokenizer.decode([id])),
-            "logprob": max(logprob, LEAST_LOGPROB),
+            "logprob": logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB,
             "bytes": None if whole is None else list(whole),
         }
 
