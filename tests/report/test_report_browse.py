@@ -17,7 +17,8 @@ from made_run import N, make
 
 from tuneoff.records import Cost
 from tuneoff.report import browser, write_report
-from tuneoff.report.breakdown import breakdown_chart, keys
+from tuneoff.report.breakdown import breakdown_chart, keys, with_intervals
+from tuneoff.report.charts import loss_chart
 from tuneoff.report.differences import marked
 from tuneoff.report.ladder import ladder
 from tuneoff.report.pareto import cost_chart, front
@@ -65,7 +66,7 @@ def test_without_what_is_missing_the_pieces_are_the_answer(answer: str, referenc
 
 
 def test_cards_and_what_they_can_be_filtered_by(run: RunDir) -> None:
-    found = browser.browse(browser.test_set(run, run.results()), lambda view: json.dumps(view))
+    found = browser.browse(browser.answered(run, run.results()), lambda view: json.dumps(view))
     assert found["names"] == ["full", "lora-all-linear", "lora-seed", "prompted"]
     assert found["classes"] == ["does not parse", "unknown column"]
     assert found["groups"] == [
@@ -85,7 +86,7 @@ def test_cards_and_what_they_can_be_filtered_by(run: RunDir) -> None:
 
 
 def test_the_first_examples_are_those_of_markdown(run: RunDir) -> None:
-    found = browser.test_set(run, run.results())
+    found = browser.answered(run, run.results())
     assert found.choose(200)[:10] == found.choose(10)
     assert len(set(found.choose(200))) == N
 
@@ -108,7 +109,7 @@ def test_a_page_without_room_has_a_file_beside_it(
         assert row["answers"]["full"]["right"] == scores[row["id"]].scores[METRIC]
         assert row["answers"]["full"]["prediction"] == predictions[row["id"]].prediction
 
-    found = browser.test_set(run, run.results())
+    found = browser.answered(run, run.results())
     browser.write_all(run, None, 0)
     assert not run.all_examples.exists(), "a report without examples leaves none behind"
     monkeypatch.setattr(browser, "MOST_CARDS", 200)
@@ -186,6 +187,25 @@ def test_breakdowns_have_every_contender_in_every_group(run: RunDir) -> None:
         f"{n} (15)" for n in ("easy", "medium", "hard", "extra")
     }
     assert breakdown_chart(contenders, "nothing", METRIC) is None
+
+
+def test_many_groups_of_many_contenders_have_no_intervals(run: RunDir) -> None:
+    contenders = [c for c in run.results().contenders if not c.error]
+    many = [replace(contenders[0], name=f"c{i}") for i in range(19)]
+    for shown, apart in ((contenders, True), (many, False)):
+        spec = breakdown_chart(shown, "hardness", METRIC)
+        assert spec is not None
+        assert ("rule" in json.dumps(spec)) == apart
+        assert with_intervals(shown, "hardness", METRIC) == apart
+
+
+def test_a_step_that_was_kept_but_not_measured_has_no_ring(run: RunDir) -> None:
+    (made,) = [c for c in run.results().contenders if c.name == "full"]
+    assert made.training is not None
+    for step, layers in ((150, 4), (151, 3)):
+        spec = loss_chart([replace(made, training=replace(made.training, best_step=step))])
+        assert spec is not None
+        assert len(spec["layer"]) == layers
 
 
 def test_the_front_has_those_that_nothing_equals_for_less() -> None:

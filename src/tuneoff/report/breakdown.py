@@ -41,7 +41,7 @@ def breakdown_chart(
     if not rows:
         return None
     groups, names = list(dict.fromkeys(row["group"] for row in rows)), list(of)
-    apart = len(rows) <= MOST_INTERVALS
+    apart = _apart(of, metric)
     share = f.is_share(*(row["value"] for row in rows))
     edges = ("low", "value", "high") if apart else ("value",)
     bounds = [row[edge] for row in rows for edge in edges if row[edge] is not None]
@@ -85,6 +85,15 @@ def breakdown_chart(
         layers.insert(0, span.encode(x=alt.X("low:Q", title=title), x2="high:Q"))
     step = 10 + 11 * len(names) if apart else 26
     return finished(alt.layer(*layers), width, step * len(groups))
+
+
+def with_intervals(contenders: Sequence[ContenderResult], key: str, metric: str) -> bool:
+    """Whether the chart has room for the intervals, too."""
+    return _apart({c.name: c.breakdowns.get(key, {}) for c in contenders if not c.error}, metric)
+
+
+def _apart(of: Mapping[str, Groups], metric: str) -> bool:
+    return len(_rows(of, metric)) <= MOST_INTERVALS
 
 
 def _rows(of: Mapping[str, Groups], metric: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from tuneoff.errors import TuneoffError
 from tuneoff.records import Results
 from tuneoff.report import format as f
 from tuneoff.report.differences import marked
-from tuneoff.report.examples import Answer, Shown, TestSet
+from tuneoff.report.examples import Answer, Shown, Answered
 from tuneoff.report.view import View, ranked
 from tuneoff.rundir import RunDir, write_lines
 
@@ -27,9 +27,9 @@ SHORT = 160
 RESULT_ROWS, RESULT_COLUMNS, RESULT_CHARACTERS = 6, 6, 40
 
 
-def test_set(run: RunDir, results: Results) -> TestSet:
+def answered(run: RunDir, results: Results) -> Answered:
     """The run's answered test examples, contenders best first."""
-    return TestSet(run, ranked(results), results.primary_metric, _class_names(results))
+    return Answered(run, ranked(results), results.primary_metric, _class_names(results))
 
 
 def _class_names(results: Results) -> Mapping[str, str]:
@@ -48,7 +48,7 @@ def _class_names(results: Results) -> Mapping[str, str]:
     return names
 
 
-def browse(found: TestSet, render: Callable[[View], str]) -> View:
+def browse(found: Answered, render: Callable[[View], str]) -> View:
     """The cards as `render` makes them of their views, as many as the page has room for, and
     what they can be filtered by."""
     cards, classes, groups = list[str](), dict[str, None](), dict[str, dict[str, None]]()
@@ -72,14 +72,14 @@ def browse(found: TestSet, render: Callable[[View], str]) -> View:
     }
 
 
-def write_all(run: RunDir, found: TestSet | None, cards: int) -> None:
+def write_all(run: RunDir, found: Answered | None, cards: int) -> None:
     """`examples.jsonl`: every example with whole texts, where the page has not all of them."""
     run.all_examples.unlink(missing_ok=True)
     if found is not None and len(found) > cards:
         write_lines(run.all_examples, _rows(found))
 
 
-def _rows(found: TestSet) -> Iterator[dict[str, Any]]:
+def _rows(found: Answered) -> Iterator[dict[str, Any]]:
     for shown in found.show(list(found.patterns)):
         yield {
             "id": shown.id,
@@ -204,6 +204,6 @@ def empty() -> View:
     return {"cards": [], "names": [], "classes": [], "groups": [], "of": 0}
 
 
-def first(found: TestSet, limit: int) -> Sequence[View]:
+def first(found: Answered, limit: int) -> Sequence[View]:
     """The first examples for Markdown."""
     return [brief(shown) for shown in found.show(found.choose(limit))]

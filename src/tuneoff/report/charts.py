@@ -18,7 +18,8 @@ from tuneoff.records import ContenderResult, LossRow, Score
 from tuneoff.report import format as f
 
 Spec = dict[str, Any]
-# Blue, orange, green, purple, red, teal, ochre, grey: apart for most colour-blind readers too.
+# Blue, orange, green, purple, red, teal, ochre, grey: apart for most colour-blind readers too;
+# then brown, pink, indigo, olive for the rare runs with more contenders.
 PALETTE = (
     "#3f7fca",
     "#d97a1f",
@@ -28,6 +29,10 @@ PALETTE = (
     "#2c9aa8",
     "#a98a1c",
     "#7d8590",
+    "#8f6247",
+    "#cf62a0",
+    "#6b6fd6",
+    "#71962f",
 )
 GREY, GRID = "#7b828c", "#8a919b40"
 WIDTH = 700
@@ -84,8 +89,9 @@ def loss_chart(
     lines = base.mark_line(strokeWidth=2, interpolate="linear")
     points = base.mark_point(size=16, filled=True, opacity=1)
     hits = base.mark_point(size=250, filled=True, opacity=0)  # a finger is wider than a point
-    crosses = [onset] if any(row["onset"] for row in rows) else []
-    return finished(alt.layer(lines, points, best, *crosses, hits), width, 300)
+    # A layer without marks is one that Vega warns of, and that screen readers announce.
+    marks = [mark for mark, key in ((best, "best"), (onset, "onset")) if _any(rows, key)]
+    return finished(alt.layer(lines, points, *marks, hits), width, 300)
 
 
 def score_chart(
@@ -141,14 +147,16 @@ def score_chart(
         .encode(x=alt.X("seed:Q", title=title))
     )
     labels = _labels(base, rows, domain(bounds, share), x)
-    # A layer without marks is one that a screen reader announces without a name.
-    ticks = [seeds] if any(row["seeds"] for row in rows) else []
+    ticks = [seeds] if _any(rows, "seeds") else []
     return finished(alt.layer(span, *ticks, point, *labels), width, 46 * len(rows))
 
 
+def _any(rows: Sequence[Spec], key: str) -> bool:
+    return any(row[key] for row in rows)
+
+
 def _labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> list[Any]:
-    """The values above the points; at the left end beside the axis's own labels, not over them.
-    A layer without marks would be announced by a screen reader, so there is none."""
+    """The values above the points; at the left end beside the axis's own labels, not over them."""
     left = ends[0] + 0.04 * (ends[1] - ends[0])
     styles = (("datum.value >=", "center", 0), ("datum.value <", "left", -4))
     there = (any(row["value"] >= left for row in rows), any(row["value"] < left for row in rows))

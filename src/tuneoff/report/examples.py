@@ -63,14 +63,12 @@ class _Answers:
     details: Rows
 
 
-class TestSet:
+class Answered:
     """The test examples that every contender with scores has answered, by their place.
 
     Contenders without answers on disk (failed, or figures only) are left out; of several
     seeds the first one's answers count.
     """
-
-    __test__ = False  # nothing for pytest
 
     def __init__(
         self,
@@ -165,7 +163,7 @@ def choose(
     run: RunDir, contenders: Sequence[ContenderResult], metric: str, limit: int = FIRST
 ) -> tuple[Shown, ...]:
     """At most `limit` examples, from the run directory's scores and predictions."""
-    found = TestSet(run, contenders, metric)
+    found = Answered(run, contenders, metric)
     return tuple(found.show(found.choose(limit)))
 
 

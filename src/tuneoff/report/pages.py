@@ -18,9 +18,9 @@ from tuneoff.records import ContenderResult, Results
 from tuneoff.report import browser, charts, learning, markdown
 from tuneoff.report import format as f
 from tuneoff.report.break_even import break_even_chart
-from tuneoff.report.breakdown import breakdown_chart
+from tuneoff.report.breakdown import breakdown_chart, with_intervals
 from tuneoff.report.breakdown import keys as breakdown_keys
-from tuneoff.report.examples import FIRST, TestSet
+from tuneoff.report.examples import FIRST, Answered
 from tuneoff.report.pareto import cost_chart, priced
 from tuneoff.report.spreadsheet import to_csv
 from tuneoff.report.view import View, ranked, view
@@ -36,7 +36,7 @@ def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
     contenders = ranked(results)
     drawings = _drawings(results, contenders)
     drawn = _write_charts(run, drawings)
-    found = browser.test_set(run, results) if with_examples else None
+    found = browser.answered(run, results) if with_examples else None
     content = view(results) | {"breakdowns": breakdown_keys(contenders)}
     first = browser.first(found, FIRST) if found else []
     md, html = run.path / "report.md", run.path / "report.html"
@@ -63,7 +63,7 @@ def _write_charts(run: RunDir, drawings: Mapping[str, Draw]) -> set[str]:
 
 
 def _browser(
-    environment: Any, found: TestSet | None, contenders: Sequence[ContenderResult]
+    environment: Any, found: Answered | None, contenders: Sequence[ContenderResult]
 ) -> View:
     """The browser of examples, its cards made."""
     from markupsafe import Markup
@@ -112,6 +112,7 @@ def _html(
             with_month=[c.name for c in contenders if c.name in paired],
             with_cost=[c.name for c in priced(contenders) if results.primary_metric in c.scores],
             with_groups=[c.name for c in shown if c.breakdowns],
+            with_intervals=lambda key: with_intervals(contenders, key, results.primary_metric),
             style=Markup("".join(_source(name) for name in STYLES)),
             scripts=[Markup(script) for script in scripts],
             hashes=[_csp_hash(script) for script in scripts],
