@@ -14,7 +14,7 @@ from tuneoff.errors import TuneoffError
 from tuneoff.records import Results
 from tuneoff.report import format as f
 from tuneoff.report.differences import marked
-from tuneoff.report.examples import Answer, Shown, Answered
+from tuneoff.report.examples import Answer, Answered, Shown
 from tuneoff.report.view import View, ranked
 from tuneoff.rundir import RunDir, write_lines
 
