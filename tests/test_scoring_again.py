@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ def test_everything_that_scoring_tells(folder: Path) -> None:
     assert gold.error_classes == {}
     assert sum(wrong.error_classes.values()) == 30
     assert sum(s["execution_accuracy"].n for s in gold.breakdowns["hardness"].values()) == 30
+    levels = Counter(found["hardness"] for found in RunDir(folder / "run").groups().values())
+    by_level = gold.breakdowns["hardness"]
+    assert levels == {level: by_level[level]["execution_accuracy"].n for level in by_level}
+    assert '<select data-group="hardness">' in (folder / "run" / "report.html").read_text()
     assert any(name.endswith("/derived-01.sqlite") for name in results.database_sha256)
     details = RunDir(folder / "run").contender("wrong").details()
     assert len(details) == 30
