@@ -124,7 +124,7 @@ def collect(
         judge_usd=pricing.judge_usd(),
         break_even=crossings,
         recommendation=recommend(
-            contenders, comparisons, metric, parts.bakeoff.requirements, crossings
+            contenders, comparisons, metric, parts.bakeoff.requirements, crossings, pricing.day
         ),
     )
 

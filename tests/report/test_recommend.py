@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 
 from made_results import METRIC, contender, pair, score, training
@@ -116,6 +117,39 @@ def test_reported_figures_do_not_win_over_measured_answers() -> None:
         "paper reports 99.0% elsewhere; without its answers no test can compare it.",
     )
     assert recommend([paper], [], METRIC).choice == "paper"
+
+
+def test_cheaper_but_worse_is_said() -> None:
+    best = contender("best", 0.9, cost=Cost(serving_usd_per_1k_requests=3.0))
+    good = contender("good", 0.8, cost=Cost(serving_usd_per_1k_requests=0.5))
+    poor = contender("poor", 0.3, cost=Cost(serving_usd_per_1k_requests=0.1))
+    found = recommend(
+        [poor, good, best],
+        [pair("poor", "good", "b better", -0.5), pair("poor", "best", "b better", -0.6),
+         pair("good", "best", "b better", -0.1)],
+        METRIC,
+    )  # fmt: skip
+    assert found.choice == "best"
+    said = [line for line in found.when_not if line.startswith("Where")]
+    assert said == [
+        "Where 10.0 points matter less than money: good costs $0.50 for 1,000 requests, best $3.00."
+    ]
+    dear = replace(good, cost=Cost(serving_usd_per_1k_requests=4.0))
+    again = recommend([dear, best], [pair("good", "best", "b better", -0.1)], METRIC)
+    assert again.when_not == ()
+
+
+def test_an_ended_model_cannot_be_chosen() -> None:
+    old, own = contender("old", 0.9, ends="2026-10-23"), contender("own", 0.7)
+    pairs = [pair("old", "own", "a better", 0.2)]
+    before, on_the_day = datetime.date(2026, 10, 22), datetime.date(2026, 10, 23)
+    assert recommend([old, own], pairs, METRIC, day=before).choice == "old"
+    found = recommend([old, own], pairs, METRIC, day=on_the_day)
+    assert found.choice == "own"
+    assert "old (90.0%) is left out: it ended on 2026-10-23." in found.because
+    nobody = recommend([old], [], METRIC, day=on_the_day)
+    assert nobody.choice is None
+    assert nobody.because[0] == "No contender can be chosen."
 
 
 def test_limits_come_from_the_records() -> None:

@@ -80,7 +80,7 @@ def test_who_does_not_meet_them_is_left_out(
 def test_nobody_meets_them() -> None:
     found = recommended(managed=True, max_latency_seconds=1)
     assert found.choice is None
-    assert found.because[0] == "No contender meets the requirements."
+    assert found.because[0] == "No contender can be chosen."
     assert len(found.because) == 4
 
 

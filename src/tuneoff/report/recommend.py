@@ -9,6 +9,7 @@ in `owning.py`.
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Sequence
 
@@ -28,8 +29,13 @@ def recommend(
     primary_metric: str,
     requirements: Requirements | None = None,
     break_even: Sequence[BreakEven] = (),
+    day: datetime.date | None = None,
 ) -> Recommendation:
-    """The recommendation for a run's contenders and its pairs on the primary metric."""
+    """The recommendation for a run's contenders and its pairs on the primary metric.
+
+    Args:
+        day: the day of the choice: what has ended then cannot be chosen.
+    """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
     scored = [c for c in contenders if not c.error and _value(c, primary_metric) is not None]
@@ -41,7 +47,7 @@ def recommend(
         return Recommendation(None, (why, *owning.ratios(contenders)), tuple(when_not))
     required = requirements or Requirements()
     share = f.is_share(*(_value(c, primary_metric) for c in measured))
-    breaches = {c.name: breach(c, required) for c in measured}
+    breaches = {c.name: _ended(c, day) or breach(c, required) for c in measured}
     left_out = [
         f"{c.name} ({f.score(_value(c, primary_metric), share)}) is left out: {breaches[c.name]}."
         for c in measured
@@ -49,7 +55,7 @@ def recommend(
     ]
     fit = [c for c in measured if not breaches[c.name]]
     if not fit:
-        why = "No contender meets the requirements."
+        why = "No contender can be chosen."
         return Recommendation(None, (why, *left_out), tuple(when_not))
     if not any(_value(c, primary_metric) for c in fit):
         why = (
@@ -59,6 +65,7 @@ def recommend(
         return Recommendation(None, (why, *left_out), tuple(when_not))
     choice, because, against = _choice(fit, pairs, primary_metric, len(measured), share)
     pro, contra = owning.reasons(choice, scored, pairs, break_even, primary_metric)
+    against += _cheaper(choice, fit, pairs, primary_metric, share)
     when_not += [*against, *unknown(choice, required), *contra, *_limits(choice, measured)]
     curves = [learning.sentence(c, primary_metric, share) for c in measured]
     when_not += [told for told in curves if told]
@@ -147,6 +154,30 @@ def _beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
     found = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
     found = [p for p in found if p.verdict != "tie"]
     return [f"{sentence(p, share)}." for p in sorted(found, key=lambda p: abs(p.difference))[:2]]
+
+
+def _ended(contender: ContenderResult, day: datetime.date | None) -> str | None:
+    if day is None or contender.ends is None or datetime.date.fromisoformat(contender.ends) > day:
+        return None
+    return f"it ended on {contender.ends}"
+
+
+def _cheaper(
+    choice: ContenderResult, fit: Group, pairs: Sequence[Comparison], metric: str, share: bool
+) -> list[str]:
+    """The best of those that do worse than the choice and cost less to serve."""
+    price = choice.cost.serving_usd_per_1k_requests
+    if price is None:
+        return []
+    for other in sorted(fit, key=lambda c: -(_value(c, metric) or 0.0)):
+        pair, less = find(pairs, choice.name, other.name), other.cost.serving_usd_per_1k_requests
+        if pair and pair.verdict != "tie" and less is not None and less < price:
+            points = f.difference(abs(pair.difference), share)
+            return [
+                f"Where {points} matter less than money: {other.name} costs {f.usd(less)} for "
+                f"1,000 requests, {choice.name} {f.usd(price)}."
+            ]
+    return []
 
 
 def _limits(choice: ContenderResult, measured: Group) -> list[str]:
