@@ -190,7 +190,8 @@ def report(
 
     html, markdown = write_report(RunDir(run_dir), with_examples=examples)
     if as_json:
-        print_json({"html": str(html), "markdown": str(markdown)})
+        table = run_dir / "results.csv"
+        print_json({"html": str(html), "markdown": str(markdown), "csv": str(table)})
     else:
         typer.echo(f"{html}\n{markdown}")
 
