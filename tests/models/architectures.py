@@ -11,6 +11,8 @@ SIZE = {
     "eos_token_id": 1, "pad_token_id": 2,
 }  # fmt: skip
 GROUPED: dict[str, Any] = {**SIZE, "num_key_value_heads": 2}
+# Wide enough for the blocks of 64 numbers that nf4 is made of.
+WIDE: dict[str, Any] = {**GROUPED, "hidden_size": 64, "intermediate_size": 128}
 
 
 def config(name: str) -> Any:
@@ -18,6 +20,7 @@ def config(name: str) -> Any:
 
     made: dict[str, Any] = {
         "llama": lambda: t.LlamaConfig(**GROUPED),
+        "llama_wide": lambda: t.LlamaConfig(**WIDE),
         "mistral": lambda: t.MistralConfig(**GROUPED, sliding_window=64),
         "qwen2": lambda: t.Qwen2Config(**GROUPED),
         "qwen3": lambda: t.Qwen3Config(**GROUPED, head_dim=16),

@@ -70,7 +70,7 @@ def test_a_base_in_lower_precision() -> None:
 def test_quantized(quantization: Any, tmp_path: Path) -> None:
     from tuneoff.models.loading import load_model
 
-    random_model("llama").save_pretrained(tmp_path)
+    random_model("llama_wide").save_pretrained(tmp_path)
     base = load_model(str(tmp_path), quantization, torch.float32)
     assert_same(adapted(peft.prepare_model_for_kbit_training(base, False)), EXACT)
 

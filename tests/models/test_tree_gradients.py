@@ -158,7 +158,7 @@ def test_quantized(quantization: Any, checkpointing: bool, tmp_path: Path) -> No
 
     from tuneoff.models.loading import load_model
 
-    model("llama").save_pretrained(tmp_path)
+    model("llama_wide").save_pretrained(tmp_path)
     made = load_model(str(tmp_path), quantization, torch.float32)
     made = prepare_model_for_kbit_training(made, use_gradient_checkpointing=False)
     assert_equal(adapted(made, checkpointing), TEXT)
