@@ -145,7 +145,8 @@ def _changes(baseline: _Run, run: _Run) -> Iterator[dict[str, Any]]:
             f"{run.label} and {baseline.label} have no test example in common; compare runs on the "
             "same test set."
         )
-    names = [(c.name, c.name) for c in run.results.contenders if c.name in baseline.values]
+    both = [c for c in run.results.contenders if c.name in baseline.values or c.error]
+    names = [(c.name, c.name) for c in both]
     chosen = (baseline.results.recommendation.choice, run.results.recommendation.choice)
     if not names:
         if chosen[0] is None or chosen[1] is None:
@@ -164,12 +165,13 @@ def _change(
     baseline: _Run, run: _Run, before: str, now: str, same: Sequence[str]
 ) -> dict[str, Any] | None:
     """One contender now against one before; None where there was nothing before."""
-    old, new = baseline.values[before], run.values.get(now, {})
+    old, new = baseline.values.get(before, {}), run.values.get(now, {})
     common = [id for id in same if id in old and id in new]
     contender = _contender(run.results, now)
-    failed = contender is not None and contender.error
-    if failed and old:
-        return {"comparison": None, "error": failed}
+    if contender is not None and contender.error:
+        return {"comparison": None, "error": contender.error}
+    if old and not new:
+        return {"comparison": None, "error": f"it has no answers in {run.label}"}
     if not common:
         return None
     clusters = None

@@ -199,12 +199,11 @@ def _captured(
         "contenders": [{**contender, **source.written()}],
         "budget_usd": budget_usd,
     }
-    file = out / "capture.yaml"
-    if file.exists():
+    file, run_dir = out / "capture.yaml", out / "capture"
+    if file.exists() and (run_dir / "bakeoff.yaml").exists():
         _refuse_another(file, value)
-    else:
+    else:  # nothing was captured by it yet
         write_text(file, yaml.safe_dump(value, sort_keys=False))
-    run_dir = out / "capture"
     settings = load(file).model_copy(update={"budget_usd": budget_usd})
     results = bakeoff.run(
         settings, run_dir, yes=yes, progress=progress, command=f"tuneoff migrate {model}"
@@ -287,6 +286,11 @@ def parity(results: Results, margin: float = MARGIN) -> list[dict[str, Any]]:
             f"{results.name}: there is no contender {HOSTED!r} in this run (there are: "
             f"{', '.join(names)}); give a run of the file that `tuneoff migrate` wrote."
         )
+    captured = next(each for each in results.contenders if each.name == HOSTED)
+    score = captured.scores.get(results.primary_metric)
+    if captured.error or score is None or not score.value:
+        why = captured.error or "none of its answers is right"
+        raise DataError(f"{results.name}: there is nothing to match: {HOSTED}: {why}.")
     found = []
     for pair in results.comparisons:
         if HOSTED not in (pair.a, pair.b):
@@ -299,7 +303,8 @@ def parity(results: Results, margin: float = MARGIN) -> list[dict[str, Any]]:
 
 
 def _judged(own: str, difference: float, low: float, high: float, margin: float) -> dict[str, Any]:
-    points = f"{100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    shown, *bounds = (f"{round(100 * value, 1) + 0.0:+.1f}" for value in (difference, low, high))
+    points = f"{shown} points [{', '.join(bounds)}]"
     allowed = f"{100 * margin:g} points"
     if low > 0:
         verdict, said = "better", "is better than the hosted model"

@@ -60,7 +60,8 @@ def cost_chart(
     share = f.is_share(*values.values())
     best = front([(name, measure.values[name], value) for name, value in values.items()])
     rows = [_row(c, metric, measure, share, c.name in best) for c in shown]
-    bounds = [row[edge] for row in rows for edge in ("low", "value", "high") if row[edge]]
+    bounds = [row[edge] for row in rows for edge in ("low", "value", "high")]
+    bounds = [bound for bound in bounds if bound is not None]
     palette = colors(contenders)
     x = alt.X("cost:Q", title=measure.title, **_scale(measure))
     y = alt.Y(

@@ -117,9 +117,12 @@ def compare(
             p_value,
         )
     # Differences of single examples have few values, and few values are drawn faster.
-    low, high = (
-        bootstrap(Counter(sums.tolist())) if clusters is None else _bootstrap_ratio(sums, sizes)
-    )
+    if float((sums / sizes).std()) < 1e-12:
+        low, high = _without_variation(difference, len(sums))
+    elif clusters is None:
+        low, high = bootstrap(Counter(sums.tolist()))
+    else:
+        low, high = _bootstrap_ratio(sums, sizes)
     binary = all(x in (0, 1) and y in (0, 1) for x, y in pairs)
     if clusters is None and binary:
         test, p_value = "exact McNemar", _mcnemar(pairs)
@@ -179,6 +182,14 @@ def _judged(comparison: Comparison, p_adjusted: float) -> Comparison:
     if comparison.difference > 0:
         return replace(comparison, p_adjusted=p_adjusted, verdict="a better")
     return replace(comparison, p_adjusted=p_adjusted, verdict="b better")
+
+
+def _without_variation(difference: float, n: int) -> tuple[float, float]:
+    """Bounds where all of n examples, or clusters, differ alike: nothing that is drawn again
+    would differ, and yet up to 3.7/n of all others may (the rule of three, Hanley and
+    Lippman-Hand 1983, for 97.5% on either side)."""
+    unseen = 1 - 0.025 ** (1 / n)
+    return max(-1.0, difference - unseen), min(1.0, difference + unseen)
 
 
 def _by_cluster(
@@ -243,7 +254,7 @@ def _over_seeds(
     parts.append((spread, len(sums) - 1))
     variance = sum(part for part, _ in parts)
     if variance < 1e-18:
-        return difference, difference, _sign_flip(sums)
+        return *_without_variation(difference, len(sums)), _sign_flip(sums)
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
     half = float(t.ppf(0.975, freedom)) * math.sqrt(variance)
     p_value = 2 * float(t.sf(abs(difference) / math.sqrt(variance), freedom))
