@@ -133,3 +133,12 @@ def test_a_contender_that_failed_is_worse(make: Make, cli: Cli) -> None:
     assert [each["verdict"] for each in found["changes"]] == ["tie", "failed"]
     assert "b failed: out of memory" in found["changes"][1]["sentence"]
     assert cli("compare", before, now, "--fail-if-worse")[0] == 1
+
+
+def test_a_contender_that_was_left_out_is_worse(make: Make) -> None:
+    before, now = make("before", {"a": 50, "b": 20}), make("now", {"a": 50, "b": 20})
+    (now / "contenders" / "b" / "scores.jsonl").unlink()
+    found = compare_runs([before, now])
+    assert [each["verdict"] for each in found["changes"]] == ["tie", "failed"]
+    assert found["changes"][1]["sentence"].startswith("b failed: it has no answers in ")
+    assert found["worse"]

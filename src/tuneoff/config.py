@@ -118,6 +118,9 @@ class TaskSettings(Settings):
     databases: str | None = None
 
 
+MODULE_SETS = ("attention", "all-linear")
+
+
 class LoraSettings(Settings):
     """LoRA (Hu et al. 2021) as PEFT takes it.
 
@@ -131,6 +134,13 @@ class LoraSettings(Settings):
     target_modules: tuple[str, ...] | Literal["attention", "all-linear"] = "all-linear"
     use_dora: bool = False
     use_rslora: bool = False
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if isinstance(value, str) and value not in MODULE_SETS:
+            raise ValueError(f"give {' or '.join(MODULE_SETS)}, or a list of modules' names")
+        return value
 
 
 class TrainSettings(Settings):

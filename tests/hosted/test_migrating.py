@@ -92,3 +92,23 @@ def test_a_model_that_is_not_there_is_named(
     assert code == 2
     assert f"did you mean {model}?" in err
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_refused_try_blocks_nothing_and_another_capture_is_refused(
+    fake: Trainer, model: str, tmp_path: Path, cli: Any
+) -> None:
+    saved = tmp_path / "saved"
+    command = ("migrate", model, "--out", str(saved), "--base-url", fake.url)
+    seen, unseen = tmp_path / "seen.jsonl", tmp_path / "unseen.jsonl"
+    write_examples(seen, questions(2))  # it was tuned on them
+    write_examples(unseen, questions(3, 900))
+    code, _, err = cli(*command, "--test", seen)
+    assert code == 2, err
+    answers = fake.completions()
+    code, out, err = cli(*command, "--test", unseen, "--json")
+    assert code == 0, err
+    assert json.loads(out)["answered"] == fake.completions() - answers == 3
+    code, _, err = cli(*command, "--test", unseen, "--limit", 2)
+    assert code == 2
+    assert "another capture was begun here (changed: limit)" in err
+    assert fake.completions() - answers == 3

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_results import METRIC, contender, results, training
 from made_run import N, make
 
-from tuneoff.records import Cost
+from tuneoff.records import Cost, Score
 from tuneoff.report import browser, write_report
 from tuneoff.report.breakdown import breakdown_chart, keys, with_intervals
 from tuneoff.report.charts import loss_chart
@@ -225,6 +225,19 @@ def test_cost_is_usd_where_all_have_a_price_else_tokens() -> None:
     assert "tokens of one training" in json.dumps(spec)
     assert cost_chart([a], METRIC) is None, "nothing to compare with"
     assert cost_chart([replace(b, training=None)], METRIC) is None
+
+
+def test_a_chart_of_nothing_right_has_its_points_on_the_axis() -> None:
+    none = {METRIC: Score(0.0, 0.0, 0.49, 4)}
+    made = [
+        replace(contender(name, 0.0, training=replace(training(), tokens_templated=n)), scores=none)
+        for name, n in (("a", 1000), ("b", 2000))
+    ]
+    spec = cost_chart(made, METRIC)
+    assert spec is not None
+    low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert low == 0
+    assert high > 0.49
 
 
 def test_the_onset_of_overfitting_is_marked(run: RunDir) -> None:

@@ -78,6 +78,19 @@ def test_equal_contenders_tie() -> None:
     assert (clustered.p_value, clustered.verdict) == (1.0, "tie")
 
 
+@pytest.mark.parametrize("clusters", [None, ["a", "b", "c", "d"] * 2])
+def test_where_nothing_varies_the_interval_is_not_empty(clusters: list[str] | None) -> None:
+    """Eight equal answers do not show that of all others none would differ."""
+    found = compare("a", "b", "m", [(1.0, 1.0)] * 8, clusters)
+    units = 8 if clusters is None else 4
+    assert found.difference == 0
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / units))
+    assert found.low == -found.high
+    always = compare("a", "b", "m", [(1.0, 0.0)] * 400)
+    assert always.high == 1
+    assert always.low == pytest.approx(1 - 3.69 / 400, abs=1e-3)
+
+
 def test_sign_flip_is_exact_for_few_clusters() -> None:
     # Eight clusters, all for a: only all signs as they are, or all flipped, are as extreme.
     pairs = [(1.0, 0.0)] * 16

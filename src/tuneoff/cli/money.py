@@ -47,6 +47,11 @@ def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = Fal
     else:
         for each in found["findings"]:
             typer.echo(f"{each['kind']}: {each['sentence']}")
-        typer.echo("The price book is fine." if found["ok"] else "The price book is wrong.")
+        if not found["ok"]:
+            typer.echo("The price book is wrong.")
+        elif found["findings"]:
+            typer.echo("No price contradicts another; look again at those above.")
+        else:
+            typer.echo("The price book is fine.")
     if not found["ok"]:
         raise typer.Exit(2)

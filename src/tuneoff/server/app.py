@@ -88,12 +88,8 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     return app
 
 
-def serve(settings: ServerSettings, address: str, port: int, host: Answerer | None = None) -> None:
-    """Runs until it is interrupted."""
-    import uvicorn
-
-    from tuneoff.server.connection import Connection, connections_that_fit
-
+def refuse_taken(address: str, port: int) -> None:
+    """Raises ConfigError for an address that cannot be listened on."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -102,6 +98,14 @@ def serve(settings: ServerSettings, address: str, port: int, host: Answerer | No
             raise ConfigError(
                 f"{address}:{port} cannot be listened on ({error.strerror}); give another --port."
             ) from None
+
+
+def serve(settings: ServerSettings, address: str, port: int, host: Answerer | None = None) -> None:
+    """Runs until it is interrupted."""
+    import uvicorn
+
+    from tuneoff.server.connection import Connection, connections_that_fit
+
     options: dict[str, Any] = {
         "http": Connection, "ws": "none", "server_header": False, "log_level": "error",
         # What a proxy says of a client decides nothing here, so anybody may say it.

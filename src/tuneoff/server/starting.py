@@ -31,6 +31,7 @@ def serve(
     Raises:
         ConfigError, MissingExtraError: as `open_run`, `settings_of` and `backend.start` do.
     """
+    app.refuse_taken(address, port)  # before anything is loaded
     start = partial(backend.start, answers_with, tuple(bases))
     opened = open_run(run_dir, contender, strict, say, start) if run_dir is not None else None
     served = opened[1] if opened else ()
