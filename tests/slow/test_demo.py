@@ -1,4 +1,4 @@
-"""The demo, whole: both sample tasks, four contenders each, and what they must reach.
+"""The demo, whole: both sample tasks, a hosted contender with the first, and what they must reach.
 
 `make demo` is what a newcomer types first, so it is run as that: in a folder that holds
 the repository's files and nothing else, through make and the shell.
