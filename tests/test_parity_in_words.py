@@ -60,5 +60,15 @@ def test_a_match_takes_enough_examples(
 
 
 def test_a_model_that_gets_nothing_right_is_nothing_to_match(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing to match: hosted: none of its answers is right"):
-        parity_of(carried_out(tmp_path, 20, 0, 0))
+    (found,) = parity_of(carried_out(tmp_path, 400, 0, 0))
+    assert found["verdict"] == "not shown"
+    assert "none of the hosted model's answers is right" in found["sentence"]
+
+
+def test_a_captured_contender_that_failed_is_said(tmp_path: Path) -> None:
+    run = carried_out(tmp_path, 20, 10, 10)
+    stored = json.loads((run / "results.json").read_text())
+    stored["contenders"][0]["error"] = "its answers have other ids"
+    (run / "results.json").write_text(json.dumps(stored))
+    with pytest.raises(DataError, match="hosted failed: its answers have other ids"):
+        parity_of(run)

@@ -287,10 +287,10 @@ def parity(results: Results, margin: float = MARGIN) -> list[dict[str, Any]]:
             f"{', '.join(names)}); give a run of the file that `tuneoff migrate` wrote."
         )
     captured = next(each for each in results.contenders if each.name == HOSTED)
+    if captured.error:
+        raise DataError(f"{results.name}: {HOSTED} failed: {captured.error}")
     score = captured.scores.get(results.primary_metric)
-    if captured.error or score is None or not score.value:
-        why = captured.error or "none of its answers is right"
-        raise DataError(f"{results.name}: there is nothing to match: {HOSTED}: {why}.")
+    nothing = score is None or not score.value
     found = []
     for pair in results.comparisons:
         if HOSTED not in (pair.a, pair.b):
@@ -298,16 +298,21 @@ def parity(results: Results, margin: float = MARGIN) -> list[dict[str, Any]]:
         sign = 1 if pair.b == HOSTED else -1
         own = pair.a if pair.b == HOSTED else pair.b
         low, high = sorted((sign * pair.low, sign * pair.high))
-        found.append(_judged(own, sign * pair.difference, low, high, margin))
+        found.append(_judged(own, sign * pair.difference, low, high, margin, nothing))
     return found
 
 
-def _judged(own: str, difference: float, low: float, high: float, margin: float) -> dict[str, Any]:
+def _judged(
+    own: str, difference: float, low: float, high: float, margin: float, nothing: bool
+) -> dict[str, Any]:
+    """`nothing`: none of the captured answers is right, so there is nothing to match."""
     shown, *bounds = (f"{round(100 * value, 1) + 0.0:+.1f}" for value in (difference, low, high))
     points = f"{shown} points [{', '.join(bounds)}]"
     allowed = f"{100 * margin:g} points"
     if low > 0:
         verdict, said = "better", "is better than the hosted model"
+    elif nothing:
+        verdict, said = "not shown", "cannot match: none of the hosted model's answers is right"
     elif low >= -margin:
         verdict, said = "matches", f"matches the hosted model: it loses less than {allowed}"
     elif high < 0:
