@@ -55,6 +55,9 @@ def test_a_contender_that_begins_anew_may_have_changed(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError):
         opening.open_run(tmp_path, changed, fresh="b")
     opening.open_run(tmp_path, changed, fresh="a")
+    with pytest.raises(RunDirectoryError):  # what was done before is not forgotten yet
+        opening.open_run(tmp_path, changed)
+    opening.keep_file(tmp_path, changed)
     opening.open_run(tmp_path, changed)
 
 

@@ -24,7 +24,7 @@ from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, TuneoffError, unknown
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
-from tuneoff.opening import open_run
+from tuneoff.opening import keep_file, open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
@@ -114,6 +114,7 @@ def _run(
     if fresh and only is not None:
         run.contender(only).clear()
         ledger.forget(only)
+        keep_file(run.path, bakeoff)
     keep_plan(parts, examples, run)
     over: BudgetError | None = None
     try:

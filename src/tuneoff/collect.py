@@ -84,8 +84,7 @@ def collect(
     run.write_groups(known)
     groups = {e.id: {**e.meta, **known.get(e.id, {})} for e in test}
     outcomes = {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}
-    priced: dict[str, Priced] = {}
-    contenders = tuple(
+    found = [
         _contender(
             parts,
             settings,
@@ -95,10 +94,11 @@ def collect(
             metric,
             clusters,
             pricing,
-            priced,
         )
         for settings in parts.bakeoff.contenders
-    )
+    ]
+    contenders = tuple(contender for contender, _ in found)
+    priced = {contender.name: money for contender, money in found if contender.error is None}
     comparisons = _comparisons(
         parts, {c.name: outcomes[c.name] for c in contenders if c.error is None}, metric, clusters
     )
@@ -156,9 +156,8 @@ def _contender(
     metric: str,
     clusters: Mapping[str, str] | None,
     pricing: Pricing,
-    priced: dict[str, Priced],
-) -> ContenderResult:
-    """One contender; its money is noted in `priced`, too, unless it failed."""
+) -> tuple[ContenderResult, Priced]:
+    """One contender, and its money."""
     whole, rows = _whole(outcomes), _rows(outcomes)
     first = whole[0]
     training, scores = _one_training(whole), _scores(parts, settings, rows, whole)
@@ -172,9 +171,7 @@ def _contender(
         planned_usd=planned.training_usd if planned else None,
     )
     money = pricing.priced(settings, measured)
-    if directory.error() is None:
-        priced[settings.name] = money
-    return ContenderResult(
+    result = ContenderResult(
         name=settings.name,
         id=settings.id,
         model=load_contender(settings.id).model_name(settings),
@@ -196,6 +193,7 @@ def _contender(
         cost=money.cost,
         serving=measured.serving,
     )
+    return result, money
 
 
 def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:

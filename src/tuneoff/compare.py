@@ -9,26 +9,26 @@ compared by what they recommend.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.opening import stored_bakeoff
-from tuneoff.records import Comparison, ContenderResult, Results
+from tuneoff.records import ContenderResult, Results
 from tuneoff.report import pairs
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.aggregate import over_seeds
-from tuneoff.scoring.statistics import SIGNIFICANT, compare, holm
+from tuneoff.scoring.statistics import compare, judged
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
-# A verdict in words, and as one of now (a) against before (b).
-SAID: dict[str, tuple[str, Literal["a better", "b better", "tie"]]] = {
-    "better": ("better by", "a better"),
-    "worse": ("worse by", "b better"),
-    "tie": ("no difference can be shown,", "tie"),
+# What it means that now (a) is better or worse than before (b).
+SAID = {
+    "a better": ("better", "better by"),
+    "b better": ("worse", "worse by"),
+    "tie": ("tie", "no difference can be shown,"),
 }
 
 
@@ -70,7 +70,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
                 f"{metric}; name the same metric first in task.metrics, and run them again."
             )
     names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
-    changes = _adjusted([each for run in runs[1:] for each in _changes(baseline, run)])
+    changes = list(_told([each for run in runs[1:] for each in _changes(baseline, run)]))
     return {
         "metric": metric,
         "runs": [
@@ -189,33 +189,20 @@ def _means(seeds: Sequence[Values], ids: Sequence[str]) -> list[float]:
     return [sum(scores[id] for id in ids) / len(ids) for scores in whole]
 
 
-def _adjusted(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with their p-values adjusted over all of them, and a verdict in words."""
-    tested = [change for change in changes if change["comparison"] is not None]
-    p_values = iter(holm([change["comparison"].p_value for change in tested]))
-    return [
-        _told(change, next(p_values) if change["comparison"] is not None else None)
-        for change in changes
-    ]
-
-
-def _told(change: dict[str, Any], p_adjusted: float | None) -> dict[str, Any]:
-    comparison: Comparison | None = change.pop("comparison")
-    who = change["contender"]
-    if change["before"] != who:
-        who = f"{who} (before: {change['before']})"
-    if comparison is None or p_adjusted is None:
-        error = change.pop("error")
-        return {**change, "verdict": "failed", "sentence": f"{who} failed: {error}"}
-    verdict = "tie"
-    if p_adjusted < SIGNIFICANT and comparison.difference:
-        verdict = "better" if comparison.difference > 0 else "worse"
-    said, judged = SAID[verdict]
-    numbers = pairs.numbers(replace(comparison, p_adjusted=p_adjusted, verdict=judged))
-    figures = asdict(comparison)
-    for name in ("a", "b", "metric", "verdict"):
-        figures.pop(name)
-    sentence = f"{who}: {said} {numbers} on {change['examples']} examples"
-    return {
-        **change, **figures, "p_adjusted": p_adjusted, "verdict": verdict, "sentence": sentence,
-    }  # fmt: skip
+def _told(changes: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Changes with verdicts and in words, their p-values adjusted over all of them."""
+    tested = iter(judged([change["comparison"] for change in changes if change["comparison"]]))
+    for change in changes:
+        who = change["contender"]
+        if change["before"] != who:
+            who = f"{who} (before: {change['before']})"
+        kept = {k: v for k, v in change.items() if k not in ("comparison", "error")}
+        if change["comparison"] is None:
+            sentence = f"{who} failed: {change['error']}"
+            yield {**kept, "verdict": "failed", "sentence": sentence}
+            continue
+        pair = next(tested)
+        verdict, said = SAID[pair.verdict]
+        sentence = f"{who}: {said} {pairs.numbers(pair)} on {change['examples']} examples"
+        figures = {k: v for k, v in asdict(pair).items() if k not in ("a", "b", "metric")}
+        yield {**kept, **figures, "verdict": verdict, "sentence": sentence}

@@ -29,9 +29,11 @@ def resolved(bakeoff: BakeOff) -> dict[str, Any]:
 
 
 def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
-    """The run directory of a bake-off file, made if it is not there.
+    """The run directory of a bake-off file, made if it is not there, with its copy of the file.
 
-    `fresh` names a contender that begins anew, whose settings may therefore have changed.
+    `fresh` names a contender that begins anew, whose settings may therefore have changed; the copy
+    stays as it is then, until `keep_file`: what was done by the old settings must not pass for
+    the new ones' work.
 
     Raises:
         RunDirectoryError: the folder holds something else, or a run of another file; the
@@ -47,12 +49,19 @@ def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
             f"{path}: the folder is not empty and holds no bakeoff.yaml; "
             "give an empty or new folder as --run-dir."
         )
-    # Written again each time: keys that may change, or are new, have changed. Where the file lay,
-    # which its paths are relative to, is said from here, so that both can be moved together.
+    if fresh is None:
+        keep_file(path, bakeoff)
+    return RunDir(path)
+
+
+def keep_file(path: Path, bakeoff: BakeOff) -> None:
+    """Writes a run directory's copy of its bake-off file, each time anew: keys that may change, or
+    are new, have changed. Where the file lay, which its paths are relative to, is said from here,
+    so that both can be moved together."""
     lay = os.path.relpath(bakeoff.folder.resolve(), path.resolve())
     written = {**resolved(bakeoff), "folder": lay}
-    write_text(stored, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
-    return RunDir(path)
+    text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
+    write_text(path / "bakeoff.yaml", text)
 
 
 def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:

@@ -5,17 +5,18 @@ What goes up is what `tuneoff export` writes, and it is checked as there before 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import ConfigError, ProviderError
-from tuneoff.export import export_contender, source
+from tuneoff.export import export_contender, scratch, source
 from tuneoff.training.card import is_folder
 
 MESSAGE = "Upload with tuneoff"
+# Weights of an earlier upload, perhaps in another form, would be loaded instead of these.
+OLDER = ("adapter_*", "*.safetensors", "*.safetensors.index.json", "*.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +76,38 @@ def publish(
         )
     if not get_token():
         raise ConfigError("HF_TOKEN is not set; export a token that may write, or `hf auth login`.")
-    with tempfile.TemporaryDirectory(dir=Path(run), prefix=".publish-") as folder:
-        out = Path(folder) / "model"
+    with scratch(Path(run) / ".publish", str(run)) as folder:
+        out = folder / "model"
         found = export_contender(run, contender, format, out, strict=strict, say=say)
         api = HfApi(library_name="tuneoff")
         say(f"{contender}: sending {len(found.files)} files to {repo}")
-        commit = _sent(api, repo, out, private=not public)
+        commit, private = _sent(api, repo, out, public)
     return Published(
         repo=repo,
         url=str(commit.repo_url),
         commit=str(commit.oid),
         format=format,
-        private=not public,
+        private=private,
         files=found.files,
         parity=found.parity,
     )
 
 
-def _sent(api: Any, repo: str, folder: Path, private: bool) -> Any:
+def _sent(api: Any, repo: str, folder: Path, public: bool) -> tuple[Any, bool]:
+    """The commit, and whether only its owner sees it."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        return api.upload_folder(repo_id=repo, folder_path=folder, commit_message=MESSAGE)
+        api.create_repo(repo, private=not public, exist_ok=True)
+        private = bool(api.repo_info(repo).private)  # one that was there stays as it was
+        if not private and not public:
+            raise ConfigError(
+                f"--repo {repo}: everybody can see it already; give --public, or another name."
+            )
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message=MESSAGE, delete_patterns=list(OLDER)
+        )
+        return commit, private
     except (HTTPError, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ProviderError(f"{api.endpoint}: {repo} could not be published: {first}") from None

@@ -185,6 +185,7 @@ def test_points_reach_past_the_crossings_and_show_the_steps() -> None:
     assert {Decimal(1000), Decimal(1001), Decimal(8001)} <= set(found)
     assert found == sorted(set(found))
     assert len(serving.points([], [])) > 10
+    assert len(serving.points([mine], [Decimal("0.01")])) > 5, "less than a request a month"
 
 
 def test_money_is_decimal() -> None:

@@ -21,6 +21,7 @@ class Hub(ThreadingHTTPServer):
         self.made: dict[str, Any] = {}
         self.keys: set[str] = set()
         self.refuses: int | None = None
+        self.private = True
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -53,13 +54,23 @@ class _Handler(BaseHTTPRequestHandler):
             if row["key"] == "file":
                 content = base64.b64decode(row["value"]["content"])
                 self.server.files[row["value"]["path"]] = content
+            if row["key"] == "deletedFile":
+                del self.server.files[row["value"]["path"]]
         oid = "0123456789abcdef0123456789abcdef01234567"
         repo = path.split("/models/")[1].split("/commit/")[0]
         url = f"{self.server.url}/{repo}/commit/{oid}"
         return self._answer({"success": True, "commitOid": oid, "commitUrl": url})
 
     def do_GET(self) -> None:
-        self._answer({"error": "not there"}, 404)
+        files = [{"rfilename": path} for path in self.server.files]
+        if "/tree/" in self.path:
+            found = ({"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
+                     for path, content in self.server.files.items())  # fmt: skip
+            self._answer(list(found))
+            return
+        name = self.path.partition("?")[0].split("/api/models/")[1]
+        self._answer({"id": "/".join(name.split("/")[:2]), "private": self.server.private,
+                      "sha": "0" * 40, "siblings": files, "tags": []})  # fmt: skip
 
     def _answer(self, value: Any, status: int = 200) -> None:
         content = json.dumps(value).encode()

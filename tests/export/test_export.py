@@ -14,6 +14,7 @@ from helpers import Cli
 
 import tuneoff
 from tuneoff.errors import ConfigError, MissingExtraError
+from tuneoff.rundir import alone_in
 
 
 def test_an_adapter_loads_on_its_base(run: Path, tiny_base: Path, tmp_path: Path) -> None:
@@ -173,13 +174,21 @@ def test_strict_keeps_nothing_that_answers_otherwise(run: Path, tmp_path: Path, 
 
 
 def test_what_a_kill_left_is_no_obstacle(run: Path, tmp_path: Path) -> None:
-    killed = tmp_path / ".out.4194305.part"  # no process has so high a number
+    killed = tmp_path / ".out.part"
     killed.mkdir()
     (killed / "half").write_text("x")
     (tmp_path / "out").mkdir()
     tuneoff.export_contender(run, "full", "merged", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not (tmp_path / "out" / "half").exists()
+
+
+def test_two_at_once_do_not_write_into_one_folder(run: Path, tmp_path: Path) -> None:
+    with alone_in(tmp_path / ".out.part"):
+        (tmp_path / ".out.part" / "theirs").write_text("x")
+        with pytest.raises(ConfigError, match=r"--out .*out: another process writes there"):
+            tuneoff.export_contender(run, "full", "merged", tmp_path / "out")
+        assert (tmp_path / ".out.part" / "theirs").exists()
 
 
 @pytest.mark.parametrize(

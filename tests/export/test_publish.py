@@ -54,7 +54,29 @@ def test_the_hub_gets_the_model_and_its_results(there: Hub, run: Path, tmp_path:
         name: pytest.approx(score["value"], abs=1e-4) for name, score in contender["scores"].items()
     }
     assert body.count("## Results") == 1
-    assert list(run.glob(".publish-*")) == []
+    assert not (run / ".publish").exists()
+
+
+def test_what_an_earlier_upload_left_is_not_loaded_instead(
+    there: Hub, run: Path, tmp_path: Path
+) -> None:
+    there.files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"old", "notes": b"!"}
+    done = publish(there, tmp_path, run, "full", "--repo", "me/tuned", "--no-strict")
+    assert done.returncode == 0, done.stderr
+    assert {name for name in there.files if name.startswith("adapter")} == set()
+    assert there.files["notes"] == b"!"
+
+
+def test_a_repository_that_everybody_sees_is_not_taken_for_a_private_one(
+    there: Hub, run: Path, tmp_path: Path
+) -> None:
+    there.private = False
+    done = publish(there, tmp_path, run, "full", "--repo", "me/tuned", "--no-strict")
+    assert done.returncode == 2
+    assert "everybody can see it already; give --public" in done.stderr
+    assert there.files == {}
+    done = publish(there, tmp_path, run, "full", "--repo", "me/tuned", "--public", "--json")
+    assert json.loads(done.stdout)["private"] is False
 
 
 def test_what_cannot_be_published_is_said_and_nothing_is_sent(

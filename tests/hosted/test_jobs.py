@@ -12,7 +12,7 @@ from world import PRICE, Heard, Trainer, bakeoff_file, hosted, job_of, prompted,
 from world import run as carry_out
 
 from tuneoff.costs.ledger import Ledger
-from tuneoff.errors import RunDirectoryError
+from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.records import Results
 
 pytest.importorskip("openai")
@@ -305,3 +305,22 @@ def test_paying_again_counts_against_the_budget_and_not_for_the_new_job(
     spent = Ledger(tmp_path / "b/run/events.jsonl").spent()
     assert float(spent.known) == pytest.approx(fake.billed_usd(), abs=1e-9)
     assert float(spent.known) == pytest.approx(2 * (first.training_usd + first.answering_usd))
+
+
+def test_a_fresh_start_that_is_refused_leaves_the_old_work_under_the_old_file(
+    fake: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = bakeoff_file(tmp_path / "b", prompted(fake.url, concurrency=1), test=2, train=2)
+    assert error_of(carry_out(file)) is None
+    stored = (file.parent / "run" / "bakeoff.yaml").read_text()
+    other = prompted(fake.url, concurrency=1, shots=1, key_variable="NOT_THERE")
+    bakeoff_file(tmp_path / "b", other, test=2, train=2)
+    with pytest.raises(RunDirectoryError):
+        carry_out(file)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    bakeoff_file(tmp_path / "b", {**other, "provider": "openai"}, test=2, train=2)
+    with pytest.raises(ConfigError):
+        carry_out(file, only="asked", fresh=True)
+    assert (file.parent / "run" / "bakeoff.yaml").read_text() == stored
+    with pytest.raises(RunDirectoryError):  # the old answers are not the new settings'
+        carry_out(file)

@@ -10,6 +10,7 @@ import pytest
 
 import tuneoff
 from tuneoff import prepare
+from tuneoff.errors import ConfigError
 from tuneoff.planning.kept import keep_plan
 from tuneoff.rundir import RunDir
 
@@ -68,3 +69,19 @@ def test_it_is_worked_out_again_only_for_another_file(
     assert after is not None
     assert after.training_usd == pytest.approx(10 * (kept.training_usd or 0))
     assert replace(after, training_usd=None) != replace(kept, training_usd=None)
+
+
+def test_what_cannot_be_planned_keeps_no_run_from_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of(tmp_path, HOSTED)
+    examples, _ = prepare.data(parts)
+    run = RunDir(tmp_path / "run")
+
+    def gone(*_: object) -> None:
+        raise ConfigError("the base is not there any more.")
+
+    monkeypatch.setattr("tuneoff.planning.kept.plan_examples", gone)
+    keep_plan(parts, examples, run)
+    assert run.contender("mini").planned() is None
+    assert "the base is not there any more" in run.events.read_text()

@@ -179,6 +179,9 @@ def test_the_ladder_goes_from_form_to_result(run: RunDir) -> None:
 def test_breakdowns_have_every_contender_in_every_group(run: RunDir) -> None:
     contenders = run.results().contenders
     assert keys(contenders) == {"by_hardness": "hardness", "by_db_id": "db_id"}
+    alike = dict.fromkeys(("難度", "地域", "a b", "a-b"), contenders[0].breakdowns["hardness"])
+    found = keys([replace(contenders[0], breakdowns=alike)])
+    assert list(found.values()) == list(alike), "a chart each, whatever files can be called"
     spec = breakdown_chart(contenders, "hardness", METRIC)
     assert spec is not None
     rows = values(spec)

@@ -6,19 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_results import METRIC, contender
 
-from tuneoff.records import ScoredRow
-from tuneoff.report.examples import choose, is_right, spread
+from tuneoff.report.examples import Answered, is_right, spread
 from tuneoff.rundir import RunDir
 
 
 def test_ten_disagreements_over_both_patterns(run: RunDir) -> None:
     contenders = [contender("lora"), contender("few-shot"), contender("hosted", error="failed")]
-    shown = choose(run, contenders, METRIC)
+    found = Answered(run, contenders, METRIC)
+    shown = list(found.show(found.choose(10)))
     assert len(shown) == 10
     patterns = [tuple(answer.right for answer in example.answers) for example in shown]
     assert set(patterns) == {(True, False), (False, True)}
     assert patterns.count((False, True)) == 3, "all there are of the rarer pattern"
-    assert shown == choose(run, contenders, METRIC)
+    again = Answered(run, contenders, METRIC)
+    assert shown == list(again.show(again.choose(10)))
     first = shown[0]
     assert {answer.contender for answer in first.answers} == {"lora", "few-shot"}
     assert first.reference == f"SELECT {first.id.removeprefix('e')}"
@@ -38,9 +39,9 @@ def test_nobody_right_fills_up() -> None:
 
 
 def test_a_share_counts_as_right_only_when_full() -> None:
-    assert is_right(ScoredRow("a", {"slot_f1": 1.0}, "right"), "slot_f1")
-    assert not is_right(ScoredRow("a", {"slot_f1": 0.99}, "wrong"), "slot_f1")
-    assert not is_right(ScoredRow("a", {}, "wrong"), "slot_f1")
+    assert is_right({"slot_f1": 1.0}, "slot_f1")
+    assert not is_right({"slot_f1": 0.99}, "slot_f1")
+    assert not is_right({}, "slot_f1")
 
 
 @given(

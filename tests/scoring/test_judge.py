@@ -17,7 +17,7 @@ from tuneoff.costs.ledger import Ledger, Spent
 from tuneoff.errors import BudgetError, ConfigError, ProviderError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
-from tuneoff.scoring.judge import Judge
+from tuneoff.scoring.judge import MOST_REPLY, Judge
 from tuneoff.scoring.rows import Purse
 from tuneoff.spending import judge_purse
 
@@ -36,6 +36,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     rule: Callable[[str, str, str], str]
     prompts: list[str]
+    most: int | None = None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,15 +47,16 @@ class Handler(BaseHTTPRequestHandler):
         prompt = body["messages"][0]["content"]
         self.server.prompts.append(prompt)
         a, b = prompt.split("Answer A:\n")[1].split("\n\nAnswer B:\n")
+        self.server.most = body.get("max_tokens")
         reply = self.server.rule(prompt, a, b)
-        status = 400 if reply == "refuse" else 200
+        status = {"refuse": 400, "busy": 503}.get(reply, 200)
         answer: dict[str, Any] = {
             "id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
             "choices": [{"index": 0, "finish_reason": "stop",
                          "message": {"role": "assistant", "content": reply}}],
             "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
         }  # fmt: skip
-        if status == 400:
+        if status != 200:
             answer = {"error": {"message": "no such model", "type": "invalid", "code": None}}
         data = json.dumps(answer).encode()
         self.send_response(status)
@@ -158,6 +160,7 @@ def test_what_it_costs_is_in_the_ledger(server: Server, tmp_path: Path) -> None:
     # 5 questions of 9 tokens and 1 of answer each.
     assert again.spent("judge:m").known == 5 * (Decimal(9000) + Decimal(2000)) / 10**6
     assert again.spent("judge:m").uncertain == 0
+    assert server.most == MOST_REPLY, "no reply is longer than leave was asked for"
     judge(server, ROWS, tmp_path / "judgements.jsonl", purse_of(server, again))
     assert again.spent("judge:m").known == Decimal("0.055"), "nothing is asked, or paid, twice"
 
@@ -180,6 +183,15 @@ def test_a_refused_question_costs_nothing(server: Server, tmp_path: Path) -> Non
     with pytest.raises(ProviderError):
         judge(server, ROWS[:1], None, purse_of(server, ledger))
     assert ledger.spent() == Spent()
+
+
+def test_a_gateways_503_may_have_been_billed(server: Server, tmp_path: Path) -> None:
+    replies = iter(["busy", "tie"])
+    server.rule = lambda prompt, a, b: next(replies)
+    ledger = Ledger(tmp_path / "events.jsonl")
+    judge(server, ROWS[:1], None, purse_of(server, ledger))
+    assert ledger.spent().known == Decimal("0.011")
+    assert ledger.spent().uncertain > 4
 
 
 def test_a_judge_without_a_price_is_said(tmp_path: Path) -> None:

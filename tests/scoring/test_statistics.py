@@ -91,6 +91,12 @@ def test_where_nothing_varies_the_interval_is_not_empty(clusters: list[str] | No
     assert always.low == pytest.approx(1 - 3.69 / 400, abs=1e-3)
 
 
+@pytest.mark.parametrize("seeds", [(), ((5.0, 5.5), (2.0,))])
+def test_bounds_hold_a_difference_that_is_no_share(seeds: tuple[tuple[float, ...], ...]) -> None:
+    found = compare("a", "b", "m", [(5.0, 2.0)] * 10, seeds=seeds)
+    assert found.low <= found.difference == 3 <= found.high
+
+
 def test_sign_flip_is_exact_for_few_clusters() -> None:
     # Eight clusters, all for a: only all signs as they are, or all flipped, are as extreme.
     pairs = [(1.0, 0.0)] * 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import shutil
 import sqlite3
@@ -81,19 +82,28 @@ def test_a_batch_waits_as_long_as_others_take_all_there_is(
     assert row["response"]["body"] == {"id": "answered"}
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [
+        (Store, "oldest_batch", sqlite3.OperationalError("database or disk is full")),
+        (batch_run, "append_lines", OSError(errno.ENOSPC, "No space left on device")),
+    ],
+)
 def test_batches_are_answered_again_when_the_disk_was_full(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    true, failures = Store.oldest_batch, 3
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    place: Any, name: str, error: Exception,
+) -> None:  # fmt: skip
+    true, failures = getattr(place, name), 3
 
-    def full(self: Store, states: tuple[str, ...]) -> Any:
+    def full(*given: Any) -> Any:
         nonlocal failures
         failures -= 1
         if failures >= 0:
-            raise sqlite3.OperationalError("database or disk is full")
-        return true(self, states)
+            raise error
+        return true(*given)
 
-    monkeypatch.setattr(Store, "oldest_batch", full)
+    monkeypatch.setattr(place, name, full)
+    monkeypatch.setattr(batch_run, "RETRY_SECONDS", 0.01)
     served = (Served("random", str(tiny_base)),)
     app = build(ServerSettings(tmp_path / "data", {}, served=served))
     store: Store = app.state.store

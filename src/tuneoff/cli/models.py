@@ -11,6 +11,11 @@ import typer
 from tuneoff.cli.options import Json
 from tuneoff.terminal import print_json, quieten, shown_progress
 
+TunedIn = Annotated[
+    Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
+]
+Tuned = Annotated[str, typer.Argument(help="The tuned contender, or the model ft:….")]
+
 
 def migrate(
     model: Annotated[
@@ -120,10 +125,8 @@ def serve(
 
 
 def export(
-    run: Annotated[
-        Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
-    ],
-    contender: Annotated[str, typer.Argument(help="The tuned contender, or the model ft:….")],
+    run: TunedIn,
+    contender: Tuned,
     format: Annotated[str, typer.Option("--format", help="adapter, merged or gguf.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="A new folder [default: in RUN/exports].")
@@ -155,10 +158,8 @@ def export(
 
 
 def publish(
-    run: Annotated[
-        Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
-    ],
-    contender: Annotated[str, typer.Argument(help="The tuned contender, or the model ft:….")],
+    run: TunedIn,
+    contender: Tuned,
     repo: Annotated[str, typer.Option("--repo", help="OWNER/NAME on the hub.")],
     format: Annotated[
         str | None, typer.Option("--format", help="adapter, merged or gguf [default: as tuned].")

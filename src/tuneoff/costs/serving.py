@@ -194,7 +194,7 @@ def dearer_hosted(other: Hosted, factor: Decimal) -> Hosted:
 def points(owns: Iterable[Own], crossings: Iterable[Decimal]) -> list[Decimal]:
     """Requests a month at which curves are worth drawing: a decade below the first crossing to a
     decade above the last, and where a machine is added."""
-    there = [crossing for crossing in crossings if crossing > 0] or [Decimal(100_000)]
+    there = [max(each, Decimal(1)) for each in crossings if each > 0] or [Decimal(100_000)]
     low = math.floor(math.log10(min(there)) - 1)
     high = math.ceil(math.log10(max(there)) + 1)
     steps = (high - low) * 8

@@ -7,19 +7,17 @@ was scored (`checking.py`). A difference is told, and with `strict` nothing is k
 
 from __future__ import annotations
 
-import glob
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneoff.errors import ConfigError
+from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.export.options import options_of
 from tuneoff.report.card import add_results
-from tuneoff.rundir import RunDir
+from tuneoff.rundir import RunDir, alone_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +111,39 @@ def _refuse_taken(folder: Path) -> None:
         )
 
 
-def _remove_killed(folder: Path) -> None:
-    """Removes what exports into this folder left that were killed; weights are large."""
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
-        pid = left.suffixes[-2][1:] if len(left.suffixes) > 1 else ""
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(left, ignore_errors=True)
-
-
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """A folder to write into, which takes the wanted one's place if nothing goes wrong."""
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        _remove_killed(folder)
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--out {folder}: cannot be made ({error.strerror}); give another."
-        ) from None
-    try:
+    with scratch(folder.with_name(f".{folder.name}.part"), f"--out {folder}") as unfinished:
         yield unfinished
         if folder.exists():
             folder.rmdir()  # empty, or it was refused
         unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def scratch(folder: Path, wanted: str) -> Iterator[Path]:
+    """An empty folder that is nobody else's meanwhile and is removed in the end, with what one that
+    was killed left in it: weights are large.
+
+    Raises:
+        ConfigError: another process uses it, or it cannot be made; the message begins with what
+            was wanted.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_in(folder))
+            for left in folder.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        except RunDirectoryError:
+            raise ConfigError(
+                f"{wanted}: another process writes there; wait for its end, or give another folder."
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"{wanted}: cannot be made ({error.strerror}); give another."
+            ) from None
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -166,8 +166,8 @@ def load_model(
 
 
 def _refuse_narrow(base: str, model: PreTrainedModel) -> None:
-    """bitsandbytes' kernels for CPUs fail, only when an answer is made, on layers whose inputs do
-    not fill whole blocks."""
+    """bitsandbytes' kernels for CPUs give wrong weights of layers whose inputs do not fill whole
+    blocks, in training too, and say nothing until an answer is made."""
     for name, layer in model.named_modules():
         width, weight = getattr(layer, "in_features", 0), getattr(layer, "weight", None)
         quantized = getattr(weight, "quant_type", None) == "nf4"

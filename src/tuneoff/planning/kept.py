@@ -15,6 +15,7 @@ from typing import Any
 
 from tuneoff.config import HostedSettings, LocalSettings
 from tuneoff.contenders.trainings import trainings
+from tuneoff.errors import TuneoffError
 from tuneoff.opening import resolved
 from tuneoff.planning import plan_examples
 from tuneoff.prepare import Parts
@@ -35,7 +36,11 @@ def keep_plan(parts: Parts, examples: Mapping[Split, Sequence[Example]], run: Ru
     if not left:
         return
     some = replace(parts, bakeoff=parts.bakeoff.model_copy(update={"contenders": tuple(left)}))
-    planned = plan_examples(some, examples)
+    try:
+        planned = plan_examples(some, examples)
+    except TuneoffError as error:  # a run does without, and says by itself what it cannot
+        run.event("not planned", error=str(error))
+        return
     for settings, found in zip(left, planned.contenders, strict=True):
         usd = found.training.usd if found.training else None
         if usd is not None:  # the plan's is for all seeds and parts together

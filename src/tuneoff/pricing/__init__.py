@@ -138,9 +138,9 @@ class Pricing:
             Decimal(str(record.requests_per_second)),
             Decimal(str(rules.utilization)),
         )
-        machines = serving.fixed_usd(monthly, rules.requests_per_month) / (monthly.machine_usd or 1)
+        machines = monthly.machines(Decimal(rules.requests_per_month or 0))
         times = f" × {hardware.count}" if hardware.count > 1 else ""
-        reserved = f"{int(machines)} × " if machines > 1 else ""
+        reserved = f"{machines} × " if machines > 1 else ""
         basis = (
             f"reserved: {reserved}${hardware.usd_per_hour:g}/h{times} × {serving.HOURS_A_MONTH} h "
             f"a month; used to {rules.utilization:.0%} of {record.requests_per_second:.3g} "

@@ -22,8 +22,11 @@ Groups = Mapping[str, Mapping[str, Score]]
 def keys(contenders: Sequence[ContenderResult]) -> dict[str, str]:
     """Chart name → key of `breakdowns`, for the keys that some contender has."""
     found = dict.fromkeys(k for c in contenders if not c.error for k in c.breakdowns)
-    names = {f"by_{re.sub(r'[^A-Za-z0-9]+', '_', key)[:40]}": key for key in found}
-    return dict(list(names.items())[:MOST_KEYS])
+    names: dict[str, str] = {}
+    for key in list(found)[:MOST_KEYS]:
+        name = f"by_{re.sub(r'[^A-Za-z0-9]+', '_', key)[:40]}"
+        names[name if name not in names else f"{name}_{len(names)}"] = key
+    return names
 
 
 def breakdown_chart(

@@ -82,6 +82,7 @@ class Answered:
         self._keys = {key for c in contenders for key in c.breakdowns}
         self._groups = run.groups() if self._keys else {}
         self._places = {e.id: place for place, e in enumerate(run.each_example("test"))}
+        self._tests = Rows(run.data / "test.jsonl", self._places)
         found = (self._answers(c) for c in contenders if not c.error)
         self._of = [answers for answers in found if len(answers.scores)]
         rows = zip(*(answers.right for answers in self._of), strict=True)
@@ -91,7 +92,7 @@ class Answered:
         folder, right = _folder(self._run, contender), bytearray(len(self._places))
 
         def note(place: int, row: Mapping[str, Any]) -> None:
-            right[place] = 1 + _is_right(row["scores"], self._metric)
+            right[place] = 1 + is_right(row["scores"], self._metric)
 
         return _Answers(
             contender.name,
@@ -136,8 +137,7 @@ class Answered:
             )
 
     def _examples(self, places: Sequence[int]) -> Iterator[Example]:
-        rows = Rows(self._run.data / "test.jsonl", self._places)
-        for row in rows.at(places):
+        for row in self._tests.at(places):
             if row is not None:
                 yield Example(row["id"], row["inputs"], row["completion"], row["meta"])
 
@@ -147,7 +147,7 @@ class Answered:
         for row, said, results in zip(*rows, strict=True):
             scored, said = from_dict(ScoredRow, row or {}), said or {"prediction": ""}
             wrong = error_class(scored, self._metric, self._names)
-            right = is_right(scored, self._metric)
+            right = is_right(scored.scores, self._metric)
             yield Answer(
                 of.name,
                 said["prediction"],
@@ -159,25 +159,13 @@ class Answered:
             )
 
 
-def choose(
-    run: RunDir, contenders: Sequence[ContenderResult], metric: str, limit: int = FIRST
-) -> tuple[Shown, ...]:
-    """At most `limit` examples, from the run directory's scores and predictions."""
-    found = Answered(run, contenders, metric)
-    return tuple(found.show(found.choose(limit)))
-
-
 def _folder(run: RunDir, contender: ContenderResult) -> ContenderDir:
     folder = run.contender(contender.name)
     return folder.seed(contender.seeds[0]) if contender.seeds else folder
 
 
-def is_right(row: ScoredRow, metric: str) -> bool:
+def is_right(scores: Mapping[str, Any], metric: str) -> bool:
     """Whether the primary metric gives the answer its full mark."""
-    return _is_right(row.scores, metric)
-
-
-def _is_right(scores: Mapping[str, Any], metric: str) -> bool:
     return float(scores.get(metric, 0.0)) >= 1.0
 
 

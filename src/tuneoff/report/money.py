@@ -62,13 +62,12 @@ def _row(
 ) -> View:
     """A contender's cells as (text, how many columns wide)."""
     cost, cells = contender.cost, list[tuple[str, int]]()
-    why = _why_not(contender)
     if not any(column(cost) is not None for _, column in (*before, *after)):
         wide = max(1, len(before) + len(after) + every)
-        return {"name": contender.name, "cells": [(why, wide)]}
+        return {"name": contender.name, "cells": [(_why_not(contender), wide)]}
     cells += [(f.usd(column(cost)), 1) for _, column in before]
     if after and all(column(cost) is None for _, column in after):
-        cells.append((why, len(after)))
+        cells.append((_why_not(contender), len(after)))
     else:
         cells += [(f.usd(column(cost)), 1) for _, column in after]
     if every:
@@ -77,8 +76,8 @@ def _row(
 
 
 def _why_not(contender: ContenderResult) -> str:
-    basis = contender.cost.serving_basis or ""
-    return basis if basis.startswith("not priced") else f.MISSING
+    """Asked only of one whose answers have no price; its basis is the reason then."""
+    return contender.cost.serving_basis or f.MISSING
 
 
 def _basis(cost: Cost) -> list[str]:
@@ -86,7 +85,7 @@ def _basis(cost: Cost) -> list[str]:
     found = []
     if cost.training_basis:
         found.append(f"training: {cost.training_basis}.")
-    if cost.serving_basis and not cost.serving_basis.startswith("not priced"):
+    if cost.serving_basis and cost.serving_usd_per_1k_requests is not None:
         found.append(f"answering: {cost.serving_basis}.")
     if cost.price_sources and found:
         found.append(f"prices: {'; '.join(cost.price_sources)}.")
@@ -152,6 +151,6 @@ def _otherwise(pair: BreakEven, what: str, value: float) -> str:
     return f.MISSING if found is None else _from(found)
 
 
-def _if(what: Sensitivity | str, value: float) -> str:
+def _if(what: str, value: float) -> str:
     share = f.percent(value).replace(".0%", "%")
-    return WHAT[str(what)].format(share=share, times=TIMES.get(value, f"{value:g} times"))
+    return WHAT[what].format(share=share, times=TIMES.get(value, f"{value:g} times"))

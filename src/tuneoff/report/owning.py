@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tuneoff.records import BreakEven, Comparison, ContenderResult
 from tuneoff.report import format as f
-from tuneoff.report.pairs import find, numbers
+from tuneoff.report.pairs import find, metric_value, numbers
 
 Group = Sequence[ContenderResult]
 # Of several contenders on the other side: who must choose reads no more.
@@ -32,7 +32,7 @@ def reasons(
         scored: every contender with a score, best first or not, whatever is required.
     """
     others = [c for c in scored if c.name != choice.name and c.place not in (None, choice.place)]
-    others.sort(key=lambda c: -(_value(c, metric) or 0.0))
+    others.sort(key=lambda c: -(metric_value(c, metric) or 0.0))
     if choice.place == "own":
         return _owned(choice, others, crossings, metric)
     if choice.place == "provider":
@@ -76,9 +76,7 @@ def _owned(
 ) -> tuple[list[str], list[str]]:
     pro, contra = list[str](), list[str]()
     for other in others[:MOST]:
-        if choice.cost.training_usd and other.cost.training_usd and choice.data == other.data:
-            cheaper = choice.cost.training_usd <= other.cost.training_usd
-            (pro if cheaper else contra).append(_ratio(other, choice))
+        _compare_training(choice, other, pro, contra)
         pair = _pair(crossings, choice.name, other.name)
         if pair is not None:
             pays = pair.requests_per_month is not None
@@ -92,7 +90,7 @@ def _owned(
             f"{choice.name} is yours: its weights do not end and run where you want, and examples "
             "and prompts stay with you."
         )
-        if _value(best, metric):
+        if metric_value(best, metric):
             contra.append(
                 "Where nobody is to run machines, or it is only to be seen whether fine-tuning is "
                 f"right for this task: {best.name} ({_shown(best, metric)})."
@@ -119,14 +117,12 @@ def _hosted(
             "local) may do as well for less, and keeps data here."
         )
     for other in others[:MOST]:
-        if choice.cost.training_usd and other.cost.training_usd and choice.data == other.data:
-            cheaper = choice.cost.training_usd <= other.cost.training_usd
-            (pro if cheaper else contra).append(_ratio(choice, other))
+        _compare_training(choice, other, pro, contra)
         pair = _pair(crossings, other.name, choice.name)
         if pair is not None:
             pays = pair.first_requests_per_month is not None
             (contra if pays else pro).append(crossing(pair))
-    if others and _value(others[0], metric):
+    if others and metric_value(others[0], metric):
         contra.append(
             f"Where data must stay with you, or weights be yours: {others[0].name} "
             f"({_shown(others[0], metric)})."
@@ -150,6 +146,15 @@ def _validated(
                 return
 
 
+def _compare_training(
+    choice: ContenderResult, other: ContenderResult, pro: list[str], contra: list[str]
+) -> None:
+    """Says for or against the choice what its training cost, where the other's is comparable."""
+    mine, theirs = choice.cost.training_usd, other.cost.training_usd
+    if mine and theirs and choice.data == other.data:
+        (pro if mine <= theirs else contra).append(_ratio(other, choice))
+
+
 def _ratio(hosted: ContenderResult, own: ContenderResult) -> str:
     """The dearer training first; both have a price."""
     a, b = hosted, own
@@ -169,11 +174,6 @@ def _pair(crossings: Iterable[BreakEven], own: str, hosted: str) -> BreakEven | 
     return next((each for each in crossings if (each.own, each.hosted) == (own, hosted)), None)
 
 
-def _value(contender: ContenderResult, metric: str) -> float | None:
-    score = contender.scores.get(metric)
-    return score.value if score else None
-
-
 def _shown(contender: ContenderResult, metric: str) -> str:
-    value = _value(contender, metric)
+    value = metric_value(contender, metric)
     return f"{f.words(metric)} {f.score(value, f.is_share(value))}"

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tuneoff.records import Comparison
+from tuneoff.records import Comparison, ContenderResult
 from tuneoff.report import format as f
+
+
+def metric_value(contender: ContenderResult, metric: str) -> float | None:
+    """A contender's score; None where it has none."""
+    score = contender.scores.get(metric)
+    return score.value if score else None
 
 
 def find(pairs: Iterable[Comparison], a: str, b: str) -> Comparison | None:

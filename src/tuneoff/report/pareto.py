@@ -11,6 +11,7 @@ from typing import Any
 from tuneoff.records import ContenderResult
 from tuneoff.report import format as f
 from tuneoff.report.charts import GREY, WIDTH, Spec, colors, domain, finished
+from tuneoff.report.pairs import metric_value
 
 # From this ratio on between the most and the least, an even axis hides the small ones.
 WIDE = 20
@@ -52,11 +53,11 @@ def cost_chart(
     """
     import altair as alt
 
-    shown = [c for c in priced(contenders) if _value(c, metric) is not None]
+    shown = [c for c in priced(contenders) if metric_value(c, metric) is not None]
     measure = _measure(shown)
     if measure is None or len(set(measure.values.values())) < 2:
         return None
-    values = {c.name: _value(c, metric) or 0.0 for c in shown}
+    values = {c.name: metric_value(c, metric) or 0.0 for c in shown}
     share = f.is_share(*values.values())
     best = front([(name, measure.values[name], value) for name, value in values.items()])
     rows = [_row(c, metric, measure, share, c.name in best) for c in shown]
@@ -97,11 +98,6 @@ def cost_chart(
     rings = base.transform_filter("datum.front").mark_point(size=260, strokeWidth=1.8, opacity=1)
     layers = [steps, span, points, rings.encode(y=y)]
     return finished(alt.layer(*layers), width, 280)
-
-
-def _value(contender: ContenderResult, metric: str) -> float | None:
-    score = contender.scores.get(metric)
-    return score.value if score else None
 
 
 def _measure(contenders: Sequence[ContenderResult]) -> _Measure | None:

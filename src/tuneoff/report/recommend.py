@@ -17,7 +17,7 @@ from tuneoff.config import Requirements
 from tuneoff.records import BreakEven, Comparison, ContenderResult, Recommendation
 from tuneoff.report import format as f
 from tuneoff.report import learning, owning
-from tuneoff.report.pairs import find, numbers, sentence
+from tuneoff.report.pairs import find, metric_value, numbers, sentence
 from tuneoff.report.requirements import breach, unknown
 
 Group = Sequence[ContenderResult]
@@ -38,7 +38,7 @@ def recommend(
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
-    scored = [c for c in contenders if not c.error and _value(c, primary_metric) is not None]
+    scored = [c for c in contenders if not c.error and metric_value(c, primary_metric) is not None]
     # Figures reported elsewhere bring no answers to test, so they cannot win over measured ones.
     paired = {name for pair in pairs for name in (pair.a, pair.b)}
     measured = [c for c in scored if c.id != "recorded" or c.name in paired] or scored
@@ -46,10 +46,11 @@ def recommend(
         why = f"No contender has a score for {f.words(primary_metric)}."
         return Recommendation(None, (why, *owning.ratios(contenders)), tuple(when_not))
     required = requirements or Requirements()
-    share = f.is_share(*(_value(c, primary_metric) for c in measured))
+    values = {c.name: metric_value(c, primary_metric) for c in scored}
+    share = f.is_share(*(values[c.name] for c in measured))
     breaches = {c.name: _ended(c, day) or breach(c, required) for c in measured}
     left_out = [
-        f"{c.name} ({f.score(_value(c, primary_metric), share)}) is left out: {breaches[c.name]}."
+        f"{c.name} ({f.score(values[c.name], share)}) is left out: {breaches[c.name]}."
         for c in measured
         if breaches[c.name]
     ]
@@ -57,7 +58,7 @@ def recommend(
     if not fit:
         why = "No contender can be chosen."
         return Recommendation(None, (why, *left_out), tuple(when_not))
-    if not any(_value(c, primary_metric) for c in fit):
+    if not any(values[c.name] for c in fit):
         why = (
             f"No contender got a single test example right ({f.words(primary_metric)}): nothing "
             "here can be chosen between; look at the answers below."
@@ -70,7 +71,7 @@ def recommend(
     curves = [learning.sentence(c, primary_metric, share) for c in measured]
     when_not += [told for told in curves if told]
     when_not += [
-        f"{c.name} reports {f.score(_value(c, primary_metric), share)} elsewhere; without its "
+        f"{c.name} reports {f.score(values[c.name], share)} elsewhere; without its "
         "answers no test can compare it."
         for c in scored
         if c not in measured
@@ -82,7 +83,7 @@ def _choice(
     fit: Group, pairs: Sequence[Comparison], metric: str, of: int, share: bool
 ) -> tuple[ContenderResult, list[str], list[str]]:
     """The best, or the cheapest of those as good; what the scores say for it, and against."""
-    best = max(fit, key=lambda c: _value(c, metric) or 0.0)
+    best = max(fit, key=lambda c: metric_value(c, metric) or 0.0)
     found = {c.name: find(pairs, best.name, c.name) for c in fit}
     ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
     tied = [c for c in fit if c.name in ties]
@@ -103,11 +104,6 @@ def _choice(
     return choice, because + _beaten(choice.name, pairs, share), against
 
 
-def _value(contender: ContenderResult, metric: str) -> float | None:
-    score = contender.scores.get(metric)
-    return score.value if score else None
-
-
 def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
     """The cheapest of equals, and what makes it so; the first rule that tells them apart."""
     free = [c.training is None and c.id == "prompted" for c in group]
@@ -117,7 +113,7 @@ def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
         ("costs least to train", training),
         ("trains the fewest parameters", _trained(group, "trainable_parameters")),
         ("was trained on the fewest tokens", _trained(group, "tokens_templated")),
-        ("has the best score", [-(_value(c, metric) or 0.0) for c in group]),
+        ("has the best score", [-(metric_value(c, metric) or 0.0) for c in group]),
     ]
     known = [
         (why, [v for v in values if v is not None])
@@ -169,7 +165,7 @@ def _cheaper(
     price = choice.cost.serving_usd_per_1k_requests
     if price is None:
         return []
-    for other in sorted(fit, key=lambda c: -(_value(c, metric) or 0.0)):
+    for other in sorted(fit, key=lambda c: -(metric_value(c, metric) or 0.0)):
         pair, less = find(pairs, choice.name, other.name), other.cost.serving_usd_per_1k_requests
         if pair and pair.verdict != "tie" and less is not None and less < price:
             points = f.difference(abs(pair.difference), share)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
-from tuneoff.errors import BusyError, RefusedError
+from tuneoff.errors import ProviderError
 from tuneoff.providers import Reply, connect
 from tuneoff.providers.calls import repeated
 from tuneoff.records import ScoredRow
@@ -117,14 +117,15 @@ class Judge:
         stays in the ledger as money that may have been spent."""
         asked = [{"role": "user", "content": text}]
         if purse is None:
-            return self._provider.chat(self._settings.model, asked)
+            return self._provider.chat(self._settings.model, asked, MOST_REPLY)
         # No tokenizer makes more tokens than a text has bytes.
         most = AROUND + len(text.encode("utf-8", "surrogatepass"))
         ticket = purse.authorize("judging", input=most, output=MOST_REPLY)
         try:
-            given = self._provider.chat(self._settings.model, asked)
-        except (RefusedError, BusyError):
-            ticket.give_back()
+            given = self._provider.chat(self._settings.model, asked, MOST_REPLY)
+        except ProviderError as error:
+            if error.certain:
+                ticket.give_back()
             raise
         if given.tokens_in is not None and given.tokens_out is not None:
             ticket.settle(

@@ -17,7 +17,8 @@ both answered:
   much training varies; the test then covers the examples alone.
 
 p-values are adjusted over all pairs of contenders by Holm's method (Holm, 1979). Every
-random number is seeded: the same scores give the same report. Scores lie between 0 and 1.
+random number is seeded: the same scores give the same report. What is said of shares, scores
+between 0 and 1, is said only where all of them are; a metric of one's own may be any number.
 """
 
 from __future__ import annotations
@@ -108,16 +109,17 @@ def compare(
     sums, sizes = _by_cluster(pairs, clusters)
     difference = float(sums.sum() / len(pairs))
     named = None if clusters is None else cluster
+    shares = all(0 <= value <= 1 for pair in pairs for value in pair)
     varying = [scores for scores in seeds if len(scores) > 1]
     if varying:
-        low, high, p_value = _over_seeds(difference, sums, sizes, varying)
+        low, high, p_value = _over_seeds(difference, sums, sizes, varying, shares)
         test = "t over seeds and clusters" if clusters is not None else "t over seeds and examples"
         return _judged(
             Comparison(a, b, metric, difference, low, high, p_value, p_value, test, named, "tie"),
             p_value,
         )
     # Differences of single examples have few values, and few values are drawn faster.
-    if float((sums / sizes).std()) < 1e-12:
+    if shares and float((sums / sizes).std()) < 1e-12:
         low, high = _without_variation(difference, len(sums))
     elif clusters is None:
         low, high = bootstrap(Counter(sums.tolist()))
@@ -162,8 +164,13 @@ def compare_all(
                 for name in (a, b)
             ]
             found.append(compare(a, b, metric, pairs, groups, cluster, means))
-    adjusted = holm([comparison.p_value for comparison in found])
-    return tuple(_judged(c, p) for c, p in zip(found, adjusted, strict=True))
+    return judged(found)
+
+
+def judged(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Comparisons with their p-values adjusted over all of them, and their verdicts by these."""
+    p_values = holm([comparison.p_value for comparison in found])
+    return tuple(_judged(c, p) for c, p in zip(found, p_values, strict=True))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -239,7 +246,11 @@ def _sign_flip(sums: Array) -> float:
 
 
 def _over_seeds(
-    difference: float, sums: Array, sizes: Array, seeds: Sequence[Sequence[float]]
+    difference: float,
+    sums: Array,
+    sizes: Array,
+    seeds: Sequence[Sequence[float]],
+    shares: bool,
 ) -> tuple[float, float, float]:
     """Interval and p-value of a difference when training varies, too."""
     import numpy as np
@@ -254,12 +265,15 @@ def _over_seeds(
     parts.append((spread, len(sums) - 1))
     variance = sum(part for part, _ in parts)
     if variance < 1e-18:
-        return *_without_variation(difference, len(sums)), _sign_flip(sums)
+        same = (difference, difference)
+        bounds = _without_variation(difference, len(sums)) if shares else same
+        return *bounds, _sign_flip(sums)
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
     half = float(t.ppf(0.975, freedom)) * math.sqrt(variance)
     p_value = 2 * float(t.sf(abs(difference) / math.sqrt(variance), freedom))
     p_value = max(p_value, _sign_flip(sums))
-    return max(-1.0, difference - half), min(1.0, difference + half), p_value
+    low, high = difference - half, difference + half
+    return (max(-1.0, low), min(1.0, high), p_value) if shares else (low, high, p_value)
 
 
 def _bootstrap_ratio(sums: Array, sizes: Array) -> tuple[float, float]:

@@ -48,25 +48,26 @@ class Adapters:
         """Why a model cannot be in a batch with others, if it cannot."""
         return self._unmixed.get(served)
 
-    def put_on(self, served: Served, busy: Collection[str | None]) -> None:
+    def put_on(self, served: Served, busy: Callable[[], Collection[str | None]]) -> None:
         """Puts a model's adapter on the base, if it is not there.
 
         Args:
-            busy: the names of those that stay whatever happens.
+            busy: gives the names of those that stay whatever happens.
 
         Raises:
             FileNotFoundError: the model was deleted.
         """
         if served.is_gone():
-            self.drop_gone(busy)
+            self.drop_gone(busy())
             raise FileNotFoundError(str(served.adapter))
         if served.adapter is None:
             return
         if served in self._names:
             self._names[served] = self._names.pop(served)
             return
-        self.drop_gone(busy)
-        self._make_room(_size(served.adapter), busy)
+        size, stay = _size(served.adapter), busy()
+        self.drop_gone(stay)
+        self._make_room(size, stay)
         name = next(self._numbers)
         self._load(served.adapter, name)
         from tuneoff.models.mixed_lora import unmixed
@@ -74,11 +75,15 @@ class Adapters:
         reason = unmixed(self._wrapped, self._mixer, name)
         if reason is not None:
             self._unmixed[served] = reason
-        self._names[served], self._bytes[served] = name, _size(served.adapter)
+        self._names[served], self._bytes[served] = name, size
 
     def _load(self, folder: Path, name: str) -> None:
         import peft
+        from safetensors import safe_open
 
+        # PEFT adds its layers before it reads: those of a damaged file would stay for ever.
+        with safe_open(folder / "adapter_model.safetensors", "pt"):
+            pass
         if self._wrapped is None:
             wrapped: Any = peft.PeftModel.from_pretrained(
                 self._model, str(folder), adapter_name=name

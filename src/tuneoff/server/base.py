@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,15 +115,15 @@ class Base:
     def join(self, asked: Sequence[tuple[Served, Request]]) -> None:
         """Lets requests wait for their answers; what cannot be answered is told why."""
         batched: list[tuple[str | None, Request]] = []
+        # Whose requests are taken here and not yet in the engine keep their adapters, too.
+        busy = partial(self._busy_adapters, [served for served, _ in asked])
         for served, request in asked:
             if len(request.ids) + request.max_tokens > self.positions:
                 # It had more room when the request was looked at, and was loaded again since.
                 refuse(request, f"there is memory for {self.positions} tokens now; try again later")
                 continue
             try:
-                # Whose requests are taken here and not yet in the engine keep their adapters, too.
-                joining = [each for each, _ in asked]
-                self._adapters.put_on(served, self._busy_adapters(joining))
+                self._adapters.put_on(served, busy)
                 reason = self._unserved(served, request)
             except Exception as error:
                 if served.is_gone():  # maybe while it was being loaded

@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from tuneoff.server.store import BATCH, BATCH_OUTPUT, Store, new_id
 
 # Enough to fill the engine; who asks live waits for no more than these.
 AT_ONCE = 16
-LOOK_SECONDS, TOLD_SECONDS, BUSY_SECONDS = 0.2, 0.5, 1.0
+LOOK_SECONDS, TOLD_SECONDS, BUSY_SECONDS, RETRY_SECONDS = 0.2, 0.5, 1.0, 30.0
 MOST_REQUESTS, MOST_ERRORS, MOST_LINE_BYTES = 50_000, 20, 8 * 1024**2
 OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
 
@@ -98,13 +99,17 @@ async def answer_batches(app: FastAPI) -> None:
             if row is not None and claims.take(BATCHES):
                 await _answer(app, store, row)
                 continue
-        except Exception:  # a full disk, say; one batch must not keep others from being answered
-            log.exception("batch %s failed", row["id"] if row else "(none)")
-            if row is not None:
-                error = {"code": "server_error", "param": None, "line": None,
+        except Exception as error:  # one batch must not keep others from being answered
+            log.exception("batch %s", row["id"] if row else "(none)")
+            full = isinstance(error, (OSError, sqlite3.OperationalError))
+            if full and not isinstance(error, FileNotFoundError):
+                # The disk is full, say: what was answered stays, and is gone on with.
+                await asyncio.sleep(RETRY_SECONDS)
+            elif row is not None:
+                told = {"code": "server_error", "param": None, "line": None,
                          "message": "The server failed; its log says more."}  # fmt: skip
                 try:
-                    await run_in_threadpool(_failed, store, row["id"], [error])
+                    await run_in_threadpool(_failed, store, row["id"], [told])
                 except Exception:
                     log.exception("nor could that be written down")
         await asyncio.sleep(LOOK_SECONDS)
