@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 # Prompts at most, and how many are enough once SECONDS are over.
 MOST, ENOUGH = 48, 20
-SECONDS = 3.0
+SECONDS = 2.0
 # The bounds of when it ends in any case.
-LIMITS = (4.0, 15.0)
+LIMITS = (2.5, 15.0)
 
 
 def measured(
