@@ -161,15 +161,15 @@ def running(engine: Engine) -> Iterator[Any]:
 
 
 def answer(
-    running: Any,
+    llm: Any,
     engine: Engine,
     ending: Ending,
     prompts: Sequence[tuple[str, list[int]]],
     max_new_tokens: int,
     chunk: int = CHUNK,
 ) -> Iterator[list[Prediction]]:
-    """Answers (id, token ids) prompts; yields predictions a chunk at a time. A prompt that leaves
-    no room for its answer gets an error."""
+    """Answers (id, token ids) prompts with a `running` engine; yields predictions a chunk at a
+    time. A prompt that leaves no room for its answer gets an error."""
     import vllm
     from vllm.lora.request import LoRARequest
 
@@ -181,7 +181,7 @@ def answer(
     for start in range(0, len(fits), chunk):
         some = fits[start : start + chunk]
         began = time.perf_counter()
-        found = running.generate(
+        found = llm.generate(
             [{"prompt_token_ids": ids} for _, ids in some], how, use_tqdm=False, lora_request=lora
         )
         tokens = [list(output.outputs[0].token_ids) for output in found]
