@@ -69,7 +69,7 @@ def main() -> None:
     if options.child:
         child.main(options.child)
         return
-    _check_device(options.device)
+    check_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         job = _job(options, Path(folder))
         peak = matrix_peak(options.device)
@@ -96,7 +96,7 @@ def main() -> None:
 
 def _shape(shape: str, job: Job, peak: float, options: argparse.Namespace) -> dict[str, Any]:
     """All arms of one model."""
-    quantization = _quantization(shape, options.quantization)
+    quantization = quantization_of(shape, options.quantization)
     job = replace(job, shape=shape, quantization=quantization)
     found: dict[str, Any] = {"precision": job.precision, "quantization": quantization}
     for name, (arm, checkpointing) in ARMS.items():
@@ -161,7 +161,7 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _quantization(shape: str, asked: str) -> str:
+def quantization_of(shape: str, asked: str) -> str:
     """int8 for the 34b, as in the seed experiment, where bitsandbytes is installed."""
     if asked != "auto":
         return asked
@@ -198,7 +198,7 @@ def _data_name() -> str:
     return "viggo" if data.data_dir() else "functional_sample"
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

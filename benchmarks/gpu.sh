@@ -9,13 +9,21 @@
 #
 #   benchmarks/gpu.sh                    all shapes, to runs/gpu.json
 #   OUT=7b.json benchmarks/gpu.sh --shape 7b
+#   benchmarks/gpu.sh seed               the seed experiment's own work (benchmarks/gpu_seed.py): 1,083
+#                                        ViGGO prompts answered by a 7 B shape, 20 of its 400 steps with
+#                                        a 34 B one; to runs/gpu-seed.json. `pip install "tuneoff[vllm]"`
+#                                        adds vLLM's speed (14 GB of disk for a copy of the weights)
 #
 # PYTHON names another interpreter than .venv/bin/python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python="${PYTHON:-.venv/bin/python}"
-out="${OUT:-runs/gpu.json}"
+script=gpu out="${OUT:-runs/gpu.json}"
+if [ "${1:-}" = seed ]; then
+  shift
+  script=gpu_seed out="${OUT:-runs/gpu-seed.json}"
+fi
 
 command -v "$python" >/dev/null || {
   echo "gpu.sh: there is no $python; install tuneoff into .venv or set PYTHON." >&2
@@ -29,6 +37,6 @@ command -v "$python" >/dev/null || {
   echo "gpu.sh: no bitsandbytes, so the 34 B shape runs in bf16 and needs 80 GB; for int8: pip install bitsandbytes" >&2
 
 mkdir -p "$(dirname "$out")"
-"$python" benchmarks/gpu.py --device cuda "$@" >"$out.part"
+"$python" "benchmarks/$script.py" --device cuda "$@" >"$out.part"
 mv "$out.part" "$out"
 echo "written: $out" >&2

@@ -8,7 +8,8 @@ from typing import Any
 
 from tuneoff import prepare
 from tuneoff.bakeoff_file import load
-from tuneoff.config import BakeOff
+from tuneoff.config import BakeOff, LocalSettings, PromptedSettings
+from tuneoff.contenders import with_vllm
 from tuneoff.errors import DataError
 from tuneoff.init import columns_of, form_of
 from tuneoff.records import SPLITS, Split
@@ -50,6 +51,8 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     else:
         warnings.append(NOT_LOCAL)
     for contender in bakeoff.contenders:
+        if isinstance(contender, LocalSettings | PromptedSettings):
+            with_vllm.ready(contender)
         refuse_ended(contender, prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today())
     if bakeoff.as_of and bakeoff.as_of > datetime.date.today():
         warnings.append(f"as_of {bakeoff.as_of} lies in the future.")

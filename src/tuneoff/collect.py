@@ -325,6 +325,9 @@ def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -
         requests_per_second=rate,
         tokens_in_mean=_mean([p.tokens_in for p in answered]),
         tokens_out_mean=_mean([p.tokens_out for p in answered]),
+        backend=record.backend if record else None,
+        agreement=record.agreement if record else None,
+        compared=record.compared or None if record else None,
     )
 
 

@@ -27,6 +27,8 @@ from pydantic import (
 
 SHIPPED_BASE = "tiny"
 Rendering = Literal["chat", "text"]
+# What answers with an open model; vLLM wants the extra of its name, and a GPU.
+Backend = Literal["transformers", "vllm"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 # Ten times the dearest price ever asked for a million tokens or an hour is a slip of the pen.
@@ -236,6 +238,7 @@ class LocalSettings(_Contender):
     quantization: Literal["none", "int8", "nf4"] = "none"
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
+    backend: Backend = "transformers"
     hardware: Hardware | None = None
     seed: int = 0
     seeds: tuple[Seed, ...] | None = None
@@ -339,6 +342,7 @@ class PromptedSettings(_Contender):
     shots: int = Field(default=0, ge=0, le=100)
     seed: int = 0
     quantization: Literal["none", "int8", "nf4"] = "none"
+    backend: Backend = "transformers"
     hardware: Hardware | None = None
     price: PriceSettings | None = None
     concurrency: int = Field(default=16, ge=1, le=1000)
@@ -355,6 +359,8 @@ class PromptedSettings(_Contender):
             )
         if self.base is not None and (self.provider or self.base_url or self.key_variable):
             raise ValueError("provider, base_url and key_variable go with model, not with base")
+        if self.model is not None and self.backend != "transformers":
+            raise ValueError("backend is for an open base; a provider has its own")
         return self
 
 

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("tuneoff", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "sqlglot")
+PACKAGES = (
+    "tuneoff",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "sqlglot",
+    "vllm",
+)
 
 
 def describe() -> str:

@@ -149,7 +149,9 @@ class ServingRecord:
 
     `seconds_p50` and `seconds_p95` are of `alone` test prompts, one at a time, nothing kept from
     one to the next; p95 is None of fewer than 20. `requests_per_second` is that of the
-    `saturated` test examples as they were answered, as many at once as fit.
+    `saturated` test examples as they were answered, as many at once as fit. Of another `backend`
+    than transformers, `agreement` is the share of `compared` test prompts whose answers are the
+    same, to the letter, as transformers' greedy ones; None where that was not measured.
     """
 
     machine: str
@@ -159,6 +161,9 @@ class ServingRecord:
     seconds_p95: float | None
     saturated: int
     requests_per_second: float | None
+    backend: str = "transformers"
+    agreement: float | None = None
+    compared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,8 @@ class Serving:
     """How fast a contender answers: an own one as `ServingRecord` has it, a provider's as the
     test set was answered, whose throughput nobody here knows.
 
-    Token counts are means of the test set.
+    Token counts are means of the test set. `backend` is what an own model answered with, and
+    `agreement` how many of its answers transformers gives too (`ServingRecord`).
     """
 
     seconds_p50: float | None = None
@@ -182,6 +188,9 @@ class Serving:
     requests_per_second: float | None = None
     tokens_in_mean: float | None = None
     tokens_out_mean: float | None = None
+    backend: str | None = None
+    agreement: float | None = None
+    compared: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

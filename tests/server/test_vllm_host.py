@@ -197,3 +197,29 @@ def test_without_vllm_or_a_gpu(cli: Any, tmp_path: Path, monkeypatch: pytest.Mon
     plain = backend.start("auto", [], [Served("x", "tiny", quantization="nf4")])
     assert isinstance(plain, Host)
     plain.close()
+
+
+@pytest.mark.parametrize(
+    ("saved", "precision", "said"),
+    [
+        ('{"r": 8, "use_dora": true}', "auto", "vLLM takes no DoRA adapters"),
+        ('{"r": 65}', "auto", "vLLM is started for adapters up to r=64 here"),
+        ('{"r": 8}', "float32", "vLLM computes adapters in bf16 or fp16 only"),
+        ('{"r": 64}', "bf16", None),
+    ],
+)
+def test_adapters_that_vllm_cannot_compute(
+    saved: str, precision: Any, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(saved)
+    served = Served("x", "tiny", tmp_path, precision)
+    monkeypatch.setattr(backend, "find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    why = backend._why_not_vllm([served])
+    if said is None:
+        assert why is None
+        return
+    assert str(why).startswith(f"--backend vllm: {said}")
+    assert str(why).endswith(
+        ", and would have to answer for x; use --backend transformers, or --contender."
+    )

@@ -41,9 +41,8 @@ def answers(
     """Greedy answers to examples, a batch at a time."""
     from tuneoff.models.fused_lora import fused_lora
 
-    rendering = rendering_of(tokenizer, settings.rendering)
     tokens = prompts_of(settings, work, tokenizer, examples)
-    stop = _stop(settings, work) if rendering == "text" else ()
+    stop = stops_of(settings, work, tokenizer)
     most, say = work.max_new_tokens, work.progress.say
     with fused_lora(model):
         yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
@@ -59,8 +58,7 @@ def answered_alone(
     """The seconds that each example's answer takes, asked for by itself, from its text on."""
     from tuneoff.models.fused_lora import fused_lora
 
-    rendering = rendering_of(tokenizer, settings.rendering)
-    stop = _stop(settings, work) if rendering == "text" else ()
+    stop = stops_of(settings, work, tokenizer)
     most, say = work.max_new_tokens, work.progress.say
     with fused_lora(model):
         for example in examples:
@@ -98,9 +96,12 @@ def _shown(
     return [fitted(tokenizer, e, template, rendering, room) for e in examples]
 
 
-def _stop(settings: Settings, work: Work) -> tuple[str, ...]:
-    """A tuned model has learned to end; an untuned one goes on with a heading of its own,
-    unless answers themselves hold headings."""
+def stops_of(settings: Settings, work: Work, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts that end an answer. A tuned model has learned to end, and a chat template ends
+    turns; an untuned base goes on with a heading of its own, unless answers themselves hold
+    headings."""
+    if rendering_of(tokenizer, settings.rendering) != "text":
+        return ()
     headings = any(end in example.completion for example in work.train for end in TEXT_STOP)
     return () if isinstance(settings, LocalSettings) or headings else TEXT_STOP
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuneoff.config import LocalSettings
-from tuneoff.contenders import Work, template_for
+from tuneoff.contenders import Work, template_for, with_vllm
 from tuneoff.contenders.answering import answers, hash_of_prompts
+from tuneoff.errors import ContenderError
+from tuneoff.generation import vllm
 from tuneoff.models.loading import load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction, ServingRecord
 
@@ -15,10 +17,13 @@ from tuneoff.records import Example, Prediction, ServingRecord
 def check(settings: LocalSettings, folder: Path) -> None:
     """The base must exist (a hub id is looked up only when it is loaded)."""
     resolve_base(settings.base, folder)
+    if settings.backend == "vllm":
+        vllm.refuse(settings)
 
 
 def ready(settings: LocalSettings, work: Work) -> None:
-    """Nothing is needed that `check` does not see."""
+    """vLLM must be installed where it is to answer."""
+    with_vllm.ready(settings)
 
 
 def model_name(settings: LocalSettings) -> str:
@@ -65,6 +70,9 @@ def answer(
 
     base = resolve_base(settings.base, work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base} as tuned")
+    if settings.backend == "vllm":
+        yield from with_vllm.answers_of(settings, work, _weights(settings, base, work), examples)
+        return
     model = trained(settings, base, work.directory)
     yield from answers(settings, work, model, load_tokenizer(base), examples)
     finished(settings, base, model)
@@ -76,10 +84,21 @@ def serving(settings: LocalSettings, work: Work) -> ServingRecord:
     from tuneoff.training.method import finished, trained
 
     base = resolve_base(settings.base, work.folder)
+    if settings.backend == "vllm":
+        return with_vllm.serving(settings, work, _weights(settings, base, work))
     model = trained(settings, base, work.directory)
     found = measured(settings, work, model, load_tokenizer(base))
     finished(settings, base, model)
     return found
+
+
+def _weights(settings: LocalSettings, base: str, work: Work) -> with_vllm.Weights:
+    saved, precision = work.directory.weights(), settings.train.precision
+    if saved is None:
+        raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")
+    if settings.method == "full":
+        return with_vllm.Weights(base, str(saved), None, precision)
+    return with_vllm.Weights(base, base, saved, precision)
 
 
 def prompt_sha256(settings: LocalSettings, work: Work) -> str:

@@ -39,13 +39,19 @@ def measured(
     tokenizer: PreTrainedTokenizerBase,
 ) -> ServingRecord:
     """Latency and throughput of a loaded model on the run's own test prompts."""
+    answered, asked, most = asked_alone(work)
+    quiet = replace(work, progress=Silent())
+    alone = bounded(answered_alone(settings, quiet, model, tokenizer, asked), most)
+    return record(answered, alone)
+
+
+def asked_alone(work: Work) -> tuple[list[Prediction], list[Example], float]:
+    """The test set's answers, the examples to ask alone, and after how many seconds to stop."""
     answered = [p for p in work.directory.predictions().values() if p.error is None]
     known = {prediction.id for prediction in answered}
     asked = spread([example for example in work.test if example.id in known], MOST)
-    quiet = replace(work, progress=Silent())
     taken = math.fsum(p.seconds for p in answered if p.seconds is not None)
-    alone = bounded(answered_alone(settings, quiet, model, tokenizer, asked), limit(taken))
-    return record(answered, alone)
+    return answered, asked, limit(taken)
 
 
 def record(answered: Sequence[Prediction], alone: Sequence[float]) -> ServingRecord:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from tuneoff import prompts, providers
 from tuneoff.config import PromptedSettings
-from tuneoff.contenders import Work, template_for
+from tuneoff.contenders import Work, template_for, with_vllm
 from tuneoff.contenders.answering import answers, hash_of_prompts, shots_of
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
+from tuneoff.generation import vllm
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction, ServingRecord
@@ -25,13 +26,17 @@ def check(settings: PromptedSettings, folder: Path) -> None:
     """The base must exist; of a provider's model only the provider is looked up."""
     if settings.base is not None:
         resolve_base(settings.base, folder)
+        if settings.backend == "vllm":
+            vllm.refuse(settings)
     else:
         providers.module_of(_provider(settings))
         refuse_text(settings.name, settings.rendering)
 
 
 def ready(settings: PromptedSettings, work: Work) -> None:
-    """The SDK and the key of a provider must be there, unless everything was answered before."""
+    """The SDK and the key of a provider must be there, unless everything was answered before; vLLM
+    where it is to answer."""
+    with_vllm.ready(settings)
     if settings.model is not None and len(work.directory.predictions()) < len(work.test):
         with closing(connected(settings, work)) as provider:
             if settings.batch:
@@ -61,6 +66,9 @@ def answer(
         return
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
+    if settings.backend == "vllm":
+        yield from with_vllm.answers_of(settings, work, with_vllm.Weights(base, base), examples)
+        return
     dtype = dtype_of("auto")
     model = bases.borrow(base, settings.quantization, dtype)
     yield from answers(settings, work, model, load_tokenizer(base), examples)
@@ -74,6 +82,8 @@ def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
     if settings.base is None:
         return None
     base = resolve_base(settings.base, work.folder)
+    if settings.backend == "vllm":
+        return with_vllm.serving(settings, work, with_vllm.Weights(base, base))
     dtype = dtype_of("auto")
     model = bases.borrow(base, settings.quantization, dtype)
     found = measured(settings, work, model, load_tokenizer(base))

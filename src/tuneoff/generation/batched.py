@@ -43,10 +43,9 @@ def answer(
     """
     model.eval()
     positions = int(getattr(model.config, "max_position_embeddings", 0)) or 2**31
-    fits = [p for p in prompts if p[1] and len(p[1]) + max_new_tokens <= positions]
-    others = [p for p in prompts if not p[1] or len(p[1]) + max_new_tokens > positions]
-    if others:
-        yield [_refused(*prompt, positions, max_new_tokens) for prompt in others]
+    fits, refused = with_room(prompts, max_new_tokens, positions)
+    if refused:
+        yield refused
     if not fits:
         return
     # Imported here: they import torch.
@@ -60,6 +59,15 @@ def answer(
     say(f"{type(model).__name__} is answered with transformers.generate: {reason}.")
     rows = min(batch_size, PLAIN_BATCH_SIZE)
     yield from plain.answer(model, ending, fits, max_new_tokens, rows)
+
+
+def with_room(
+    prompts: Sequence[tuple[str, list[int]]], max_new_tokens: int, positions: int
+) -> tuple[list[tuple[str, list[int]]], list[Prediction]]:
+    """The prompts that leave room for an answer, and the errors of the others."""
+    fits = [p for p in prompts if p[1] and len(p[1]) + max_new_tokens <= positions]
+    others = [p for p in prompts if not p[1] or len(p[1]) + max_new_tokens > positions]
+    return fits, [_refused(*prompt, positions, max_new_tokens) for prompt in others]
 
 
 def _refused(id: str, ids: list[int], positions: int, max_new_tokens: int) -> Prediction:

@@ -96,6 +96,17 @@ def ending_of(
     return Ending(tokenizer, ends_of(model.generation_config, tokenizer), tuple(stop))
 
 
+def saved_ends(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """`ends_of` a resolved base, or of a folder of weights, that is not loaded here."""
+    from transformers import GenerationConfig
+
+    try:
+        generation = GenerationConfig.from_pretrained(base)
+    except OSError:  # not every model has one
+        generation = None
+    return ends_of(generation, tokenizer)
+
+
 def ends_of(
     generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:

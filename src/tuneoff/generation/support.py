@@ -68,6 +68,8 @@ def _sign(model: PreTrainedModel, longest: int) -> str | None:
         return "it has an encoder"
     if getattr(model, "_is_stateful", False):
         return "it has recurrent layers"
+    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+        return "its layers lie on several devices"
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if other := kinds - {"full_attention", "sliding_attention"}:
         return f"it has {', '.join(sorted(other))} layers"

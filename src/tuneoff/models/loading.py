@@ -136,11 +136,13 @@ def load_model(
     quantization: Literal["none", "int8", "nf4"],
     dtype: torch.dtype,
     place: torch.device | None = None,
+    over_all: bool = False,
 ) -> PreTrainedModel:
     """A causal language model, its weights in `dtype` (or quantized).
 
     Args:
         place: where its weights go if they are not quantized; left out, `device()`.
+        over_all: its layers one after another over all cards, for a model that no card holds.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -152,10 +154,14 @@ def load_model(
     if quantization != "none":
         options["quantization_config"] = _quantization(quantization, dtype)
         options["device_map"] = {"": device()}
+    elif over_all:
+        options["device_map"] = "auto"
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:
         raise _not_loaded(base, error) from None
+    if over_all:
+        return model
     if quantization == "none":
         whole: Any = model
         placed: PreTrainedModel = whole.to(place or device())

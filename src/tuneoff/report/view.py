@@ -57,6 +57,8 @@ SERVING: tuple[Column, ...] = (
     ("Requests per second, saturated", lambda s: f.number(s.requests_per_second)),
     ("Mean tokens in", lambda s: f.number(s.tokens_in_mean)),
     ("Mean tokens out", lambda s: f.number(s.tokens_out_mean)),
+    ("Answered with", lambda s: s.backend or f.MISSING),
+    ("Same answers as transformers", lambda s: _agreement(s)),
 )
 
 
@@ -179,6 +181,12 @@ def _rows(
 ) -> list[tuple[str, list[str]]]:
     rows = [(label, [show(r) if r else f.MISSING for r in records]) for label, show in columns]
     return [(label, cells) for label, cells in rows if set(cells) != {f.MISSING}]
+
+
+def _agreement(serving: Serving) -> str:
+    if serving.agreement is None or not serving.compared:
+        return f.MISSING
+    return f"{round(serving.agreement * serving.compared)} of {serving.compared}"
 
 
 def _pairs(results: Results) -> View:

@@ -72,4 +72,23 @@ def _why_not_vllm(served: Collection[Served]) -> ConfigError | MissingExtraError
             f"--backend vllm: {quantized[0]} was scored on a base that bitsandbytes quantized, "
             "which vLLM would do in another way; use --backend transformers, or --contender."
         )
+    return _refused_adapter(served)
+
+
+def _refused_adapter(served: Collection[Served]) -> ConfigError | None:
+    from tuneoff.generation.vllm import adapter_settings, why_not
+    from tuneoff.server.vllm_host import MOST_RANK
+
+    for each in served:
+        if each.adapter is None or not (each.adapter / "adapter_config.json").is_file():
+            continue
+        lora = adapter_settings(each.adapter)
+        why = why_not("none", lora, each.precision)
+        if why is None and lora.r > MOST_RANK:
+            why = f"is started for adapters up to r={MOST_RANK} here"
+        if why is not None:
+            return ConfigError(
+                f"--backend vllm: vLLM {why}, and would have to answer for {each.name}; use "
+                "--backend transformers, or --contender."
+            )
     return None

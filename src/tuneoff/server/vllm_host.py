@@ -1,8 +1,8 @@
 """Answers with vLLM's engine, in a process that it starts for each base.
 
 Of vLLM we want tokens alone, with their log-probabilities: their text, stops and ends are made by
-`answer.py`, as those of our own engine. Written after the documentation of vLLM 0.12 and later
-(`AsyncLLM`, `LoRARequest`); it has not been run with vLLM itself.
+`answer.py`, as those of our own engine. Written after the sources of vLLM 0.33.0
+(`AsyncLLM`, `LoRARequest`, `SamplingParams`); it has not been run with vLLM itself.
 """
 
 from __future__ import annotations
@@ -141,19 +141,16 @@ class VllmHost:
 
 def _load(served: Served, share: float) -> VllmBase:
     """Starts an engine."""
-    from transformers import GenerationConfig
+    from tuneoff.generation.ending import saved_ends
+    from tuneoff.generation.vllm import prepare
+    from tuneoff.models.loading import dtype_of, load_tokenizer, positions_of
+
+    prepare()
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from tuneoff.generation.ending import ends_of
-    from tuneoff.models.loading import dtype_of, load_tokenizer, positions_of
-
     tokenizer = load_tokenizer(served.base)
     positions = min(positions_of(served.base), USUAL_TOKENS)
-    try:
-        generation = GenerationConfig.from_pretrained(served.base)
-    except OSError:  # not every model has one
-        generation = GenerationConfig()
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             model=served.base,
@@ -167,7 +164,7 @@ def _load(served: Served, share: float) -> VllmBase:
             disable_log_stats=True,
         )
     )
-    return VllmBase(tokenizer, positions, engine, ends_of(generation, tokenizer))
+    return VllmBase(tokenizer, positions, engine, saved_ends(served.base, tokenizer))
 
 
 def _sampling(request: Request, ends: tuple[int, ...]) -> Any:
