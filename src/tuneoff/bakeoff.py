@@ -9,11 +9,11 @@ answers and is scored once for each of its trainings (`contenders/trainings.py`)
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tuneoff import prepare
 from tuneoff.collect import collect
@@ -37,10 +37,36 @@ from tuneoff.scoring import Options, Row, primary_metric
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.spending import judge_purse, with_guards
 
-Executor = Callable[[Callable[[Any], None], Sequence[Any]], Iterable[None]]
 DEFAULT_FOLDER = Path("runs")
 # Wrong answers whose results are kept for the report.
 MOST_DETAILS = 500
+
+
+class Executor(Protocol):
+    """Who does contenders' work, and how many of them at once."""
+
+    def kind_of(self, settings: Any) -> Contender:
+        """What tunes and answers for a contender."""
+        ...
+
+    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+        """Calls `carry_out` with every contender.
+
+        Raises:
+            BudgetError: one of them could pass the budget.
+        """
+        ...
+
+
+class InTurn:
+    """Here, one after another."""
+
+    def kind_of(self, settings: Any) -> Contender:
+        return load_contender(settings.id)
+
+    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+        for settings in contenders:
+            carry_out(settings)
 
 
 def run(
@@ -51,7 +77,7 @@ def run(
     fresh: bool = False,
     yes: bool = False,
     replay: Path | str | None = None,
-    executor: Executor = map,
+    executor: Executor | None = None,
     progress: Progress | None = None,
     command: str = "tuneoff.run",
 ) -> Results:
@@ -64,7 +90,7 @@ def run(
             forgotten contender's settings, or the whole file and its data, may have changed.
         yes: a provider's model without a price may be used, and is not counted.
         replay: a recorded run (`record: true`), whose exchanges stand for the providers.
-        executor: maps a function over contenders; one after another if left out.
+        executor: who does contenders' work; this process, one after another, if left out.
 
     Raises:
         UserError: the file, the data or the run directory cannot be used; nothing was done.
@@ -79,7 +105,9 @@ def run(
     if run.path.exists() and not run.path.is_dir():
         raise RunDirectoryError(f"{run.path}: this is a file; give a folder as --run-dir.")
     with alone_in(run.path):
-        return _run(parts, run, names, only, fresh, yes, replay, executor, progress, command)
+        return _run(
+            parts, run, names, only, fresh, yes, replay, executor or InTurn(), progress, command
+        )
 
 
 def _run(
@@ -109,7 +137,8 @@ def _run(
     ledger = Ledger(run.events, bakeoff.budget_usd, progress.spent)
     for contender in chosen:
         progress.status(contender.name, WAITING)
-    work = with_guards(bakeoff, chosen, work, ledger, yes, only if fresh else None)
+    forgotten = only if fresh else None
+    work = with_guards(bakeoff, chosen, work, ledger, yes, forgotten, executor.kind_of)
     options = _paid_judge(options, bakeoff, ledger, progress)
     if fresh and only is not None:
         run.contender(only).clear()
@@ -118,7 +147,7 @@ def _run(
     keep_plan(parts, examples, run)
     over: BudgetError | None = None
     try:
-        list(executor(partial(_carry_out, parts, run, work, options), chosen))
+        executor.each(partial(_carry_out, parts, run, work, options, executor), chosen)
     except BudgetError as error:
         over = error
     bases.forget()
@@ -230,13 +259,18 @@ def _work(
 
 
 def _carry_out(
-    parts: Parts, run: RunDir, work: Mapping[str, Work], options: Options, settings: Any
+    parts: Parts,
+    run: RunDir,
+    work: Mapping[str, Work],
+    options: Options,
+    executor: Executor,
+    settings: Any,
 ) -> None:
     """One contender, each of its trainings. What goes wrong is written down; others go on."""
     mine = work[settings.name]
     training = Training(settings)
     try:
-        kind = load_contender(settings.id)
+        kind = executor.kind_of(settings)
         for training in trainings(settings):
             _carry_out_one(parts, run, kind, training, training.work(mine), options)
         _measure(run, kind, trainings(settings)[0], mine)

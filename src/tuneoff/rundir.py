@@ -47,6 +47,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +70,8 @@ from tuneoff.records import (
 )
 
 T = TypeVar("T")
+# Threads of one process append to the same file (events); one must not cut another's line.
+_APPENDING = threading.Lock()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,7 +122,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Appends rows to a JSONL file, cutting off a torn last line first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
+    with _APPENDING, path.open("a+b") as stream:
         _cut_torn_line(stream)
         for row in rows:
             stream.write(line_of(row).encode())

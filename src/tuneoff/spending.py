@@ -7,13 +7,13 @@ A run pays today's prices, whatever `as_of` says. A server on this machine has n
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, TypedDict
 
 from tuneoff.config import BakeOff, HostedSettings, JudgeSettings, PromptedSettings
-from tuneoff.contenders import Work, load_contender
+from tuneoff.contenders import Contender, Work, load_contender
 from tuneoff.costs.ledger import Ledger, Purse
 from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
 from tuneoff.costs.pricefile import Method
@@ -44,12 +44,14 @@ def with_guards(
     ledger: Ledger,
     yes: bool,
     forgotten: str | None = None,
+    kind_of: Callable[[Any], Contender] | None = None,
 ) -> dict[str, Work]:
     """The same work, where a provider is paid with a guard that knows the money.
 
     Args:
         yes: a model without a price may be used all the same; it is not counted.
         forgotten: the contender that begins anew.
+        kind_of: who does a contender's work, if not this process.
 
     Raises:
         ConfigError: a key is missing, a model has no price, or has ended.
@@ -60,7 +62,7 @@ def with_guards(
         mine = work[settings.name]
         if settings.name == forgotten:
             mine = replace(mine, directory=NOWHERE)
-        kind = load_contender(settings.id)
+        kind = kind_of(settings) if kind_of else load_contender(settings.id)
         kind.ready(settings, mine)
         if not paid(settings) or _is_done(mine):
             continue
