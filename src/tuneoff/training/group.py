@@ -102,6 +102,16 @@ class Group:
         if waiting:
             _add(waiting)
 
+    def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Has every process begin with the first one's trained parameters."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        for parameter in parameters:
+            if parameter.requires_grad:
+                dist.broadcast(parameter.data, src=0)
+
     def take_turns(self) -> Iterable[bool]:
         """As many rounds as there are processes, in one of which it is this one's turn."""
         for turn in range(self.size):

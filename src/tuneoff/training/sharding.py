@@ -47,7 +47,10 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
 
     policy = MixedPrecisionPolicy()
     if dtype != torch.float32:
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        # Inputs as they are: a pack's weights belong to its loss, which is float32.
+        policy = MixedPrecisionPolicy(
+            param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
     for layer in layers_of(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     # The outermost module, for that is the one that is called.
@@ -64,8 +67,8 @@ def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
     names = set(getattr(inner, "_no_split_modules", None) or ())
     found = [each for each in inner.modules() if type(each).__name__ in names]
     if not found:
-        lists = [each for each in inner.modules() if isinstance(each, torch.nn.ModuleList)]
-        found = list(max(lists, key=lambda each: len(each), default=torch.nn.ModuleList()))
+        lists = [list(each) for each in inner.modules() if isinstance(each, torch.nn.ModuleList)]
+        found = max(lists, key=len, default=[])
     if not found:
         raise ContenderError(
             f"train.parallel: fsdp found no layers in {type(inner).__name__}; use ddp."

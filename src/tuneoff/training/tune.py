@@ -147,6 +147,7 @@ def _prepared(
 
     if not divided:
         model = prepare_model(settings, base, dtype)
+        group.share(model.parameters())
         packer = packer_for(settings, model, examples, dtype, most, say)
     else:
         import torch
