@@ -19,6 +19,7 @@ from training.test_tune import TRAIN, VALIDATION, settings
 
 from tuneoff.config import LocalSettings
 from tuneoff.errors import ContenderError
+from tuneoff.models.loading import ASSET
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.tasks import functional_representation as task
@@ -171,6 +172,36 @@ sys.path.insert(0, {tests!r})
 from training.test_distributed_runs import chosen, slow_to_end, trained
 trained(Path({base!r}), Path({folder!r}), chosen("fsdp", train=slow_to_end(5000)))
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_search_finds_in_two_processes_what_it_finds_in_one(
+    tiny_base: Path, tmp_path: Path, parallel: str
+) -> None:
+    """Also that a divided model is put back to where it was after each trial."""
+    train = {"learning_rate": "search", "max_steps": 8}
+    one, _, _ = trained(tiny_base, tmp_path / "one", chosen("auto", method="full", train=train))
+    two, _, _ = trained(tiny_base, tmp_path / "two", chosen(parallel, method="full", train=train))
+    assert two.learning_rate == one.learning_rate
+    tried = {rate: loss for rate, loss in one.learning_rates_tried.items() if loss is not None}
+    assert two.learning_rates_tried == pytest.approx(tried, rel=1e-4)
+    assert_alike(tmp_path / "two" / "model", tmp_path / "one" / "model", "model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_quantized_bases_are_trained_by_two(tmp_path: Path, quantization: Any) -> None:
+    def given(parallel: str) -> LocalSettings:
+        return chosen(parallel, quantization=quantization, train={"max_steps": 8})
+
+    # The shipped base is wide enough for nf4 on a CPU.
+    trained(ASSET, tmp_path / "one", given("auto"))
+    trained(ASSET, tmp_path / "two", given("ddp"))
+    one, two = (ContenderDir(tmp_path / name).loss() for name in ("one", "two"))
+    assert [row.validation for row in two] == pytest.approx(
+        [row.validation for row in one], rel=0.02
+    )
 
 
 @pytest.mark.slow

@@ -214,6 +214,9 @@ class BakeOffTrainer(Trainer):
             with self.compute_loss_context_manager():
                 total += float(model(pack=pack).loss)
             count += float(pack.weights.sum())
+        if self.sharded:
+            # Without a backward pass behind it, its outermost part stays gathered.
+            model.reshard()
         model.train()
         return total, count
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from tuneoff.config import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError
-from tuneoff.models.loading import device, dtype_of, load_tokenizer, positions_of, rendering_of
+from tuneoff.models import bases
+from tuneoff.models.loading import (
+    device,
+    dtype_of,
+    load_tokenizer,
+    positions_of,
+    release_memory,
+    rendering_of,
+)
 from tuneoff.prompts import Template
 from tuneoff.records import Example, LossRow, Split, TrainingRecord
 from tuneoff.rundir import ContenderDir
@@ -76,8 +84,10 @@ def tune(
     record = group.from_first(_finished(directory))
     if record is not None:
         return record
-    count = processes(settings, say) if group.size == 1 else 1
+    count = processes(settings, say) if group is ALONE else 1
     if count > 1:
+        bases.forget()  # it would take their room
+        release_memory()
         job = Job(
             settings, base, train, validation, template, directory.path, on_epoch is not None
         )  # fmt: skip
