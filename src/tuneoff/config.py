@@ -158,7 +158,9 @@ class TrainSettings(Settings):
     `grouping` says which examples make a batch (`training/order.py`). `share_prefixes: false`
     computes ordinary padded batches. An example longer than `max_length` tokens (left out,
     the base's positions) is refused; `truncate: true` cuts its context or input, never its
-    answer.
+    answer. `parallel` says how the `hardware.count` processes share a training: `ddp`, each
+    holding the whole model, or `fsdp`, each a part of it; `auto` is one process, unless this
+    machine has so many accelerators.
     """
 
     loss_on: Literal["completion", "text"] = "completion"
@@ -179,6 +181,7 @@ class TrainSettings(Settings):
     truncate: bool = False
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     report_to: tuple[Literal["trackio", "wandb", "mlflow", "tensorboard"], ...] = ()
 
     @field_validator("learning_rate", mode="before")
@@ -279,10 +282,20 @@ class LocalSettings(_Contender):
         return written
 
     @model_validator(mode="after")
-    def _quantized_full(self) -> LocalSettings:
+    def _fits_together(self) -> LocalSettings:
         if self.method == "full" and self.quantization != "none":
             raise ValueError(
                 f"method full cannot train {self.quantization} weights; use method lora"
+            )
+        if self.train.parallel != "auto" and (self.hardware is None or self.hardware.count == 1):
+            raise ValueError(
+                f"train.parallel: {self.train.parallel} needs hardware: {{count: N}}, how many "
+                "processes there are, with N from 2"
+            )
+        if self.train.parallel == "fsdp" and self.quantization != "none":
+            raise ValueError(
+                f"{self.quantization} weights cannot be divided over processes; use "
+                "train.parallel: ddp, or quantization: none"
             )
         return self
 

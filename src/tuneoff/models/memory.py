@@ -8,7 +8,7 @@ keeps for the backward pass, the logits, and what libraries and kernels take.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuneoff.config import LocalSettings
@@ -100,6 +100,18 @@ def estimate(
         activation_bytes_per_token=per_token,
         overhead_bytes=overhead,
         mask_bytes=1 + dtype.itemsize * (1 if gradient_checkpointing else activations.layers),
+    )
+
+
+def divided(estimate: MemoryEstimate, parts: int) -> MemoryEstimate:
+    """What one of several processes needs that hold a part of the model each (FSDP). The layers
+    that are gathered while they are computed are few, and are left out."""
+    return replace(
+        estimate,
+        weights_bytes=estimate.weights_bytes // parts,
+        adapter_bytes=estimate.adapter_bytes // parts,
+        gradient_bytes=estimate.gradient_bytes // parts,
+        optimizer_bytes=estimate.optimizer_bytes // parts,
     )
 
 

@@ -265,6 +265,13 @@ def packs(
     return found
 
 
+def computed_tokens(sequences: Sequence[Weighted], shortest: int = 1) -> int:
+    """Tokens of the tree that `build` would make, or a few more, without making it."""
+    ids = sorted(tuple(sequence.ids) for sequence in sequences)
+    shared = sum(max(0, common_prefix(a, b) - shortest + 1) for a, b in pairwise(ids))
+    return sum(map(len, ids)) - shared
+
+
 def tokens_of(sequences: Iterable[Weighted]) -> int:
     """Tokens of the sequences one by one, without any sharing."""
     return sum(len(sequence.ids) for sequence in sequences)

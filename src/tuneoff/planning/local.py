@@ -167,14 +167,14 @@ def _estimate(asked: Asked, config: PretrainedConfig) -> MemoryEstimate:
     import torch
 
     from tuneoff.models.loading import device, dtype_of
-    from tuneoff.models.memory import estimate
+    from tuneoff.models.memory import divided, estimate
     from tuneoff.models.packing import LOGITS_AT_ONCE
 
     precision = asked.settings.train.precision
     elsewhere = _accelerator_of(asked.settings) is not None
     there = elsewhere and precision == "auto"
     dtype = torch.bfloat16 if there else dtype_of(precision)
-    return estimate(
+    found = estimate(
         config,
         asked.settings,
         dtype,
@@ -182,6 +182,8 @@ def _estimate(asked: Asked, config: PretrainedConfig) -> MemoryEstimate:
         logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
         on_accelerator=elsewhere or device().type != "cpu",
     )
+    hardware, parallel = asked.settings.hardware, asked.settings.train.parallel
+    return divided(found, hardware.count) if hardware and parallel == "fsdp" else found
 
 
 def _fits(needed: int, prices: PriceBook) -> str:

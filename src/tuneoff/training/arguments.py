@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuneoff.config import LocalSettings, TrainSettings
 from tuneoff.models.loading import device
+from tuneoff.training.group import ALONE, Group
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +44,11 @@ def training_arguments(
     learning_rate: float,
     dtype: torch.dtype,
     validated: bool = True,
+    group: Group = ALONE,
 ) -> TrainingArguments:
     """The arguments of a training whose checkpoints go to `folder`. Not `validated`: there are
     no validation examples, and the last step is what is kept."""
     import torch
-    from transformers import TrainingArguments
 
     train = settings.train
     steps, every = planned_steps(train, examples), evaluate_every(train, examples)
@@ -54,10 +58,12 @@ def training_arguments(
         else train.warmup_steps
     )
     schedule = train.schedule or ("linear" if train.until is None else "constant")
-    if "tensorboard" in train.report_to:
+    report_to = list(train.report_to) if group.first else []
+    if "tensorboard" in report_to:
         # Beside the checkpoints, which are removed when training is complete.
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
-    arguments = TrainingArguments(
+    return _for_one(
+        group,
         output_dir=str(folder),
         use_cpu=device().type == "cpu",
         per_device_train_batch_size=train.batch_size,
@@ -79,12 +85,54 @@ def training_arguments(
         fp16=dtype == torch.float16,
         seed=settings.seed,
         disable_tqdm=True,
-        report_to=list(train.report_to) or "none",
+        report_to=report_to or "none",
         run_name=settings.name,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    # One process trains on one device: with several, Trainer would wrap the model by itself
-    # and `batch_size` would no longer be what the file says.
+
+
+def _for_one(group: Group, **named: Any) -> TrainingArguments:
+    """Arguments of a trainer that believes to be alone with one device, also in a group: else
+    accelerate would wrap the model, deal out the examples and average what is a sum here, and
+    `batch_size` would no longer be what the file says."""
+    import torch
+    from transformers import TrainingArguments
+
+    place = device()
+    if group.size > 1 and place.type == "cuda":
+        place = torch.device("cuda", torch.cuda.current_device())
+    with _unlaunched() if group.size > 1 else contextlib.nullcontext():
+        arguments = TrainingArguments(**named)
     arguments._n_gpu = min(1, arguments.n_gpu)
+    if place.index is not None:
+        # transformers took the machine's first one.
+        arguments.__dict__["_setup_devices"] = place
+        torch.cuda.set_device(place)
     return arguments
+
+
+# By these accelerate and torchrun tell a process that it is one of several.
+TOLD = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+)
+
+
+@contextlib.contextmanager
+def _unlaunched() -> Iterator[None]:
+    """While inside, nothing says that this process was started with others."""
+    told = {name: os.environ.pop(name) for name in TOLD if name in os.environ}
+    logger = logging.getLogger("transformers.training_args")
+    level = logger.level
+    # It wonders why there is a group that it is not told of.
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        os.environ.update(told)

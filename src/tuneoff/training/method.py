@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def prepare_model(settings: LocalSettings, base: str, dtype: torch.dtype) -> PreTrainedModel:
+def prepare_model(
+    settings: LocalSettings, base: str, dtype: torch.dtype, place: torch.device | None = None
+) -> PreTrainedModel:
     """The base with what is trained on it: an adapter, or all parameters.
 
     Trained parameters are float32 whatever the precision; a base under an adapter is kept
     in the precision it is computed in.
+
+    Args:
+        place: where a model goes that is used for this training only; left out, `device()`.
 
     Raises:
         ConfigError: base or target modules cannot be used.
@@ -30,10 +35,14 @@ def prepare_model(settings: LocalSettings, base: str, dtype: torch.dtype) -> Pre
 
     if settings.method == "full":
         bases.forget()
-        model = load_model(base, "none", torch.float32)
+        model = load_model(base, "none", torch.float32, place)
         set_seed(settings.seed)
         return model
-    model = bases.borrow(base, settings.quantization, dtype)
+    model = (
+        bases.borrow(base, settings.quantization, dtype)
+        if place is None
+        else load_model(base, settings.quantization, dtype, place)
+    )
     # After the base is there: loading one draws random numbers, borrowing one does not.
     set_seed(settings.seed)
     return add_adapter(settings, model)

@@ -18,6 +18,7 @@ from tuneoff.config import LocalSettings
 from tuneoff.errors import ContenderError
 from tuneoff.rundir import ContenderDir
 from tuneoff.training.encoding import Encoded
+from tuneoff.training.group import ALONE, Group
 from tuneoff.training.packer import Packer
 
 if TYPE_CHECKING:
@@ -39,19 +40,22 @@ def search(
     packer: Packer,
     dtype: torch.dtype,
     say: Say,
+    group: Group = ALONE,
 ) -> float:
     """The rate with the lowest validation loss; the model is left as it was.
 
     Raises:
         ContenderError: with every rate the loss left the numbers.
     """
-    found = directory.learning_rates()
+    found = group.from_first(directory.learning_rates())
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     for rate in RATES[settings.method]:
         if rate in found:
             continue
-        found[rate] = _trial(settings, model, train, validation[:VALIDATION], packer, dtype, rate)
-        directory.write_learning_rates(found)
+        some = validation[:VALIDATION]
+        found[rate] = _trial(settings, model, train, some, packer, dtype, rate, group)
+        if group.first:
+            directory.write_learning_rates(found)
         for name, parameter in model.named_parameters():
             if name in start:
                 parameter.data.copy_(start[name])
@@ -78,6 +82,7 @@ def _trial(
     packer: Packer,
     dtype: torch.dtype,
     rate: float,
+    group: Group = ALONE,
 ) -> float | None:
     """Validation loss after a short training; None when it diverged."""
     import tempfile
@@ -104,12 +109,13 @@ def _trial(
     )
     with tempfile.TemporaryDirectory() as folder:
         arguments = training_arguments(
-            settings.model_copy(update={"train": short}), Path(folder), len(train), rate, dtype
-        )
+            settings.model_copy(update={"train": short}), Path(folder), len(train), rate, dtype,
+            group=group,
+        )  # fmt: skip
         # Nothing is kept of a trial: no checkpoint, no validation but the one below.
         arguments.eval_strategy = arguments.save_strategy = "no"
         arguments.load_best_model_at_end = False
-        trainer = build(model, arguments, train, validation, order, packer, Effort())
+        trainer = build(model, arguments, train, validation, order, packer, Effort(), group=group)
         trainer.effort_began = 0.0
         with loss_over_packs(model, packer.trees):
             try:

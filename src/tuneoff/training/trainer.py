@@ -6,14 +6,19 @@ validation loss is the mean over supervised tokens (not over batches); checkpoin
 whole or not at all; running out of memory halves what is computed at once and goes on; a
 loss that is not a number, or worse than guessing, stops the training. Everything else
 (accelerate, mixed precision, schedules, `report_to`) is transformers' own.
+
+Of several processes each has a trainer of its own that believes to be alone
+(`arguments.py`): it sees whole batches, computes its share of the packs, and gradients and
+losses are added up here (`group.py`), or by the model itself where it is divided
+(`sharding.py`). The first process alone writes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,11 +32,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from tuneoff.errors import ContenderError
 from tuneoff.models.packing import Pack, loss_over_packs
-from tuneoff.training.checkpoints import STATE_FILE, WRITING, Effort, publish, step_of
+from tuneoff.training import sharding
+from tuneoff.training.checkpoints import STATE_FILE, WRITING, Effort, name_of, publish, step_of
 from tuneoff.training.encoding import IGNORED, Encoded
+from tuneoff.training.group import ALONE, Group
 from tuneoff.training.order import ExampleOrder
 from tuneoff.training.packer import Packer
 
@@ -47,6 +55,13 @@ class DivergedError(Exception):
     """The loss left the numbers, or is worse than guessing; the message says at which step."""
 
 
+class ShortOfMemoryError(ContenderError):
+    """A process ran out of memory while the others wait for its part of the model; all must
+    begin again from the last checkpoint, with at most `most_tokens` at once."""
+
+    most_tokens: int | None = None
+
+
 class BakeOffTrainer(Trainer):
     """See the module's docstring. The attributes are set by `build`."""
 
@@ -57,7 +72,11 @@ class BakeOffTrainer(Trainer):
     say: Say
     validation: Sequence[Encoded]
     on_saved: OnSaved
+    group: Group = ALONE
+    sharded: bool = False
     _validation_packs: list[Pack] | None = None
+    # What a divided model and its optimizer are as a whole, while a checkpoint is written.
+    _whole: tuple[Any, Any] | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ExampleOrder:
         return self.order
@@ -67,60 +86,84 @@ class BakeOffTrainer(Trainer):
     ) -> torch.Tensor:
         model.train()
         examples: list[Encoded] = inputs["examples"]
-        loss = self._within_memory(examples, lambda: self._whole_batch(model, examples))
-        if not torch.isfinite(loss):
+        share = self._within_memory(examples, lambda: self._share(model, examples))
+        if not self.sharded:
+            self.group.add_gradients(model.parameters())
+        loss, computed, unshared = self.group.sums(*share)
+        self.effort.tokens_computed += round(computed)
+        self.effort.tokens_unshared += round(unshared)
+        if not math.isfinite(loss):
             raise DivergedError(f"the loss is not a number at step {self.state.global_step + 1}")
-        return loss
+        return torch.tensor(loss, device=self.args.device)
 
-    def _whole_batch(self, model: Any, examples: Sequence[Encoded]) -> torch.Tensor:
-        """Forward and backward of every pack; the gradients add up to the batch's mean."""
-        # Over all processes, whose gradients DDP averages: so each must count as many times.
-        learned = torch.tensor(float(sum(map(_learned, examples))), device=self.args.device)
-        scale = self.accelerator.num_processes / self.accelerator.gather(learned).sum()
-        packs = list(self.packer.packs(examples))
+    def _share(self, model: Any, examples: Sequence[Encoded]) -> tuple[float, int, int]:
+        """Forward and backward of this process's packs: their part of the batch's mean loss,
+        whose gradients add up to the batch's; tokens computed, and how many they stand for."""
+        learned = sum(map(_learned, examples))
+        # A divided model averages gradients over the processes; here they are parts of a sum.
+        counted = self.group.size if self.sharded else 1
         total = torch.zeros((), device=self.args.device)
-        for number, pack in enumerate(packs, 1):
-            last = number == len(packs)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    loss = model(pack=pack).loss * scale
-                self.accelerator.backward(loss)
+        computed = unshared = 0
+        for pack in list(self.packer.packs(examples, self.group.rank, self.group.size)):
+            with self.compute_loss_context_manager():
+                loss = model(pack=pack).loss * (counted / learned)
+            self.accelerator.backward(loss)
             total += loss.detach()
-        self.effort.tokens_computed += sum(pack.tokens for pack in packs)
-        self.effort.tokens_unshared += sum(pack.unshared for pack in packs)
-        return total
+            computed, unshared = computed + pack.tokens, unshared + pack.unshared
+        return float(total) / counted, computed, unshared
 
     def _within_memory(self, examples: Sequence[Encoded], compute: Callable[[], T]) -> T:
-        """Computes, and again with half as much at once while memory runs out.
+        """Computes, and again with half as much at once while any process runs out of memory.
+        What is computed talks to no other process, unless the model is divided.
 
         Raises:
-            ContenderError: one example alone does not fit.
+            ContenderError: one example alone does not fit, or a divided model did not.
         """
         while True:
+            found: list[T] = []
             try:
-                return compute()
+                found.append(compute())
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the handler: the error's traceback holds what is to be given back.
+            if self.sharded and not found:
+                raise self._begin_again(examples)
+            if not self.group.any(not found):
+                return found[0]
             self._halve(examples)
+
+    def _begin_again(self, examples: Sequence[Encoded]) -> ShortOfMemoryError:
+        """The error by which all processes of a divided model end: the others wait for this one
+        in the middle of a layer, where nothing can be agreed."""
+        if not self.packer.halve(examples):
+            return ShortOfMemoryError(self._no_room(examples))
+        error = ShortOfMemoryError(
+            f"contender {self.args.run_name}: out of memory; with train.micro_batch_size less is "
+            "computed at once."
+        )
+        error.most_tokens = self.packer.most_tokens
+        return error
 
     def _halve(self, examples: Sequence[Encoded]) -> None:
         self.model_wrapped.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if not self.packer.halve(examples):
-            longest = max(len(example.input_ids) for example in examples)
-            raise ContenderError(
-                f"contender {self.args.run_name}: an example of {longest} tokens does not fit into "
-                "memory by itself; use train.gradient_checkpointing, quantization, a lower "
-                "train.max_length or a smaller base."
-            )
+            raise ContenderError(self._no_room(examples))
         self._validation_packs = None
         self.effort.most_tokens = self.packer.most_tokens
         self.say(
             f"out of memory: now at most {self.packer.most_tokens} tokens are computed at once; "
             "the batch stays the same."
+        )
+
+    def _no_room(self, examples: Sequence[Encoded]) -> str:
+        longest = max(len(example.input_ids) for example in examples)
+        return (
+            f"contender {self.args.run_name}: an example of {longest} tokens does not fit into "
+            "memory by itself; use train.gradient_checkpointing, quantization, a lower "
+            "train.max_length or a smaller base."
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -129,7 +172,7 @@ class BakeOffTrainer(Trainer):
         Raises:
             DivergedError: it is worse than guessing every token evenly.
         """
-        loss = self._within_memory(self.validation, self.validation_loss)
+        loss = self.validation_loss()
         metrics = {"eval_loss": loss}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -152,20 +195,35 @@ class BakeOffTrainer(Trainer):
                 "guessing"
             )
 
-    @torch.no_grad()
     def validation_loss(self) -> float:
         """Mean cross-entropy over the validation set's supervised tokens, in nats."""
+        share = self._within_memory(self.validation, self._validation_share)
+        total, count = self.group.sums(*share)
+        return total / max(count, 1.0)
+
+    @torch.no_grad()
+    def _validation_share(self) -> tuple[float, float]:
+        """The summed cross-entropy of this process's packs, and of how many tokens it is."""
         model: Any = self.model_wrapped
         model.eval()
         if self._validation_packs is None:
-            self._validation_packs = list(self.packer.packs(self.validation))
+            packs = self.packer.packs(self.validation, self.group.rank, self.group.size)
+            self._validation_packs = list(packs)
         total, count = 0.0, 0.0
         for pack in self._validation_packs:
             with self.compute_loss_context_manager():
                 total += float(model(pack=pack).loss)
             count += float(pack.weights.sum())
+        if self.sharded:
+            # Without a backward pass behind it, its outermost part stays gathered.
+            model.reshard()
         model.train()
-        return total / max(count, 1.0)
+        return total, count
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        norm: Any = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        whole: torch.Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return whole
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(str(self.args.output_dir)) / WRITING)
@@ -173,12 +231,59 @@ class BakeOffTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         self.effort.seconds = time.perf_counter() - self.effort_began
-        self.effort.write(folder / WRITING / f"checkpoint-{step}")
-        super()._save_checkpoint(model, trial)
+        if self.sharded:
+            whole: Any = self.model
+            optimizer: Any = self.optimizer
+            self._whole = (
+                sharding.gathered(sharding.kept(whole), self.group),
+                sharding.gathered(optimizer.state_dict(), self.group),
+            )
+        if self.group.first:
+            self.effort.write(folder / WRITING / name_of(step))
+            super()._save_checkpoint(model, trial)
+        self._whole = None
         self.on_saved(step)
-        final = publish(folder, step, self.state.best_global_step)
+        if self.group.first:
+            publish(folder, step, self.state.best_global_step)
         if self.state.best_global_step == step:
-            self.state.best_model_checkpoint = str(final)
+            self.state.best_model_checkpoint = str(folder / name_of(step))
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, self._whole[0] if self._whole else state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._whole is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        scheduler: Any = self.lr_scheduler
+        torch.save(self._whole[1], Path(output_dir) / OPTIMIZER_NAME)
+        torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        scheduler: Any = self.lr_scheduler
+        read = partial(torch.load, map_location="cpu", weights_only=True)
+        sharding.load_optimizer(self.optimizer, read(Path(checkpoint) / OPTIMIZER_NAME))
+        scheduler.load_state_dict(read(Path(checkpoint) / SCHEDULER_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.group.size == 1:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            whole: Any = self.model
+            sharding.load_weights(whole, Path(resume_from_checkpoint), self.group)
+
+    def _load_best_model(self) -> None:
+        if self.group.size == 1:
+            super()._load_best_model()
+        else:  # which may lie on the first process's machine alone
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        self.group.own_randomness(self.args.seed + self.state.global_step)
 
 
 def _learned(example: Encoded) -> int:
@@ -205,6 +310,7 @@ def build(
     callbacks: Sequence[TrainerCallback] = (),
     say: Say = lambda line: None,
     on_saved: OnSaved = lambda step: None,
+    group: Group = ALONE,
 ) -> BakeOffTrainer:
     """A trainer that goes on counting in `effort`; only `callbacks` tell what it does."""
     trainer = BakeOffTrainer(
@@ -217,6 +323,9 @@ def build(
     )
     trainer.order, trainer.packer, trainer.validation = order, packer, validation
     trainer.effort, trainer.say, trainer.on_saved = effort, say, on_saved
+    trainer.group, trainer.sharded = group, group.size > 1 and sharding.is_sharded(model)
+    # Trainer seeds all processes alike.
+    group.own_randomness(arguments.seed)
     if effort.most_tokens is not None:
         packer.most_tokens = effort.most_tokens
     trainer.remove_callback(PrinterCallback)
@@ -251,7 +360,7 @@ def fit(trainer: BakeOffTrainer, checkpoint: Path | None, finished: bool) -> Non
 
 def _fall_back(trainer: BakeOffTrainer, error: DivergedError) -> None:
     best = trainer.state.best_model_checkpoint
-    if best is None or not Path(best).is_dir():
+    if not trainer.group.from_first(best is not None and Path(best).is_dir()):
         raise error
     trainer.say(
         f"{error}: the training stopped, and the best checkpoint (step "

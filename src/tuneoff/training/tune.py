@@ -1,7 +1,8 @@
 """Tuning one open model: encode, train, keep the best checkpoint, save, record.
 
 Everything is written below the contender's folder. A run that was cut goes on from its
-last checkpoint; a finished one is not trained again.
+last checkpoint; a finished one is not trained again. In a group of processes each calls
+`tune`, with a folder of its own or a common one; the first writes.
 """
 
 from __future__ import annotations
@@ -9,25 +10,37 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneoff.config import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError
-from tuneoff.models.loading import device, dtype_of, load_tokenizer, positions_of, rendering_of
+from tuneoff.models import bases
+from tuneoff.models.loading import (
+    device,
+    dtype_of,
+    load_tokenizer,
+    positions_of,
+    release_memory,
+    rendering_of,
+)
 from tuneoff.prompts import Template
-from tuneoff.records import Example, Split, TrainingRecord
+from tuneoff.records import Example, LossRow, Split, TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.training import memory
 from tuneoff.training.convergence import best_row, out_of_patience, overfitting_step, verdict
 from tuneoff.training.cutting import cut_line
 from tuneoff.training.encoding import Encoded, content_tokens, encode
+from tuneoff.training.group import ALONE, Group, join
 from tuneoff.training.packer import FEW_SHAPES, Packer
+from tuneoff.training.processes import Job, in_processes, processes
 from tuneoff.training.saving import OnEpoch, Saver
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, TrainerCallback
 
+    from tuneoff.models.memory import MemoryEstimate
     from tuneoff.training.trainer import BakeOffTrainer, Say
     from tuneoff.training.watch import OnStep
 
@@ -45,27 +58,42 @@ def tune(
     on_step: OnStep | None = None,
     say: Say = lambda line: None,
     on_epoch: OnEpoch | None = None,
+    most_at_once: int | None = None,
 ) -> TrainingRecord:
     """Trains, and leaves `adapter/` or `model/`, `training.json` and `loss.jsonl`.
+
+    Called in every process of a group (`group.join`) it is one training of all of them; alone,
+    with settings that want several, it starts them. The record is the same everywhere.
 
     Args:
         base: a resolved base (folder or hub id).
         validation: its loss says which checkpoint is kept; without any, the last one is.
-        on_step: called with (step, steps in all, a few words about it).
-        say: called with each line that a user should read.
+        on_step: called with (step, steps in all, a few words about it), in every process.
+        say: called with each line that a user should read, in the first process.
         on_epoch: each epoch's weights are kept for it. A training that is cut may call it again
-            with an epoch that it was called with.
+            with an epoch that it was called with. In a group all have it, or none.
+        most_at_once: tokens computed at once at most, where memory is known to hold no more.
 
     Raises:
         ConfigError: base, target modules or lengths cannot be used.
         ContenderError: the loss is not a number.
     """
-    from tuneoff.training.method import finished, prepare_model
+    from tuneoff.training.method import finished
 
-    record = directory.training()
-    if record is not None and directory.weights() is not None:
-        shutil.rmtree(directory.checkpoints, ignore_errors=True)  # killed just before
+    group = join()
+    record = group.from_first(_finished(directory))
+    if record is not None:
         return record
+    count = processes(settings, say) if group is ALONE else 1
+    if count > 1:
+        bases.forget()  # it would take their room
+        release_memory()
+        job = Job(
+            settings, base, train, validation, template, directory.path, on_epoch is not None
+        )  # fmt: skip
+        return in_processes(count, job, on_step, say, on_epoch)
+    if not group.first:
+        say = _silence
     memory.reset_peak()
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
@@ -88,14 +116,63 @@ def tune(
     dtype = dtype_of(settings.train.precision)
     examples = [*encoded, *validated]
     # Before anything is loaded: afterwards the weights would count twice.
-    most = most_tokens(settings, base, dtype, examples)
-    model = prepare_model(settings, base, dtype)
-    packer = packer_for(settings, model, examples, dtype, most, say)
-    saver = Saver(settings, model, tokenizer, directory)
+    divided = is_divided(settings, base, dtype, examples, group)
+    most = most_tokens(settings, base, dtype, examples, group, divided)
+    most = min(most, most_at_once or most)
+    model, packer = _prepared(settings, base, examples, dtype, most, say, group, divided)
+    saver = Saver(settings, model, tokenizer, directory, group)
     record = _train(saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch)
     saver.finish(record)
-    finished(settings, base, model)
+    group.wait()
+    if not divided:
+        finished(settings, base, model)
     return record
+
+
+def _finished(directory: ContenderDir) -> TrainingRecord | None:
+    """The record of a training that is complete."""
+    record = directory.training()
+    if record is None or directory.weights() is None:
+        return None
+    shutil.rmtree(directory.checkpoints, ignore_errors=True)  # killed just before
+    return record
+
+
+def _silence(line: str) -> None:
+    """What a process says that is not the first."""
+
+
+def _prepared(
+    settings: LocalSettings,
+    base: str,
+    examples: Sequence[Encoded],
+    dtype: torch.dtype,
+    most: int,
+    say: Say,
+    group: Group,
+    divided: bool,
+) -> tuple[PreTrainedModel, Packer]:
+    """The model on its device, as a whole or this process's part of it, and how batches are cut."""
+    from tuneoff.training.method import prepare_model
+
+    if not divided:
+        model = prepare_model(settings, base, dtype)
+        group.share(model.parameters())
+        packer = packer_for(settings, model, examples, dtype, most, say)
+    else:
+        import torch
+
+        from tuneoff.training import sharding
+
+        mesh = sharding.mesh_of(group)
+        # In turns: main memory holds one whole model, not one for each process.
+        for turn in group.take_turns():
+            if turn:
+                model = prepare_model(settings, base, dtype, torch.device("cpu"))
+                packer = packer_for(settings, model, examples, dtype, most, say)
+                sharding.shard(model, mesh, dtype)
+    packer.trees = not group.any(not packer.trees)
+    return model, packer
 
 
 def max_length(settings: LocalSettings, positions: int) -> int:
@@ -109,31 +186,68 @@ def max_length(settings: LocalSettings, positions: int) -> int:
     return asked or positions
 
 
+def is_divided(
+    settings: LocalSettings,
+    base: str,
+    dtype: torch.dtype,
+    examples: Sequence[Encoded],
+    group: Group,
+) -> bool:
+    """Whether each process of a group holds a part of the model, because the file says so or
+    because a whole training does not fit onto one accelerator."""
+    from tuneoff.models import memory as needed
+    from tuneoff.models.free_memory import available_bytes
+
+    if group.size == 1 or settings.train.parallel == "ddp" or settings.quantization != "none":
+        return False
+    if settings.train.parallel == "fsdp":
+        return True
+    if device().type == "cpu":
+        return False
+    longest = max(len(example.input_ids) for example in examples)
+    whole = _estimate(settings, base, dtype).total_bytes(longest, longest)
+    return group.any(whole > needed.USABLE * available_bytes(device()))
+
+
 def most_tokens(
-    settings: LocalSettings, base: str, dtype: torch.dtype, examples: Sequence[Encoded]
+    settings: LocalSettings,
+    base: str,
+    dtype: torch.dtype,
+    examples: Sequence[Encoded],
+    group: Group = ALONE,
+    divided: bool = False,
 ) -> int:
     """Tokens of one forward pass that fit into the memory that is free now."""
+    from tuneoff.models import memory as needed
+    from tuneoff.models.free_memory import available_bytes
+
+    on_cpu = device().type == "cpu"
+    found = _estimate(settings, base, dtype)
+    if divided:
+        found = needed.divided(found, group.size)
+    most = needed.pack_tokens(
+        found,
+        available_bytes(device()) // (group.on_this_machine if on_cpu else 1),
+        max(len(example.input_ids) for example in examples),
+        CPU_TOKENS if on_cpu else needed.MOST_TOKENS,
+    )
+    return round(min(parts[0] for parts in group.all([most])))
+
+
+def _estimate(settings: LocalSettings, base: str, dtype: torch.dtype) -> MemoryEstimate:
     from transformers import AutoConfig
 
     from tuneoff.models import memory as needed
-    from tuneoff.models.free_memory import available_bytes
     from tuneoff.models.packing import LOGITS_AT_ONCE
 
     config = AutoConfig.from_pretrained(base)
-    on_cpu = device().type == "cpu"
-    found = needed.estimate(
+    return needed.estimate(
         config,
         settings,
         dtype,
         gradient_checkpointing=settings.train.gradient_checkpointing,
         logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
-        on_accelerator=not on_cpu,
-    )
-    return needed.pack_tokens(
-        found,
-        available_bytes(device()),
-        max(len(example.input_ids) for example in examples),
-        CPU_TOKENS if on_cpu else needed.MOST_TOKENS,
+        on_accelerator=device().type != "cpu",
     )
 
 
@@ -175,22 +289,24 @@ def _train(
     on_epoch: OnEpoch | None,
 ) -> TrainingRecord:
     from tuneoff.training.arguments import DEFAULT_LEARNING_RATE, training_arguments
-    from tuneoff.training.checkpoints import Effort, last_checkpoint, step_of
+    from tuneoff.training.checkpoints import Effort, step_of
     from tuneoff.training.order import ExampleOrder
     from tuneoff.training.search import search
     from tuneoff.training.trainer import DivergedError, build, fit
     from tuneoff.training.watch import EpochEnds, Watch
 
-    settings, model, directory = saver.settings, saver.model, saver.directory
+    settings, model = saver.settings, saver.model
+    directory, group = saver.directory, saver.group
     asked = settings.train.learning_rate
     if asked == "search":
-        rate = search(settings, model, train, validation, directory, packer, dtype, say)
+        rate = search(settings, model, train, validation, directory, packer, dtype, say, group)
     else:
         rate = asked or DEFAULT_LEARNING_RATE[settings.method]
     folder = directory.checkpoints.resolve()
-    checkpoint = last_checkpoint(folder)
-    directory.cut_loss(step_of(checkpoint) if checkpoint else -1)
-    effort, rows = Effort.of(checkpoint), list(directory.loss())
+    checkpoint = _common_checkpoint(folder, group)
+    if group.first:
+        directory.cut_loss(step_of(checkpoint) if checkpoint else -1)
+    effort, rows = group.from_first((Effort.of(checkpoint), list(directory.loss())))
     order = ExampleOrder(
         [e.input_ids for e in train],
         settings.train.batch_size,
@@ -199,8 +315,8 @@ def _train(
     )
     patience = settings.train.patience if settings.train.until else None
     watch = Watch(
-        rows, directory.append_loss, len(train), settings.train.batch_size, effort, on_step,
-        patience, bool(validation),
+        rows, directory.append_loss if group.first else _unwritten, len(train),
+        settings.train.batch_size, effort, on_step, patience, bool(validation),
     )  # fmt: skip
     callbacks: list[TrainerCallback] = [watch]
     per_epoch = math.ceil(len(train) / settings.train.batch_size)
@@ -211,12 +327,15 @@ def _train(
         # Before training can be resumed from here: an epoch that was passed is not come by again.
         if on_epoch is not None and step % per_epoch == 0:
             saver.epoch(step)
-            on_epoch(step)
+            if group.first:
+                on_epoch(step)
 
-    arguments = training_arguments(settings, folder, len(train), rate, dtype, bool(validation))
+    arguments = training_arguments(
+        settings, folder, len(train), rate, dtype, bool(validation), group
+    )  # fmt: skip
     trainer = build(
-        model, arguments, train, validation, order, packer, effort, callbacks, say, on_saved
-    )
+        model, arguments, train, validation, order, packer, effort, callbacks, say, on_saved, group
+    )  # fmt: skip
     try:
         fit(trainer, checkpoint, patience is not None and out_of_patience(rows, patience))
     except DivergedError as error:
@@ -224,7 +343,33 @@ def _train(
             f"contender {settings.name}: {error}; lower train.learning_rate ({rate:g}), "
             "or use precision: float32."
         ) from None
-    return _record(settings, trainer, train, directory, tokens_raw, rate)
+    return group.from_first(_record(settings, trainer, train, directory, tokens_raw, rate))
+
+
+def _common_checkpoint(folder: Path, group: Group) -> Path | None:
+    """The checkpoint to go on from: the first process's last, of which each has a copy.
+
+    Raises:
+        ContenderError: one has not.
+    """
+    from tuneoff.training.checkpoints import last_checkpoint, name_of, step_of
+
+    own = last_checkpoint(folder) if group.first else None
+    step = group.from_first(step_of(own) if own else None)
+    if step is None:
+        return None
+    if not group.first:
+        last_checkpoint(folder)  # its paths are made to fit where this copy lies
+    if group.any(not (folder / name_of(step)).is_dir()):
+        raise ContenderError(
+            f"{folder / name_of(step)} must lie with every process of this training to go on from, "
+            "and does not; copy it there, or remove the checkpoints to begin anew."
+        )
+    return folder / name_of(step)
+
+
+def _unwritten(row: LossRow) -> None:
+    """The row of a process that is not the first."""
 
 
 def _record(
@@ -251,7 +396,9 @@ def _record(
         tokens_billed=None,
         tokens_computed=trainer.effort.tokens_computed,
         seconds=round(trainer.effort.seconds, 3),
-        peak_memory_bytes=memory.peak_bytes(),
+        peak_memory_bytes=round(
+            max(parts[0] for parts in trainer.group.all([memory.peak_bytes()]))
+        ),
         best_step=best.step if best else None,
         overfitting_step=overfitting_step(rows),
         verdict=verdict(rows, planned),

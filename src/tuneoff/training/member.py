@@ -1,0 +1,69 @@
+"""One of the processes of a training: `python -m tuneoff.training.member FOLDER`, with the
+environment that torchrun gives it. It calls `tune` with what lies in the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tuneoff.errors import TuneoffError
+from tuneoff.rundir import ContenderDir, append_lines
+from tuneoff.training import processes
+
+
+def main() -> None:
+    """Exits with 0 when the training is done, with 1 after an error that is written down."""
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    log = os.open(processes.log_file(folder, rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    # The agent ends its processes; one that was killed itself cannot.
+    processes.end_with_parent(lambda: os._exit(1))
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # Written by the process that started all this, below its own run directory.
+    job: processes.Job = pickle.loads((folder / processes.JOB).read_bytes())
+    try:
+        _tune(folder, job, rank == 0)
+    except TuneoffError as error:
+        processes.write_error(folder, error)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        # At once: an orderly end would wait for processes that wait for this one.
+        os._exit(1)
+
+
+def _tune(folder: Path, job: processes.Job, first: bool) -> None:
+    from tuneoff.training import group
+    from tuneoff.training.tune import tune
+
+    def tell(kind: str, value: Any) -> None:
+        if first:
+            append_lines(folder / processes.TOLD, [{kind: value}])
+
+    def on_epoch(step: int) -> None:
+        tell("epoch", step)
+        # Only when it was heard of may training be resumed from behind it.
+        while first and not processes.heard(folder, step).exists():
+            time.sleep(processes.LOOK_SECONDS)
+
+    tune(
+        job.settings, job.base, job.train, job.validation, job.template, ContenderDir(job.path),
+        lambda *step: tell("step", step),
+        lambda line: tell("say", line),
+        on_epoch if job.epochs else None,
+        most_at_once=job.most,
+    )  # fmt: skip
+    group.leave()
+
+
+if __name__ == "__main__":
+    main()

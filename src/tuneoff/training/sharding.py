@@ -1,0 +1,175 @@
+"""A model whose parameters lie divided over the processes (FSDP2, `fully_shard` of PyTorch).
+
+Each decoder layer is gathered when it is computed and let go afterwards; gradients and the
+optimizer's moments exist only for a process's own part. Frozen parameters under an adapter
+are divided like the others. One path for CPUs and accelerators. What is written down is whole
+and the same as one process writes, so a training may go on with another number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from tuneoff.errors import ContenderError
+from tuneoff.models.loading import device
+from tuneoff.models.packing import causal_lm
+from tuneoff.training.group import Group
+
+State = dict[str, torch.Tensor]
+ADAPTER_FILE = "adapter_model.safetensors"
+INDEX_FILE, WHOLE_FILE = "model.safetensors.index.json", "model.safetensors"
+
+
+def mesh_of(group: Group) -> DeviceMesh:
+    """All processes of a group in a row."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(device().type, (group.size,))
+
+
+def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+    """Divides a model that lies in main memory; each process keeps its part on its device.
+
+    Args:
+        dtype: what is computed in: layers are gathered in it, gradients added in float32.
+
+    Raises:
+        ContenderError: the model's layers cannot be found.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy()
+    if dtype != torch.float32:
+        # Inputs as they are: a pack's weights belong to its loss, which is float32.
+        policy = MixedPrecisionPolicy(
+            param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+    for layer in layers_of(model):
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    # The outermost module, for that is the one that is called.
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The decoder layers: what the model itself says must not be split, or its longest list.
+
+    Raises:
+        ContenderError: it has neither.
+    """
+    inner = causal_lm(model)
+    names = set(getattr(inner, "_no_split_modules", None) or ())
+    found = [each for each in inner.modules() if type(each).__name__ in names]
+    if not found:
+        lists = [list(each) for each in inner.modules() if isinstance(each, torch.nn.ModuleList)]
+        found = max(lists, key=len, default=[])
+    if not found:
+        raise ContenderError(
+            f"train.parallel: fsdp found no layers in {type(inner).__name__}; use ddp."
+        )
+    return found
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether a model's parameters lie divided over processes."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def kept(model: PreTrainedModel) -> State:
+    """What is saved of a model, under the names it has in its file: adapter or all weights."""
+    if hasattr(model, "get_base_model"):
+        from peft import get_peft_model_state_dict
+
+        # Whether embeddings belong to an adapter is asked of the file's writer, not here.
+        found: State = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return found
+    # A tied weight once, as in the file.
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    tied -= {name for name, _ in model.named_parameters()}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def gathered(tree: Any, group: Group) -> Any:
+    """A state with its tensors whole, in main memory of the first process; None in the others.
+    All processes must call it."""
+    whole = _map(tree, lambda tensor: _whole(tensor, group.first))
+    return whole if group.first else None
+
+
+def load_weights(model: PreTrainedModel, folder: Path, group: Group) -> None:
+    """Puts what a checkpoint holds, which only the first process reads, into all processes.
+
+    Raises:
+        ContenderError: it is not this model's.
+    """
+    live = kept(model)
+    found = _read(folder) if group.first else {}
+    missing = group.from_first([name for name in live if name not in found])
+    if missing:
+        raise ContenderError(f"{folder} does not hold this model: {missing[0]} is missing.")
+    with torch.no_grad():
+        for name, target in live.items():
+            if isinstance(target, DTensor):
+                whole = found[name] if group.first else torch.empty(target.shape)
+                whole = whole.to(target.device, target.dtype)
+                target.copy_(distribute_tensor(whole, target.device_mesh, target.placements))
+                continue
+            if group.first:
+                target.copy_(found[name])
+            torch.distributed.broadcast(target, src=0)
+
+
+def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
+    """Puts whole moments, which every process has read, into an optimizer of divided ones."""
+    parameters = [each for part in optimizer.param_groups for each in part["params"]]
+    numbers = [number for part in saved["param_groups"] for number in part["params"]]
+    state = {
+        number: {name: _like(value, parameter) for name, value in saved["state"][number].items()}
+        for number, parameter in zip(numbers, parameters, strict=True)
+        if number in saved["state"]
+    }
+    optimizer.load_state_dict({**saved, "state": state})
+
+
+def _like(value: Any, parameter: torch.Tensor) -> Any:
+    """A moment divided like its parameter; a counter as it is."""
+    fits = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+    if not fits or not isinstance(parameter, DTensor):
+        return value
+    # Every process has the whole: nothing needs to be sent.
+    return distribute_tensor(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
+    )
+
+
+def _whole(tensor: torch.Tensor, first: bool) -> torch.Tensor | None:
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach().cpu() if first else None
+
+
+def _map(tree: Any, change: Any) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return change(tree)
+    if isinstance(tree, Mapping):
+        return {key: _map(value, change) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_map(value, change) for value in tree]
+    return tree
+
+
+def _read(folder: Path) -> State:
+    import json
+
+    from safetensors.torch import load_file
+
+    if (folder / INDEX_FILE).is_file():
+        parts = set(json.loads((folder / INDEX_FILE).read_bytes())["weight_map"].values())
+    else:
+        parts = {ADAPTER_FILE if (folder / ADAPTER_FILE).is_file() else WHOLE_FILE}
+    return {name: tensor for part in parts for name, tensor in load_file(folder / part).items()}
