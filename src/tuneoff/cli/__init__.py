@@ -55,10 +55,20 @@ def _leave_threads(code: int) -> None:
     os._exit(code)
 
 
+def _with_address(words: list[str]) -> list[str]:
+    """`--ray` may stand alone: it is the cluster that runs then."""
+    found = []
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        found.append(word)
+        if word == "--ray" and (after is None or after.startswith("-")):
+            found.append(bakeoffs.RUNNING)
+    return found
+
+
 def main() -> None:
     """The console script: one sentence for an error, no traceback unless --debug."""
     try:
-        app()
+        app(args=_with_address(sys.argv[1:]))
     except TuneoffError as error:
         if os.environ.get("TUNEOFF_DEBUG"):
             raise

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tuneoff.cli.options import Json, RunDirectory
+from tuneoff.progress import Progress
 from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress
+
+# What `--ray` without an address stands for.
+RUNNING = "auto"
 
 
 def demo(
@@ -101,6 +107,19 @@ def run(
     replay: Annotated[
         Path | None, typer.Option(help="Let this recorded run (record: true) stand for providers.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            show_default=False,
+            help="Carry contenders out on a Ray cluster: the one that is running, or HOST:PORT.",
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="With --ray: where workers keep trainings (a shared folder, s3://…)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Carry out a bake-off; the same command again goes on where it stopped."""
@@ -111,8 +130,10 @@ def run(
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
         confirm(_what_is_forgotten(folder, only))
+    if storage is not None and ray is None:
+        raise typer.BadParameter("--storage is for workers; give --ray as well.")
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
-    with shown_progress() as progress:
+    with shown_progress() as progress, _executor(ray, storage, progress) as executor:
         results = bakeoff.run(
             settings,
             folder,
@@ -120,6 +141,7 @@ def run(
             fresh=fresh,
             yes=yes,
             replay=replay,
+            executor=executor,
             progress=progress,
             command=command,
         )
@@ -214,6 +236,20 @@ def compare(
         typer.echo(comparison_table(found))
     if fail_if_worse and found["worse"]:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _executor(ray: str | None, storage: str | None, progress: Progress) -> Iterator[Any]:
+    """A cluster's executor while inside; None without --ray."""
+    if ray is None:
+        yield None
+        return
+    from tuneoff.cluster import RayExecutor
+
+    with contextlib.closing(
+        RayExecutor(progress, None if ray == RUNNING else ray, storage)
+    ) as executor:
+        yield executor
 
 
 def _show(folder: Path, results: Any, as_json: bool) -> None:

@@ -6,7 +6,7 @@ settings. It returns tokens and seconds; `costs` multiplies, `scoring` judges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -95,7 +95,9 @@ FREE = Free()
 class Work:
     """What a contender gets to work with: the same for every contender of a run, but for its
     own `directory` and `guard`. `name` is the run's; `replay` the folder of the same contender
-    in a recorded run, whose exchanges stand for the provider."""
+    in a recorded run, whose exchanges stand for the provider. `keep` is called when a checkpoint
+    is complete, and `most_at_once` bounds the tokens that are computed at once, where a training
+    runs on another machine than its run directory."""
 
     folder: Path
     train: Sequence[Example]
@@ -109,6 +111,8 @@ class Work:
     name: str = ""
     guard: Guard = FREE
     replay: ContenderDir | None = None
+    keep: Callable[[], None] | None = None
+    most_at_once: int | None = None
 
 
 class Contender(Protocol):

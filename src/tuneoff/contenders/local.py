@@ -59,6 +59,8 @@ def tune(settings: LocalSettings, work: Work) -> None:
         work.directory,
         on_step,
         work.progress.say,
+        most_at_once=work.most_at_once,
+        on_checkpoint=work.keep,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ def tune(
     say: Say = lambda line: None,
     on_epoch: OnEpoch | None = None,
     most_at_once: int | None = None,
+    on_checkpoint: Callable[[], None] | None = None,
 ) -> TrainingRecord:
     """Trains, and leaves `adapter/` or `model/`, `training.json` and `loss.jsonl`.
 
@@ -73,12 +74,15 @@ def tune(
         on_epoch: each epoch's weights are kept for it. A training that is cut may call it again
             with an epoch that it was called with. In a group all have it, or none.
         most_at_once: tokens computed at once at most, where memory is known to hold no more.
+        on_checkpoint: called when a checkpoint is complete, in the first process; not where this
+            call starts several processes.
 
     Raises:
         ConfigError: base, target modules or lengths cannot be used.
         ContenderError: the loss is not a number.
     """
     from tuneoff.training.method import finished
+    from tuneoff.training.watch import Complete
 
     group = join()
     record = group.from_first(_finished(directory))
@@ -121,7 +125,10 @@ def tune(
     most = min(most, most_at_once or most)
     model, packer = _prepared(settings, base, examples, dtype, most, say, group, divided)
     saver = Saver(settings, model, tokenizer, directory, group)
-    record = _train(saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch)
+    callbacks = [Complete(on_checkpoint)] if on_checkpoint is not None and group.first else []
+    record = _train(
+        saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch, callbacks
+    )
     saver.finish(record)
     group.wait()
     if not divided:
@@ -287,6 +294,7 @@ def _train(
     on_step: OnStep | None,
     say: Say,
     on_epoch: OnEpoch | None,
+    others: Sequence[TrainerCallback],
 ) -> TrainingRecord:
     from tuneoff.training.arguments import DEFAULT_LEARNING_RATE, training_arguments
     from tuneoff.training.checkpoints import Effort, step_of
@@ -318,7 +326,7 @@ def _train(
         rows, directory.append_loss if group.first else _unwritten, len(train),
         settings.train.batch_size, effort, on_step, patience, bool(validation),
     )  # fmt: skip
-    callbacks: list[TrainerCallback] = [watch]
+    callbacks: list[TrainerCallback] = [watch, *others]
     per_epoch = math.ceil(len(train) / settings.train.batch_size)
     if on_epoch is not None:
         callbacks.append(EpochEnds(per_epoch, bool(validation)))

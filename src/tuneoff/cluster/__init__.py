@@ -1,0 +1,229 @@
+"""A bake-off on a Ray cluster: `tuneoff run FILE --ray [ADDRESS]`.
+
+What a machine must compute (training, an open model's answers, its speed) goes to workers with
+the resources that the contender names; what a provider does, and scoring, prices and the report,
+stay with the driver, which has the run directory and the ledger. Contenders go side by side, each
+in a thread of the driver that waits for its workers. A worker that is lost is replaced, and its
+successor goes on from the last checkpoint that was kept (`storage.py`), or with the examples
+that are not answered yet. The driver may be killed and started again, as any run may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuneoff.cluster.remote import Remote
+from tuneoff.cluster.storage import Storage
+from tuneoff.cluster.worker import Board, sees
+from tuneoff.contenders import Contender, load_contender
+from tuneoff.errors import BudgetError, ConfigError, MissingExtraError
+from tuneoff.progress import Progress
+from tuneoff.rundir import ContenderDir
+from tuneoff.spending import paid
+
+NEWS_SECONDS = 0.5
+
+
+class RayExecutor:
+    """An executor for `bakeoff.run` on a cluster that it connects to.
+
+    Args:
+        address: `host:port` of a cluster; left out, RAY_ADDRESS, the cluster that runs on this
+            machine, or one that is started for this run.
+        storage: a folder that all machines see, or a URL of a bucket, where trainings are kept
+            while they are under way; left out, the run directory, which all must see then.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ConfigError: the address or the storage cannot be used.
+    """
+
+    def __init__(
+        self, progress: Progress, address: str | None = None, storage: str | None = None
+    ) -> None:
+        if address is not None and address.startswith("ray://"):
+            raise ConfigError(
+                f"--ray {address}: a run is no Ray client; start it on a machine of the cluster "
+                "(`ray job submit`, `ray exec`), with --ray and no address."
+            )
+        self.ray = connected(address)
+        self.progress = progress
+        self._storage = None if storage is None else Storage(storage)
+        # Beside the driver: it lives as long as that, whichever other machines are lost.
+        here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            self.ray.get_runtime_context().get_node_id(), soft=False
+        )
+        self.board = self.ray.remote(Board).options(
+            num_cpus=0, scheduling_strategy=here, max_concurrency=1
+        ).remote()  # fmt: skip
+        self.failures: dict[str, Any] = {}
+        self._steps: dict[tuple[str, str], Callable[..., None]] = {}
+        self._kept: dict[str, dict[Path, tuple[Storage, str]]] = {}
+        self._running: set[Any] = set()
+        self._seen = False
+        self.stopped = threading.Event()
+
+    def close(self) -> None:
+        """Leaves the cluster; one that was started for this run ends."""
+        self.ray.shutdown()
+
+    def kind_of(self, settings: Any) -> Contender:
+        """The contender's own kind where a provider or a file answers, else its remote stand-in."""
+        kind = load_contender(settings.id)
+        if paid(settings) or settings.id not in ("local", "prompted"):
+            return kind
+        return Remote(kind, self)
+
+    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+        """All of them side by side.
+
+        Raises:
+            BudgetError: one of them could pass the budget; the others went on to their ends.
+        """
+        errors: list[BaseException] = []
+
+        def one(settings: Any) -> None:
+            try:
+                carry_out(settings)
+                self._forget(settings.name)
+            except BaseException as error:
+                errors.append(error)
+
+        # Daemons: Ctrl-C must not wait until a provider's job is through.
+        threads = [threading.Thread(target=one, args=(c,), daemon=True) for c in contenders]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                self._hear()
+                for thread in threads:
+                    thread.join(NEWS_SECONDS / len(threads))
+            self._hear()
+        except BaseException:
+            self.stop()
+            raise
+        for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
+            raise error
+
+    def stop(self) -> None:
+        """Ends what workers do for this run."""
+        self.stopped.set()
+        for reference in list(self._running):
+            with contextlib.suppress(Exception):
+                self.ray.cancel(reference, force=False)
+
+    def _hear(self) -> None:
+        """Hands the workers' news on to whoever watches the run."""
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            for name, kind, value in self.ray.get(self.board.take.remote()):
+                if kind == "say":
+                    self.progress.say(value)
+                elif kind == "failed":
+                    self.failures.setdefault(name, value)
+                elif kind == "step":
+                    title, total, done, note = value
+                    key = name, title
+                    if key not in self._steps:
+                        self._steps[key] = self.progress.stage(title, total)
+                    self._steps[key](done, note)
+
+    def told_failure(self, name: str) -> Any:
+        """What a group's process told before it ended, if it did."""
+        self._hear()
+        return self.failures.pop(name, None)
+
+    @contextlib.contextmanager
+    def running(self, reference: Any) -> Iterator[Any]:
+        """While inside, a reference that Ctrl-C cancels."""
+        self._running.add(reference)
+        try:
+            yield reference
+        finally:
+            self._running.discard(reference)
+
+    def place(self, name: str, directory: ContenderDir) -> tuple[Storage, str]:
+        """Where one training of a contender is kept while it is under way.
+
+        Raises:
+            ConfigError: other machines do not see the run directory.
+        """
+        if self._storage is not None:
+            place = self._storage, _token(directory)
+        else:
+            self._refuse_unseen(directory)
+            place = Storage(str(directory.path.resolve())), "cluster"
+        self._kept.setdefault(name, {})[directory.path] = place
+        return place
+
+    def _refuse_unseen(self, directory: ContenderDir) -> None:
+        if self._seen:
+            return
+        directory.path.mkdir(parents=True, exist_ok=True)
+        probe = directory.path / f".seen-{secrets.token_hex(4)}"
+        probe.touch()
+        try:
+            nodes = [node for node in self.ray.nodes() if node["Alive"]]
+            strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+            task = self.ray.remote(sees)
+            found = self.ray.get([
+                task.options(
+                    num_cpus=0, scheduling_strategy=strategy(node["NodeID"], soft=False)
+                ).remote(str(probe.resolve()))
+                for node in nodes
+            ])  # fmt: skip
+        finally:
+            probe.unlink()
+        blind = [n["NodeManagerHostname"] for n, seen in zip(nodes, found, strict=True) if not seen]
+        if blind:
+            raise ConfigError(
+                f"{directory.path.parent.parent}: {', '.join(blind)} of the cluster cannot see "
+                "this run directory; give one on a shared disk as --run-dir, or a bucket that all "
+                "reach as --storage s3://… ."
+            )
+        self._seen = True
+
+    def _forget(self, name: str) -> None:
+        """A contender is through: its weights are in the run directory now. After a failure what
+        was kept stays, to go on from."""
+        for path, (storage, key) in self._kept.pop(name, {}).items():
+            # A contender's error lies in its folder, above those of several seeds.
+            if ContenderDir(path).error() is None and ContenderDir(path.parent).error() is None:
+                storage.remove(key)
+
+
+def _token(directory: ContenderDir) -> str:
+    """The name of a training in a bucket; `--fresh` forgets it with the folder."""
+    file = directory.path / "storage-key"
+    if not file.exists():
+        directory.path.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{directory.path.name}-{secrets.token_hex(8)}", encoding="utf-8")
+    return file.read_text(encoding="utf-8")
+
+
+def connected(address: str | None) -> Any:
+    """Ray, connected to a cluster.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ConfigError: there is no cluster at the address.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtraError("ray", "ray", "--ray") from None
+    try:
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--ray {address or ''}: no cluster answers ({first}); start one (`ray start --head`), "
+            "or give its host:port."
+        ) from None
+    return ray
