@@ -190,12 +190,10 @@ def test_search_finds_in_two_processes_what_it_finds_in_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantization", ["int8", "nf4"])
-def test_quantized_bases_are_trained_by_two(tmp_path: Path, quantization: Any) -> None:
+def test_a_quantized_base_is_trained_by_two(tmp_path: Path) -> None:
     def given(parallel: str) -> LocalSettings:
-        return chosen(parallel, quantization=quantization, train={"max_steps": 8})
+        return chosen(parallel, quantization="int8", train={"max_steps": 8})
 
-    # The shipped base is wide enough for nf4 on a CPU.
     trained(ASSET, tmp_path / "one", given("auto"))
     trained(ASSET, tmp_path / "two", given("ddp"))
     one, two = (ContenderDir(tmp_path / name).loss() for name in ("one", "two"))
