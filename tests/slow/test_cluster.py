@@ -1,0 +1,194 @@
+"""Real Ray clusters on this machine: the same results as one process, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tuneoff.rundir import RunDir, read_lines
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("ray")
+
+TUNEOFF = str(Path(sys.executable).parent / "tuneoff")
+TRAIN = {"max_steps": 30, "batch_size": 8, "evaluate_every": 5, "learning_rate": 4e-3}
+LORA = {"r": 4, "dropout": 0.0}
+SIX: list[dict[str, Any]] = [
+    {"name": "zero-shot", "id": "prompted", "base": "tiny"},
+    {"name": "two-shots", "id": "prompted", "base": "tiny", "shots": 2},
+    {"name": "four-shots", "id": "prompted", "base": "tiny", "shots": 4},
+    {"name": "lora", "id": "local", "base": "tiny", "prompt": "short", "lora": LORA,
+     "train": TRAIN},
+    {"name": "seeds", "id": "local", "base": "tiny", "prompt": "short", "lora": LORA,
+     "train": {**TRAIN, "max_steps": 20}, "seeds": [1, 2]},
+    {"name": "full", "id": "local", "base": "tiny", "prompt": "short", "method": "full",
+     "train": {**TRAIN, "learning_rate": 1e-3}},
+]  # fmt: skip
+# Counted, not measured: what must not depend on where it was computed.
+COUNTED = ("examples", "epochs", "steps", "tokens_raw", "tokens_templated", "tokens_computed",
+           "best_step", "verdict", "trainable_parameters", "learning_rate")  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """The sum of floats depends on how many threads share it."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def write(folder: Path, contenders: list[dict[str, Any]], **limit: int) -> Path:
+    file = folder / "b.yaml"
+    task = {"id": "functional_representation", "source": "sample", "max_new_tokens": 48,
+            "limit": limit}  # fmt: skip
+    file.write_text(yaml.safe_dump({"name": "six", "task": task, "contenders": contenders}))
+    return file
+
+
+def start(file: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [TUNEOFF, "run", str(file), "--run-dir", str(run), *more], env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 400
+    while not happened():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline, "it did not come that far"
+        time.sleep(0.05)
+
+
+def kept(run: Path, contender: str) -> Callable[[], bool]:
+    """Whether a checkpoint of a contender was kept for whoever goes on."""
+
+    def found() -> bool:
+        manifests = (run / "contenders" / contender).glob("cluster/*/manifest.json")
+        return any("checkpoints/" in manifest.read_text() for manifest in manifests)
+
+    return found
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A cluster of two nodes, each with one processor; the driver is none of them."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8}
+    )
+    cluster.other = cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    yield cluster
+    cluster.shutdown()
+
+
+def scores(run: Path) -> dict[str, Any]:
+    """What of results.json must be the same wherever it was computed."""
+    results = json.loads((run / "results.json").read_text())
+    return {
+        c["name"]: {
+            "scores": c["scores"], "error_classes": c["error_classes"], "loss": c["loss"],
+            "prompt": c["prompt_sha256"], "error": c["error"],
+            "training": c["training"] and {key: c["training"][key] for key in COUNTED},
+            "tokens": [c["serving"][f"tokens_{way}_mean"] for way in ("in", "out")],
+        }
+        for c in results["contenders"]
+    } | {"comparisons": results["comparisons"], "content": results["content_sha256"]}  # fmt: skip
+
+
+def answers(run: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every answer of every training, in the order of the examples."""
+    found = {}
+    for file in sorted((run / "contenders").rglob("predictions.jsonl")):
+        rows = [(r["id"], r["prediction"], r["tokens_in"], r["tokens_out"])
+                for r in read_lines(file)]  # fmt: skip
+        assert max(Counter(row[0] for row in rows).values()) == 1, f"twice in {file}"
+        found[file.parent.relative_to(run).as_posix()] = sorted(rows)
+    return found
+
+
+def test_two_nodes_give_what_one_process_gives_with_a_node_and_the_driver_killed(
+    nodes: Any, tmp_path: Path
+) -> None:
+    file = write(tmp_path, SIX, train=96, validation=16, test=24)
+    alone, ray = tmp_path / "alone", tmp_path / "ray"
+    finished(start(file, alone))
+
+    driver = start(file, ray, "--ray", nodes.address)
+    until(kept(ray, "lora"), driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+
+    driver = start(file, ray, "--ray", nodes.address)
+    until(kept(ray, "full"), driver)
+    nodes.remove_node(nodes.other, allow_graceful=False)
+    said = finished(driver)
+    assert "a worker was lost" in said
+
+    assert scores(ray) == scores(alone)
+    assert answers(ray) == answers(alone)
+    for contender in RunDir(ray).contenders():
+        # Each step's loss once, though a training was cut twice.
+        for folder in (contender, *(contender.seed(seed) for seed in (1, 2))):
+            steps = [row.step for row in folder.loss()]
+            assert len(steps) == len(set(steps))
+        assert not (contender.path / "cluster").exists()
+    # Nothing is left to do, so nothing is done.
+    before = {p: p.stat().st_mtime_ns for p in ray.rglob("adapter_model.safetensors")}
+    finished(start(file, ray))
+    assert before == {p: p.stat().st_mtime_ns for p in ray.rglob("adapter_model.safetensors")}
+
+
+def test_one_contender_over_two_workers(tmp_path: Path) -> None:
+    """Ray Train's processes make one training, and both answer; of two, a bucket keeps it."""
+    two = {"count": 2}
+    both = {**SIX[3], "name": "both", "hardware": two, "train": {**TRAIN, "parallel": "ddp"}}
+    file = write(tmp_path, [SIX[3], both], train=96, validation=16, test=24)
+    run, storage = tmp_path / "run", tmp_path / "storage"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(file), str(run), str(storage)], env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = finished(process)
+    one, other = RunDir(run).results().contenders
+    assert (one.error, other.error) == (None, None), said[-2000:]
+    assert one.training is not None
+    assert other.training is not None
+    assert other.training.steps == one.training.steps == 30
+    for mine, theirs in zip(other.loss, one.loss, strict=True):
+        assert mine.validation == pytest.approx(theirs.validation, rel=1e-3)
+    asked = {example.id for example in RunDir(run).examples("test")}
+    assert set(RunDir(run).contender("both").predictions()) == asked
+    assert not [path for path in storage.rglob("*") if path.is_file()]
+
+
+# A cluster of its own with two processors: a folder stands for the bucket.
+DRIVER = """
+import sys
+import ray
+from tuneoff import bakeoff
+from tuneoff.bakeoff_file import load
+from tuneoff.cluster import RayExecutor
+from tuneoff.progress import Lines
+
+ray.init(num_cpus=2, log_to_driver=False, object_store_memory=10**8)
+progress = Lines()
+executor = RayExecutor(progress, storage=sys.argv[3])
+bakeoff.run(load(sys.argv[1]), sys.argv[2], executor=executor, progress=progress)
+executor.close()
+"""
