@@ -13,8 +13,6 @@ import tuneoff
 from tuneoff.errors import MissingExtraError
 
 pytest.importorskip("bitsandbytes")
-# Of bitsandbytes' product with one row, which nothing is learned through.
-pytestmark = pytest.mark.filterwarnings("ignore:.*an autograd kernel was not registered")
 TEXT = """\
 name: quantized
 task:

@@ -19,8 +19,6 @@ from tuneoff.server.host import Host
 from tuneoff.server.run import check_parity, contenders_of
 from tuneoff.tasks.functional_representation import SAMPLE
 
-# Of bitsandbytes' product with one row, which nothing is learned through.
-pytestmark = pytest.mark.filterwarnings("ignore:.*an autograd kernel was not registered")
 TEXT = """\
 name: quantized
 task:

@@ -168,6 +168,7 @@ def load_model(
         return placed
     if quantization == "nf4":
         _refuse_narrow(base, model)
+        _never_pack(model)
     return model
 
 
@@ -182,6 +183,15 @@ def _refuse_narrow(base: str, model: PreTrainedModel) -> None:
                 f"base {base!r}: on a CPU quantization: nf4 needs layers whose width is a multiple "
                 f"of {NF4_BLOCK}, and that of {name} is {width}; use quantization: int8 or none."
             )
+
+
+def _never_pack(model: PreTrainedModel) -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes packs a layer's weights for good at its first forward
+    in eval mode. The product with packed weights passes no gradient on (a later training is
+    silently wrong), rounds to bf16, and fails for outputs that are no multiple of 32."""
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            setattr(layer, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> Any:
