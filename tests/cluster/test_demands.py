@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.cluster.demands import demand, lacking, shards, together
+from tuneoff.cluster.demands import cards_in_one, demand, lacking, shards, together
 from tuneoff.config import LocalSettings
 
 CPUS = {"CPU": 4.0}
@@ -26,8 +26,8 @@ def test_without_hardware_it_is_a_card_where_there_are_any() -> None:
 
 def test_a_named_accelerator_is_asked_for_by_the_clusters_own_spelling() -> None:
     wanted = demand(local({"accelerator": "h100", "count": 4}), H100S)
-    assert wanted.options() == {"num_cpus": 1, "num_gpus": 4, "accelerator_type": "H100"}
-    assert not lacking(wanted, H100S)
+    assert wanted.options(4) == {"num_cpus": 1, "num_gpus": 4, "accelerator_type": "H100"}
+    assert not lacking(wanted, [H100S], in_one=True)
     assert str(wanted) == "4 × H100"
 
 
@@ -42,15 +42,24 @@ def test_a_named_accelerator_is_asked_for_by_the_clusters_own_spelling() -> None
 def test_what_the_cluster_lacks_is_found_out(
     hardware: dict[str, Any], resources: dict[str, float]
 ) -> None:
-    assert lacking(demand(local(hardware), resources), resources)
+    assert lacking(demand(local(hardware), resources), [resources], in_one=False)
+
+
+def test_cards_in_several_machines_train_together_but_hold_no_model_of_vllms() -> None:
+    one = {"CPU": 8.0, "GPU": 1.0, "accelerator_type:H100": 1.0}
+    wanted = demand(local({"accelerator": "H100", "count": 2}), one)
+    assert not lacking(wanted, [one, one], in_one=False)
+    assert lacking(wanted, [one, one], in_one=True)
 
 
 def test_several_cards_train_together_and_answer_each_for_itself() -> None:
     settings = local({"accelerator": "H100", "count": 4})
     wanted = demand(settings, H100S)
     assert (together(settings, wanted), shards(settings, wanted)) == (4, 4)
+    assert cards_in_one(settings, wanted) == 1
     # vLLM lays one model over all of them.
-    assert shards(settings.model_copy(update={"backend": "vllm"}), wanted) == 1
+    vllm = settings.model_copy(update={"backend": "vllm"})
+    assert (shards(vllm, wanted), cards_in_one(vllm, wanted)) == (1, 4)
 
 
 def test_processors_train_together_only_when_told() -> None:

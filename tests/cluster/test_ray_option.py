@@ -57,7 +57,8 @@ def test_an_address_that_cannot_be_used_is_one_sentence(
     assert not run.exists()
 
 
-def test_ray_may_stand_alone() -> None:
+def test_ray_may_stand_alone(file: Path) -> None:
+    assert _with_address(["run", "--ray", str(file)]) == ["run", "--ray", "auto", str(file)]
     assert _with_address(["run", "f", "--ray"]) == ["run", "f", "--ray", "auto"]
     assert _with_address(["run", "f", "--ray", "--yes"]) == ["run", "f", "--ray", "auto", "--yes"]
     assert _with_address(["run", "f", "--ray", "h:1"]) == ["run", "f", "--ray", "h:1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,10 @@ def test_what_is_kept_comes_back(storage: Storage, tmp_path: Path) -> None:
 
 
 def test_nothing_kept_is_nothing_to_go_on_from(storage: Storage, tmp_path: Path) -> None:
-    assert storage.begin("k") == 1
+    assert storage.state("k") is None
+    # A number is claimed even by a try that is lost before it writes anything.
+    assert [storage.begin("k"), storage.begin("k")] == [1, 2]
+    assert storage.state("k") is None
     assert not storage.pull("k", tmp_path / "a")
     assert not storage.has_weights("k")
     storage.remove("k")
@@ -65,14 +69,17 @@ def test_a_later_push_replaces_and_leaves_no_rubbish(storage: Storage, tmp_path:
     assert storage.pull("k", tmp_path / "b")
     assert content(tmp_path / "b") == {"loss.jsonl": "12", "adapter/w": "w8"}
     assert len(storage._names(storage._place("k", 1))) == 3  # two files and the manifest
+    assert storage.begin("k") == 2
 
 
 def test_a_worker_that_was_given_up_disturbs_nobody(storage: Storage, tmp_path: Path) -> None:
     first = training(tmp_path / "a", **{"loss.jsonl": "old"})
     storage.push("k", storage.begin("k"), first)
     assert storage.begin("k") == 2
+    before = storage.state("k")
     second = training(tmp_path / "b", **{"loss.jsonl": "new"})
     storage.push("k", 2, second)
+    assert storage.state("k") != before
     storage.push("k", 1, first)  # it lived on
     assert storage.begin("k") == 3
     assert storage.pull("k", tmp_path / "c")
@@ -87,6 +94,30 @@ def test_a_push_that_was_cut_is_not_seen(storage: Storage, tmp_path: Path) -> No
     assert storage.begin("k") == 3
     assert storage.pull("k", tmp_path / "b")
     assert content(tmp_path / "b") == {"loss.jsonl": "1"}
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(str(tmp_path / "kept"))
+    storage.push("k", 1, training(tmp_path / "a", **{"loss.jsonl": "old"}))
+    fetch = Storage._fetch
+
+    def meanwhile(self: Storage, *arguments: Any) -> None:
+        monkeypatch.setattr(Storage, "_fetch", fetch)
+        self.push("k", 2, training(tmp_path / "b", **{"loss.jsonl": "new"}))
+        fetch(self, *arguments)
+
+    monkeypatch.setattr(Storage, "_fetch", meanwhile)
+    assert storage.pull("k", tmp_path / "c")
+    assert content(tmp_path / "c") == {"loss.jsonl": "new"}
+
+
+def test_a_folder_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Storage("kept").url == str(tmp_path / "kept")
 
 
 def test_removed_is_gone(storage: Storage, tmp_path: Path) -> None:

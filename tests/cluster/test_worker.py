@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ def test_a_second_try_goes_on_from_the_checkpoint_that_was_kept(
     errand: Errand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     push, storage = Storage.push, Storage(errand.storage)
+    storage.push("key", 1, tmp_path / "nothing")  # as the driver does
 
     def and_die(self: Storage, *arguments: Any) -> None:
         push(self, *arguments)
@@ -83,6 +86,10 @@ def test_a_second_try_goes_on_from_the_checkpoint_that_was_kept(
 
 def test_what_goes_wrong_comes_back_as_a_sentence(errand: Errand, tmp_path: Path) -> None:
     missing = errand.settings.model_copy(update={"base": str(tmp_path / "nothing")})
+    unseen = worker.tune(errand)
+    assert isinstance(unseen, Failure)
+    assert "is not seen from" in unseen.text
+    Storage(errand.storage).push("key", 1, tmp_path / "nothing")
     failed = worker.tune(replace(errand, settings=missing))
     assert isinstance(failed, Failure)
     assert re.search("nothing", failed.text)
@@ -90,3 +97,16 @@ def test_what_goes_wrong_comes_back_as_a_sentence(errand: Errand, tmp_path: Path
     *_, last = worker.answer(errand, errand.work.test)  # nothing was tuned
     assert isinstance(last, Failure)
     assert worker.failure(KeyError("a\nb")).text == r"KeyError: 'a\nb'"
+
+
+def test_what_a_killed_worker_left_is_removed(
+    errand: Errand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = tmp_path / f"{worker.SCRATCH}999999999-abc"
+    alive = tmp_path / f"{worker.SCRATCH}{os.getpid()}-abc"
+    for folder in (dead, alive):
+        folder.mkdir()
+    worker.tune(errand)
+    assert (dead.exists(), alive.exists()) == (False, True)
+    assert [path.name for path in tmp_path.glob(f"{worker.SCRATCH}*")] == [alive.name]

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,7 +61,7 @@ def _with_address(words: list[str]) -> list[str]:
     found = []
     for word, after in zip(words, [*words[1:], None], strict=True):
         found.append(word)
-        if word == "--ray" and (after is None or after.startswith("-")):
+        if word == "--ray" and (after is None or after.startswith("-") or Path(after).exists()):
             found.append(bakeoffs.RUNNING)
     return found
 
@@ -77,7 +78,8 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code == 130:  # typer's word for Ctrl-C
             typer.echo("interrupted; the same command goes on from here.", err=True)
-            if any(each.name.startswith("ThreadPool") for each in threading.enumerate()):
+            waiting = ("ThreadPool", "contender ")
+            if any(each.name.startswith(waiting) for each in threading.enumerate()):
                 _leave_threads(130)
         raise
     except BrokenPipeError:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneoff.cluster.demands import Demand, cards_in_one, demand, lacking
 from tuneoff.cluster.remote import Remote
 from tuneoff.cluster.storage import Storage
 from tuneoff.cluster.worker import Board, sees
@@ -52,26 +54,26 @@ class RayExecutor:
                 f"--ray {address}: a run is no Ray client; start it on a machine of the cluster "
                 "(`ray job submit`, `ray exec`), with --ray and no address."
             )
-        self.ray = connected(address)
-        self.progress = progress
         self._storage = None if storage is None else Storage(storage)
+        self.ray, self._connected_here = connected(address)
+        self.progress = progress
         # Beside the driver: it lives as long as that, whichever other machines are lost.
-        here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            self.ray.get_runtime_context().get_node_id(), soft=False
-        )
-        self.board = self.ray.remote(Board).options(
-            num_cpus=0, scheduling_strategy=here, max_concurrency=1
-        ).remote()  # fmt: skip
-        self.failures: dict[str, Any] = {}
+        here = self._on(self.ray.get_runtime_context().get_node_id())
+        self.board = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+        self._hearing = threading.Lock()
+        self._failures: dict[str, Any] = {}
         self._steps: dict[tuple[str, str], Callable[..., None]] = {}
-        self._kept: dict[str, dict[Path, tuple[Storage, str]]] = {}
+        self._demands: dict[str, Demand] = {}
+        self._kept: dict[Path, tuple[Storage, str]] = {}
         self._running: set[Any] = set()
         self._seen = False
-        self.stopped = threading.Event()
+        self._stopped = threading.Event()
 
     def close(self) -> None:
         """Leaves the cluster; one that was started for this run ends."""
-        self.ray.shutdown()
+        self._stopped.set()
+        if self._connected_here:
+            self.ray.shutdown()
 
     def kind_of(self, settings: Any) -> Contender:
         """The contender's own kind where a provider or a file answers, else its remote stand-in."""
@@ -91,12 +93,16 @@ class RayExecutor:
         def one(settings: Any) -> None:
             try:
                 carry_out(settings)
-                self._forget(settings.name)
             except BaseException as error:
                 errors.append(error)
+            else:
+                self._forget(settings.name)
 
         # Daemons: Ctrl-C must not wait until a provider's job is through.
-        threads = [threading.Thread(target=one, args=(c,), daemon=True) for c in contenders]
+        threads = [
+            threading.Thread(target=one, args=(c,), daemon=True, name=f"contender {c.name}")
+            for c in contenders
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -106,26 +112,44 @@ class RayExecutor:
                     thread.join(NEWS_SECONDS / len(threads))
             self._hear()
         except BaseException:
-            self.stop()
+            self._stop()
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Ends what workers do for this run."""
-        self.stopped.set()
+        self._stopped.set()
         for reference in list(self._running):
-            with contextlib.suppress(Exception):
-                self.ray.cancel(reference, force=False)
+            self.cancel(reference)
+
+    def refuse_stopped(self) -> None:
+        """Ends the thread that asks once the run was interrupted: Ray, asked again, would start
+        anew."""
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+
+    def begun(self, reference: Any) -> None:
+        """A task that is ended with the run."""
+        self._running.add(reference)
+
+    def ended(self, reference: Any) -> None:
+        self._running.discard(reference)
+
+    def cancel(self, reference: Any) -> None:
+        """Ends a task, if it is not through."""
+        self._running.discard(reference)
+        with contextlib.suppress(Exception):
+            self.ray.cancel(reference, force=False)
 
     def _hear(self) -> None:
         """Hands the workers' news on to whoever watches the run."""
-        with contextlib.suppress(self.ray.exceptions.RayError):
+        with self._hearing, contextlib.suppress(self.ray.exceptions.RayError):
             for name, kind, value in self.ray.get(self.board.take.remote()):
                 if kind == "say":
                     self.progress.say(value)
                 elif kind == "failed":
-                    self.failures.setdefault(name, value)
+                    self._failures.setdefault(name, value)
                 elif kind == "step":
                     title, total, done, note = value
                     key = name, title
@@ -136,18 +160,23 @@ class RayExecutor:
     def told_failure(self, name: str) -> Any:
         """What a group's process told before it ended, if it did."""
         self._hear()
-        return self.failures.pop(name, None)
+        with self._hearing:
+            return self._failures.pop(name, None)
 
-    @contextlib.contextmanager
-    def running(self, reference: Any) -> Iterator[Any]:
-        """While inside, a reference that Ctrl-C cancels."""
-        self._running.add(reference)
-        try:
-            yield reference
-        finally:
-            self._running.discard(reference)
+    def demand(self, settings: Any, in_one: bool | None = None) -> Demand:
+        """What a contender runs on, decided once; what the cluster lacks for it is said."""
+        if settings.name not in self._demands:
+            wanted = demand(settings, self.ray.cluster_resources())
+            self._demands[settings.name] = wanted
+            nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+            one = cards_in_one(settings, wanted) > 1 if in_one is None else in_one
+            if lacking(wanted, nodes, one):
+                self.progress.say(
+                    f"{settings.name}: waits for {wanted}, which the cluster does not have now."
+                )
+        return self._demands[settings.name]
 
-    def place(self, name: str, directory: ContenderDir) -> tuple[Storage, str]:
+    def place(self, settings: Any, directory: ContenderDir) -> tuple[Storage, str]:
         """Where one training of a contender is kept while it is under way.
 
         Raises:
@@ -158,8 +187,12 @@ class RayExecutor:
         else:
             self._refuse_unseen(directory)
             place = Storage(str(directory.path.resolve())), "cluster"
-        self._kept.setdefault(name, {})[directory.path] = place
+        self._kept[directory.path] = place
         return place
+
+    def _on(self, node: str) -> Any:
+        strategies = self.ray.util.scheduling_strategies
+        return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
     def _refuse_unseen(self, directory: ContenderDir) -> None:
         if self._seen:
@@ -169,32 +202,37 @@ class RayExecutor:
         probe.touch()
         try:
             nodes = [node for node in self.ray.nodes() if node["Alive"]]
-            strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-            task = self.ray.remote(sees)
-            found = self.ray.get([
-                task.options(
-                    num_cpus=0, scheduling_strategy=strategy(node["NodeID"], soft=False)
-                ).remote(str(probe.resolve()))
-                for node in nodes
-            ])  # fmt: skip
+            blind = [n["NodeManagerHostname"] for n in nodes if not self._sees(n["NodeID"], probe)]
         finally:
             probe.unlink()
-        blind = [n["NodeManagerHostname"] for n, seen in zip(nodes, found, strict=True) if not seen]
         if blind:
             raise ConfigError(
-                f"{directory.path.parent.parent}: {', '.join(blind)} of the cluster cannot see "
-                "this run directory; give one on a shared disk as --run-dir, or a bucket that all "
-                "reach as --storage s3://… ."
+                f"{directory.path}: {', '.join(blind)} of the cluster cannot see this folder; give "
+                "one on a shared disk as --run-dir, or --storage s3://… that all of them reach."
             )
         self._seen = True
+
+    def _sees(self, node: str, probe: Path) -> bool:
+        task = self.ray.remote(num_cpus=0, scheduling_strategy=self._on(node))(sees)
+        try:
+            return bool(self.ray.get(task.remote(str(probe.resolve()))))
+        except self.ray.exceptions.RayError:
+            return True  # gone meanwhile; a worker that comes in its place says so itself
 
     def _forget(self, name: str) -> None:
         """A contender is through: its weights are in the run directory now. After a failure what
         was kept stays, to go on from."""
-        for path, (storage, key) in self._kept.pop(name, {}).items():
+        for path, (storage, key) in list(self._kept.items()):
             # A contender's error lies in its folder, above those of several seeds.
-            if ContenderDir(path).error() is None and ContenderDir(path.parent).error() is None:
+            folders = path, path.parent
+            failed = any(ContenderDir(folder).error() is not None for folder in folders)
+            if failed or name not in (folder.name for folder in folders):
+                continue
+            try:
                 storage.remove(key)
+            except Exception as error:  # what was done stands
+                self.progress.say(f"warning: {name}: {storage.url}/{key} was not removed: {error}")
+            del self._kept[path]
 
 
 def _token(directory: ContenderDir) -> str:
@@ -206,24 +244,27 @@ def _token(directory: ContenderDir) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def connected(address: str | None) -> Any:
-    """Ray, connected to a cluster.
+def connected(address: str | None) -> tuple[Any, bool]:
+    """Ray, connected to a cluster, and whether that was done here.
 
     Raises:
         MissingExtraError: Ray is not installed.
         ConfigError: there is no cluster at the address.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     try:
         import ray
     except ImportError:
         raise MissingExtraError("ray", "ray", "--ray") from None
+    if ray.is_initialized():
+        return ray, False
     try:
-        if not ray.is_initialized():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
+        where = "--ray" if address is None else f"--ray {address}"
         raise ConfigError(
-            f"--ray {address or ''}: no cluster answers ({first}); start one (`ray start --head`), "
-            "or give its host:port."
+            f"{where}: no cluster answers ({first}); start one (`ray start --head`), or give its "
+            "host:port."
         ) from None
-    return ray
+    return ray, True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,11 @@ class Demand:
     kind: str | None
     processors: int = 1
 
-    def options(self, cards: int | None = None) -> dict[str, Any]:
-        """Ray's options for a task that holds so many of the cards (left out: all)."""
+    def options(self, cards: int = 1) -> dict[str, Any]:
+        """Ray's options for a task that holds so many of the cards."""
         if not self.cards:
             return {"num_cpus": 1}
-        return {"num_cpus": 1, "num_gpus": cards or self.cards, "accelerator_type": self.kind}
+        return {"num_cpus": 1, "num_gpus": cards, "accelerator_type": self.kind}
 
     def __str__(self) -> str:
         if not self.cards:
@@ -44,12 +44,17 @@ def demand(settings: Any, resources: Mapping[str, float]) -> Demand:
     return Demand(count if resources.get("GPU") else 0, None, count)
 
 
-def lacking(wanted: Demand, resources: Mapping[str, float]) -> bool:
-    """Whether the cluster, as it is now, has less than that."""
+def lacking(wanted: Demand, nodes: Sequence[Mapping[str, float]], in_one: bool) -> bool:
+    """Whether a cluster of machines with these resources has less than that, or, where it must be
+    `in_one` of them, no machine that has."""
     if not wanted.cards:
-        return resources.get("CPU", 0) < wanted.processors
-    there = wanted.kind is None or f"{ACCELERATOR}{wanted.kind}" in resources
-    return not there or resources.get("GPU", 0) < wanted.cards
+        return sum(node.get("CPU", 0) for node in nodes) < wanted.processors
+    fitting = [
+        node.get("GPU", 0)
+        for node in nodes
+        if wanted.kind is None or f"{ACCELERATOR}{wanted.kind}" in node
+    ]
+    return (max if in_one else sum)([0, *fitting]) < wanted.cards
 
 
 def together(settings: Any, wanted: Demand) -> int:
@@ -61,6 +66,11 @@ def together(settings: Any, wanted: Demand) -> int:
     return wanted.processors if settings.train.parallel != "auto" else 1
 
 
+def cards_in_one(settings: Any, wanted: Demand) -> int:
+    """How many cards a worker that answers holds: vLLM lays one model over all of them."""
+    return max(1, wanted.cards) if settings.backend == "vllm" else 1
+
+
 def shards(settings: Any, wanted: Demand) -> int:
-    """How many workers answer: one a card. vLLM lays one model over all cards by itself."""
+    """How many workers answer: one a card, or a processor where there are no cards."""
     return 1 if settings.backend == "vllm" else (wanted.cards or wanted.processors)

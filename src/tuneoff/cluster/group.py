@@ -8,20 +8,29 @@ from tuneoff.cluster.demands import Demand
 from tuneoff.cluster.worker import Errand, tune_together
 
 
-def train(errand: Errand, wanted: Demand, count: int) -> None:
-    """Trains in `count` processes, one a card.
+class LostError(Exception):
+    """One of the processes, or what watches over them, is gone; the message says why."""
+
+
+def train(errand: Errand, wanted: Demand, count: int) -> str | None:
+    """Trains in `count` processes, one a card. What went wrong is returned as one of them raised
+    it, where no other was lost.
 
     Raises:
-        ray.train.TrainingFailedError: one of them ended; the board may know why.
+        LostError: a process or its machine was lost, whatever the others made of that.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.exceptions import RayError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from tuneoff.training.group import PATIENCE
 
     # Ray Train's own notes; what the training reaches is kept by the errand's storage.
     with tempfile.TemporaryDirectory(prefix="tuneoff-") as notes:
-        TorchTrainer(
+        trainer = TorchTrainer(
             tune_together,
             train_loop_config={"errand": errand},
+            torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=ScalingConfig(
                 num_workers=count,
                 use_gpu=bool(wanted.cards),
@@ -30,4 +39,20 @@ def train(errand: Errand, wanted: Demand, count: int) -> None:
             run_config=RunConfig(
                 name=errand.key, storage_path=notes, failure_config=FailureConfig(max_failures=0)
             ),
-        ).fit()
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            failures = list(getattr(error, "worker_failures", {}).values())
+            for failed in failures:
+                if isinstance(failed, RayError) or "HealthCheck" in type(failed).__name__:
+                    raise LostError(_last_line(failed)) from None
+            if not failures:
+                raise LostError(_last_line(error)) from None
+            return _last_line(failures[0])
+    return None
+
+
+def _last_line(error: BaseException) -> str:
+    """What a traceback in a message ends with."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

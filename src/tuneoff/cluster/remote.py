@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneoff.cluster import worker
-from tuneoff.cluster.demands import Demand, demand, lacking, shards, together
+from tuneoff.cluster.demands import Demand, cards_in_one, shards, together
+from tuneoff.cluster.group import LostError, train
 from tuneoff.cluster.storage import PARTS, Storage
 from tuneoff.cluster.worker import Errand, Failure
 from tuneoff.contenders import FREE, Contender, Work
 from tuneoff.errors import ContenderError
 from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction, ServingRecord
-from tuneoff.rundir import NOWHERE
 
 if TYPE_CHECKING:
     from tuneoff.cluster import RayExecutor
 
 T = TypeVar("T")
-# Workers that one stage of a contender may lose before it fails.
+# Workers that are lost one after another, with nothing reached between, before a contender fails.
 MOST_LOST = 5
+# How often it is looked whether the run was interrupted.
+LOOK_SECONDS = 1.0
 
 
 class Remote:
@@ -49,33 +51,37 @@ class Remote:
         Raises:
             ContenderError: what went wrong there, or too many workers were lost.
         """
-        done = work.directory.weights() is not None and work.directory.training() is not None
-        if settings.id != "local" or done:
+        if settings.id != "local":
             return
-        wanted = self._wanted(settings)
-        storage, key = self._place(settings, work)
-        if storage.begin(key) == 1:  # what was reached without a cluster, if anything
-            storage.push(key, 1, work.directory.path)
-        errand = Errand(
-            settings, self._sent(work, test=()), storage.url, key, 0, self._executor.board
-        )  # fmt: skip
+        storage, key = self._executor.place(settings, work.directory)
+        if work.directory.weights() is not None and work.directory.training() is not None:
+            return
+        if not storage.has_weights(key):
+            self._train(settings, work, storage, key)
+        _fetch(storage, key, work)
+
+    def _train(self, settings: Any, work: Work, storage: Storage, key: str) -> None:
+        wanted = self._executor.demand(settings, in_one=False)
+        if storage.state(key) is None:  # what was reached without a cluster, if anything
+            storage.push(key, storage.begin(key), work.directory.path)
+        errand = self._errand(settings, work, storage.url, key, test=())
         count = together(settings, wanted)
 
         def once() -> Failure | None:
             # Each try has a number of its own: what an older one still writes counts for nothing.
             mine = replace(errand, number=storage.begin(key))
             if count > 1:
-                return self._train_together(mine, wanted, count)
-            failed: Failure | None = self._one(worker.tune, wanted, mine)
+                return self._together(mine, wanted, count)
+            failed: Failure | None = self._one(worker.tune, wanted.options(), mine)
             return failed
 
-        found = self._despite_losses(settings.name, once, work)
-        while found is not None and found.most_tokens is not None:
+        while True:
+            found = self._despite_losses(settings, work, once, lambda: storage.state(key))
+            if found is None or found.most_tokens is None:
+                break
             work.progress.say(f"{settings.name}: {found.text}")
             errand = replace(errand, most_at_once=found.most_tokens)
-            found = self._despite_losses(settings.name, once, work)
         _refuse(found)
-        _fetch(storage, key, work)
 
     def answer(
         self, settings: Any, work: Work, examples: Sequence[Example]
@@ -86,136 +92,158 @@ class Remote:
         Raises:
             ContenderError: what went wrong there, or too many workers were lost.
         """
-        wanted = self._wanted(settings)
+        wanted = self._executor.demand(settings)
         errand = self._weighted(settings, work, test=())
         parts = _divided(examples, shards(settings, wanted))
-        cards = wanted.cards // len(parts) if len(parts) > 1 and wanted.cards else None
-        share = 1 / len(parts)
         left = {number: {e.id: e for e in part} for number, part in enumerate(parts)}
-        task = self._ray.remote(worker.answer).options(
-            num_returns="streaming", max_retries=0, **wanted.options(cards)
-        )
-        streams = {task.remote(errand, list(rows.values())): n for n, rows in left.items()}
-        lost = 0
-        while streams:
-            (stream, *_), _ = self._ray.wait(list(streams), num_returns=1)
-            number = streams[stream]
-            try:
-                rows = self._ray.get(next(stream))
-            except StopIteration:
-                del streams[stream]
-                continue
-            except self._ray.exceptions.RayError as error:
-                del streams[stream]
-                lost += 1
-                self._refuse_lost(settings.name, lost, error, work, "goes on with what is left")
-                if left[number]:
-                    streams[task.remote(errand, list(left[number].values()))] = number
-                continue
-            if isinstance(rows, Failure):
-                self._give_up(streams)
+        lost = dict.fromkeys(left, 0)
+        # Only where they are given at once does Ray end a worker that held a card with its task.
+        task = self._ray.remote(
+            num_returns="streaming", max_retries=0,
+            **wanted.options(cards_in_one(settings, wanted)),
+        )(worker.answer)  # fmt: skip
+
+        def begun(number: int) -> Any:
+            # One of them tells how it goes.
+            mine = errand if number == 0 else replace(errand, board=None)
+            stream = task.remote(mine, list(left[number].values()))
+            self._executor.begun(stream)
+            return stream
+
+        streams = {begun(number): number for number in left}
+        try:
+            while streams:
+                stream = self._next_of(streams)
+                number = streams[stream]
+                try:
+                    rows = self._ray.get(next(stream))
+                except StopIteration:
+                    self._executor.ended(stream)
+                    del streams[stream]
+                    continue
+                except self._ray.exceptions.RayError as error:
+                    self._executor.cancel(stream)
+                    del streams[stream]
+                    if left[number]:
+                        lost[number] += 1
+                        self._refuse_lost(settings, lost[number], error, work)
+                        streams[begun(number)] = number
+                    continue
                 _refuse(rows)
-            for row in rows:
-                del left[number][row.id]
-            yield [_shared(row, share) for row in rows]
+                lost[number] = 0
+                for row in rows:
+                    del left[number][row.id]
+                yield [_shared(row, 1 / len(parts)) for row in rows]
+        finally:
+            for stream in streams:
+                self._executor.cancel(stream)
 
     def serving(self, settings: Any, work: Work) -> ServingRecord | None:
         """How fast the model answers on a worker."""
-        wanted = self._wanted(settings)
+        wanted = self._executor.demand(settings)
         errand = self._weighted(settings, work)
-        answered = [replace(p, prediction="") for p in work.directory.predictions().values()]
-        found, error = self._despite_losses(
-            settings.name, lambda: self._one(worker.measure, wanted, errand, answered), work
+        answered = list(work.directory.predictions().values())
+        options = wanted.options(cards_in_one(settings, wanted))
+        found, failed = self._despite_losses(
+            settings, work, lambda: self._one(worker.measure, options, errand, answered)
         )
-        _refuse(error)
+        _refuse(failed)
         record: ServingRecord | None = found
         return record
 
     def prompt_sha256(self, settings: Any, work: Work) -> str | None:
-        """Hash of the rendered test prompts, by a worker."""
-        errand = Errand(settings, self._sent(work), "", "")
+        """Hash of the rendered test prompts, by a worker, which needs no card for it."""
+        errand = self._errand(settings, work, "", "")
         found: str | Failure | None = self._despite_losses(
-            settings.name,
-            lambda: self._one(worker.prompt_sha256, self._wanted(settings), errand),
-            work,
+            settings, work, lambda: self._one(worker.prompt_sha256, {"num_cpus": 1}, errand)
         )
         _refuse(found)
         return found if isinstance(found, str) else None
 
-    def _wanted(self, settings: Any) -> Demand:
-        return demand(settings, self._ray.cluster_resources())
-
-    def _place(self, settings: Any, work: Work) -> tuple[Storage, str]:
-        wanted = self._wanted(settings)
-        if lacking(wanted, self._ray.cluster_resources()):
-            work.progress.say(
-                f"{settings.name}: waits for {wanted}, which the cluster does not have now."
-            )
-        return self._executor.place(settings.name, work.directory)
-
     def _weighted(self, settings: Any, work: Work, **changed: Any) -> Errand:
-        """An errand for a worker that finds the tuned weights where they are kept."""
-        storage, key = self._place(settings, work)
-        if work.directory.weights() is not None and not storage.has_weights(key):
+        """An errand for a worker that finds the tuned weights, if any, where they are kept."""
+        if settings.id != "local":
+            return self._errand(settings, work, "", "", **changed)
+        storage, key = self._executor.place(settings, work.directory)
+        if not storage.has_weights(key):
             storage.push(key, storage.begin(key), work.directory.path)
-        return Errand(
-            settings, self._sent(work, **changed), storage.url, key, 0, self._executor.board
-        )  # fmt: skip
+        return self._errand(settings, work, storage.url, key, **changed)
 
-    def _sent(self, work: Work, **changed: Any) -> Work:
-        """The work as it can travel."""
-        path = replace(work, directory=NOWHERE, progress=Silent(), guard=FREE, replay=None)
-        return replace(path, folder=work.folder.resolve(), directory=work.directory, **changed)
+    def _errand(self, settings: Any, work: Work, url: str, key: str, **changed: Any) -> Errand:
+        """An errand, with the work as it can travel."""
+        travelling = replace(
+            work,
+            folder=work.folder.resolve(),
+            progress=Silent(),
+            guard=FREE,
+            replay=None,
+            **changed,
+        )
+        return Errand(settings, travelling, url, key, 0, self._executor.board)
 
-    def _one(self, function: Callable[..., Any], wanted: Demand, *arguments: Any) -> Any:
+    def _one(self, function: Callable[..., Any], options: Any, *arguments: Any) -> Any:
         """What one worker makes of an errand."""
-        task = self._ray.remote(function).options(max_retries=0, **wanted.options())
-        with self._executor.running(task.remote(*arguments)) as reference:
+        task = self._ray.remote(max_retries=0, **options)(function)
+        reference = task.remote(*arguments)
+        self._executor.begun(reference)
+        try:
+            self._next_of([reference])
             return self._ray.get(reference)
+        finally:
+            self._executor.ended(reference)
 
-    def _train_together(self, errand: Errand, wanted: Demand, count: int) -> Failure | None:
-        """One training in a group of processes, which Ray Train places and connects."""
-        from tuneoff.cluster.group import train
-
+    def _together(self, errand: Errand, wanted: Demand, count: int) -> Failure | None:
+        """One training in a group of processes."""
         name = errand.settings.name
         self._executor.told_failure(name)
-        try:
-            train(errand, wanted, count)
-        except Exception as error:
-            told: Failure | None = self._executor.told_failure(name)
-            if told is None:
-                raise LostError(str(error).strip().splitlines()[0]) from None
-            return told
-        return None
+        raised = train(errand, wanted, count)
+        told: Failure | None = self._executor.told_failure(name)
+        return told or (None if raised is None else Failure(raised))
 
-    def _despite_losses(self, name: str, once: Callable[[], T], work: Work) -> T:
-        """The same again when its worker was lost."""
-        lost = 0
+    def _next_of(self, references: Any) -> Any:
+        """The first of them that has something."""
+        while True:
+            self._executor.refuse_stopped()
+            ready, _ = self._ray.wait(list(references), num_returns=1, timeout=LOOK_SECONDS)
+            if ready:
+                return ready[0]
+
+    def _despite_losses(
+        self,
+        settings: Any,
+        work: Work,
+        once: Callable[[], T],
+        reached: Callable[[], Any] = lambda: None,
+    ) -> T:
+        """The same again when its worker was lost; what was reached between makes up for it."""
+        lost, before = 0, reached()
         while True:
             try:
                 return once()
+            except self._ray.exceptions.RayTaskError as error:  # not the worker: what it was to do
+                raise ContenderError(
+                    f"contender {settings.name}: {worker.failure(error.cause or error).text}"
+                ) from None
             except (self._ray.exceptions.RayError, LostError) as error:
-                lost += 1
-                self._refuse_lost(name, lost, error, work, "goes on from what was kept")
+                self._executor.refuse_stopped()
+                now = reached()
+                lost = 1 if now != before else lost + 1
+                before = now
+                self._refuse_lost(settings, lost, error, work)
 
-    def _refuse_lost(self, name: str, lost: int, error: Exception, work: Work, on: str) -> None:
-        if self._executor.stopped.is_set():
-            raise KeyboardInterrupt from None
+    def _refuse_lost(self, settings: Any, lost: int, error: Exception, work: Work) -> None:
+        self._executor.refuse_stopped()
+        if isinstance(error, self._ray.exceptions.RayTaskError):
+            _refuse(worker.failure(error.cause or error))
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if lost > MOST_LOST:
             raise ContenderError(
-                f"contender {name}: {lost} workers were lost, the last one because: {first}; run "
-                "again when the cluster is well, and it goes on."
+                f"contender {settings.name}: {lost} workers were lost one after another, the last "
+                f"one because: {first}; run again when the cluster is well, and it goes on."
             )
-        work.progress.say(f"{name}: a worker was lost ({first}); {on}.")
-
-    def _give_up(self, streams: dict[Any, int]) -> None:
-        for stream in streams:
-            self._ray.cancel(stream, force=False)
-
-
-class LostError(Exception):
-    """A group of workers ended without a word."""
+        work.progress.say(
+            f"{settings.name}: a worker was lost ({first}); it goes on from what was kept."
+        )
 
 
 def _refuse(found: Any) -> None:
@@ -237,12 +265,20 @@ def _shared(row: Prediction, share: float) -> Prediction:
 
 
 def _fetch(storage: Storage, key: str, work: Work) -> None:
-    """Brings a finished training into the run directory, its weights last of all."""
+    """Brings a finished training into the run directory, its weights last of all.
+
+    Raises:
+        ContenderError: it is not where it was kept.
+    """
     folder = work.directory.path
     beside = folder / ".fetched"
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    storage.pull(key, beside, "checkpoints")
+    if not storage.pull(key, beside, "checkpoints") or not storage.has_weights(key):
+        raise ContenderError(
+            f"{storage.url}: the finished training is not there; give a --storage that this "
+            "machine and the workers reach."
+        )
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     for part in PARTS:
         path = beside / part
         if path.exists():
@@ -251,4 +287,3 @@ def _fetch(storage: Storage, key: str, work: Work) -> None:
                 shutil.rmtree(target)
             path.rename(target)
     shutil.rmtree(beside)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -1,7 +1,7 @@
 """Where the machines of a cluster keep what a training has reached: a folder that all of them
 see, or a bucket (`s3://…`, `gs://…`) through fsspec.
 
-A key holds one training. Each try at it writes below a number of its own: the files under the
+A key holds one training. Each try at it claims a number, and writes below it: the files under the
 sha256 of their content, then `manifest.json`, which names them and is written last. So what can
 be read is always whole, a file that did not change is not sent again, and a worker that was
 given up and lives on disturbs nobody. The highest number with a manifest is what counts.
@@ -13,13 +13,16 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import ConfigError
 
-MANIFEST = "manifest.json"
+MANIFEST, BEGUN = "manifest.json", "begun"
+# How often a manifest is read anew whose files a later one has replaced meanwhile.
+LOOKS = 5
 # What of a contender's folder makes a training; answers go to the driver as they come.
 # The weights are last: with them it is complete.
 PARTS = ("training.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints", "epochs", "adapter",
@@ -37,7 +40,6 @@ class Storage:
         from fsspec.core import url_to_fs
         from fsspec.implementations.local import LocalFileSystem
 
-        self.url = url
         try:
             self._files, self._root = url_to_fs(url)
         except (ValueError, ImportError) as error:
@@ -47,10 +49,16 @@ class Storage:
                 "installed fsspec file system (s3://… wants s3fs, gs://… gcsfs)."
             ) from None
         self._local = isinstance(self._files, LocalFileSystem)
+        # Workers have another current folder.
+        self.url = str(self._root) if self._local else url
+        # Of files that did not change since: (size, modified) and sha256.
+        self._hashed: dict[Path, tuple[tuple[int, int], str]] = {}
 
     def begin(self, key: str) -> int:
-        """The number of a new try."""
-        return max(self._numbers(key), default=0) + 1
+        """Claims a number for a new try, which no other gets, even if this one writes nothing."""
+        number = max(self._numbers(key), default=0) + 1
+        self._write(f"{self._place(key, number)}/{BEGUN}", b"")
+        return number
 
     def push(self, key: str, number: int, folder: Path) -> None:
         """Keeps a training as it is now; older tries are dropped."""
@@ -58,32 +66,51 @@ class Storage:
         kept = self._names(place)
         manifest = {}
         for file in _files_of(folder):
-            sha256 = _sha256(file)
+            sha256 = self._sha256(file)
             manifest[file.relative_to(folder).as_posix()] = sha256
             if sha256 not in kept:
                 self._put(f"{place}/{sha256}", file)
                 kept.add(sha256)
         self._write(f"{place}/{MANIFEST}", json.dumps(manifest).encode())
-        for name in kept - {MANIFEST, *manifest.values()}:
-            self._files.rm_file(f"{place}/{name}")
-        for older in self._numbers(key):
-            if older < number:
-                self._files.rm(self._place(key, older), recursive=True)
+        # A worker that was given up may be writing there; what stays is removed with the key.
+        with contextlib.suppress(OSError):
+            for name in kept - {MANIFEST, BEGUN, *manifest.values()}:
+                self._files.rm_file(f"{place}/{name}")
+            for older in self._numbers(key):
+                if older < number:
+                    self._files.rm(self._place(key, older), recursive=True)
 
     def pull(self, key: str, folder: Path, without: str | None = None) -> bool:
-        """Fetches what was kept last into an empty folder, but for its part `without`; False where
-        nothing was."""
-        found = self._manifest(key)
-        if found is None:
-            return False
-        place, manifest = found
+        """Fetches what was kept last into a folder, but for its part `without`; False where nothing
+        was."""
+        for look in range(LOOKS):
+            found = self._manifest(key)
+            if found is None:
+                return False
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                self._fetch(*found, folder, without)
+            except FileNotFoundError:
+                if look + 1 == LOOKS:
+                    raise
+            else:
+                return True
+        return False
+
+    def _fetch(
+        self, place: str, manifest: Mapping[str, str], folder: Path, without: str | None
+    ) -> None:
         for name, sha256 in manifest.items():
-            if Path(name).parts[0] == without:
-                continue
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get_file(f"{place}/{sha256}", str(file))
-        return True
+            if Path(name).parts[0] != without:
+                file = folder / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self._files.get_file(f"{place}/{sha256}", str(file))
+
+    def state(self, key: str) -> Any:
+        """Something that changes when more of a training is kept."""
+        found = self._manifest(key)
+        return None if found is None else found[1]
 
     def has_weights(self, key: str) -> bool:
         """Whether a training that is complete was kept."""
@@ -120,6 +147,16 @@ class Storage:
             return set()
         return {str(path).rstrip("/").rpartition("/")[2] for path in found}
 
+    def _sha256(self, file: Path) -> str:
+        status = file.stat()
+        state = status.st_size, status.st_mtime_ns
+        known = self._hashed.get(file)
+        if known is None or known[0] != state:
+            with file.open("rb") as stream:
+                known = state, hashlib.file_digest(stream, "sha256").hexdigest()
+            self._hashed[file] = known
+        return known[1]
+
     def _put(self, target: str, file: Path) -> None:
         if not self._local:  # an object of a bucket is there as a whole, or not at all
             self._files.put_file(str(file), target)
@@ -148,8 +185,3 @@ def _files_of(folder: Path) -> Iterator[Path]:
             hidden = any(name.startswith(".") for name in file.relative_to(folder).parts)
             if file.is_file() and not hidden:
                 yield file
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,6 +8,9 @@ values: an exception of a library that the driver lacks could not be read there.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import socket
 import tempfile
 import time
 import warnings
@@ -18,18 +21,21 @@ from typing import Any
 
 from tuneoff.cluster.storage import Storage
 from tuneoff.contenders import Work, load_contender
-from tuneoff.errors import TuneoffError
+from tuneoff.errors import ContenderError, TuneoffError
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
 from tuneoff.progress import Silent, Step
 from tuneoff.records import Example, Prediction, ServingRecord
 from tuneoff.rundir import ContenderDir
 
+# Of the folders that workers work in; the process that uses one follows.
+SCRATCH = "tuneoff-worker-"
+
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What a worker is to do it for. `key` is where its training is kept, `number` the try;
-    `board` an actor that hears the news; `most_at_once` as `tune` takes it."""
+    """What a worker is to do it for. `key` is where its training is kept (empty: nothing is),
+    `number` the try; `board` an actor that hears the news; `most_at_once` as `tune` takes it."""
 
     settings: Any
     work: Work
@@ -87,20 +93,21 @@ class Told(Silent):
 
 def tune(errand: Errand) -> Failure | None:
     """One training, from what was kept of it to its end."""
-    with _at_work(errand) as (settings, work, storage):
-        try:
+    try:
+        with _at_work(errand) as (settings, work, storage):
             load_contender(settings.id).tune(settings, work)
             storage.push(errand.key, errand.number, work.directory.path)
-        except Exception as error:
-            return failure(error)
+    except Exception as error:
+        return failure(error)
     return None
 
 
 def tune_together(config: dict[str, Any]) -> None:
-    """The same as one of a group of processes; what goes wrong is told on the board.
+    """The same as one of a group of processes. What another than the death of one of them went
+    wrong is told on the board.
 
     Raises:
-        RuntimeError: it was told what went wrong.
+        Exception: whatever went wrong.
     """
     import torch
     from ray.train.torch import get_device
@@ -111,45 +118,47 @@ def tune_together(config: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(get_device())
     group = join()
-    with _at_work(errand) as (settings, work, storage):
-        try:
+    if not group.first:
+        errand = replace(errand, board=None)
+    try:
+        with _at_work(errand) as (settings, work, storage):
             load_contender(settings.id).tune(settings, work)
             if group.first:
                 storage.push(errand.key, errand.number, work.directory.path)
             group.wait()
-        except Exception as error:
-            _tell(errand, "failed", failure(error))
-            raise RuntimeError("told") from None
+    except TuneoffError as error:
+        _tell(config["errand"], failure(error))
+        raise
 
 
-def _tell(errand: Errand, kind: str, value: Any) -> None:
+def _tell(errand: Errand, failed: Failure) -> None:
     """Tells, and waits until it was heard: this process may be ended next."""
     import ray
 
     with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(errand.board.tell.remote(errand.settings.name, kind, value))
+        ray.get(errand.board.tell.remote(errand.settings.name, "failed", failed))
 
 
 def answer(errand: Errand, examples: Sequence[Example]) -> Iterator[list[Prediction] | Failure]:
     """Answers as they come; a failure is the last thing that does."""
-    with _at_work(errand, "checkpoints") as (settings, work, _):
-        try:
+    try:
+        with _at_work(errand, "checkpoints") as (settings, work, _):
             yield from load_contender(settings.id).answer(settings, work, examples)
-        except Exception as error:
-            yield failure(error)
+    except Exception as error:
+        yield failure(error)
 
 
 def measure(
     errand: Errand, answered: Sequence[Prediction]
 ) -> tuple[ServingRecord | None, Failure | None]:
     """How fast the model answers here; its answers to the test set are known."""
-    with _at_work(errand, "checkpoints") as (settings, work, _):
-        kind: Any = load_contender(settings.id)
-        try:
+    try:
+        with _at_work(errand, "checkpoints") as (settings, work, _):
+            kind: Any = load_contender(settings.id)
             work.directory.append_predictions(answered)
             return kind.serving(settings, work), None
-        except Exception as error:
-            return None, failure(error)
+    except Exception as error:
+        return None, failure(error)
 
 
 def prompt_sha256(errand: Errand) -> str | Failure | None:
@@ -168,14 +177,24 @@ def sees(path: str) -> bool:
 @contextlib.contextmanager
 def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, Work, Storage]]:
     """A folder with what was kept, and the work in it. Afterwards nothing is held that the next
-    one, perhaps in another process, would want: neither disk nor an accelerator's memory."""
+    one, perhaps in another process, would want: neither disk nor an accelerator's memory.
+
+    Raises:
+        ContenderError: what was kept is not seen from here.
+    """
     _quieten()
+    _remove_left()
     storage = Storage(errand.storage)
     progress = Told(errand.board, errand.settings.name) if errand.board else Silent()
-    with tempfile.TemporaryDirectory(prefix="tuneoff-") as name:
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as name:
         directory = ContenderDir(Path(name) / errand.work.directory.path.name)
-        directory.path.mkdir()
-        storage.pull(errand.key, directory.path, without)
+        if not errand.key:
+            directory.path.mkdir()
+        elif not storage.pull(errand.key, directory.path, without):
+            raise ContenderError(
+                f"{errand.storage} is not seen from {socket.gethostname()}; give a --storage that "
+                "every machine of the cluster reaches."
+            )
 
         def keep() -> None:
             storage.push(errand.key, errand.number, directory.path)
@@ -189,6 +208,14 @@ def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, 
         finally:
             bases.forget()
             release_memory()
+
+
+def _remove_left() -> None:
+    """Removes what processes of this machine left that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        process = left.name.removeprefix(SCRATCH).split("-")[0]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _quieten() -> None:

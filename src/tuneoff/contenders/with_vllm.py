@@ -66,6 +66,8 @@ def answers_of(
 def serving(settings: Settings, work: Work, weights: Weights) -> ServingRecord:
     """vLLM's latency and throughput, and how many answers of a sample transformers gives too."""
     answered, examples, most = asked_alone(work)
+    if not examples:
+        return replace(record(answered, []), backend="vllm")
     asked = _asked(settings, work, weights, examples)
     with vllm.running(asked.engine) as running:
         alone = bounded(_alone(running, asked, work.max_new_tokens), most)

@@ -56,6 +56,8 @@ class Judge:
         """
         self._settings = settings
         self._provider = connect(settings.provider, settings.base_url)
+        # Contenders that are scored at once may have given the same answer: it is paid for once.
+        self._alone = threading.Lock()
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
         """Both metrics of each row, in order; a few are asked about at once.
@@ -64,9 +66,9 @@ class Judge:
             ProviderError: the judge cannot be asked. What it said before is kept.
             BudgetError: the next question could pass the budget; the same holds.
         """
-        memory = _Memory(options.judgements)
         waiting: deque[Future[ScoredRow]] = deque()
-        with ThreadPoolExecutor(self._settings.concurrency) as threads:
+        with self._alone, ThreadPoolExecutor(self._settings.concurrency) as threads:
+            memory = _Memory(options.judgements)
             try:
                 for row in rows:
                     waiting.append(threads.submit(self._score, row, memory, options.purse))

@@ -1,5 +1,5 @@
 """Starts the processes of one training and ends them all when one ends badly:
-`python -m tuneoff.training.agent COUNT FOLDER`, which is torchrun's own agent.
+`python -m tuneoff.training.agent COUNT FOLDER PARENT`, which is torchrun's own agent.
 
 On SIGTERM, and when whoever started it is gone, it ends them too.
 """
@@ -22,8 +22,8 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    count, folder = int(sys.argv[1]), Path(sys.argv[2])
-    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    count, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    end_with_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -36,7 +36,9 @@ def main() -> None:
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "torchrun")),
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "tuneoff.training.member", str(folder))
+        elastic_launch(config, sys.executable)(
+            "-m", "tuneoff.training.member", str(folder), str(os.getpid())
+        )
     except ChildFailedError as error:
         # When one is killed the others fail for want of it, perhaps noticed first.
         rank, failure = min(

@@ -1,4 +1,4 @@
-"""One of the processes of a training: `python -m tuneoff.training.member FOLDER`, with the
+"""One of the processes of a training: `python -m tuneoff.training.member FOLDER AGENT`, with the
 environment that torchrun gives it. It calls `tune` with what lies in the folder.
 """
 
@@ -24,7 +24,7 @@ def main() -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     # The agent ends its processes; one that was killed itself cannot.
-    processes.end_with_parent(lambda: os._exit(1))
+    processes.end_with_parent(int(sys.argv[2]), lambda: os._exit(1))
     warnings.filterwarnings("ignore", category=FutureWarning)
     from transformers.utils import logging
 

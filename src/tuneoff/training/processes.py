@@ -125,7 +125,8 @@ def _run(
     # A session of its own: Ctrl-C is this process's alone, which then ends the others in order.
     with (folder / "agent.log").open("wb") as log:
         agent = subprocess.Popen(
-            [sys.executable, "-m", "tuneoff.training.agent", str(count), str(folder)],
+            [sys.executable, "-m", "tuneoff.training.agent", str(count), str(folder),
+             str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
             start_new_session=True,
         )  # fmt: skip
@@ -225,9 +226,8 @@ def log_file(folder: Path, rank: int) -> Path:
     return folder / f"process-{rank}.log"
 
 
-def end_with_parent(end: Callable[[], None]) -> None:
-    """Calls `end` when the process that started this one is gone, however it went."""
-    parent = os.getppid()
+def end_with_parent(parent: int, end: Callable[[], None]) -> None:
+    """Calls `end` when the process that started this one is gone, however and whenever it went."""
 
     def watch() -> None:
         while os.getppid() == parent:

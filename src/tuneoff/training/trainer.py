@@ -327,7 +327,7 @@ def build(
     # Trainer seeds all processes alike.
     group.own_randomness(arguments.seed)
     if effort.most_tokens is not None:
-        packer.most_tokens = effort.most_tokens
+        packer.most_tokens = min(packer.most_tokens, effort.most_tokens)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
