@@ -40,46 +40,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=120, help="training steps of a contender")
     parser.add_argument("--few", type=int, default=500, help="test examples for the memory")
+    parser.add_argument("--part", choices=("both", "speed", "memory"), default="both")
     parser.add_argument("--json", action="store_true", help="JSON is all that is printed anyway")
     parser.add_argument("--child", nargs=3, metavar=("FILE", "FOLDER", "WORKERS"))
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(_timed(*arguments.child)))
         return
-    with TemporaryDirectory() as folder:
-        place = Path(folder)
-        file = _contenders(place / "six.yaml", arguments.steps)
-        alone, one, two = (_in_process(file, place / f"workers-{n}", n) for n in (0, 1, 2))
-        few, many = (
-            _in_process(_answers(place / str(count), count), place / f"answers-{count}", 1)
-            for count in (arguments.few, TIMES * arguments.few)
-        )
-    overhead = (one["seconds"] - alone["seconds"]) / CONTENDERS
-    speedup = one["seconds"] / two["seconds"]
-    print(json.dumps({
+    found: dict[str, Any] = {
         "benchmark": "scaling",
         "machine": machine.describe(),
         "versions": machine.versions(),
         "load": os.getloadavg(),
+    }
+    with TemporaryDirectory() as folder:
+        if arguments.part != "memory":
+            found["speed"] = _speed(Path(folder), arguments.steps)
+        if arguments.part != "speed":
+            found["driver"] = _memory(Path(folder), arguments.few)
+    print(json.dumps(found, indent=2))
+
+
+def _speed(place: Path, steps: int) -> dict[str, Any]:
+    file = _contenders(place / "six.yaml", steps)
+    alone, one, two = (_in_process(file, place / f"workers-{n}", n) for n in (0, 1, 2))
+    return {
         "contenders": CONTENDERS,
-        "steps": arguments.steps,
+        "steps": steps,
         "seconds": {"without_ray": alone["seconds"], "one_worker": one["seconds"],
                     "two_workers": two["seconds"]},
-        "two_workers_against_one": round(speedup, 2),
+        "two_workers_against_one": round(one["seconds"] / two["seconds"], 2),
         "two_workers_against_no_ray": round(alone["seconds"] / two["seconds"], 2),
-        "overhead_seconds_per_contender": round(overhead, 2),
+        "overhead_seconds_per_contender": round(
+            (one["seconds"] - alone["seconds"]) / CONTENDERS, 2
+        ),
         "same_scores": alone["scores"] == one["scores"] == two["scores"],
-        "driver": {
-            "answers": [arguments.few, TIMES * arguments.few],
-            "peak_bytes": [few["peak_bytes"], many["peak_bytes"]],
-            "ratio": round(many["peak_bytes"] / few["peak_bytes"], 3),
-            "bytes_per_answer": round(
-                (many["peak_bytes"] - few["peak_bytes"]) / ((TIMES - 1) * arguments.few)
-            ),
-        },
         "targets": {"two_workers_against_one": SPEEDUP,
                     "overhead_seconds_per_contender": OVERHEAD_SECONDS},
-    }, indent=2))  # fmt: skip
+    }  # fmt: skip
+
+
+def _memory(place: Path, few: int) -> dict[str, Any]:
+    counts = [few, TIMES * few]
+    low, high = (
+        _in_process(_answers(place / str(count), count), place / f"answers-{count}", 1)
+        for count in counts
+    )
+    more = high["peak_bytes"] - low["peak_bytes"]
+    return {
+        "answers": counts,
+        "peak_bytes": [low["peak_bytes"], high["peak_bytes"]],
+        "ratio": round(high["peak_bytes"] / low["peak_bytes"], 3),
+        "bytes_per_answer": round(more / (counts[1] - counts[0])),
+    }
 
 
 def _contenders(file: Path, steps: int) -> Path:
@@ -99,7 +112,8 @@ def _answers(folder: Path, count: int) -> Path:
     for split, rows in (("train", 2), ("test", count)):
         with (folder / f"{split}.jsonl").open("w") as stream:
             for number in range(rows):
-                row = {"id": f"{split}-{number}", "prompt": f"{number} + 1 =", "completion": "2"}
+                prompt = f"{split}: {number} + 1 ="
+                row = {"id": f"{split}-{number}", "prompt": prompt, "completion": "2"}
                 stream.write(json.dumps(row) + "\n")
     file = folder / "answers.yaml"
     task = {"id": "chat", "train": "train.jsonl", "test": "test.jsonl", "max_new_tokens": 1}
