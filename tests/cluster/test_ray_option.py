@@ -43,6 +43,7 @@ def test_without_ray_it_is_said_how_to_get_it(
     [
         (["--ray", "ray://head:10001"], "ray job submit"),
         (["--ray", "nonsense"], "nonsense"),
+        (["--ray", "127.0.0.1:9"], "--ray 127.0.0.1:9: no cluster answers"),
         (["--storage", "s3://bucket"], "--ray"),
     ],
 )

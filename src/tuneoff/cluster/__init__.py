@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from tuneoff.rundir import ContenderDir
 from tuneoff.spending import paid
 
 NEWS_SECONDS = 0.5
+REACH_SECONDS = 10
 
 
 class RayExecutor:
@@ -258,13 +260,22 @@ def connected(address: str | None) -> tuple[Any, bool]:
         raise MissingExtraError("ray", "ray", "--ray") from None
     if ray.is_initialized():
         return ray, False
+    named = address or os.environ.get("RAY_ADDRESS")
     try:
+        _refuse_unreachable(named)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        where = "--ray" if address is None else f"--ray {address}"
+    except (OSError, ValueError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = "--ray" if named is None else f"--ray {named}"
         raise ConfigError(
             f"{where}: no cluster answers ({first}); start one (`ray start --head`), or give its "
             "host:port."
         ) from None
     return ray, True
+
+
+def _refuse_unreachable(address: str | None) -> None:
+    """Raises OSError where nothing listens: Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
