@@ -79,10 +79,10 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     train, answer = training.tune, story._answer
 
-    def training_seen(*args: Any) -> TrainingRecord:
+    def training_seen(*args: Any, **more: Any) -> TrainingRecord:
         folder = next(each for each in args if isinstance(each, ContenderDir))
         seen.append(f"trained {folder.path.name}")
-        return train(*args)
+        return train(*args, **more)
 
     def answering_seen(kind: Any, settings: Any, work: Any) -> None:
         before = len(work.directory.predictions())
@@ -254,7 +254,7 @@ def test_a_failing_seed_is_the_contenders_error_and_is_named(
     run, file = copied
     shutil.rmtree(run.contender("lora").path / "seed-1")
 
-    def broken(*args: Any) -> None:
+    def broken(*args: Any, **more: Any) -> None:
         raise RuntimeError("out of memory\nand more")
 
     monkeypatch.setattr(training, "tune", broken)

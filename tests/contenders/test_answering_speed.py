@@ -49,9 +49,9 @@ def endless(seconds: float) -> Iterator[float]:
 
 
 def test_it_ends_when_there_are_enough_or_time_is_up() -> None:
-    quick = measuring.bounded(endless(0.1), 15.0, Clock(0.125))
-    # 3 seconds are over after 24 answers, which are enough; the first one is not counted.
-    assert len(quick) == 23
+    quick = measuring.bounded(endless(0.05), 15.0, Clock(0.0625))
+    # 2 seconds are over after 32 answers, which are enough; the first one is not counted.
+    assert len(quick) == 31
     slow = measuring.bounded(endless(4.0), 15.0, Clock(4.0))
     assert len(slow) == 3
     hours = measuring.bounded(endless(3600.0), 15.0, Clock(3600.0))
@@ -62,7 +62,7 @@ def test_it_ends_when_there_are_enough_or_time_is_up() -> None:
 
 def test_its_time_is_bounded_by_that_of_the_answers() -> None:
     limits = [measuring.limit(seconds) for seconds in (0.0, 1.0, 20.0, 10_000.0)]
-    assert limits == [4.0, 4.0, 10.0, 15.0]
+    assert limits == [2.5, 2.5, 10.0, 15.0]
 
 
 def test_percentiles_are_measured_values() -> None:
