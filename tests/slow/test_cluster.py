@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ import yaml
 
 from tuneoff.rundir import RunDir, read_lines
 
+T = TypeVar("T")
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
 
@@ -67,12 +69,14 @@ def finished(process: subprocess.Popen[str]) -> str:
     return said
 
 
-def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def until(happened: Callable[[], T], process: subprocess.Popen[str]) -> T:
+    """What is found, once something is."""
     deadline = time.monotonic() + 400
-    while not happened():
+    while not (found := happened()):
         assert process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline, "it did not come that far"
         time.sleep(0.05)
+    return found
 
 
 def kept(run: Path, contender: str) -> Callable[[], bool]:
@@ -83,6 +87,19 @@ def kept(run: Path, contender: str) -> Callable[[], bool]:
         return any("checkpoints/" in manifest.read_text() for manifest in manifests)
 
     return found
+
+
+def held_in_training(node: Any) -> psutil.Process | None:
+    """A worker of a node that trains, held there, so that it still does when the node dies."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for worker in raylet.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::tune" in " ".join(worker.cmdline()):
+                worker.suspend()
+                if "ray::tune" in " ".join(worker.cmdline()):
+                    return worker
+                worker.resume()
+    return None
 
 
 @pytest.fixture
@@ -136,8 +153,11 @@ def test_two_nodes_give_what_one_process_gives_with_a_node_and_the_driver_killed
     driver.communicate()
 
     driver = start(file, ray, "--ray", nodes.address)
-    until(kept(ray, "full"), driver)
+    until(lambda: any(kept(ray, name)() for name in ("full", "seeds/seed-1", "lora")), driver)
+    held = until(lambda: held_in_training(nodes.other), driver)
     nodes.remove_node(nodes.other, allow_graceful=False)
+    assert held is not None
+    held.kill()
     said = finished(driver)
     assert "a worker was lost" in said
 
