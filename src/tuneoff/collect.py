@@ -327,7 +327,7 @@ def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -
         tokens_out_mean=_mean([p.tokens_out for p in answered]),
         backend=record.backend if record else None,
         agreement=record.agreement if record else None,
-        compared=record.compared or None if record else None,
+        compared=record.compared if record else None,
     )
 
 

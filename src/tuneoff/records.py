@@ -163,7 +163,7 @@ class ServingRecord:
     requests_per_second: float | None
     backend: str = "transformers"
     agreement: float | None = None
-    compared: int = 0
+    compared: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

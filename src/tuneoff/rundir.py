@@ -15,6 +15,8 @@
         upload/                          hosted: the files as they were sent
         exchanges.jsonl                  hosted, with `record: true`: all that was said
         checkpoints/                     while training; removed when it is complete
+        processes/                       while several train together: what they say, their logs
+        cluster/  storage-key            while it trains on a cluster: what is kept of it, or where
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
         prompt.json                      hash of the test prompts as this contender sees them

@@ -126,12 +126,12 @@ def run(
     from tuneoff import bakeoff
     from tuneoff.bakeoff_file import load
 
+    if storage is not None and ray is None:
+        raise typer.BadParameter("--storage is for workers; give --ray as well.")
     settings = load(file)
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
         confirm(_what_is_forgotten(folder, only))
-    if storage is not None and ray is None:
-        raise typer.BadParameter("--storage is for workers; give --ray as well.")
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
     with shown_progress() as progress, _executor(ray, storage, progress) as executor:
         results = bakeoff.run(

@@ -27,7 +27,7 @@ from tuneoff.cluster.worker import Board, sees
 from tuneoff.contenders import Contender, load_contender
 from tuneoff.errors import BudgetError, ConfigError, MissingExtraError
 from tuneoff.progress import Progress
-from tuneoff.rundir import ContenderDir
+from tuneoff.rundir import ContenderDir, write_text
 from tuneoff.spending import paid
 
 NEWS_SECONDS = 0.5
@@ -165,14 +165,13 @@ class RayExecutor:
         with self._hearing:
             return self._failures.pop(name, None)
 
-    def demand(self, settings: Any, in_one: bool | None = None) -> Demand:
+    def demand(self, settings: Any) -> Demand:
         """What a contender runs on, decided once; what the cluster lacks for it is said."""
         if settings.name not in self._demands:
             wanted = demand(settings, self.ray.cluster_resources())
             self._demands[settings.name] = wanted
             nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-            one = cards_in_one(settings, wanted) > 1 if in_one is None else in_one
-            if lacking(wanted, nodes, one):
+            if lacking(wanted, nodes, in_one=cards_in_one(settings, wanted) > 1):
                 self.progress.say(
                     f"{settings.name}: waits for {wanted}, which the cluster does not have now."
                 )
@@ -241,8 +240,7 @@ def _token(directory: ContenderDir) -> str:
     """The name of a training in a bucket; `--fresh` forgets it with the folder."""
     file = directory.path / "storage-key"
     if not file.exists():
-        directory.path.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{directory.path.name}-{secrets.token_hex(8)}", encoding="utf-8")
+        write_text(file, f"{directory.path.name}-{secrets.token_hex(8)}")
     return file.read_text(encoding="utf-8")
 
 

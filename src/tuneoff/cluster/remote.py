@@ -18,6 +18,7 @@ from tuneoff.contenders import FREE, Contender, Work
 from tuneoff.errors import ContenderError
 from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction, ServingRecord
+from tuneoff.rundir import ContenderDir
 
 if TYPE_CHECKING:
     from tuneoff.cluster import RayExecutor
@@ -61,7 +62,7 @@ class Remote:
         _fetch(storage, key, work)
 
     def _train(self, settings: Any, work: Work, storage: Storage, key: str) -> None:
-        wanted = self._executor.demand(settings, in_one=False)
+        wanted = self._executor.demand(settings)
         if storage.state(key) is None:  # what was reached without a cluster, if anything
             storage.push(key, storage.begin(key), work.directory.path)
         errand = self._errand(settings, work, storage.url, key, test=())
@@ -220,12 +221,7 @@ class Remote:
         while True:
             try:
                 return once()
-            except self._ray.exceptions.RayTaskError as error:  # not the worker: what it was to do
-                raise ContenderError(
-                    f"contender {settings.name}: {worker.failure(error.cause or error).text}"
-                ) from None
             except (self._ray.exceptions.RayError, LostError) as error:
-                self._executor.refuse_stopped()
                 now = reached()
                 lost = 1 if now != before else lost + 1
                 before = now
@@ -233,7 +229,7 @@ class Remote:
 
     def _refuse_lost(self, settings: Any, lost: int, error: Exception, work: Work) -> None:
         self._executor.refuse_stopped()
-        if isinstance(error, self._ray.exceptions.RayTaskError):
+        if isinstance(error, self._ray.exceptions.RayTaskError):  # its task failed, not the worker
             _refuse(worker.failure(error.cause or error))
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if lost > MOST_LOST:
@@ -273,7 +269,7 @@ def _fetch(storage: Storage, key: str, work: Work) -> None:
     folder = work.directory.path
     beside = folder / ".fetched"
     shutil.rmtree(beside, ignore_errors=True)
-    if not storage.pull(key, beside, "checkpoints") or not storage.has_weights(key):
+    if not storage.pull(key, beside, "checkpoints") or ContenderDir(beside).weights() is None:
         raise ContenderError(
             f"{storage.url}: the finished training is not there; give a --storage that this "
             "machine and the workers reach."
