@@ -210,6 +210,28 @@ def test_one_contender_over_two_workers(tmp_path: Path) -> None:
     assert not [path for path in storage.rglob("*") if path.is_file()]
 
 
+def test_ctrl_c_ends_the_run_and_its_workers(tmp_path: Path) -> None:
+    """Of a cluster that was started for the run nothing lives on; what was kept is gone on from."""
+    longer = {**SIX[3], "train": {**TRAIN, "max_steps": 4000}}
+    file, run = write(tmp_path, [longer], train=32, validation=8, test=4), tmp_path / "run"
+    # A shell's job in the background ignores Ctrl-C, and so would its children.
+    driver = subprocess.Popen(
+        [TUNEOFF, "run", str(file), "--run-dir", str(run), "--ray"], env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    until(kept(run), driver)
+    everybody = psutil.Process(driver.pid).children(recursive=True)
+    assert any("ray::tune" in " ".join(each.cmdline()) for each in everybody)
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)[1]
+    assert driver.returncode == 130, said[-3000:]
+    assert "the same command goes on from here" in said
+    _, alive = psutil.wait_procs(everybody, timeout=60)
+    assert not alive
+    assert kept(run)()
+
+
 # A cluster of its own with two processors: a folder stands for the bucket.
 DRIVER = """
 import sys
