@@ -59,13 +59,13 @@ class Executor(Protocol):
 
 
 class InTurn:
-    """Here, one after another."""
+    """Here, one after another; what goes on elsewhere meanwhile is waited for last."""
 
     def kind_of(self, settings: Any) -> Contender:
         return load_contender(settings.id)
 
     def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
-        for settings in contenders:
+        for settings in sorted(contenders, key=lambda c: hasattr(self.kind_of(c), "begin")):
             carry_out(settings)
 
 
@@ -147,9 +147,13 @@ def _run(
     keep_plan(parts, examples, run)
     over: BudgetError | None = None
     try:
+        _begin(chosen, work, executor)
         executor.each(partial(_carry_out, parts, run, work, options, executor), chosen)
     except BudgetError as error:
         over = error
+    except KeyboardInterrupt:
+        _ask_what_goes_on(chosen, work, executor)
+        raise
     bases.forget()
     _say_uncertain(run, progress)
     results = collect(parts, run, examples, options, command)
@@ -160,6 +164,27 @@ def _run(
         raise over
     run.event("finished")
     return results
+
+
+def _begin(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
+    """Sends off what goes on elsewhere, while others' work is done here."""
+    for settings in chosen:
+        begin = getattr(executor.kind_of(settings), "begin", None)
+        if begin is None:
+            continue
+        mine = work[settings.name]
+        try:
+            begin(settings, mine)
+        except Exception as error:  # its turn comes, and it is tried again then
+            text = _what_failed(Training(settings), error)
+            mine.progress.say(f"warning: {settings.name}: not begun yet: {text}")
+
+
+def _ask_what_goes_on(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
+    for settings in chosen:
+        interrupted = getattr(executor.kind_of(settings), "interrupted", None)
+        if interrupted is not None:
+            interrupted(settings, work[settings.name])
 
 
 def _refuse_forgetting_paid(run: RunDir) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 
-from tuneoff.contenders import batch_job, hosted_job, once
+from tuneoff.contenders import batch_job, hosted_following, once
 from tuneoff.providers import calls
 
 SECONDS = {
@@ -21,7 +21,7 @@ SECONDS = {
 # (module, name, seconds)
 PAUSES = [
     (module, name, seconds)
-    for module in (calls, once, hosted_job, batch_job)
+    for module in (calls, once, hosted_following, batch_job)
     for name, seconds in SECONDS.items()
     if hasattr(module, name)
 ]

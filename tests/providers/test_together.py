@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("together", reason="the SDK of Together is not installed (extra together)")
 
 import tuneoff
-from tuneoff.contenders import hosted_job, once
+from tuneoff.contenders import hosted_following, once
 from tuneoff.costs.ledger import ANSWERING, TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError
 from tuneoff.progress import Silent
@@ -71,8 +71,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-    monkeypatch.setattr(hosted_job, "FIRST_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(hosted_job, "LAST_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(hosted_following, "FIRST_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(hosted_following, "LAST_LOOK_SECONDS", 0.05)
     monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
     monkeypatch.setattr(once, "UPLOADED_SECONDS", 0.2)

@@ -118,7 +118,9 @@ class Work:
 class Contender(Protocol):
     """What a contender kind's module has. `settings` is the kind's own class. A kind that answers
     here may have a `serving(settings, work) -> ServingRecord | None` besides, which measures how
-    fast it does once the test set is answered."""
+    fast it does once the test set is answered. One whose work goes on elsewhere may have a
+    `begin(settings, work)`, which sends it off before any contender's turn comes, and an
+    `interrupted(settings, work)`, which asks after Ctrl-C what is to become of it."""
 
     def check(self, settings: Any, folder: Path) -> None:
         """Refuses what can be refused before anything is spent (ConfigError)."""

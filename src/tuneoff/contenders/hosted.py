@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuneoff import prompts, providers
 from tuneoff.config import HostedSettings
-from tuneoff.contenders import Work, hosted_job, template_for
+from tuneoff.contenders import Work, hosted_following, hosted_job, template_for
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
 from tuneoff.providers.sdk import is_here
@@ -38,6 +38,29 @@ def model_name(settings: HostedSettings) -> str:
     if is_here(settings.base_url):
         return f"{settings.model}, tuned through the fine-tuning API of a server on this machine"
     return f"{settings.model}, tuned at {settings.base_url}"
+
+
+def begin(settings: HostedSettings, work: Work) -> None:
+    """Sends the job off, if it was not: it goes on while this machine does its own part. A server
+    on this machine would take from that part what it needs itself, and waits for its turn.
+
+    Raises:
+        ProviderError: the provider refused, or is out of reach.
+        BudgetError: it would cost too much.
+    """
+    here = settings.base_url is not None and is_here(settings.base_url)
+    begun = work.directory.job().get("job_id") is not None
+    if here or begun or work.replay is not None or work.directory.training() is not None:
+        return
+    with closing(connected(settings, work)) as provider:
+        hosted_job.submitted(settings, work, provider)
+
+
+def interrupted(settings: HostedSettings, work: Work) -> None:
+    """Asks, after Ctrl-C, whether a job under way is to be cancelled."""
+    if hosted_following.is_under_way(work):
+        with closing(connected(settings, work)) as provider:
+            hosted_following.left_or_cancelled(settings, work, provider)
 
 
 def tune(settings: HostedSettings, work: Work) -> None:

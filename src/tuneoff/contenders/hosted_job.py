@@ -1,4 +1,4 @@
-"""A hosted fine-tuning job: sent once, whatever happens, and followed to its end.
+"""A hosted fine-tuning job: sent once, whatever happens, and what comes of it.
 
 `job.json` holds what is meant before each paid call and what came of it after. Before a job is
 created it is looked for: a create whose answer was lost, or a process that was killed, may have
@@ -20,16 +20,10 @@ from tuneoff.billing import trained_on
 from tuneoff.config import HostedSettings
 from tuneoff.contenders import Ticket, Work, template_for
 from tuneoff.contenders.asking import counts_as_openai, most_billed
+from tuneoff.contenders.hosted_following import followed
 from tuneoff.contenders.once import found_or_created, found_or_uploaded
-from tuneoff.errors import (
-    BusyError,
-    ContenderError,
-    DataError,
-    LostError,
-    ProviderError,
-    RefusedError,
-)
-from tuneoff.providers import FINISHED, WAITING, Job, JobSpec, Provider
+from tuneoff.errors import ContenderError, DataError
+from tuneoff.providers import Job, JobSpec, Provider
 from tuneoff.providers import chat_format as chat
 from tuneoff.providers.calls import repeated
 from tuneoff.records import Example
@@ -37,11 +31,7 @@ from tuneoff.records import Example
 INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
 # What a replay takes over of the recorded run's job.
 KEPT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata", "job_id")
-FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
-SLOWER = 1.3
 CREATING = "create job"
-# A job runs for hours, and is paid for: a provider that is away for a while is waited for.
-LOOKING_TRIES, CANCEL_TRIES = 25, 4
 WITHOUT_MODEL = {"failed": "failed", "cancelled": "was cancelled"}
 
 
@@ -55,7 +45,7 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
     """
     from tuneoff.contenders.hosted_record import write_down
 
-    job = _followed(settings, work, provider, _submitted(settings, work, provider))
+    job = followed(settings, work, provider, submitted(settings, work, provider))
     ticket = _authorized(settings, work)
     if job.status != "succeeded" or not job.model:
         _settle_without_model(job, ticket)
@@ -175,8 +165,13 @@ def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
     return facts
 
 
-def _submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
-    """The job: the one of `job.json`, one that an earlier try created, or a new one."""
+def submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
+    """The job: the one of `job.json`, one that an earlier try created, or a new one.
+
+    Raises:
+        ProviderError: the provider refused, or is out of reach.
+        BudgetError: it would cost too much.
+    """
     facts = _facts(settings, work)
     if facts["job_id"] is not None:
         return repeated(lambda: provider.job(facts["job_id"]))
@@ -260,90 +255,6 @@ def _created(
         # Another try is another job.
         refused=lambda: _note(work, facts, intent=None, doing=None),
     )
-
-
-def _followed(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:
-    """The job when it is at its end; what happens meanwhile is told."""
-    try:
-        return _watched(settings, work, provider, job)
-    except KeyboardInterrupt:
-        question = f"Cancel job {job.id} at {provider.url}? Otherwise it goes on there, and costs"
-        if not work.progress.ask(question) or not _cancelled(settings, work, provider, job):
-            work.progress.say(
-                f"{settings.name}: job {job.id} goes on at {provider.url}; "
-                "the same command follows it again."
-            )
-        raise
-
-
-def _cancelled(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> bool:
-    """Whether a job could be cancelled; somebody waits for the process to end."""
-    try:
-        job = repeated(lambda: provider.cancel(job.id), CANCEL_TRIES)
-    except (
-        RefusedError
-    ) as error:  # it is at its end, or was cancelled by a try whose answer was lost
-        work.progress.say(f"{settings.name}: {error}")
-        return False
-    except ProviderError as error:
-        work.progress.say(f"{settings.name}: {error}; cancel it there, or by the same command.")
-        return False
-    _note(work, work.directory.job(), status=job.status)
-    work.progress.say(f"{settings.name}: job {job.id} is cancelled.")
-    return True
-
-
-def _watched(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:
-    teller, wait, status = _Teller(settings.name, work), FIRST_LOOK_SECONDS, ""
-    while True:
-        if job.status != status:
-            status = job.status
-            _note(work, work.directory.job(), status=status)
-            if status not in FINISHED:
-                odd = "" if status in WAITING else " (a state that is not known here; waiting on)"
-                work.progress.say(f"{settings.name}: job {job.id} is {status}{odd}")
-            wait = FIRST_LOOK_SECONDS
-        teller.tell(provider, job)
-        if status in FINISHED:
-            return job
-        time.sleep(wait * (0.75 + secrets.randbelow(500) / 1000))
-        wait = min(LAST_LOOK_SECONDS, wait * SLOWER)
-        job = _looked_at(provider, job)
-
-
-def _looked_at(provider: Provider, job: Job) -> Job:
-    try:
-        return repeated(lambda: provider.job(job.id), LOOKING_TRIES)
-    except (BusyError, LostError) as error:
-        raise ProviderError(
-            f"{error}; job {job.id} goes on there, and the same command follows it again"
-        ) from None
-
-
-class _Teller:
-    """Tells each of a job's events once: steps as a bar, everything else as a line."""
-
-    def __init__(self, name: str, work: Work) -> None:
-        self._name, self._work = name, work
-        self._told: set[str] = set()
-        self._step: Any = None
-
-    def tell(self, provider: Provider, job: Job) -> None:
-        """What is new. Events are news, not work: if they cannot be had, nothing is lost."""
-        try:
-            events = provider.events(job.id)
-        except (BusyError, LostError, RefusedError):
-            return
-        for event in events:
-            if event.id in self._told:
-                continue
-            self._told.add(event.id)
-            if event.step is None or not event.steps:
-                self._work.progress.say(f"{self._name}: {event.message}")
-                continue
-            title = f"{self._name}: training"
-            self._step = self._step or self._work.progress.stage(title, event.steps)
-            self._step(event.step, event.message.partition(": ")[2] or event.message)
 
 
 def _settle_without_model(job: Job, ticket: Ticket) -> None:

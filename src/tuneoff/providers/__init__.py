@@ -110,6 +110,7 @@ class Job:
     epochs: float | None = None
     batch_size: int | None = None
     created_at: float | None = None
+    estimated_finish: float | None = None
     finished_at: float | None = None
     training_file: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)

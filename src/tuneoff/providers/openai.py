@@ -320,6 +320,7 @@ def _job(given: Any) -> Job:
         epochs=_number(getattr(numbers, "n_epochs", None)),
         batch_size=_whole(getattr(numbers, "batch_size", None)),
         created_at=given.created_at,
+        estimated_finish=_number(given.estimated_finish),
         finished_at=given.finished_at,
         training_file=given.training_file,
         metadata=given.metadata or {},

@@ -1,0 +1,81 @@
+"""Jobs are sent off first and followed last: what a provider does goes on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import Heard, Trainer, bakeoff_file, hosted, job_of, rows
+from world import run as carry_out
+
+from tuneoff.bakeoff import InTurn
+from tuneoff.contenders import hosted as hosted_kind
+
+pytest.importorskip("openai")
+OWN = {"name": "own", "id": "prompted", "base": "tiny"}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer counts as one on another machine."""
+    monkeypatch.setattr(hosted_kind, "is_here", lambda url: False)
+
+
+class Interrupted(InTurn):
+    """Ctrl-C is pressed when the first contender's turn comes."""
+
+    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+        raise KeyboardInterrupt
+
+
+def first_line(heard: Heard, *parts: str) -> int:
+    return next(n for n, line in enumerate(heard.lines) if all(part in line for part in parts))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_job_is_sent_before_and_followed_after_what_is_done_here(
+    fake: Trainer, tmp_path: Path
+) -> None:
+    file, heard = bakeoff_file(tmp_path / "b", hosted(fake.url), OWN, test=2), Heard()
+    assert [each.error for each in carry_out(file, heard).contenders] == [None, None]
+    sent, here = first_line(heard, "tuned: job", "at http"), first_line(heard, "own: loading")
+    followed = first_line(heard, "tuned: job", "is running")
+    assert sent < here < followed
+    assert fake.creates() == len(fake.saw()["jobs"]) == 1
+    assert len(rows(file)) == 2
+
+
+def test_a_server_on_this_machine_waits_for_its_turn(fake: Trainer, tmp_path: Path) -> None:
+    file, heard = bakeoff_file(tmp_path / "b", hosted(fake.url), OWN, test=2), Heard()
+    carry_out(file, heard)
+    assert first_line(heard, "own: loading") < first_line(heard, "tuned: job", "at http")
+
+
+@pytest.mark.usefixtures("elsewhere", "no_report")
+def test_what_could_not_be_sent_first_is_sent_in_its_turn(fake: Trainer, tmp_path: Path) -> None:
+    """A provider that takes one job at a time refuses the second one until the first is through."""
+    fake.set(refuse_create=1)
+    file, heard = bakeoff_file(tmp_path / "b", hosted(fake.url), test=2), Heard()
+    assert carry_out(file, heard).contenders[0].error is None
+    assert "warning: tuned: not begun yet: " in heard.text()
+    assert (fake.creates(), len(fake.saw()["jobs"])) == (2, 1)
+
+
+@pytest.mark.usefixtures("elsewhere", "no_report")
+@pytest.mark.parametrize("cancels", [True, False])
+def test_ctrl_c_asks_for_each_job_whoever_s_turn_it_is(
+    fake: Trainer, tmp_path: Path, cancels: bool
+) -> None:
+    contenders = hosted(fake.url), hosted(fake.url, "again", seed=1)
+    file, heard = bakeoff_file(tmp_path / "b", *contenders, test=2), Heard(answer=cancels)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(file, heard, executor=Interrupted())
+    for name in ("tuned", "again"):
+        id = job_of(file, name)["job_id"]
+        assert f"Cancel job {id} at " in heard.text()
+        assert f"{name}: job {id} {'is cancelled' if cancels else 'goes on at'}" in heard.text()
+    errors = [each.error for each in carry_out(file).contenders]
+    assert all("was cancelled" in str(e) for e in errors) if cancels else errors == [None, None]
+    assert fake.creates() == 2
