@@ -1,7 +1,8 @@
 """`tuneoff` with short pauses between tries, so that tests of faults take seconds: nothing else
 is changed. With `--held` it says when it is ready, and begins when a line comes on stdin; with
 `--bare` it writes no report and does not look for an accelerator, which takes longer than
-everything else together, and pays nobody. With `--loud` every library logs all it can to stderr.
+everything else together, and pays nobody. With `--elsewhere` no provider counts as one on this
+machine. With `--loud` every library logs all it can to stderr.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import logging
 import sys
 
-from tuneoff.contenders import batch_job, hosted_following, once
+from tuneoff.contenders import batch_job, hosted, hosted_following, once
 from tuneoff.providers import calls
 
 SECONDS = {
@@ -29,7 +30,7 @@ PAUSES = [
 
 def _options() -> list[str]:
     found = []
-    while sys.argv[1:2] and sys.argv[1] in ("--held", "--bare", "--loud"):
+    while sys.argv[1:2] and sys.argv[1] in ("--held", "--bare", "--elsewhere", "--loud"):
         found.append(sys.argv.pop(1))
     return found
 
@@ -44,6 +45,8 @@ if __name__ == "__main__":
     if "--bare" in given:
         bakeoff.write_report = lambda run: (run.path, run.path)
         machine.describe = lambda: "a machine"
+    if "--elsewhere" in given:
+        hosted.is_here = lambda url: False
     if "--loud" in given:
         logging.basicConfig(level=logging.DEBUG)
     if "--held" in given:

@@ -167,12 +167,12 @@ def run(file: Path, progress: Silent | None = None, **options: Any) -> Results:
 
 
 def start(
-    file: Path, *arguments: str, held: bool = False, bare: bool = False,
+    file: Path, *arguments: str, held: bool = False, bare: bool = False, elsewhere: bool = False,
     env: Mapping[str, str] | None = None, **options: Any,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """`tuneoff run` as a process with short pauses (`child.py`); `held`: it begins when a line
-    comes on its stdin; `bare`: no report is written."""
-    flags = ["--held"] * held + ["--bare"] * bare
+    comes on its stdin; `bare`: no report is written; `elsewhere`: no provider is here."""
+    flags = ["--held"] * held + ["--bare"] * bare + ["--elsewhere"] * elsewhere
     command = [*flags, "run", file.name, "--run-dir", "run", *arguments]
     return tuneoff_process(file.parent, *command, env=env, **options)
 

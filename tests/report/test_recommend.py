@@ -71,6 +71,46 @@ def test_a_tie_of_tuned_ones_goes_to_the_smaller() -> None:
     assert found.choice == "full", "an unknown amount of training counts as most"
 
 
+def test_not_shown_to_be_worse_is_not_as_good() -> None:
+    """A small test set shows nothing; 20 points are not given away for a smaller adapter."""
+    lora, full = (
+        contender("lora", 0.49, training=training(9)),
+        contender("full", 0.69, training=training(99)),
+    )
+    wide = replace(pair("lora", "full", "tie", -0.2, 0.3), low=-0.42, high=0.02)
+    found = recommend([lora, full], [wide], METRIC)
+    assert found.choice == "full"
+    assert found.because[1:] == (
+        "No difference can be shown with 40 examples between lora and full: "
+        "−20.0 points [−42.0, 2.0], p = 0.30.",
+        "full is ahead by more than one standard error.",
+    )
+    assert found.when_not == (
+        "lora was not shown to be worse than full, and trains the fewest parameters of the two; "
+        "more test examples would tell.",
+    )
+    nearer = replace(wide, difference=-0.1)
+    assert recommend([lora, full], [nearer], METRIC).choice == "lora"
+
+
+def test_of_several_ties_those_within_one_standard_error_are_weighed() -> None:
+    base = contender("base", 0.6, id="prompted")
+    lora, full = (
+        contender("lora", 0.69, training=training(9)),
+        contender("full", 0.70, training=training(99)),
+    )
+    far = replace(pair("base", "full", "tie", -0.1, 0.2), low=-0.24, high=0.04)
+    found = recommend([base, lora, full], [far, pair("lora", "full", "tie", -0.01, 0.9)], METRIC)
+    assert found.choice == "lora"
+    assert found.because[-1] == (
+        "Within one standard error are full and lora; of these, lora trains the fewest parameters."
+    )
+    assert found.when_not == (
+        "base was not shown to be worse than lora, and trains the fewest parameters of the two; "
+        "more test examples would tell.",
+    )
+
+
 def test_money_decides_a_tie_where_all_have_a_price() -> None:
     base = contender("base", 0.9, id="prompted", cost=Cost(serving_usd_per_1k_requests=3.0))
     lora = contender("lora", 0.9, training=training(), cost=Cost(serving_usd_per_1k_requests=0.5))

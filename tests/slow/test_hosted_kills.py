@@ -125,7 +125,8 @@ def carried_out(point: Point, folder: Path) -> Outcome:
         file = bakeoff_file(folder / "b", one, test=TESTS)
         processes = []
         for _ in range(len(point.kills) + 1):
-            child = start(file, "--yes", held=True, bare=True, env={"OPENAI_API_KEY": KEY},
+            child = start(file, "--yes", held=True, bare=True, elsewhere=True,
+                          env={"OPENAI_API_KEY": KEY},
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
             stack.callback(_end, child)
             assert child.stdout is not None

@@ -1,9 +1,11 @@
 """From scores and paired tests to one sentence: which contender, why, and when not.
 
-The best by the primary metric wins, of those that meet the requirements. Where no difference
-can be shown between it and others, the cheapest of them is chosen: by serving and training cost
-where all of them have one, else by how little was trained (prompted before LoRA before full).
-Every sentence is made from the numbers of the results; when owning pays and when it does not is
+The best by the primary metric wins, of those that meet the requirements, but for the rule of one
+standard error (Breiman et al., Classification and Regression Trees, 1984): of those that no
+difference can be shown to, and that are within one standard error of it, the cheapest is chosen:
+by serving and training cost where all of them have one, else by how little was trained (prompted
+before LoRA before full). That no difference can be shown is not enough: a small test set shows
+none. Every sentence is made from the numbers of the results; when owning pays and when it does not is
 in `owning.py`.
 """
 
@@ -21,6 +23,8 @@ from tuneoff.report.pairs import find, metric_value, numbers, sentence
 from tuneoff.report.requirements import breach, unknown
 
 Group = Sequence[ContenderResult]
+# A 95% interval reaches about two standard errors to either side.
+STANDARD_ERRORS_WIDE = 4
 
 
 def recommend(
@@ -87,21 +91,52 @@ def _choice(
     found = {c.name: find(pairs, best.name, c.name) for c in fit}
     ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
     tied = [c for c in fit if c.name in ties]
-    choice, reason = _cheapest([best, *tied], metric)
-    because, against = [_result(choice, metric, of, share)], list[str]()
+    near = [best, *(c for c in tied if _is_near(ties[c.name]))]
+    choice, reason = _cheapest(near, metric)
+    because = [_result(choice, metric, of, share)]
     because += [
         f"No difference can be shown with {f.count(choice.scores[metric].n)} examples "
         f"between {p.a} and {p.b}: {numbers(p, share)}."
         for p in ties.values()
     ]
     if tied:
-        because.append(f"Of these, {choice.name} {reason}.")
-    if choice.id == "prompted" and any(c.training for c in [best, *tied]):
+        because.append(_why(choice, best, near, len(tied), reason))
+    far = [c for c in tied if c not in near]
+    against = [told for told in (_undecided(choice, c, metric) for c in far) if told]
+    if choice.id == "prompted" and any(c.training for c in near):
         because.append("Do not fine-tune: the prompted base is as good.")
     elif choice.training:
-        prompted = [c.name for c in [best, *tied] if c.id == "prompted"]
+        prompted = [c.name for c in near if c.id == "prompted"]
         against += [f"{name} is as good and needs no fine-tuning." for name in prompted]
     return choice, because + _beaten(choice.name, pairs, share), against
+
+
+def _is_near(pair: Comparison) -> bool:
+    """Whether two contenders are within one standard error of each other."""
+    return abs(pair.difference) <= (pair.high - pair.low) / STANDARD_ERRORS_WIDE
+
+
+def _why(
+    choice: ContenderResult, best: ContenderResult, near: Group, tied: int, reason: str
+) -> str:
+    """Why it is this one, of those that no difference can be shown between."""
+    if len(near) > tied:
+        return f"Of these, {choice.name} {reason}."
+    if len(near) > 1:
+        names = f"{', '.join(c.name for c in near[:-1])} and {near[-1].name}"
+        return f"Within one standard error are {names}; of these, {choice.name} {reason}."
+    return f"{best.name} is ahead by more than one standard error."
+
+
+def _undecided(choice: ContenderResult, other: ContenderResult, metric: str) -> str | None:
+    """What speaks for one that was not shown to be worse, and is not near enough."""
+    cheaper, reason = _cheapest([choice, other], metric)
+    if cheaper is choice:
+        return None
+    return (
+        f"{other.name} was not shown to be worse than {choice.name}, and {reason} of the two; more "
+        "test examples would tell."
+    )
 
 
 def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
