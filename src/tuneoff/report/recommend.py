@@ -5,8 +5,8 @@ standard error (Breiman et al., Classification and Regression Trees, 1984): of t
 difference can be shown to, and that are within one standard error of it, the cheapest is chosen:
 by serving and training cost where all of them have one, else by how little was trained (prompted
 before LoRA before full). That no difference can be shown is not enough: a small test set shows
-none. Every sentence is made from the numbers of the results; when owning pays and when it does not is
-in `owning.py`.
+none. Every sentence is made from the numbers of the results; when owning pays and when it does
+not is in `owning.py`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuneoff.billing import default_epochs
-from tuneoff.config import LocalSettings, TrainSettings
+from tuneoff.config import LocalSettings, LoraSettings, TrainSettings
 from tuneoff.server import shapes
 from tuneoff.server.asked import Text
 
@@ -83,7 +83,8 @@ def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
 
 
 def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> LocalSettings:
-    """The contender that a job is: LoRA on all linear layers.
+    """The contender that a job is: LoRA on all linear layers. Without dropout, whose random numbers
+    for each layer are two fifths of a step's time on a CPU.
 
     Args:
         rate: the learning rate that a multiplier of 1 means.
@@ -94,7 +95,10 @@ def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> L
         batch_size=numbers["batch_size"],
         learning_rate=min(0.999, rate * numbers["learning_rate_multiplier"]),
     )
-    return LocalSettings(name=job_id, id="local", base=base, train=train, seed=facts["seed"])
+    lora = LoraSettings(dropout=0.0)
+    return LocalSettings(
+        name=job_id, id="local", base=base, lora=lora, train=train, seed=facts["seed"]
+    )
 
 
 def shown(row: dict[str, Any]) -> shapes.Job:

@@ -34,7 +34,7 @@ def planned_steps(train: TrainSettings, examples: int) -> int:
 def evaluate_every(train: TrainSettings, examples: int) -> int:
     """Steps between two validations; left out, twice an epoch."""
     per_epoch = math.ceil(examples / train.batch_size)
-    return train.evaluate_every or max(1, per_epoch // EVALUATIONS_PER_EPOCH)
+    return train.evaluate_every or math.ceil(per_epoch / EVALUATIONS_PER_EPOCH)
 
 
 def training_arguments(

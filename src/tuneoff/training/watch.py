@@ -81,15 +81,20 @@ class Watch(TrainerCallback):
 
 
 class EpochEnds(TrainerCallback):
-    """Has each epoch end with a validation and a checkpoint, wherever others fall."""
+    """Has each epoch end with a validation and a checkpoint, in place of one that is due within a
+    quarter of an epoch of it."""
 
     def __init__(self, steps_per_epoch: int, validated: bool) -> None:
         self.steps_per_epoch, self.validated = steps_per_epoch, validated
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.steps_per_epoch == 0:
+        step, past = state.global_step, state.global_step % self.steps_per_epoch
+        beside = min(past, self.steps_per_epoch - past) < self.steps_per_epoch / 4
+        if past == 0:
             control.should_log = control.should_save = True
             control.should_evaluate = self.validated
+        elif beside and step < state.max_steps:
+            control.should_log = control.should_save = control.should_evaluate = False
 
 
 def duration(seconds: float) -> str:
