@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.progress import OVER_BUDGET, WAITING, Step
+from tuneoff.progress import IDLE, OVER_BUDGET, WAITING, Step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,7 +93,7 @@ class Live:
         short, _, why = words.partition(": ")
         if why:
             self.say(f"{name}: {words}")
-        style = "dim" if words == WAITING else "red" if why or words == OVER_BUDGET else "green"
+        style = "dim" if words in IDLE else "red" if why or words == OVER_BUDGET else "green"
         self.shown.update(self._row(name), stage=_styled(short, style), idle=True, note="")
 
     def stage(self, title: str, total: int) -> Step:

@@ -7,7 +7,9 @@ import sys
 import time
 from typing import Protocol, TextIO
 
-WAITING, OVER_BUDGET = "waiting", "over budget"
+WAITING, AWAY, OVER_BUDGET = "waiting", "at its provider", "over budget"
+# What is no news.
+IDLE = (WAITING, AWAY)
 
 
 class Step(Protocol):
@@ -86,5 +88,5 @@ class Lines(Silent):
         return step
 
     def status(self, name: str, words: str) -> None:
-        if words != WAITING:
+        if words not in IDLE:
             self.say(f"{name}: {words}")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 import yaml
+from world import KEY, trainer
 
 from tuneoff.rundir import RunDir, read_lines
 
@@ -230,6 +231,29 @@ def test_ctrl_c_ends_the_run_and_its_workers(tmp_path: Path) -> None:
     _, alive = psutil.wait_procs(everybody, timeout=60)
     assert not alive
     assert kept(run)()
+
+
+def test_ctrl_c_waits_for_answers_that_are_paid_for(tmp_path: Path) -> None:
+    """A provider's answers that are under way are written down; only then the driver ends."""
+    pytest.importorskip("openai")
+    with trainer(tmp_path / "fake") as fake:
+        fake.set(latency=0.3)
+        asked = {"name": "asked", "id": "prompted", "model": "fake-1", "base_url": fake.url,
+                 "concurrency": 4}  # fmt: skip
+        file, run = write(tmp_path, [SIX[0], asked], train=8, test=60), tmp_path / "run"
+        driver = subprocess.Popen(
+            [TUNEOFF, "run", str(file), "--run-dir", str(run), "--ray"],
+            env=environment() | {"OPENAI_API_KEY": KEY},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        answers = RunDir(run).contender("asked").predictions
+        until(lambda: len(answers()) >= 8, driver)
+        driver.send_signal(signal.SIGINT)
+        said = driver.communicate(timeout=60)[1]
+        assert driver.returncode == 130, said[-3000:]
+        assert "waiting for the answers that are under way, and paid for" in said
+        assert 8 <= len(answers()) == fake.saw()["billed"]["completions"] < 60
 
 
 # A cluster of its own with two processors: a folder stands for the bucket.

@@ -2,9 +2,9 @@
 
 What a machine must compute (training, an open model's answers, its speed) goes to workers with
 the resources that the contender names; what a provider does, and scoring, prices and the report,
-stay with the driver, which has the run directory and the ledger. Contenders go side by side, each
-in a thread of the driver that waits for its workers. A worker that is lost is replaced, and its
-successor goes on from the last checkpoint that was kept (`storage.py`), or with the examples
+stay with the driver, which has the run directory and the ledger. What workers do goes side by
+side, each contender in a thread of the driver that waits. A worker that is lost is replaced, and
+its successor goes on from the last checkpoint that was kept (`storage.py`), or with the examples
 that are not answered yet. The driver may be killed and started again, as any run may.
 """
 
@@ -85,39 +85,54 @@ class RayExecutor:
         return Remote(kind, self)
 
     def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
-        """All of them side by side.
+        """What workers do side by side, and beside it, in turn, what providers do: their jobs are
+        under way already, and Ctrl-C finds the answers that are paid for in this thread.
 
         Raises:
             BudgetError: one of them could pass the budget; the others went on to their ends.
         """
-        errors: list[BaseException] = []
+        errors: list[Exception] = []
 
         def one(settings: Any) -> None:
             try:
                 carry_out(settings)
-            except BaseException as error:
+            except Exception as error:
                 errors.append(error)
             else:
                 self._forget(settings.name)
 
-        # Daemons: Ctrl-C must not wait until a provider's job is through.
+        def one_beside(settings: Any) -> None:
+            with contextlib.suppress(KeyboardInterrupt):  # the run was stopped
+                one(settings)
+
+        remote = [c for c in contenders if isinstance(self.kind_of(c), Remote)]
+        # Daemons: Ctrl-C must not wait for what a worker does.
         threads = [
-            threading.Thread(target=one, args=(c,), daemon=True, name=f"contender {c.name}")
-            for c in contenders
+            threading.Thread(target=one_beside, args=(c,), daemon=True, name=f"contender {c.name}")
+            for c in remote
         ]
-        for thread in threads:
+        news = threading.Thread(target=self._hear_on, args=(threads,), daemon=True, name="news")
+        for thread in (*threads, news):
             thread.start()
         try:
-            while any(thread.is_alive() for thread in threads):
-                self._hear()
-                for thread in threads:
-                    thread.join(NEWS_SECONDS / len(threads))
-            self._hear()
+            for settings in contenders:
+                if settings not in remote:
+                    one(settings)
+            for thread in (*threads, news):
+                thread.join()
         except BaseException:
             self._stop()
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
+
+    def _hear_on(self, threads: Sequence[threading.Thread]) -> None:
+        """Hands news on until all contenders are through."""
+        while any(thread.is_alive() for thread in threads):
+            self._hear()
+            for thread in threads:
+                thread.join(NEWS_SECONDS / len(threads))
+        self._hear()
 
     def _stop(self) -> None:
         """Ends what workers do for this run."""

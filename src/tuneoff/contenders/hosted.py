@@ -11,6 +11,7 @@ from tuneoff.config import HostedSettings
 from tuneoff.contenders import Work, hosted_following, hosted_job, template_for
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
+from tuneoff.progress import AWAY
 from tuneoff.providers.sdk import is_here
 from tuneoff.records import Example, Prediction
 
@@ -54,6 +55,7 @@ def begin(settings: HostedSettings, work: Work) -> None:
         return
     with closing(connected(settings, work)) as provider:
         hosted_job.submitted(settings, work, provider)
+    work.progress.status(settings.name, AWAY)
 
 
 def interrupted(settings: HostedSettings, work: Work) -> None:
