@@ -32,12 +32,14 @@ from tuneoff.planning.counting import (
     tally,
 )
 from tuneoff.planning.hosted import planned_answers, planned_hosted
+from tuneoff.planning.most import about_judges, most_of_run
 from tuneoff.planning.schema import Plan, PlannedContender
 from tuneoff.prepare import Parts
 from tuneoff.progress import Silent
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.rundir import ContenderDir
+from tuneoff.rundir import NOWHERE
 from tuneoff.scoring import power
+from tuneoff.spending import refused_today
 from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
 
 # Chat files beyond this size are gone through row by row, and not checked for overlap.
@@ -70,11 +72,16 @@ def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
         ConfigError, DataError: file or data cannot be used.
     """
     parts = prepare.parts(bakeoff)
-    return _plan(parts, _source(parts), measure)
+    source = _source(parts)
+    found = _plan(parts, source, measure)
+    prices = prepare.price_book(bakeoff)
+    most = most_of_run(bakeoff, _work(parts, source), source.rows, source.sizes, prices)
+    return replace(_with_today(found, bakeoff, prices), most_usd=float(most))
 
 
 def plan_examples(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Plan:
-    """The same for a run's own examples, without training for a moment."""
+    """The same for a run's own examples, without training for a moment, and without the most that
+    can be billed, for the run has asked leave for that."""
     return _plan(parts, _held(parts, examples, []), measure=False)
 
 
@@ -94,21 +101,33 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
         _planned(contender, view, count, work, examples, prices, day, measure)
         for contender, view, count in zip(bakeoff.contenders, views, counted, strict=True)
     ]
-    if planned and source.warnings:
-        # What is true of the data is said once, with the first contender.
-        first = planned[0]
-        planned[0] = replace(first, warnings=(*source.warnings, *first.warnings))
+    # What is true of the data, or of the whole file, is said once, with the first contender.
+    said = (*source.warnings, *about_judges(bakeoff, prices))
+    planned[0] = replace(planned[0], warnings=(*said, *planned[0].warnings))
     pairs = max(1, math.comb(len(planned), 2))
     return Plan(
         task=bakeoff.task.id,
         as_of=day,
         total_usd=_total(planned),
+        most_usd=None,
         budget_usd=bakeoff.budget_usd,
         smallest_detectable_difference=power.smallest_difference(
             source.sizes["test"], source.clusters, pairs
         ),
         contenders=tuple(planned),
     )
+
+
+def _with_today(found: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
+    """The plan of another day, with what a run will say that begins today."""
+    if found.as_of == datetime.date.today():
+        return found
+    planned = []
+    for settings, each in zip(bakeoff.contenders, found.contenders, strict=True):
+        refused = refused_today(settings, prices)
+        new = [] if refused is None or refused in each.warnings else [refused]
+        planned.append(replace(each, warnings=(*each.warnings, *new)))
+    return replace(found, contenders=tuple(planned))
 
 
 def _total(planned: Iterable[PlannedContender]) -> float:
@@ -171,7 +190,7 @@ def _work(parts: Parts, source: Source) -> Work:
         template=parts.template,
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
-        directory=ContenderDir(parts.bakeoff.folder),
+        directory=NOWHERE,
         progress=Silent(),
     )
 
@@ -211,12 +230,12 @@ def _planned(
     measure: bool,
 ) -> PlannedContender:
     if tallies is None or view is None:
-        return PlannedContender(name=settings.name)
+        return PlannedContender(name=settings.name, id=settings.id)
     if isinstance(settings, HostedSettings):
         return _approximate(planned_hosted(settings, tallies, prices, day), settings.model, view)
     if isinstance(settings, PromptedSettings):
         if settings.model is None:
-            return PlannedContender(name=settings.name)
+            return PlannedContender(name=settings.name, id=settings.id)
         return _approximate(planned_answers(settings, tallies, prices, day), settings.model, view)
     from tuneoff.planning.local import Asked, planned_local
 
