@@ -5,9 +5,6 @@ from __future__ import annotations
 from tuneoff.planning.schema import Plan, PlannedContender
 
 GIB = 2**30
-# What stands for a training's price where nothing is trained; a model that is only prompted may
-# have been tuned before, and what was recorded, too.
-NO_TRAINING = {"prompted": "not tuned here", "recorded": "recorded"}
 
 
 def table(plan: Plan) -> str:
@@ -31,7 +28,8 @@ def _cells(contender: PlannedContender) -> list[str]:
     money = [_usd(training.usd if training else None), _usd(contender.answering_usd)]
     ends = str(contender.ends or "")
     if training is None:
-        return [contender.name, "", "", "", "", "", NO_TRAINING[contender.id], money[1], ends]
+        # Not "not tuned": it may have been, before or elsewhere.
+        return [contender.name, "", "", "", "", "", contender.id, money[1], ends]
     return [
         contender.name,
         f"{training.examples:,}",
@@ -66,8 +64,8 @@ def _money(plan: Plan) -> str:
     """What is expected and the most that can be billed, in one line, for only the latter is held
     against the budget."""
     line = (
-        f"Together {_usd(plan.total_usd)} expected, as far as prices are known; providers can bill "
-        f"up to {_usd(plan.most_usd)} at today's prices, which `tuneoff run` asks leave for"
+        f"As far as prices are known, {_usd(plan.total_usd)} together is expected, and providers "
+        f"can bill up to {_usd(plan.most_usd)} (today's prices), which `tuneoff run` asks leave for"
     )
     if plan.budget_usd is None:
         return f"{line}."
