@@ -247,25 +247,34 @@ def test_a_judges_questions_are_in_no_figure(
     assert plan.most_usd == planned(tmp_path, asked).most_usd
 
 
+def chat_line(number: int, words: int) -> str:
+    turns = [
+        {"role": "user", "content": f"Question {number}: " + "word " * words},
+        {"role": "assistant", "content": f"Answer {number}."},
+    ]
+    return json.dumps({"messages": turns}) + "\n"
+
+
 def write_chat(file: Path, rows: int, words: int, first: int = 0) -> None:
     with file.open("w") as stream:
-        for i in range(first, first + rows):
-            turns = [
-                {"role": "user", "content": f"Question {i}: " + "word " * words},
-                {"role": "assistant", "content": f"Answer {i}."},
-            ]
-            stream.write(json.dumps({"messages": turns}) + "\n")
+        stream.writelines(chat_line(i, words) for i in range(first, first + rows))
 
 
 def test_large_files_are_streamed_and_counted_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_chat(tmp_path / "train.jsonl", 3000, 20)
+    with (tmp_path / "train.jsonl").open("a") as stream:  # shots of different lengths
+        stream.writelines(chat_line(i, i % 50) for i in range(3000, 4000))
     task = "{id: chat, train: train.jsonl}"
-    held = planned(tmp_path, HOSTED, task=task)
+    contenders = (
+        f"{HOSTED}, {{name: shown, id: prompted, model: m, shots: 7, {PRICE}}}, "
+        f"{{name: others, id: prompted, model: m, shots: 3, seed: 5, {PRICE}}}"
+    )
+    held = planned(tmp_path, contenders, task=task)
     assert (tmp_path / "train.jsonl").stat().st_size < HELD_BYTES
     monkeypatch.setattr("tuneoff.planning.HELD_BYTES", 0)
-    streamed = planned(tmp_path, HOSTED, task=task)
+    streamed = planned(tmp_path, contenders, task=task)
     assert "too large to hold" in streamed.contenders[0].warnings[0]
     assert training(streamed.contenders[0]) == training(held.contenders[0])
     assert streamed.total_usd == held.total_usd

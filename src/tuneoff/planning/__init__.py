@@ -19,12 +19,13 @@ from tuneoff import prepare
 from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, counter_for, trained_on
 from tuneoff.config import BakeOff, HostedSettings, LocalSettings, PromptedSettings
 from tuneoff.contenders import Work, template_for
-from tuneoff.contenders.answering import shots_of
+from tuneoff.contenders.answering import shot_places, shots_of
 from tuneoff.costs.pricebook import PriceBook
 from tuneoff.models.loading import rendering_of, resolve_base
 from tuneoff.planning.counting import (
     ApproximateView,
     HostedView,
+    OfSplit,
     OpenView,
     Tallies,
     View,
@@ -40,23 +41,22 @@ from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
 from tuneoff.scoring import power
 from tuneoff.spending import refused_today
+from tuneoff.tasks.streaming import Stream, stream
 from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
 
 # Chat files beyond this size are gone through row by row, and not checked for overlap.
 HELD_BYTES = 32 * 2**20
-MOST_SHOTS = 100
 # Training examples from which shared prefixes and speed are found out.
 SAMPLED = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A task's examples: all of them with their split, again and again; `train` are all training
-    examples or, of a large file, the first ones."""
+    """A task's examples: all of them with their split, again and again, and the same by split."""
 
     sizes: Mapping[Split, int]
     rows: Iterable[tuple[Split, Example]]
-    train: Sequence[Example]
+    splits: Mapping[Split, Sequence[Example]]
     clusters: Sequence[int] | None
     warnings: Sequence[str]
 
@@ -75,7 +75,7 @@ def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
     source = _source(parts)
     found = _plan(parts, source, measure)
     prices = prepare.price_book(bakeoff)
-    most = most_of_run(bakeoff, _work(parts, source), source.rows, source.sizes, prices)
+    most = most_of_run(bakeoff, _work(parts, source), prices)
     return replace(_with_today(found, bakeoff, prices), most_usd=float(most))
 
 
@@ -154,7 +154,7 @@ def _held(
     if parts.cluster is not None:
         clusters = list(Counter(str(e.meta[parts.cluster]) for e in examples["test"]).values())
     sizes = {split: len(examples[split]) for split in SPLITS}
-    return Source(sizes, rows, examples["train"], clusters, warnings)
+    return Source(sizes, rows, examples, clusters, warnings)
 
 
 def _bytes(parts: Parts) -> int:
@@ -165,28 +165,37 @@ def _bytes(parts: Parts) -> int:
 
 
 def _streamed(parts: Parts) -> Source:
-    from tuneoff.tasks.streaming import stream
-
     found = stream(parts.settings, parts.place)
-    train: list[Example] = []
     clusters: Counter[str] = Counter()
-    for split, example in found:
-        if split == "train" and len(train) < MOST_SHOTS:
-            train.append(example)
-        elif split == "test" and parts.cluster is not None:
-            clusters[str(example.meta.get(parts.cluster, ""))] += 1
-        if len(train) == MOST_SHOTS and parts.cluster is None:
-            break
+    if parts.cluster is not None:
+        tested = (example for split, example in found if split == "test")
+        clusters.update(str(example.meta.get(parts.cluster, "")) for example in tested)
+    shots = _shots(parts.bakeoff, found)
+    splits = {s: OfSplit(found, s, found.sizes[s], shots if s == "train" else {}) for s in SPLITS}
     line = "the files are too large to hold: overlap of splits was not looked for (tuneoff check)."
-    return Source(found.sizes, found, train, list(clusters.values()) or None, [line])
+    return Source(found.sizes, found, splits, list(clusters.values()) or None, [line])
+
+
+def _shots(bakeoff: BakeOff, found: Stream) -> dict[int, Example]:
+    """The training examples, by their places, that contenders show in their prompts."""
+    places = {
+        place
+        for settings in bakeoff.contenders
+        if isinstance(settings, PromptedSettings)
+        for place in shot_places(settings, found.sizes["train"])
+    }
+    if not places:
+        return {}
+    trained = (example for split, example in found if split == "train")
+    return {place: example for place, example in enumerate(trained) if place in places}
 
 
 def _work(parts: Parts, source: Source) -> Work:
     return Work(
         folder=parts.bakeoff.folder,
-        train=source.train,
-        validation=(),
-        test=(),
+        train=source.splits["train"],
+        validation=source.splits["validation"],
+        test=source.splits["test"],
         template=parts.template,
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
