@@ -268,7 +268,9 @@ def test_large_files_are_streamed_and_counted_alike(
         stream.writelines(chat_line(i, i % 50) for i in range(3000, 4000))
     task = "{id: chat, train: train.jsonl}"
     contenders = (
-        f"{HOSTED}, {{name: shown, id: prompted, model: m, shots: 7, {PRICE}}}, "
+        f"{{name: tuned, id: hosted, model: gpt-6, {PRICE[:-1]}, "
+        "training_usd_per_million_tokens: 5}}, "
+        f"{{name: shown, id: prompted, model: m, shots: 7, {PRICE}}}, "
         f"{{name: others, id: prompted, model: m, shots: 3, seed: 5, {PRICE}}}"
     )
     held = planned(tmp_path, contenders, task=task)
