@@ -25,6 +25,14 @@ def test_prices_of_a_day(cli: Any) -> None:
     code, out, _ = cli("prices", "--as-of", "2023-09-12")
     assert code == 0
     assert "0.475" in out
+    head, names = out.splitlines()[:2]
+    assert "USD per million tokens" in head
+    assert names.split() == [
+        "provider", "model", "training", "input", "cached", "output", "USD/h", "ends", "read",
+    ]  # fmt: skip
+    # The first head stands above the prices of tokens, and above no other column.
+    assert head.index("-") == names.index("training")
+    assert len(head) == names.index("output") + len("output")
 
 
 def test_check(cli: Any, tmp_path: Path) -> None:

@@ -66,3 +66,77 @@ def test_a_day_before_the_book_begins(contender: str, said: str, tmp_path: Path)
     file.write_text(f"name: x\ntask: {TASK}\ncontenders: [{contender}]\nas_of: 2020-01-01\n")
     plan = tuneoff.plan(tuneoff.load(file), measure=False)
     assert [line for line in plan.contenders[0].warnings if said in line]
+
+
+PRICELESS = (
+    "model: gpt-6-luna",
+    "model: gpt-4.1-mnii",
+    "provider: nebius, model: m",
+    "model: my-model, price: {training_usd_per_million_tokens: 3}",
+)
+
+
+@pytest.mark.parametrize("contender", PRICELESS)
+def test_check_warns_with_the_sentence_of_the_run(
+    contender: str, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "b.yaml"
+    file.write_text(f"name: x\ntask: {TASK}\ncontenders: [{{name: h, id: hosted, {contender}}}]\n")
+    with pytest.raises(tuneoff.ConfigError) as raised:
+        tuneoff.run(tuneoff.load(file), tmp_path / "run")
+    for key in ("OPENAI_API_KEY", "NEBIUS_API_KEY"):
+        monkeypatch.delenv(key)
+    code, out, _ = cli("check", file)
+    assert code == 0
+    assert f"warning: {raised.value}\n" in out
+    assert "`price:`" in out
+    assert "--yes" in out
+
+
+def warnings_of(file: Path, contenders: str, more: str = "", task: str = TASK) -> list[str]:
+    file.write_text(f"name: x\ntask: {task}\ncontenders: [{contenders}]\n{more}")
+    return [w for w in tuneoff.check_file(file)["warnings"] if "price" in w or "hardware" in w]
+
+
+def test_check_goes_by_todays_prices_as_a_run_does(tmp_path: Path) -> None:
+    old = "{name: old, id: prompted, model: gpt-3.5-turbo-0613}"
+    file = tmp_path / "b.yaml"
+    file.write_text(f"name: x\ntask: {TASK}\ncontenders: [{old}]\nas_of: 2023-09-12\n")
+    found = tuneoff.check_file(file)["warnings"]
+    assert [w for w in found if "gpt-3.5-turbo-0613 ended on 2026-10-23" in w]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "said"),
+    [
+        ("{accelerator: A4O}", "hardware: unknown accelerator 'A4O'"),
+        ("{accelerator: A4O}", "did you mean A40?); give contender l hardware.usd_per_hour."),
+        (
+            "{accelerator: T4}",
+            "an hour of T4 has no price on 2026-11-24; give contender l hardware.usd_per_hour.",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", ["id: local", "id: prompted, base: tiny", "id: recorded, training: {hours: 2}"]
+)
+def test_check_looks_accelerators_up(kind: str, hardware: str, said: str, tmp_path: Path) -> None:
+    contender = f"{{name: l, {kind}, hardware: {hardware}}}"
+    (warning,) = warnings_of(tmp_path / "b.yaml", contender, "as_of: 2026-11-24\n")
+    assert said in warning
+
+
+def test_check_says_nothing_where_no_price_is_needed(tmp_path: Path) -> None:
+    contenders = (
+        "{name: here, id: hosted, model: m, base_url: 'http://127.0.0.1:1/v1'}, "
+        "{name: a, id: local, hardware: {accelerator: 2 CPU cores, usd_per_hour: 0.08}}, "
+        "{name: b, id: local, hardware: {accelerator: A40}}, {name: c, id: local}, "
+        "{name: d, id: local, hardware: {count: 2}}"
+    )
+    assert warnings_of(tmp_path / "b.yaml", contenders, "as_of: 2026-11-24\n") == []
+
+
+def test_check_says_that_a_judge_has_no_price(tmp_path: Path) -> None:
+    task = TASK[:-1] + ", metrics: [{id: judge, model: no-such, rubric: Be good.}]}"
+    (warning,) = warnings_of(tmp_path / "b.yaml", "{name: c, id: local}", task=task)
+    assert warning.startswith("the judge no-such has no price in the book")

@@ -8,12 +8,13 @@ from typing import Any
 
 from tuneoff import prepare
 from tuneoff.bakeoff_file import load
-from tuneoff.config import BakeOff, LocalSettings, PromptedSettings
+from tuneoff.config import BakeOff, Hardware, LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.contenders import with_vllm
+from tuneoff.costs.pricebook import PriceBook, no_hour
 from tuneoff.errors import DataError
 from tuneoff.init import columns_of, form_of
 from tuneoff.records import SPLITS, Split
-from tuneoff.spending import refuse_ended
+from tuneoff.spending import judge_price, judges, paid, refuse_ended, refused_today
 from tuneoff.tasks import chat, splits
 from tuneoff.tasks.rows import SUFFIXES
 
@@ -50,10 +51,12 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
         }
     else:
         warnings.append(NOT_LOCAL)
+    prices, day = prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today()
     for contender in bakeoff.contenders:
         if isinstance(contender, LocalSettings | PromptedSettings):
             with_vllm.ready(contender)
-        refuse_ended(contender, prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today())
+        refuse_ended(contender, prices, day)
+    warnings += _prices(bakeoff, prices, day)
     if bakeoff.as_of and bakeoff.as_of > datetime.date.today():
         warnings.append(f"as_of {bakeoff.as_of} lies in the future.")
     counted = ", ".join(f"{count} {split}" for split, count in sizes.items())
@@ -69,6 +72,27 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
         "duplicates": duplicates,
         "warnings": warnings,
     }
+
+
+def _prices(bakeoff: BakeOff, prices: PriceBook, day: datetime.date) -> list[str]:
+    """What a run will refuse, or will not count, for want of a price. Warnings, for the book knows
+    not everything, and what it knows may change until the run."""
+    found = [refused_today(contender, prices) for contender in bakeoff.contenders]
+    found += [judge_price(judge, prices)[1] for judge in judges(bakeoff)]
+    for contender in bakeoff.contenders:
+        hardware = _priced_by_hours(contender)
+        if hardware is not None and hardware.accelerator is not None:
+            found.append(no_hour(contender.name, hardware, prices, day))
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _priced_by_hours(contender: Any) -> Hardware | None:
+    """The hardware whose hours a contender's costs are worked out from."""
+    if isinstance(contender, RecordedSettings):
+        reported = contender.training
+        return contender.hardware if reported is not None and reported.hours else None
+    own = isinstance(contender, LocalSettings | PromptedSettings) and not paid(contender)
+    return contender.hardware if own else None
 
 
 def _is_local(parts: prepare.Parts) -> bool:

@@ -17,8 +17,10 @@ COLUMNS = {
     "input": "input_usd_per_million_tokens",
     "cached": "cached_input_usd_per_million_tokens",
     "output": "output_usd_per_million_tokens",
-    "hour": "usd_per_hour",
+    "USD/h": "usd_per_hour",
 }
+# Stands above all columns but the last one.
+PER_TOKENS = " USD per million tokens "
 
 
 def listed(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
@@ -46,23 +48,26 @@ def checked(own: Path | None = None, as_of: datetime.date | None = None) -> dict
 
 
 def table(found: dict[str, Any]) -> str:
-    """The rows as text, USD per million tokens or per hour."""
-    lines = [["provider", "model", "", *COLUMNS, "ends", "read", ""]]
+    """The rows as text, USD per million tokens or per hour, as the heads of the columns say."""
+    lines = [["provider", "model", "", *COLUMNS, "ends", "read"]]
     for row in found["prices"]:
         cells = [_money(row[name]) for name in COLUMNS.values()]
-        read = str(row["retrieved"] or "")
-        marked = "stale" if row["stale"] else ""
+        read = str(row["retrieved"] or "") + (" stale" if row["stale"] else "")
         names = [row["provider"], row["model"], row["variant"] or ""]
-        lines.append([*names, *cells, str(row["ends"] or ""), read, marked])
+        lines.append([*names, *cells, str(row["ends"] or ""), read])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     money = range(3, 3 + len(COLUMNS))
-    return "\n".join(
+    rows = [
         "  ".join(
             cell.rjust(widths[i]) if i in money else cell.ljust(widths[i])
             for i, cell in enumerate(line)
         ).rstrip()
         for line in lines
-    )
+    ]
+    of_tokens = range(3, 3 + len(COLUMNS) - 1)
+    begins = sum(widths[:3]) + 2 * len(widths[:3])
+    across = sum(widths[i] for i in of_tokens) + 2 * (len(of_tokens) - 1)
+    return "\n".join([" " * begins + PER_TOKENS.center(across, "-"), *rows])
 
 
 def _money(usd: Any) -> str:

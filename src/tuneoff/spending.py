@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 from tuneoff.config import BakeOff, HostedSettings, JudgeSettings, PromptedSettings
 from tuneoff.contenders import Contender, Work, load_contender
+from tuneoff.costs.arithmetic import known_usd
 from tuneoff.costs.ledger import Ledger, Purse
 from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
 from tuneoff.costs.pricefile import Method
@@ -69,17 +70,37 @@ def with_guards(
         if mine.replay is not None:
             ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
             continue
-        tuned = bool(mine.directory.job().get("job_id"))
-        refuse_ended(settings, prices, datetime.date.today(), tuned)
-        price = _price(settings, prices, yes)
-        purse = ledger.purse(settings.name, price)
+        today, tuned = datetime.date.today(), bool(mine.directory.job().get("job_id"))
+        refuse_ended(settings, prices, today, tuned)
+        unpriced = without_full_price(settings, prices, today)
+        if unpriced is not None and not yes:
+            raise ConfigError(unpriced)
+        purse = ledger.purse(settings.name, _counted(settings, prices, today))
         found[settings.name] = replace(work[settings.name], guard=purse)
-        bound: Any = kind
-        training, asked, answered = bound.most_tokens(settings, mine)
-        most += purse.usd(training, asked, answered, batch=settings.batch)
+        most += most_usd(kind, settings, mine, prices)
     if most:
         ledger.refuse_over(most, "what is left to do")
     return found
+
+
+def most_usd(kind: Contender, settings: Any, work: Work, prices: PriceBook) -> Decimal:
+    """The most, in USD at today's prices, that a provider can bill for what is left to do of one
+    contender; what has no price is not counted."""
+    price = _counted(settings, prices, datetime.date.today())
+    if price is None:
+        return Decimal()
+    bound: Any = kind
+    training, asked, answered = bound.most_tokens(settings, work)
+    return known_usd(price, training, asked, answered, batch=settings.batch)
+
+
+def refused_today(settings: Any, prices: PriceBook) -> str | None:
+    """The sentence with which a run that begins today refuses a contender; None where it does
+    not. One about a price can be answered with --yes."""
+    if not paid(settings):
+        return None
+    today = datetime.date.today()
+    return ended(settings, prices, today) or without_full_price(settings, prices, today)
 
 
 def judges(bakeoff: BakeOff) -> list[JudgeSettings]:
@@ -96,45 +117,55 @@ def judge_purse(bakeoff: BakeOff, ledger: Ledger) -> tuple[Purse | None, str | N
     """What a file's judge is paid from, at today's prices; None where there is none, or it has no
     price, which a sentence then says."""
     for settings in judges(bakeoff):
-        if asks_nothing(settings):
-            return None, None
-        price = price_of(
-            settings.provider,
-            settings.model,
-            override=settings.price,
-            prices=price_book(bakeoff),
-        )
-        if price is None or price.input_usd_per_million_tokens is None:
-            return None, (
-                f"the judge {settings.model} has no price in the book, so what it costs is not "
-                "counted; give it a `price:`."
-            )
-        return ledger.purse(judge_name(settings), price), None
+        price, unpriced = judge_price(settings, price_book(bakeoff))
+        return None if price is None else ledger.purse(judge_name(settings), price), unpriced
     return None, None
 
 
-def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> None:
-    """Raises ConfigError for a model that its provider no longer offers, or no longer tunes,
-    unless it is `tuned` already."""
+def judge_price(settings: JudgeSettings, prices: PriceBook) -> tuple[Price | None, str | None]:
+    """A judge's price of today; None where it has none, which a sentence then says unless it needs
+    none."""
+    if asks_nothing(settings):
+        return None, None
+    price = price_of(settings.provider, settings.model, override=settings.price, prices=prices)
+    if price is not None and price.input_usd_per_million_tokens is not None:
+        return price, None
+    return None, (
+        f"the judge {settings.model} has no price in the book, so what it costs is not "
+        "counted; give it a `price:`."
+    )
+
+
+def ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> str | None:
+    """One sentence about a contender whose model its provider no longer offers on a day, or no
+    longer tunes, unless it is `tuned` already; None where there is nothing to say."""
     if not paid(settings) or settings.base_url is not None:
-        return
+        return None
     provider = settings.provider or "openai"
     end = prices.end_of(provider, settings.model)
     if end is None:
-        return
+        return None
     instead = f"; its provider names {end.replacement} instead" if end.replacement else ""
     if end.ends is not None and end.ends <= day:
-        raise ConfigError(
+        return (
             f"contender {settings.name}: {provider}'s {settings.model} ended on "
             f"{end.ends}{instead}. Take another model."
         )
     to_tune = isinstance(settings, HostedSettings) and not tuned
     if to_tune and end.training_ends and end.training_ends <= day:
-        raise ConfigError(
+        return (
             f"contender {settings.name}: {provider} takes no new fine-tuning jobs for "
             f"{settings.model} since {end.training_ends}{instead}. Take another model, or tune an "
             "open one (id: local)."
         )
+    return None
+
+
+def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> None:
+    """Raises ConfigError for a model that has `ended`."""
+    sentence = ended(settings, prices, day, tuned)
+    if sentence is not None:
+        raise ConfigError(sentence)
 
 
 def _is_done(work: Work) -> bool:
@@ -153,10 +184,26 @@ def price_for(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | 
     return price_of(provider, model, day, settings.price, **kind, prices=prices)
 
 
-def without_price(settings: Paid, prices: PriceBook, day: datetime.date) -> str:
-    """One sentence about a contender whose model has none, and what to do."""
-    provider, model, kind = _identity(settings)
-    return no_price(settings.name, provider, model, day, **kind, prices=prices)
+def without_full_price(settings: Paid, prices: PriceBook, day: datetime.date) -> str | None:
+    """One sentence about a contender whose model has no price on a day, or not one for all that is
+    billed, and what to do; None where it has one, or needs none."""
+    if asks_nothing(settings):
+        return None
+    price = price_for(settings, prices, day)
+    if price is None:
+        provider, model, kind = _identity(settings)
+        return no_price(settings.name, provider, model, day, **kind, prices=prices)
+    # A deployment may be billed by its hours, and nothing else.
+    answering = () if price.hosting_usd_per_hour is not None else ("input", "output")
+    needed = (("training",) if isinstance(settings, HostedSettings) else ()) + answering
+    names = [f"{what}_usd_per_million_tokens" for what in needed]
+    lacking = [name for name in names if getattr(price, name) is None]
+    if not lacking:
+        return None
+    return (
+        f"contender {settings.name}: its price lacks {', '.join(lacking)} (from {price.source}); "
+        "add it to `price:` in the file, or run with --yes."
+    )
 
 
 def _identity(settings: Paid) -> tuple[str, str, _Kind]:
@@ -168,23 +215,6 @@ def _identity(settings: Paid) -> tuple[str, str, _Kind]:
     return settings.provider or "openai", str(settings.model), {"tuned": tuned, "method": method}
 
 
-def _price(settings: Paid, prices: PriceBook, yes: bool) -> Price | None:
-    if asks_nothing(settings):
-        return None
-    today = datetime.date.today()
-    price = price_for(settings, prices, today)
-    if yes:
-        return price
-    if price is None:
-        raise ConfigError(without_price(settings, prices, today))
-    # A deployment may be billed by its hours, and nothing else.
-    answering = () if price.hosting_usd_per_hour is not None else ("input", "output")
-    needed = (("training",) if isinstance(settings, HostedSettings) else ()) + answering
-    names = [f"{what}_usd_per_million_tokens" for what in needed]
-    lacking = [name for name in names if getattr(price, name) is None]
-    if lacking:
-        raise ConfigError(
-            f"contender {settings.name}: its price lacks {', '.join(lacking)} (from "
-            f"{price.source}); add it to `price:` in the file, or run with --yes."
-        )
-    return price
+def _counted(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | None:
+    """The price that a contender's steps are counted at; None where they are not."""
+    return None if asks_nothing(settings) else price_for(settings, prices, day)

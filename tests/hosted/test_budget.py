@@ -11,6 +11,7 @@ import yaml
 from world import PRICE, Trainer, bakeoff_file, hosted, prompted, rows
 from world import run as carry_out
 
+import tuneoff
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError
 
@@ -44,6 +45,34 @@ def test_over_budget_is_refused_before_anything_is_paid(
     assert "budget_usd 0.001" in err
     assert "what is left to do can cost up to $0." in err
     assert fake.saw()["log"] == []
+
+
+def test_a_plan_is_over_the_budget_where_a_run_is_refused(
+    fake: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last digit; the plan needs no key and sends nothing."""
+    batch = {"batch_input_usd_per_million_tokens": 0.1, "batch_output_usd_per_million_tokens": 0.7}
+    contenders = (
+        hosted(fake.url, price=PRICE, epochs=2),
+        prompted(fake.url, price=PRICE, shots=2),
+        prompted(fake.url, "later", price=PRICE | batch, batch=True),
+    )
+    file = bakeoff_file(tmp_path / "b", *contenders, test=TESTS)
+
+    def plan_of(budget: float | None) -> Any:
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"budget_usd": budget}))
+        with monkeypatch.context() as patch:
+            patch.delenv("OPENAI_API_KEY")
+            return tuneoff.plan(tuneoff.load(file))
+
+    most = plan_of(None).most_usd
+    under = plan_of(most - 1e-9)
+    assert (under.over_budget, under.total_usd < under.budget_usd) == (True, True)
+    with pytest.raises(BudgetError, match="what is left to do"):
+        carry_out(file)
+    assert fake.saw()["log"] == []
+    assert not plan_of(most).over_budget
+    assert [each.error for each in carry_out(file).contenders] == [None] * 3
 
 
 def test_two_that_fit_alone_may_not_fit_together(fake: Trainer, tmp_path: Path) -> None:

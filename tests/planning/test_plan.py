@@ -17,6 +17,7 @@ from tuneoff.planning import HELD_BYTES
 from tuneoff.planning.schema import Plan, PlannedContender, PlannedTraining
 
 ROOT = Path(__file__).parent.parent.parent
+PRICE = "price: {input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 5}"
 HOSTED = "{name: hosted, id: hosted, model: gpt-4.1-mini-2025-04-14}"
 TOGETHER = "{name: together, id: hosted, provider: together, model: Qwen/Qwen3-8B"
 TRAINING = {
@@ -62,18 +63,20 @@ def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
     file.write_text(
         "name: x\ntask: {id: functional_representation, source: sample, limit: {train: 200}}\n"
         f"contenders: [{HOSTED}, {{name: asked, id: prompted, provider: openai, "
-        "model: gpt-6-luna, shots: 2}, {name: own, id: local}]\nbudget_usd: 0.01\n"
+        f"model: gpt-6-luna, shots: 2, {PRICE}}}, {{name: own, id: local}}]\nbudget_usd: 0.01\n"
         "as_of: 2026-11-24\n"
     )
     code, out, _ = cli("plan", str(file), "--json", "--no-measure")
     assert code == 3
     plan = json.loads(out)
     assert list(plan) == [
-        "schema", "task", "as_of", "total_usd", "budget_usd", "smallest_detectable_difference",
-        "contenders",
+        "schema", "task", "as_of", "total_usd", "most_usd", "budget_usd",
+        "smallest_detectable_difference", "contenders",
     ]  # fmt: skip
     for contender in plan["contenders"]:
-        assert list(contender) == ["name", "training", "answering_usd", "ends", "warnings"]
+        assert list(contender) == [
+            "name", "id", "training", "answering_usd", "ends", "warnings",
+        ]  # fmt: skip
     hosted, asked, own = plan["contenders"]
     assert set(hosted["training"]) == set(own["training"]) == TRAINING
     assert asked["training"] is None
@@ -82,7 +85,7 @@ def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
     assert plan["total_usd"] == float(sum(Decimal(str(usd)) for usd in parts))
     code, out, _ = cli("plan", str(file), "--no-measure")
     assert code == 3
-    assert "over the budget of $0.01" in out
+    assert "over the budget of $0.01, so it refuses." in out
     assert "ends on 2027-01-14; instead: gpt-6-luna" in out
 
 
@@ -163,28 +166,122 @@ def test_an_absurd_price_is_refused(price: object, cli: Any, tmp_path: Path) -> 
         )
 
 
+def test_the_budget_is_held_against_the_most_that_can_be_billed(tmp_path: Path, cli: Any) -> None:
+    """As a run does it: an answer may be longer than its reference, and the hours of one's own
+    hardware are nobody's bill."""
+    asked = f"{{name: asked, id: prompted, model: m, {PRICE}}}"
+    expected = planned(tmp_path, asked)
+    assert expected.most_usd is not None
+    assert expected.most_usd > 2 * expected.total_usd
+    for more, over in ((1.01, False), (0.99, True)):
+        found = planned(tmp_path, asked, f"budget_usd: {more * expected.most_usd}\n")
+        assert found.total_usd < (found.budget_usd or 0)
+        assert found.over_budget is over
+        code, out, _ = cli("plan", tmp_path / "b.yaml")
+        assert code == (3 if over else 0)
+        (line,) = (line for line in out.splitlines() if "budget" in line)
+        assert f"${expected.total_usd:.2f} together is expected" in line
+        assert f"bill up to ${expected.most_usd:.2f} (today's prices)" in line
+        assert ("over the budget" in line, "within the budget" in line) == (over, not over)
+    own = "{name: own, id: local, base: Qwen/Qwen3-0.6B, hardware: {accelerator: A100 80GB}}"
+    found = planned(tmp_path, own, "budget_usd: 0\n")
+    assert (found.total_usd > 0, found.most_usd, found.over_budget) == (True, 0, False)
+
+
+def test_what_is_read_beside_the_file_is_no_answer_of_a_run(tmp_path: Path) -> None:
+    """A plan is of a run that was not begun, wherever its file lies."""
+    asked = f"{{name: asked, id: prompted, model: m, {PRICE}}}"
+    before = planned(tmp_path, asked).most_usd
+    rows = (json.dumps({"id": f"sample-test-{i}", "prediction": "x"}) for i in range(200))
+    (tmp_path / "predictions.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "job.json").write_text('{"intent": "x"}')
+    assert planned(tmp_path, asked).most_usd == before
+
+
+def test_a_plan_of_another_day_says_what_a_run_will_say(tmp_path: Path) -> None:
+    """Who pays, pays today."""
+    old = "{name: h, id: hosted, model: gpt-3.5-turbo-0613}"
+    half = "{name: half, id: prompted, model: m, price: {input_usd_per_million_tokens: 1}}"
+    plan = planned(tmp_path, f"{old}, {half}", "as_of: 2023-09-12\n")
+    hosted, other = plan.contenders
+    assert training(hosted).usd
+    assert [line for line in hosted.warnings if "ended on 2026-10-23" in line]
+    assert other.warnings == (
+        "contender half: its price lacks output_usd_per_million_tokens (from the bake-off file); "
+        "add it to `price:` in the file, or run with --yes.",
+    )
+    assert plan.most_usd == 0
+
+
+def test_what_was_recorded_may_have_been_tuned(tmp_path: Path, cli: Any) -> None:
+    contenders = (
+        "{name: a, id: recorded, predictions: a.jsonl}, {name: b, id: prompted, base: tiny}, "
+        f"{{name: c, id: prompted, model: 'ft:gpt-4.1:x::y', {PRICE}}}"
+    )
+    (tmp_path / "a.jsonl").write_text('{"id": "1", "prediction": "x"}\n')
+    plan = planned(tmp_path, contenders)
+    assert [each.id for each in plan.contenders] == ["recorded", "prompted", "prompted"]
+    code, out, _ = cli("plan", tmp_path / "b.yaml")
+    assert code == 0
+    rows = [line.split("│") for line in out.splitlines() if line.startswith("│")]
+    assert [row[7].strip() for row in rows] == ["recorded", "prompted", "prompted"]
+    assert "not tuned" not in out
+
+
+def test_a_judges_questions_are_in_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    judge = f"{{id: judge, model: m, rubric: Be good., {PRICE}}}"
+    task = (
+        "{id: functional_representation, source: sample, limit: {train: 200}, "
+        f"metrics: [exact_match, {judge}]}}"
+    )
+    asked = f"{{name: asked, id: prompted, model: m, {PRICE}}}"
+    plan = planned(tmp_path, asked, task=task)
+    assert plan.contenders[0].warnings == (
+        "what the judge m will cost is in no figure here; each of its questions asks leave by "
+        "itself.",
+    )
+    assert plan.most_usd == planned(tmp_path, asked).most_usd
+
+
+def chat_line(number: int, words: int) -> str:
+    turns = [
+        {"role": "user", "content": f"Question {number}: " + "word " * words},
+        {"role": "assistant", "content": f"Answer {number}."},
+    ]
+    return json.dumps({"messages": turns}) + "\n"
+
+
 def write_chat(file: Path, rows: int, words: int, first: int = 0) -> None:
     with file.open("w") as stream:
-        for i in range(first, first + rows):
-            turns = [
-                {"role": "user", "content": f"Question {i}: " + "word " * words},
-                {"role": "assistant", "content": f"Answer {i}."},
-            ]
-            stream.write(json.dumps({"messages": turns}) + "\n")
+        stream.writelines(chat_line(i, words) for i in range(first, first + rows))
 
 
 def test_large_files_are_streamed_and_counted_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_chat(tmp_path / "train.jsonl", 3000, 20)
+    with (tmp_path / "train.jsonl").open("a") as stream:  # shots of different lengths
+        stream.writelines(chat_line(i, i % 50) for i in range(3000, 4000))
     task = "{id: chat, train: train.jsonl}"
-    held = planned(tmp_path, HOSTED, task=task)
+    contenders = (
+        f"{{name: tuned, id: hosted, model: gpt-6, {PRICE[:-1]}, "
+        "training_usd_per_million_tokens: 5}}, "
+        f"{{name: shown, id: prompted, model: m, shots: 7, {PRICE}}}, "
+        f"{{name: others, id: prompted, model: m, shots: 3, seed: 5, {PRICE}}}"
+    )
+    held = planned(tmp_path, contenders, task=task)
     assert (tmp_path / "train.jsonl").stat().st_size < HELD_BYTES
     monkeypatch.setattr("tuneoff.planning.HELD_BYTES", 0)
-    streamed = planned(tmp_path, HOSTED, task=task)
+    streamed = planned(tmp_path, contenders, task=task)
     assert "too large to hold" in streamed.contenders[0].warnings[0]
     assert training(streamed.contenders[0]) == training(held.contenders[0])
     assert streamed.total_usd == held.total_usd
+    assert streamed.most_usd == held.most_usd
+    assert (held.most_usd or 0) > held.total_usd
     assert streamed.smallest_detectable_difference == held.smallest_detectable_difference
 
 

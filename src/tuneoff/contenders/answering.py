@@ -24,11 +24,15 @@ TEXT_STOP = ("\n###",)
 
 
 def shots_of(settings: Settings, work: Work) -> list[Example]:
-    """The examples shown in the prompt: drawn from train by the contender's seed."""
+    """The examples shown in the prompt."""
+    return [work.train[place] for place in shot_places(settings, len(work.train))]
+
+
+def shot_places(settings: Settings, examples: int) -> list[int]:
+    """Which of so many training examples are shown: drawn by the contender's seed."""
     if isinstance(settings, LocalSettings) or settings.shots == 0:
         return []
-    count = min(settings.shots, len(work.train))
-    return random.Random(settings.seed).sample(list(work.train), count)
+    return random.Random(settings.seed).sample(range(examples), min(settings.shots, examples))
 
 
 def answers(

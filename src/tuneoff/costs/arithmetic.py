@@ -54,6 +54,24 @@ def answering_usd(
     )
 
 
+def known_usd(
+    price: Price | None,
+    training: int,
+    tokens_in: int,
+    tokens_out: int,
+    cached_tokens_in: int = 0,
+    batch: bool = False,
+) -> Decimal:
+    """Price of a step's tokens; what has none costs nothing that is known."""
+    if price is None:
+        return Decimal()
+    trained = training_usd(price, training) if training else None
+    answered = None
+    if tokens_in or tokens_out:
+        answered = answering_usd(price, tokens_in, tokens_out, cached_tokens_in, batch)
+    return (trained or Decimal()) + (answered or Decimal())
+
+
 def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:
     """Price of so many seconds on a piece of hardware; None without a price."""
     if hardware.usd_per_hour is None:

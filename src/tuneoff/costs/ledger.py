@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tuneoff.costs.arithmetic import answering_usd, tokens_usd, training_usd
+from tuneoff.costs.arithmetic import known_usd, tokens_usd
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
 from tuneoff.records import Cost
@@ -248,13 +248,7 @@ class Purse:
         self, training: int, input: int, output: int, cached: int = 0, batch: bool = False
     ) -> Decimal:
         """The price of so many tokens; what has none costs nothing that is known."""
-        if self._price is None:
-            return NOTHING
-        trained = training_usd(self._price, training) if training else None
-        answered = None
-        if input or output:
-            answered = answering_usd(self._price, input, output, cached, batch)
-        return (trained or NOTHING) + (answered or NOTHING)
+        return known_usd(self._price, training, input, output, cached, batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,18 @@ def priced(
     return hardware.model_copy(update={"usd_per_hour": float(hour.usd_per_hour)}), hour
 
 
+def no_hour(name: str, hardware: Hardware, prices: PriceBook, day: datetime.date) -> str | None:
+    """One sentence about a contender whose hardware has no price of an hour on a day, and what to
+    do about it; None where it has one."""
+    if priced(hardware, prices, day)[0].usd_per_hour is not None:
+        return None
+    named, what_to_do = hardware.accelerator, f"give contender {name} hardware.usd_per_hour"
+    if named is not None and prices.accelerator(named) is None:
+        known = [each.name for each in prices.accelerators()]
+        return f"hardware: {unknown('accelerator', named, known)}; {what_to_do}."
+    return f"an hour of {named or 'this hardware'} has no price on {day}; {what_to_do}."
+
+
 def hour_source(hour: HourPrice | None) -> str:
     """Where the price of an hour comes from."""
     return f"{hour.vendor or 'your prices file'}, read {hour.retrieved}" if hour else YOUR_FILE

@@ -19,12 +19,13 @@ from tuneoff import prepare
 from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, counter_for, trained_on
 from tuneoff.config import BakeOff, HostedSettings, LocalSettings, PromptedSettings
 from tuneoff.contenders import Work, template_for
-from tuneoff.contenders.answering import shots_of
+from tuneoff.contenders.answering import shot_places, shots_of
 from tuneoff.costs.pricebook import PriceBook
 from tuneoff.models.loading import rendering_of, resolve_base
 from tuneoff.planning.counting import (
     ApproximateView,
     HostedView,
+    OfSplit,
     OpenView,
     Tallies,
     View,
@@ -32,29 +33,30 @@ from tuneoff.planning.counting import (
     tally,
 )
 from tuneoff.planning.hosted import planned_answers, planned_hosted
+from tuneoff.planning.most import about_judges, most_of_run
 from tuneoff.planning.schema import Plan, PlannedContender
 from tuneoff.prepare import Parts
 from tuneoff.progress import Silent
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.rundir import ContenderDir
+from tuneoff.rundir import NOWHERE
 from tuneoff.scoring import power
+from tuneoff.spending import refused_today
+from tuneoff.tasks.streaming import Stream, stream
 from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
 
 # Chat files beyond this size are gone through row by row, and not checked for overlap.
 HELD_BYTES = 32 * 2**20
-MOST_SHOTS = 100
 # Training examples from which shared prefixes and speed are found out.
 SAMPLED = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A task's examples: all of them with their split, again and again; `train` are all training
-    examples or, of a large file, the first ones."""
+    """A task's examples: all of them with their split, again and again, and the same by split."""
 
     sizes: Mapping[Split, int]
     rows: Iterable[tuple[Split, Example]]
-    train: Sequence[Example]
+    splits: Mapping[Split, Sequence[Example]]
     clusters: Sequence[int] | None
     warnings: Sequence[str]
 
@@ -70,11 +72,16 @@ def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
         ConfigError, DataError: file or data cannot be used.
     """
     parts = prepare.parts(bakeoff)
-    return _plan(parts, _source(parts), measure)
+    source = _source(parts)
+    found = _plan(parts, source, measure)
+    prices = prepare.price_book(bakeoff)
+    most = most_of_run(bakeoff, _work(parts, source), prices)
+    return replace(_with_today(found, bakeoff, prices), most_usd=float(most))
 
 
 def plan_examples(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Plan:
-    """The same for a run's own examples, without training for a moment."""
+    """The same for a run's own examples, without training for a moment, and without the most that
+    can be billed, for the run has asked leave for that."""
     return _plan(parts, _held(parts, examples, []), measure=False)
 
 
@@ -94,21 +101,33 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
         _planned(contender, view, count, work, examples, prices, day, measure)
         for contender, view, count in zip(bakeoff.contenders, views, counted, strict=True)
     ]
-    if planned and source.warnings:
-        # What is true of the data is said once, with the first contender.
-        first = planned[0]
-        planned[0] = replace(first, warnings=(*source.warnings, *first.warnings))
+    # What is true of the data, or of the whole file, is said once, with the first contender.
+    said = (*source.warnings, *about_judges(bakeoff, prices))
+    planned[0] = replace(planned[0], warnings=(*said, *planned[0].warnings))
     pairs = max(1, math.comb(len(planned), 2))
     return Plan(
         task=bakeoff.task.id,
         as_of=day,
         total_usd=_total(planned),
+        most_usd=None,
         budget_usd=bakeoff.budget_usd,
         smallest_detectable_difference=power.smallest_difference(
             source.sizes["test"], source.clusters, pairs
         ),
         contenders=tuple(planned),
     )
+
+
+def _with_today(found: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
+    """The plan of another day, with what a run will say that begins today."""
+    if found.as_of == datetime.date.today():
+        return found
+    planned = []
+    for settings, each in zip(bakeoff.contenders, found.contenders, strict=True):
+        refused = refused_today(settings, prices)
+        new = [] if refused is None or refused in each.warnings else [refused]
+        planned.append(replace(each, warnings=(*each.warnings, *new)))
+    return replace(found, contenders=tuple(planned))
 
 
 def _total(planned: Iterable[PlannedContender]) -> float:
@@ -135,7 +154,7 @@ def _held(
     if parts.cluster is not None:
         clusters = list(Counter(str(e.meta[parts.cluster]) for e in examples["test"]).values())
     sizes = {split: len(examples[split]) for split in SPLITS}
-    return Source(sizes, rows, examples["train"], clusters, warnings)
+    return Source(sizes, rows, examples, clusters, warnings)
 
 
 def _bytes(parts: Parts) -> int:
@@ -146,32 +165,41 @@ def _bytes(parts: Parts) -> int:
 
 
 def _streamed(parts: Parts) -> Source:
-    from tuneoff.tasks.streaming import stream
-
     found = stream(parts.settings, parts.place)
-    train: list[Example] = []
     clusters: Counter[str] = Counter()
-    for split, example in found:
-        if split == "train" and len(train) < MOST_SHOTS:
-            train.append(example)
-        elif split == "test" and parts.cluster is not None:
-            clusters[str(example.meta.get(parts.cluster, ""))] += 1
-        if len(train) == MOST_SHOTS and parts.cluster is None:
-            break
+    if parts.cluster is not None:
+        tested = (example for split, example in found if split == "test")
+        clusters.update(str(example.meta.get(parts.cluster, "")) for example in tested)
+    shots = _shots(parts.bakeoff, found)
+    splits = {s: OfSplit(found, s, found.sizes[s], shots if s == "train" else {}) for s in SPLITS}
     line = "the files are too large to hold: overlap of splits was not looked for (tuneoff check)."
-    return Source(found.sizes, found, train, list(clusters.values()) or None, [line])
+    return Source(found.sizes, found, splits, list(clusters.values()) or None, [line])
+
+
+def _shots(bakeoff: BakeOff, found: Stream) -> dict[int, Example]:
+    """The training examples, by their places, that contenders show in their prompts."""
+    places = {
+        place
+        for settings in bakeoff.contenders
+        if isinstance(settings, PromptedSettings)
+        for place in shot_places(settings, found.sizes["train"])
+    }
+    if not places:
+        return {}
+    trained = (example for split, example in found if split == "train")
+    return {place: example for place, example in enumerate(trained) if place in places}
 
 
 def _work(parts: Parts, source: Source) -> Work:
     return Work(
         folder=parts.bakeoff.folder,
-        train=source.train,
-        validation=(),
-        test=(),
+        train=source.splits["train"],
+        validation=source.splits["validation"],
+        test=source.splits["test"],
         template=parts.template,
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
-        directory=ContenderDir(parts.bakeoff.folder),
+        directory=NOWHERE,
         progress=Silent(),
     )
 
@@ -211,12 +239,12 @@ def _planned(
     measure: bool,
 ) -> PlannedContender:
     if tallies is None or view is None:
-        return PlannedContender(name=settings.name)
+        return PlannedContender(name=settings.name, id=settings.id)
     if isinstance(settings, HostedSettings):
         return _approximate(planned_hosted(settings, tallies, prices, day), settings.model, view)
     if isinstance(settings, PromptedSettings):
         if settings.model is None:
-            return PlannedContender(name=settings.name)
+            return PlannedContender(name=settings.name, id=settings.id)
         return _approximate(planned_answers(settings, tallies, prices, day), settings.model, view)
     from tuneoff.planning.local import Asked, planned_local
 

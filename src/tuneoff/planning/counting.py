@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tuneoff import prompts
 from tuneoff.billing import HostedCounter
@@ -140,6 +140,26 @@ class Tally:
     def of_all(self, tokens: int) -> int:
         """A sum over those that were counted, for the whole split."""
         return round(tokens * self.examples / max(1, self.counted))
+
+
+@dataclass(frozen=True, slots=True)
+class OfSplit(Sequence[Example]):
+    """The examples of one split, gone through anew each time, for a large file is not held; only
+    those of `known` places can be asked for by their place."""
+
+    rows: Iterable[tuple[Split, Example]]
+    split: Split
+    size: int
+    known: Mapping[int, Example]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Example]:
+        return (example for split, example in self.rows if split == self.split)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.known[place]
 
 
 Tallies = Mapping[Split, Tally]

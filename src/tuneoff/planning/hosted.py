@@ -12,7 +12,7 @@ from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime
 from tuneoff.planning.counting import Tallies, Tally
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
 from tuneoff.records import SPLITS
-from tuneoff.spending import asks_nothing, price_for, without_price
+from tuneoff.spending import asks_nothing, price_for, without_full_price
 
 
 def planned_hosted(
@@ -29,8 +29,6 @@ def planned_hosted(
     usd = training_usd(price, billed) if price else None
     if train.cut:
         warnings.append(f"{train.cut} examples are longer than the model is trained on; cut there.")
-    if usd is None and price is not None:
-        warnings.append(_nothing(settings.name, "training", settings.model))
     per_million = price.training_usd_per_million_tokens if price else None
     rate = f" × ${per_million:f} per million ({_origin(price)})" if price and per_million else ""
     training = PlannedTraining(
@@ -45,6 +43,7 @@ def planned_hosted(
     )
     return PlannedContender(
         name=settings.name,
+        id=settings.id,
         training=training,
         answering_usd=_answering(settings, settings.model, price, test, warnings),
         ends=price.ends if price else None,
@@ -67,6 +66,7 @@ def planned_answers(
     price, warnings = _price(settings, model, prices, day, tuned=False)
     return PlannedContender(
         name=settings.name,
+        id=settings.id,
         answering_usd=_answering(settings, model, price, tallies["test"], warnings),
         ends=price.ends if price else None,
         warnings=tuple(warnings),
@@ -83,14 +83,12 @@ def _price(
     """The price of a contender's model, and what is to be said about it."""
     if asks_nothing(settings):
         return None, []
-    price = price_for(settings, prices, day)
+    price, unpriced = price_for(settings, prices, day), without_full_price(settings, prices, day)
+    said = [] if unpriced is None else [unpriced]
     if price is None:
         provider = settings.provider or "openai"
-        return None, [
-            without_price(settings, prices, day),
-            *_ended(provider, model, prices, day, tuned),
-        ]
-    warnings = lifetime(price, model, day, trains=tuned)
+        return None, [*said, *_ended(provider, model, prices, day, tuned)]
+    warnings = [*said, *lifetime(price, model, day, trains=tuned)]
     if price.stale:
         warnings.append(
             f"the price of {model} was read on {price.retrieved}, more than {STALE_DAYS} days "
@@ -122,21 +120,10 @@ def _answering(
         return None
     tokens = test.of_all(test.prompt), test.of_all(test.completion)
     usd = answering_usd(price, *tokens, batch=settings.batch)
-    if usd is None:
-        hour = price.hosting_usd_per_hour
-        warnings.append(
-            f"answers of {model} are billed by the hour, ${hour:f}; not counted."
-            if hour is not None
-            else _nothing(settings.name, "answering", model)
-        )
+    hour = price.hosting_usd_per_hour
+    if usd is None and hour is not None:
+        warnings.append(f"answers of {model} are billed by the hour, ${hour:f}; not counted.")
     return _float(usd)
-
-
-def _nothing(name: str, what: str, model: str) -> str:
-    return (
-        f"there is no price for {what} with {model}; give contender {name} a `price:` in the "
-        "file, or run with --yes."
-    )
 
 
 def _origin(price: Price) -> str:

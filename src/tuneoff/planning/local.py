@@ -12,7 +12,7 @@ from tuneoff import machine
 from tuneoff.config import LocalSettings
 from tuneoff.contenders.trainings import trainings
 from tuneoff.costs.arithmetic import hours_usd
-from tuneoff.costs.pricebook import PriceBook, hour_source, priced, stale
+from tuneoff.costs.pricebook import PriceBook, hour_source, no_hour, priced, stale
 from tuneoff.costs.pricefile import Accelerator
 from tuneoff.errors import TuneoffError, unknown
 from tuneoff.models import prefix_tree
@@ -96,7 +96,9 @@ def planned_local(asked: Asked) -> PlannedContender:
         usd=usd,
         basis=basis,
     )
-    return PlannedContender(name=settings.name, training=training, warnings=tuple(warnings))
+    return PlannedContender(
+        name=settings.name, id=settings.id, training=training, warnings=tuple(warnings)
+    )
 
 
 def _extent(asked: Asked) -> Extent:
@@ -299,10 +301,8 @@ def _usd(asked: Asked, seconds: float | None, warnings: list[str]) -> tuple[floa
         )
     usd = hours_usd(seconds, hardware)
     if usd is None:
-        warnings.append(
-            f"an hour of {hardware.accelerator or 'this hardware'} has no price on {asked.day}; "
-            f"give contender {asked.settings.name} hardware.usd_per_hour."
-        )
+        unpriced = no_hour(asked.settings.name, hardware, asked.prices, asked.day)
+        warnings += [unpriced] if unpriced else []
         return None, ""
     count = f" × {hardware.count}" if hardware.count > 1 else ""
     return float(usd), f" × ${hardware.usd_per_hour:g}/h{count} ({hour_source(hour)})"

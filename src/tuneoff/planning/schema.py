@@ -27,6 +27,7 @@ class PlannedContender:
     """One contender; `training` is None where nothing is trained."""
 
     name: str
+    id: str
     training: PlannedTraining | None = None
     answering_usd: float | None = None
     ends: datetime.date | None = None
@@ -35,17 +36,22 @@ class PlannedContender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A bake-off before anything is spent. `total_usd` sums what is known."""
+    """A bake-off before anything is spent. `total_usd` sums what is expected and known, hours of
+    own hardware included, at the prices of `as_of`; `most_usd` is what a run that begins today asks
+    leave for: the most that providers can bill. `budget_usd` bounds what they bill."""
 
     schema: int = 1
     task: str
     as_of: datetime.date
     total_usd: float
+    most_usd: float | None
     budget_usd: float | None
     smallest_detectable_difference: float | None
     contenders: tuple[PlannedContender, ...]
 
     @property
     def over_budget(self) -> bool:
-        """Whether what is known alone passes the budget."""
-        return self.budget_usd is not None and self.total_usd > self.budget_usd
+        """Whether a run would be refused for its budget."""
+        if self.budget_usd is None or self.most_usd is None:
+            return False
+        return self.most_usd > self.budget_usd

@@ -28,7 +28,8 @@ def _cells(contender: PlannedContender) -> list[str]:
     money = [_usd(training.usd if training else None), _usd(contender.answering_usd)]
     ends = str(contender.ends or "")
     if training is None:
-        return [contender.name, "", "", "", "", "", "not tuned", money[1], ends]
+        # Not "not tuned": it may have been, before or elsewhere.
+        return [contender.name, "", "", "", "", "", contender.id, money[1], ends]
     return [
         contender.name,
         f"{training.examples:,}",
@@ -50,14 +51,24 @@ def _usd(usd: float | None) -> str:
 def _lines(plan: Plan) -> list[str]:
     found = [f"{c.name}: {c.training.basis}." for c in plan.contenders if c.training]
     found += [f"{c.name}: {line}" for c in plan.contenders for line in c.warnings]
-    total = f"Together {_usd(plan.total_usd)}, as far as prices are known"
-    if plan.budget_usd is not None:
-        verb = "over" if plan.over_budget else "within"
-        total += f", {verb} the budget of {_usd(plan.budget_usd)}"
-    found.append(total + ".")
+    found.append(_money(plan))
     if plan.smallest_detectable_difference is None:
         found.append("The test set can show no difference, however large.")
     else:
         points = 100 * plan.smallest_detectable_difference
         found.append(f"The test set can show differences from {points:.1f} points.")
     return found
+
+
+def _money(plan: Plan) -> str:
+    """What is expected and the most that can be billed, in one line, for only the latter is held
+    against the budget."""
+    line = (
+        f"As far as prices are known, {_usd(plan.total_usd)} together is expected, and providers "
+        f"can bill up to {_usd(plan.most_usd)} (today's prices), which `tuneoff run` asks leave for"
+    )
+    if plan.budget_usd is None:
+        return f"{line}."
+    if plan.over_budget:
+        return f"{line}: over the budget of {_usd(plan.budget_usd)}, so it refuses."
+    return f"{line}: within the budget of {_usd(plan.budget_usd)}."
