@@ -159,8 +159,13 @@ def test_ctrl_c_ends_all_processes(tiny_base: Path, tmp_path: Path) -> None:
             seen.extend(members())
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        trained(tiny_base, tmp_path, chosen("ddp", train=slow_to_end(5000)), on_step=on_step)
+    # A suite that runs in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trained(tiny_base, tmp_path, chosen("ddp", train=slow_to_end(5000)), on_step=on_step)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(seen) == 2
     assert not any(each.is_running() for each in seen)
 
