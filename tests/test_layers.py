@@ -30,7 +30,7 @@ LAYERS = (
     {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
     {"records"},
     {"config"},
-    {"discovery"},
+    {"discovery", "hub_news"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

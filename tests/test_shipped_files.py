@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import tuneoff
 from tuneoff.config import HostedSettings, LocalSettings
 
 ROOT = Path(__file__).parent.parent
+ORDERS = ROOT / "examples" / "data" / "orders.csv"
 # What rents machines is no bake-off file: `test_cluster_files.py` looks at it.
 NOT_OURS = ("kuberay.yaml", "ray-aws.yaml", "skypilot.yaml")
 FILES = sorted(
@@ -54,8 +58,22 @@ def test_the_seeds_own_settings(name: str) -> None:
 def test_init_writes_a_file_that_check_takes(tmp_path: Path) -> None:
     from tuneoff.init import write_starter
 
-    data = ROOT / "examples" / "data" / "capitals.csv"
-    found = write_starter(data, tmp_path / "b.yaml")
-    assert found["examples"] == 40
+    found = write_starter(ORDERS, tmp_path / "b.yaml")
+    assert found["examples"] == 400
     checked = tuneoff.check_file(tmp_path / "b.yaml")
-    assert checked["split_sizes"] == {"train": 32, "validation": 4, "test": 4}
+    assert checked["split_sizes"] == {"train": 320, "validation": 40, "test": 40}
+
+
+def test_the_example_data_are_what_their_script_writes() -> None:
+    script = ORDERS.with_suffix(".py")
+    made = subprocess.run([sys.executable, script], capture_output=True, check=True)
+    assert made.stdout == ORDERS.read_bytes()
+
+
+def test_the_shipped_base_can_copy_every_answer_of_the_example_data() -> None:
+    """It knows nothing about the world: each part of a record stands in its order."""
+    with ORDERS.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            parts = row["completion"].split(" | ")
+            assert len(parts) == 5
+            assert all(part in row["prompt"].lower() for part in map(str.lower, parts))

@@ -12,6 +12,7 @@
         ├── RefusedError          exit 4   the answer is no, and will be no again
         ├── BusyError             exit 4   not carried out; the same call may work later
         └── LostError             exit 4   no proper answer came: it may have been carried out
+            └── UnreachableError  exit 4   no connection could be made: it was not carried out
 
 A message is one sentence: what was got, where, what is allowed, what to do next.
 Each class also subclasses the standard exception a caller would expect, so that
@@ -20,7 +21,7 @@ Each class also subclasses the standard exception a caller would expect, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
@@ -72,10 +73,11 @@ class ContenderError(TuneoffError):
 
 class ProviderError(TuneoffError, RuntimeError):
     """A hosted API refused, or could not be reached; what was paid for before is kept. `certain`:
-    the request was not carried out."""
+    the request was not carried out. `tell` says a line to whoever waits, once an outage."""
 
     exit_code = 4
     certain = False
+    tell: Callable[[str], None] | None = None
 
 
 # The provider has no money left for us; the model must be deployed by its owner before it answers.
@@ -121,6 +123,17 @@ class LostError(ProviderError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class UnreachableError(LostError):
+    """No connection could be made, so nothing was carried out. `seen`: the server has answered
+    before, so it is likely to come back."""
+
+    certain = True
+
+    def __init__(self, message: str, seen: bool = False) -> None:
+        super().__init__(message)
+        self.seen = seen
 
 
 def unknown(what: str, got: str, allowed: Iterable[str]) -> str:

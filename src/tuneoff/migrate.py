@@ -111,6 +111,7 @@ def migrate(
     """
     source, out, progress = source or Source(), Path(out), progress or Silent()
     with closing(source.connect()) as provider:
+        provider.reach.tell_to(progress.say, False)
         known = {each.model: each for each in repeated(provider.tuned_models)}
         if model not in known:
             raise ConfigError(f"{provider.url}: {unknown('tuned model', model, known)}.")

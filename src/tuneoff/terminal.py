@@ -57,7 +57,10 @@ def quieten() -> None:
     import logging
     import warnings
 
+    from tuneoff import hub_news
+
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    hub_news.shorten()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

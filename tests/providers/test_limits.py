@@ -3,27 +3,31 @@ while it asks for a pause or after the end; and how long to wait before another 
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError
-from tuneoff.providers import calls
+from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError, UnreachableError
+from tuneoff.providers import calls, reach
 from tuneoff.providers.calls import ClosedError, Limiter, pause_before, repeated
+from tuneoff.providers.reach import TELL_AGAIN_SECONDS, Reach, why_no_connection
 
 WAIT_SECONDS = 30
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The limiter's clock, which stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
     found = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=lambda: found.now))
+    for module in (calls, reach):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: found.now))
     return found
 
 
@@ -208,6 +212,62 @@ def test_what_may_be_repeated_is_tried_so_often(
     with pytest.raises(type(error)):
         repeated(lambda: fails(4), tries=4)
     assert len(told) == 4
+
+
+@pytest.mark.parametrize(("seen", "tries"), [(True, calls.TRIES), (False, calls.FIRST_TRIES)])
+def test_a_server_that_never_answered_gets_few_tries(
+    seen: bool, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "FIRST_PAUSE_SECONDS", 0.0)
+    failed, told = [], list[str]()
+
+    def fails() -> None:
+        failed.append(1)
+        error = UnreachableError("nobody there", seen)
+        error.tell = told.append
+        raise error
+
+    with pytest.raises(UnreachableError):
+        repeated(fails)
+    assert len(failed) == tries
+    assert told == [
+        f"nobody there; trying again, up to {tries - 2} times, with 0 s of pauses at most"
+    ]
+
+
+def test_an_outage_is_told_once(clock: SimpleNamespace) -> None:
+    """From however many threads, until the server answers; and not at each of many short ones."""
+    server, told = Reach("http://there"), list[str]()
+    server.tell("nobody hears it")
+    server.tell_to(told.append, seen=False)
+    for _ in range(3):
+        server.tell("away")
+    assert told == ["away"]
+    server.answered()
+    server.tell("away for a moment")
+    assert told == ["away"]
+    clock.now += TELL_AGAIN_SECONDS
+    server.tell("away again")
+    server.tell("away still")
+    assert told == ["away", "away again"]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "why"),
+    [
+        (httpx.ConnectError("x"), socket.gaierror(-2, "Name not known"), "Name not known"),
+        (httpx.ConnectError("x"), ConnectionRefusedError(111, "Refused"), "Refused"),
+        (httpx.ConnectTimeout("timed out"), None, "timed out"),
+        (httpx.ReadError("x"), ConnectionResetError(104, "Reset"), None),
+        (httpx.ReadTimeout("x"), None, None),
+    ],
+)
+def test_no_connection_is_told_from_a_lost_one(
+    error: Exception, cause: Exception | None, why: str | None
+) -> None:
+    outer = RuntimeError("Connection error.")
+    outer.__cause__, error.__cause__ = error, cause
+    assert why_no_connection(outer) == why
 
 
 def test_a_refusal_is_not_tried_again() -> None:

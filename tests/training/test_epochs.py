@@ -66,7 +66,13 @@ def test_with_validation_each_epoch_is_measured(tiny_base: Path, tmp_path: Path)
 def test_nobody_asks_nothing_is_kept(tiny_base: Path, tmp_path: Path) -> None:
     directory = train(tiny_base, tmp_path, None, VALIDATION)
     assert not directory.epochs.exists()
-    assert {row.step for row in directory.loss()} == {3, 6, 9, 12, 15}
+    assert {row.step for row in directory.loss()} == {2, 4, 6, 8, 10, 12, 14, 15}
+
+
+def test_an_epochs_end_replaces_the_validation_beside_it(tiny_base: Path, tmp_path: Path) -> None:
+    """Left out, validations are due twice an epoch, here after every third step."""
+    directory = train(tiny_base, tmp_path, lambda step: None, VALIDATION, evaluate_every=None)
+    assert {row.step for row in directory.loss()} == {3, 5, 10, 12, 15}
 
 
 @pytest.mark.parametrize("cut", ENDS)

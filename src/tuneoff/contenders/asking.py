@@ -21,7 +21,7 @@ from tuneoff.contenders import Ticket, Work
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
-from tuneoff.providers.calls import ClosedError, Limiter, pause_before
+from tuneoff.providers.calls import ClosedError, Limiter, most_tries, pause_before, tell
 from tuneoff.providers.recording import Player, Recorder, Tape
 from tuneoff.records import Example, Prediction
 
@@ -93,8 +93,19 @@ def connected(settings: Settings, work: Work) -> Provider:
         tape = Player(work.replay.exchanges)
     elif settings.record:
         tape = Recorder(work.directory.exchanges)
-    provider = settings.provider or "openai"
-    return providers.connect(provider, settings.base_url, settings.key_variable, tape)
+    name = settings.provider or "openai"
+    provider = providers.connect(name, settings.base_url, settings.key_variable, tape)
+    provider.reach.tell_to(
+        lambda line: work.progress.say(f"{settings.name}: {line}"), _has_answered(work)
+    )
+    return provider
+
+
+def _has_answered(work: Work) -> bool:
+    """Whether the provider has answered this contender before, perhaps to another command."""
+    batches = any(batch["batch_id"] for batch in work.directory.batches())
+    answers = any(row.error is None for row in work.directory.predictions().values())
+    return bool(batches or answers or work.directory.job().get("job_id"))
 
 
 def most_billed(settings: Settings, turns: Iterable[Message]) -> int:
@@ -233,8 +244,10 @@ class _Asking:
                 others = self._limiter.answers > before
                 if others and lost == 2 * MOST_LOST and told.status is not None:
                     return Prediction(example.id, "", error=f"{told} (tried {lost + busy} times)")
-                if lost >= MOST_LOST and not (others and lost < 2 * MOST_LOST):
+                most = most_tries(told, MOST_LOST)
+                if lost >= most and not (others and lost < 2 * MOST_LOST):
                     raise _given_up(told, lost + busy) from None
+                tell(told, lost, most, lost)
                 self._limiter.sleep(pause_before(lost, error))
             if busy >= MOST_BUSY:
                 raise _given_up(error, lost + busy)
@@ -261,10 +274,11 @@ class _Asking:
                 if new and error.status == NOT_FOUND:
                     self._limiter.busy(pause_before(busy))
                 raise
-            except BusyError as error:
+            except (BusyError, LostError) as error:
                 if error.certain:
                     ticket.give_back()
-                self._limiter.busy(pause_before(busy, error))
+                if isinstance(error, BusyError):
+                    self._limiter.busy(pause_before(busy, error))
                 raise
             seconds = time.perf_counter() - began
             _settle(ticket, reply)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tuneoff.contenders import Ticket
 from tuneoff.errors import BusyError, LostError, RefusedError
-from tuneoff.providers.calls import TRIES, pause_before, repeated
+from tuneoff.providers.calls import TRIES, most_tries, repeated, wait_or_raise
 
 T = TypeVar("T")
 # A create whose answer was lost may still be under way, and listings lag: so long it is looked for.
@@ -58,12 +58,12 @@ def found_or_created(
             if error.certain:
                 look_until = before
                 note(look_until)
-            if isinstance(error, RefusedError) or attempt + 1 == TRIES:
+            if isinstance(error, RefusedError) or attempt + 1 >= most_tries(error, TRIES):
                 if look_until is None:
                     ticket.give_back()
                     refused()
                 raise
-            time.sleep(pause_before(attempt, error))
+            wait_or_raise(error, attempt)
     raise AssertionError("TRIES is 1 or more")
 
 
@@ -88,9 +88,7 @@ def found_or_uploaded(
         try:
             return upload()
         except (BusyError, LostError) as error:
-            if attempt + 1 == TRIES:
-                raise
-            time.sleep(pause_before(attempt, error))
+            wait_or_raise(error, attempt)
     raise AssertionError("TRIES is 1 or more")
 
 

@@ -160,7 +160,7 @@ def _over_quantized(tuned: Tuned, say: Say) -> list[str]:
 def _card(tuned: Tuned, folder: Path, library: str, about: Sequence[str]) -> None:
     record = tuned.work.directory.training()
     if record is not None:
-        write_card(folder / "README.md", tuned.settings, record, library, about)
+        write_card(folder / "README.md", tuned.settings, tuned.base, record, library, about)
 
 
 def _name(dtype: Any) -> str:

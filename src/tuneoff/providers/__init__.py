@@ -5,7 +5,8 @@ there is a key, `check(settings)`, which refuses what its jobs do not take (Conf
 `schedule(epochs, examples, validation)`, which says what they go over and bill.
 
 Every call raises one of three errors, whatever the SDK underneath calls it: `RefusedError` (no
-for good), `BusyError` (not carried out), `LostError` (nobody knows). Nothing is tried twice
+for good), `BusyError` (not carried out), `LostError` (nobody knows, but for its
+`UnreachableError`: not carried out). Nothing is tried twice
 here: what may be repeated, and what must first be looked for, is the caller's to know
 (`providers/calls.py`).
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from tuneoff import discovery
 
 if TYPE_CHECKING:
+    from tuneoff.providers.reach import Reach
     from tuneoff.providers.recording import Tape
 
 NEEDS = ("check", "connect", "schedule")
@@ -229,6 +231,7 @@ class Provider(Protocol):
     """What a provider offers. Names of files are their identity: they hold a content's hash."""
 
     url: str
+    reach: Reach
 
     def find_file(self, name: str) -> str | None:
         """The id of an uploaded training file of this name."""

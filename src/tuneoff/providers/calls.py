@@ -6,6 +6,7 @@ share a `Limiter`, which finds out how many at once the provider takes.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -13,10 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from tuneoff.errors import BusyError, LostError, ProviderError
+from tuneoff.errors import BusyError, LostError, ProviderError, UnreachableError
 
 T = TypeVar("T")
 TRIES = 8
+# A server that has never answered is more likely off, or elsewhere, than about to come back.
+FIRST_TRIES = 4
+# After so many failures of one call whoever waits is told.
+TELL_AFTER = 2
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
 # So often the time that a provider names is taken at its word.
 PATIENT_TRIES = 5
@@ -48,10 +53,41 @@ def repeated(call: Callable[[], T], tries: int = TRIES) -> T:
         try:
             return call()
         except (BusyError, LostError) as error:
-            if attempt + 1 == tries:
-                raise
-            time.sleep(pause_before(attempt, error))
+            wait_or_raise(error, attempt, tries)
     raise AssertionError("tries is 1 or more")
+
+
+def wait_or_raise(error: BusyError | LostError, attempt: int, tries: int = TRIES) -> None:
+    """Pauses after a try that failed (the first is 0), or raises its error if it was the last."""
+    most = most_tries(error, tries)
+    if attempt + 1 >= most:
+        raise error
+    tell(error, attempt + 1, most, attempt)
+    time.sleep(pause_before(attempt, error))
+
+
+def most_tries(error: ProviderError, usual: int) -> int:
+    """How many tries a call gets that failed so."""
+    strange = isinstance(error, UnreachableError) and not error.seen
+    return min(usual, FIRST_TRIES) if strange else usual
+
+
+def tell(error: ProviderError, failed: int, most: int, attempt: int) -> None:
+    """Says what goes wrong, and for how long it is tried again, when a call has failed twice.
+
+    Args:
+        failed: how many tries have failed, of at most `most`.
+        attempt: what `pause_before` will be asked for next.
+    """
+    if failed != TELL_AFTER or error.tell is None:
+        return
+    left = most - failed
+    pauses = (FIRST_PAUSE_SECONDS * 2.0**each for each in range(attempt, attempt + left))
+    seconds = math.ceil(sum(min(LONGEST_PAUSE_SECONDS, each) for each in pauses))
+    # A provider that says when to come back is taken at its word.
+    told = isinstance(error, BusyError) and error.retry_after is not None
+    waits = "" if told else f", with {seconds} s of pauses at most"
+    error.tell(f"{error}; trying again, up to {left} times{waits}")
 
 
 class ClosedError(Exception):

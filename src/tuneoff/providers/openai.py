@@ -33,6 +33,7 @@ from tuneoff.providers import (
     openai_batches,
     pages,
 )
+from tuneoff.providers.reach import Reach
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
 from tuneoff.providers.sdk import calling, hidden, is_here, key_of, pause_of
 
@@ -116,6 +117,7 @@ class OpenAI:
         )
         self._key, self._method = key, method
         self.url = str(self.sdk.base_url).rstrip("/")
+        self.reach = Reach(self.url)
         # Newer models take another name for the limit, or only their own temperature.
         self._left_out: set[str] = set()
 
@@ -296,7 +298,7 @@ class OpenAI:
         self.sdk.close()
 
     def _calling(self, what: str) -> Any:
-        return calling(self.url, self._key, what)
+        return calling(self.reach, self._key, what)
 
 
 def _job(given: Any) -> Job:

@@ -117,7 +117,7 @@ class Batches:
         )
 
     def _calling(self, what: str) -> Any:
-        return calling(self.url, self._key, what)
+        return calling(self._provider.reach, self._key, what)
 
 
 def _reply(body: Mapping[str, Any]) -> Reply | None:

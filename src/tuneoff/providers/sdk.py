@@ -18,7 +18,15 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
+from tuneoff.errors import (
+    BusyError,
+    ConfigError,
+    LostError,
+    ProviderError,
+    RefusedError,
+    UnreachableError,
+)
+from tuneoff.providers.reach import Reach, why_no_connection
 
 HIDDEN = "[key]"
 LONGEST_MESSAGE = 500
@@ -47,7 +55,7 @@ def key_of(variable: str, base_url: str | None, needed: bool) -> str:
 
 
 @contextmanager
-def calling(url: str, key: str, what: str) -> Iterator[None]:
+def calling(reach: Reach, key: str, what: str) -> Iterator[None]:
     """Around one call of an SDK: what goes wrong becomes one of our errors.
 
     Raises:
@@ -58,10 +66,30 @@ def calling(url: str, key: str, what: str) -> Iterator[None]:
     except ProviderError:
         raise
     except Exception as error:
-        found = _translated(error, url, key, what)
+        found = _unreachable(error, reach, key, what) or _translated(error, reach.url, key, what)
         if found is None:
             raise
+        if isinstance(found, RefusedError):
+            reach.answered()
+        elif not isinstance(found, UnreachableError):
+            reach.seen = True
+        found.tell = reach.tell
         raise found from None
+    else:
+        reach.answered()
+
+
+def _unreachable(error: Exception, reach: Reach, key: str, what: str) -> UnreachableError | None:
+    why = why_no_connection(error)
+    if why is None:
+        return None
+    advice = ""
+    if not reach.seen:
+        here = "start the server, or mend base_url"
+        away = "is this machine online, and is the address right?"
+        advice = f" (nothing has answered there yet: {here if is_here(reach.url) else away})"
+    why = hidden(why.splitlines()[0], key)[:LONGEST_MESSAGE]
+    return UnreachableError(f"{reach.url}: {what}: {why}{advice}", reach.seen)
 
 
 def _translated(error: Exception, url: str, key: str, what: str) -> ProviderError | None:

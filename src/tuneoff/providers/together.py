@@ -30,6 +30,7 @@ from tuneoff.providers import (
     StepLoss,
     TunedModel,
 )
+from tuneoff.providers.reach import Reach
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
 from tuneoff.providers.sdk import calling, key_of, pause_of
 from tuneoff.providers.together_shapes import event_of, fits, job_of, losses_of, number
@@ -107,6 +108,7 @@ class Together:
         )
         self._key = key
         self.url = str(self.sdk.base_url).rstrip("/")
+        self.reach = Reach(self.url)
 
     def find_file(self, name: str) -> str | None:
         with self._calling("its files could not be listed"):
@@ -307,7 +309,7 @@ class Together:
         self.sdk.close()
 
     def _calling(self, what: str) -> Any:
-        return calling(self.url, self._key, what)
+        return calling(self.reach, self._key, what)
 
 
 def _within(provider: Together, name: str, value: float, low: float, high: float) -> None:

@@ -32,6 +32,12 @@ SEEDS_NOTE = (
     "Of a contender with several seeds, training time and costs are the mean of one seed; the "
     "other figures of training, and the loss, are the first seed's."
 )
+VERDICT_NOTE = (
+    "A training has converged when validation loss fell by less than 1% over the last tenth of it, "
+    "each step counted by its learning rate: a curve that is flat only because the rate went to "
+    "zero has not."
+)
+JUDGED_BY_THE_END = ("converged", "still improving")
 
 TRAINING: tuple[Column, ...] = (
     ("Trainable parameters", lambda t: f.count(t.trainable_parameters)),
@@ -167,9 +173,10 @@ def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View
         ("Training", head + training + _rows(ALL_TRAININGS, every)),
         ("Answering", _rows(SERVING, [c.serving for c in contenders])),
     ]
-    note = SEEDS_NOTE if any(c.seeds for c in contenders) else ""
+    judged = any(c.training and c.training.verdict in JUDGED_BY_THE_END for c in contenders)
+    notes = [SEEDS_NOTE] * any(c.seeds for c in contenders) + [VERDICT_NOTE] * judged
     return [
-        {"title": title, "rows": rows, "note": note if title == "Training" else ""}
+        {"title": title, "rows": rows, "note": " ".join(notes) if title == "Training" else ""}
         for title, rows in groups
         if rows
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.config import LocalSettings, TrainSettings
 from tuneoff.models.loading import device
+from tuneoff.training.convergence import Schedule
 from tuneoff.training.group import ALONE, Group
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ def evaluate_every(train: TrainSettings, examples: int) -> int:
     return train.evaluate_every or math.ceil(per_epoch / EVALUATIONS_PER_EPOCH)
 
 
+def schedule_of(train: TrainSettings, steps: int) -> Schedule:
+    """How the learning rate goes over so many planned steps."""
+    warmup = train.warmup_steps
+    if warmup is None:
+        warmup = math.ceil(WARMUP_FRACTION * min(steps, 1000))
+    return Schedule(
+        train.schedule or ("linear" if train.until is None else "constant"), warmup, steps
+    )
+
+
 def training_arguments(
     settings: LocalSettings,
     folder: Path,
@@ -52,12 +63,7 @@ def training_arguments(
 
     train = settings.train
     steps, every = planned_steps(train, examples), evaluate_every(train, examples)
-    warmup = (
-        math.ceil(WARMUP_FRACTION * min(steps, 1000))
-        if train.warmup_steps is None
-        else train.warmup_steps
-    )
-    schedule = train.schedule or ("linear" if train.until is None else "constant")
+    schedule = schedule_of(train, steps)
     report_to = list(train.report_to) if group.first else []
     if "tensorboard" in report_to:
         # Beside the checkpoints, which are removed when training is complete.
@@ -68,8 +74,8 @@ def training_arguments(
         use_cpu=device().type == "cpu",
         per_device_train_batch_size=train.batch_size,
         learning_rate=learning_rate,
-        lr_scheduler_type=SCHEDULES[schedule],
-        warmup_steps=warmup,
+        lr_scheduler_type=SCHEDULES[schedule.kind],
+        warmup_steps=schedule.warmup,
         weight_decay=train.weight_decay,
         max_steps=steps,
         eval_strategy="steps" if validated else "no",

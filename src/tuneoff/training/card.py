@@ -15,6 +15,7 @@ from tuneoff.rundir import write_text
 def write_card(
     path: Path,
     settings: LocalSettings,
+    resolved: str,
     record: TrainingRecord,
     library: str | None = None,
     about: Sequence[str] = (),
@@ -22,6 +23,7 @@ def write_card(
     """README.md in the hub's format: a YAML head, then how it was trained.
 
     Args:
+        resolved: the base as it was loaded (`resolve_base`).
         library: what loads it; left out, what loads it as it was trained.
         about: lines about the form it is in.
     """
@@ -30,10 +32,11 @@ def write_card(
         "pipeline_tag": "text-generation",
         "tags": ["tuneoff", settings.method],
     }
-    if settings.base != SHIPPED_BASE and not is_folder(settings.base):
-        head["base_model"] = settings.base
-    # A folder of this machine says nothing to others.
-    base = Path(settings.base).name if is_folder(settings.base) else settings.base
+    base = settings.base
+    if base != SHIPPED_BASE and is_folder(resolved):
+        base = Path(resolved).name  # a folder of this machine says nothing to others
+    elif base != SHIPPED_BASE:
+        head["base_model"] = base
     how = {**settings.model_dump(mode="json", exclude_defaults=True), "base": base}
     lines = [
         "---",
@@ -60,9 +63,10 @@ def write_card(
     write_text(path, "\n".join(lines))
 
 
-def is_folder(base: str) -> bool:
-    """Whether a base is a folder, and not a hub id."""
-    return base.startswith((".", "/", "~")) or Path(base).is_dir()
+def is_folder(resolved: str) -> bool:
+    """Whether a resolved base is a folder, and not a hub id: which it is the bake-off file's
+    folder decides, not the one that the command is run in."""
+    return Path(resolved).is_absolute()
 
 
 def _kept(record: TrainingRecord) -> str:

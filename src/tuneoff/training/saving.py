@@ -27,9 +27,10 @@ OnEpoch = Callable[[int], None]
 @dataclass(frozen=True, slots=True)
 class Saver:
     """Saves one training's model below its folder. Of a group all call it, for a divided model
-    must be gathered, and the first one writes."""
+    must be gathered, and the first one writes. `base` is the resolved one."""
 
     settings: LocalSettings
+    base: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     directory: ContenderDir
@@ -52,7 +53,7 @@ class Saver:
         final = directory.model if self.settings.method == "full" else directory.adapter
         beside = self._weights(final, state)
         self.tokenizer.save_pretrained(beside)
-        write_card(beside / "README.md", self.settings, record)
+        write_card(beside / "README.md", self.settings, self.base, record)
         directory.write_training(record)
         beside.rename(final)
         shutil.rmtree(directory.checkpoints, ignore_errors=True)

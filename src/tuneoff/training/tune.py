@@ -124,7 +124,7 @@ def tune(
     most = most_tokens(settings, base, dtype, examples, group, divided)
     most = min(most, most_at_once or most)
     model, packer = _prepared(settings, base, examples, dtype, most, say, group, divided)
-    saver = Saver(settings, model, tokenizer, directory, group)
+    saver = Saver(settings, base, model, tokenizer, directory, group)
     callbacks = [Complete(on_checkpoint)] if on_checkpoint is not None and group.first else []
     record = _train(
         saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch, callbacks
@@ -388,6 +388,8 @@ def _record(
     tokens_raw: int,
     rate: float,
 ) -> TrainingRecord:
+    from tuneoff.training.arguments import schedule_of
+
     rows = directory.loss()
     best = best_row(rows)
     epochs = float(trainer.state.epoch or 0.0)
@@ -409,7 +411,7 @@ def _record(
         ),
         best_step=best.step if best else None,
         overfitting_step=overfitting_step(rows),
-        verdict=verdict(rows, planned),
+        verdict=verdict(rows, planned, schedule_of(settings.train, trainer.state.max_steps)),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         learning_rate=rate,
         learning_rates_tried={f"{rate:g}": loss for rate, loss in tried.items()},
