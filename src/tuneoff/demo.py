@@ -44,7 +44,6 @@ HOSTED = HostedSettings(
     epochs=2,
     batch_size=8,
     learning_rate_multiplier=20.0,
-    concurrency=64,
     seed=0,
 )
 

@@ -116,7 +116,7 @@ def score_chart(
             "contender:N",
             title=None,
             sort=list(scores),
-            axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190),
+            axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190, labelPadding=10),
         ),
         color=alt.Color(
             "contender:N",
