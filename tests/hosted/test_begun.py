@@ -79,3 +79,15 @@ def test_ctrl_c_asks_for_each_job_whoever_s_turn_it_is(
     errors = [each.error for each in carry_out(file).contenders]
     assert all("was cancelled" in str(e) for e in errors) if cancels else errors == [None, None]
     assert fake.creates() == 2
+
+
+@pytest.mark.usefixtures("elsewhere", "no_report")
+def test_ctrl_c_does_not_ask_for_what_is_through_by_now(fake: Trainer, tmp_path: Path) -> None:
+    fake.set(states=["queued", "succeeded"])
+    file, heard = bakeoff_file(tmp_path / "b", hosted(fake.url), test=2), Heard(answer=True)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(file, heard, executor=Interrupted())
+    assert "Cancel" not in heard.text()
+    assert heard.lines[-1].endswith(" is succeeded")
+    assert carry_out(file).contenders[0].error is None
+    assert fake.creates() == 1

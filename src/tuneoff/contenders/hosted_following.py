@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from typing import Any
@@ -51,8 +52,15 @@ def is_under_way(work: Work) -> bool:
 
 
 def left_or_cancelled(settings: HostedSettings, work: Work, provider: Provider) -> None:
-    """Asks what is to become of the job under way, and says what has."""
+    """Asks what is to become of the job under way, and says what has. One that was sent off hours
+    ago may be through: it is looked at first, once, for somebody waits for the process to end."""
     id = str(work.directory.job()["job_id"])
+    with contextlib.suppress(ProviderError):
+        status = provider.job(id).status
+        if status in FINISHED:
+            _note_status(work, status)
+            work.progress.say(f"{settings.name}: job {id} at {provider.url} is {status}")
+            return
     question = f"Cancel job {id} at {provider.url}? Otherwise it goes on there, and costs"
     if not work.progress.ask(question) or not _cancelled(settings, work, provider, id):
         work.progress.say(
