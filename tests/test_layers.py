@@ -18,7 +18,7 @@ LAYERS = (
     {"cli"},
     {"cluster", "server", "demo", "migrate", "publish"},
     {"bakeoff"},
-    {"planning"},
+    {"planning", "turns"},
     {"collect", "check", "compare", "export", "prices", "score_file", "summary", "terminal"},
     {"parity", "pricing"},
     {"spending"},

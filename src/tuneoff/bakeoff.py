@@ -9,19 +9,19 @@ answers and is scored once for each of its trainings (`contenders/trainings.py`)
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tuneoff import prepare
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
-from tuneoff.contenders import Contender, Work, load_contender
-from tuneoff.contenders.trainings import Training, trainings
-from tuneoff.costs.ledger import Ledger
-from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, TuneoffError, unknown
+from tuneoff.contenders import Contender, Work
+from tuneoff.contenders.trainings import Training, trainings, what_failed
+from tuneoff.costs.ledger import TRAINING, Ledger
+from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, unknown
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
 from tuneoff.opening import keep_file, open_run
@@ -36,37 +36,11 @@ from tuneoff.rundir import ContenderDir, RunDir, alone_in
 from tuneoff.scoring import Options, Row, primary_metric
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.spending import judge_purse, with_guards
+from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
 DEFAULT_FOLDER = Path("runs")
 # Wrong answers whose results are kept for the report.
 MOST_DETAILS = 500
-
-
-class Executor(Protocol):
-    """Who does contenders' work, and how many of them at once."""
-
-    def kind_of(self, settings: Any) -> Contender:
-        """What tunes and answers for a contender."""
-        ...
-
-    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
-        """Calls `carry_out` with every contender.
-
-        Raises:
-            BudgetError: one of them could pass the budget.
-        """
-        ...
-
-
-class InTurn:
-    """Here, one after another; what goes on elsewhere meanwhile is waited for last."""
-
-    def kind_of(self, settings: Any) -> Contender:
-        return load_contender(settings.id)
-
-    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
-        for settings in sorted(contenders, key=lambda c: hasattr(self.kind_of(c), "begin")):
-            carry_out(settings)
 
 
 def run(
@@ -146,14 +120,18 @@ def _run(
         keep_file(run.path, bakeoff)
     keep_plan(parts, examples, run)
     over: BudgetError | None = None
+    interrupted = False
     try:
-        _begin(chosen, work, executor)
-        executor.each(partial(_carry_out, parts, run, work, options, executor), chosen)
+        begin_all(chosen, work, executor)
+        carry_out = partial(_carry_out, parts, run, work, options, executor)
+        carry_out_all(carry_out, chosen, work, executor)
     except BudgetError as error:
         over = error
     except KeyboardInterrupt:
-        _ask_what_goes_on(chosen, work, executor)
-        raise
+        interrupted = True
+    if interrupted:  # not inside of `except`: what goes wrong now did not come of it
+        ask_what_goes_on(chosen, work, executor)
+        raise KeyboardInterrupt
     bases.forget()
     _say_uncertain(run, progress)
     results = collect(parts, run, examples, options, command)
@@ -164,27 +142,6 @@ def _run(
         raise over
     run.event("finished")
     return results
-
-
-def _begin(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
-    """Sends off what goes on elsewhere, while others' work is done here."""
-    for settings in chosen:
-        begin = getattr(executor.kind_of(settings), "begin", None)
-        if begin is None:
-            continue
-        mine = work[settings.name]
-        try:
-            begin(settings, mine)
-        except Exception as error:  # its turn comes, and it is tried again then
-            text = _what_failed(Training(settings), error)
-            mine.progress.say(f"warning: {settings.name}: not begun yet: {text}")
-
-
-def _ask_what_goes_on(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
-    for settings in chosen:
-        interrupted = getattr(executor.kind_of(settings), "interrupted", None)
-        if interrupted is not None:
-            interrupted(settings, work[settings.name])
 
 
 def _refuse_forgetting_paid(run: RunDir) -> None:
@@ -206,12 +163,18 @@ def _refuse_forgetting_paid(run: RunDir) -> None:
 
 
 def _say_uncertain(run: RunDir, progress: Progress) -> None:
-    uncertain = Ledger(run.events).spent().uncertain
-    if uncertain:
-        progress.say(
-            f"answers that were lost may have been billed: up to ${uncertain:.4f} more than the "
-            "costs that are shown; your provider's bill says."
-        )
+    ledger = Ledger(run.events)
+    jobs = ledger.spent(what=TRAINING).uncertain
+    answers = ledger.spent().uncertain - jobs
+    for what, usd in (
+        ("jobs that were not seen to end", jobs),
+        ("answers that were lost", answers),
+    ):
+        if usd:
+            progress.say(
+                f"{what} may have been billed: up to ${usd:.4f} more than the costs that are "
+                "shown; your provider's bill says."
+            )
 
 
 def _examples(
@@ -307,7 +270,7 @@ def _carry_out(
         run.event("over budget", contender=settings.name, error=str(error))
         raise
     except Exception as error:  # a contender's failure is data, not a crash
-        text = _what_failed(training, error)
+        text = what_failed(training, error)
         mine.directory.write_error(text)
         run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
         mine.progress.status(settings.name, f"failed: {text}")
@@ -353,23 +316,12 @@ def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
     try:
         found = serving(first.settings, mine)
     except Exception as error:  # what was scored stands
-        text = _what_failed(first, error)
+        text = what_failed(first, error)
         run.event("not measured", contender=work.directory.path.name, error=text)
         work.progress.say(f"warning: {first.settings.name}: its speed was not measured: {text}")
     else:
         if found is not None:
             mine.directory.write_serving(found)
-
-
-def _what_failed(training: Training, error: Exception) -> str:
-    """One sentence, which says of several trainings which one it was."""
-    if isinstance(error, TuneoffError):
-        text = str(error)
-    else:
-        first = (str(error).strip() or "no message").splitlines()[0]
-        text = f"{type(error).__name__}: {first}"
-    named = not training.name or training.settings.name in text
-    return text if named else f"{training.name}: {text}"
 
 
 def _answer(kind: Contender, settings: Any, work: Work) -> None:

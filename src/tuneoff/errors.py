@@ -126,14 +126,12 @@ class LostError(ProviderError):
 
 
 class UnreachableError(LostError):
-    """No connection could be made, so nothing was carried out. `seen`: the server has answered
-    before, so it is likely to come back."""
+    """No connection could be made. `seen`: the server has answered before, so it is likely to come
+    back."""
 
-    certain = True
-
-    def __init__(self, message: str, seen: bool = False) -> None:
+    def __init__(self, message: str, seen: bool = False, certain: bool = True) -> None:
         super().__init__(message)
-        self.seen = seen
+        self.seen, self.certain = seen, certain
 
 
 def unknown(what: str, got: str, allowed: Iterable[str]) -> str:

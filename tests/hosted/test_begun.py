@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import Heard, Trainer, bakeoff_file, hosted, job_of, rows
+import yaml
+from world import PRICE, Heard, Trainer, bakeoff_file, hosted, job_of, prompted, rows
 from world import run as carry_out
 
-from tuneoff.bakeoff import InTurn
 from tuneoff.contenders import hosted as hosted_kind
+from tuneoff.costs.ledger import TRAINING, Ledger
+from tuneoff.turns import InTurn
 
 pytest.importorskip("openai")
 OWN = {"name": "own", "id": "prompted", "base": "tiny"}
@@ -91,3 +93,37 @@ def test_ctrl_c_does_not_ask_for_what_is_through_by_now(fake: Trainer, tmp_path:
     assert heard.lines[-1].endswith(" is succeeded")
     assert carry_out(file).contenders[0].error is None
     assert fake.creates() == 1
+
+
+@pytest.mark.usefixtures("elsewhere", "no_report")
+def test_leave_that_a_job_holds_is_had_when_the_job_is_through(
+    fake: Trainer, tmp_path: Path
+) -> None:
+    """A judge's questions are in no sum that the budget was held against. While a job under way
+    holds leave for the most it can cost they are refused, and asked when it has been billed."""
+    contenders = hosted(fake.url, price=PRICE), prompted(fake.url, price=PRICE)
+    file = bakeoff_file(tmp_path / "b", *contenders, test=10, budget_usd=0.082944)
+    written = yaml.safe_load(file.read_text())
+    written["task"]["metrics"] = [
+        {"id": "judge", "model": "fake-1", "rubric": "same?", "base_url": fake.url, "price": PRICE}
+    ]
+    file.write_text(yaml.safe_dump(written))
+    heard = Heard()
+    assert [each.error for each in carry_out(file, heard).contenders] == [None, None]
+    assert "may have been billed" not in heard.text()
+    assert (fake.creates(), len(rows(file)), len(rows(file, "asked"))) == (1, 10, 10)
+    events = file.parent / "run" / "events.jsonl"
+    assert '"over budget"' in events.read_text()  # the judge was refused at first
+    assert Ledger(events).spent(what=TRAINING).uncertain == 0
+
+
+@pytest.mark.usefixtures("elsewhere", "no_report")
+def test_a_busy_provider_does_not_keep_this_machine_waiting(fake: Trainer, tmp_path: Path) -> None:
+    """It says when to come back, and that is after what is done here."""
+    busy = {"method": "POST", "path": "/v1/fine_tuning/jobs", "kinds": ["429"], "times": 4}
+    fake.set(faults=[busy])
+    file, heard = bakeoff_file(tmp_path / "b", hosted(fake.url), OWN, test=2), Heard()
+    assert [each.error for each in carry_out(file, heard).contenders] == [None, None]
+    given_up, here = first_line(heard, "tuned: not begun yet"), first_line(heard, "own: loading")
+    assert given_up < here < first_line(heard, "tuned: job", "at http")
+    assert fake.creates() == 5

@@ -252,22 +252,47 @@ def test_an_outage_is_told_once(clock: SimpleNamespace) -> None:
     assert told == ["away", "away again"]
 
 
+URL = "http://there:81/v1"
+POST = httpx.Request("POST", f"{URL}/chat/completions")
+REFUSED = ConnectionRefusedError(111, "Refused")
+
+
 @pytest.mark.parametrize(
-    ("error", "cause", "why"),
+    ("error", "cause", "found"),
     [
-        (httpx.ConnectError("x"), socket.gaierror(-2, "Name not known"), "Name not known"),
-        (httpx.ConnectError("x"), ConnectionRefusedError(111, "Refused"), "Refused"),
-        (httpx.ConnectTimeout("timed out"), None, "timed out"),
-        (httpx.ReadError("x"), ConnectionResetError(104, "Reset"), None),
-        (httpx.ReadTimeout("x"), None, None),
+        (httpx.ConnectError("x", request=POST), socket.gaierror(-2, "Not known"), "Not known"),
+        (httpx.ConnectError("x", request=POST), REFUSED, "Refused"),
+        (httpx.ConnectTimeout("timed out", request=POST), None, "timed out"),
+        (httpx.ReadError("x", request=POST), ConnectionResetError(104, "Reset"), None),
+        (httpx.ReadTimeout("x", request=POST), None, None),
+        (httpx.ConnectError("x"), REFUSED, None),  # of no request that is known
+        # The server redirected what it may have carried out.
+        (httpx.ConnectError("x", request=httpx.Request("POST", "http://other/v1")), REFUSED, None),
     ],
 )
 def test_no_connection_is_told_from_a_lost_one(
-    error: Exception, cause: Exception | None, why: str | None
+    error: Exception, cause: Exception | None, found: str | None
 ) -> None:
     outer = RuntimeError("Connection error.")
     outer.__cause__, error.__cause__ = error, cause
-    assert why_no_connection(outer) == why
+    assert why_no_connection(outer, URL) == (None if found is None else (found, True))
+
+
+def test_what_was_sent_and_became_a_get_may_have_been_carried_out() -> None:
+    error = httpx.ConnectError("x", request=httpx.Request("GET", f"{URL}/jobs"))
+    error.__cause__ = REFUSED
+    assert why_no_connection(error, URL) == ("Refused", False)
+
+
+def test_what_was_handled_when_an_error_came_is_not_its_cause() -> None:
+    lost = httpx.ConnectError("x", request=POST)
+    later = RuntimeError("something else")
+    later.__context__ = KeyboardInterrupt()
+    later.__context__.__context__ = lost
+    assert why_no_connection(later, URL) is None
+    told_apart = RuntimeError("something else")
+    told_apart.__context__, told_apart.__suppress_context__ = lost, True
+    assert why_no_connection(told_apart, URL) is None
 
 
 def test_a_refusal_is_not_tried_again() -> None:

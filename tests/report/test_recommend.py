@@ -111,6 +111,22 @@ def test_of_several_ties_those_within_one_standard_error_are_weighed() -> None:
     )
 
 
+def test_what_the_choice_beats_is_not_said_to_be_undecided() -> None:
+    """The cheaper choice may beat by more certain answers what ties with the best."""
+    base = contender("base", 0.72, id="prompted")
+    lora, full = (
+        contender("lora", 0.795, training=training(9)),
+        contender("full", 0.80, training=training(99)),
+    )
+    far = replace(pair("base", "full", "tie", -0.08, 0.2), low=-0.17, high=0.01)
+    pairs = [far, pair("lora", "full", "tie", -0.005, 0.9),
+             pair("base", "lora", "b better", -0.075)]  # fmt: skip
+    found = recommend([base, lora, full], pairs, METRIC)
+    assert found.choice == "lora"
+    assert "lora is better than base" in found.because[-1]
+    assert not any("not shown to be worse" in line for line in found.when_not)
+
+
 def test_money_decides_a_tie_where_all_have_a_price() -> None:
     base = contender("base", 0.9, id="prompted", cost=Cost(serving_usd_per_1k_requests=3.0))
     lora = contender("lora", 0.9, training=training(), cost=Cost(serving_usd_per_1k_requests=0.5))

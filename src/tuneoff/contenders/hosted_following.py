@@ -62,11 +62,12 @@ def left_or_cancelled(settings: HostedSettings, work: Work, provider: Provider) 
             work.progress.say(f"{settings.name}: job {id} at {provider.url} is {status}")
             return
     question = f"Cancel job {id} at {provider.url}? Otherwise it goes on there, and costs"
-    if not work.progress.ask(question) or not _cancelled(settings, work, provider, id):
-        work.progress.say(
-            f"{settings.name}: job {id} goes on at {provider.url}; "
-            "the same command follows it again."
-        )
+    if work.progress.ask(question):
+        _cancel(settings, work, provider, id)
+        return
+    work.progress.say(
+        f"{settings.name}: job {id} goes on at {provider.url}; the same command follows it again."
+    )
 
 
 def until_next_look(wait: float, expected: float | None, now: float) -> float:
@@ -78,21 +79,20 @@ def until_next_look(wait: float, expected: float | None, now: float) -> float:
     return min(wait, max(NEAR_LOOK_SECONDS, left if left > 0 else -left * (SLOWER - 1)))
 
 
-def _cancelled(settings: HostedSettings, work: Work, provider: Provider, id: str) -> bool:
-    """Whether a job could be cancelled; somebody waits for the process to end."""
+def _cancel(settings: HostedSettings, work: Work, provider: Provider, id: str) -> None:
+    """Cancels a job; somebody waits for the process to end."""
     try:
         job = repeated(lambda: provider.cancel(id), CANCEL_TRIES)
-    except (
-        RefusedError
-    ) as error:  # it is at its end, or was cancelled by a try whose answer was lost
+    except RefusedError as error:  # it is at its end, or was cancelled by a try that was lost
         work.progress.say(f"{settings.name}: {error}")
-        return False
     except ProviderError as error:
-        work.progress.say(f"{settings.name}: {error}; cancel it there, or by the same command.")
-        return False
-    _note_status(work, job.status)
-    work.progress.say(f"{settings.name}: job {id} is cancelled.")
-    return True
+        work.progress.say(
+            f"{settings.name}: {error}; job {id} goes on there: cancel it there, or by the same "
+            "command."
+        )
+    else:
+        _note_status(work, job.status)
+        work.progress.say(f"{settings.name}: job {id} is cancelled.")
 
 
 def _looked_at(provider: Provider, job: Job) -> Job:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tuneoff.config import LocalSettings, TrainSettings
 from tuneoff.contenders import Work
+from tuneoff.errors import TuneoffError
 from tuneoff.records import Example
 from tuneoff.rundir import ContenderDir
 
@@ -68,6 +69,17 @@ def trainings(settings: Any) -> tuple[Training, ...]:
         if fraction < 1
     ]
     return (*whole, *parts)
+
+
+def what_failed(training: Training, error: Exception) -> str:
+    """One sentence, which says of several trainings which one it was."""
+    if isinstance(error, TuneoffError):
+        text = str(error)
+    else:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        text = f"{type(error).__name__}: {first}"
+    named = not training.name or training.settings.name in text
+    return text if named else f"{training.name}: {text}"
 
 
 def part(train: Sequence[Example], fraction: float, seed: int) -> list[Example]:

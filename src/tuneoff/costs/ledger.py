@@ -145,8 +145,13 @@ class Ledger:
         if self._budget is None or spent.known + uncertain + usd <= self._budget:
             return
         before = f"${spent.known:.2f} are spent"
-        if uncertain:
-            before += f", ${uncertain:.2f} more perhaps (answers that were lost)"
+        # Only a job's leave is raised to more than was noted.
+        jobs = self._spent(what=TRAINING).uncertain - noted
+        answers = uncertain - jobs
+        if jobs:
+            before += f", up to ${jobs:.2f} by jobs that are under way or were not seen to end"
+        if answers:
+            before += f", ${answers:.2f} more perhaps (answers that were lost)"
         raise BudgetError(
             f"{what} can cost up to ${usd:.2f}, and {before}, of budget_usd {self._budget:g}; "
             "everything done so far is kept: raise budget_usd, or leave something out."

@@ -12,14 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from tuneoff.errors import BusyError, LostError, ProviderError, UnreachableError
 
 T = TypeVar("T")
+_brief: ContextVar[bool] = ContextVar("brief", default=False)
 TRIES = 8
 # A server that has never answered is more likely off, or elsewhere, than about to come back.
 FIRST_TRIES = 4
+# Of a call whose time comes again.
+BRIEF_TRIES, BRIEF_PAUSE_SECONDS = 3, 2.0
 # After so many failures of one call whoever waits is told.
 TELL_AFTER = 2
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
@@ -68,8 +72,22 @@ def wait_or_raise(error: BusyError | LostError, attempt: int, tries: int = TRIES
 
 def most_tries(error: ProviderError, usual: int) -> int:
     """How many tries a call gets that failed so."""
+    if _brief.get():
+        told = getattr(error, "retry_after", None) or 0.0
+        usual = min(usual, 1 if told > BRIEF_PAUSE_SECONDS else BRIEF_TRIES)
     strange = isinstance(error, UnreachableError) and not error.seen
     return min(usual, FIRST_TRIES) if strange else usual
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """While inside, calls of this thread are given up soon, and no provider's long pause is waited
+    for."""
+    token = _brief.set(True)
+    try:
+        yield
+    finally:
+        _brief.reset(token)
 
 
 def tell(error: ProviderError, failed: int, most: int, attempt: int) -> None:

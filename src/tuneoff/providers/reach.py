@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from tuneoff.errors import ProviderError
 
 # Of a server that comes and goes nothing is said more often than this.
 TELL_AGAIN_SECONDS = 60.0
@@ -43,18 +46,28 @@ class Reach:
         self._say(line)
 
 
-def why_no_connection(error: BaseException) -> str | None:
-    """Why no connection could be made, so that nothing was carried out; None if one was."""
+def why_no_connection(error: BaseException, url: str) -> tuple[str, bool] | None:
+    """Why no connection to `url` could be made, and whether it is certain that nothing was carried
+    out; None where one was made. After a redirect something may have been: it leads to another
+    place, or makes a GET of what was sent."""
     chain = list(_causes(error))
-    if not any(type(each).__name__ in NO_CONNECTION for each in chain):
+    broken = next((each for each in chain if type(each).__name__ in NO_CONNECTION), None)
+    if broken is None:
+        return None
+    try:
+        method, asked = broken.request.method, str(broken.request.url)  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # what httpx raises where it knows no request
+        return None
+    if urlsplit(asked)[:2] != urlsplit(url)[:2]:
         return None
     deepest = next((each for each in reversed(chain) if isinstance(each, OSError)), chain[-1])
-    return str(getattr(deepest, "strerror", None) or deepest) or "no connection"
+    why = str(getattr(deepest, "strerror", None) or deepest) or "no connection"
+    return why, method == "POST"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it came of, what that came of, and so on."""
+    """An error, what it came of, what that came of, and so on, up to what was handled by then."""
     found: BaseException | None = error
-    while found is not None:
+    while found is not None and not isinstance(found, ProviderError | KeyboardInterrupt):
         yield found
-        found = found.__cause__ or found.__context__
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)

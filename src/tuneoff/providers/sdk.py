@@ -80,16 +80,19 @@ def calling(reach: Reach, key: str, what: str) -> Iterator[None]:
 
 
 def _unreachable(error: Exception, reach: Reach, key: str, what: str) -> UnreachableError | None:
-    why = why_no_connection(error)
-    if why is None:
+    broken = None
+    if not isinstance(getattr(error, "status_code", None), int):
+        broken = why_no_connection(error, reach.url)
+    if broken is None:
         return None
+    why, certain = broken
     advice = ""
     if not reach.seen:
         here = "start the server, or mend base_url"
         away = "is this machine online, and is the address right?"
         advice = f" (nothing has answered there yet: {here if is_here(reach.url) else away})"
     why = hidden(why.splitlines()[0], key)[:LONGEST_MESSAGE]
-    return UnreachableError(f"{reach.url}: {what}: {why}{advice}", reach.seen)
+    return UnreachableError(f"{reach.url}: {what}: {why}{advice}", reach.seen, certain)
 
 
 def _translated(error: Exception, url: str, key: str, what: str) -> ProviderError | None:

@@ -102,7 +102,7 @@ def _choice(
     if tied:
         because.append(_why(choice, best, near, len(tied), reason))
     far = [c for c in tied if c not in near]
-    against = [told for told in (_undecided(choice, c, metric) for c in far) if told]
+    against = [told for told in (_undecided(choice, c, pairs, metric) for c in far) if told]
     if choice.id == "prompted" and any(c.training for c in near):
         because.append("Do not fine-tune: the prompted base is as good.")
     elif choice.training:
@@ -128,10 +128,13 @@ def _why(
     return f"{best.name} is ahead by more than one standard error."
 
 
-def _undecided(choice: ContenderResult, other: ContenderResult, metric: str) -> str | None:
-    """What speaks for one that was not shown to be worse, and is not near enough."""
+def _undecided(
+    choice: ContenderResult, other: ContenderResult, pairs: Sequence[Comparison], metric: str
+) -> str | None:
+    """What speaks for one that was not shown to be worse, and is not near enough to the best."""
     cheaper, reason = _cheapest([choice, other], metric)
-    if cheaper is choice:
+    pair = find(pairs, choice.name, other.name)
+    if cheaper is choice or (pair and pair.verdict != "tie"):
         return None
     return (
         f"{other.name} was not shown to be worse than {choice.name}, and {reason} of the two; more "
