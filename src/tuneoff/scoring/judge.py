@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,7 @@ class Judge:
         """
         self._settings = settings
         self._provider = connect(settings.provider, settings.base_url)
+        self._provider.close()  # what it needs is there; each scoring connects anew
         # Contenders that are scored at once may have given the same answer: it is paid for once.
         self._alone = threading.Lock()
 
@@ -67,7 +69,11 @@ class Judge:
             BudgetError: the next question could pass the budget; the same holds.
         """
         waiting: deque[Future[ScoredRow]] = deque()
-        with self._alone, ThreadPoolExecutor(self._settings.concurrency) as threads:
+        with ExitStack() as stack:
+            stack.enter_context(self._alone)
+            self._provider = connect(self._settings.provider, self._settings.base_url)
+            stack.callback(self._provider.close)
+            threads = stack.enter_context(ThreadPoolExecutor(self._settings.concurrency))
             memory = _Memory(options.judgements)
             try:
                 for row in rows:
