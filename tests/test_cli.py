@@ -119,3 +119,10 @@ def test_an_unexpected_error_is_one_line(
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert "RuntimeError: boom (tuneoff --debug shows where" in err
+
+
+def test_without_a_word_it_shows_what_there_is(cli: Any) -> None:
+    code, out, err = cli()
+    assert "Usage" in out + err
+    assert "unexpected error" not in out + err
+    assert code in (0, 2)

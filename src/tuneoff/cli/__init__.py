@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +60,7 @@ def _leave_threads(code: int) -> None:
 def _with_address(words: list[str]) -> list[str]:
     """`--ray` may stand alone: it is the cluster that runs then."""
     found = []
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in zip_longest(words, words[1:]):
         found.append(word)
         if word == "--ray" and (after is None or after.startswith("-") or Path(after).exists()):
             found.append(bakeoffs.RUNNING)
@@ -68,6 +69,9 @@ def _with_address(words: list[str]) -> list[str]:
 
 def main() -> None:
     """The console script: one sentence for an error, no traceback unless --debug."""
+    # OpenMP's threads spin for milliseconds while they wait for each other: where something else
+    # has one of the processors, answering became a hundred times slower. So short costs nothing.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         app(args=_with_address(sys.argv[1:]))
     except TuneoffError as error:
