@@ -121,7 +121,7 @@ def test_an_unexpected_error_is_one_line(
     assert "RuntimeError: boom (tuneoff --debug shows where" in err
 
 
-def test_without_a_word_it_shows_what_there_is(cli: Any) -> None:
+def test_without_a_word_it_shows_what_there_is(cli: Cli) -> None:
     code, out, err = cli()
     assert "Usage" in out + err
     assert "unexpected error" not in out + err
