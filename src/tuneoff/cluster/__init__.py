@@ -122,13 +122,14 @@ class RayExecutor:
                 thread.join()
         except BaseException:
             self._stop()
+            news.join(NEWS_SECONDS * 10)
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
 
     def _hear_on(self, threads: Sequence[threading.Thread]) -> None:
         """Hands news on until all contenders are through."""
-        while any(thread.is_alive() for thread in threads):
+        while any(thread.is_alive() for thread in threads) and not self._stopped.is_set():
             self._hear()
             for thread in threads:
                 thread.join(NEWS_SECONDS / len(threads))
@@ -162,6 +163,8 @@ class RayExecutor:
     def _hear(self) -> None:
         """Hands the workers' news on to whoever watches the run."""
         with self._hearing, contextlib.suppress(self.ray.exceptions.RayError):
+            if self._stopped.is_set():  # Ray, asked again, would start anew
+                return
             for name, kind, value in self.ray.get(self.board.take.remote()):
                 if kind == "say":
                     self.progress.say(value)
