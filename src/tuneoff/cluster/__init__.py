@@ -30,7 +30,7 @@ from tuneoff.progress import Progress
 from tuneoff.rundir import ContenderDir, write_text
 from tuneoff.spending import paid
 
-NEWS_SECONDS = 0.5
+NEWS_SECONDS, STOP_SECONDS = 0.5, 5.0
 REACH_SECONDS = 10
 
 
@@ -122,7 +122,10 @@ class RayExecutor:
                 thread.join()
         except BaseException:
             self._stop()
-            news.join(NEWS_SECONDS * 10)
+            # Each sees that within a second or so. Who asks Ray when it has been shut down ends the
+            # whole process.
+            for thread in (*threads, news):
+                thread.join(STOP_SECONDS)
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
