@@ -1,4 +1,4 @@
-"""Why the engine is built as it is: three measurements behind three decisions.
+"""Why the engine is built as it is: four measurements behind four decisions.
 
 attention   forward and backward of one layer's attention over a batch's tree, in milliseconds:
             the cascade of slices (what the CPU uses), one dense mask, and the "gathered" way
@@ -6,6 +6,8 @@ attention   forward and backward of one layer's attention over a batch's tree, i
 pack_size   tokens a second of LoRA training by how many are computed at once. Training several
             adapters side by side would only make packs larger: where more tokens are not
             faster per token, it cannot gain.
+dropout     milliseconds of a LoRA step with and without dropout, whose random numbers every layer
+            draws for itself: why the jobs of `tuneoff serve` go without.
 grouping    validation loss and tokens computed after the same number of examples, by the order
             of batches (`training/order.py`), over several seeds.
 
@@ -43,13 +45,15 @@ from tuneoff.training.packer import SHORTEST_SHARED, Packer, weighted
 CPU = torch.device("cpu")
 HEADS, HEAD_SIZE, BATCH = 4, 64, 32
 REPETITIONS = 7
+DROPOUTS, STEP = (0.0, 0.05), 8
 PACK_SIZES = (512, 1024, 2048, 4096, 8192)
 SEEDS, EXAMPLES, EPOCHS = (0, 1), 500, 2
 
 
 def main() -> None:
     parts: dict[str, Callable[[], Any]] = {
-        "attention": attention, "pack_size": pack_size, "grouping": grouping,
+        "attention": attention, "pack_size": pack_size, "dropout": dropout,
+        "grouping": grouping,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=list(parts))
@@ -138,6 +142,30 @@ def pack_size() -> dict[str, Any]:
     medians = {most: round(statistics.median(values)) for most, values in speeds.items()}
     print(f"pack_size, {name}: {medians}", file=sys.stderr)
     return {"data": name, "tokens_per_second": medians}
+
+
+def dropout() -> dict[str, Any]:
+    """A step of LoRA r=16 on all linear layers, as a job of `tuneoff serve` has it."""
+    base, name = resolve_base(SHIPPED_BASE, Path()), data_sets.names()[0]
+    rows = batches(name)[0][:STEP]
+    pack = tree_pack(rows, CPU, shortest=SHORTEST_SHARED)
+    models = {
+        share: prepare_model(
+            LocalSettings(name="tuned", id="local", lora={"dropout": share}),  # type: ignore[arg-type]
+            base, torch.float32,
+        ).train()
+        for share in DROPOUTS
+    }  # fmt: skip
+    times: dict[float, list[float]] = {share: [] for share in DROPOUTS}
+    for _ in range(REPETITIONS):
+        for share, model in models.items():
+            with loss_over_packs(model, True):
+                began = time.perf_counter()
+                model(pack=pack).loss.backward()
+                times[share].append(1000 * (time.perf_counter() - began))
+    medians = {share: statistics.median(values) for share, values in times.items()}
+    print(f"dropout, {name}: {medians}", file=sys.stderr)
+    return {"data": name, "examples": STEP, "tokens": pack.tokens, "milliseconds": medians}
 
 
 def grouping() -> dict[str, Any]:

@@ -120,7 +120,6 @@ def _run(
         keep_file(run.path, bakeoff)
     keep_plan(parts, examples, run)
     over: BudgetError | None = None
-    interrupted = False
     try:
         begin_all(chosen, work, executor)
         carry_out = partial(_carry_out, parts, run, work, options, executor)
@@ -128,10 +127,8 @@ def _run(
     except BudgetError as error:
         over = error
     except KeyboardInterrupt:
-        interrupted = True
-    if interrupted:  # not inside of `except`: what goes wrong now did not come of it
         ask_what_goes_on(chosen, work, executor)
-        raise KeyboardInterrupt
+        raise
     bases.forget()
     _say_uncertain(run, progress)
     results = collect(parts, run, examples, options, command)

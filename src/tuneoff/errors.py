@@ -12,7 +12,7 @@
         ├── RefusedError          exit 4   the answer is no, and will be no again
         ├── BusyError             exit 4   not carried out; the same call may work later
         └── LostError             exit 4   no proper answer came: it may have been carried out
-            └── UnreachableError  exit 4   no connection could be made: it was not carried out
+            └── UnreachableError  exit 4   no connection could be made
 
 A message is one sentence: what was got, where, what is allowed, what to do next.
 Each class also subclasses the standard exception a caller would expect, so that
@@ -127,7 +127,7 @@ class LostError(ProviderError):
 
 class UnreachableError(LostError):
     """No connection could be made. `seen`: the server has answered before, so it is likely to come
-    back."""
+    back. Not `certain` where a redirect may lie between, for what was sent may have been done."""
 
     def __init__(self, message: str, seen: bool = False, certain: bool = True) -> None:
         super().__init__(message)

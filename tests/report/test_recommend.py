@@ -7,8 +7,16 @@ from dataclasses import replace
 
 from made_results import METRIC, contender, pair, score, training
 
-from tuneoff.records import Cost
+from tuneoff.records import ContenderResult, Cost
 from tuneoff.report import recommend
+
+
+def two_tuned(lora: float, full: float) -> list[ContenderResult]:
+    """An adapter, and all parameters, which are more."""
+    return [
+        contender("lora", lora, training=training(9)),
+        contender("full", full, training=training(99)),
+    ]
 
 
 def test_a_clear_winner() -> None:
@@ -60,10 +68,7 @@ def test_a_tie_goes_to_the_prompted_one() -> None:
 
 
 def test_a_tie_of_tuned_ones_goes_to_the_smaller() -> None:
-    lora, full = (
-        contender("lora", 0.9, training=training(9)),
-        contender("full", 0.92, training=training(99)),
-    )
+    lora, full = two_tuned(0.9, 0.92)
     found = recommend([lora, full], [pair("lora", "full", "tie", -0.02, 0.5)], METRIC)
     assert found.choice == "lora"
     unknown = replace(lora, training=training(None))
@@ -73,10 +78,7 @@ def test_a_tie_of_tuned_ones_goes_to_the_smaller() -> None:
 
 def test_not_shown_to_be_worse_is_not_as_good() -> None:
     """A small test set shows nothing; 20 points are not given away for a smaller adapter."""
-    lora, full = (
-        contender("lora", 0.49, training=training(9)),
-        contender("full", 0.69, training=training(99)),
-    )
+    lora, full = two_tuned(0.49, 0.69)
     wide = replace(pair("lora", "full", "tie", -0.2, 0.3), low=-0.42, high=0.02)
     found = recommend([lora, full], [wide], METRIC)
     assert found.choice == "full"
@@ -94,13 +96,9 @@ def test_not_shown_to_be_worse_is_not_as_good() -> None:
 
 
 def test_of_several_ties_those_within_one_standard_error_are_weighed() -> None:
-    base = contender("base", 0.6, id="prompted")
-    lora, full = (
-        contender("lora", 0.69, training=training(9)),
-        contender("full", 0.70, training=training(99)),
-    )
+    base, tuned = contender("base", 0.6, id="prompted"), two_tuned(0.69, 0.70)
     far = replace(pair("base", "full", "tie", -0.1, 0.2), low=-0.24, high=0.04)
-    found = recommend([base, lora, full], [far, pair("lora", "full", "tie", -0.01, 0.9)], METRIC)
+    found = recommend([base, *tuned], [far, pair("lora", "full", "tie", -0.01, 0.9)], METRIC)
     assert found.choice == "lora"
     assert found.because[-1] == (
         "Within one standard error are full and lora; of these, lora trains the fewest parameters."
@@ -113,15 +111,11 @@ def test_of_several_ties_those_within_one_standard_error_are_weighed() -> None:
 
 def test_what_the_choice_beats_is_not_said_to_be_undecided() -> None:
     """The cheaper choice may beat by more certain answers what ties with the best."""
-    base = contender("base", 0.72, id="prompted")
-    lora, full = (
-        contender("lora", 0.795, training=training(9)),
-        contender("full", 0.80, training=training(99)),
-    )
+    base, tuned = contender("base", 0.72, id="prompted"), two_tuned(0.795, 0.80)
     far = replace(pair("base", "full", "tie", -0.08, 0.2), low=-0.17, high=0.01)
     pairs = [far, pair("lora", "full", "tie", -0.005, 0.9),
              pair("base", "lora", "b better", -0.075)]  # fmt: skip
-    found = recommend([base, lora, full], pairs, METRIC)
+    found = recommend([base, *tuned], pairs, METRIC)
     assert found.choice == "lora"
     assert "lora is better than base" in found.because[-1]
     assert not any("not shown to be worse" in line for line in found.when_not)

@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,10 @@ class RayExecutor:
                 thread.join()
         except BaseException:
             self._stop()
-            # Each sees that within a second or so. Who asks Ray when it has been shut down ends the
-            # whole process.
+            # Who asks Ray when it has been shut down ends the whole process.
+            end = time.monotonic() + STOP_SECONDS
             for thread in (*threads, news):
-                thread.join(STOP_SECONDS)
+                thread.join(max(0.0, end - time.monotonic()))
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error

@@ -50,7 +50,11 @@ def _usd(usd: float | None) -> str:
 
 def _lines(plan: Plan) -> list[str]:
     found = [f"{c.name}: {c.training.basis}." for c in plan.contenders if c.training]
-    found += [f"{c.name}: {line}" for c in plan.contenders for line in c.warnings]
+    found += [
+        f"{c.name}: {line.removeprefix(f'contender {c.name}: ')}"
+        for c in plan.contenders
+        for line in c.warnings
+    ]
     found.append(_money(plan))
     if plan.smallest_detectable_difference is None:
         found.append("The test set can show no difference, however large.")

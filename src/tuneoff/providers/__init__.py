@@ -5,10 +5,9 @@ there is a key, `check(settings)`, which refuses what its jobs do not take (Conf
 `schedule(epochs, examples, validation)`, which says what they go over and bill.
 
 Every call raises one of three errors, whatever the SDK underneath calls it: `RefusedError` (no
-for good), `BusyError` (not carried out), `LostError` (nobody knows, but for its
-`UnreachableError`: not carried out). Nothing is tried twice
-here: what may be repeated, and what must first be looked for, is the caller's to know
-(`providers/calls.py`).
+for good), `BusyError` (not carried out), `LostError` (nobody knows; of those `UnreachableError`:
+no connection could be made). Nothing is tried twice here: what may be repeated, and what must
+first be looked for, is the caller's to know (`providers/calls.py`).
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
 from tuneoff.errors import ProviderError
-from tuneoff.providers import Reply, connect
+from tuneoff.providers import Provider, Reply, connect
 from tuneoff.providers.calls import repeated
 from tuneoff.records import ScoredRow
 from tuneoff.rundir import append_lines, read_lines
@@ -56,10 +56,12 @@ class Judge:
             ConfigError: the SDK or the key is missing.
         """
         self._settings = settings
-        self._provider = connect(settings.provider, settings.base_url)
-        self._provider.close()  # what it needs is there; each scoring connects anew
+        self._connected().close()
         # Contenders that are scored at once may have given the same answer: it is paid for once.
         self._alone = threading.Lock()
+
+    def _connected(self) -> Provider:
+        return connect(self._settings.provider, self._settings.base_url)
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
         """Both metrics of each row, in order; a few are asked about at once.
@@ -69,11 +71,11 @@ class Judge:
             BudgetError: the next question could pass the budget; the same holds.
         """
         waiting: deque[Future[ScoredRow]] = deque()
-        with ExitStack() as stack:
-            stack.enter_context(self._alone)
-            self._provider = connect(self._settings.provider, self._settings.base_url)
-            stack.callback(self._provider.close)
-            threads = stack.enter_context(ThreadPoolExecutor(self._settings.concurrency))
+        with (
+            self._alone,
+            closing(self._connected()) as self._provider,
+            ThreadPoolExecutor(self._settings.concurrency) as threads,
+        ):
             memory = _Memory(options.judgements)
             try:
                 for row in rows:
