@@ -69,8 +69,8 @@ def _with_address(words: list[str]) -> list[str]:
 
 def main() -> None:
     """The console script: one sentence for an error, no traceback unless --debug."""
-    # OpenMP's threads spin for milliseconds while they wait for each other: where something else
-    # has one of the processors, answering became a hundred times slower. So short costs nothing.
+    # OpenMP's threads spin while they wait for each other. Beside another program whose threads do
+    # so as well both stand still; for so short a time they do not (`benchmarks/busy_core.py`).
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         app(args=_with_address(sys.argv[1:]))

@@ -84,7 +84,7 @@ def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
 
 def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> LocalSettings:
     """The contender that a job is: LoRA on all linear layers. Without dropout, whose random numbers
-    for each layer are two fifths of a step's time on a CPU.
+    for each layer are a third of a step's time on a CPU (`benchmarks/engine_parts.py`).
 
     Args:
         rate: the learning rate that a multiplier of 1 means.
