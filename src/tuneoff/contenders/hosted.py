@@ -60,7 +60,7 @@ def begin(settings: HostedSettings, work: Work) -> None:
 
 def interrupted(settings: HostedSettings, work: Work) -> None:
     """Asks, after Ctrl-C, whether a job under way is to be cancelled."""
-    if hosted_following.is_under_way(work):
+    if work.replay is None and hosted_following.is_under_way(work):
         with closing(connected(settings, work)) as provider:
             hosted_following.left_or_cancelled(settings, work, provider)
 
