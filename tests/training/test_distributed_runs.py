@@ -226,6 +226,25 @@ def test_killed_outright_it_leaves_no_process_behind(tiny_base: Path, tmp_path: 
     assert left == []
 
 
+ABORT_AT_THE_END = """
+import atexit, os, sys
+if "tuneoff.training.member" in sys.orig_argv:
+    atexit.register(os.abort)
+"""
+
+
+def test_a_process_that_would_abort_at_its_end_loses_no_training(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch's threads do now and then when the interpreter ends below them."""
+    (tmp_path / "sitecustomize.py").write_text(ABORT_AT_THE_END)
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    record, _, _ = trained(tiny_base, tmp_path / "run", chosen("ddp", train={"max_steps": 2}))
+    assert record.steps == 2
+    assert not (tmp_path / "run" / processes.FOLDER).exists()
+
+
 def test_what_a_process_refuses_is_what_is_raised(tiny_base: Path, tmp_path: Path) -> None:
     from tuneoff.errors import ConfigError
 
@@ -240,21 +259,21 @@ def test_a_divided_model_short_of_memory_begins_again_with_less(
 ) -> None:
     asked: list[int | None] = []
 
-    def run(count: int, folder: Path, *callbacks: Any) -> int:
+    def run(count: int, folder: Path, *callbacks: Any) -> None:
         job = pickle.loads((folder / processes.JOB).read_bytes())
         asked.append(job.most)
         if job.most is None or job.most > 500:
             error = ShortOfMemoryError("out of memory")
             error.most_tokens = 1024 if job.most is None else job.most // 2 - 12
             processes.write_error(folder, error)
-            return 1
+            return
         written = TrainingRecord(
             examples=1, epochs=1, steps=1, tokens_raw=1, tokens_templated=1, tokens_billed=None,
             tokens_computed=1, seconds=1, peak_memory_bytes=1, best_step=1, overfitting_step=None,
             verdict=None,
         )  # fmt: skip
         ContenderDir(job.path).write_training(written)
-        return 0
+        ContenderDir(job.path).adapter.mkdir()
 
     monkeypatch.setattr(processes, "_run", run)
     lines: list[str] = []
@@ -269,7 +288,7 @@ def test_a_divided_model_short_of_memory_begins_again_with_less(
 def test_processes_that_cannot_be_started_say_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_run", lambda *args: 1)
+    monkeypatch.setattr(processes, "_run", lambda *args: None)
     job = processes.Job(chosen("ddp"), "base", [], [], task.SAMPLE, tmp_path, False)
     with pytest.raises(ContenderError, match=r"2 processes could not be started; see .*agent\.log"):
         processes.in_processes(2, job, None, print, None)

@@ -39,6 +39,11 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # At once: an orderly end would wait for processes that wait for this one.
         os._exit(1)
+    # Past the interpreter's own end, at which torch's threads now and then abort the process
+    # (SIGABRT, "terminate called without an active exception") though all is written.
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _tune(folder: Path, job: processes.Job, first: bool) -> None:

@@ -99,7 +99,7 @@ def in_processes(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / JOB).write_bytes(pickle.dumps(job))
-        code = _run(count, folder, on_step, say, on_epoch)
+        _run(count, folder, on_step, say, on_epoch)
         most = _asked_to_begin_again(folder)
         if most is None:
             break
@@ -109,7 +109,8 @@ def in_processes(
         )
         job = replace(job, most=most)
     record = directory.training()
-    if code or record is None:
+    # Complete is complete: what goes wrong at a process's end afterwards takes nothing away.
+    if record is None or directory.weights() is None:
         raise _error(job.settings.name, count, folder)
     shutil.rmtree(folder, ignore_errors=True)
     return record
@@ -117,11 +118,16 @@ def in_processes(
 
 def _run(
     count: int, folder: Path, on_step: OnStep | None, say: Say, on_epoch: OnEpoch | None
-) -> int:
-    """Starts the agent, hands on what is told, and returns its exit code. Whatever ends this
+) -> None:
+    """Starts the agent and hands on what is told until it ends. Whatever ends this
     (Ctrl-C, an error of a callback) ends all processes first."""
     cores = max(1, (os.cpu_count() or 1) // count)
-    environment = {"OMP_NUM_THREADS": str(cores), "TOKENIZERS_PARALLELISM": "false", **os.environ}
+    environment = {
+        "OMP_NUM_THREADS": str(cores),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONFAULTHANDLER": "1",  # where a process was that a signal ended, into its log
+        **os.environ,
+    }
     # A session of its own: Ctrl-C is this process's alone, which then ends the others in order.
     with (folder / "agent.log").open("wb") as log:
         agent = subprocess.Popen(
@@ -133,7 +139,7 @@ def _run(
     told = _lines(folder / TOLD)
     try:
         while True:
-            code = agent.poll()
+            ended = agent.poll() is not None
             for kind, value in next(told):
                 if kind == "say":
                     say(value)
@@ -142,8 +148,8 @@ def _run(
                 elif kind == "epoch" and on_epoch is not None:
                     on_epoch(value)
                     heard(folder, value).touch()
-            if code is not None:
-                return code
+            if ended:
+                return
             time.sleep(LOOK_SECONDS)
     finally:
         _end(agent)
