@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tuneoff.errors import TuneoffError
 from tuneoff.rundir import ContenderDir, append_lines
@@ -39,14 +39,9 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # At once: an orderly end would wait for processes that wait for this one.
         os._exit(1)
-    # Past the interpreter's own end, at which torch's threads now and then abort the process
-    # (SIGABRT, "terminate called without an active exception") though all is written.
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(0)
 
 
-def _tune(folder: Path, job: processes.Job, first: bool) -> None:
+def _tune(folder: Path, job: processes.Job, first: bool) -> NoReturn:
     from tuneoff.training import group
     from tuneoff.training.tune import tune
 
