@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from helpers import Cli
 
+from tuneoff.bakeoff_file import parse
+from tuneoff.config import LocalSettings
+from tuneoff.errors import ConfigError
+
 GOOD = """\
 name: mine
 task: {id: functional_representation, source: sample, limit: {train: 20, validation: 5, test: 5}}
@@ -36,6 +40,12 @@ CASES: list[tuple[str, str | None, dict[str, str], tuple[str, ...]]] = [
         GOOD + "budgt_usd: 3\n",
         {},
         ("b.yaml:6", "budgt_usd", "did you mean budget_usd"),
+    ),
+    (
+        "a needed key written wrongly",
+        GOOD.replace("contenders:", "contender:"),
+        {},
+        ("b.yaml:3", "'contender'", "did you mean contenders"),
     ),
     (
         "unknown nested key",
@@ -270,6 +280,16 @@ def test_one_sentence_and_nothing_written(
     for part in expected:
         assert part in err
     assert sorted(Path().iterdir()) == before
+
+
+def test_a_rate_without_a_point_is_a_number() -> None:
+    """To YAML 1.1 `2e-3` is text; to everybody who trains it is a number."""
+    text = GOOD.replace("id: local}", "id: local, train: {learning_rate: 2e-3}}")
+    second = parse(text, Path("b.yaml")).contenders[1]
+    assert isinstance(second, LocalSettings)
+    assert second.train.learning_rate == 0.002
+    with pytest.raises(ConfigError, match="got 'fast'; allowed: a number between 0 and 1"):
+        parse(text.replace("2e-3", "fast"), Path("b.yaml"))
 
 
 def test_a_run_directory_of_another_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ def predictions(folder: Path) -> Path:
     file = folder / "p.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return file
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version")[:2] == (0, f"tuneoff {metadata.version('tuneoff')}\n")
 
 
 def test_score_prints_one_json_document_and_writes_rows(cli: Cli, tmp_path: Path) -> None:

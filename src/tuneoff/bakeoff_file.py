@@ -102,7 +102,9 @@ def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> Non
 
 
 def _sentence(error: ValidationError, root: Any, file: Path) -> str:
-    first = error.errors()[0]
+    found = error.errors()
+    # A key that nobody knows is often the one that is missing, written wrongly.
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     # The union's tag stands in the location of a contender's error; the file has no such level.
     place = tuple(
         part

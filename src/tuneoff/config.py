@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -187,6 +188,9 @@ class TrainSettings(Settings):
     @field_validator("learning_rate", mode="before")
     @classmethod
     def _rate_or_search(cls, rate: Any) -> Any:
+        if isinstance(rate, str) and rate != "search":
+            with suppress(ValueError):
+                rate = float(rate)  # YAML 1.1 takes 2e-3, without a point, for text
         number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
         if rate in (None, "search") or (number and 0 < rate < 1):
             return rate

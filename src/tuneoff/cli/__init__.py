@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
@@ -41,9 +42,19 @@ for each in COMMANDS:
 app.add_typer(prices, name="prices")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tuneoff {metadata.version('tuneoff')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Options of every command."""
     if debug:
