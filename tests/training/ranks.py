@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,8 @@ def main() -> None:
         record = go_on(base, out / f"{parallel}-{group.rank}", parallel)
         torch.save(record.steps, out / f"{parallel}-{group.rank}.steps")
     leave()
+    # All is written: an abort in torch's threads while the interpreter ends says nothing of it.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import datetime
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneoff.models.loading import device
 
@@ -152,17 +151,12 @@ def join() -> Group:
     return Group(dist.get_rank(), dist.get_world_size())
 
 
-def leave() -> NoReturn:
-    """Closes the group and ends this process, which `join` opened it in, with 0."""
+def leave() -> None:
+    """Closes the group at the end of a process that `join` opened it in."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-    # Past the interpreter's own end, at which torch's threads now and then abort the process
-    # (SIGABRT, "terminate called without an active exception") though all is written.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def _device() -> torch.device:

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tuneoff.errors import TuneoffError
 from tuneoff.rundir import ContenderDir, append_lines
@@ -41,7 +41,7 @@ def main() -> None:
         os._exit(1)
 
 
-def _tune(folder: Path, job: processes.Job, first: bool) -> NoReturn:
+def _tune(folder: Path, job: processes.Job, first: bool) -> None:
     from tuneoff.training import group
     from tuneoff.training.tune import tune
 
