@@ -16,8 +16,8 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -102,41 +102,26 @@ class RayExecutor:
             else:
                 self._forget(settings.name)
 
-        def one_beside(settings: Any) -> None:
-            with contextlib.suppress(KeyboardInterrupt):  # the run was stopped
-                one(settings)
-
         remote = [c for c in contenders if isinstance(self.kind_of(c), Remote)]
-        # Daemons: Ctrl-C must not wait for what a worker does.
-        threads = [
-            threading.Thread(target=one_beside, args=(c,), daemon=True, name=f"contender {c.name}")
-            for c in remote
-        ]
-        news = threading.Thread(target=self._hear_on, args=(threads,), daemon=True, name="news")
-        for thread in (*threads, news):
-            thread.start()
+        through = [_beside(f"contender {c.name}", one, c) for c in remote]
+        news = _beside("news", self._hear_on, through)
         try:
             for settings in contenders:
                 if settings not in remote:
                     one(settings)
-            for thread in (*threads, news):
-                thread.join()
+            wait([*through, news])
         except BaseException:
             self._stop()
             # Who asks Ray when it has been shut down ends the whole process.
-            end = time.monotonic() + STOP_SECONDS
-            for thread in (*threads, news):
-                thread.join(max(0.0, end - time.monotonic()))
+            wait([*through, news], STOP_SECONDS)
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
 
-    def _hear_on(self, threads: Sequence[threading.Thread]) -> None:
+    def _hear_on(self, through: Sequence[Future[None]]) -> None:
         """Hands news on until all contenders are through."""
-        while any(thread.is_alive() for thread in threads) and not self._stopped.is_set():
+        while wait(through, NEWS_SECONDS).not_done and not self._stopped.is_set():
             self._hear()
-            for thread in threads:
-                thread.join(NEWS_SECONDS / len(threads))
         self._hear()
 
     def _stop(self) -> None:
@@ -256,6 +241,23 @@ class RayExecutor:
             except Exception as error:  # what was done stands
                 self.progress.say(f"warning: {name}: {storage.url}/{key} was not removed: {error}")
             del self._kept[path]
+
+
+def _beside(name: str, carry_out: Callable[[Any], None], what: Any) -> Future[None]:
+    """Does something in a thread that Ctrl-C need not wait for; it is through when the thread is.
+    `Thread.join` does not tell: before Python 3.13, one that Ctrl-C interrupted takes its thread
+    for ended."""
+    through: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            with contextlib.suppress(KeyboardInterrupt):  # the run was stopped
+                carry_out(what)
+        finally:
+            through.set_result(None)
+
+    threading.Thread(target=run, daemon=True, name=name).start()
+    return through
 
 
 def _token(directory: ContenderDir) -> str:
