@@ -311,17 +311,19 @@ def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -
     answered = [p for p in predictions if p.error is None]
     record = first.directory.serving()
     seconds = [p.seconds for p in answered if p.seconds is not None]
-    p50, p95, rate = None, None, None
+    p50, p95, requests, rate = None, None, None, None
     if record is not None:
+        requests = record.alone
         p50, p95, rate = record.seconds_p50, record.seconds_p95, record.requests_per_second
     elif paid(settings) and seconds:
-        p50 = statistics.median(seconds)
+        p50, requests = statistics.median(seconds), len(seconds)
         p95 = percentile(seconds, 0.95) if len(seconds) >= ENOUGH else None
     elif seconds:
         rate = len(seconds) / (math.fsum(seconds) or 1)
     return Serving(
         seconds_p50=p50,
         seconds_p95=p95,
+        requests=requests,
         requests_per_second=rate,
         tokens_in_mean=_mean([p.tokens_in for p in answered]),
         tokens_out_mean=_mean([p.tokens_out for p in answered]),

@@ -179,7 +179,8 @@ class Serving:
     """How fast a contender answers: an own one as `ServingRecord` has it, a provider's as the
     test set was answered, whose throughput nobody here knows.
 
-    Token counts are means of the test set. `backend` is what an own model answered with, and
+    Token counts are means of the test set; the median, `seconds_p50`, is of so many `requests`.
+    `backend` is what an own model answered with, and
     `agreement` how many of its answers transformers gives too (`ServingRecord`).
     """
 
@@ -191,6 +192,7 @@ class Serving:
     backend: str | None = None
     agreement: float | None = None
     compared: int | None = None
+    requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import KEY, PRICE, Heard, bakeoff_file, hosted, prompted, rows
+from world import KEY, PRICE, Heard, bakeoff_file, hosted, prompted, rows, trainer
 from world import run as carry_out
 
 from tuneoff.costs.ledger import Ledger
@@ -127,3 +127,13 @@ def test_a_server_that_answered_before_is_waited_for(port: int, tmp_path: Path) 
     error = str(carry_out(file).contenders[0].error)
     assert "(tried 6 times)" in error
     assert "start the server" not in error
+
+
+@pytest.mark.parametrize("path", ["", "/v2"])
+def test_an_address_without_a_path_says_what_it_mostly_ends_in(path: str, tmp_path: Path) -> None:
+    with trainer(tmp_path / "fake") as fake:
+        url = fake.url.removesuffix("/v1") + path
+        file = bakeoff_file(tmp_path / "b", prompted(url), test=3)
+        error = str(carry_out(file).contenders[0].error)
+    assert f"{url}: " in error
+    assert ("mostly ends in /v1" in error) is (path == "")

@@ -88,7 +88,7 @@ def test_not_shown_to_be_worse_is_not_as_good() -> None:
         "full is ahead by more than one standard error.",
     )
     assert found.when_not == (
-        "lora was not shown to be worse than full, and trains the fewest parameters of the two; "
+        "lora was not shown to be worse than full, and trains fewer parameters; "
         "more test examples would tell.",
     )
     nearer = replace(wide, difference=-0.1)
@@ -104,7 +104,7 @@ def test_of_several_ties_those_within_one_standard_error_are_weighed() -> None:
         "Within one standard error are full and lora; of these, lora trains the fewest parameters."
     )
     assert found.when_not == (
-        "base was not shown to be worse than lora, and trains the fewest parameters of the two; "
+        "base was not shown to be worse than lora, and trains fewer parameters; "
         "more test examples would tell.",
     )
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_results import METRIC, contender, results, training
 from made_run import N, make
 
-from tuneoff.records import Cost, Score
+from tuneoff.records import Cost, Score, Serving
 from tuneoff.report import browser, write_report
 from tuneoff.report.breakdown import breakdown_chart, keys, with_intervals
 from tuneoff.report.charts import loss_chart
@@ -166,6 +166,16 @@ def test_the_table_has_what_decides_first_and_nothing_empty(run: RunDir) -> None
     assert columns_of(alone, alone.contenders, {METRIC: True})["columns"] == [
         "execution accuracy", "n", "no answer",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("requests", "said"), [(1, ["of 1 request"]), (19, ["of 19 requests"]), (20, []), (None, [])]
+)
+def test_a_median_of_few_requests_says_of_how_many(requests: int | None, said: list[str]) -> None:
+    made = results([contender("lora", 0.5, serving=Serving(seconds_p50=0.5, requests=requests))])
+    table = columns_of(made, made.contenders, {METRIC: True})
+    place = table["columns"].index("median answer")
+    assert table["rows"][0]["cells"][place]["under"] == said
 
 
 def test_the_ladder_goes_from_form_to_result(run: RunDir) -> None:

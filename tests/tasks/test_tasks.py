@@ -160,6 +160,16 @@ def test_own_data_in_four_forms(form: str, tmp_path: Path) -> None:
     assert len({e.id for e in examples}) == 3
 
 
+def test_a_column_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("prompt,answer\nq,a\n")
+    with pytest.raises(DataError) as found:
+        chat.read_examples(tmp_path / "d.csv", Columns(completion="anwser"))
+    assert str(found.value) == (
+        f"{tmp_path / 'd.csv'}:2: task.columns.completion: the row has no 'anwser' (it has: "
+        "prompt, answer)."
+    )
+
+
 def test_splits_are_carved_when_not_given(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i % 40}", "completion": "a"} for i in range(80)]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -98,6 +98,8 @@ def _unreachable(error: Exception, reach: Reach, key: str, what: str) -> Unreach
 def _translated(error: Exception, url: str, key: str, what: str) -> ProviderError | None:
     status, details = getattr(error, "status_code", None), _details(error)
     text = f"{url}: {what}: {_message(error, details, key)}"
+    if status == 404 and not urlsplit(url).path.strip("/"):
+        text += " (the address of such an API mostly ends in /v1)"
     if isinstance(status, int) and status >= 400:
         code, param = details.get("code"), details.get("param")
         if status in REFUSALS or code == "insufficient_quota":

@@ -25,6 +25,7 @@ from tuneoff.report.requirements import breach, unknown
 Group = Sequence[ContenderResult]
 # A 95% interval reaches about two standard errors to either side.
 STANDARD_ERRORS_WIDE = 4
+OF_TWO = {"least": "less", "the fewest": "fewer", "best": "better"}
 
 
 def recommend(
@@ -133,11 +134,13 @@ def _undecided(
 ) -> str | None:
     """What speaks for one that was not shown to be worse, and is not near enough to the best."""
     cheaper, reason = _cheapest([choice, other], metric)
+    for superlative, comparative in OF_TWO.items():
+        reason = reason.replace(superlative, comparative)
     pair = find(pairs, choice.name, other.name)
     if cheaper is choice or (pair and pair.verdict != "tie"):
         return None
     return (
-        f"{other.name} was not shown to be worse than {choice.name}, and {reason} of the two; more "
+        f"{other.name} was not shown to be worse than {choice.name}, and {reason}; more "
         "test examples would tell."
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.records import ContenderResult, Results, Score
+from tuneoff.records import ContenderResult, Results, Score, Serving
 from tuneoff.report import format as f
 
 Cell = dict[str, Any]
+# A median of fewer requests says of how many.
+FEW = 20
 
 
 def columns_of(
@@ -59,13 +61,18 @@ def _costs(contenders: Sequence[ContenderResult]) -> dict[str, list[Cell]]:
         for value, time in zip(usd, times, strict=True)
     ]
     served = [cost.serving_usd_per_1k_requests for cost in costs]
-    p50 = [c.serving.seconds_p50 for c in contenders]
     return {
         "training": training if priced else times,
         "1,000 requests": [_cell(f.usd(value), value) for value in served],
-        "median answer": [_cell(f.seconds(value), value) for value in p50],
+        "median answer": [_median(c.serving) for c in contenders],
         "ends": [_cell(c.ends or f.MISSING, c.ends) for c in contenders],
     }
+
+
+def _median(serving: Serving) -> Cell:
+    n = serving.requests
+    under = "" if n is None or n >= FEW else f"of {n} request{'' if n == 1 else 's'}"
+    return _cell(f.seconds(serving.seconds_p50), serving.seconds_p50, under)
 
 
 def _metric(c: ContenderResult, metric: str, shares: Mapping[str, bool], decides: bool) -> Cell:

@@ -86,13 +86,16 @@ def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> 
     if "messages" in row and columns is None:
         return _from_messages(row, where, default_id)
     columns = columns or Columns()
-    turns = [{"role": "user", "content": required(row, columns.prompt, where)}]
+
+    def text(part: str, key: str) -> str:
+        return required(row, key, where if key == part else f"{where}: task.columns.{part}")
+
+    turns = [{"role": "user", "content": text("prompt", columns.prompt)}]
     if columns.system is not None:
-        turns.insert(0, {"role": "system", "content": required(row, columns.system, where)})
+        turns.insert(0, {"role": "system", "content": text("system", columns.system)})
     example_id = str(row[columns.id]) if columns.id and columns.id in row else default_id
-    return Example(
-        example_id, {"messages": turns}, required(row, columns.completion, where).strip()
-    )
+    answer = text("completion", columns.completion).strip()
+    return Example(example_id, {"messages": turns}, answer)
 
 
 def _from_messages(row: Row, where: str, default_id: str) -> Example:
