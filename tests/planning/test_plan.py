@@ -232,7 +232,7 @@ def test_a_judges_questions_are_in_no_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openai")
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # nothing is asked
     judge = f"{{id: judge, model: m, rubric: Be good., {PRICE}}}"
     task = (
         "{id: functional_representation, source: sample, limit: {train: 200}, "
@@ -245,6 +245,23 @@ def test_a_judges_questions_are_in_no_figure(
         "itself.",
     )
     assert plan.most_usd == planned(tmp_path, asked).most_usd
+
+
+def test_without_a_judges_key_a_run_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "b.yaml").write_text(
+        "name: b\n"
+        "task: {id: functional_representation, source: sample, limit: {train: 20, test: 4}, "
+        f"metrics: [exact_match, {{id: judge, model: m, rubric: Be good., {PRICE}}}]}}\n"
+        "contenders: [{name: zero, id: prompted, base: tiny}]\n"
+    )
+    code, _, err = cli("run", tmp_path / "b.yaml", "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert "OPENAI_API_KEY is not set" in err
+    assert not (tmp_path / "run" / "contenders").exists()
 
 
 def chat_line(number: int, words: int) -> str:

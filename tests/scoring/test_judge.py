@@ -17,7 +17,7 @@ from tuneoff.costs.ledger import Ledger, Spent
 from tuneoff.errors import BudgetError, ConfigError, ProviderError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
-from tuneoff.scoring.judge import MOST_REPLY, Judge
+from tuneoff.scoring.judge import MOST_REPLY, Judge, ready
 from tuneoff.scoring.rows import Purse
 from tuneoff.spending import judge_purse
 
@@ -219,4 +219,4 @@ def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     settings = JudgeSettings(id="judge", model="m", rubric="Be good.")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
-        Judge(settings)
+        ready(settings)

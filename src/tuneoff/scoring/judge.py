@@ -43,6 +43,19 @@ _REPLY = re.compile(r"\W*(?:(?:answer|it is|a|the)\W+)*?(A|B|TIE)\W*", re.IGNORE
 Outcome = Literal["better", "equal", "worse"]
 
 
+def ready(settings: JudgeSettings) -> None:
+    """Before anything is trained or spent.
+
+    Raises:
+        ConfigError: the SDK or the key is missing.
+    """
+    _connected(settings).close()
+
+
+def _connected(settings: JudgeSettings) -> Provider:
+    return connect(settings.provider, settings.base_url)
+
+
 class Judge:
     """The scorer that `{id: judge, model: .., rubric: ..}` makes."""
 
@@ -50,18 +63,9 @@ class Judge:
     METRICS: Mapping[str, Kind] = {"judge": "fraction", AGREEMENT: "yes/no"}
 
     def __init__(self, settings: JudgeSettings) -> None:
-        """Before anything is trained or spent, so that a missing key is found then.
-
-        Raises:
-            ConfigError: the SDK or the key is missing.
-        """
         self._settings = settings
-        self._connected().close()
         # Contenders that are scored at once may have given the same answer: it is paid for once.
         self._alone = threading.Lock()
-
-    def _connected(self) -> Provider:
-        return connect(self._settings.provider, self._settings.base_url)
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
         """Both metrics of each row, in order; a few are asked about at once.
@@ -73,7 +77,7 @@ class Judge:
         waiting: deque[Future[ScoredRow]] = deque()
         with (
             self._alone,
-            closing(self._connected()) as self._provider,
+            closing(_connected(self._settings)) as self._provider,
             ThreadPoolExecutor(self._settings.concurrency) as threads,
         ):
             memory = _Memory(options.judgements)
