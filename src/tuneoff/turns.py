@@ -94,12 +94,22 @@ def _is_begun(work: Work) -> bool:
 
 
 def ask_what_goes_on(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
-    """After Ctrl-C: what is to become of each job that is under way."""
-    for settings in chosen:
+    """After Ctrl-C: what is to become of each job that is under way. Pressed again, nobody is asked
+    any more: those that are left are named, and go on."""
+    for place, settings in enumerate(chosen):
         interrupted = getattr(executor.kind_of(settings), "interrupted", None)
         if interrupted is None:
             continue
         try:
             interrupted(settings, work[settings.name])
+        except KeyboardInterrupt:
+            for left in chosen[place:]:
+                mine = work[left.name]
+                if _is_begun(mine):
+                    id = mine.directory.job()["job_id"]
+                    mine.progress.say(
+                        f"{left.name}: job {id} goes on; the same command follows it again."
+                    )
+            raise
         except Exception as error:  # the others' jobs are asked for all the same
             work[settings.name].progress.say(what_failed(Training(settings), error))

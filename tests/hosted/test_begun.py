@@ -83,6 +83,27 @@ def test_ctrl_c_asks_for_each_job_whoever_s_turn_it_is(
     assert fake.creates() == 2
 
 
+class PressedAgain(Heard):
+    """Ctrl-C is pressed again at the first question."""
+
+    def ask(self, question: str) -> bool:
+        super().ask(question)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("elsewhere", "no_report")
+def test_ctrl_c_at_the_question_names_each_job_that_goes_on(fake: Trainer, tmp_path: Path) -> None:
+    contenders = hosted(fake.url), hosted(fake.url, "again", seed=1)
+    file, heard = bakeoff_file(tmp_path / "b", *contenders, test=2), PressedAgain()
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(file, heard, executor=Interrupted())
+    assert heard.text().count("Cancel job") == 1
+    for name in ("tuned", "again"):
+        assert f"{name}: job {job_of(file, name)['job_id']} goes on; the same" in heard.text()
+    assert [each.error for each in carry_out(file).contenders] == [None, None]
+    assert fake.creates() == 2
+
+
 @pytest.mark.usefixtures("elsewhere", "no_report")
 def test_ctrl_c_does_not_ask_for_what_is_through_by_now(fake: Trainer, tmp_path: Path) -> None:
     fake.set(states=["queued", "succeeded"])
