@@ -180,8 +180,8 @@ class Serving:
     test set was answered, whose throughput nobody here knows.
 
     Token counts are means of the test set; the median, `seconds_p50`, is of so many `requests`.
-    `backend` is what an own model answered with, and
-    `agreement` how many of its answers transformers gives too (`ServingRecord`).
+    `backend` is what an own model answered with, and `agreement` how many of its answers
+    transformers gives too (`ServingRecord`).
     """
 
     seconds_p50: float | None = None

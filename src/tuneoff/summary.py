@@ -32,16 +32,20 @@ def table(results: Results) -> str:
     share = format.is_share(*values)
     for contender in results.contenders:
         shown.add_row(*_cells(contender, metric, seeds, share))
-    lines = plain(shown)
-    choice = results.recommendation
-    return lines + "".join(f"{sentence}\n" for sentence in choice.because)
+    failed = (
+        f"{c.name}: {c.error.removeprefix(f'contender {c.name}: ')}"
+        for c in results.contenders
+        if c.error is not None
+    )
+    lines = (*failed, *results.recommendation.because)
+    return plain(shown) + "".join(f"{line}\n" for line in lines)
 
 
 def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:
     """`seeds`: whether there is a column for each seed's value; `share`: whether the metric reads
     as percent."""
     if contender.error is not None:
-        return [contender.name, "–", *[""] * (4 if seeds else 3), contender.error]
+        return [contender.name, "–", *[""] * (4 if seeds else 3), "failed"]
     score, valid = contender.scores.get(metric), contender.scores.get("valid_format")
     training = contender.training
     return [

@@ -103,17 +103,18 @@ class RayExecutor:
                 self._forget(settings.name)
 
         remote = [c for c in contenders if isinstance(self.kind_of(c), Remote)]
-        through = [_beside(f"contender {c.name}", one, c) for c in remote]
-        news = _beside("news", self._hear_on, through)
+        through: list[Future[None]] = []
         try:
+            through += [_beside(f"contender {c.name}", one, c) for c in remote]
+            through.append(_beside("news", self._hear_on, tuple(through)))
             for settings in contenders:
                 if settings not in remote:
                     one(settings)
-            wait([*through, news])
+            wait(through)
         except BaseException:
             self._stop()
             # Who asks Ray when it has been shut down ends the whole process.
-            wait([*through, news], STOP_SECONDS)
+            wait(through, STOP_SECONDS)
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
