@@ -33,9 +33,9 @@ from tuneoff.records import SPLITS, Example, Results, Split, to_dict
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
-from tuneoff.scoring import Options, Row, primary_metric
+from tuneoff.scoring import Options, Row, judge, primary_metric
 from tuneoff.scoring.sql.derive import derive_suites
-from tuneoff.spending import judge_purse, with_guards
+from tuneoff.spending import judge_purse, judges, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
 DEFAULT_FOLDER = Path("runs")
@@ -72,6 +72,8 @@ def run(
     """
     progress = progress or Silent()
     parts = prepare.parts(bakeoff)
+    for each in judges(bakeoff):
+        judge.ready(each)
     names = [contender.name for contender in bakeoff.contenders]
     if only is not None and only not in names:
         raise ConfigError(f"--only: {unknown('contender', only, names)}.")

@@ -22,7 +22,6 @@ from tuneoff.errors import ConfigError
 from tuneoff.prepare import price_book
 from tuneoff.providers.sdk import is_here
 from tuneoff.rundir import NOWHERE, RunDir
-from tuneoff.scoring import judge
 
 Paid = HostedSettings | PromptedSettings
 
@@ -59,8 +58,6 @@ def with_guards(
         ConfigError: a key is missing, a model has no price, or has ended.
         BudgetError: all that is left to do could pass the budget.
     """
-    for each in judges(bakeoff):
-        judge.ready(each)
     prices, found, most = price_book(bakeoff), dict(work), Decimal(0)
     for settings in chosen:
         mine = work[settings.name]

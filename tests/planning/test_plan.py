@@ -252,16 +252,24 @@ def test_without_a_judges_key_a_run_is_refused_before_anything_is_done(
 ) -> None:
     pytest.importorskip("openai")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    (tmp_path / "b.yaml").write_text(
-        "name: b\n"
-        "task: {id: functional_representation, source: sample, limit: {train: 20, test: 4}, "
-        f"metrics: [exact_match, {{id: judge, model: m, rubric: Be good., {PRICE}}}]}}\n"
-        "contenders: [{name: zero, id: prompted, base: tiny}]\n"
-    )
-    code, _, err = cli("run", tmp_path / "b.yaml", "--run-dir", tmp_path / "run")
+    file, run = tmp_path / "b.yaml", tmp_path / "run"
+
+    def write(metrics: str) -> None:
+        file.write_text(
+            "name: b\n"
+            "task: {id: functional_representation, source: sample, limit: {train: 20, test: 4}, "
+            f"metrics: [{metrics}]}}\n"
+            "contenders: [{name: zero, id: prompted, base: tiny}]\n"
+        )
+
+    write("exact_match")
+    assert cli("run", file, "--run-dir", run)[0] == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    write(f"exact_match, {{id: judge, model: m, rubric: Be good., {PRICE}}}")
+    code, _, err = cli("run", file, "--run-dir", run, "--fresh", "--yes")
     assert code == 2
     assert "OPENAI_API_KEY is not set" in err
-    assert not (tmp_path / "run" / "contenders").exists()
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def chat_line(number: int, words: int) -> str:
