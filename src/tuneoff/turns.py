@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tuneoff.contenders import Contender, Work, load_contender
+from tuneoff.contenders.hosted_following import is_under_way
 from tuneoff.contenders.trainings import Training, what_failed
 from tuneoff.errors import BudgetError
 from tuneoff.providers.calls import impatient
@@ -103,13 +104,17 @@ def ask_what_goes_on(chosen: Sequence[Any], work: Mapping[str, Work], executor: 
         try:
             interrupted(settings, work[settings.name])
         except KeyboardInterrupt:
-            for left in chosen[place:]:
-                mine = work[left.name]
-                if _is_begun(mine):
-                    id = mine.directory.job()["job_id"]
-                    mine.progress.say(
-                        f"{left.name}: job {id} goes on; the same command follows it again."
-                    )
+            _say_what_goes_on(chosen[place:], work)
             raise
         except Exception as error:  # the others' jobs are asked for all the same
             work[settings.name].progress.say(what_failed(Training(settings), error))
+
+
+def _say_what_goes_on(left: Sequence[Any], work: Mapping[str, Work]) -> None:
+    for settings in left:
+        mine = work[settings.name]
+        if mine.replay is None and is_under_way(mine):
+            id = mine.directory.job()["job_id"]
+            mine.progress.say(
+                f"{settings.name}: job {id} goes on; the same command follows it again."
+            )

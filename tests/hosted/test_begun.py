@@ -105,6 +105,18 @@ def test_ctrl_c_at_the_question_names_each_job_that_goes_on(fake: Trainer, tmp_p
 
 
 @pytest.mark.usefixtures("elsewhere", "no_report")
+def test_a_job_that_was_cancelled_is_not_said_to_go_on(fake: Trainer, tmp_path: Path) -> None:
+    contenders = hosted(fake.url), hosted(fake.url, "again", seed=1)
+    file, heard = bakeoff_file(tmp_path / "b", *contenders, test=2), PressedAgain()
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(file, Heard(answer=True), only="again", executor=Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(file, heard, executor=Interrupted())
+    assert f"tuned: job {job_of(file, 'tuned')['job_id']} goes on; the same" in heard.text()
+    assert "again: job" not in heard.text()
+
+
+@pytest.mark.usefixtures("elsewhere", "no_report")
 def test_ctrl_c_does_not_ask_for_what_is_through_by_now(fake: Trainer, tmp_path: Path) -> None:
     fake.set(states=["queued", "succeeded"])
     file, heard = bakeoff_file(tmp_path / "b", hosted(fake.url), test=2), Heard(answer=True)
