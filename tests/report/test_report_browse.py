@@ -169,10 +169,15 @@ def test_the_table_has_what_decides_first_and_nothing_empty(run: RunDir) -> None
 
 
 @pytest.mark.parametrize(
-    ("requests", "said"), [(1, ["of 1 request"]), (19, ["of 19 requests"]), (20, []), (None, [])]
+    ("requests", "p95", "said"),
+    [(1, None, ["of 1 request"]), (19, None, ["of 19 requests"]), (20, 0.9, []), (None, None, [])],
 )
-def test_a_median_of_few_requests_says_of_how_many(requests: int | None, said: list[str]) -> None:
-    made = results([contender("lora", 0.5, serving=Serving(seconds_p50=0.5, requests=requests))])
+def test_a_median_of_few_requests_says_of_how_many(
+    requests: int | None, p95: float | None, said: list[str]
+) -> None:
+    """Of as few as there is no p95 of."""
+    serving = Serving(seconds_p50=0.5, seconds_p95=p95, requests=requests)
+    made = results([contender("lora", 0.5, serving=serving)])
     table = columns_of(made, made.contenders, {METRIC: True})
     place = table["columns"].index("median answer")
     assert table["rows"][0]["cells"][place]["under"] == said

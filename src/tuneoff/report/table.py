@@ -9,8 +9,6 @@ from tuneoff.records import ContenderResult, Results, Score, Serving
 from tuneoff.report import format as f
 
 Cell = dict[str, Any]
-# A median of fewer requests says of how many.
-FEW = 20
 
 
 def columns_of(
@@ -70,8 +68,8 @@ def _costs(contenders: Sequence[ContenderResult]) -> dict[str, list[Cell]]:
 
 
 def _median(serving: Serving) -> Cell:
-    n = serving.requests
-    under = "" if n is None or n >= FEW else f"of {n} request{'' if n == 1 else 's'}"
+    n, few = serving.requests, serving.seconds_p95 is None
+    under = f"of {n} request{'' if n == 1 else 's'}" if n and few else ""
     return _cell(f.seconds(serving.seconds_p50), serving.seconds_p50, under)
 
 
