@@ -105,7 +105,7 @@ class RayExecutor:
         remote = [c for c in contenders if isinstance(self.kind_of(c), Remote)]
         through: list[Future[None]] = []
         try:
-            through += [_beside(f"contender {c.name}", one, c) for c in remote]
+            through.extend(_beside(f"contender {c.name}", one, c) for c in remote)
             through.append(_beside("news", self._hear_on, tuple(through)))
             for settings in contenders:
                 if settings not in remote:
