@@ -28,6 +28,7 @@ LAYERS = (
     {"models", "prompts", "providers"},
     {"opening", "live"},
     {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
+    {"tokenization"},
     {"records"},
     {"config"},
     {"discovery", "hub_news"},

@@ -17,7 +17,8 @@ from tuneoff.models.loading import ASSET, load_tokenizer, positions_of
 from tuneoff.records import Example
 from tuneoff.tasks import functional_representation, text_to_sql
 from tuneoff.tasks.samples import functional, sql
-from tuneoff.tokens import UNLIMITED, TemplateError, TokenCounter, counter_of
+from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
 from tuneoff.training.encoding import encode, prompt_ids
 
 CHAT = (

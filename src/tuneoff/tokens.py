@@ -7,31 +7,21 @@ looked up in the local cache and never downloaded.
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from tuneoff.config import Rendering
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from tuneoff.tokenization.chat_template import ChatTemplate
 
 UNLIMITED = 2**31
 # Names of the number of positions in a config.json; GPT-2 and its kin have the second.
 POSITIONS = ("max_position_embeddings", "n_positions")
-# transformers' own tag around what the assistant says: it renders nothing.
-GENERATION_TAG = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
-
-
-class TemplateError(Exception):
-    """A chat template refuses these turns; the message is the template's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +44,7 @@ class TokenCounter:
         Raises:
             TemplateError: the template refuses the turns, or cannot be carried out.
         """
-        return _render(self.chat_template or "", messages, self.special)
+        return ChatTemplate(self.chat_template or "", self.special).render(messages)
 
     def prompt(self, text: str, rendering: Rendering) -> int:
         """Tokens of a prompt: a chat template writes its own BOS, plain text has none yet."""
@@ -127,49 +117,3 @@ def _adds_bos(tokenizer: Tokenizer, bos: str | None) -> bool:
     look at `add_bos_token` of the settings beside it."""
     first = tokenizer.encode("a", add_special_tokens=True).ids[:1]
     return bos is not None and first == [tokenizer.token_to_id(bos)]
-
-
-def _render(
-    template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str]
-) -> str:
-    """What transformers' `apply_chat_template` renders, from the same arguments."""
-    from jinja2 import TemplateError as JinjaError
-
-    try:
-        return _compiled(template).render(
-            messages=[dict(turn) for turn in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=True,
-            enable_thinking=False,
-            **special,
-        )
-    except (JinjaError, TypeError, ValueError) as error:
-        raise TemplateError((str(error) or "no reason").splitlines()[0].rstrip(".")) from None
-
-
-@cache
-def _compiled(template: str) -> Template:
-    """A template in the environment that transformers gives it: sandboxed, with its names."""
-    from jinja2 import TemplateError as JinjaError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise JinjaError(message)
-
-    def now(form: str) -> str:
-        return datetime.datetime.now().strftime(form)
-
-    def to_json(value: Any, **options: Any) -> str:
-        return json.dumps(value, **{"ensure_ascii": False, **options})
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals.update(raise_exception=refuse, strftime_now=now)
-    plain = GENERATION_TAG.sub(
-        lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template
-    )
-    return environment.from_string(plain)

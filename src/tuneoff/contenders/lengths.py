@@ -17,7 +17,8 @@ from tuneoff.errors import DataError
 from tuneoff.models.loading import rendering_of, resolve_base
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
-from tuneoff.tokens import TemplateError, TokenCounter, counter_of
+from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokens import TokenCounter, counter_of
 from tuneoff.training.cutting import cut_line, emptied, no_room
 from tuneoff.training.encoding import WHAT_TO_DO
 from tuneoff.training.tune import max_length

@@ -29,6 +29,7 @@ from tuneoff.models.loading import (
 )
 from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Gap, Parity, Tuned, compare
 from tuneoff.records import Example
+from tuneoff.tokenization.chat_template import load_chat_template
 
 if TYPE_CHECKING:
     import torch
@@ -189,10 +190,4 @@ def _text(tuned: Tuned, tokenizer: Any, example: Example) -> str:
     template = template_for(tuned.settings, tuned.work)
     if rendering_of(tokenizer, tuned.settings.rendering) == "text":
         return prompts.text(example, template)
-    rendered = tokenizer.apply_chat_template(
-        prompts.messages(example, template),
-        add_generation_prompt=True,
-        tokenize=False,
-        enable_thinking=False,
-    )
-    return str(rendered)
+    return load_chat_template(tokenizer).render(prompts.messages(example, template))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuneoff.tokenization.chat_template import load_chat_template
+
 # Contents to try a template with: words that no template holds.
 _MARKS = {"system": "Zqsystem", "user": "Zquser", "assistant": "Zqassistant"}
 _LONGEST = ("system", "user", "assistant", "user")
@@ -141,7 +143,4 @@ def _between(tokenizer: Any, roles: Sequence[str]) -> list[str]:
 
 def _rendered(tokenizer: Any, roles: Sequence[str]) -> str:
     turns = [{"role": role, "content": _MARKS[role]} for role in roles]
-    rendered = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, tokenize=False, enable_thinking=False
-    )
-    return str(rendered)
+    return load_chat_template(tokenizer).render(turns)

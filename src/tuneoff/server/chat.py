@@ -18,7 +18,6 @@ import anyio.to_thread
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
-from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
@@ -34,6 +33,7 @@ from tuneoff.server.base import Served
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
+from tuneoff.tokenization.chat_template import TemplateError
 
 router = APIRouter(prefix="/v1", responses=shapes.errors(404))
 _STREAMED: dict[int | str, dict[str, Any]] = {

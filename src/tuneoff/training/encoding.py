@@ -17,6 +17,7 @@ from tuneoff.config import Rendering
 from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example
+from tuneoff.tokenization.chat_template import load_chat_template
 from tuneoff.training.cutting import cut_to_fit
 
 if TYPE_CHECKING:
@@ -45,16 +46,8 @@ def prompt_ids(
 ) -> list[int]:
     """The tokens a model sees before it answers."""
     if rendering == "chat":
-        ids = tokenizer.apply_chat_template(
-            prompts.messages(example, template, shots),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-            # Templates that know of thinking (Qwen3) would spend the answer's tokens on it;
-            # the others ignore this.
-            enable_thinking=False,
-        )
-        return list(ids)
+        turns = prompts.messages(example, template, shots)
+        return _tokens(tokenizer, load_chat_template(tokenizer).render(turns))
     return text_ids(tokenizer, prompts.text(example, template, shots))
 
 
