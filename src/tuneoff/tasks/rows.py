@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
-from tuneoff.tasks.training_rows import HALF_PAIR, find_half_pair
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -124,8 +123,6 @@ def required(row: Row, key: str, where: str) -> str:
         raise DataError(f"{where}: {key!r} must be text, got {type(value).__name__}.")
     if not value.strip():
         raise DataError(f"{where}: {key!r} is empty; fill it in, or take the row out.")
-    if find_half_pair(value) is not None:
-        raise DataError(f"{where}: {HALF_PAIR} ({key}).")
     return value
 
 

@@ -139,8 +139,10 @@ def _fault_of_row(row: Mapping[str, Any]) -> str | None:
 
 def _fault_of_answers(turns: Sequence[Mapping[str, Any]]) -> str | None:
     """What is wrong with what is learned: the last turn, and it alone."""
-    if not turns or turns[-1]["role"] != "assistant":
-        return "the last message must be the assistant's"
+    if not turns:
+        return "messages is empty; it needs a user's turn and the assistant's answer"
+    if turns[-1]["role"] != "assistant":
+        return f"the last message is {turns[-1]['role']!r}; it must be the assistant's answer"
     last = len(turns) - 1
     for place, turn in enumerate(turns[:-1]):
         if turn["role"] == "assistant" and turn.get("weight") != 0:
@@ -148,7 +150,7 @@ def _fault_of_answers(turns: Sequence[Mapping[str, Any]]) -> str | None:
     if turns[-1].get("weight") == 0:
         return f"messages.{last}.weight is 0, but the last turn is learned; take the row out"
     if not turns[-1]["content"].strip():
-        return f"messages.{last}.content: the assistant's last message is empty"
+        return f"messages.{last}.content: the assistant's answer is empty; fill it in"
     if not any(turn["role"] == "user" for turn in turns):
         return "there is no message of a user"
     return None
