@@ -33,6 +33,7 @@ HALF_PAIR = "half a surrogate pair is no text"
 ONLY_THE_LAST = "only the last assistant turn can be learned here; give the others weight: 0"
 
 Turn = dict[str, Any]
+_CONTAINERS = (dict, list, tuple, Mapping)
 
 
 def find_fault(row: Any) -> str | None:
@@ -77,29 +78,28 @@ def find_half_pair(value: Any) -> str | None:
     JSON can spell such a half (`"\\ud83d"`), but UTF-8 cannot hold it: nothing could be written,
     uploaded or tokenized.
     """
-    left = [(value, "")]  # a stack, for JSON may be nested deeper than calls may be
-    while left:
+    left: list[tuple[Any, tuple[Any, ...]]] = [({"": value}, ())]
+    while left:  # not by calls, for JSON may be nested deeper than they may be
         found, place = left.pop()
-        if isinstance(found, str) and not _is_text(found):
-            return place or "the text"
-        if isinstance(found, Mapping):
-            torn = next((key for key in found if not _is_text(str(key))), None)
-            if torn is not None:
-                return f"the key {torn!a}"
-            left += [(inner, f"{place}.{key}".lstrip(".")) for key, inner in found.items()]
-        elif isinstance(found, list | tuple):
-            left += [(inner, f"{place}.{at}".lstrip(".")) for at, inner in enumerate(found)]
+        for key, inner in found.items() if isinstance(found, Mapping) else enumerate(found):
+            if isinstance(key, str) and _is_torn(key):
+                return f"the key {key!a:.60}"
+            if isinstance(inner, str):
+                if _is_torn(inner):
+                    return ".".join(map(_named, (*place, key)[1:])) or "the text"
+            elif isinstance(inner, _CONTAINERS):
+                left.append((inner, (*place, key)))
     return None
 
 
-def _is_text(value: str) -> bool:
-    if value.isascii():
-        return True
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+def _is_torn(text: str) -> bool:
+    if text.isascii():
         return False
-    return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _fault_of_turn(turn: Any, at: str) -> str | None:
@@ -112,7 +112,7 @@ def _fault_of_turn(turn: Any, at: str) -> str | None:
         return f"{at}.role is {shown} (allowed: {', '.join(ROLES)})"
     for key, value in turn.items():
         if key not in TURN_KEYS and _says_something(value):
-            return f"{at}.{key} is not supported and would be lost; take it out, or the row"
+            return f"{at}.{_named(key)} is not supported and would be lost; take it out, or the row"
     if not isinstance(content, str):
         return f"{at}.content must be a text, got {_kind(content)}"
     weight = turn.get("weight")
@@ -162,6 +162,12 @@ def _is_weight(value: Any) -> bool:
 
 def _says_something(value: Any) -> bool:
     return value is not None and value is not False and value not in ("", [], {})
+
+
+def _named(key: Any) -> str:
+    """A key as it is written, or in quotes where that could not be read."""
+    plain = not isinstance(key, str) or key.replace("-", "_").isidentifier()
+    return str(key) if plain and len(str(key)) <= 60 else f"{key!r:.60}"
 
 
 def _kind(value: Any) -> str:
