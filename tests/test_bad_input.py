@@ -185,7 +185,7 @@ CASES: list[tuple[str, str | None, dict[str, str], tuple[str, ...]]] = [
         "an unknown role",
         CHAT,
         {"train.jsonl": MANY + line("x").replace('"user"', '"usr"')},
-        ("train.jsonl:31", "unknown role 'usr'", "system"),
+        ("train.jsonl:31", "messages.0.role is 'usr'", "system"),
     ),
     (
         "a missing column",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneoff import prompts
-from tuneoff.config import TaskSettings
+from tuneoff.config import Rendering, TaskSettings
 from tuneoff.records import Example
 from tuneoff.tasks import load_task
 
@@ -137,4 +137,62 @@ def test_a_conversation_is_passed_through_in_its_own_order() -> None:
         "Hi",
         "So?",
         "Be brief.",
+    ]
+
+
+def asked(id: str, instruction: str, question: str, answer: str, role: str = "system") -> Example:
+    """Chat data with an instruction of its own; none where it is empty."""
+    turns = [{"role": role, "content": instruction}] if instruction else []
+    return Example(id, {"messages": [*turns, {"role": "user", "content": question}]}, answer)
+
+
+LOUD, BACK = "Answer in capitals.", "Answer backwards."
+
+
+def test_a_shot_that_was_instructed_otherwise_says_so() -> None:
+    shown = [
+        asked("1", LOUD, "Oslo", "OSLO"),
+        asked("2", BACK, "Lima", "amiL", role="developer"),
+        asked("3", "", "Rome", "Rome"),
+        Example("4", {"messages": [
+            {"role": "system", "content": LOUD}, {"role": "assistant", "content": "Yes?"},
+            {"role": "user", "content": "Bern"}, {"role": "developer", "content": "Be brief."},
+        ]}, "BERN"),
+    ]  # fmt: skip
+    for role in ("system", "developer"):
+        turns = prompts.messages(
+            asked("5", BACK, "Kyiv", "viyK", role), prompts.CHAT_PASS_THROUGH, shown
+        )
+        assert [(turn["role"], turn["content"]) for turn in turns] == [
+            (role, BACK),
+            ("user", f"{LOUD}\n\nOslo"), ("assistant", "OSLO"),
+            ("user", "Lima"), ("assistant", "amiL"),
+            ("user", "Rome"), ("assistant", "Rome"),
+            ("assistant", "Yes?"), ("user", f"{LOUD}\n\nBe brief.\n\nBern"),
+            ("assistant", "BERN"),
+            ("user", "Kyiv"),
+        ]  # fmt: skip
+    text = prompts.text(asked("6", "", "Kyiv", "Kyiv"), prompts.CHAT_PASS_THROUGH, shown[:1])
+    assert text.startswith(f"### User:\n{LOUD}\n\nOslo\n\n### Assistant:\nOSLO\n\n### User:\nKyiv")
+
+
+def test_where_all_are_instructed_alike_the_hash_of_prompts_stays() -> None:
+    """As it was when a shot's own instruction was left out always."""
+    later = {"role": "user", "content": "Bern"}
+    first = asked("t", LOUD, "Rome", "ROME").inputs["messages"]
+    test = [
+        asked("t", LOUD, "Oslo", "OSLO"),
+        Example("u", {"messages": [*first, {"role": "assistant", "content": "ROME"}, later]}, "B"),
+    ]
+    talk = asked("2", LOUD, "Kyiv", "KYIV").inputs["messages"]
+    talk = [*talk, {"role": "assistant", "content": "KYIV"}, {"role": "user", "content": "Cairo"}]
+    shots = [asked("1", LOUD, "Lima", "LIMA"), Example("2", {"messages": talk}, "CAIRO")]
+    renderings: tuple[Rendering, ...] = ("chat", "text")
+    hashes = [
+        prompts.prompt_sha256(test, prompts.CHAT_PASS_THROUGH, each, lambda _: shots)
+        for each in renderings
+    ]
+    assert hashes == [
+        "055cee01d3fe8f317b0d055319ceb6bcd273618fa34c8f438f4300f92d3a99ff",
+        "21df54bd407e96800bfab0501b4669f5bf0eca918714db6dd75e5e6290b58526",
     ]

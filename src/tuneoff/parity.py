@@ -208,12 +208,12 @@ def compare(
     ties = 0
     for place, (example, (tokens, text)) in enumerate(zip(examples, answers, strict=True)):
         scored = tuned.predictions[example.id].prediction
-        if text.strip() == scored:
+        if text.strip() == scored.strip():
             continue
         if gap(place, _leaves(decode, tokens, scored)) < NEAR_TIE:
             ties += 1
         else:
-            different.append((example, scored, text.strip()))
+            different.append((example, scored, text))
     worse = different if exact else _otherwise_judged(tuned.judge, different)
     return Parity(
         tuned.settings.name,
@@ -242,6 +242,6 @@ def _leaves(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], score
     ends too early, the number behind its last token."""
     for count in range(1, len(tokens) + 1):
         text = decode(tokens[:count]).lstrip()
-        if not scored.startswith(text.rstrip("\ufffd")):
+        if not scored.lstrip().startswith(text.rstrip("\ufffd")):
             return count - 1
     return len(tokens)

@@ -7,7 +7,8 @@ references) is equal for all contenders of a run; `prompt_sha256` is the renderi
 A template has two renderings of one content:
 
 * chat: system = instruction (and context), user = the input, the answer is the
-  assistant turn. With shots, each shot is a user and an assistant turn.
+  assistant turn. With shots, each shot is a user and an assistant turn; one that was instructed
+  otherwise (chat data) begins with its own instruction.
 * text: instruction, blank line, headings with the input, the answer after the last
   heading's new line, then the end-of-sequence token.
 
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneoff.config import Rendering
-from tuneoff.records import Example
+from tuneoff.records import Example, without_weight
 
 Message = dict[str, str]
+# Whose turns instruct: `developer` is what newer APIs call it.
+SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +77,50 @@ def text(example: Example, template: Template, shots: Sequence[Example] = ()) ->
     return _join(template.text_instruction, *shown, template.body.format(**example.inputs))
 
 
+def conversation(example: Example, template: Template) -> list[dict[str, Any]]:
+    """Return the chat turns with the answer, as a hosted job learns them: the data's own turns keep
+    their `weight`."""
+    own = example.inputs.get("messages")
+    turns = messages(example, template) if own is None else own
+    return [*map(dict, turns), {"role": "assistant", "content": example.completion}]
+
+
+def system_text(example: Example) -> str:
+    """Return what instructs an example of chat data; nothing for other tasks, whose template
+    instructs all alike."""
+    turns = example.inputs.get("messages", ())
+    return _join(*(turn["content"] for turn in turns if turn["role"] in SYSTEM_ROLES))
+
+
 def _user(example: Example, template: Template, with_context: bool) -> str:
     context = template.context.format(**example.inputs) if with_context else ""
     return _join(context, template.user.format(**example.inputs))
 
 
 def _own_turns(example: Example, shots: Sequence[Example]) -> list[Message]:
-    own = [dict(turn) for turn in example.inputs["messages"]]
+    own = [without_weight(turn) for turn in example.inputs["messages"]]
     if not shots:
         return own
     # Shots stand between the first instruction and everything else.
-    first = next((place for place, turn in enumerate(own) if turn["role"] == "system"), None)
+    first = next((place for place, turn in enumerate(own) if turn["role"] in SYSTEM_ROLES), None)
     system = [] if first is None else [own.pop(first)]
-    shown: list[Message] = []
-    for shot in shots:
-        shown += [dict(t) for t in shot.inputs["messages"] if t["role"] != "system"]
-        shown.append({"role": "assistant", "content": shot.completion})
+    above = system_text(example)
+    shown = [turn for shot in shots for turn in _shot_turns(shot, above)]
     return system + shown + own
+
+
+def _shot_turns(shot: Example, above: str) -> list[Message]:
+    """A shot's turns with its answer. What instructed it stands above it already, or begins its
+    first user turn: under another instruction its answer would contradict what it is to show."""
+    turns = [without_weight(t) for t in shot.inputs["messages"] if t["role"] not in SYSTEM_ROLES]
+    text = system_text(shot)
+    if text and text != above:
+        asked = next((turn for turn in turns if turn["role"] == "user"), None)
+        if asked is None:  # a task of one's own may have none
+            turns.insert(0, {"role": "user", "content": text})
+        else:
+            asked["content"] = _join(text, asked["content"])
+    return [*turns, {"role": "assistant", "content": shot.completion}]
 
 
 def _turns_as_text(turns: Iterable[Mapping[str, str]]) -> str:
@@ -114,11 +144,12 @@ def prompt_sha256(
     examples: Iterable[Example],
     template: Template,
     rendering: Rendering,
-    shots: Sequence[Example] = (),
+    shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
 ) -> str:
     """Hash over the rendered prompts of a test set, in order."""
     digest = hashlib.sha256()
     for example in examples:
+        shots = shots_for(example)
         rendered: Any = (
             text(example, template, shots)
             if rendering == "text"

@@ -31,6 +31,7 @@ class Example:
     `inputs` holds the bare content by field (`{"sentence": ...}`, `{"question": ...,
     "context": ...}`, or `{"messages": [{"role", "content"}, ...]}` for chat data): no
     instruction, no headings. `prompts.py` alone turns it into messages and text.
+    An earlier turn of the assistant may have `weight: 0` beside its content.
     `meta` holds facts used for scoring and breakdowns, for instance `db_id`.
     """
 
@@ -41,8 +42,21 @@ class Example:
 
     def sha256(self) -> str:
         """Hash of the content alone: equal for all contenders, whatever their prompt."""
-        content = json.dumps([self.inputs, self.completion], sort_keys=True, ensure_ascii=False)
+        content = json.dumps([self.content(), self.completion], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def content(self) -> Mapping[str, Any]:
+        """Return the inputs as a model sees them: the `weight` of a turn says what a hosted job
+        learns, and is no content."""
+        turns = self.inputs.get("messages")
+        if not isinstance(turns, list):
+            return self.inputs
+        return {**self.inputs, "messages": [without_weight(turn) for turn in turns]}
+
+
+def without_weight(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a turn as a model sees it."""
+    return {key: value for key, value in turn.items() if key != "weight"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,9 @@ from running import examples, request, server, upload
 from tuneoff.errors import ConfigError
 
 pytest.importorskip("fastapi")
-from tuneoff.providers.chat_format import problem
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import settings_of
-from tuneoff.server.training_file import LineCheck
+from tuneoff.server.upload import LineCheck
 
 GOOD = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
 TRICKS = ["..", "../server.sqlite", "%2e%2e%2fserver.sqlite", "file-%00", "/etc/passwd", "' OR 1=1"]
@@ -76,8 +75,8 @@ def test_no_id_becomes_a_path(port: int, path: str, trick: str) -> None:
     [
         ({"tools": [{"type": "function"}]}, {}, "tools is not supported"),
         ({}, {"tool_calls": [{"id": "a"}]}, "tool_calls is not supported"),
-        ({}, {"weight": 0}, "has weight 0"),
-        ({"earlier": 1}, {}, "weight 1 before it is not supported"),
+        ({}, {"weight": 0}, "messages.1.weight is 0"),
+        ({"earlier": 1}, {}, "give the others weight: 0"),
         ({"earlier": 0, "tools": []}, {"weight": 1}, None),
     ],
 )
@@ -101,12 +100,12 @@ def test_what_would_be_learned_otherwise_is_refused(
         (b"not json", "not a JSON object"),
         (b'{"messages": "x"}', 'no list "messages"'),
         (b"[]", 'no list "messages"'),
-        (b'{"messages": []}', "last message must be the assistant's"),
-        (b'{"messages": [{"role": "robot", "content": "x"}]}', "needs a role"),
-        (b'{"messages": [{"role": "user", "content": 5}]}', "needs a text"),
+        (b'{"messages": []}', "messages is empty"),
+        (b'{"messages": [{"role": "robot", "content": "x"}]}', "messages.0.role is 'robot'"),
+        (b'{"messages": [{"role": "user", "content": 5}]}', "must be a text"),
         (b'{"messages": [{"role": "user", "content": "x"}]}', "must be the assistant's"),
         (b'{"messages": [{"role": "assistant", "content": "x"}]}', "no message of a user"),
-        (GOOD.replace(b'"b"', b'" "'), "last message is empty"),
+        (GOOD.replace(b'"b"', b'" "'), "answer is empty"),
         (b"\xff\xfe", "in UTF-8"),
         (b"[" * 100_000, "not a JSON object"),
         (b'"' + b"x" * 1_100_000 + b'"', "longer than"),
@@ -157,11 +156,6 @@ def test_two_thousand_malformed_uploads() -> None:
         else:
             assert 1 <= check.examples <= 3
     assert refused > 1_000
-
-
-def test_what_is_no_example() -> None:
-    assert problem(None) is not None
-    assert problem({"messages": [{}]}) is not None
 
 
 def test_bodies_that_are_too_large(port: int) -> None:

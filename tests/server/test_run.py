@@ -96,7 +96,7 @@ def test_through_the_server(run: Path, tmp_path: Path) -> None:
                     "max_tokens": 12}  # fmt: skip
             status, answer = request(port, "POST", "/v1/completions", body)
             assert status == 200
-            assert answer["choices"][0]["text"].strip() == scored[example.id].prediction
+            assert answer["choices"][0]["text"] == scored[example.id].prediction
         assert request(port, "DELETE", "/v1/models/lora")[0] == 403
 
 

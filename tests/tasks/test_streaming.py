@@ -56,5 +56,5 @@ def test_a_broken_row_has_its_line(tmp_path: Path) -> None:
     write(file, [1, 2, 3])
     file.write_text(file.read_text() + '{"messages": []}\n')
     settings = TaskSettings(id="chat", train=str(file))
-    with pytest.raises(DataError, match=r"train.jsonl:4: messages must be a list"):
+    with pytest.raises(DataError, match=r"train.jsonl:4: messages is empty"):
         stream(settings, Place(tmp_path, None))

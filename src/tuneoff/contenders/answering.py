@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tuneoff import prompts
-from tuneoff.config import LocalSettings, PromptedSettings
+from tuneoff.config import LocalSettings
 from tuneoff.contenders import Work, template_for
+from tuneoff.contenders.shots import Settings, Shots, shots_of
 from tuneoff.generation.batched import answer as answer_batches
 from tuneoff.models.loading import load_tokenizer, positions_of, rendering_of, resolve_base
 from tuneoff.records import Example, Prediction
@@ -18,21 +18,8 @@ from tuneoff.training.encoding import fitted, prompt_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Settings = LocalSettings | PromptedSettings
 # A text prompt's next heading: where a base that keeps writing begins an example of its own.
 TEXT_STOP = ("\n###",)
-
-
-def shots_of(settings: Settings, work: Work) -> list[Example]:
-    """The examples shown in the prompt."""
-    return [work.train[place] for place in shot_places(settings, len(work.train))]
-
-
-def shot_places(settings: Settings, examples: int) -> list[int]:
-    """Which of so many training examples are shown: drawn by the contender's seed."""
-    if isinstance(settings, LocalSettings) or settings.shots == 0:
-        return []
-    return random.Random(settings.seed).sample(range(examples), min(settings.shots, examples))
 
 
 def answers(
@@ -64,10 +51,11 @@ def answered_alone(
 
     stop = stops_of(settings, work, tokenizer)
     most, say = work.max_new_tokens, work.progress.say
+    shots = shots_of(settings, work)
     with fused_lora(model):
         for example in examples:
             began = time.perf_counter()
-            tokens = prompts_of(settings, work, tokenizer, [example])
+            tokens = prompts_of(settings, work, tokenizer, [example], shots)
             for _ in answer_batches(model, tokenizer, tokens, most, stop, say=say):
                 pass
             yield time.perf_counter() - began
@@ -78,12 +66,14 @@ def prompts_of(
     work: Work,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
+    shots: Shots | None = None,
 ) -> list[tuple[str, list[int]]]:
-    """(id, token ids) of each example's prompt, as this contender sees it."""
-    rendering = rendering_of(tokenizer, settings.rendering)
-    template, shots = template_for(settings, work), shots_of(settings, work)
+    """(id, token ids) of each example's prompt, as this contender sees it; `shots` where they were
+    chosen before."""
+    rendering, template = rendering_of(tokenizer, settings.rendering), template_for(settings, work)
+    shots = shots_of(settings, work) if shots is None else shots
     shown = _shown(settings, work, tokenizer, examples)
-    return [(e.id, prompt_ids(tokenizer, e, template, rendering, shots)) for e in shown]
+    return [(e.id, prompt_ids(tokenizer, e, template, rendering, shots.of(e))) for e in shown]
 
 
 def _shown(
@@ -116,5 +106,5 @@ def hash_of_prompts(settings: Settings, work: Work, base: str) -> str:
     rendering = rendering_of(tokenizer, settings.rendering)
     shown = _shown(settings, work, tokenizer, work.test)
     return prompts.prompt_sha256(
-        shown, template_for(settings, work), rendering, shots_of(settings, work)
+        shown, template_for(settings, work), rendering, shots_of(settings, work).of
     )

@@ -310,7 +310,7 @@ def prediction(id: str, reply: Reply, seconds: float | None) -> Prediction:
         filtered = "the provider's content filter kept the answer"
     return Prediction(
         id=id,
-        prediction=reply.text.strip(),
+        prediction=reply.text,
         tokens_in=reply.tokens_in,
         tokens_out=reply.tokens_out,
         seconds=seconds,

@@ -8,7 +8,6 @@ left one that nobody here has heard of. It is known by the intent in its metadat
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -24,9 +23,9 @@ from tuneoff.contenders.hosted_following import followed
 from tuneoff.contenders.once import found_or_created, found_or_uploaded
 from tuneoff.errors import ContenderError, DataError
 from tuneoff.providers import Job, JobSpec, Provider
-from tuneoff.providers import chat_format as chat
 from tuneoff.providers.calls import repeated
 from tuneoff.records import Example
+from tuneoff.tasks import training_rows
 
 INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
 # What a replay takes over of the recorded run's job.
@@ -77,12 +76,12 @@ def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]
     content's hash, so that a file which is there already is known.
 
     Raises:
-        DataError: the provider would refuse one; the message names the line.
+        DataError: an example cannot be learned from; the message names the line.
     """
-    if len(work.train) < chat.MIN_EXAMPLES:
+    if len(work.train) < training_rows.MIN_EXAMPLES:
         raise DataError(
             f"contender {settings.name}: {len(work.train)} training examples are fewer than the "
-            f"{chat.MIN_EXAMPLES} that a hosted job needs; add some."
+            f"{training_rows.MIN_EXAMPLES} that a hosted job needs; add some."
         )
     examples = {"training_file": work.train, "validation_file": work.validation}
     return {which: _file(settings, work, which, some) for which, some in examples.items() if some}
@@ -91,21 +90,24 @@ def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]
 def _file(
     settings: HostedSettings, work: Work, which: str, examples: Sequence[Example]
 ) -> tuple[str, str]:
-    template, lines = template_for(settings, work), []
+    template, lines = template_for(settings, work), list[str]()
+    # What is paid for was checked then, by the rules of its day, and stays what it was.
+    begun = work.directory.has_begun_paying()
     for number, example in enumerate(examples, 1):
-        line = chat.line_of(prompts.messages(example, template), example.completion)
-        wrong = chat.problem(json.loads(line))
-        if wrong is not None:
+        turns = prompts.conversation(example, template)
+        fault = None if begun else training_rows.find_fault({"messages": turns})
+        if fault is not None:
             raise DataError(
-                f"contender {settings.name}: {settings.provider} would refuse the {which}: "
-                f"line {number} (example {example.id!r}): {wrong}."
+                f"contender {settings.name}: the {which} cannot be learned from: line {number} "
+                f"(example {example.id!r}): {fault}."
             )
-        lines.append(line)
+        lines.append(training_rows.to_line(turns))
     text = "".join(lines)
-    if len(text.encode()) > chat.MOST_BYTES:
+    if len(text.encode()) > training_rows.MOST_BYTES:
         raise DataError(
-            f"contender {settings.name}: the {which} is larger than the {chat.MOST_BYTES} bytes "
-            "that a hosted job takes; use fewer examples (task.limit)."
+            f"contender {settings.name}: the {which} is larger than the "
+            f"{training_rows.MOST_BYTES} bytes that a hosted job takes; use fewer examples "
+            "(task.limit)."
         )
     return f"tuneoff-{hashlib.sha256(text.encode()).hexdigest()}.jsonl", text
 

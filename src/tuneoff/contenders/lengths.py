@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tuneoff import prompts
 from tuneoff.config import LocalSettings, PromptedSettings, Rendering
 from tuneoff.contenders import Work, template_for
-from tuneoff.contenders.answering import shots_of
+from tuneoff.contenders.shots import Shots, shots_of
 from tuneoff.errors import DataError
 from tuneoff.models.loading import rendering_of, resolve_base
 from tuneoff.prompts import Template
@@ -60,13 +60,14 @@ class _View:
     counter: TokenCounter
     template: Template
     rendering: Rendering
-    shots: Sequence[Example]
+    shots: Shots
 
     def text(self, example: Example) -> str:
         """The prompt as the tokenizer gets it."""
         if self.rendering == "text":
-            return prompts.text(example, self.template, self.shots)
-        return self.counter.rendered(prompts.messages(example, self.template, self.shots))
+            return prompts.text(example, self.template, self.shots.of(example))
+        turns = prompts.messages(example, self.template, self.shots.of(example))
+        return self.counter.rendered(turns)
 
     def prompt(self, example: Example, most: int) -> int:
         """Tokens of the prompt; 0 where it is certainly not longer than `most`."""

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from tuneoff import machine
 from tuneoff.contenders import Work
-from tuneoff.contenders.answering import Settings, answered_alone
+from tuneoff.contenders.answering import answered_alone
+from tuneoff.contenders.shots import Settings
 from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction, ServingRecord
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from tuneoff import prompts, providers
 from tuneoff.config import PromptedSettings
 from tuneoff.contenders import Work, template_for, with_vllm
-from tuneoff.contenders.answering import answers, hash_of_prompts, shots_of
+from tuneoff.contenders.answering import answers, hash_of_prompts
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
+from tuneoff.contenders.shots import shots_of
 from tuneoff.generation import vllm
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
@@ -59,7 +60,7 @@ def answer(
     """Greedy answers of the untuned base, or answers of the provider's model at temperature 0."""
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
-        asked = ((e, prompts.messages(e, template, shots)) for e in examples)
+        asked = ((e, prompts.messages(e, template, shots.of(e))) for e in examples)
         with closing(connected(settings, work)) as provider:
             ask = ask_in_batches if settings.batch else ask_all
             yield from ask(settings, work, provider, settings.model, asked)
@@ -95,14 +96,14 @@ def prompt_sha256(settings: PromptedSettings, work: Work) -> str:
     """Hash of the rendered test prompts, shots included."""
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
-        return prompts.prompt_sha256(work.test, template, "chat", shots)
+        return prompts.prompt_sha256(work.test, template, "chat", shots.of)
     return hash_of_prompts(settings, work, resolve_base(settings.base or "", work.folder))
 
 
 def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:
     """The most tokens that what is left to do can bill: training, input, output."""
     template, shots = template_for(settings, work), shots_of(settings, work)
-    asked = ((e, prompts.messages(e, template, shots)) for e in work.test)
+    asked = ((e, prompts.messages(e, template, shots.of(e))) for e in work.test)
     return (0, *most_answering_tokens(settings, work, asked))
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.contenders import Work
-from tuneoff.contenders.answering import Settings, answers, prompts_of, stops_of
+from tuneoff.contenders.answering import answers, prompts_of, stops_of
 from tuneoff.contenders.measuring import asked_alone, bounded, record, spread
+from tuneoff.contenders.shots import Settings
 from tuneoff.generation import vllm
 from tuneoff.generation.ending import Ending, saved_ends
 from tuneoff.models.loading import (
@@ -99,7 +100,7 @@ def agreement(settings: Settings, work: Work, weights: Weights) -> tuple[int, in
     found = [p for some in answers(settings, quiet, model, tokenizer, sample) for p in some]
     del model
     release_memory()
-    return sum(p.prediction == stored[p.id] for p in found), len(found)
+    return sum(p.prediction.strip() == stored[p.id].strip() for p in found), len(found)
 
 
 @dataclass(frozen=True, slots=True)

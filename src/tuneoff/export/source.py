@@ -78,7 +78,7 @@ def _served(data_dir: Path, name: str) -> Tuned:
     file = facts["validation_file"] or facts["training_file"]
     try:
         path = data_dir / "files" / f"{file}.jsonl"
-        test = list(islice(chat.examples_in(path), ROUNDED_SAMPLE))
+        test = list(islice(chat.stored_examples(path), ROUNDED_SAMPLE))
     except DataError:  # it was deleted meanwhile
         test = []
     work = Work(

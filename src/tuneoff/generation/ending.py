@@ -75,7 +75,7 @@ class Ending:
             new = new[: bisect_left(range(len(new)), len(text), key=lambda n: self._length(new, n))]
         return Prediction(
             id=id,
-            prediction=text.strip(),
+            prediction=text,
             tokens_in=tokens_in,
             tokens_out=len(new),
             seconds=round(seconds, 6),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -19,7 +19,7 @@ from tuneoff import prepare
 from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, counter_for, trained_on
 from tuneoff.config import BakeOff, HostedSettings, LocalSettings, PromptedSettings
 from tuneoff.contenders import Work, template_for
-from tuneoff.contenders.answering import shot_places, shots_of
+from tuneoff.contenders.shots import NO_SHOTS, shot_places, shots_of
 from tuneoff.costs.pricebook import PriceBook
 from tuneoff.models.loading import rendering_of, resolve_base
 from tuneoff.planning.counting import (
@@ -178,16 +178,19 @@ def _streamed(parts: Parts) -> Source:
 
 def _shots(bakeoff: BakeOff, found: Stream) -> dict[int, Example]:
     """The training examples, by their places, that contenders show in their prompts."""
+
+    def of(wanted: Split) -> Iterator[Example]:
+        return (example for split, example in found if split == wanted)
+
     places = {
         place
         for settings in bakeoff.contenders
-        if isinstance(settings, PromptedSettings)
-        for place in shot_places(settings, found.sizes["train"])
+        if isinstance(settings, PromptedSettings) and settings.shots
+        for place in shot_places(settings, of("train"), of("test")).all()
     }
     if not places:
         return {}
-    trained = (example for split, example in found if split == "train")
-    return {place: example for place, example in enumerate(trained) if place in places}
+    return {place: example for place, example in enumerate(of("train")) if place in places}
 
 
 def _work(parts: Parts, source: Source) -> Work:
@@ -211,7 +214,7 @@ def _view(settings: Any, work: Work) -> View | None:
     if not hosted and not local and not isinstance(settings, PromptedSettings):
         return None
     template = template_for(settings, work)
-    shots = [] if hosted or local else shots_of(settings, work)
+    shots = NO_SHOTS if hosted else shots_of(settings, work)
     model = getattr(settings, "model", None)
     if model is not None and (settings.provider or "openai") in COUNTED_AS_OPENAI:
         return HostedView(counter_for(model), template, shots, trained_on(model))

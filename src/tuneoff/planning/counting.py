@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from tuneoff import prompts
 from tuneoff.billing import HostedCounter
 from tuneoff.config import Rendering
+from tuneoff.contenders.shots import Shots
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.tokens import TokenCounter
@@ -52,12 +53,12 @@ class HostedView:
 
     counter: HostedCounter
     template: Template
-    shots: Sequence[Example]
+    shots: Shots
     most: int
     exact: bool = True
 
     def size(self, example: Example) -> Size:
-        turns = prompts.messages(example, self.template, self.shots)
+        turns = prompts.messages(example, self.template, self.shots.of(example))
         prompt = self.counter.conversation(turns)
         completion = self.counter.text(example.completion)
         answer = self.counter.message(ASSISTANT) + completion
@@ -71,7 +72,7 @@ class OpenView:
     counter: TokenCounter
     template: Template
     rendering: Rendering
-    shots: Sequence[Example]
+    shots: Shots
     most: int
     exact: bool = False
 
@@ -83,8 +84,9 @@ class OpenView:
     def text(self, example: Example) -> str:
         """The prompt as the tokenizer gets it."""
         if self.rendering == "text":
-            return prompts.text(example, self.template, self.shots)
-        return self.counter.rendered(prompts.messages(example, self.template, self.shots))
+            return prompts.text(example, self.template, self.shots.of(example))
+        turns = prompts.messages(example, self.template, self.shots.of(example))
+        return self.counter.rendered(turns)
 
     def ids(self, example: Example) -> list[int]:
         """Prompt and answer as token ids."""
@@ -101,18 +103,18 @@ class ApproximateView:
 
     counter: HostedCounter
     template: Template
-    shots: Sequence[Example]
+    shots: Shots
     most: int
     exact: bool = False
 
     def size(self, example: Example) -> Size:
-        prompt = self.counter.text(prompts.text(example, self.template, self.shots))
+        prompt = self.counter.text(prompts.text(example, self.template, self.shots.of(example)))
         completion = self.counter.text(example.completion) + 1
         return Size(prompt, completion, prompt + completion)
 
     def ids(self, example: Example) -> list[int]:
         """Prompt and answer as token ids."""
-        text = prompts.text(example, self.template, self.shots)
+        text = prompts.text(example, self.template, self.shots.of(example))
         return [*self.counter.ids(text), *self.counter.ids(example.completion)]
 
 

@@ -95,8 +95,9 @@ class Judge:
         missing = no_answer(row)
         if missing is not None:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
-        first = self._ask(row, (row.prediction, row.reference), memory, purse)
-        second = _swapped(self._ask(row, (row.reference, row.prediction), memory, purse))
+        answer, reference = row.prediction.strip(), row.reference.strip()
+        first = self._ask(row, (answer, reference), memory, purse)
+        second = _swapped(self._ask(row, (reference, answer), memory, purse))
         if first is None or second is None:  # nothing was measured
             return ScoredRow(row.id, {}, "the judge did not say")
         value = sum(outcome in ("better", "equal") for outcome in (first, second)) / 2

@@ -18,8 +18,7 @@ from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import BATCH, FINE_TUNE, Store, new_id
-from tuneoff.server.training_file import LineCheck
-from tuneoff.server.upload import UploadForm
+from tuneoff.server.upload import LineCheck, UploadForm
 
 router = APIRouter(prefix="/v1/files", responses=shapes.errors(404))
 CHUNK_BYTES = 64 * 1024

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from tuneoff.providers.chat_format import MIN_EXAMPLES
 from tuneoff.server import epochs, leftovers, shapes
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE, JobCreate, resolved, shown
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store, new_id
+from tuneoff.tasks.training_rows import MIN_EXAMPLES
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", responses=shapes.errors(404))
 Limit = Annotated[int, Query(ge=1, le=1_000)]

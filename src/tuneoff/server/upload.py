@@ -1,11 +1,13 @@
-"""Reads an upload's multipart form while it comes in.
+"""Reads an upload's multipart form while it comes in, and checks a training file's lines.
 
 The file goes to whoever wants its bytes; nothing of it is kept in memory or in a temporary
 file. A form has one `file` and one `purpose`, in any order; anything else gets a 400 naming it.
+What a line may hold, `tasks/training_rows.py` says, as for every other reader.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 
@@ -13,8 +15,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tuneoff.server.errors import ApiError
+from tuneoff.tasks.training_rows import find_fault
 
 MAX_VALUE_BYTES = 1_000
+MAX_LINE_BYTES = 1024**2
 MAX_NAME = 255
 DEFAULT_NAME = "upload.jsonl"
 # It would write a line to the log for every malformed form.
@@ -126,6 +130,67 @@ class UploadForm:
 
     def _complete(self) -> None:
         self._ended = True
+
+
+class LineCheck:
+    """Looks at a training file's bytes as they come and counts its examples, one a line."""
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self._number = 0
+        self._rest = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """More bytes.
+
+        Raises:
+            ApiError: a line is no example; the message names the line.
+        """
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._rest += end
+            self._line(bytes(self._rest))
+            self._rest.clear()
+        self._rest += rest
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._number += 1
+            raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
+
+    def finish(self) -> None:
+        """There are no more bytes.
+
+        Raises:
+            ApiError: the last line is no example, or there is none at all.
+        """
+        self._line(bytes(self._rest))
+        if not self.examples:
+            raise ApiError(400, "The file holds no example.", "file", "invalid_file_format")
+
+    def _line(self, line: bytes) -> None:
+        self._number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
+        try:
+            text = line.decode("utf-8-sig" if self._number == 1 else "utf-8")
+            if "\r" in text.rstrip("\r"):
+                raise self._refused("it holds a carriage return; end lines with a line feed")
+            if not text.strip():
+                return
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise self._refused("it is not a JSON object in UTF-8") from None
+        wrong = find_fault(value)
+        if wrong is not None:
+            raise self._refused(wrong)
+        self.examples += 1
+
+    def _refused(self, why: str) -> ApiError:
+        return ApiError(
+            400,
+            f"Invalid file format. Line {self._number}: {why}.",
+            "file",
+            "invalid_file_format",
+        )
 
 
 def _decoded(value: bytes) -> str:

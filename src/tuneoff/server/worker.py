@@ -28,7 +28,7 @@ from tuneoff.server import epochs, leftovers
 from tuneoff.server.claims import Claims
 from tuneoff.server.job import base_argument, model_name, settings_of
 from tuneoff.server.store import RESULTS, Store, new_id
-from tuneoff.tasks.chat import read_examples
+from tuneoff.tasks.chat import stored_examples
 
 # Ends of the training process, by whatever, without anything learned in between.
 MOST_ATTEMPTS = 20
@@ -112,9 +112,9 @@ def _train(
     from tuneoff.training.tune import tune
 
     directory = ContenderDir(store.job_path(id))
-    train = read_examples(store.file_path(facts["training_file"]))
+    train = list(stored_examples(store.file_path(facts["training_file"])))
     given = facts["validation_file"]
-    validation = read_examples(store.file_path(given)) if given else []
+    validation = list(stored_examples(store.file_path(given))) if given else []
     began = time.monotonic()
     # Not as many as there are: a kill may have come before the last ones were told.
     told, looked, first_step = store.metrics_told(id), 0.0, -1

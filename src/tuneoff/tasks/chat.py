@@ -6,24 +6,23 @@ Example (one line of OpenAI's chat format):
                   {"role": "user", "content": "Capital of Peru?"},
                   {"role": "assistant", "content": "Lima"}]}
 
-The last assistant turn is the reference; everything before it is the prompt. A
-prompt/completion row becomes one user turn (and one system turn, if a column is named).
-Without a `validation` or `test` file a tenth of train (at most 500) is carved for each,
-equal inputs staying together. Metric: exact match, unless `metrics:` says otherwise.
+The last assistant turn is the reference; everything before it is the prompt; what a row may
+hold says `training_rows.py`. A prompt/completion row becomes one user turn (and one system
+turn, if a column is named). Blanks around a text are part of it. Without a `validation` or
+`test` file a tenth of train (at most 500) is carved for each, equal inputs staying together.
+Metric: exact match, unless `metrics:` says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tuneoff.config import Columns, TaskSettings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.prompts import CHAT_PASS_THROUGH, Template
-from tuneoff.providers.chat_format import ROLES
 from tuneoff.records import Example
-from tuneoff.tasks import Place, Splits
+from tuneoff.tasks import Place, Splits, training_rows
 from tuneoff.tasks.rows import Row, read, required
 from tuneoff.tasks.splits import carve, carved_size
 
@@ -82,9 +81,21 @@ def examples_in(path: Path, columns: Columns | None = None) -> Iterator[Example]
         yield _example(row, f"{path}:{line}", f"{path.stem}-{line}", columns)
 
 
+def stored_examples(path: Path) -> Iterator[Example]:
+    """Yield the examples of a file that was checked when it was stored: what a row may hold has
+    changed since, and what was taken once is read for good."""
+    for line, row in read(path):
+        yield _from_messages(row, f"{path.stem}-{line}")
+
+
 def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> Example:
     if "messages" in row and columns is None:
-        return _from_messages(row, where, default_id)
+        fault = training_rows.find_fault(row)
+        if fault is not None:
+            raise DataError(f"{where}: {fault}.")
+        return _from_messages(row, default_id)
+    if (place := training_rows.find_half_pair(row)) is not None:
+        raise DataError(f"{where}: {training_rows.HALF_PAIR} ({place}).")
     columns = columns or Columns()
 
     def text(part: str, key: str) -> str:
@@ -94,39 +105,16 @@ def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> 
     if columns.system is not None:
         turns.insert(0, {"role": "system", "content": text("system", columns.system)})
     example_id = str(row[columns.id]) if columns.id and columns.id in row else default_id
-    answer = text("completion", columns.completion).strip()
-    return Example(example_id, {"messages": turns}, answer)
+    return Example(example_id, {"messages": turns}, text("completion", columns.completion))
 
 
-def _from_messages(row: Row, where: str, default_id: str) -> Example:
-    turns = row["messages"]
-    if not isinstance(turns, list) or not turns:
-        raise DataError(f"{where}: messages must be a list with at least two turns.")
-    for turn in turns:
-        _check_turn(turn, where)
-    if turns[-1]["role"] != "assistant":
-        raise DataError(
-            f"{where}: the last turn is {turns[-1]['role']!r}; it must be the assistant's answer."
-        )
-    if not any(turn["role"] == "user" for turn in turns):
-        raise DataError(f"{where}: there is no user turn; an example needs one.")
-    answer = turns[-1]["content"]
-    if not answer.strip():
-        raise DataError(f"{where}: the assistant's answer is empty; fill it in.")
-    before = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
+def _from_messages(row: Row, default_id: str) -> Example:
+    before, answer = training_rows.split_answer(row["messages"])
+    id = row.get("id")
     meta = row.get("meta")
     return Example(
-        str(row.get("id", default_id)),
+        default_id if id is None else str(id),
         {"messages": before},
-        answer.strip(),
+        answer,
         meta if isinstance(meta, dict) else {},
     )
-
-
-def _check_turn(turn: Any, where: str) -> None:
-    if not isinstance(turn, dict) or "role" not in turn:
-        raise DataError(f"{where}: each turn must be an object with role and content.")
-    if turn["role"] not in ROLES:
-        raise DataError(f"{where}: unknown role {turn['role']!r} (allowed: {', '.join(ROLES)}).")
-    if not isinstance(turn.get("content"), str):
-        raise DataError(f"{where}: the {turn['role']} turn's content must be text.")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tuneoff.config import Limit
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
+from tuneoff.tasks.training_rows import HALF_PAIR, find_half_pair
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -125,7 +126,7 @@ def drawn_ranks(ranks: ArrayLike, count: int, seed: int) -> list[int]:
 
 def input_key(example: Example) -> str:
     """What makes two inputs the same."""
-    return json.dumps(example.inputs, sort_keys=True, ensure_ascii=False)
+    return json.dumps(example.content(), sort_keys=True, ensure_ascii=False)
 
 
 def near_key(example: Example) -> str:
@@ -162,12 +163,22 @@ def overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, 
     return counts
 
 
+def _refuse_half_pairs(split: Split, examples: Iterable[Example]) -> None:
+    """Refuses what could not be written down, whatever task it comes from."""
+    for example in examples:
+        parts = {"id": example.id, "inputs": example.inputs, "completion": example.completion}
+        place = find_half_pair({**parts, "meta": example.meta})
+        if place is not None:
+            raise DataError(f"split {split}: example {example.id!r}: {HALF_PAIR} ({place}).")
+
+
 def check(splits: Mapping[Split, Sequence[Example]], seed_arrangement: bool) -> list[str]:
     """Warnings about the splits, as sentences.
 
     Raises:
-        DataError: a split is empty, an id is there twice, or splits overlap (which the seed
-            experiment's own arrangement is allowed to, with a warning).
+        DataError: a split is empty, an id is there twice, a text holds half a surrogate pair, or
+            splits overlap (which the seed experiment's own arrangement is allowed to, with a
+            warning).
     """
     for split in SPLITS:
         if not splits[split]:
@@ -176,6 +187,7 @@ def check(splits: Mapping[Split, Sequence[Example]], seed_arrangement: bool) -> 
         twice = repeated(example.id for example in splits[split])
         if twice is not None:
             raise DataError(f"split {split}: the id {twice!r} is there twice; ids must differ.")
+        _refuse_half_pairs(split, splits[split])
     warnings: list[str] = []
     for pair, (same, alike) in overlaps(splits).items():
         if same and not seed_arrangement:

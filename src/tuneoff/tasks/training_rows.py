@@ -1,0 +1,177 @@
+"""The one reader of training rows: `{"messages": [{"role", "content"}, ...]}`, an answer last.
+
+`check`, `init`, `run`, hosted uploads, `migrate` and the server's uploads all ask `find_fault`, so
+they take and refuse the same rows with the same words. What a row may hold:
+
+row     `messages`; `id` and `meta`, which are tuneoff's own. Other keys say nothing about training
+        and are left alone, but for those of `MEANT`, which would be dropped without a word.
+turn    `role`, `content`, and at the assistant's turns `weight`, 0 or 1 (1.0 is 1; true is not).
+weight  the last turn is what is learned. A turn of the assistant before it has weight 0, for a
+        hosted model would learn it too, and an open one would not.
+
+A key that holds nothing (null, false, an empty text, list or object) counts as left out: Parquet
+gives every turn every key, and so do answers of an API that were written down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+ROLES = ("system", "developer", "user", "assistant")
+TURN_KEYS = ("role", "content", "weight")
+# Keys of a row that would make another model of it, if they were heeded.
+MEANT = (
+    "tools", "functions", "tool_choice", "function_call", "tool_calls", "parallel_tool_calls",
+    "response_format", "reasoning_effort", "chat_template_kwargs", "documents", "weight", "weights",
+    "system", "system_prompt", "images", "audio", "videos", "chosen", "rejected",
+)  # fmt: skip
+# What the hosted APIs ask of a file of rows.
+MIN_EXAMPLES, MOST_BYTES = 10, 512 * 1024**2
+HALF_PAIR = "half a surrogate pair is no text"
+ONLY_THE_LAST = "only the last assistant turn can be learned here; give the others weight: 0"
+
+Turn = dict[str, Any]
+_CONTAINERS = (dict, list, tuple, Mapping)
+
+
+def find_fault(row: Any) -> str | None:
+    """Return what is wrong with a training row, as a sentence without its full stop; None if
+    nothing is."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("messages"), list):
+        return 'it has no list "messages"'
+    if (place := find_half_pair(row)) is not None:
+        return f"{HALF_PAIR} ({place})"
+    turns = row["messages"]
+    faults = (_fault_of_turn(turn, f"messages.{place}") for place, turn in enumerate(turns))
+    return (
+        _fault_of_row(row)
+        or next((fault for fault in faults if fault is not None), None)
+        or _fault_of_answers(turns)
+    )
+
+
+def split_answer(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Turn], str]:
+    """Return the turns before the answer, each with its role, its content and, if it has one, its
+    weight; and the answer as it stands.
+
+    Rows that an earlier version stored are read, too: what it dropped of them is dropped.
+    """
+    before = [
+        {key: turn[key] for key in ("role", "content")}
+        | ({"weight": int(turn["weight"])} if _is_weight(turn.get("weight")) else {})
+        for turn in turns[:-1]
+    ]
+    return before, str(turns[-1]["content"])
+
+
+def to_line(turns: Sequence[Mapping[str, Any]]) -> str:
+    """Return one example, its answer included, as a line of a training file."""
+    ordered = [{"role": turn["role"], "content": turn["content"], **turn} for turn in turns]
+    return json.dumps({"messages": ordered}, ensure_ascii=False) + "\n"
+
+
+def find_half_pair(value: Any) -> str | None:
+    """Return where half a surrogate pair stands in a value, as a dotted path; None if nowhere.
+
+    JSON can spell such a half (`"\\ud83d"`), but UTF-8 cannot hold it: nothing could be written,
+    uploaded or tokenized.
+    """
+    left: list[tuple[Any, tuple[Any, ...]]] = [({"": value}, ())]
+    while left:  # not by calls, for JSON may be nested deeper than they may be
+        found, place = left.pop()
+        for key, inner in found.items() if isinstance(found, Mapping) else enumerate(found):
+            if isinstance(key, str) and _is_torn(key):
+                return f"the key {key!a:.60}"
+            if isinstance(inner, str):
+                if _is_torn(inner):
+                    return ".".join(map(_named, (*place, key)[1:])) or "the text"
+            elif isinstance(inner, _CONTAINERS):
+                left.append((inner, (*place, key)))
+    return None
+
+
+def _is_torn(text: str) -> bool:
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _fault_of_turn(turn: Any, at: str) -> str | None:
+    """What is wrong with one turn, whichever it is."""
+    if not isinstance(turn, Mapping):
+        return f"{at} must be an object with role and content"
+    role, content = turn.get("role"), turn.get("content")
+    if role not in ROLES:
+        shown = "missing" if role is None else f"{role!r:.40}"
+        return f"{at}.role is {shown} (allowed: {', '.join(ROLES)})"
+    for key, value in turn.items():
+        if key not in TURN_KEYS and _says_something(value):
+            return f"{at}.{_named(key)} is not supported and would be lost; take it out, or the row"
+    if not isinstance(content, str):
+        return f"{at}.content must be a text, got {_kind(content)}"
+    weight = turn.get("weight")
+    if weight is None:
+        return None
+    if role != "assistant":
+        return f"{at}.weight: only the assistant's turns have one; take it out"
+    if not _is_weight(weight):
+        return f"{at}.weight is {weight!r:.40}; it must be 0 or 1"
+    return None
+
+
+def _fault_of_row(row: Mapping[str, Any]) -> str | None:
+    """What is wrong beside the turns."""
+    for key in MEANT:
+        if _says_something(row.get(key)):
+            return f"{key} is not supported and would be lost; take it out, or the row"
+    if not isinstance(row.get("meta"), Mapping | None):
+        return f"meta must be an object, got {_kind(row['meta'])}"
+    if not isinstance(row.get("id"), str | int | None) or isinstance(row.get("id"), bool):
+        return f"id must be a text or a whole number, got {_kind(row['id'])}"
+    return None
+
+
+def _fault_of_answers(turns: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with what is learned: the last turn, and it alone."""
+    if not turns:
+        return "messages is empty; it needs a user's turn and the assistant's answer"
+    if turns[-1]["role"] != "assistant":
+        return f"the last message is {turns[-1]['role']!r}; it must be the assistant's answer"
+    last = len(turns) - 1
+    for place, turn in enumerate(turns[:-1]):
+        if turn["role"] == "assistant" and turn.get("weight") != 0:
+            return f"messages.{place} would be learned: {ONLY_THE_LAST}"
+    if turns[-1].get("weight") == 0:
+        return f"messages.{last}.weight is 0, but the last turn is learned; take the row out"
+    if not turns[-1]["content"].strip():
+        return f"messages.{last}.content: the assistant's answer is empty; fill it in"
+    if not any(turn["role"] == "user" for turn in turns):
+        return "there is no message of a user"
+    return None
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value in (0, 1)
+
+
+def _says_something(value: Any) -> bool:
+    return value is not None and value is not False and value not in ("", [], {})
+
+
+def _named(key: Any) -> str:
+    """A key as it is written, or in quotes where that could not be read."""
+    plain = not isinstance(key, str) or key.replace("-", "_").isidentifier()
+    return str(key) if plain and len(str(key)) <= 60 else f"{key!r:.60}"
+
+
+def _kind(value: Any) -> str:
+    """A value's kind, in JSON's words."""
+    names = {list: "a list", dict: "an object", bool: "true or false", str: "a text"}
+    names |= {int: "a number", float: "a number", type(None): "nothing"}
+    return names.get(type(value), type(value).__name__)
