@@ -42,7 +42,7 @@ from tuneoff.records import (
 )
 from tuneoff.report.recommend import recommend
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.scoring import Options, Row, primary_metric
+from tuneoff.scoring import Options, Row
 from tuneoff.scoring.aggregate import (
     Breakdown,
     aggregate,
@@ -77,7 +77,7 @@ def collect(
     command: str,
 ) -> Results:
     """Everything about a run, from its directory."""
-    metric = parts.metrics[0] if parts.metrics else primary_metric(parts.scorer, options)
+    metric = parts.deciding_metric(options)
     test = examples["test"]
     clusters, pricing = _clusters(parts, test), Pricing(parts.bakeoff, run)
     known = _known_groups(parts, test, options)

@@ -6,15 +6,16 @@ Example (one line of OpenAI's chat format):
                   {"role": "user", "content": "Capital of Peru?"},
                   {"role": "assistant", "content": "Lima"}]}
 
-The last assistant turn is the reference; everything before it is the prompt. A
-prompt/completion row becomes one user turn (and one system turn, if a column is named).
+The last assistant turn is the reference; everything before it is the prompt. A row of columns
+becomes one user turn (and one system turn, if it has such a text); which columns these are is
+named under `columns:`, or found by their names (`columns.py`).
 Without a `validation` or `test` file a tenth of train (at most 500) is carved for each,
 equal inputs staying together. Metric: exact match, unless `metrics:` says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ from tuneoff.config import Columns, TaskSettings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.prompts import CHAT_PASS_THROUGH, Template
 from tuneoff.providers.chat_format import ROLES
-from tuneoff.records import Example
+from tuneoff.records import Example, Split
 from tuneoff.tasks import Place, Splits
-from tuneoff.tasks.rows import Row, read, required
-from tuneoff.tasks.splits import carve, carved_size
+from tuneoff.tasks.columns import (
+    TURN_KEYS,
+    ColumnWatch,
+    describe_columns,
+    find_columns,
+    make_example,
+)
+from tuneoff.tasks.rows import Record, Row, read, row_id
+from tuneoff.tasks.splits import carve, carved_size, repeated, repeated_inputs
+from tuneoff.tasks.text_lines import Warn, ignore
 
 SCORER = "text"
 SOURCES: tuple[str, ...] = ()
@@ -42,14 +51,18 @@ def load(settings: TaskSettings, place: Place) -> Splits:
     """
     if settings.train is None:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
-    train = read_examples(place.path(settings.train), settings.columns)
+
+    def read_split(file: str) -> list[Example]:
+        return checked_examples(place.path(file), settings.columns, place.warn)
+
+    train = read_split(settings.train)
     given, count = len(train), carved_size(len(train))
     if settings.test is not None:
-        test = read_examples(place.path(settings.test), settings.columns)
+        test = read_split(settings.test)
     else:
         train, test = carve(train, count, settings.seed)
     if settings.validation is not None:
-        validation = read_examples(place.path(settings.validation), settings.columns)
+        validation = read_split(settings.validation)
     else:
         train, validation = carve(train, count, settings.seed + 1)
     if not train:
@@ -72,30 +85,73 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> None:
 
 
 def read_examples(path: Path, columns: Columns | None = None) -> list[Example]:
-    """The examples of a file; ids are the rows' own, or file name and line."""
+    """Reads the examples of a file; ids are the rows' own, or file name and line."""
     return list(examples_in(path, columns))
 
 
-def examples_in(path: Path, columns: Columns | None = None) -> Iterator[Example]:
-    """The same, one after another."""
-    for line, row in read(path):
-        yield _example(row, f"{path}:{line}", f"{path.stem}-{line}", columns)
+def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Example]:
+    """Reads the examples of a file, and tells `warn` what is doubtful about them: what `check`
+    says of a file and of a bake-off with it is said here.
+
+    Raises:
+        DataError: a row cannot be used, or an id is there twice.
+    """
+    examples = list(examples_in(path, columns, warn))
+    twice = repeated(example.id for example in examples)
+    if twice is not None:
+        places = _places_in(path, columns, lambda example: example.id == twice)
+        raise DataError(
+            f"{path}: the id {twice!r} is there twice ({' and '.join(places[:2])}); ids must "
+            "differ."
+        )
+    exact, alike = repeated_inputs(examples)
+    if exact:
+        warn(f"{path}: {exact} inputs are repeated; a split keeps equal ones together.")
+    if alike:
+        warn(f"{path}: {alike} more inputs differ only in case, blanks or punctuation.")
+    return examples
 
 
-def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> Example:
-    if "messages" in row and columns is None:
-        return _from_messages(row, where, default_id)
-    columns = columns or Columns()
+def examples_in(
+    path: Path, columns: Columns | None = None, warn: Warn = ignore
+) -> Iterator[Example]:
+    """Yields them one after another; without names of columns, they are found by their names."""
+    for _, example in _placed_examples(path, columns, warn):
+        yield example
 
-    def text(part: str, key: str) -> str:
-        return required(row, key, where if key == part else f"{where}: task.columns.{part}")
 
-    turns = [{"role": "user", "content": text("prompt", columns.prompt)}]
-    if columns.system is not None:
-        turns.insert(0, {"role": "system", "content": text("system", columns.system)})
-    example_id = str(row[columns.id]) if columns.id and columns.id in row else default_id
-    answer = text("completion", columns.completion).strip()
-    return Example(example_id, {"messages": turns}, answer)
+def places(
+    settings: TaskSettings, place: Place, split: Split, wanted: Callable[[Example], bool], /
+) -> list[str]:
+    """Finds where the examples of a split are that are wanted: file and line of each."""
+    file = getattr(settings, split) or settings.train or ""
+    return _places_in(place.path(file), settings.columns, wanted)
+
+
+def _places_in(path: Path, columns: Columns | None, wanted: Callable[[Example], bool]) -> list[str]:
+    found = _placed_examples(path, columns, ignore)
+    return [record.where for record, example in found if wanted(example)]
+
+
+def _placed_examples(
+    path: Path, columns: Columns | None, warn: Warn
+) -> Iterator[tuple[Record, Example]]:
+    encoding = columns.encoding if columns else None
+    named = columns if columns and columns.name_columns else None
+    chosen = named or find_columns(path, encoding)
+    if chosen is not None and named is None and (chosen.system or len(chosen.prompts) > 1):
+        warn(f"{path}: the columns were chosen by their names ({describe_columns(chosen)}).")
+    watch = ColumnWatch()
+    for record in read(path, encoding, warn):
+        default_id = f"{path.stem}-{record.number}"
+        if "messages" in record.row and named is None:
+            watch.see(record.row, TURN_KEYS)
+            yield record, _from_messages(record.row, record.where, default_id)
+        else:
+            used = chosen or Columns()
+            watch.see(record.row, (*used.prompts, used.completion, used.system, used.id))
+            yield record, make_example(record, used, default_id)
+    watch.warn(path, chosen, warn)
 
 
 def _from_messages(row: Row, where: str, default_id: str) -> Example:
@@ -116,7 +172,7 @@ def _from_messages(row: Row, where: str, default_id: str) -> Example:
     before = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
     meta = row.get("meta")
     return Example(
-        str(row.get("id", default_id)),
+        row_id(row, "id", default_id),
         {"messages": before},
         answer.strip(),
         meta if isinstance(meta, dict) else {},
