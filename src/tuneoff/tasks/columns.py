@@ -81,8 +81,8 @@ def _only(columns: Sequence[str], path: Path) -> str:
 
 def describe_columns(columns: Columns) -> str:
     """Says in a line which columns become what."""
-    system = f", system: {columns.system}" if columns.system else ""
-    return f"prompt: {' + '.join(columns.prompts)}, completion: {columns.completion}{system}"
+    system = f", system from {columns.system}" if columns.system else ""
+    return f"prompt from {' + '.join(columns.prompts)}, answer from {columns.completion}{system}"
 
 
 def make_example(record: Record, columns: Columns, default_id: str) -> Example:

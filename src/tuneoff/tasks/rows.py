@@ -157,7 +157,7 @@ def _refuse_nested(value: Any) -> None:
     level, depth = [value], 0
     while level:
         depth += 1
-        if depth > MOST_NESTED + 2:
+        if depth > MOST_NESTED:
             raise DataError(TOO_DEEP)
         lists = [each for each in level if isinstance(each, list)]
         objects = [each for each in level if isinstance(each, dict)]
