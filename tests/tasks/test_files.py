@@ -108,6 +108,10 @@ REFUSED: dict[str, tuple[str, Make, tuple[str, ...]]] = {
     "a NaN in Parquet": (
         "d.parquet", parquet(prompt=["q"] * 3, answer=[float("nan")] * 3), ("row 1", "null"),
     ),
+    "an input that is a number": (
+        "d.jsonl", b'{"instruction": "Double it.", "input": 5, "output": "10"}\n',
+        ("task.columns.prompt: 'input' must be text, got int",),
+    ),
     "an empty cell": ("d.csv", b"prompt,answer\nq,a\nq,\n", ("d.csv:3", "'answer' is empty")),
     "a record too short after one of three lines": (
         "d.csv", b'prompt,answer\n"one\ntwo\nthree",a\nq\n', ("d.csv:5", "not as many fields"),
@@ -192,7 +196,7 @@ READ: dict[str, tuple[str, Make, tuple[str, str], str | None]] = {
     "a context that is no text": (
         "d.jsonl",
         jsonl([{"question": f"q{i}", "context": ["x"], "answer": "a"} for i in range(30)]).encode(),
-        ("q29", "a"), None,
+        ("q29", "a"), "'context' is not used",
     ),
     "messages with a text beside": (
         "d.jsonl",

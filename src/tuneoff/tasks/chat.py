@@ -141,9 +141,9 @@ def _placed_examples(
     chosen = named or find_columns(path, encoding)
     if chosen is not None and named is None and (chosen.system or len(chosen.prompts) > 1):
         warn(f"{path}: the columns were chosen by their names ({describe_columns(chosen)}).")
-    watch = ColumnWatch()
+    watch, stem = ColumnWatch(), path.stem
     for record in read(path, encoding, warn):
-        default_id = f"{path.stem}-{record.number}"
+        default_id = f"{stem}-{record.number}"
         if "messages" in record.row and named is None:
             watch.see(record.row, TURN_KEYS)
             yield record, _from_messages(record.row, record.where, default_id)

@@ -11,7 +11,7 @@ from typing import Any
 from tuneoff.config import Columns
 from tuneoff.errors import DataError
 from tuneoff.records import Example
-from tuneoff.tasks.rows import Record, Row, is_missing, optional, read, required, row_id
+from tuneoff.tasks.rows import Record, Row, optional, read, required, row_id
 from tuneoff.tasks.text_lines import Warn
 
 # Names that people give to columns, the likeliest first; what may follow the first in a prompt.
@@ -20,6 +20,8 @@ JOINED_NAMES: Mapping[str, Sequence[str]] = {"instruction": ("question", "input"
 JOINED_TO_ANY = ("context",)
 COMPLETION_NAMES = ("completion", "output", "answer", "response", "label", "target", "reference")
 SYSTEM_NAMES = ("system", "system_prompt")
+# What is called so says something to a model, be it a list.
+NAMES_OF_TEXTS = {*PROMPT_NAMES, *JOINED_TO_ANY, *SYSTEM_NAMES}
 # Rows that are looked at for names: in JSONL a row may lack what others have.
 LOOKED_AT = 1000
 # Keys of a row with turns that have a meaning.
@@ -42,17 +44,18 @@ def find_columns(path: Path, encoding: str | None = None) -> Columns | None:
     if prompt is None or completion is None:
         missing = "a prompt" if prompt is None else "an answer"
         raise DataError(
-            f"{path}: no column looks like {missing} (there are: {', '.join(map(str, names))}); "
-            "name them in the bake-off file under task.columns, or rename them to prompt and "
-            "completion."
+            f"{path}: no column looks like {missing} (there are: "
+            f"{', '.join(map(str, names)) or 'none'}); name them in the bake-off file under "
+            "task.columns, or rename them to prompt and completion."
         )
 
-    def is_text(name: str) -> bool:
+    def may_join(name: str) -> bool:
+        # A number among them is refused when its row is read; lists and objects are no text at all.
         values = (row.get(column) for row in rows for column in known.get(name, ()))
-        return name in known and all(isinstance(v, str) or is_missing(v) for v in values)
+        return name in known and not any(isinstance(value, (list, dict)) for value in values)
 
-    joined = [name for name in JOINED_NAMES.get(prompt, JOINED_TO_ANY) if is_text(name)]
-    system = next((name for name in SYSTEM_NAMES if is_text(name)), None)
+    joined = [name for name in JOINED_NAMES.get(prompt, JOINED_TO_ANY) if may_join(name)]
+    system = next((name for name in SYSTEM_NAMES if may_join(name)), None)
     prompts = tuple(_only(known[name], path) for name in (prompt, *joined))
     return Columns(
         prompt=prompts if joined else prompts[0],
@@ -122,7 +125,9 @@ class ColumnWatch:
         """Looks at one row, of which these columns are used."""
         self._seen.update(dict.fromkeys(row))
         for name, value in row.items():
-            if name not in used and name not in self._unused and _is_text(value):
+            if name in used or name in self._unused:
+                continue
+            if _is_text(value) or (name in NAMES_OF_TEXTS and value):
                 self._unused[name] = None
 
     def warn(self, path: Path, columns: Columns | None, warn: Warn) -> None:
@@ -142,7 +147,7 @@ class ColumnWatch:
                 if columns
                 else "what a model is to see must stand in the messages"
             )
-            warn(f"{path}: the text {unused} not used, so no model sees {them}; {put}.")
+            warn(f"{path}: the {unused} not used, so no model sees {them}; {put}.")
 
     def _warn_of_absent(self, path: Path, columns: Columns, warn: Warn) -> None:
         there = f"(it has: {', '.join(map(str, self._seen))})"

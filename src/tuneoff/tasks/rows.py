@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ NOT_READ = {
 }
 # Nothing people learn from is nested so deeply; Python gives up at some thousand.
 MOST_NESTED = 100
+# A quote within a text stands behind a backslash: whatever is a key of JSON text is found by this.
+KEY = re.compile(r'"\s*:')
 TOO_DEEP = f"the JSON is nested more than {MOST_NESTED} levels deep; take out what is so deep."
 
 
@@ -118,9 +121,12 @@ def _parsed(text: str, where: str) -> Any:
         DataError: it is, but no row that can be kept as it stands.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+        value = _DECODER.decode(text)
         if text.count("[") + text.count("{") > MOST_NESTED:
             _refuse_nested(value)
+        # A text may spell a key, and a hook is slow: it is for the few that may hold one twice.
+        if len(KEY.findall(text)) != _count_keys(value):
+            json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError:
         raise
     except RecursionError:
@@ -139,6 +145,17 @@ def _parsed(text: str, where: str) -> Any:
     return value
 
 
+def _count_keys(value: Any) -> int:
+    count, left = 0, [value]
+    for each in left:
+        if isinstance(each, dict):
+            count += len(each)
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return count
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object each of whose keys is there once: json itself lets the last one win."""
     found = dict(pairs)
@@ -151,6 +168,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise DataError(f"{name} is not JSON; write null where there is no value.")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _refuse_nested(value: Any) -> None:
