@@ -103,11 +103,10 @@ def _is_local(parts: prepare.Parts) -> bool:
 
 
 def _check_data(file: Path) -> dict[str, Any]:
-    columns = find_columns(file)
+    form = form_of(find_columns(file))
     warnings: list[str] = []
-    examples = chat.checked_examples(file, columns, warnings.append)
+    examples = chat.checked_examples(file, None, warnings.append)
     exact, alike = splits.repeated_inputs(examples)
-    form = form_of(columns)
     return {
         "summary": f"fine. {len(examples)} examples ({form}).",
         "examples": len(examples),

@@ -42,7 +42,7 @@ class Columns(Settings):
         return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
 
     @property
-    def name_columns(self) -> bool:
+    def names_columns(self) -> bool:
         """Whether any column is named here: not where only the encoding is."""
         return self.encoding is None or self.model_copy(update={"encoding": None}) != Columns()
 

@@ -372,6 +372,13 @@ def test_an_encoding_that_is_named(name: str, tmp_path: Path) -> None:
         chat.read_examples(tmp_path / name, Columns(encoding="utf_8_sig"))
 
 
+def test_rows_of_both_kinds_are_read_alike(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    file, bakeoff = write(tmp_path, "d.jsonl", jsonl([*PLAIN, {"messages": turns}]).encode())
+    assert check_file(file)["examples"] == 31
+    assert sum(check_file(bakeoff)["split_sizes"].values()) == 31
+
+
 def test_an_encoding_alone_names_no_columns(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "größer"}]
     file = tmp_path / "d.jsonl"

@@ -53,7 +53,9 @@ def load(settings: TaskSettings, place: Place) -> Splits:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
 
     def read_split(file: str) -> list[Example]:
-        return checked_examples(place.path(file), settings.columns, place.warn)
+        path = place.path(file)
+        say_chosen_columns(path, settings.columns, place.warn)
+        return checked_examples(path, settings.columns, place.warn)
 
     train = read_split(settings.train)
     given, count = len(train), carved_size(len(train))
@@ -120,6 +122,15 @@ def examples_in(
         yield example
 
 
+def say_chosen_columns(path: Path, columns: Columns | None, warn: Warn) -> None:
+    """Tells `warn` which columns become what, where the bake-off file does not say so and it is
+    more than one prompt and one answer."""
+    if columns is None or not columns.names_columns:
+        chosen = find_columns(path, columns.encoding if columns else None)
+        if chosen is not None and (chosen.system or len(chosen.prompts) > 1):
+            warn(f"{path}: the columns were chosen by their names ({describe_columns(chosen)}).")
+
+
 def places(
     settings: TaskSettings, place: Place, split: Split, wanted: Callable[[Example], bool], /
 ) -> list[str]:
@@ -137,10 +148,8 @@ def _placed_examples(
     path: Path, columns: Columns | None, warn: Warn
 ) -> Iterator[tuple[Record, Example]]:
     encoding = columns.encoding if columns else None
-    named = columns if columns and columns.name_columns else None
+    named = columns if columns and columns.names_columns else None
     chosen = named or find_columns(path, encoding)
-    if chosen is not None and named is None and (chosen.system or len(chosen.prompts) > 1):
-        warn(f"{path}: the columns were chosen by their names ({describe_columns(chosen)}).")
     watch, stem = ColumnWatch(), path.stem
     for record in read(path, encoding, warn):
         default_id = f"{stem}-{record.number}"

@@ -17,7 +17,7 @@ from tuneoff.config import Columns, Limit, TaskSettings
 from tuneoff.errors import ConfigError
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.tasks import Place
-from tuneoff.tasks.chat import examples_in
+from tuneoff.tasks.chat import examples_in, say_chosen_columns
 from tuneoff.tasks.splits import carved_size, drawn_ranks, dropped_lines, input_key
 from tuneoff.tasks.text_lines import Warn
 
@@ -58,6 +58,8 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
     if named["train"] is None:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
     files = {split: place.path(file) for split, file in named.items() if file is not None}
+    for file in files.values():
+        say_chosen_columns(file, settings.columns, place.warn)
     # Two inputs with one hash would stay together: of 64 bits, no million has two.
     keys = {
         split: array(
