@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from helpers import Cli
 
-from tuneoff.bakeoff_file import load
+from tuneoff.bakeoff_file import load, parse
 from tuneoff.check import check_file
 from tuneoff.config import Columns
-from tuneoff.errors import DataError
+from tuneoff.errors import DataError, RunDirectoryError
 from tuneoff.init import write_starter
+from tuneoff.opening import keep_file, open_run, resolved
 from tuneoff.tasks import Place, chat
 from tuneoff.tasks.columns import find_columns
 from tuneoff.tasks.rows import MOST_NESTED, read
@@ -425,3 +427,22 @@ def test_a_system_text_may_be_empty(tmp_path: Path) -> None:
     found = chat.read_examples(file, columns.model_copy(update={"id": "id"}))
     assert [len(example.inputs["messages"]) for example in found] == [2, 1]
     assert [example.id for example in found] == ["d-2", "7"]
+
+
+def test_a_run_of_before_lists_and_encodings_is_the_same_file(tmp_path: Path) -> None:
+    text = (
+        "name: x\ntask: {id: chat, train: t.jsonl, columns: {prompt: q, completion: a}}\n"
+        "contenders: [{name: a, id: local}]\n"
+    )
+    bakeoff = parse(text, tmp_path / "b.yaml")
+    stored = resolved(bakeoff)
+    del stored["task"]["drop_overlap"], stored["task"]["columns"]["encoding"]
+    assert stored["task"]["columns"]["prompt"] == "q"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "bakeoff.yaml").write_text(yaml.safe_dump({**stored, "folder": ".."}))
+    open_run(tmp_path / "run", bakeoff)
+    joined = parse(text.replace("prompt: q", "prompt: [q, r]"), tmp_path / "b.yaml")
+    with pytest.raises(RunDirectoryError, match=r"changed: task.columns.prompt"):
+        open_run(tmp_path / "run", joined)
+    keep_file(tmp_path / "run", joined)
+    open_run(tmp_path / "run", joined)
