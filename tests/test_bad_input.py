@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from helpers import Cli
 
 from tuneoff.bakeoff_file import parse
 from tuneoff.config import LocalSettings
-from tuneoff.errors import ConfigError
+from tuneoff.errors import ConfigError, unknown
 
 GOOD = """\
 name: mine
@@ -381,3 +382,74 @@ def test_init_names_the_columns_it_does_not_know(cli: Cli, tmp_path: Path) -> No
     assert code == 2
     assert "alpha, beta" in err
     assert not (tmp_path / "b.yaml").exists()
+
+
+JUDGE = "{id: judge, model: m, rubric: r, %s}"
+# (what is added to the task, what to the second contender, what the sentence holds)
+INNER: list[tuple[str, str, tuple[str, ...]]] = [
+    (f", metrics: [{JUDGE % 'rubrik: x'}]", "", ("'rubrik' (allowed: base_url,", "mean rubric?")),
+    (f", metrics: [exact_match, {JUDGE % 'temperature: 0'}]", "", ("in task.metrics.1.",)),
+    (f", metrics: [{JUDGE % 'price: {input: 1}'}]", "", ("task.metrics.0.price.", "output_usd")),
+    (", metrics: [{id: judge, model: m}]", "", ("task.metrics.0.rubric is missing",)),
+    (", metrics: [{id: jugde, model: m, rubric: r}]", "", ("task.metrics.0.id is 'jugde'",)),
+    (", metrics: [5]", "", ("task.metrics.0 is 5: input should be a valid string",)),
+    (", limit: {tran: 5}", "", ("in task.limit.", "did you mean train?")),
+    (", columns: {promt: x}", "", ("in task.columns.", "did you mean prompt?")),
+    (", columns: {prompt: [a, 1]}", "", ("task.columns.prompt: give a column's name, or a list",)),
+    (", columns: {encoding: utf9}", "", ("task.columns.encoding: got 'utf9'", "cp1252")),
+    ("", ", lora: {rank: 1}", ("in contenders.1.lora.", "target_modules")),
+    ("", ", lora: 5", ("contenders.1.lora is 5: input should be keys with values",)),
+    ("", ", lora: {target_modules: 5}", ("target_modules is 5: input should be a list or",)),
+    ("", ", hardware: {gpu: x}", ("(allowed: accelerator, count, usd_per_hour)",)),
+    ("", ", local: 3", ("unknown key 'local'", "in contenders.1.")),
+    ("}\nserving: {utilisation: 1", "", ("unknown key", "utilization", "in serving.")),
+    ("}\nrequirements: {manged: 1", "", ("did you mean managed?", "in requirements.")),
+]
+
+
+@pytest.mark.parametrize(("of_task", "of_contender", "expected"), INNER)
+def test_what_is_wrong_inside_is_said_in_the_files_own_words(
+    of_task: str, of_contender: str, expected: tuple[str, ...]
+) -> None:
+    text = (
+        f"name: x\ntask: {{id: chat, train: t.jsonl{of_task}}}\n"
+        f"contenders: [{{name: a, id: local}}, {{name: b, id: local{of_contender}}}]\n"
+    )
+    with pytest.raises(ConfigError) as found:
+        parse(text, Path("b.yaml"))
+    message = str(found.value)
+    for part in expected:
+        assert part in message
+    assert not re.search(r"Settings|Tag|function|\.str\b|tuple", message)
+
+
+def test_scores_of_a_recorded_contender_have_keys_of_their_own() -> None:
+    text = GOOD.replace("id: local", "id: recorded, scores: {exact_match: {valu: 0.5}}")
+    with pytest.raises(ConfigError, match=r"\(allowed: n, value; did you mean value\?\)"):
+        parse(text, Path("b.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("got", "offered"),
+    [
+        ("A100", "; did you mean A100 40GB or A100 80GB?"),
+        ("a100 8", "; did you mean A100 80GB?"),
+        ("H10", "; did you mean H100?"),
+        ("h10o", "; did you mean H100?"),
+        ("", ")"),
+        ("TPU", ")"),
+    ],
+)
+def test_names_that_begin_so_are_offered(got: str, offered: str) -> None:
+    names = ["H100", "A100 80GB", "L4", "A100 40GB"]
+    said = unknown("accelerator", got, names)
+    assert offered in said
+    assert ("did you mean" in said) == ("did you mean" in offered)
+
+
+def test_an_accelerator_of_several_sizes_is_asked_about(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "b.yaml"
+    file.write_text(GOOD.replace("id: local", "id: local, hardware: {accelerator: A100}"))
+    code, out, _ = cli("check", file)
+    assert code == 0
+    assert "did you mean A100 40GB or A100 80GB?" in out

@@ -31,7 +31,7 @@ LAYERS = (
     {"tokenization"},
     {"records"},
     {"config"},
-    {"discovery", "hub_news"},
+    {"discovery", "hub_news", "settings"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -33,7 +33,7 @@ from tuneoff.records import SPLITS, Example, Results, Split, to_dict
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
-from tuneoff.scoring import Options, Row, judge, primary_metric
+from tuneoff.scoring import Options, Row, judge
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.spending import judge_purse, judges, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
@@ -278,8 +278,8 @@ def _carry_out(
 
 
 def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
-    """How a contender did, by the primary metric; of several seeds the first one."""
-    metric, rows = primary_metric(parts.scorer, options), _first(settings, work).scores()
+    """How a contender did, by the deciding metric; of several seeds the first one."""
+    metric, rows = parts.deciding_metric(options), _first(settings, work).scores()
     values = [float(row.scores[metric]) for row in rows.values() if metric in row.scores]
     if not values:
         return "done"

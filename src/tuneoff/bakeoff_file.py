@@ -66,7 +66,7 @@ def parse(text: str, file: Path) -> BakeOff:
     try:
         return BakeOff.model_validate({**value, "folder": (file.parent / folder).resolve()})
     except ValidationError as error:
-        raise ConfigError(_sentence(error, root, file)) from None
+        raise ConfigError(_sentence(error, value, root, file)) from None
 
 
 def _refuse_repeated_keys(node: Any, file: Path) -> None:
@@ -101,37 +101,59 @@ def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> Non
             raise ConfigError(f"{file}:{line}: {unknown('contender id', str(got), CONTENDER_IDS)}.")
 
 
-def _sentence(error: ValidationError, root: Any, file: Path) -> str:
+def _sentence(error: ValidationError, value: Any, root: Any, file: Path) -> str:
     found = error.errors()
     # A key that nobody knows is often the one that is missing, written wrongly.
     first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
-    # The union's tag stands in the location of a contender's error; the file has no such level.
-    place = tuple(
-        part
-        for i, part in enumerate(first["loc"])
-        if not (i == 2 and first["loc"][0] == "contenders")
-    )
+    place = _place_in_file(first["loc"], value)
     where = f"{file}:{_line(root, place)}"
     dotted = ".".join(str(part) for part in place) or "the file"
     kind, got = first["type"], first.get("input")
     if kind == "extra_forbidden":
-        known = unknown("key", str(place[-1]), _keys_at(first["loc"]))
+        known = unknown("key", str(place[-1]), _keys_at(place, value))
         return f"{where}: {known} in {_parent(place)}."
     if kind == "missing":
         return f"{where}: {dotted} is missing; add it."
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    message = message.replace("a valid tuple", "a list")
     if kind == "value_error":
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return f"{where}: {_parent(place) if not place else dotted}: {message}."
-    return f"{where}: {dotted} is {got!r}: {message[0].lower()}{message[1:]}."
+    # Where a value may be of several kinds, each of them says why it is not of it.
+    same = (each for each in found if _place_in_file(each["loc"], value) == place)
+    message = " or ".join(dict.fromkeys(_message(each) for each in same))
+    return f"{where}: {dotted} is {got!r:.200}: {message}."
+
+
+def _message(error: Any) -> str:
+    """Pydantic's words for what is wrong with a value, without the names of our classes."""
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "input should be keys with values"
+    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    message = message.replace("a valid tuple", "a list")
+    return message[0].lower() + message[1:]
+
+
+def _place_in_file(location: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    """An error's location without what is not in the file: the tags and classes of unions. The
+    last part may be a key that is missing."""
+    place: list[Any] = []
+    for index, part in enumerate(location):
+        if location[0] == "contenders" and index == 2:
+            continue
+        inside = isinstance(value, Mapping) and part in value
+        if inside or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+            value = value[part]
+            place.append(part)
+        elif isinstance(value, Mapping) and index == len(location) - 1:
+            place.append(part)
+    return tuple(place)
 
 
 def _parent(place: tuple[Any, ...]) -> str:
     return ".".join(str(part) for part in place[:-1]) or "the file"
 
 
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    """The keys allowed beside the unknown one, by walking the models along its location."""
+def _keys_at(place: tuple[Any, ...], value: Any) -> list[str]:
+    """The keys allowed beside the unknown one, by walking the models along its place."""
     kinds: dict[str, type[Settings]] = {
         "local": LocalSettings,
         "hosted": HostedSettings,
@@ -139,25 +161,22 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
         "recorded": RecordedSettings,
     }
     model: Any = BakeOff
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        if isinstance(part, str) and part in kinds and model is BakeOff:
-            model = kinds[part]
-            continue
-        field = model.model_fields.get(part)
-        nested = _model_of(field.annotation) if field else None
-        model = nested or model
+    for depth, part in enumerate(place[:-1]):
+        value = value[part]
+        if depth == 1 and place[0] == "contenders":
+            model = kinds[value["id"]]
+        elif isinstance(part, str):
+            field = model.model_fields.get(part)
+            model = (_model_of(field.annotation) if field else None) or model
     return [key for key in model.model_fields if key != "folder"]
 
 
 def _model_of(annotation: Any) -> type[Settings] | None:
+    """The settings within an annotation, however deep: a tuple of them, a union with others."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if isinstance(inner, type) and issubclass(inner, Settings):
-            return inner
-    return None
+    inner = (_model_of(each) for each in getattr(annotation, "__args__", ()))
+    return next((model for model in inner if model is not None), None)
 
 
 def _line(node: Any, place: tuple[Any, ...]) -> int:

@@ -11,12 +11,12 @@ from tuneoff.bakeoff_file import load
 from tuneoff.config import BakeOff, Hardware, LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.contenders import with_vllm
 from tuneoff.costs.pricebook import PriceBook, no_hour
-from tuneoff.errors import DataError
-from tuneoff.init import columns_of, form_of
+from tuneoff.init import form_of
 from tuneoff.records import SPLITS, Split
 from tuneoff.spending import judge_price, judges, paid, refuse_ended, refused_today
 from tuneoff.tasks import chat, splits
-from tuneoff.tasks.rows import SUFFIXES
+from tuneoff.tasks.columns import find_columns
+from tuneoff.tasks.rows import NOT_READ, SUFFIXES
 
 # Where a data set is neither a local file nor generated, it would have to be downloaded.
 NOT_LOCAL = "the data set was not looked at: it would come from the hub (set data_dir to check it)"
@@ -29,7 +29,7 @@ def check_file(file: Path | str) -> dict[str, Any]:
         ConfigError, DataError: the file cannot be used; one sentence says why.
     """
     file = Path(file)
-    if file.suffix.lower() in SUFFIXES:
+    if file.suffix.lower() in (*SUFFIXES, *NOT_READ):
         return _check_data(file)
     return _check_bakeoff(load(file))
 
@@ -103,21 +103,10 @@ def _is_local(parts: prepare.Parts) -> bool:
 
 
 def _check_data(file: Path) -> dict[str, Any]:
-    form = form_of(file)
-    columns = None if form == "chat messages" else columns_of(file)
-    examples = chat.read_examples(file, columns)
-    keys = [splits.input_key(example) for example in examples]
-    near = [splits.near_key(example) for example in examples]
-    twice = splits.repeated(example.id for example in examples)
-    if twice is not None:
-        raise DataError(f"{file}: the id {twice!r} is there twice; ids must differ.")
-    exact = len(keys) - len(set(keys))
-    alike = len(near) - len(set(near)) - exact
-    warnings = []
-    if exact:
-        warnings.append(f"{exact} inputs are repeated; a split keeps equal ones together.")
-    if alike:
-        warnings.append(f"{alike} more inputs differ only in case, blanks or punctuation.")
+    form = form_of(find_columns(file))
+    warnings: list[str] = []
+    examples = chat.checked_examples(file, None, warnings.append)
+    exact, alike = splits.repeated_inputs(examples)
     return {
         "summary": f"fine. {len(examples)} examples ({form}).",
         "examples": len(examples),

@@ -39,10 +39,11 @@ from tuneoff.records import (
     Serving,
     Split,
     TrainingRecord,
+    UnreadReplies,
 )
 from tuneoff.report.recommend import recommend
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.scoring import Options, Row, primary_metric
+from tuneoff.scoring import Options, Row
 from tuneoff.scoring.aggregate import (
     Breakdown,
     aggregate,
@@ -51,8 +52,12 @@ from tuneoff.scoring.aggregate import (
     values_by_seed,
 )
 from tuneoff.scoring.curve import learning_curve
+from tuneoff.scoring.judge import Judge, unread_reply
 from tuneoff.scoring.statistics import compare_all, wilson
-from tuneoff.spending import paid
+from tuneoff.spending import judges, paid
+
+# Characters of a judge's reply that are kept to be shown.
+MOST_OF_A_REPLY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def collect(
     command: str,
 ) -> Results:
     """Everything about a run, from its directory."""
-    metric = parts.metrics[0] if parts.metrics else primary_metric(parts.scorer, options)
+    metric = parts.deciding_metric(options)
     test = examples["test"]
     clusters, pricing = _clusters(parts, test), Pricing(parts.bakeoff, run)
     known = _known_groups(parts, test, options)
@@ -122,6 +127,9 @@ def collect(
         contenders=contenders,
         comparisons=comparisons,
         judge_usd=pricing.judge_usd(),
+        judge_unread=_unread(
+            parts, run, [o for c in contenders if c.error is None for o in outcomes[c.name]]
+        ),
         break_even=crossings,
         recommendation=recommend(
             contenders, comparisons, metric, parts.bakeoff.requirements, crossings, pricing.day
@@ -136,6 +144,18 @@ def _outcomes(settings: Any, contender: ContenderDir) -> list[Outcome]:
         record, rows = folder.training(), folder.scores()
         found.append(Outcome(training, folder, record, folder.predictions(), rows))
     return found
+
+
+def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadReplies | None:
+    """What a judge said that is no score."""
+    asked = judges(parts.bakeoff)
+    rows = [row for outcome in outcomes for row in outcome.rows.values()]
+    unread = [row.id for row in rows if Judge.PRIMARY not in row.scores]
+    if not asked or not unread:
+        return None
+    id, reply = unread_reply(run.judgements, asked[0].model, set(unread)) or (None, None)
+    shown = None if reply is None else reply[:MOST_OF_A_REPLY]
+    return UnreadReplies(len(unread), len(rows), id, shown)
 
 
 def _whole(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -9,22 +9,26 @@ reads one from YAML.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    Discriminator,
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
+    Tag,
     field_validator,
     model_serializer,
     model_validator,
 )
+
+from tuneoff.settings import Columns as Columns
+from tuneoff.settings import Limit as Limit
+from tuneoff.settings import Settings as Settings
 
 SHIPPED_BASE = "tiny"
 Rendering = Literal["chat", "text"]
@@ -36,29 +40,6 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Usd = Annotated[Decimal, Field(ge=0, lt=10_000), PlainSerializer(float, when_used="json")]
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")]
 KeyVariable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=80)]
-
-
-class Settings(BaseModel):
-    """Base of everything a user writes: frozen, and no unknown key is let through."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Limit(Settings):
-    """How many examples of each split to use: a sample seeded by `task.seed`."""
-
-    train: int | None = Field(default=None, ge=1)
-    validation: int | None = Field(default=None, ge=1)
-    test: int | None = Field(default=None, ge=1)
-
-
-class Columns(Settings):
-    """Which columns of a CSV, Parquet or prompt/completion file hold what."""
-
-    prompt: str = "prompt"
-    completion: str = "completion"
-    system: str | None = None
-    id: str | None = None
 
 
 class PriceSettings(Settings):
@@ -88,12 +69,24 @@ class JudgeSettings(Settings):
     concurrency: int = Field(default=8, ge=1, le=1000)
 
 
+def _kind_of_metric(metric: Any) -> str:
+    return "judge" if isinstance(metric, (Mapping, JudgeSettings)) else "id"
+
+
+# Told apart before they are looked at, so that only one of the two has something to say.
+Metric = Annotated[
+    Annotated[str, Tag("id")] | Annotated[JudgeSettings, Tag("judge")],
+    Discriminator(_kind_of_metric),
+]
+
+
 class TaskSettings(Settings):
     """Where the examples come from, how they become a prompt, and how answers are judged.
 
     `id` names a module of `tuneoff.tasks`, an installed module, or a Python file.
     `source` names one of the task's sources; `chat` reads `train`, `validation` and
-    `test` files instead (relative to the bake-off file).
+    `test` files instead (relative to the bake-off file). `drop_overlap` leaves rows out of train,
+    then of validation, whose inputs are in a later split, too; the test set stays as it is.
 
     `metrics` are the ones to show, the first of which decides: ids, the path of a Python file
     with `score(example, prediction)`, or a judge. Tests of a difference hold examples of the
@@ -109,7 +102,7 @@ class TaskSettings(Settings):
     context: Literal["create", "schema"] = "create"
     limit: Limit = Limit()
     seed: int = 0
-    metrics: tuple[str | JudgeSettings, ...] | None = Field(default=None, min_length=1)
+    metrics: tuple[Metric, ...] | None = Field(default=None, min_length=1)
     cluster: str | None = None
     mode: Literal["strict", "official"] = "strict"
     derived_databases: int = Field(default=0, ge=0, le=1000)
@@ -118,6 +111,7 @@ class TaskSettings(Settings):
     validation: str | None = None
     test: str | None = None
     columns: Columns | None = None
+    drop_overlap: bool = False
     databases: str | None = None
 
 

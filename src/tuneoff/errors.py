@@ -134,13 +134,28 @@ class UnreachableError(LostError):
         self.seen, self.certain = seen, certain
 
 
+# Names that are offered for one that begins them; all of them are in the list before.
+MOST_OFFERED = 5
+
+
 def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
     """The beginning of every "unknown id" sentence: what was got, what is allowed.
 
     >>> unknown("task", "text_2_sql", ["chat", "text_to_sql"])
     "unknown task 'text_2_sql' (allowed: chat, text_to_sql; did you mean text_to_sql?)"
+    >>> unknown("model", "small", ["small-1", "large-1", "small-2"])
+    "unknown model 'small' (allowed: large-1, small-1, small-2; did you mean small-1 or small-2?)"
     """
     names = sorted(allowed)
-    near = get_close_matches(got, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = near_names(got, names)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"unknown {what} {got!r} (allowed: {', '.join(names)}{hint})"
+
+
+def near_names(got: str, names: Iterable[str]) -> list[str]:
+    """The names that may have been meant: those that begin with what was got, else the one that
+    is most like it. Upper and lower case are the same."""
+    folded = {name.casefold(): name for name in names}
+    start = got.strip().casefold()
+    begun = [name for each, name in folded.items() if start and each.startswith(start)]
+    return begun[:MOST_OFFERED] or [folded[n] for n in get_close_matches(start, folded, n=1)]

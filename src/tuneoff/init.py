@@ -10,15 +10,10 @@ import yaml
 
 from tuneoff.bakeoff_file import parse
 from tuneoff.config import Columns
-from tuneoff.errors import ConfigError, DataError
+from tuneoff.errors import ConfigError
 from tuneoff.rundir import write_text
 from tuneoff.tasks import chat
-from tuneoff.tasks.rows import Row, read
-
-# Names that people give to the two columns, the likeliest first.
-PROMPT_NAMES = ("prompt", "input", "question", "instruction", "text", "query", "source")
-COMPLETION_NAMES = ("completion", "output", "answer", "response", "label", "target", "reference")
-SYSTEM_NAMES = ("system", "system_prompt")
+from tuneoff.tasks.columns import describe_columns, find_columns
 
 STARTER = """\
 # Written by `tuneoff init`. Which model should I use for this task?
@@ -46,7 +41,8 @@ contenders:
 
 
 def write_starter(data: Path | str, out: Path | str) -> dict[str, Any]:
-    """Writes `out` and says what was found: `{"examples", "form", "file"}`.
+    """Writes `out` and says what was found: `{"examples", "form", "file",
+    "warnings"}`.
 
     Raises:
         ConfigError: `out` is there already.
@@ -55,12 +51,12 @@ def write_starter(data: Path | str, out: Path | str) -> dict[str, Any]:
     data, out = Path(data), Path(out)
     if out.exists():
         raise ConfigError(f"{out}: the file is there already; give another name with --out.")
-    form = form_of(data)
-    columns = None if form == "chat messages" else columns_of(data)
-    examples = chat.read_examples(data, columns)
+    columns = find_columns(data)
+    warnings: list[str] = []
+    examples = chat.checked_examples(data, columns, warnings.append)
     task: dict[str, Any] = {"id": "chat", "train": _relative(data, out.parent)}
     if columns is not None:
-        task["columns"] = columns.model_dump(exclude_none=True)
+        task["columns"] = columns.model_dump(mode="json", exclude_none=True)
     longest = max(len(example.completion.encode()) for example in examples)
     # A byte-level tokenizer needs at most a token a byte, mostly a third; a limit only bounds.
     task["max_new_tokens"] = max(16, min(1024, -(-longest // 2) + 16))
@@ -70,38 +66,17 @@ def write_starter(data: Path | str, out: Path | str) -> dict[str, Any]:
     text = STARTER.format(name=_name(data), task=indented)
     parse(text, out)
     write_text(out, text)
-    return {"examples": len(examples), "form": form, "file": str(out)}
+    return {
+        "examples": len(examples),
+        "form": form_of(columns),
+        "file": str(out),
+        "warnings": warnings,
+    }
 
 
-def form_of(data: Path) -> str:
-    """`chat messages`, or `columns: …` naming what the first row has."""
-    row = _first(data)
-    return "chat messages" if "messages" in row else "columns: " + ", ".join(map(str, row))
-
-
-def columns_of(data: Path) -> Columns:
-    """Which columns hold prompt and completion, by their names.
-
-    Raises:
-        DataError: no name is known; says which there are.
-    """
-    row = _first(data)
-    lower = {str(key).lower(): str(key) for key in row}
-    prompt = next((lower[name] for name in PROMPT_NAMES if name in lower), None)
-    completion = next((lower[name] for name in COMPLETION_NAMES if name in lower), None)
-    if prompt is None or completion is None:
-        missing = "a prompt" if prompt is None else "an answer"
-        raise DataError(
-            f"{data}: no column looks like {missing} (there are: {', '.join(map(str, row))}); "
-            "name them in the bake-off file under task.columns, or rename them to prompt and "
-            "completion."
-        )
-    system = next((lower[name] for name in SYSTEM_NAMES if name in lower), None)
-    return Columns(prompt=prompt, completion=completion, system=system)
-
-
-def _first(data: Path) -> Row:
-    return next(row for _, row in read(data))
+def form_of(columns: Columns | None) -> str:
+    """Says what a file's rows are."""
+    return "chat messages" if columns is None else f"columns: {describe_columns(columns)}"
 
 
 def _relative(data: Path, folder: Path) -> str:

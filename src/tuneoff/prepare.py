@@ -6,7 +6,8 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tuneoff.config import BakeOff, JudgeSettings, RecordedSettings, TaskSettings
@@ -18,7 +19,7 @@ from tuneoff.progress import Silent
 from tuneoff.prompts import Template
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
-from tuneoff.scoring import Scorer, load_scorer, power
+from tuneoff.scoring import Options, Scorer, load_scorer, power, primary_metric
 from tuneoff.scoring.combined import combined
 from tuneoff.scoring.judge import Judge
 from tuneoff.scoring.own import OwnMetric
@@ -41,6 +42,10 @@ class Parts:
     max_new_tokens: int
     metrics: tuple[str, ...]
     cluster: str | None
+
+    def deciding_metric(self, options: Options) -> str:
+        """The metric by which contenders are compared: the first that is asked for."""
+        return self.metrics[0] if self.metrics else primary_metric(self.scorer, options)
 
 
 def parts(bakeoff: BakeOff) -> Parts:
@@ -98,11 +103,19 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     if only_figures(parts.bakeoff):
         line = "no examples are read: every contender is figures that were reported elsewhere."
         return {split: [] for split in SPLITS}, [line]
-    loaded = parts.task.load(settings, parts.place)
+    warnings: list[str] = []
+    place = replace(parts.place, warn=warnings.append)
+    loaded = parts.task.load(settings, place)
     complete, lines = splits.with_validation(loaded, parts.task.CLUSTER, settings.seed)
+    if settings.drop_overlap and settings.splits != "seed":
+        complete, dropped = splits.drop_overlap(complete)
+        lines += dropped
     chosen = splits.limited(complete, settings.limit, settings.seed)
-    warnings = [*lines, *_carved_by_chat(settings, complete)]
-    warnings += splits.check(chosen, seed_arrangement=settings.splits == "seed")
+    warnings += [*lines, *_carved_by_chat(settings, complete)]
+    places = getattr(parts.task, "places", None)
+    warnings += splits.check(
+        chosen, settings.splits == "seed", partial(places, settings, place) if places else None
+    )
     warnings += _databases(parts, chosen["test"])
     _check_cluster(parts, chosen["test"])
     warnings += _lengths(parts, chosen)

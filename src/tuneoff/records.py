@@ -340,9 +340,21 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadReplies:
+    """So many of the answers that a judge was asked about have no score, for its reply was none of
+    its three words; one such reply, cut to its beginning, and the example it is about."""
+
+    answers: int
+    of: int
+    id: str | None = None
+    reply: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
-    judge's answers; None where there is none, or none that is priced."""
+    judge's answers; None where there is none, or none that is priced. `judge_unread` is None where
+    all of its replies were read."""
 
     schema: int
     name: str
@@ -361,6 +373,7 @@ class Results:
     contenders: tuple[ContenderResult, ...]
     comparisons: tuple[Comparison, ...] = ()
     judge_usd: float | None = None
+    judge_unread: UnreadReplies | None = None
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneoff.records import ContenderResult, Results
 from tuneoff.report import format
+from tuneoff.report.view import unread_replies
 
 WIDTH = 110
 MOST_GROUPS = 8
@@ -37,7 +38,8 @@ def table(results: Results) -> str:
         for c in results.contenders
         if c.error is not None
     )
-    lines = (*failed, *results.recommendation.because)
+    unread = [line for line in [unread_replies(results)] if line]
+    lines = (*failed, *unread, *results.recommendation.because)
     return plain(shown) + "".join(f"{line}\n" for line in lines)
 
 

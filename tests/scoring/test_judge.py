@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 
+import tuneoff
 from tuneoff.config import BakeOff, JudgeSettings, PriceSettings, RecordedSettings, TaskSettings
 from tuneoff.costs.ledger import Ledger, Spent
 from tuneoff.errors import BudgetError, ConfigError, ProviderError
-from tuneoff.records import ScoredRow
+from tuneoff.progress import Silent
+from tuneoff.records import Results, ScoredRow
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.judge import MOST_REPLY, Judge, ready
 from tuneoff.scoring.rows import Purse
 from tuneoff.spending import judge_purse
+from tuneoff.summary import table
 
 pytest.importorskip("openai")
 ROWS = [
@@ -220,3 +223,70 @@ def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None
     settings = JudgeSettings(id="judge", model="m", rubric="Be good.")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
         ready(settings)
+
+
+class Heard(Silent):
+    """Progress that remembers what was last said of each contender."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, str] = {}
+
+    def status(self, name: str, words: str) -> None:
+        self.statuses[name] = words
+
+
+def judged_run(server: Server, folder: Path, metrics: str) -> tuple[Results, Heard]:
+    """A run of two recorded contenders; one of their answers is as it should be."""
+    rows = [{"prompt": f"Say {i}.", "completion": "good"} for i in range(40)]
+    (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, said in (("loud", "Good!"), ("bad", "bad")):
+        answers = [{"id": f"d-{i}", "prediction": said} for i in range(1, 41)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
+    (folder / "judge_of.py").write_text(
+        "def score(example, prediction):\n    return 0.25 if prediction == 'Good!' else 0.0\n"
+    )
+    host, port = server.server_address[:2]
+    judge_of_file = (
+        f"{{id: judge, model: m, base_url: 'http://{host!s}:{port}/v1', rubric: Be good.}}"
+    )
+    metrics = metrics.replace("JUDGE", judge_of_file)
+    (folder / "b.yaml").write_text(
+        f"name: judged\ntask: {{id: chat, train: d.jsonl, metrics: [{metrics}]}}\ncontenders:\n"
+        "  - {name: loud, id: recorded, predictions: loud.jsonl}\n"
+        "  - {name: bad, id: recorded, predictions: bad.jsonl}\n"
+    )
+    heard = Heard()
+    return tuneoff.run(tuneoff.load(folder / "b.yaml"), folder / "run", progress=heard), heard
+
+
+def test_replies_that_cannot_be_read_are_counted_and_one_is_shown(
+    server: Server, tmp_path: Path
+) -> None:
+    said = "<b>Well</b>, I'd | say\x1b[31m\u202e " + "so " * 300
+    server.rule = lambda prompt, a, b: said if "Good!" in (a, b) else by_content(prompt, a, b)
+    results, heard = judged_run(server, tmp_path, "JUDGE, exact_match")
+    assert heard.statuses == {"loud": "done", "bad": "judge 0.0%"}
+    unread = results.judge_unread
+    assert unread is not None
+    assert (unread.answers, unread.of, len(unread.reply or "")) == (4, 8, 500)
+    assert results.contenders[0].scores.keys() == {"exact_match"}
+    words = "The judge's replies about 4 of 8 answers could not be read as A, B or TIE"
+    markdown = (tmp_path / "run" / "report.md").read_text()
+    html = (tmp_path / "run" / "report.html").read_text()
+    terminal = table(results)
+    for shown in (markdown, html.replace("&#39;", "'"), terminal):
+        assert words in shown
+        assert "\x1b" not in shown
+        assert "⟨U+202E⟩" in shown
+        assert 10 < shown.count("so so") + shown.count("so ") < 200
+    assert "<b>Well" not in html + markdown
+    assert "about " + str(unread.id) in terminal.lower()
+
+
+def test_progress_shows_the_metric_that_decides(server: Server, tmp_path: Path) -> None:
+    server.rule = lambda prompt, a, b: "A" if "Good!" in (a, b) else by_content(prompt, a, b)
+    results, heard = judged_run(server, tmp_path, "judge_of.py, exact_match, JUDGE")
+    assert results.primary_metric == "judge_of"
+    assert heard.statuses == {"loud": "judge of 25.0%", "bad": "judge of 0.0%"}
+    assert results.contenders[0].scores["judge"].value == 0.5
+    assert results.judge_unread is None

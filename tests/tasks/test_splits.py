@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from helpers import Cli
 from tuneoff import prepare
 from tuneoff.bakeoff_file import load
 from tuneoff.errors import DataError
-from tuneoff.records import Example
-from tuneoff.tasks import splits
+from tuneoff.records import SPLITS, Example
+from tuneoff.tasks import Place, splits
+from tuneoff.tasks.streaming import stream
 
 TASK = """\
 from tuneoff.prompts import Template
@@ -103,7 +105,7 @@ def test_chat_says_what_it_carved(cli: Cli, tmp_path: Path) -> None:
     file.write_text(text % ", test: test.jsonl, validation: test.jsonl")
     code, out, err = cli("check", file)
     assert (code, out) == (2, "")
-    assert "carved" not in err
+    assert "were carved" not in err
 
 
 @pytest.mark.parametrize("inputs", [["one"], ["one", "two"], ["same"] * 30])
@@ -116,3 +118,44 @@ def test_chat_with_too_few_is_one_sentence(inputs: list[str], cli: Cli, tmp_path
     code, out, err = cli("check", file)
     assert (code, out) == (2, "")
     assert f"train.jsonl: {len(inputs)} examples are too few" in err
+
+
+def overlapping(folder: Path, more: str = "") -> Path:
+    """A bake-off whose test set has two inputs of train, and whose validation one of test."""
+    write_chat(folder / "train.jsonl", [f"question {i}" for i in range(40)])
+    write_chat(folder / "validation.jsonl", ["other", "a test", "question 9"])
+    write_chat(folder / "test.jsonl", ["question 8", "a test", "question 3"])
+    file, files = folder / "b.yaml", ", ".join(f"{s}: {s}.jsonl" for s in SPLITS)
+    file.write_text(
+        f"name: x\ntask: {{id: chat, {files}{more}}}\ncontenders: [{{name: a, id: local}}]\n"
+    )
+    return file
+
+
+def test_overlap_names_both_rows_and_a_way_out(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("check", overlapping(tmp_path))
+    assert code == 2
+    assert "splits overlap: 1 inputs of validation are also in train" in err
+    assert re.search(r"'validation-3' at \S+validation.jsonl:3 is 'train-10' at \S+:10\)", err)
+    assert "task.drop_overlap: true" in err
+
+
+@pytest.mark.parametrize("limit", ["", ", limit: {train: 20}"])
+def test_overlap_is_left_out_where_that_is_asked_for(limit: str, tmp_path: Path) -> None:
+    parts = prepare.parts(load(overlapping(tmp_path, f", drop_overlap: true{limit}")))
+    examples, warnings = prepare.data(parts)
+    assert {split: len(rows) for split, rows in examples.items()} == {
+        "train": 20 if limit else 37, "validation": 2, "test": 3,
+    }  # fmt: skip
+    assert not any(same for same, _ in splits.overlaps(examples).values())
+    said = [
+        "task.drop_overlap: 3 of train were left out, whose inputs are in validation or test, too.",
+        "task.drop_overlap: 1 of validation were left out, whose inputs are in test, too.",
+    ]
+    assert said == [line for line in warnings if "drop_overlap" in line]
+    found: list[str] = []
+    streamed = stream(parts.settings, Place(tmp_path, warn=found.append))
+    assert found == said
+    assert sorted(each.id for _, each in streamed) == sorted(
+        each.id for rows in examples.values() for each in rows
+    )

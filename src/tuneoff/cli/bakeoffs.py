@@ -55,6 +55,8 @@ def init(
         print_json(found)
         return
     typer.echo(f"{found['examples']} examples in {data} ({found['form']}).")
+    for warning in found["warnings"]:
+        typer.echo(f"warning: {warning}")
     typer.echo(f"Wrote {out}. Next: tuneoff check {out}; tuneoff run {out}")
 
 

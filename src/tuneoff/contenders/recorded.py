@@ -51,8 +51,8 @@ def answer(
         return
     path = _file(settings, work.folder)
     found: dict[str, str] = {}
-    for line, row in read(path):
-        where = f"{path}:{line}"
+    for record in read(path, warn=lambda line: work.progress.say(f"warning: {line}")):
+        row, where = record.row, record.where
         if not isinstance(row.get("id"), str) or not isinstance(row.get("prediction"), str):
             raise DataError(f"{where}: a row needs the texts id and prediction.")
         if row["id"] in found:

@@ -165,7 +165,8 @@ def _bytes(parts: Parts) -> int:
 
 
 def _streamed(parts: Parts) -> Source:
-    found = stream(parts.settings, parts.place)
+    warnings: list[str] = []
+    found = stream(parts.settings, replace(parts.place, warn=warnings.append))
     clusters: Counter[str] = Counter()
     if parts.cluster is not None:
         tested = (example for split, example in found if split == "test")
@@ -173,7 +174,8 @@ def _streamed(parts: Parts) -> Source:
     shots = _shots(parts.bakeoff, found)
     splits = {s: OfSplit(found, s, found.sizes[s], shots if s == "train" else {}) for s in SPLITS}
     line = "the files are too large to hold: overlap of splits was not looked for (tuneoff check)."
-    return Source(found.sizes, found, splits, list(clusters.values()) or None, [line])
+    warnings.append(line)
+    return Source(found.sizes, found, splits, list(clusters.values()) or None, warnings)
 
 
 def _shots(bakeoff: BakeOff, found: Stream) -> dict[int, Example]:

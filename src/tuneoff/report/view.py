@@ -27,6 +27,7 @@ from tuneoff.report.table import columns_of, seeds
 
 View = dict[str, Any]
 MAX_CLASSES = 20
+MAX_REPLY = 200
 Column = tuple[str, Callable[[Any], str]]
 SEEDS_NOTE = (
     "Of a contender with several seeds, training time and costs are the mean of one seed; the "
@@ -89,6 +90,7 @@ def view(results: Results) -> View:
         "metric": f.words(results.primary_metric),
         "names": [c.name for c in contenders],
         "scores": _scores(results, contenders),
+        "judge_unread": unread_replies(results),
         "table": columns_of(results, contenders, _shares(results)),
         "facts": _facts(results, contenders),
         "money": money(results, contenders),
@@ -135,6 +137,22 @@ def _scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
         "seeds": any(c.seeds for c in contenders if not c.error),
         "rows": [_score_row(c, shares, results.recommendation.choice) for c in contenders],
     }
+
+
+def unread_replies(results: Results) -> str:
+    """Says how many of a judge's replies could not be read, and quotes one; empty if all could."""
+    unread = results.judge_unread
+    if unread is None:
+        return ""
+    counted = f"{f.count(unread.answers)} of {f.count(unread.of)}"
+    quoted = ""
+    if unread.reply is not None:
+        reply = f.shorten(" ".join(f.clean(unread.reply).split()), MAX_REPLY)
+        quoted = f" About {f.clean(unread.id or '')} it said: “{reply}”"
+    return (
+        f"The judge's replies about {counted} answers could not be read as A, B or TIE, so they "
+        f"are missing from its metrics.{quoted}"
+    )
 
 
 def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | None) -> View:

@@ -16,7 +16,7 @@ import json
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -54,6 +54,23 @@ def ready(settings: JudgeSettings) -> None:
 
 def _connected(settings: JudgeSettings) -> Provider:
     return connect(settings.provider, settings.base_url)
+
+
+def outcome_of(reply: str) -> Outcome | None:
+    """Reads a reply: how answer A is, compared with B; None where it is none of the words."""
+    said = _REPLY.fullmatch(reply.strip().split("\n", 1)[0])
+    outcomes: dict[str, Outcome] = {"A": "better", "B": "worse", "TIE": "equal"}
+    return outcomes[said[1].upper()] if said else None
+
+
+def unread_reply(judgements: Path, model: str, ids: Container[str]) -> tuple[str, str] | None:
+    """Finds a reply of a judge that could not be read, about one of these examples; the example's
+    id comes with it."""
+    for row in read_lines(judgements):
+        of_these = row.get("model") == model and row.get("id") in ids
+        if of_these and outcome_of(str(row["reply"])) is None:
+            return str(row["id"]), str(row["reply"])
+    return None
 
 
 class Judge:
@@ -123,9 +140,7 @@ class Judge:
                 "key": key, "id": row.id, "model": self._settings.model, "reply": reply,
                 "tokens_in": given.tokens_in, "tokens_out": given.tokens_out,
             })  # fmt: skip
-        said = _REPLY.fullmatch(reply.strip().split("\n", 1)[0])
-        outcomes: dict[str, Outcome] = {"A": "better", "B": "worse", "TIE": "equal"}
-        return outcomes[said[1].upper()] if said else None
+        return outcome_of(reply)
 
     def _paid(self, text: str, purse: Purse | None) -> Reply:
         """One try to get a reply; where it is lost, or the server counts no tokens, the leave

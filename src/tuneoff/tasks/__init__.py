@@ -16,16 +16,19 @@ from tuneoff import discovery
 from tuneoff.config import TaskSettings
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
+from tuneoff.tasks.text_lines import Warn, ignore
 
 Splits = Mapping[Split, list[Example]]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a task may read: the bake-off file's folder, and local data sets if any."""
+    """Where a task may read: the bake-off file's folder, and local data sets if any. `warn` is
+    told what is doubtful about what was read there."""
 
     folder: Path
     data_dir: Path | None = None
+    warn: Warn = ignore
 
     def path(self, written: str) -> Path:
         return (self.folder / Path(written).expanduser()).resolve()
@@ -45,7 +48,8 @@ class Task(Protocol):
     CLUSTER: str | None
 
     def load(self, settings: TaskSettings, place: Place) -> Splits:
-        """All examples by split, before `limit`."""
+        """All examples by split, before `limit`. A task that reads a user's files may have a
+        function `places(settings, place, split, wanted)` beside, which says where examples are."""
         ...
 
     def template(self, settings: TaskSettings) -> Template:

@@ -7,24 +7,33 @@ Example (one line of OpenAI's chat format):
                   {"role": "assistant", "content": "Lima"}]}
 
 The last assistant turn is the reference; everything before it is the prompt; what a row may
-hold says `training_rows.py`. A prompt/completion row becomes one user turn (and one system
-turn, if a column is named). Blanks around a text are part of it. Without a `validation` or
-`test` file a tenth of train (at most 500) is carved for each, equal inputs staying together.
-Metric: exact match, unless `metrics:` says otherwise.
+hold says `training_rows.py`. A row of columns becomes one user turn (and one system turn, if it
+has such a text); which columns these are is named under `columns:`, or found by their names
+(`columns.py`). Blanks around a text are part of it. Without a `validation` or `test` file a tenth
+of train (at most 500) is carved for each, equal inputs staying together. Metric: exact match,
+unless `metrics:` says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tuneoff.config import Columns, TaskSettings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.prompts import CHAT_PASS_THROUGH, Template
-from tuneoff.records import Example
+from tuneoff.records import Example, Split
 from tuneoff.tasks import Place, Splits, training_rows
-from tuneoff.tasks.rows import Row, read, required
-from tuneoff.tasks.splits import carve, carved_size
+from tuneoff.tasks.columns import (
+    TURN_KEYS,
+    ColumnWatch,
+    describe_columns,
+    find_columns,
+    make_example,
+)
+from tuneoff.tasks.rows import Record, Row, read, row_id
+from tuneoff.tasks.splits import carve, carved_size, repeated, repeated_inputs
+from tuneoff.tasks.text_lines import Warn, ignore
 
 SCORER = "text"
 SOURCES: tuple[str, ...] = ()
@@ -41,14 +50,20 @@ def load(settings: TaskSettings, place: Place) -> Splits:
     """
     if settings.train is None:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
-    train = read_examples(place.path(settings.train), settings.columns)
+
+    def read_split(file: str) -> list[Example]:
+        path = place.path(file)
+        say_chosen_columns(path, settings.columns, place.warn)
+        return checked_examples(path, settings.columns, place.warn)
+
+    train = read_split(settings.train)
     given, count = len(train), carved_size(len(train))
     if settings.test is not None:
-        test = read_examples(place.path(settings.test), settings.columns)
+        test = read_split(settings.test)
     else:
         train, test = carve(train, count, settings.seed)
     if settings.validation is not None:
-        validation = read_examples(place.path(settings.validation), settings.columns)
+        validation = read_split(settings.validation)
     else:
         train, validation = carve(train, count, settings.seed + 1)
     if not train:
@@ -71,49 +86,98 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> None:
 
 
 def read_examples(path: Path, columns: Columns | None = None) -> list[Example]:
-    """The examples of a file; ids are the rows' own, or file name and line."""
+    """Reads the examples of a file; ids are the rows' own, or file name and line."""
     return list(examples_in(path, columns))
 
 
-def examples_in(path: Path, columns: Columns | None = None) -> Iterator[Example]:
-    """The same, one after another."""
-    for line, row in read(path):
-        yield _example(row, f"{path}:{line}", f"{path.stem}-{line}", columns)
+def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Example]:
+    """Reads the examples of a file, and tells `warn` what is doubtful about them: what `check`
+    says of a file and of a bake-off with it is said here.
+
+    Raises:
+        DataError: a row cannot be used, or an id is there twice.
+    """
+    examples = list(examples_in(path, columns, warn))
+    twice = repeated(example.id for example in examples)
+    if twice is not None:
+        places = _places_in(path, columns, lambda example: example.id == twice)
+        raise DataError(
+            f"{path}: the id {twice!r} is there twice ({' and '.join(places[:2])}); ids must "
+            "differ."
+        )
+    exact, alike = repeated_inputs(examples)
+    if exact:
+        warn(f"{path}: {exact} inputs are repeated; a split keeps equal ones together.")
+    if alike:
+        warn(f"{path}: {alike} more inputs differ only in case, blanks or punctuation.")
+    return examples
 
 
 def stored_examples(path: Path) -> Iterator[Example]:
     """Yield the examples of a file that was checked when it was stored: what a row may hold has
     changed since, and what was taken once is read for good."""
-    for line, row in read(path):
-        yield _from_messages(row, f"{path.stem}-{line}")
+    for record in read(path):
+        yield _from_messages(record.row, f"{path.stem}-{record.number}")
 
 
-def _example(row: Row, where: str, default_id: str, columns: Columns | None) -> Example:
-    if "messages" in row and columns is None:
-        fault = training_rows.find_fault(row)
-        if fault is not None:
-            raise DataError(f"{where}: {fault}.")
-        return _from_messages(row, default_id)
-    if (place := training_rows.find_half_pair(row)) is not None:
-        raise DataError(f"{where}: {training_rows.HALF_PAIR} ({place}).")
-    columns = columns or Columns()
+def examples_in(
+    path: Path, columns: Columns | None = None, warn: Warn = ignore
+) -> Iterator[Example]:
+    """Yields them one after another; without names of columns, they are found by their names."""
+    for _, example in _placed_examples(path, columns, warn):
+        yield example
 
-    def text(part: str, key: str) -> str:
-        return required(row, key, where if key == part else f"{where}: task.columns.{part}")
 
-    turns = [{"role": "user", "content": text("prompt", columns.prompt)}]
-    if columns.system is not None:
-        turns.insert(0, {"role": "system", "content": text("system", columns.system)})
-    example_id = str(row[columns.id]) if columns.id and columns.id in row else default_id
-    return Example(example_id, {"messages": turns}, text("completion", columns.completion))
+def say_chosen_columns(path: Path, columns: Columns | None, warn: Warn) -> None:
+    """Tells `warn` which columns become what, where the bake-off file does not say so and it is
+    more than one prompt and one answer."""
+    if columns is None or not columns.names_columns:
+        chosen = find_columns(path, columns.encoding if columns else None)
+        if chosen is not None and (chosen.system or len(chosen.prompts) > 1):
+            warn(f"{path}: the columns were chosen by their names ({describe_columns(chosen)}).")
+
+
+def places(
+    settings: TaskSettings, place: Place, split: Split, wanted: Callable[[Example], bool], /
+) -> list[str]:
+    """Finds where the examples of a split are that are wanted: file and line of each."""
+    file = getattr(settings, split) or settings.train or ""
+    return _places_in(place.path(file), settings.columns, wanted)
+
+
+def _places_in(path: Path, columns: Columns | None, wanted: Callable[[Example], bool]) -> list[str]:
+    found = _placed_examples(path, columns, ignore)
+    return [record.where for record, example in found if wanted(example)]
+
+
+def _placed_examples(
+    path: Path, columns: Columns | None, warn: Warn
+) -> Iterator[tuple[Record, Example]]:
+    encoding = columns.encoding if columns else None
+    named = columns if columns and columns.names_columns else None
+    chosen = named or find_columns(path, encoding)
+    watch, stem = ColumnWatch(), path.stem
+    for record in read(path, encoding, warn):
+        default_id = f"{stem}-{record.number}"
+        if "messages" in record.row and named is None:
+            if (fault := training_rows.find_fault(record.row)) is not None:
+                raise DataError(f"{record.where}: {fault}.")
+            watch.see(record.row, TURN_KEYS)
+            yield record, _from_messages(record.row, default_id)
+        else:
+            if (place := training_rows.find_half_pair(record.row)) is not None:
+                raise DataError(f"{record.where}: {training_rows.HALF_PAIR} ({place}).")
+            used = chosen or Columns()
+            watch.see(record.row, (*used.prompts, used.completion, used.system, used.id))
+            yield record, make_example(record, used, default_id)
+    watch.warn(path, chosen, warn)
 
 
 def _from_messages(row: Row, default_id: str) -> Example:
     before, answer = training_rows.split_answer(row["messages"])
-    id = row.get("id")
     meta = row.get("meta")
     return Example(
-        default_id if id is None else str(id),
+        row_id(row, "id", default_id),
         {"messages": before},
         answer,
         meta if isinstance(meta, dict) else {},

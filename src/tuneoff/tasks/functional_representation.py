@@ -21,7 +21,7 @@ from tuneoff.errors import ConfigError
 from tuneoff.prompts import Template
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.tasks import Place, Splits
-from tuneoff.tasks.rows import from_hub, read, required
+from tuneoff.tasks.rows import Row, from_hub, read, required
 from tuneoff.tasks.samples import functional
 
 SCORER = "functional"
@@ -80,18 +80,18 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> None:
 
 def _viggo(split: Split, place: Place) -> list[Example]:
     local = place.data_dir / "viggo" / f"{split}.jsonl" if place.data_dir else None
-    numbered = (
-        read(local)
-        if local is not None and local.is_file()
-        else enumerate(from_hub(HUB_ID, split, HUB_REVISION), 1)
+    if local is not None and local.is_file():
+        found = ((each.number, each.where, each.row) for each in read(local, warn=place.warn))
+        return [_example(split, *each) for each in found]
+    rows = enumerate(from_hub(HUB_ID, split, HUB_REVISION), 1)
+    return [_example(split, number, f"{HUB_ID}:{number}", row) for number, row in rows]
+
+
+def _example(split: Split, number: int, where: str, row: Row) -> Example:
+    answer = required(row, "meaning_representation", where)
+    return Example(
+        id=f"viggo-{split}-{number:05d}",
+        inputs={"sentence": required(row, "target", where)},
+        completion=answer,
+        meta={"function": answer.split("(", 1)[0]},
     )
-    where = str(local) if local is not None else HUB_ID
-    return [
-        Example(
-            id=f"viggo-{split}-{number:05d}",
-            inputs={"sentence": required(row, "target", f"{where}:{number}")},
-            completion=(answer := required(row, "meaning_representation", f"{where}:{number}")),
-            meta={"function": answer.split("(", 1)[0]},
-        )
-        for number, row in numbered
-    ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tuneoff.config import Limit
 from tuneoff.errors import DataError
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 CARVED_FRACTION, CARVED_MOST = 0.1, 500
+# Overlapping examples that an error names; more would hide them.
+MOST_NAMED = 3
+# Finds where the examples of a split are that are wanted.
+Places = Callable[[Split, Callable[[Example], bool]], Sequence[str]]
 
 
 def limited(
@@ -150,6 +154,37 @@ def repeated(ids: Iterable[str]) -> str | None:
     return None
 
 
+def repeated_inputs(examples: Sequence[Example]) -> tuple[int, int]:
+    """Counts the inputs that are there a second time, exactly and, of the others, nearly."""
+    exact = len(examples) - len({input_key(example) for example in examples})
+    return exact, len(examples) - len({near_key(example) for example in examples}) - exact
+
+
+def drop_overlap(
+    splits: Mapping[Split, list[Example]],
+) -> tuple[dict[Split, list[Example]], list[str]]:
+    """Leaves those out of train whose inputs are in validation or test, and those out of
+    validation whose inputs are in test; says how many in a line each."""
+    validation = without(splits["validation"], splits["test"])
+    train = without(splits["train"], [*splits["validation"], *splits["test"]])
+    kept: dict[Split, list[Example]] = {
+        "train": train, "validation": validation, "test": splits["test"],
+    }  # fmt: skip
+    dropped = {split: len(splits[split]) - len(kept[split]) for split in SPLITS}
+    return kept, dropped_lines(dropped)
+
+
+def dropped_lines(dropped: Mapping[Split, int]) -> list[str]:
+    """Says of each split how many examples were left out of it, if any."""
+    later: dict[Split, str] = {"train": "validation or test", "validation": "test"}
+    return [
+        f"task.drop_overlap: {dropped[split]} of {split} were left out, whose inputs are in "
+        f"{where}, too."
+        for split, where in later.items()
+        if dropped[split]
+    ]
+
+
 def overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, int]]:
     """For each pair of splits ("train/test"): how many of the second's inputs are in the
     first exactly, and how many more nearly."""
@@ -172,8 +207,15 @@ def _refuse_half_pairs(split: Split, examples: Iterable[Example]) -> None:
             raise DataError(f"split {split}: example {example.id!r}: {HALF_PAIR} ({place}).")
 
 
-def check(splits: Mapping[Split, Sequence[Example]], seed_arrangement: bool) -> list[str]:
+def check(
+    splits: Mapping[Split, Sequence[Example]],
+    seed_arrangement: bool,
+    places: Places | None = None,
+) -> list[str]:
     """Warnings about the splits, as sentences.
+
+    Args:
+        places: finds the lines of examples of a split, where they come from files.
 
     Raises:
         DataError: a split is empty, an id is there twice, a text holds half a surrogate pair, or
@@ -190,14 +232,35 @@ def check(splits: Mapping[Split, Sequence[Example]], seed_arrangement: bool) -> 
         _refuse_half_pairs(split, splits[split])
     warnings: list[str] = []
     for pair, (same, alike) in overlaps(splits).items():
+        first, second = cast("tuple[Split, Split]", tuple(pair.split("/")))
         if same and not seed_arrangement:
-            first, second = pair.split("/")
+            shown = _overlapping(splits, first, second, places)
             raise DataError(
-                f"splits overlap: {same} inputs of {second} are also in {first}; "
-                "take them out of one of the two."
+                f"splits overlap: {same} inputs of {second} are also in {first} ({shown}); take "
+                f"them out of one of the two, or give task.drop_overlap: true, which leaves them "
+                f"out of {first}."
             )
         if same:
             warnings.append(f"{pair}: {same} inputs are in both splits (splits: seed allows it).")
         if alike:
             warnings.append(f"{pair}: {alike} inputs differ only in case, blanks or punctuation.")
     return warnings
+
+
+def _overlapping(
+    splits: Mapping[Split, Sequence[Example]], first: Split, second: Split, places: Places | None
+) -> str:
+    """Names the first few overlapping examples of two splits, both of each pair."""
+    by_input = {input_key(example): example for example in reversed(splits[first])}
+    found = [each for each in splits[second] if input_key(each) in by_input]
+    shown = [
+        f"{_named(each, second, places)} is {_named(by_input[input_key(each)], first, places)}"
+        for each in found[:MOST_NAMED]
+    ]
+    return "; ".join(shown) + ("; …" if len(found) > MOST_NAMED else "")
+
+
+def _named(example: Example, split: Split, places: Places | None) -> str:
+    """An example's id, and where it is."""
+    found = places(split, lambda each: each == example)[:1] if places else []
+    return " at ".join([repr(example.id), *found])

@@ -17,9 +17,9 @@ from tuneoff.config import Columns, Limit, TaskSettings
 from tuneoff.errors import ConfigError
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.tasks import Place
-from tuneoff.tasks.chat import examples_in
-from tuneoff.tasks.rows import read
-from tuneoff.tasks.splits import carved_size, drawn_ranks, input_key
+from tuneoff.tasks.chat import examples_in, say_chosen_columns
+from tuneoff.tasks.splits import carved_size, drawn_ranks, dropped_lines, input_key
+from tuneoff.tasks.text_lines import Warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,22 +58,47 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
     if named["train"] is None:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
     files = {split: place.path(file) for split, file in named.items() if file is not None}
+    for file in files.values():
+        say_chosen_columns(file, settings.columns, place.warn)
     # Two inputs with one hash would stay together: of 64 bits, no million has two.
-    keys = array(
-        "q", (hash(input_key(each)) for each in examples_in(files["train"], settings.columns))
-    )
-    members = _carved(keys, [split for split in SPLITS if split not in files], settings.seed)
+    keys = {
+        split: array(
+            "q",
+            (hash(input_key(each)) for each in examples_in(file, settings.columns, place.warn)),
+        )
+        for split, file in files.items()
+    }
+    missing = [split for split in SPLITS if split not in files]
+    members = _carved(keys["train"], missing, settings.seed)
     for split in files:
         if split != "train":
-            members[split] = range(sum(1 for _ in read(files[split])))
-    lengths = {split: len(keys if split == "train" else members[split]) for split in files}
-    codes = {split: bytearray([NOT_CHOSEN]) * lengths[split] for split in files}
+            members[split] = range(len(keys[split]))
+    if settings.drop_overlap and settings.splits != "seed":
+        members = _without_overlap(members, keys, place.warn)
+    codes = {split: bytearray([NOT_CHOSEN]) * len(keys[split]) for split in files}
     chosen = {s: _limited(members[s], settings.limit, s, settings.seed) for s in SPLITS}
     for code, split in enumerate(SPLITS):
         for row in chosen[split]:
             codes[split if split in files else "train"][row] = code
     sizes = {split: len(rows) for split, rows in chosen.items()}
     return Stream(sizes, files, codes, settings.columns)
+
+
+def _without_overlap(
+    members: Mapping[Split, Sequence[int]], keys: Mapping[Split, Sequence[int]], warn: Warn
+) -> dict[Split, Sequence[int]]:
+    """The rows that `splits.drop_overlap` keeps; says how many it does not."""
+    kept: dict[Split, Sequence[int]] = {}
+    later: set[int] = set()
+    for split in reversed(SPLITS):
+        own = keys.get(split, keys["train"])
+        kept[split] = [row for row in members[split] if own[row] not in later]
+        if split != "train":
+            later.update(own[row] for row in members[split])
+    dropped = {split: len(members[split]) - len(kept[split]) for split in SPLITS}
+    for line in dropped_lines(dropped):
+        warn(line)
+    return kept
 
 
 def _carved(keys: Sequence[int], missing: Sequence[Split], seed: int) -> dict[Split, Sequence[int]]:

@@ -130,8 +130,8 @@ def _spider_create_context(place: Place) -> tuple[list[Example], list[Example]]:
     ready = place.data_dir / "spider_create_context" if place.data_dir else None
     if ready is not None and ready.is_dir():
         return (
-            _examples((row for _, row in read(ready / "train.jsonl")), "train", str(ready)),
-            _examples((row for _, row in read(ready / "validation.jsonl")), "test", str(ready)),
+            _examples(_rows_in(ready / "train.jsonl", place), "train", str(ready)),
+            _examples(_rows_in(ready / "validation.jsonl", place), "test", str(ready)),
         )
     contexts = list(_raw(place, "sql_create_context", CREATE_CONTEXT_HUB, "train"))
     train = intersection(contexts, _raw(place, "spider/train_spider", SPIDER_HUB, "train"))
@@ -143,8 +143,12 @@ def _raw(place: Place, name: str, hub_id: str, split: str) -> Iterable[Row]:
     for suffix in (".jsonl", ".json"):
         local = place.data_dir / f"{name}{suffix}" if place.data_dir else None
         if local is not None and local.is_file():
-            return [row for _, row in read(local)]
+            return _rows_in(local, place)
     return from_hub(hub_id, split)
+
+
+def _rows_in(path: Path, place: Place) -> list[Row]:
+    return [record.row for record in read(path, warn=place.warn)]
 
 
 def intersection(contexts: Iterable[Row], spider: Iterable[Row]) -> list[Row]:

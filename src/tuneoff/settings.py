@@ -1,0 +1,73 @@
+"""The base of everything that a user writes, and what is written about files of examples."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Settings(BaseModel):
+    """Base of everything a user writes: frozen, and no unknown key is let through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Limit(Settings):
+    """How many examples of each split to use: a sample seeded by `task.seed`."""
+
+    train: int | None = Field(default=None, ge=1)
+    validation: int | None = Field(default=None, ge=1)
+    test: int | None = Field(default=None, ge=1)
+
+
+class Columns(Settings):
+    """Which columns of a CSV, Parquet or prompt/completion file hold what.
+
+    `prompt` may be a list of columns: their texts are joined in that order, a blank line between
+    them. Only the first must be filled in each row; `system` may be empty, too. `encoding` is what
+    a text file is in that has no byte order mark, JSONL as well; left out, UTF-8.
+    """
+
+    prompt: str | tuple[str, ...] = "prompt"
+    completion: str = "completion"
+    system: str | None = None
+    id: str | None = None
+    encoding: str | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The columns that the prompt is joined of."""
+        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether any column is named here: not where only the encoding is."""
+        return self.encoding is None or self.model_copy(update={"encoding": None}) != Columns()
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        names = list(value) if isinstance(value, (list, tuple)) else [value]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError("give a column's name, or a list of names")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is there twice; keep one")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            # A codec that is not of texts (hex, rot13) is a LookupError here.
+            "\n".encode(codecs.lookup(value).name).decode(value)
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"got {value!r}; allowed: an encoding that Python knows, such as utf-8, utf-16, "
+                "cp1252, cp1251, shift_jis or gb18030"
+            ) from None
+        return value
