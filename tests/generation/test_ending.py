@@ -24,7 +24,7 @@ def test_an_answer_ends_at_eos_and_at_a_stop_text(tokenizer: Any) -> None:
         "depict(hut[A])", "stop", len(ids),
     )  # fmt: skip
     stopped = Ending(tokenizer, (2,), ("\n###",)).prediction("1", 3, [*ids, *rest], 0.1)
-    assert (stopped.prediction, stopped.finish_reason) == ("depict(hut[A])", "stop")
+    assert (stopped.prediction, stopped.finish_reason) == ("depict(hut[A])\n", "stop")
     # The first new line is before the stop text, and so belongs to the answer.
     assert stopped.tokens_out == len(ids) + 1
     assert stopped.tokens_in == 3
