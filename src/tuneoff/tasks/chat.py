@@ -165,8 +165,6 @@ def _placed_examples(
             watch.see(record.row, TURN_KEYS)
             yield record, _from_messages(record.row, default_id)
         else:
-            if (place := training_rows.find_half_pair(record.row)) is not None:
-                raise DataError(f"{record.where}: {training_rows.HALF_PAIR} ({place}).")
             used = chosen or Columns()
             watch.see(record.row, (*used.prompts, used.completion, used.system, used.id))
             yield record, make_example(record, used, default_id)

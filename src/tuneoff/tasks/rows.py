@@ -16,6 +16,7 @@ from typing import Any
 from tuneoff.errors import DataError
 from tuneoff.tasks.csv_rows import read_csv, refuse_repeated
 from tuneoff.tasks.text_lines import MARK, Warn, decode_lines, ignore
+from tuneoff.tasks.training_rows import HALF_PAIR, find_half_pair
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -71,6 +72,8 @@ def read(path: Path, encoding: str | None = None, warn: Warn = ignore) -> Iterat
     try:
         for record in reader(path, encoding, warn):
             empty = False
+            if (place := find_half_pair(record.row)) is not None:
+                raise DataError(f"{record.where}: {HALF_PAIR} ({place}).")
             yield record
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror or error}).") from None
@@ -135,13 +138,6 @@ def _parsed(text: str, where: str) -> Any:
         raise DataError(f"{where}: {error}") from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits
         raise DataError(f"{where}: a number has too many digits; write it as text.") from None
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"{where}: half a surrogate pair is no text; take it out, or write the whole pair."
-            ) from None
     return value
 
 
