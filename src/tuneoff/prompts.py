@@ -16,6 +16,7 @@ Chat data (`inputs = {"messages": [...]}`) brings its own turns and is passed th
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,8 @@ class Template:
 
     `context`, `user` and `body` are `str.format` patterns over an example's inputs.
     `instruction` and `text_instruction` are the same sentences, laid out for chat and for
-    text. An empty instruction (`prompt: short`) leaves the input alone.
+    text. An empty instruction (`prompt: short`) leaves the input alone. `today` is what an open
+    model's chat template that asks for the date is told; None: the day it is.
     """
 
     instruction: str
@@ -42,6 +44,7 @@ class Template:
     context: str
     user: str
     body: str
+    today: datetime.date | None = None
 
     def short(self) -> Template:
         """The same content without any instruction."""

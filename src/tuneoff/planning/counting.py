@@ -84,7 +84,8 @@ class OpenView:
         """The prompt as the tokenizer gets it."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots)
-        return self.counter.rendered(prompts.messages(example, self.template, self.shots))
+        turns = prompts.messages(example, self.template, self.shots)
+        return self.counter.rendered(turns, self.template.today)
 
     def ids(self, example: Example) -> list[int]:
         """Prompt and answer as token ids."""
