@@ -25,6 +25,7 @@ from typing import Any
 
 from tuneoff.config import Rendering
 from tuneoff.records import Example
+from tuneoff.tokenization.adaptation import Roles, roles_of
 
 Message = dict[str, str]
 
@@ -120,12 +121,20 @@ def prompt_sha256(
     shots: Sequence[Example] = (),
 ) -> str:
     """Hash over the rendered prompts of a test set, in order."""
+    shown: Any = text if rendering == "text" else messages
+    return rendered_sha256(shown(example, template, shots) for example in examples)
+
+
+def rendered_sha256(rendered: Iterable[Any]) -> str:
+    """Hash over prompts as they were rendered, texts or turns, in order."""
     digest = hashlib.sha256()
-    for example in examples:
-        rendered: Any = (
-            text(example, template, shots)
-            if rendering == "text"
-            else messages(example, template, shots)
-        )
-        digest.update(json.dumps(rendered, ensure_ascii=False).encode() + b"\n")
+    for each in rendered:
+        digest.update(json.dumps(each, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
+
+
+def conversations(
+    examples: Iterable[Example], template: Template, shots: Sequence[Example] = ()
+) -> set[Roles]:
+    """The conversations that prompts are, each by the roles of its turns."""
+    return {roles_of(messages(example, template, shots)) for example in examples}

@@ -108,7 +108,7 @@ def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _chat_template(settings: Mapping[str, Any], file: Path | None) -> str | None:
     if file is not None:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     return template_source(settings.get("chat_template"))
 
 

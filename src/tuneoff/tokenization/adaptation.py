@@ -7,10 +7,10 @@ server, transformers or vLLM with an exported model) renders the same.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 # Where a template renders turns of a role: wherever they stand; before all others, and one only;
 # nowhere.
@@ -33,8 +33,9 @@ class Adaptation:
     `system` and `developer` say where it renders such turns. A developer turn that it does not
     render is rendered as system; the text of a system turn that it does not render begins the
     next user turn. `parts` are the roles whose content must be a list of parts. `dated` templates
-    ask for the date, which is then a fixed one. `trims` and `repeats` change nothing here: the
-    template drops blanks round contents, and writes the turns of some roles more than once.
+    ask for the date, which is then a fixed one. The others change nothing here: the template drops
+    blanks round contents (`trims`), thoughts of earlier assistant turns (`forgets`), and writes the
+    turns of some roles more than once (`repeats`).
     """
 
     system: Where = "anywhere"
@@ -42,6 +43,7 @@ class Adaptation:
     parts: frozenset[str] = frozenset()
     dated: bool = False
     trims: bool = False
+    forgets: bool = False
     repeats: Roles = ()
 
     def needed_for(self, conversations: Collection[Roles]) -> Adaptation:
@@ -57,6 +59,7 @@ class Adaptation:
                 else "anywhere"
             ),
             parts=self.parts if self.parts & roles else frozenset(),
+            forgets=self.forgets and "assistant" in roles,
             repeats=tuple(role for role in self.repeats if role in roles),
         )
 
@@ -77,6 +80,8 @@ class Adaptation:
             yield f"it asks for the date and is told {day.isoformat()} each time"
         if self.trims:
             yield "it drops blanks at the beginning and end of contents"
+        if self.forgets:
+            yield "it leaves out the thoughts (up to </think>) of earlier assistant turns"
         if self.repeats:
             yield f"it writes the content of {' and '.join(self.repeats)} turns more than once"
 
@@ -90,6 +95,11 @@ class Adaptation:
         """Whether a system turn does not stay where it is."""
         kept = {"anywhere": len(renamed), "first": 1, "nowhere": 0}[self.system]
         return "system" in renamed[kept:]
+
+
+def roles_of(turns: Iterable[Mapping[str, Any]]) -> Roles:
+    """Return the roles of a conversation's turns."""
+    return tuple(str(turn["role"]) for turn in turns)
 
 
 @lru_cache(maxsize=256)

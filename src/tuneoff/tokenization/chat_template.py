@@ -8,13 +8,13 @@ adapted (`adaptation.py`); where that does not help, the turns are refused, neve
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.tokenization.adaptation import Adaptation, Roles, adapted
-from tuneoff.tokenization.template_engine import TemplateError, render_source
+from tuneoff.tokenization.adaptation import Adaptation, Roles, adapted, roles_of
+from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
 from tuneoff.tokenization.template_probe import Special, probe, trouble
 
 if TYPE_CHECKING:
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 # Turns of the longest conversation whose shape is remembered.
 MOST_KEPT = 64
-__all__ = [
-    "ChatTemplate",
-    "TemplateError",
-    "load_chat_template",
-    "template_source",
-    "write_adapted",
-]
+
+
+class TemplateError(Exception):
+    """A chat template cannot render these turns, and `why`, as a clause about it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the chat template {why}")
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ChatTemplate:
             return render_source(
                 source, self.special, turns, add_generation_prompt, strftime_now=moment.strftime
             )
-        except TemplateError as error:  # roles of this kind it takes, these contents it does not
+        except TemplateRefusal as error:  # roles of this kind it takes, these contents it does not
             raise TemplateError(f"refuses them: {error}") from None
 
     def sentences(self, conversations: Collection[Roles]) -> list[str]:
@@ -99,6 +100,15 @@ def template_source(stored: Any) -> str | None:
     return stored if isinstance(stored, str) and stored else None
 
 
+def day_of_job(facts: Mapping[str, Any], created_at: int) -> datetime.date:
+    """Return the date that the chat template of a server's job is told, in training and answering;
+    of a job that does not say: the day it was created."""
+    given = facts.get("today")
+    if given is None:
+        return datetime.date.fromtimestamp(created_at)
+    return datetime.date.fromisoformat(given)
+
+
 def write_adapted(
     tokenizer: PreTrainedTokenizerBase,
     conversations: Collection[Roles],
@@ -115,11 +125,6 @@ def write_adapted(
     else:
         tokenizer.chat_template = text
     return template.sentences(conversations)
-
-
-def roles_of(turns: Iterable[Mapping[str, Any]]) -> Roles:
-    """Return the roles of a conversation's turns."""
-    return tuple(str(turn["role"]) for turn in turns)
 
 
 @lru_cache(maxsize=1024)

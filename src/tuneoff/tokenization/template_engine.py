@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 GENERATION_TAG = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
 
 
-class TemplateError(Exception):
-    """A chat template cannot render these turns; the message is a clause that says why."""
+class TemplateRefusal(Exception):
+    """A chat template does not take these turns; the message is its own."""
 
 
 def render_source(
@@ -36,8 +36,7 @@ def render_source(
         names: what else it finds, before what the environment has.
 
     Raises:
-        TemplateError: the template refuses the turns, or cannot be carried out; the message is
-            its own.
+        TemplateRefusal: the template refuses the turns, or cannot be carried out.
     """
     from jinja2 import TemplateError as JinjaError
 
@@ -55,7 +54,7 @@ def render_source(
         )
     except (ArithmeticError, AttributeError, JinjaError, LookupError, RecursionError, TypeError,
             ValueError) as error:  # fmt: skip
-        raise TemplateError((str(error) or "no reason").splitlines()[0].rstrip(".")) from None
+        raise TemplateRefusal((str(error) or "no reason").splitlines()[0].rstrip(".")) from None
 
 
 @cache

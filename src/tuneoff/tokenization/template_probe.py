@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from tuneoff.tokenization.adaptation import Adaptation, Roles, Where, adapted
-from tuneoff.tokenization.template_engine import TemplateError, render_source
+from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
 
 Special = tuple[tuple[str, str], ...]
 
@@ -52,6 +52,7 @@ def probe(source: str, special: Special) -> Adaptation:
         developer=_where(plain, special, "developer"),
         dated=own.dated,
         trims=own.trims,
+        forgets=_forgets(plain, special),
         repeats=own.repeats,
     )
 
@@ -124,7 +125,7 @@ def _habits(source: str, special: Special) -> Adaptation:
         padded = [{**turn, "content": f" {turn['content']} \n"} for turn in turns]
         try:
             text = render_source(source, dict(special), padded, True, strftime_now=now)
-        except TemplateError:
+        except TemplateRefusal:
             continue
         counts = {turn["content"]: text.count(turn["content"]) for turn in turns}
         repeated = (turn["role"] for turn in turns if counts[turn["content"]] > 1)
@@ -139,6 +140,18 @@ def _habits(source: str, special: Special) -> Adaptation:
     return Adaptation(dated=bool(asked))
 
 
+def _forgets(source: str, special: Special) -> bool:
+    """Return whether what an earlier assistant turn says is rendered, and its thoughts are not."""
+    first, answer, last = _marked(_LONG)
+    thought = "ZqThoughtQz"
+    said = {**answer, "content": f"<think>\n{thought}\n</think>\n\n{answer['content']}"}
+    try:
+        text = render_source(source, dict(special), [first, said, last], True)
+    except TemplateRefusal:
+        return False
+    return answer["content"] in text and thought not in text
+
+
 def _lost(
     source: str, special: Special, roles: Roles, add_generation_prompt: bool = True
 ) -> str | list[int]:
@@ -147,7 +160,7 @@ def _lost(
     turns = _marked(roles)
     try:
         text = render_source(source, dict(special), turns, add_generation_prompt)
-    except TemplateError as error:
+    except TemplateRefusal as error:
         return str(error)
     lost: list[int] = []
     behind = 0  # contents mostly come in order: each is looked for behind the one before it
