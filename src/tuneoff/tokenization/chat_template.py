@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tuneoff.errors import TuneoffError
 from tuneoff.tokenization.adaptation import Adaptation, Roles, adapted, roles_of
 from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
 from tuneoff.tokenization.template_probe import Special, probe, trouble
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MOST_KEPT = 64
 
 
-class TemplateError(Exception):
+class TemplateError(TuneoffError):
     """A chat template cannot render these turns, and `why`, as a clause about it."""
 
     def __init__(self, why: str) -> None:
