@@ -18,7 +18,7 @@ from typing import Any
 from tuneoff import prepare
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
-from tuneoff.contenders import Contender, Work
+from tuneoff.contenders import Contender, Work, record_of
 from tuneoff.contenders.trainings import Training, trainings, what_failed
 from tuneoff.costs.ledger import TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, unknown
@@ -182,9 +182,11 @@ def _examples(
     """The run's own examples if it has them, else the task's, written down."""
     if run.has_data():
         open_run(run.path, parts.bakeoff, fresh)
+        run.keep_today()
         return {split: run.examples(split) for split in SPLITS}
     examples, warnings = prepare.data(parts)
     open_run(run.path, parts.bakeoff)
+    run.keep_today()
     for warning in warnings:
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
@@ -235,7 +237,7 @@ def _work(
         train=examples["train"],
         validation=examples["validation"],
         test=examples["test"],
-        template=parts.template,
+        template=replace(parts.template, today=run.today()),
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
         directory=run.contender(name),
@@ -330,7 +332,7 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
     done = len(answered)
     if not left:
         return
-    work.directory.write_prompt_sha256(kind.prompt_sha256(settings, work))
+    work.directory.write_prompt(record_of(kind, settings, work))
     step = work.progress.stage(f"{settings.name}: answering", len(work.test))
     for batch in kind.answer(settings, work, left):
         work.directory.append_predictions(batch)

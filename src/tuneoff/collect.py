@@ -33,6 +33,7 @@ from tuneoff.records import (
     CurvePoint,
     Example,
     Prediction,
+    PromptRecord,
     Results,
     Score,
     ScoredRow,
@@ -191,11 +192,14 @@ def _contender(
         planned_usd=planned.training_usd if planned else None,
     )
     money = pricing.priced(settings, measured)
+    prompt = first.directory.prompt() or PromptRecord(None)
     result = ContenderResult(
         name=settings.name,
         id=settings.id,
         model=load_contender(settings.id).model_name(settings),
-        prompt_sha256=first.directory.prompt_sha256(),
+        prompt_sha256=prompt.prompt_sha256,
+        rendered_sha256=prompt.rendered_sha256,
+        rendering_notes=prompt.rendering_notes,
         error=directory.error(),
         place=place_of(settings),
         data=getattr(settings, "data", None),

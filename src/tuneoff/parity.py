@@ -10,7 +10,7 @@ same for 99% of the answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,7 @@ def _tuned(
         train=run.examples("train"),
         validation=[],
         test=run.examples("test"),
-        template=parts.template,
+        template=replace(parts.template, today=run.today()),
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
         directory=directory,

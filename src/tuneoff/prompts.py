@@ -17,6 +17,7 @@ Chat data (`inputs = {"messages": [...]}`) brings its own turns and is passed th
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from typing import Any
 
 from tuneoff.config import Rendering
 from tuneoff.records import Example, without_weight
+from tuneoff.tokenization.adaptation import Roles, roles_of
 
 Message = dict[str, str]
 # Whose turns instruct: `developer` is what newer APIs call it.
@@ -37,7 +39,8 @@ class Template:
 
     `context`, `user` and `body` are `str.format` patterns over an example's inputs.
     `instruction` and `text_instruction` are the same sentences, laid out for chat and for
-    text. An empty instruction (`prompt: short`) leaves the input alone.
+    text. An empty instruction (`prompt: short`) leaves the input alone. `today` is what an open
+    model's chat template that asks for the date is told; None: the day it is.
     """
 
     instruction: str
@@ -45,6 +48,7 @@ class Template:
     context: str
     user: str
     body: str
+    today: datetime.date | None = None
 
     def short(self) -> Template:
         """The same content without any instruction."""
@@ -147,13 +151,22 @@ def prompt_sha256(
     shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
 ) -> str:
     """Hash over the rendered prompts of a test set, in order."""
+    shown: Any = text if rendering == "text" else messages
+    return rendered_sha256(shown(each, template, shots_for(each)) for each in examples)
+
+
+def rendered_sha256(rendered: Iterable[Any]) -> str:
+    """Hash over prompts as they were rendered, texts or turns, in order."""
     digest = hashlib.sha256()
-    for example in examples:
-        shots = shots_for(example)
-        rendered: Any = (
-            text(example, template, shots)
-            if rendering == "text"
-            else messages(example, template, shots)
-        )
-        digest.update(json.dumps(rendered, ensure_ascii=False).encode() + b"\n")
+    for each in rendered:
+        digest.update(json.dumps(each, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
+
+
+def conversations(
+    examples: Iterable[Example],
+    template: Template,
+    shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
+) -> set[Roles]:
+    """The conversations that prompts are, each by the roles of its turns."""
+    return {roles_of(messages(each, template, shots_for(each))) for each in examples}

@@ -158,6 +158,20 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptRecord:
+    """`prompt.json`: what a contender's test prompts were.
+
+    `prompt_sha256` is the hash of their turns (or plain texts), which is equal for hosted and open
+    models; `rendered_sha256` that of the texts which an open model's chat template made of them.
+    `rendering_notes` say, as clauses, what was done so that it rendered every turn.
+    """
+
+    prompt_sha256: str | None
+    rendered_sha256: str | None = None
+    rendering_notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ServingRecord:
     """`serving.json`: how fast an own model answers, and on what that was measured.
 
@@ -247,13 +261,16 @@ class ContenderResult:
     it is None where there was one.
 
     `place` says who answers: an `own` model, or a `provider`; None where that is not known.
-    `data` is what reported figures are of, where that is not the run's own test set.
+    `data` is what reported figures are of, where that is not the run's own test set. The hashes
+    and notes about its prompts are those of `PromptRecord`.
     """
 
     name: str
     id: str
     model: str
     prompt_sha256: str | None = None
+    rendered_sha256: str | None = None
+    rendering_notes: tuple[str, ...] = ()
     place: Place | None = None
     data: str | None = None
     ends: str | None = None

@@ -4,6 +4,7 @@
       bakeoff.yaml                       the resolved file; resuming with a changed one is refused
       events.jsonl                       what happened and when, and the ledger (no secrets)
       data/{train,validation,test}.jsonl examples as used, with content hashes
+      data/today.json                    the date that chat templates are told
       data/groups.jsonl                  what the scorer knows of test examples (a query's hardness)
       contenders/NAME/
         training.json                    tokens, steps, seconds, peak memory, verdict
@@ -19,7 +20,8 @@
         cluster/  storage-key            while it trains on a cluster: what is kept of it, or where
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
-        prompt.json                      hash of the test prompts as this contender sees them
+        prompt.json                      hashes of the test prompts as this contender sees them,
+                                         and what was done for its chat template
         serving.json                     own models: latency and throughput, measured once
         planned.json                     what training was planned to cost when the run began
         scores.jsonl                     per example, every metric and its verdict
@@ -61,6 +63,7 @@ from tuneoff.records import (
     LossRow,
     PlannedRecord,
     Prediction,
+    PromptRecord,
     Results,
     ScoredRow,
     ServingRecord,
@@ -323,12 +326,11 @@ class ContenderDir:
             write_text(path, text)
         return path
 
-    def prompt_sha256(self) -> str | None:
-        path = self.path / "prompt.json"
-        return json.loads(path.read_bytes())["prompt_sha256"] if path.exists() else None
+    def prompt(self) -> PromptRecord | None:
+        return _read_record(self.path / "prompt.json", PromptRecord)
 
-    def write_prompt_sha256(self, sha256: str | None) -> None:
-        write_text(self.path / "prompt.json", json.dumps({"prompt_sha256": sha256}) + "\n")
+    def write_prompt(self, record: PromptRecord) -> None:
+        write_text(self.path / "prompt.json", to_json(record) + "\n")
 
     def clear(self) -> None:
         """Forgets everything about this contender (`--fresh`); all of it or, killed, nothing."""
@@ -437,6 +439,21 @@ class RunDir:
             return
         rows = ({"id": id, "groups": dict(found)} for id, found in groups.items())
         write_lines(self.data / "groups.jsonl", rows)
+
+    def today(self) -> datetime.date:
+        """The date that chat templates are told, the same for the whole run: the day it was begun
+        (of a run that does not say: the day of its first event)."""
+        path = self.data / "today.json"
+        if path.exists():
+            return datetime.date.fromisoformat(json.loads(path.read_bytes())["today"])
+        first = next(read_lines(self.events), None)
+        return datetime.date.fromisoformat(first["at"][:10]) if first else datetime.date.today()
+
+    def keep_today(self) -> None:
+        """Writes that date down, unless it is."""
+        path = self.data / "today.json"
+        if not path.exists():
+            write_text(path, json.dumps({"today": self.today().isoformat()}) + "\n")
 
     def has_data(self) -> bool:
         return all((self.data / f"{split}.jsonl").exists() for split in SPLITS)

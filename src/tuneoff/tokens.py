@@ -7,6 +7,7 @@ looked up in the local cache and never downloaded.
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tuneoff.config import Rendering
-from tuneoff.tokenization.chat_template import ChatTemplate
+from tuneoff.tokenization.chat_template import ChatTemplate, template_source
 
 UNLIMITED = 2**31
 # Names of the number of positions in a config.json; GPT-2 and its kin have the second.
@@ -38,13 +39,15 @@ class TokenCounter:
         """Tokens of a text, without any special ones."""
         return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def rendered(
+        self, messages: Sequence[Mapping[str, str]], today: datetime.date | None = None
+    ) -> str:
         """Chat turns as the model sees them, up to where the assistant begins to answer.
 
         Raises:
             TemplateError: the template refuses the turns, or cannot be carried out.
         """
-        return ChatTemplate(self.chat_template or "", self.special).render(messages)
+        return ChatTemplate(self.chat_template or "", self.special, today).render(messages)
 
     def prompt(self, text: str, rendering: Rendering) -> int:
         """Tokens of a prompt: a chat template writes its own BOS, plain text has none yet."""
@@ -105,11 +108,8 @@ def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _chat_template(settings: Mapping[str, Any], file: Path | None) -> str | None:
     if file is not None:
-        return file.read_text()
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        template = {each["name"]: each["template"] for each in template}.get("default")
-    return template if isinstance(template, str) else None
+        return file.read_text(encoding="utf-8")
+    return template_source(settings.get("chat_template"))
 
 
 def _adds_bos(tokenizer: Tokenizer, bos: str | None) -> bool:

@@ -100,7 +100,7 @@ def test_a_base_that_is_not_here_is_told(tmp_path: Path) -> None:
 
 def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
     refusing = (
-        "{% if messages[0].role != 'user' %}{{ raise_exception('no system turn') }}{% endif %}"
+        "{% if messages[0].role == 'assistant' %}{{ raise_exception('no answer yet') }}{% endif %}"
     )
     said = refusing + "{% for m in messages %}{{ m.content }}{% endfor %}"
     base = write_base(tmp_path / "base", ["far away"], said)
@@ -115,7 +115,12 @@ def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
         return lengths.check(chosen, Work(**{**as_fields(mine), "template": CHAT_PASS_THROUGH}))
 
     assert check(example("user", "far")) == []
-    assert "chat template could not be used: no system turn." in check(example("system", "x"))[0]
+    with pytest.raises(
+        ConfigError,
+        match=r"contender lora: the chat template of base .*base refuses assistant turns \(in: "
+        r"assistant, user; it says: no answer yet\); set rendering: text, name another base, or",
+    ):
+        check(example("assistant", "x"))
     with pytest.raises(DataError, match="more than the base's 1024 positions"):
         check(example("user", "far away " * 1200))
 

@@ -17,7 +17,7 @@ from tuneoff.cluster.worker import Errand, Failure
 from tuneoff.contenders import FREE, Contender, Work
 from tuneoff.errors import ContenderError
 from tuneoff.progress import Silent
-from tuneoff.records import Example, Prediction, ServingRecord
+from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 from tuneoff.rundir import ContenderDir
 
 if TYPE_CHECKING:
@@ -153,13 +153,18 @@ class Remote:
         return record
 
     def prompt_sha256(self, settings: Any, work: Work) -> str | None:
-        """Hash of the rendered test prompts, by a worker, which needs no card for it."""
+        """Hash of the turns of the test prompts."""
+        return self.prompt_record(settings, work).prompt_sha256
+
+    def prompt_record(self, settings: Any, work: Work) -> PromptRecord:
+        """What the test prompts are, by a worker, which needs no card for it."""
         errand = self._errand(settings, work, "", "")
-        found: str | Failure | None = self._despite_losses(
-            settings, work, lambda: self._one(worker.prompt_sha256, {"num_cpus": 1}, errand)
+        found: PromptRecord | Failure = self._despite_losses(
+            settings, work, lambda: self._one(worker.prompt_record, {"num_cpus": 1}, errand)
         )
         _refuse(found)
-        return found if isinstance(found, str) else None
+        assert isinstance(found, PromptRecord)
+        return found
 
     def _weighted(self, settings: Any, work: Work, **changed: Any) -> Errand:
         """An errand for a worker that finds the tuned weights, if any, where they are kept."""

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.cluster.storage import Storage
-from tuneoff.contenders import Work, load_contender
+from tuneoff.contenders import Work, load_contender, record_of
 from tuneoff.errors import ContenderError, TuneoffError
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
 from tuneoff.progress import Silent, Step
-from tuneoff.records import Example, Prediction, ServingRecord
+from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 from tuneoff.rundir import ContenderDir
 
 # Of the folders that workers work in; the process that uses one follows.
@@ -161,10 +161,10 @@ def measure(
         return None, failure(error)
 
 
-def prompt_sha256(errand: Errand) -> str | Failure | None:
-    """Hash of the rendered test prompts: the tokenizer is where the base is."""
+def prompt_record(errand: Errand) -> PromptRecord | Failure:
+    """What the test prompts are: the tokenizer is where the base is."""
     try:
-        return load_contender(errand.settings.id).prompt_sha256(errand.settings, errand.work)
+        return record_of(load_contender(errand.settings.id), errand.settings, errand.work)
     except Exception as error:
         return failure(error)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from tuneoff import discovery
 from tuneoff.progress import Progress
 from tuneoff.prompts import Template
-from tuneoff.records import Example, Prediction
+from tuneoff.records import Example, Prediction, PromptRecord
 from tuneoff.rundir import ContenderDir
 
 NEEDS = ("check", "ready", "model_name", "tune", "answer", "prompt_sha256")
@@ -118,9 +118,11 @@ class Work:
 class Contender(Protocol):
     """What a contender kind's module has. `settings` is the kind's own class. A kind that answers
     here may have a `serving(settings, work) -> ServingRecord | None` besides, which measures how
-    fast it does once the test set is answered. One whose work goes on elsewhere may have a
-    `begin(settings, work)`, which sends it off before any contender's turn comes, and an
-    `interrupted(settings, work)`, which asks after Ctrl-C what is to become of it."""
+    fast it does once the test set is answered, and a `prompt_record(settings, work) ->
+    PromptRecord`, which says what its chat template makes of the prompts. One whose work goes on
+    elsewhere may have a `begin(settings, work)`, which sends it off before any contender's turn
+    comes, and an `interrupted(settings, work)`, which asks after Ctrl-C what is to become of it.
+    """
 
     def check(self, settings: Any, folder: Path) -> None:
         """Refuses what can be refused before anything is spent (ConfigError)."""
@@ -146,7 +148,7 @@ class Contender(Protocol):
         ...
 
     def prompt_sha256(self, settings: Any, work: Work) -> str | None:
-        """Hash of the rendered test prompts; None where no prompt was rendered here."""
+        """Hash of the turns of the test prompts; None where no prompt was made here."""
         ...
 
 
@@ -157,6 +159,12 @@ def load_contender(id: str) -> Contender:
         ConfigError: there is no such kind.
     """
     return cast(Contender, discovery.find(__name__, id, "contender id", NEEDS))
+
+
+def record_of(kind: Contender, settings: Any, work: Work) -> PromptRecord:
+    """What a contender's test prompts are; of a kind that does not say more, their hash."""
+    told: Callable[[Any, Work], PromptRecord] | None = getattr(kind, "prompt_record", None)
+    return told(settings, work) if told else PromptRecord(kind.prompt_sha256(settings, work))
 
 
 def template_for(settings: Any, work: Work) -> Template:

@@ -12,7 +12,8 @@ from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.shots import Settings, Shots, shots_of
 from tuneoff.generation.batched import answer as answer_batches
 from tuneoff.models.loading import load_tokenizer, positions_of, rendering_of, resolve_base
-from tuneoff.records import Example, Prediction
+from tuneoff.records import Example, Prediction, PromptRecord
+from tuneoff.tokenization.chat_template import load_chat_template
 from tuneoff.training.encoding import fitted, prompt_ids
 
 if TYPE_CHECKING:
@@ -100,11 +101,19 @@ def stops_of(settings: Settings, work: Work, tokenizer: PreTrainedTokenizerBase)
     return () if isinstance(settings, LocalSettings) or headings else TEXT_STOP
 
 
-def hash_of_prompts(settings: Settings, work: Work, base: str) -> str:
-    """`prompt_sha256` of the test set as this contender sees it."""
+def record_of_prompts(settings: Settings, work: Work, base: str) -> PromptRecord:
+    """What the test prompts are as this contender sees them."""
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
+    template, shots = template_for(settings, work), shots_of(settings, work)
     shown = _shown(settings, work, tokenizer, work.test)
-    return prompts.prompt_sha256(
-        shown, template_for(settings, work), rendering, shots_of(settings, work).of
-    )
+    sha256 = prompts.prompt_sha256(shown, template, rendering, shots.of)
+    if rendering == "text":  # which no template changes
+        return PromptRecord(sha256, sha256)
+    chat = load_chat_template(tokenizer, template.today)
+    turns = (prompts.messages(each, template, shots.of(each)) for each in shown)
+    learned = [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
+    conversations = prompts.conversations(learned, template)
+    conversations |= prompts.conversations(work.test, template, shots.of)
+    notes = tuple(chat.sentences(conversations))
+    return PromptRecord(sha256, prompts.rendered_sha256(map(chat.render, turns)), notes)

@@ -1,4 +1,5 @@
-"""Whether the examples fit into a contender's base, before anything is loaded or spent.
+"""Whether the examples fit into a contender's base, and its chat template says all of them,
+before anything is loaded or spent.
 
 Counted without torch (`tokens.py`). No text of this world has more tokens than bytes, so only
 long ones are counted at all; encoding for training counts every one again.
@@ -6,14 +7,14 @@ long ones are counted at all; encoding for training counts every one again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tuneoff import prompts
 from tuneoff.config import LocalSettings, PromptedSettings, Rendering
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.shots import Shots, shots_of
-from tuneoff.errors import DataError
+from tuneoff.errors import ConfigError, DataError
 from tuneoff.models.loading import rendering_of, resolve_base
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
@@ -28,10 +29,11 @@ AROUND = 8
 
 
 def check(settings: object, work: Work) -> list[str]:
-    """Warnings about lengths, as sentences; none for a contender that has no base here.
+    """Warnings about lengths and turns, as sentences; none for a contender that has no base here.
 
     Raises:
-        ConfigError: `max_length` or `rendering` do not fit the base.
+        ConfigError: `max_length` or `rendering` do not fit the base, or its chat template cannot
+            render turns that the examples have.
         DataError: an example fits neither into `train.max_length` nor into the base.
     """
     if not isinstance(settings, LocalSettings | PromptedSettings) or settings.base is None:
@@ -47,10 +49,15 @@ def check(settings: object, work: Work) -> list[str]:
     )
     try:
         if isinstance(settings, LocalSettings):
-            return list(_tuned(settings, work, view))
-        return _without_answer(settings.name, work, view)
+            found = list(_tuned(settings, work, view))
+        else:
+            found = _without_answer(settings.name, work, view)
     except TemplateError as error:
-        return [_unchecked(settings.base, f"its chat template could not be used: {error}")]
+        raise ConfigError(
+            f"contender {settings.name}: the chat template of base {settings.base} {error.why}; "
+            "set rendering: text, name another base, or take such turns out."
+        ) from None
+    return [*found, *view.forgotten(settings.name, settings.base)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +68,40 @@ class _View:
     template: Template
     rendering: Rendering
     shots: Shots
+    thoughtless: set[str] = field(default_factory=set)
 
     def text(self, example: Example) -> str:
         """The prompt as the tokenizer gets it."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots.of(example))
         turns = prompts.messages(example, self.template, self.shots.of(example))
-        return self.counter.rendered(turns)
+        text = self.counter.rendered(turns, self.template.today)
+        for turn in turns:
+            if turn["content"].strip() not in text:
+                self._misses(turn, text, example)
+        return text
+
+    def _misses(self, turn: Mapping[str, str], text: str, example: Example) -> None:
+        """Notes that a turn's thoughts are left out, which is what templates mean to do.
+
+        Raises:
+            TemplateError: it is not its thoughts.
+        """
+        _, end, said = turn["content"].rpartition("</think>")
+        if not end or turn["role"] != "assistant" or said.strip() not in text:
+            raise TemplateError(
+                f"leaves out or changes what the {turn['role']} turn of example {example.id!r} says"
+            )
+        self.thoughtless.add(example.id)
+
+    def forgotten(self, name: str, base: str) -> list[str]:
+        """A warning about thoughts that are left out."""
+        if not self.thoughtless:
+            return []
+        return [
+            f"{name}: the chat template of {base} leaves the thoughts (up to </think>) of earlier "
+            f"assistant turns out of {len(self.thoughtless)} prompts."
+        ]
 
     def prompt(self, example: Example, most: int) -> int:
         """Tokens of the prompt; 0 where it is certainly not longer than `most`."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tuneoff.config import LocalSettings
 from tuneoff.contenders import Work, template_for, with_vllm
-from tuneoff.contenders.answering import answers, hash_of_prompts
+from tuneoff.contenders.answering import answers, record_of_prompts
 from tuneoff.errors import ContenderError
 from tuneoff.generation import vllm
 from tuneoff.models.loading import load_tokenizer, resolve_base
-from tuneoff.records import Example, Prediction, ServingRecord
+from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
 def check(settings: LocalSettings, folder: Path) -> None:
@@ -103,6 +103,11 @@ def _weights(settings: LocalSettings, base: str, work: Work) -> with_vllm.Weight
     return with_vllm.Weights(base, base, saved, precision)
 
 
-def prompt_sha256(settings: LocalSettings, work: Work) -> str:
-    """Hash of the rendered test prompts."""
-    return hash_of_prompts(settings, work, resolve_base(settings.base, work.folder))
+def prompt_sha256(settings: LocalSettings, work: Work) -> str | None:
+    """Hash of the turns of the test prompts."""
+    return prompt_record(settings, work).prompt_sha256
+
+
+def prompt_record(settings: LocalSettings, work: Work) -> PromptRecord:
+    """That hash, and what the base's chat template makes of the turns."""
+    return record_of_prompts(settings, work, resolve_base(settings.base, work.folder))

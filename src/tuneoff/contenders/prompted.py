@@ -13,14 +13,14 @@ from pathlib import Path
 from tuneoff import prompts, providers
 from tuneoff.config import PromptedSettings
 from tuneoff.contenders import Work, template_for, with_vllm
-from tuneoff.contenders.answering import answers, hash_of_prompts
+from tuneoff.contenders.answering import answers, record_of_prompts
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
 from tuneoff.contenders.shots import shots_of
 from tuneoff.generation import vllm
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
-from tuneoff.records import Example, Prediction, ServingRecord
+from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
 def check(settings: PromptedSettings, folder: Path) -> None:
@@ -92,12 +92,17 @@ def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
     return found
 
 
-def prompt_sha256(settings: PromptedSettings, work: Work) -> str:
-    """Hash of the rendered test prompts, shots included."""
+def prompt_sha256(settings: PromptedSettings, work: Work) -> str | None:
+    """Hash of the turns of the test prompts, shots included."""
+    return prompt_record(settings, work).prompt_sha256
+
+
+def prompt_record(settings: PromptedSettings, work: Work) -> PromptRecord:
+    """That hash, and what an open base's chat template makes of the turns."""
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
-        return prompts.prompt_sha256(work.test, template, "chat", shots.of)
-    return hash_of_prompts(settings, work, resolve_base(settings.base or "", work.folder))
+        return PromptRecord(prompts.prompt_sha256(work.test, template, "chat", shots.of))
+    return record_of_prompts(settings, work, resolve_base(settings.base or "", work.folder))
 
 
 def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:

@@ -190,4 +190,5 @@ def _text(tuned: Tuned, tokenizer: Any, example: Example) -> str:
     template = template_for(tuned.settings, tuned.work)
     if rendering_of(tokenizer, tuned.settings.rendering) == "text":
         return prompts.text(example, template)
-    return load_chat_template(tokenizer).render(prompts.messages(example, template))
+    chat = load_chat_template(tokenizer, template.today)
+    return chat.render(prompts.messages(example, template))

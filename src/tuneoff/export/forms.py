@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tuneoff.contenders import template_for
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.export import checking
 from tuneoff.export.checking import Checked
@@ -17,8 +18,10 @@ from tuneoff.export.options import Options
 from tuneoff.generation.ending import ending_of
 from tuneoff.models.loading import dtype_of, load_tokenizer, release_memory, rendering_of
 from tuneoff.parity import Tuned
+from tuneoff.prompts import conversations
 from tuneoff.rundir import write_text
-from tuneoff.training.card import write_card
+from tuneoff.tokenization.chat_template import write_adapted
+from tuneoff.training.card import template_lines, write_card
 
 Say = Callable[[str], object]
 
@@ -60,6 +63,7 @@ def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked |
     written = json.loads(file.read_bytes())
     written["base_model_name_or_path"] = tuned.base
     write_text(file, json.dumps(written, indent=2) + "\n")
+    _write_template(tuned, folder, say)
     if Path(tuned.base).is_dir():
         say(
             f"{tuned.settings.name}: its base is the folder {tuned.base}, which "
@@ -78,13 +82,15 @@ def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     """The whole model, as transformers and vLLM load it."""
     if tuned.settings.method == "full" and options.dtype == "auto":
         shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
+        _write_template(tuned, folder, say)
         return checking.merged(tuned, folder)
     dtype = dtype_for(tuned, options.dtype)
     model = whole_model(tuned, dtype)
     model.save_pretrained(folder)
-    load_tokenizer(tuned.base).save_pretrained(folder)
+    tokenizer, told = _tokenizer(tuned, say)
+    tokenizer.save_pretrained(folder)
     about = [f"The adapter is merged into the base; the weights are {_name(dtype)}."]
-    _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say)])
+    _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say), *told])
     del model
     release_memory()
     return checking.merged(tuned, folder)
@@ -100,7 +106,7 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
 
     name = tuned.settings.name
     model = whole_model(tuned, torch.float32)
-    tokenizer: Any = load_tokenizer(tuned.base)
+    tokenizer, told = _tokenizer(tuned, say)
     ends = ending_of(model, tokenizer, ()).ends
     vocabulary = vocabulary_of(tokenizer, model.config.vocab_size, ends)
     file = folder / f"{folder_name(name)}-{options.outtype}.gguf"
@@ -108,7 +114,7 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     config = model.config
     del model
     release_memory()
-    about = [f"GGUF, weights {options.outtype}.", *_over_quantized(tuned, say)]
+    about = [f"GGUF, weights {options.outtype}.", *_over_quantized(tuned, say), *told]
     if vocabulary.unknown:
         line = (
             f"{vocabulary.unknown}: give it token ids that the base's own tokenizer made; texts "
@@ -144,6 +150,28 @@ FORMS = {"adapter": adapter, "merged": merged, "gguf": gguf}
 def folder_name(name: str) -> str:
     """A model's name as a file's: those of a server hold colons."""
     return name.replace(":", "-").replace("/", "-")
+
+
+def _tokenizer(tuned: Tuned, say: Say) -> tuple[Any, list[str]]:
+    """The base's tokenizer, whose chat template renders as the contender was tuned and asked, and
+    what a card says of that."""
+    tokenizer: Any = load_tokenizer(tuned.base)
+    if rendering_of(tokenizer, tuned.settings.rendering) == "text":
+        return tokenizer, []
+    work, template = tuned.work, template_for(tuned.settings, tuned.work)
+    told = conversations([*work.train, *work.validation, *work.test], template)
+    lines = template_lines(write_adapted(tokenizer, told, template.today))
+    for line in lines:
+        say(f"{tuned.settings.name}: {line[0].lower()}{line[1:]}")
+    return tokenizer, lines
+
+
+def _write_template(tuned: Tuned, folder: Path, say: Say) -> None:
+    """Puts that chat template beside weights that lie there: those tuned before it was saved with
+    them have the base's own."""
+    tokenizer, lines = _tokenizer(tuned, say)
+    if lines:
+        tokenizer.save_pretrained(folder)
 
 
 def _over_quantized(tuned: Tuned, say: Say) -> list[str]:

@@ -21,6 +21,7 @@ from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.rundir import ContenderDir
 from tuneoff.scoring import Options, load_scorer
 from tuneoff.tasks import chat
+from tuneoff.tokenization.chat_template import day_of_job
 
 # Longest answer of a served model that is compared.
 MOST_TOKENS = 128
@@ -61,7 +62,7 @@ def _served(data_dir: Path, name: str) -> Tuned:
     weights = directory.adapter if row["step"] is None else directory.epoch(row["step"])
     if not (weights / "adapter_config.json").is_file():
         raise ConfigError(f"{name}: its adapter is not in {weights} any more; tune it again.")
-    job = _rows(data_dir, "SELECT facts FROM jobs WHERE id = ?", row["job_id"])[0]
+    job = _rows(data_dir, "SELECT created_at, facts FROM jobs WHERE id = ?", row["job_id"])[0]
     facts = json.loads(job["facts"])
     written = json.loads((weights / "adapter_config.json").read_bytes())
     record = directory.training()
@@ -86,7 +87,7 @@ def _served(data_dir: Path, name: str) -> Tuned:
         train=[],
         validation=[],
         test=test,
-        template=CHAT_PASS_THROUGH,
+        template=replace(CHAT_PASS_THROUGH, today=day_of_job(facts, job["created_at"])),
         prompt="full",
         max_new_tokens=MOST_TOKENS,
         directory=directory,

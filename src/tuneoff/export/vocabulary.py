@@ -18,6 +18,7 @@ from typing import Any
 from gguf import TokenType
 
 from tuneoff.errors import ConfigError
+from tuneoff.tokenization.chat_template import template_source
 
 _CASED = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+CONTRACTION|"
@@ -109,7 +110,7 @@ def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
         add_bos=_wraps(tokenizer, 0, tokenizer.bos_token_id),
         add_eos=_wraps(tokenizer, -1, tokenizer.eos_token_id),
         add_space_prefix=bool(space_prefix),
-        chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
+        chat_template=template_source(tokenizer.chat_template),
         unknown=_behind_specials(tokenizer, definition) if spm else _unknown(definition, pre),
     )
 

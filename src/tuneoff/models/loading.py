@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuneoff.config import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
+from tuneoff.tokenization.chat_template import template_source
 
 if TYPE_CHECKING:
     import torch
@@ -71,12 +72,13 @@ def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -
     Raises:
         ConfigError: chat is asked for and there is no chat template.
     """
-    if wanted == "chat" and not tokenizer.chat_template:
+    there = template_source(tokenizer.chat_template) is not None
+    if wanted == "chat" and not there:
         raise ConfigError(
             "rendering: chat needs a tokenizer with a chat template, and this base has none; "
             "use rendering: text."
         )
-    return wanted or ("chat" if tokenizer.chat_template else "text")
+    return wanted or ("chat" if there else "text")
 
 
 def positions_of(base: str) -> int:

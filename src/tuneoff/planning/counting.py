@@ -86,7 +86,7 @@ class OpenView:
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots.of(example))
         turns = prompts.messages(example, self.template, self.shots.of(example))
-        return self.counter.rendered(turns)
+        return self.counter.rendered(turns, self.template.today)
 
     def ids(self, example: Example) -> list[int]:
         """Prompt and answer as token ids."""

@@ -100,10 +100,18 @@ def view(results: Results) -> View:
         "overfitting": any(_overfits(c) for c in contenders),
         "how": _how(results),
         "prompts": [(c.name, c.prompt_sha256) for c in contenders if c.prompt_sha256],
+        "rendered": [(c.name, c.rendered_sha256) for c in contenders if c.rendered_sha256],
+        "templates": [(c.name, _template(c)) for c in contenders if c.rendering_notes],
         "settings": yaml.safe_dump(dict(results.settings), sort_keys=False, allow_unicode=True)
         if results.settings
         else "",
     }
+
+
+def _template(contender: ContenderResult) -> str:
+    """What was done for a contender's chat template, as a sentence."""
+    text = "; ".join(contender.rendering_notes)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _subtitle(results: Results) -> str:

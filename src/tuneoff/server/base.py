@@ -8,6 +8,7 @@ asked for in vain.
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import logging
 from collections import deque
@@ -44,13 +45,15 @@ ADAPTERS_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that may be asked: its name, what its base is loaded from and how, its adapter."""
+    """A model that may be asked: its name, what its base is loaded from and how, its adapter, and
+    the date that a chat template which asks is told."""
 
     name: str
     base: str
     adapter: Path | None = None
     precision: Precision = "auto"
     quantization: Quantization = "none"
+    today: datetime.date | None = None
 
     def is_gone(self) -> bool:
         """Whether its adapter was deleted."""

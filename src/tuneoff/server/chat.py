@@ -92,7 +92,7 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     served = _served(http, body.model)
     base = await _loaded(http, served)
     example = Example("", {"messages": [each.plain() for each in body.messages]}, "")
-    ids = await run_in_threadpool(_chat_ids, base, example)
+    ids = await run_in_threadpool(_chat_ids, base, served, example)
     limit = body.max_completion_tokens or body.max_tokens
     count = (body.top_logprobs or 0) if body.logprobs else None
     asking = _ask(http, served, base, body, ids, limit, "chatcmpl", count)
@@ -132,7 +132,7 @@ def _served(http: HttpRequest, name: str) -> Served:
     if ready is not None:
         return ready
     if name in settings.bases:
-        return Served(name, settings.bases[name])
+        return Served(name, settings.bases[name], today=settings.today)
     model = tuned.known(store, name)
     found = tuned.served(store, settings, model)
     if found is None:
@@ -156,18 +156,18 @@ async def _loaded(http: HttpRequest, served: Served) -> Loaded:
         ) from None  # fmt: skip
 
 
-def _chat_ids(base: Loaded, example: Example) -> list[int]:
+def _chat_ids(base: Loaded, served: Served, example: Example) -> list[int]:
     from tuneoff.models.loading import rendering_of
     from tuneoff.training.encoding import prompt_ids
 
     rendering = rendering_of(base.tokenizer, None)
+    template = replace(CHAT_PASS_THROUGH, today=served.today)
     try:
-        return prompt_ids(base.tokenizer, example, CHAT_PASS_THROUGH, rendering)
+        return prompt_ids(base.tokenizer, example, template, rendering)
     except TemplateError as error:  # for instance, roles that do not alternate
         raise ApiError(
-            400, f"The model's chat template refuses these messages: {error}", "messages",
-            "invalid_value",
-        ) from None  # fmt: skip
+            400, f"The model's chat template {error.why}.", "messages", "invalid_value"
+        ) from None
 
 
 def _ask(

@@ -98,6 +98,7 @@ def _facts(
         "seed": secrets.randbelow(2**31) if body.seed is None else body.seed,
         "metadata": body.metadata,
         "asked": body.asked().model_dump(),
+        "today": settings.today.isoformat(),
         "resolved": resolved(body.asked(), files["training_file"]["examples"]),
     }
 

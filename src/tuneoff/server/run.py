@@ -75,7 +75,8 @@ def _ready(tuned: Tuned) -> Ready:
         (str(tuned.weights), None) if settings.method == "full" else (tuned.base, tuned.weights)
     )
     precision, quantization = settings.train.precision, settings.quantization
-    return Ready(Served(settings.name, base, adapter, precision, quantization), tuned)
+    today = tuned.work.template.today
+    return Ready(Served(settings.name, base, adapter, precision, quantization, today), tuned)
 
 
 def check_parity(host: Answerer, ready: Ready) -> Parity:

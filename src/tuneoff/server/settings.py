@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneoff.config import SHIPPED_BASE
@@ -19,7 +20,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class ServerSettings:
     """`bases` are the models that may be tuned, by the name a client gives, with what
     transformers loads; `served` are ready-made ones that only answer. Without `api_keys` every
-    request from this machine is let in. `workers` processes train; None: one for each device."""
+    request from this machine is let in. `workers` processes train; None: one for each device.
+    `today` is what chat templates of bases that ask for the date are told, and those of jobs that
+    are created here, as long as the server runs."""
 
     data_dir: Path
     bases: dict[str, str]
@@ -33,6 +36,7 @@ class ServerSettings:
     max_requests: int = 512
     max_waiting_jobs: int = 10_000
     workers: int | None = None
+    today: datetime.date = field(default_factory=datetime.date.today)
 
     def ready(self) -> list[str]:
         """The names of bases and of what is served from a run."""

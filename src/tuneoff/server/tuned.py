@@ -14,6 +14,7 @@ from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import base_argument
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
+from tuneoff.tokenization.chat_template import day_of_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,10 @@ def served(store: Store, settings: ServerSettings, tuned: Tuned) -> Served | Non
     """What answers for a tuned model; None if this server was started without its base."""
     if tuned.base not in settings.bases:
         return None
-    return Served(tuned.name, settings.bases[tuned.base], _adapter(store, tuned))
+    (job,) = store.rows("SELECT created_at, facts FROM jobs WHERE id = ?", tuned.job_id)
+    today = day_of_job(json.loads(job["facts"]), job["created_at"])
+    base = settings.bases[tuned.base]
+    return Served(tuned.name, base, _adapter(store, tuned), today=today)
 
 
 def unserved(store: Store, settings: ServerSettings, tuned: Tuned) -> ApiError:

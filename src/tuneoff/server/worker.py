@@ -18,6 +18,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tuneoff.server.claims import Claims
 from tuneoff.server.job import base_argument, model_name, settings_of
 from tuneoff.server.store import RESULTS, Store, new_id
 from tuneoff.tasks.chat import stored_examples
+from tuneoff.tokenization.chat_template import day_of_job
 
 # Ends of the training process, by whatever, without anything learned in between.
 MOST_ATTEMPTS = 20
@@ -87,7 +89,7 @@ def _carry_out(
                 f"the base {facts['model']} is not served any more; start the server with --base "
                 f"{base_argument(facts)}, and resume the job"
             )
-        record = _train(store, id, facts, bases[facts["model"]], job["attempts"], parent)
+        record = _train(store, job, facts, bases[facts["model"]], parent)
     except _Stopped:
         return
     except Exception as error:
@@ -106,11 +108,12 @@ def _carry_out(
 
 
 def _train(
-    store: Store, id: str, facts: dict[str, Any], base: str, attempt: int, parent: int
+    store: Store, job: dict[str, Any], facts: dict[str, Any], base: str, parent: int
 ) -> TrainingRecord:
     from tuneoff.training.arguments import DEFAULT_LEARNING_RATE
     from tuneoff.training.tune import tune
 
+    id, attempt = job["id"], job["attempts"]
     directory = ContenderDir(store.job_path(id))
     train = list(stored_examples(store.file_path(facts["training_file"])))
     given = facts["validation_file"]
@@ -155,7 +158,7 @@ def _train(
         base,
         train,
         validation,
-        CHAT_PASS_THROUGH,
+        replace(CHAT_PASS_THROUGH, today=day_of_job(facts, job["created_at"])),
         directory,
         on_step,
         lambda line: store.add_event(id, line),

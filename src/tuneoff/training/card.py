@@ -63,6 +63,13 @@ def write_card(
     write_text(path, "\n".join(lines))
 
 
+def template_lines(notes: Sequence[str]) -> list[str]:
+    """What was done for its chat template, which says it itself, as lines of a card."""
+    if not notes:
+        return []
+    return [f"Its chat template was adapted, or does more than write turns: {'; '.join(notes)}."]
+
+
 def is_folder(resolved: str) -> bool:
     """Whether a resolved base is a folder, and not a hub id: which it is the bake-off file's
     folder decides, not the one that the command is run in."""

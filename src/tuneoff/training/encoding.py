@@ -47,7 +47,7 @@ def prompt_ids(
     """The tokens a model sees before it answers."""
     if rendering == "chat":
         turns = prompts.messages(example, template, shots)
-        return _tokens(tokenizer, load_chat_template(tokenizer).render(turns))
+        return _tokens(tokenizer, load_chat_template(tokenizer, template.today).render(turns))
     return text_ids(tokenizer, prompts.text(example, template, shots))
 
 

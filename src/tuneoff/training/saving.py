@@ -6,7 +6,7 @@ They are written beside their place and renamed, so that a folder of that name i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ OnEpoch = Callable[[int], None]
 @dataclass(frozen=True, slots=True)
 class Saver:
     """Saves one training's model below its folder. Of a group all call it, for a divided model
-    must be gathered, and the first one writes. `base` is the resolved one."""
+    must be gathered, and the first one writes. `base` is the resolved one, `about` lines for its
+    card."""
 
     settings: LocalSettings
     base: str
@@ -35,6 +36,7 @@ class Saver:
     tokenizer: PreTrainedTokenizerBase
     directory: ContenderDir
     group: Group = ALONE
+    about: Sequence[str] = ()
 
     def epoch(self, step: int) -> None:
         """The weights as they are after a step, with their tokenizer; what is there already
@@ -53,7 +55,7 @@ class Saver:
         final = directory.model if self.settings.method == "full" else directory.adapter
         beside = self._weights(final, state)
         self.tokenizer.save_pretrained(beside)
-        write_card(beside / "README.md", self.settings, self.base, record)
+        write_card(beside / "README.md", self.settings, self.base, record, about=self.about)
         directory.write_training(record)
         beside.rename(final)
         shutil.rmtree(directory.checkpoints, ignore_errors=True)

@@ -24,10 +24,12 @@ from tuneoff.models.loading import (
     release_memory,
     rendering_of,
 )
-from tuneoff.prompts import Template
+from tuneoff.prompts import Template, conversations
 from tuneoff.records import Example, LossRow, Split, TrainingRecord
 from tuneoff.rundir import ContenderDir
+from tuneoff.tokenization.chat_template import write_adapted
 from tuneoff.training import memory
+from tuneoff.training.card import template_lines
 from tuneoff.training.convergence import best_row, out_of_patience, overfitting_step, verdict
 from tuneoff.training.cutting import cut_line
 from tuneoff.training.encoding import Encoded, content_tokens, encode
@@ -101,6 +103,10 @@ def tune(
     memory.reset_peak()
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
+    about = []
+    if rendering == "chat":  # what is saved with the weights renders as it was trained
+        told = conversations([*train, *validation], template)
+        about = write_adapted(tokenizer, told, template.today)
     longest = max_length(settings, positions_of(base))
     rules = settings.train
     encoded, validated = (
@@ -124,7 +130,7 @@ def tune(
     most = most_tokens(settings, base, dtype, examples, group, divided)
     most = min(most, most_at_once or most)
     model, packer = _prepared(settings, base, examples, dtype, most, say, group, divided)
-    saver = Saver(settings, base, model, tokenizer, directory, group)
+    saver = Saver(settings, base, model, tokenizer, directory, group, template_lines(about))
     callbacks = [Complete(on_checkpoint)] if on_checkpoint is not None and group.first else []
     record = _train(
         saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch, callbacks

@@ -1,0 +1,208 @@
+"""What is done so that a chat template renders every turn: lines of Jinja before its own.
+
+They become a part of the template's text, so that whoever renders it (training, answering, the
+server, transformers or vLLM with an exported model) renders the same.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+# Where a template renders turns of a role: wherever they stand; before all others, and one only;
+# nowhere.
+Where = Literal["anywhere", "first", "nowhere"]
+Roles = tuple[str, ...]
+
+# The directives of strftime that a chat template may write a date with. It is told midnight.
+_FORMS = [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpSTuUVwWxXyYzZ"]
+_FORMS += [f"%-{letter}" for letter in "dmejHIMSy"]
+_CONTENT = (
+    "turn['content'] if turn['content'] is string else "
+    "turn['content'] | map(attribute='text') | join"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What a chat template was found to need, and what it does of its own.
+
+    `system` and `developer` say where it renders such turns. A developer turn that it does not
+    render is rendered as system; the text of a system turn that it does not render begins the
+    next user turn. `parts` are the roles whose content must be a list of parts. `dated` templates
+    ask for the date, which is then a fixed one. The others change nothing here: the template drops
+    blanks round contents (`trims`), thoughts of earlier assistant turns (`forgets`), and writes the
+    turns of some roles more than once (`repeats`).
+    """
+
+    system: Where = "anywhere"
+    developer: Where = "anywhere"
+    parts: frozenset[str] = frozenset()
+    dated: bool = False
+    trims: bool = False
+    forgets: bool = False
+    repeats: Roles = ()
+
+    def needed_for(self, conversations: Collection[Roles]) -> Adaptation:
+        """Return what of it these conversations need, each given by the roles of its turns."""
+        renamed = [self._renamed(each) for each in conversations]
+        roles = {role for each in renamed for role in each}
+        return replace(
+            self,
+            system=self.system if any(self._moves(each) for each in renamed) else "anywhere",
+            developer=(
+                self.developer
+                if any(a != b for a, b in zip(conversations, renamed, strict=True))
+                else "anywhere"
+            ),
+            parts=self.parts if self.parts & roles else frozenset(),
+            forgets=self.forgets and "assistant" in roles,
+            repeats=tuple(role for role in self.repeats if role in roles),
+        )
+
+    def sentences(self, day: datetime.date) -> Iterator[str]:
+        """Say what is done, and what the template does of its own, each as a clause."""
+        if self.developer != "anywhere":
+            yield "developer turns are rendered as system turns, for it does not render them"
+        if self.system == "first":
+            yield (
+                "system turns at the beginning are joined, and the text of later ones begins the "
+                "next user turn, for it renders one system turn only, the first"
+            )
+        if self.system == "nowhere":
+            yield "the text of system turns begins the next user turn, for it does not render them"
+        if self.parts:
+            yield "contents are given to it as parts of type text, for it renders no plain texts"
+        if self.dated:
+            yield f"it asks for the date and is told {day.isoformat()} each time"
+        if self.trims:
+            yield "it drops blanks at the beginning and end of contents"
+        if self.forgets:
+            yield "it leaves out the thoughts (up to </think>) of earlier assistant turns"
+        if self.repeats:
+            yield f"it writes the content of {' and '.join(self.repeats)} turns more than once"
+
+    def _renamed(self, roles: Roles) -> Roles:
+        """The roles, where developer turns that are not rendered are system turns."""
+        kept = {"anywhere": len(roles), "first": 1, "nowhere": 0}[self.developer]
+        later = ("system" if role == "developer" else role for role in roles[kept:])
+        return (*roles[:kept], *later)
+
+    def _moves(self, renamed: Roles) -> bool:
+        """Whether a system turn does not stay where it is."""
+        kept = {"anywhere": len(renamed), "first": 1, "nowhere": 0}[self.system]
+        return "system" in renamed[kept:]
+
+
+def roles_of(turns: Iterable[Mapping[str, Any]]) -> Roles:
+    """Return the roles of a conversation's turns."""
+    return tuple(str(turn["role"]) for turn in turns)
+
+
+@lru_cache(maxsize=256)
+def adapted(source: str, found: Adaptation, day: datetime.date | None = None) -> str:
+    """Return a chat template's text with the lines before it that it needs.
+
+    Args:
+        day: what a template that asks for the date is told; None: that is left to its renderer.
+    """
+    lines: list[str] = []
+    if found.dated and day is not None:
+        lines.append(_date_line(day))
+    if found.system != "anywhere" or found.developer != "anywhere":
+        lines += _turn_lines(found)
+    if found.parts:
+        lines += _part_lines(found.parts)
+    if not lines:
+        return source
+    note = "{#- tuneoff put this before the base's own template. -#}"
+    # The last line has no dash at its end: the template's own first blanks must stay. Its line
+    # feed is dropped (trim_blocks), so that the template begins a line, as it did.
+    return "\n".join([note, *lines, "{%- set tuneoff = none %}", source])
+
+
+def _date_line(day: datetime.date) -> str:
+    """A line that answers `strftime_now` with one day, whatever form it is asked for in."""
+    moment = datetime.datetime.combine(day, datetime.time())
+    steps = "".join(f".replace({form!r}, {moment.strftime(form)!r})" for form in _FORMS)
+    return f"{{%- macro strftime_now(form) -%}}{{{{ form{steps} }}}}{{%- endmacro -%}}"
+
+
+def _turn_lines(found: Adaptation) -> Sequence[str]:
+    """Lines that rename developer turns, and put system texts where they are rendered.
+
+    A system text between two user turns joins them to one, for templates that refuse system turns
+    refuse two user turns in a row, too; one behind the last user turn ends it.
+    """
+    renamed = {
+        "anywhere": "false",
+        "first": "turn['role'] == 'developer' and not loop.first",
+        "nowhere": "turn['role'] == 'developer'",
+    }[found.developer]
+    stays = {"anywhere": "true", "first": "not tuneoff.turns", "nowhere": "false"}[found.system]
+    joins = {"first": "tuneoff.turns | length == 1 and last == 'system'"}.get(found.system, "false")
+    return [
+        "{%- set tuneoff = namespace(turns=[], text='') -%}",
+        "{%- macro tuneoff_joined(first, second) -%}",
+        "{{ first }}{{ '\\n\\n' if first and second else '' }}{{ second }}",
+        "{%- endmacro -%}",
+        "{%- for turn in messages -%}",
+        f"{{%- set role = 'system' if {renamed} else turn['role'] -%}}",
+        "{%- set last = tuneoff.turns[-1]['role'] if tuneoff.turns else '' -%}",
+        "{%- if role == 'system' -%}",
+        f"{{%- set content = {_CONTENT} -%}}",
+        f"{{%- if {stays} -%}}",
+        "{%- set tuneoff.turns = tuneoff.turns + [{'role': role, 'content': content}] -%}",
+        f"{{%- elif {joins} -%}}",
+        "{%- set content = tuneoff_joined(tuneoff.turns[0]['content'], content) -%}",
+        "{%- set tuneoff.turns = [{'role': role, 'content': content}] -%}",
+        "{%- else -%}",
+        "{%- set tuneoff.text = tuneoff_joined(tuneoff.text, content) -%}",
+        "{%- endif -%}",
+        "{%- elif tuneoff.text and (role == 'user' or last == 'user') -%}",
+        "{%- if last == 'user' -%}",
+        "{%- set tuneoff.text = tuneoff_joined(tuneoff.turns[-1]['content'], tuneoff.text) -%}",
+        "{%- set tuneoff.turns = tuneoff.turns[:-1] -%}",
+        "{%- endif -%}",
+        "{%- if role == 'user' -%}",
+        f"{{%- set content = {_CONTENT} -%}}",
+        "{%- set tuneoff.text = tuneoff_joined(tuneoff.text, content) -%}",
+        "{%- endif -%}",
+        "{%- set tuneoff.turns = tuneoff.turns + [{'role': 'user', 'content': tuneoff.text}] -%}",
+        "{%- set tuneoff.text = '' -%}",
+        "{%- if role != 'user' -%}",
+        "{%- set tuneoff.turns = tuneoff.turns + [turn] -%}",
+        "{%- endif -%}",
+        "{%- else -%}",
+        "{%- set tuneoff.turns = tuneoff.turns + [turn] -%}",
+        "{%- endif -%}",
+        "{%- endfor -%}",
+        "{%- if tuneoff.text -%}",
+        "{%- if tuneoff.turns and tuneoff.turns[-1]['role'] == 'user' -%}",
+        "{%- set tuneoff.text = tuneoff_joined(tuneoff.turns[-1]['content'], tuneoff.text) -%}",
+        "{%- set tuneoff.turns = tuneoff.turns[:-1] -%}",
+        "{%- endif -%}",
+        "{%- set tuneoff.turns = tuneoff.turns + [{'role': 'user', 'content': tuneoff.text}] -%}",
+        "{%- endif -%}",
+        "{%- set messages = tuneoff.turns -%}",
+    ]
+
+
+def _part_lines(roles: Collection[str]) -> Sequence[str]:
+    """Lines that give the contents of some roles as lists of parts."""
+    return [
+        "{%- set tuneoff = namespace(turns=[]) -%}",
+        "{%- for turn in messages -%}",
+        f"{{%- if turn['role'] in {sorted(roles)} and turn['content'] is string "
+        "and not turn['tool_calls'] -%}",
+        "{%- set content = [{'type': 'text', 'text': turn['content']}] -%}",
+        "{%- set tuneoff.turns = tuneoff.turns + [{'role': turn['role'], 'content': content}] -%}",
+        "{%- else -%}",
+        "{%- set tuneoff.turns = tuneoff.turns + [turn] -%}",
+        "{%- endif -%}",
+        "{%- endfor -%}",
+        "{%- set messages = tuneoff.turns -%}",
+    ]
