@@ -1,4 +1,5 @@
-"""Whether the examples fit into a contender's base, before anything is loaded or spent.
+"""Whether a contender's base can take the examples, before anything is loaded or spent: their
+lengths, their tokens, and whether it can end an answer.
 
 Counted without torch (`tokens.py`). No text of this world has more tokens than bytes, so only
 long ones are counted at all; encoding for training counts every one again.
@@ -14,10 +15,12 @@ from tuneoff.config import LocalSettings, PromptedSettings, Rendering
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.answering import shots_of
 from tuneoff.errors import DataError
-from tuneoff.models.loading import rendering_of, resolve_base
+from tuneoff.models.embedding import explain_beyond, first_beyond, rows_of
+from tuneoff.models.loading import check_end, rendering_of, resolve_base
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokenization.text_tokenizer import SpellingError
 from tuneoff.tokens import TokenCounter, counter_of
 from tuneoff.training.cutting import cut_line, emptied, no_room
 from tuneoff.training.encoding import WHAT_TO_DO
@@ -31,12 +34,15 @@ def check(settings: object, work: Work) -> list[str]:
     """Warnings about lengths, as sentences; none for a contender that has no base here.
 
     Raises:
-        ConfigError: `max_length` or `rendering` do not fit the base.
-        DataError: an example fits neither into `train.max_length` nor into the base.
+        ConfigError: `max_length` or `rendering` do not fit the base, or it has no EOS token.
+        DataError: an example fits neither into `train.max_length` nor into the base, or has a
+            token that the base has no embedding for.
     """
     if not isinstance(settings, LocalSettings | PromptedSettings) or settings.base is None:
         return []
-    counter = counter_of(resolve_base(settings.base, work.folder))
+    base = resolve_base(settings.base, work.folder)
+    check_end(base, settings.base)
+    counter = counter_of(base)
     if counter is None:
         return [_unchecked(settings.base, "its tokenizer is not in the local cache")]
     view = _View(
@@ -46,9 +52,12 @@ def check(settings: object, work: Work) -> list[str]:
         shots_of(settings, work),
     )
     try:
+        _check_tokens(settings, work, view, rows_of(base))
         if isinstance(settings, LocalSettings):
             return list(_tuned(settings, work, view))
         return _without_answer(settings.name, work, view)
+    except SpellingError as error:
+        raise DataError(f"contender {settings.name}, base {settings.base!r}: {error}") from None
     except TemplateError as error:
         return [_unchecked(settings.base, f"its chat template could not be used: {error}")]
 
@@ -62,25 +71,53 @@ class _View:
     rendering: Rendering
     shots: Sequence[Example]
 
-    def text(self, example: Example) -> str:
-        """The prompt as the tokenizer gets it."""
+    def asked(self, example: Example) -> str | list[prompts.Message]:
+        """The prompt, as a text or as chat turns."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots)
-        return self.counter.rendered(prompts.messages(example, self.template, self.shots))
+        return prompts.messages(example, self.template, self.shots)
+
+    def size(self, example: Example) -> int:
+        """UTF-8 bytes of the prompt as the model sees it, and of what may stand around it."""
+        prompt = self.asked(example)
+        text = prompt if isinstance(prompt, str) else self.counter.rendered(prompt)
+        return len(text.encode()) + AROUND
 
     def prompt(self, example: Example, most: int) -> int:
         """Tokens of the prompt; 0 where it is certainly not longer than `most`."""
-        text = self.text(example)
-        if len(text.encode()) + AROUND <= most:
+        if self.size(example) <= most:
             return 0
-        return self.counter.prompt(text, self.rendering)
+        return self.counter.prompt(self.asked(example))
 
     def whole(self, example: Example, most: int) -> int:
         """The same of prompt and answer."""
-        text, answer = self.text(example), example.completion
-        if len(text.encode()) + len(answer.encode()) + AROUND <= most:
+        answer = example.completion
+        if self.size(example) + len(answer.encode()) <= most:
             return 0
-        return self.counter.prompt(text, self.rendering) + self.counter.completion(answer)
+        return self.counter.prompt(self.asked(example)) + self.counter.completion(answer)
+
+
+def _check_tokens(
+    settings: LocalSettings | PromptedSettings, work: Work, view: _View, rows: int | None
+) -> None:
+    """Check that every token of the examples has an embedding.
+
+    Raises:
+        DataError: one has none; the first is named.
+    """
+    counter = view.counter
+    known = counter.known
+    if rows is None or known <= rows:
+        return
+    learned = [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
+    for example in (*learned, *work.test):
+        token = first_beyond(counter.prompt_ids(view.asked(example)), rows)
+        if token is None and isinstance(settings, LocalSettings):
+            token = first_beyond(counter.completion_ids(example.completion), rows)
+        if token is not None:
+            text = counter.tokenizer.id_to_token(token)
+            reason = explain_beyond(settings.base or "", text, token, known, rows)
+            raise DataError(f"contender {settings.name}: example {example.id!r}: {reason}")
 
 
 def _tuned(settings: LocalSettings, work: Work, view: _View) -> Iterator[str]:

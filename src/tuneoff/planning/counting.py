@@ -76,23 +76,20 @@ class OpenView:
     exact: bool = False
 
     def size(self, example: Example) -> Size:
-        prompt = self.counter.prompt(self.text(example), self.rendering)
+        prompt = self.counter.prompt(self.asked(example))
         completion = self.counter.completion(example.completion)
         return Size(prompt, completion, prompt + completion)
 
-    def text(self, example: Example) -> str:
-        """The prompt as the tokenizer gets it."""
+    def asked(self, example: Example) -> str | list[prompts.Message]:
+        """The prompt, as a text or as chat turns."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots)
-        return self.counter.rendered(prompts.messages(example, self.template, self.shots))
+        return prompts.messages(example, self.template, self.shots)
 
     def ids(self, example: Example) -> list[int]:
         """Prompt and answer as token ids."""
-        encode = self.counter.tokenizer.encode
-        return [
-            *encode(self.text(example), add_special_tokens=False).ids,
-            *encode(example.completion, add_special_tokens=False).ids,
-        ]
+        encode = self.counter.encoder.encode_text
+        return [*self.counter.prompt_ids(self.asked(example)), *encode(example.completion)]
 
 
 @dataclass(frozen=True)
