@@ -135,11 +135,11 @@ def names_end(base: str) -> bool | None:
     """Whether the files of a base's tokenizer name an end-of-sequence token; None where they do
     not say, or are not here."""
     settings = _settings(base)
-    named = file_of(base, "special_tokens_map.json")
-    found = {**(json.loads(named.read_text()) if named else {}), **settings}
-    if _special_tokens(found).get("eos_token"):
+    if _special_tokens(settings).get("eos_token"):
         return True
-    return False if settings.get("tokenizer_class") in _PLAIN_CLASSES else None
+    told_elsewhere = file_of(base, "special_tokens_map.json") is not None
+    plain = settings.get("tokenizer_class") in _PLAIN_CLASSES
+    return False if plain and not told_elsewhere else None
 
 
 def _settings(base: str) -> dict[str, Any]:

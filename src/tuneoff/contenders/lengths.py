@@ -110,13 +110,14 @@ def _check_tokens(
     if rows is None or known <= rows:
         return
     learned = [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
-    for example in (*learned, *work.test):
-        token = first_beyond(counter.prompt_ids(view.asked(example)), rows)
-        if token is None and isinstance(settings, LocalSettings):
-            token = first_beyond(counter.completion_ids(example.completion), rows)
+    for place, example in enumerate((*learned, *work.test)):
+        ids = counter.prompt_ids(view.asked(example))
+        if place < len(learned):
+            ids += counter.completion_ids(example.completion)
+        token = first_beyond(ids, rows)
         if token is not None:
             text = counter.tokenizer.id_to_token(token)
-            reason = explain_beyond(settings.base or "", text, token, known, rows)
+            reason = explain_beyond(str(settings.base), text, token, known, rows)
             raise DataError(f"contender {settings.name}: example {example.id!r}: {reason}")
 
 

@@ -30,6 +30,7 @@ from tuneoff.models.loading import (
 from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Gap, Parity, Tuned, compare
 from tuneoff.records import Example
 from tuneoff.tokenization.chat_template import load_chat_template
+from tuneoff.tokenization.decode import decode
 
 if TYPE_CHECKING:
     import torch
@@ -151,10 +152,10 @@ def _compared(
     gap: Gap,
     exact: bool,
 ) -> Parity:
-    def decode(tokens: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+    def decoded(tokens: Sequence[int]) -> str:
+        return decode(tokenizer, tokens)
 
-    return compare(tuned, examples, answers, decode, gap, exact, "exported")
+    return compare(tuned, examples, answers, decoded, gap, exact, "exported")
 
 
 def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
@@ -175,9 +176,7 @@ def gguf_by_llama_cpp(
     said = runtime.ask(file, asked, texts, ends, tuned.work.max_new_tokens)
     if isinstance(said, str):
         return said
-    answers = [
-        (tokens, str(tokenizer.decode(tokens, skip_special_tokens=True))) for tokens in said.tokens
-    ]
+    answers = [(tokens, decode(tokenizer, tokens)) for tokens in said.tokens]
     parity = _compared(
         tuned, examples, answers, tokenizer, lambda place, number: said.gaps[place][number], exact
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneoff.records import Prediction
+from tuneoff.tokenization.decode import decode
 from tuneoff.tokenization.encode import turn_end_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Ending:
         return len(self._text(new[:count]))
 
     def _text(self, new: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(new), skip_special_tokens=True))
+        return decode(self.tokenizer, new)
 
 
 def ending_of(

@@ -35,6 +35,7 @@ from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokenization.decode import decode_token
 from tuneoff.tokenization.text_tokenizer import SpellingError
 
 router = APIRouter(prefix="/v1", responses=shapes.errors(404))
@@ -376,7 +377,7 @@ def _logprobs(base: Loaded, chances: list[TokenChance]) -> dict[str, Any]:
     def token(id: int, logprob: float) -> dict[str, Any]:
         whole = bytes_of(base.tokenizer, id)
         return {
-            "token": str(base.tokenizer.decode([id])),
+            "token": decode_token(base.tokenizer, id),
             "logprob": logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB,
             "bytes": None if whole is None else list(whole),
         }

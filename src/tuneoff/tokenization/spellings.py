@@ -89,9 +89,14 @@ class Spellings:
         if most == end - start and any(text[start:end] in token for token in self.texts):
             return [(start, end)] if most else []
         sizes = range(most, 0, -1)
-        tail = next(((start, start + n) for n in sizes if text[start : start + n] in self.tails), 0)
-        head = next(((end - n, end) for n in sizes if text[end - n : end] in self.heads), 0)
-        return [span for span in (tail, head) if span]
+        found = []
+        tail = next((size for size in sizes if text[start : start + size] in self.tails), 0)
+        head = next((size for size in sizes if text[end - size : end] in self.heads), 0)
+        if tail:
+            found.append((start, start + tail))
+        if head:
+            found.append((end - head, end))
+        return found
 
 
 def render_with_spans(

@@ -72,7 +72,8 @@ class Special:
                 for token, added in self.tokens.items()
             ]
         )
-        return copy, words, {copy.token_to_id(word): token for token, word in words.items()}
+        numbers = copy.get_vocab(with_added_tokens=True)
+        return copy, words, {numbers[word]: token for token, word in words.items()}
 
 
 class TextTokenizer(Protocol):
@@ -151,11 +152,20 @@ class FastTokenizer:
                 [byte_letters()[byte] for byte in parts],
                 [f"<0x{byte:02X}>" for byte in parts],
             )
-            ids = ([self.backend.token_to_id(piece) for piece in pieces] for pieces in written)
-            whole = next((some for some in ids if None not in some), [None])
-            if None in whole or not self.special.tokens.keys().isdisjoint(whole):
+            whole = next(filter(None, map(self._ids_of, written)), None)
+            if whole is None:
                 raise _refused(self.special.tokens[token].content)
             found += whole
+        return found
+
+    def _ids_of(self, pieces: Sequence[str]) -> list[int] | None:
+        """Return the ids of pieces of the vocabulary; None where one is none, or controls."""
+        found = []
+        for piece in pieces:
+            token = self.backend.token_to_id(piece)
+            if token is None or token in self.special.tokens:
+                return None
+            found.append(token)
         return found
 
 
