@@ -328,3 +328,34 @@ def test_the_shipped_base_encodes_its_samples_as_before() -> None:
         assert encode_text(tokenizer, text) == tokenizer(text, add_special_tokens=False).input_ids
     assert load_chat_template(tokenizer).source == ""
     assert turn_end_of(tokenizer) is None
+
+
+def test_a_template_that_changes_spellings_hides_no_control_token() -> None:
+    escaped = CHATML.replace("m['content']", "(m['content'] | replace('<', '&lt;')) ")
+    tokenizer = load(byte_level, escaped)
+    turns = conversation("of <s>", "<b>", "</s>")
+    ids = encode_turns(tokenizer, turns)
+    assert ids == as_transformers(tokenizer, turns)
+    assert "of &lt;s><|im_end|>" in tokenizer.decode(ids)
+    # Whether it says this one itself, or passes it on, cannot be known.
+    echoed = CHATML.replace("m['content'] +", "('<s>' if m['content'] == '<s>' else 'of') +")
+    tokenizer = load(byte_level, echoed)
+    with pytest.raises(SpellingError, match="'<s>', a special token that this base's chat templa"):
+        encode_turns(tokenizer, conversation("<s>"))
+    assert encode_turns(tokenizer, conversation("write </s>")) == as_transformers(
+        tokenizer, conversation("of")
+    )
+
+
+def test_a_template_that_writes_the_time() -> None:
+    from tuneoff.tokenization.spellings import render_with_spans
+
+    ticks = iter(range(100))
+
+    def render(turns: Any) -> str:
+        tick = next(ticks)
+        return f"{tick // 3} {turns[0]['content']}"
+
+    found = render_with_spans(render, [{"content": "a <s>"}], [[(2, 5)]])
+    assert found.hidden is None
+    assert [found.text[start:end] for start, end in found.data] == ["<s>"]

@@ -18,9 +18,11 @@ from weakref import WeakKeyDictionary
 from tuneoff.tokenization.chat_template import ChatTemplate, TemplateError, load_chat_template
 from tuneoff.tokenization.spellings import Span, Spellings, Turn, mask, render_with_spans
 from tuneoff.tokenization.text_tokenizer import (
+    Control,
     FastTokenizer,
     SlowTokenizer,
     Special,
+    SpellingError,
     TextTokenizer,
 )
 
@@ -55,20 +57,43 @@ class Encoder:
             TemplateError: the template refuses the turns.
             SpellingError: the tokenizer cannot write as text what a content spells.
         """
-        contents = [turn["content"] if isinstance(turn["content"], str) else "" for turn in turns]
+        contents = [turn.get("content") or "" for turn in turns]
         spellings = self.spellings
-        if spellings is None or not any(spellings.may_be_in(content) for content in contents):
+        if spellings is None:
             return self.tokenizer.ids(template.render(turns))
-        spans = [spellings.spans(content, self._control_spans(content)) for content in contents]
-        text, data = render_with_spans(template.render, turns, spans)
-        masked, unmasked = mask(text, data)
+        suspected = [isinstance(each, str) and spellings.may_be_in(each) for each in contents]
+        if not any(suspected):
+            return self.tokenizer.ids(template.render(turns))
+        spans = [
+            spellings.spans(content, self._control_spans(content)) if suspect else []
+            for content, suspect in zip(contents, suspected, strict=True)
+        ]
+        rendered = render_with_spans(template.render, turns, spans)
+        masked, unmasked = mask(rendered.text, rendered.data)
         kept = [
             (token, unmasked(start), unmasked(end))
             for token, start, end in self.tokenizer.find_controls(masked)[1]
         ]
-        ids, controls = self.tokenizer.find_controls(text)
+        if rendered.hidden is not None:
+            self._check_hidden(rendered.hidden, kept)
+        ids, controls = self.tokenizer.find_controls(rendered.text)
         # Equal where nothing is spelled after all: what looked so was a part of a word.
-        return ids if controls == kept else self.tokenizer.ids_as_text(text, kept)
+        return ids if controls == kept else self.tokenizer.ids_as_text(rendered.text, kept)
+
+    def _check_hidden(self, hidden: str, kept: Sequence[Control]) -> None:
+        """Check that a template which changes its text by a spelling writes no control token more.
+
+        Raises:
+            SpellingError: it writes others; whether one is data cannot be known.
+        """
+        expected = [token for token, _, _ in self.tokenizer.find_controls(hidden)[1]]
+        written = [token for token, _, _ in kept]
+        if written != expected:
+            token = next((each for each in written if each not in expected), written[0])
+            raise SpellingError(
+                f"a text spells {self.tokenizer.special.tokens[token].content!r}, a special token "
+                "that this base's chat template looks for; take it out, or use another base."
+            )
 
     def _control_spans(self, content: str) -> list[Span]:
         return [(start, end) for _, start, end in self.tokenizer.find_controls(content)[1]]
@@ -217,5 +242,7 @@ def find_turn_end(
 def turn_end_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token with which a loaded tokenizer's chat template closes an assistant turn."""
     asked: Any = tokenizer
+    if not asked.chat_template:
+        return None
     built = encoder_of(tokenizer).tokenizer
     return find_turn_end(built, load_chat_template(tokenizer), asked.added_tokens_decoder)

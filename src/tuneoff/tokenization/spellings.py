@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuneoff.tokenization.chat_template import TemplateError
+
 # Characters from a place to the one behind the last.
 Span = tuple[int, int]
 Turn = Mapping[str, Any]
@@ -99,32 +101,45 @@ class Spellings:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered conversation: its text, and the `data` in it that spells tokens. Where the
+    template changes what it says by a spelling, `hidden` is the text without any of them."""
+
+    text: str
+    data: list[Span]
+    hidden: str | None = None
+
+
 def render_with_spans(
     render: Render, turns: Sequence[Turn], spans: Sequence[Sequence[Span]]
-) -> tuple[str, list[Span]]:
-    """Render turns; return the text, and where the spelled `spans` of the contents are in it.
+) -> Rendered:
+    """Render turns, and find the spelled `spans` of the contents in the text.
 
     A template that looks at a spelling (`'</think>' in content`) renders other text without it.
-    There a mark is put before the spelling instead. A spelling that the template cuts out even so
-    is the template's own sign, and gets no span.
+    There a mark is put before the spelling instead. A spelling that the template changes or cuts
+    out even so is not found.
     """
-    for _ in range(ATTEMPTS):  # a template may write the time, which goes on meanwhile
-        text = render(turns)
-        every = _render_marked(render, turns, spans, [_REPLACED] * len(turns))
-        if every is not None and every[0] == text:
+    text, hidden = render(turns), None
+    for _ in range(ATTEMPTS):
+        every, hidden = _render_marked(render, turns, spans, [_REPLACED] * len(turns))
+        if every is not None and every.text == text:
             return every
-        if render(turns) == text:
+        again = render(turns)
+        if again == text:
             break
+        text = again  # it writes the time, which goes on meanwhile
     modes: list[str | None] = [None] * len(turns)
-    found: tuple[str, list[Span]] = (text, [])
+    found = Rendered(text, [])
     for place, spelled in enumerate(spans):
         for mode in (_REPLACED, _PRECEDED) if spelled else ():
             tried: list[str | None] = [*modes[:place], mode, *modes[place + 1 :]]
-            one = _render_marked(render, turns, spans, tried)
-            if one is not None and one[0] == text:
+            one, _ = _render_marked(render, turns, spans, tried)
+            if one is not None and one.text == text:
                 modes, found = tried, one
                 break
-    return found
+    whole = all(mode for mode, spelled in zip(modes, spans, strict=True) if spelled)
+    return found if whole else Rendered(text, found.data, hidden or "")
 
 
 _REPLACED, _PRECEDED = "replaced", "preceded"
@@ -135,9 +150,9 @@ def _render_marked(
     turns: Sequence[Turn],
     spans: Sequence[Sequence[Span]],
     modes: Sequence[str | None],
-) -> tuple[str, list[Span]] | None:
-    """Render turns with marks; return the text without them, and the spans that they stand for.
-    None where the template cannot be carried out with marks."""
+) -> tuple[Rendered | None, str | None]:
+    """Render turns with marks; return what comes out with the marks taken away, and with them.
+    Nothing where the template cannot be carried out with marks."""
     pieces: list[tuple[str, str]] = []
     marked = []
     for turn, spelled, mode in zip(turns, spans, modes, strict=True):
@@ -152,12 +167,12 @@ def _render_marked(
         marked.append({**turn, "content": "".join([*parts, content[at:]])})
     try:
         rendered = render(marked)
-    except Exception:  # a template refuses in whatever way it likes
-        return None
-    return _read(rendered, pieces)
+    except TemplateError:
+        return None, None
+    return _read(rendered, pieces), rendered
 
 
-def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> tuple[str, list[Span]]:
+def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> Rendered:
     """Take the marks out of a rendered text; return it with the spans that they stood for."""
     parts: list[str] = []
     spans: list[Span] = []
@@ -172,7 +187,7 @@ def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> tuple[str, list[S
             parts.append(spelled)
             length += len(spelled)
         at = match.end()
-    return "".join([*parts, rendered[at:]]), spans
+    return Rendered("".join([*parts, rendered[at:]]), spans)
 
 
 def mask(text: str, spans: Sequence[Span]) -> tuple[str, Callable[[int], int]]:
