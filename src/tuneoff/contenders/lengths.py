@@ -116,7 +116,7 @@ def _check_tokens(
             ids += counter.completion_ids(example.completion)
         token = first_beyond(ids, rows)
         if token is not None:
-            text = counter.tokenizer.id_to_token(token)
+            text = counter.tokenizer.id_to_token(token) or ""
             reason = explain_beyond(str(settings.base), text, token, known, rows)
             raise DataError(f"contender {settings.name}: example {example.id!r}: {reason}")
 
