@@ -44,7 +44,7 @@ def test_exact_for_the_shipped_base() -> None:
     cases += [(Example(t, {"sentence": t}, t), functional_representation.VIGGO) for t in ODD]
     for example, template in cases:
         encoded = encode(tokenizer, example, template, "text", "completion", 4096)
-        prompt = counted.prompt(prompts.text(example, template), "text")
+        prompt = counted.prompt(prompts.text(example, template))
         assert prompt + counted.completion(example.completion) == len(encoded.input_ids)
 
 
@@ -73,12 +73,8 @@ def test_exact_with_a_chat_template_and_a_bos(
     example = Example("1", {"messages": turns}, "z")
     for rendering in ("chat", "text"):
         ids = prompt_ids(tokenizer, example, prompts.CHAT_PASS_THROUGH, rendering)  # type: ignore[arg-type]
-        text = (
-            counted.rendered(turns)
-            if rendering == "chat"
-            else prompts.text(example, prompts.CHAT_PASS_THROUGH)
-        )
-        assert counted.prompt(text, rendering) == len(ids)  # type: ignore[arg-type]
+        text = prompts.text(example, prompts.CHAT_PASS_THROUGH)
+        assert counted.prompt_ids(turns if rendering == "chat" else text) == ids
 
 
 def test_a_template_of_the_old_form_and_one_that_refuses(tmp_path: Path) -> None:

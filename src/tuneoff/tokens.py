@@ -11,21 +11,21 @@ import datetime
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from tuneoff.config import Rendering
 from tuneoff.tokenization.chat_template import ChatTemplate, template_source
+from tuneoff.tokenization.encode import Encoder, offline_encoder
 
 UNLIMITED = 2**31
 # Names of the number of positions in a config.json; GPT-2 and its kin have the second.
 POSITIONS = ("max_position_embeddings", "n_positions")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TokenCounter:
     """A model's tokenizer and how many `positions` the model has."""
 
@@ -35,9 +35,18 @@ class TokenCounter:
     adds_bos: bool
     special: Mapping[str, str] = field(default_factory=dict)
 
+    def _template(self, today: datetime.date | None = None) -> ChatTemplate:
+        """The model's chat template; an empty one where it has none."""
+        return ChatTemplate(self.chat_template or "", self.special, today)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """What makes token ids of prompts and answers."""
+        return offline_encoder(self.tokenizer, self.special, self._template())
+
     def count(self, text: str) -> int:
         """Tokens of a text, without any special ones."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self.encoder.encode_text(text))
 
     def rendered(
         self, messages: Sequence[Mapping[str, str]], today: datetime.date | None = None
@@ -47,11 +56,41 @@ class TokenCounter:
         Raises:
             TemplateError: the template refuses the turns, or cannot be carried out.
         """
-        return ChatTemplate(self.chat_template or "", self.special, today).render(messages)
+        return self._template(today).render(messages)
 
-    def prompt(self, text: str, rendering: Rendering) -> int:
-        """Tokens of a prompt: a chat template writes its own BOS, plain text has none yet."""
-        return self.count(text) + (rendering == "text" and self.adds_bos)
+    def prompt_ids(
+        self, prompt: str | Sequence[Mapping[str, str]], today: datetime.date | None = None
+    ) -> list[int]:
+        """Encode a prompt, a plain text or chat turns. A chat template writes its own BOS, plain
+        text has none yet.
+
+        Raises:
+            TemplateError: the template refuses the turns, or cannot be carried out.
+            SpellingError: the tokenizer cannot write as text what the prompt spells.
+        """
+        if not isinstance(prompt, str):
+            return self.encoder.encode_turns(self._template(today), prompt)
+        bos = self.tokenizer.token_to_id(self.special["bos_token"]) if self.adds_bos else None
+        return [*([] if bos is None else [bos]), *self.encoder.encode_text(prompt)]
+
+    def prompt(
+        self, prompt: str | Sequence[Mapping[str, str]], today: datetime.date | None = None
+    ) -> int:
+        """Count the tokens of a prompt, a plain text or chat turns."""
+        return len(self.prompt_ids(prompt, today))
+
+    @property
+    def known(self) -> int:
+        """How many ids the tokenizer may give: one more than the greatest."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return max(
+            [self.tokenizer.get_vocab_size(with_added_tokens=False), *(n + 1 for n in added)]
+        )
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Encode an answer, with the token that ends it where the settings name it."""
+        eos = self.tokenizer.token_to_id(self.special.get("eos_token", ""))
+        return [*self.encoder.encode_text(text), *([] if eos is None else [eos])]
 
     def completion(self, text: str) -> int:
         """Tokens of an answer, with the one that ends it."""
@@ -69,9 +108,10 @@ def counter_of(base: str) -> TokenCounter | None:
     # A file may ask for truncation, and a text would then never be too long.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    settings_file = file_of(base, "tokenizer_config.json")
-    settings = json.loads(settings_file.read_text()) if settings_file else {}
+    settings = _settings(base)
     special = _special_tokens(settings)
+    # As transformers does, which knows special tokens by the settings, too.
+    tokenizer.add_special_tokens([special[role] for role in _ROLES if role in special])
     return TokenCounter(
         tokenizer=tokenizer,
         positions=_positions(json.loads(config.read_text())),
@@ -90,6 +130,27 @@ def file_of(base: str, name: str) -> Path | None:
 
     found = try_to_load_from_cache(base, name)
     return Path(found) if isinstance(found, str) else None
+
+
+_ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+# Tokenizers of these classes have no special tokens but those that their files name.
+_PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
+
+
+def names_end(base: str) -> bool | None:
+    """Whether the files of a base's tokenizer name an end-of-sequence token; None where they do
+    not say, or are not here."""
+    settings = _settings(base)
+    if _special_tokens(settings).get("eos_token"):
+        return True
+    told_elsewhere = file_of(base, "special_tokens_map.json") is not None
+    plain = settings.get("tokenizer_class") in _PLAIN_CLASSES
+    return False if plain and not told_elsewhere else None
+
+
+def _settings(base: str) -> dict[str, Any]:
+    file = file_of(base, "tokenizer_config.json")
+    return dict(json.loads(file.read_text())) if file else {}
 
 
 def _positions(config: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from helpers import write_base
 from tuneoff.config import LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.contenders import Work, lengths
 from tuneoff.errors import ConfigError, DataError
+from tuneoff.models.embedding import rows_of
+from tuneoff.models.loading import load_tokenizer
 from tuneoff.progress import Silent
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.rundir import ContenderDir
+from tuneoff.server.settings import settings_of
 from tuneoff.tasks import functional_representation as task
 
 SHORT = [Example(f"short-{i}", {"sentence": f"Hut {i}."}, "hut[]") for i in range(8)]
@@ -127,3 +131,86 @@ def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
 
 def as_fields(mine: Work) -> dict[str, Any]:
     return {name: getattr(mine, name) for name in Work.__slots__}
+
+
+def grown(folder: Path, *words: str, **settings: Any) -> Path:
+    """A base whose tokenizer has words that its model has no rows for."""
+    from transformers import AutoTokenizer
+
+    base = write_base(folder, ["some words"])
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(list(words))
+    tokenizer.save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"vocab_size": len(tokenizer) - len(words)} | settings
+    (base / "config.json").write_text(json.dumps(config))
+    return base
+
+
+def test_a_token_without_an_embedding_is_refused_where_it_is_used(tmp_path: Path) -> None:
+    base = str(grown(tmp_path / "base", "<town>", "<city>"))
+    tuned, asked = local(), PromptedSettings(name="p", id="prompted", base=base, shots=1)
+    tuned = tuned.model_copy(update={"base": base})
+    asking = Example("asking", {"sentence": "<city> far"}, "hut[]")
+    answering = Example("answering", {"sentence": "far"}, "<town>")
+    rows = len(load_tokenizer(base)) - 2
+    expected = (
+        rf"example '{{}}': base '{base}': the token '<{{}}>' has the id {{}}, for the tokenizer "
+        rf"knows {rows + 2} tokens, and the model's embedding has {rows} rows; take"
+    )
+    for settings, split, example, word, token in (
+        (tuned, "test", asking, "city", rows + 1),
+        (tuned, "train", answering, "town", rows),
+        (tuned, "validation", answering, "town", rows),
+        (asked, "test", asking, "city", rows + 1),
+    ):
+        with pytest.raises(DataError, match=expected.format(example.id, word, token)):
+            lengths.check(settings, work(tmp_path, **{split: [*SHORT, example]}))
+    # A word that no example has does no harm, nor does an answer that is not learned.
+    assert lengths.check(tuned, work(tmp_path, test=[*SHORT, answering])) == []
+    assert lengths.check(asked, work(tmp_path, validation=[answering])) == []
+    with pytest.raises(DataError, match=f"the token '<town>' has the id {rows}"):
+        lengths.check(asked, work(tmp_path, train=[answering]))  # a shot
+
+
+def test_the_size_of_an_embedding_is_read_without_its_weights(tmp_path: Path) -> None:
+    base = grown(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    for values, rows in (
+        ({**config, "vocab_size": 77}, 77),
+        ({"text_config": {"vocab_size": 78}}, 78),
+        ({"model_type": "llama"}, 512),  # as the weights' header says
+    ):
+        (base / "config.json").write_text(json.dumps(values))
+        assert rows_of(str(base)) == rows
+    (base / "model.safetensors").rename(base / "model-1-of-1.safetensors")
+    assert rows_of(str(base)) is None
+    index = {"weight_map": {"model.embed_tokens.weight": "model-1-of-1.safetensors"}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert rows_of(str(base)) == 512
+    assert rows_of("someone/no-such-model") is None
+
+
+def test_a_base_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
+    base = grown(tmp_path / "base")
+    file = base / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    tuned = local().model_copy(update={"base": str(base)})
+    asked = PromptedSettings(name="p", id="prompted", base=str(base))
+    sentence = rf"base '{base}' has no end-of-sequence token, so no answer could be ended; name"
+    file.write_text(json.dumps({**settings, "eos_token": None}))
+    for contender in (tuned, asked):
+        with pytest.raises(ConfigError, match=sentence):
+            lengths.check(contender, work(tmp_path))
+    with pytest.raises(ConfigError, match=sentence):
+        load_tokenizer(str(base))
+    with pytest.raises(ConfigError, match=sentence):
+        settings_of(tmp_path, (str(base),), "127.0.0.1", None)
+    del settings["eos_token"]
+    file.write_text(json.dumps(settings))
+    # An older file beside it may name it, and some classes have one without being told.
+    (base / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
+    assert lengths.check(tuned, work(tmp_path)) == []
+    (base / "special_tokens_map.json").unlink()
+    file.write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    assert lengths.check(tuned, work(tmp_path)) == []

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GenerationConfig
 
-from tuneoff.generation.ending import ENDS, MAY_STOP, Ending, ending_of
+from tuneoff.generation.ending import ENDS, MAY_STOP, Ending, ending_of, ends_of
+from tuneoff.generation.growing_text import GrowingText
+from tuneoff.generation.token_bytes import bytes_of
 from tuneoff.models.loading import load_model, load_tokenizer
+from tuneoff.tokenization.encode import encode_text
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +61,45 @@ def test_a_models_other_end_tokens_are_known(tiny_base: Path, tokenizer: Any) ->
     assert ending_of(model, tokenizer, ()).ends == (2, 7)
     model.generation_config.eos_token_id = 5
     assert ending_of(model, tokenizer, ["\n"]).ends == (2, 5)
+
+
+def test_the_chat_templates_end_of_a_turn_ends_an_answer(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from tuneoff.export.vocabulary import vocabulary_of
+
+    chat: Any = AutoTokenizer.from_pretrained(tiny_base)
+    chat.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|user|>"]})
+    end, begin = chat.convert_tokens_to_ids(["<|end|>", "<|user|>"])
+    turn = "{% for m in messages %}<|user|>{{ m.content }}CLOSED{% endfor %}"
+    asks = "{% if add_generation_prompt %}<|user|>{% endif %}"
+    for closed, expected in (
+        ("\n<|end|>\n", (2, end)),
+        ("</s>", (2,)),
+        (" [end] <|end|>", (2,)),  # a text of its own closes the turn
+        ("", (2,)),  # the next turn's beginning is no end of this one
+    ):
+        chat.chat_template = turn.replace("CLOSED", closed) + asks
+        assert ends_of(None, chat) == expected
+        assert begin not in ends_of(None, chat)
+    chat.chat_template = turn.replace("CLOSED", "<|end|>")
+    assert ends_of(GenerationConfig(eos_token_id=[0, 2]), chat) == (0, 2, end)
+    assert vocabulary_of(chat, len(chat), ends_of(None, chat)).turn_end == end
+    chat.chat_template = "{{ raise_exception('no assistant') }}"
+    assert ends_of(None, chat) == (2,)
+
+
+def test_words_that_a_byte_level_decoder_spoils_are_whole(tiny_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    words: Any = AutoTokenizer.from_pretrained(tiny_base)
+    words.add_tokens(["naïve", "<think>", "°C", "漢"])
+    text = "a naïve <think> 5 °C°C 漢 naïvely <s>"
+    ids = encode_text(words, text)
+    assert words.decode(ids, skip_special_tokens=True) != text
+    ending = Ending(words, (2,), ("°C°",))
+    assert Ending(words, (2,), ()).prediction("1", 3, ids, 0.1).prediction == text
+    assert ending.prediction("1", 3, ids, 0.1).prediction == "a naïve <think> 5"
+    growing = GrowingText(words)
+    assert "".join(growing.add(token) for token in ids) + growing.rest() == text
+    assert b"".join(bytes_of(words, token) or b"" for token in ids).decode() == text

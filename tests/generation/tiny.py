@@ -43,7 +43,7 @@ def model_of(kind: str, **settings: Any) -> Any:
 class Words:
     """A tokenizer whose i-th token is the word `i`, and 90 to 96 are `#`, `a` … `f`."""
 
-    pad_token_id, eos_token_id = 0, 2
+    pad_token_id, eos_token_id, chat_template = 0, 2, None
     signs = "#abcdef"
 
     def __len__(self) -> int:

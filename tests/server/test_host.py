@@ -17,6 +17,8 @@ from tuneoff.models import free_memory
 from tuneoff.models.parameters import count_of
 from tuneoff.server.answer import Piece, Request
 from tuneoff.server.base import Served
+from tuneoff.server.chat import _refuse_beyond
+from tuneoff.server.errors import ApiError
 from tuneoff.server.host import Host
 from tuneoff.server.live import LiveEngine
 
@@ -66,6 +68,18 @@ def tokens(host: Host, served: Served, most: int = 20) -> list[int]:
         found += [chance.token for chance in piece.chances]
         if piece.finish_reason is not None:
             return found
+
+
+def test_a_token_without_an_embedding_is_refused_alone(host: Host, bases: list[Served]) -> None:
+    base, told = host.base(bases[0]), queue.Queue[Piece]()
+    expected = tokens(host, bases[0])
+    host.submit(bases[0], Request([*IDS, base.rows or 0], 20, told.put))
+    assert tokens(host, bases[0]) == expected
+    assert "no embedding" in (told.get(timeout=60).error or "")
+    assert base.rows == 512
+    with pytest.raises(ApiError, match=r"the token .* whose id is 512") as raised:
+        _refuse_beyond(base, [5, 512], "prompt")
+    assert raised.value.status_code == 400
 
 
 def test_memory_is_promised_once(host: Host, bases: list[Served], memory: Memory) -> None:

@@ -197,6 +197,46 @@ def test_who_left_the_line_is_not_computed() -> None:
     assert ask(model, engine, [(None, prompts[1])])[0] == [0]
 
 
+def test_an_answer_that_fails_fails_alone() -> None:
+    """Its telling breaks, or its choosing, or it cannot even begin."""
+    model = Model()
+    engine, told = model.engine(), list[Piece]()
+
+    def broken(piece: Piece) -> None:
+        if piece.error is None:
+            raise RuntimeError("nobody there")
+        told.append(piece)
+
+    class Unchosen(Request):
+        @property
+        def temperature(self) -> float:
+            raise RuntimeError("no number")
+
+        @temperature.setter
+        def temperature(self, value: float) -> None: ...
+
+    good: list[list[Piece]] = [[], [], []]
+    bad = [
+        Request(tokens(5, 9), MOST, broken, temperature=0, logprobs=0),
+        Unchosen(tokens(6, 9), MOST, told.append),
+        Request(tokens(7, 9), MOST, told.append, seed=-1),
+    ]
+    prompts = [tokens(number, 9) for number in range(3)]
+    fine = [
+        Request(ids, MOST, pieces.append, temperature=0, logprobs=0)
+        for ids, pieces in zip(prompts, good, strict=True)
+    ]
+    engine.join([(None, each) for pair in zip(fine, bad, strict=True) for each in pair])
+    with serving(model.model):
+        while engine.busy():
+            engine.advance()
+    assert sorted(piece.error or "" for piece in told)[1:] == ["no number", "nobody there"]
+    for ids, pieces in zip(prompts, good, strict=True):
+        assert pieces[-1].finish_reason == "length"
+        assert [c.token for piece in pieces for c in piece.chances] == model.alone(None, ids)
+    assert (engine.prompts, engine._answers, engine._broken) == ({}, {}, set())
+
+
 def test_many_over_four_adapters_answer_as_alone() -> None:
     names = list(ADAPTERS)[:4]
     model, shared = Model(*names), tokens(1, 40)

@@ -1,5 +1,5 @@
-"""Whether the examples fit into a contender's base, and its chat template says all of them,
-before anything is loaded or spent.
+"""Whether a contender's base can take the examples, before anything is loaded or spent: their
+lengths, their tokens, whether its chat template says all of them, and whether it can end an answer.
 
 Counted without torch (`tokens.py`). No text of this world has more tokens than bytes, so only
 long ones are counted at all; encoding for training counts every one again.
@@ -15,10 +15,12 @@ from tuneoff.config import LocalSettings, PromptedSettings, Rendering
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.shots import Shots, shots_of
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.models.loading import rendering_of, resolve_base
+from tuneoff.models.embedding import explain_beyond, first_beyond, rows_of
+from tuneoff.models.loading import check_end, rendering_of, resolve_base
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokenization.text_tokenizer import SpellingError
 from tuneoff.tokens import TokenCounter, counter_of
 from tuneoff.training.cutting import cut_line, emptied, no_room
 from tuneoff.training.encoding import WHAT_TO_DO
@@ -32,13 +34,16 @@ def check(settings: object, work: Work) -> list[str]:
     """Warnings about lengths and turns, as sentences; none for a contender that has no base here.
 
     Raises:
-        ConfigError: `max_length` or `rendering` do not fit the base, or its chat template cannot
-            render turns that the examples have.
-        DataError: an example fits neither into `train.max_length` nor into the base.
+        ConfigError: `max_length` or `rendering` do not fit the base, it has no EOS token, or its
+            chat template cannot render turns that the examples have.
+        DataError: an example fits neither into `train.max_length` nor into the base, or has a
+            token that the base has no embedding for.
     """
     if not isinstance(settings, LocalSettings | PromptedSettings) or settings.base is None:
         return []
-    counter = counter_of(resolve_base(settings.base, work.folder))
+    base = resolve_base(settings.base, work.folder)
+    check_end(base, settings.base)
+    counter = counter_of(base)
     if counter is None:
         return [_unchecked(settings.base, "its tokenizer is not in the local cache")]
     view = _View(
@@ -48,10 +53,13 @@ def check(settings: object, work: Work) -> list[str]:
         shots_of(settings, work),
     )
     try:
+        _check_tokens(settings, work, view, rows_of(base))
         if isinstance(settings, LocalSettings):
             found = list(_tuned(settings, work, view))
         else:
             found = _without_answer(settings.name, work, view)
+    except SpellingError as error:
+        raise DataError(f"contender {settings.name}, base {settings.base!r}: {error}") from None
     except TemplateError as error:
         raise ConfigError(
             f"contender {settings.name}: the chat template of base {settings.base} {error.why}; "
@@ -70,11 +78,20 @@ class _View:
     shots: Shots
     thoughtless: set[str] = field(default_factory=set)
 
-    def text(self, example: Example) -> str:
-        """The prompt as the tokenizer gets it."""
+    def asked(self, example: Example) -> str | list[prompts.Message]:
+        """The prompt, as a text or as chat turns."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots.of(example))
-        turns = prompts.messages(example, self.template, self.shots.of(example))
+        return prompts.messages(example, self.template, self.shots.of(example))
+
+    def size(self, example: Example) -> int:
+        """UTF-8 bytes of the prompt as the model sees it, and of what may stand around it."""
+        prompt = self.asked(example)
+        text = prompt if isinstance(prompt, str) else self._rendered(prompt, example)
+        return len(text.encode()) + AROUND
+
+    def _rendered(self, turns: Sequence[prompts.Message], example: Example) -> str:
+        """Chat turns as the model sees them, all of which must be there."""
         text = self.counter.rendered(turns, self.template.today)
         for turn in turns:
             if turn["content"].strip() not in text:
@@ -103,19 +120,46 @@ class _View:
             f"assistant turns out of {len(self.thoughtless)} prompts."
         ]
 
+    def ids(self, example: Example) -> list[int]:
+        """Token ids of the prompt."""
+        return self.counter.prompt_ids(self.asked(example), self.template.today)
+
     def prompt(self, example: Example, most: int) -> int:
         """Tokens of the prompt; 0 where it is certainly not longer than `most`."""
-        text = self.text(example)
-        if len(text.encode()) + AROUND <= most:
+        if self.size(example) <= most:
             return 0
-        return self.counter.prompt(text, self.rendering)
+        return len(self.ids(example))
 
     def whole(self, example: Example, most: int) -> int:
         """The same of prompt and answer."""
-        text, answer = self.text(example), example.completion
-        if len(text.encode()) + len(answer.encode()) + AROUND <= most:
+        answer = example.completion
+        if self.size(example) + len(answer.encode()) <= most:
             return 0
-        return self.counter.prompt(text, self.rendering) + self.counter.completion(answer)
+        return len(self.ids(example)) + self.counter.completion(answer)
+
+
+def _check_tokens(
+    settings: LocalSettings | PromptedSettings, work: Work, view: _View, rows: int | None
+) -> None:
+    """Check that every token of the examples has an embedding.
+
+    Raises:
+        DataError: one has none; the first is named.
+    """
+    counter = view.counter
+    known = counter.known
+    if rows is None or known <= rows:
+        return
+    learned = [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
+    for place, example in enumerate((*learned, *work.test)):
+        ids = view.ids(example)
+        if place < len(learned):
+            ids += counter.completion_ids(example.completion)
+        token = first_beyond(ids, rows)
+        if token is not None:
+            text = counter.tokenizer.id_to_token(token) or ""
+            reason = explain_beyond(str(settings.base), text, token, known, rows)
+            raise DataError(f"contender {settings.name}: example {example.id!r}: {reason}")
 
 
 def _tuned(settings: LocalSettings, work: Work, view: _View) -> Iterator[str]:

@@ -30,6 +30,7 @@ from tuneoff.models.loading import (
 from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Gap, Parity, Tuned, compare
 from tuneoff.records import Example
 from tuneoff.tokenization.chat_template import load_chat_template
+from tuneoff.tokenization.decode import decode
 
 if TYPE_CHECKING:
     import torch
@@ -151,10 +152,10 @@ def _compared(
     gap: Gap,
     exact: bool,
 ) -> Parity:
-    def decode(tokens: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+    def decoded(tokens: Sequence[int]) -> str:
+        return decode(tokenizer, tokens)
 
-    return compare(tuned, examples, answers, decode, gap, exact, "exported")
+    return compare(tuned, examples, answers, decoded, gap, exact, "exported")
 
 
 def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
@@ -170,19 +171,32 @@ def gguf_by_llama_cpp(
     prompts' texts into tokens. Why there are none, if llama.cpp failed."""
     examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
     asked = [ids for _, ids in prompts_of(tuned.settings, tuned.work, tokenizer, examples)]
-    texts = [_text(tuned, tokenizer, example) for example in examples]
+    own = _texts_with_tokens(tuned, tokenizer, examples, asked)
+    texts = [text for text, _ in own]
     said = runtime.ask(file, asked, texts, ends, tuned.work.max_new_tokens)
     if isinstance(said, str):
         return said
-    answers = [
-        (tokens, str(tokenizer.decode(tokens, skip_special_tokens=True))) for tokens in said.tokens
-    ]
+    answers = [(tokens, decode(tokenizer, tokens)) for tokens in said.tokens]
     parity = _compared(
         tuned, examples, answers, tokenizer, lambda place, number: said.gaps[place][number], exact
     )
-    own = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    same = sum(cut == ids for cut, ids in zip(said.cut, own, strict=True))
+    same = sum(cut == ids for cut, (_, ids) in zip(said.cut, own, strict=True))
     return Checked(parity, "llama.cpp", len(texts), same)
+
+
+def _texts_with_tokens(
+    tuned: Tuned, tokenizer: Any, examples: Sequence[Example], asked: Sequence[Sequence[int]]
+) -> list[tuple[str, list[int]]]:
+    """Return the prompts as texts, with their tokens. A prompt that spells a special token is left
+    out: as one text it has other tokens than the prompt."""
+    found = []
+    for example, prompt in zip(examples, asked, strict=True):
+        text = _text(tuned, tokenizer, example)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        # A plain text's prompt may begin with a BOS besides.
+        if list(prompt[-len(ids) :]) == ids:
+            found.append((text, ids))
+    return found
 
 
 def _text(tuned: Tuned, tokenizer: Any, example: Example) -> str:

@@ -19,6 +19,7 @@ from gguf import TokenType
 
 from tuneoff.errors import ConfigError
 from tuneoff.tokenization.chat_template import template_source
+from tuneoff.tokenization.encode import turn_end_of
 
 _CASED = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+CONTRACTION|"
@@ -106,7 +107,7 @@ def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
         merges=[] if spm else [" ".join(pair) for pair in merges],
         scores=_scores(tokens, merges) if spm else [],
         special=_special(tokenizer),
-        turn_end=next((end for end in ends if end != tokenizer.eos_token_id), None),
+        turn_end=_turn_end(tokenizer, ends),
         add_bos=_wraps(tokenizer, 0, tokenizer.bos_token_id),
         add_eos=_wraps(tokenizer, -1, tokenizer.eos_token_id),
         add_space_prefix=bool(space_prefix),
@@ -224,6 +225,13 @@ def _special(tokenizer: Any) -> dict[str, int]:
         kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "unk", "pad")
     }
     return {kind: int(number) for kind, number in numbers.items() if number is not None}
+
+
+def _turn_end(tokenizer: Any, ends: Sequence[int]) -> int | None:
+    """The token that ends an answer besides EOS: the chat template's, or else the first one."""
+    others = [end for end in ends if end != tokenizer.eos_token_id]
+    own = turn_end_of(tokenizer)
+    return own if own in others else next(iter(others), None)
 
 
 def _wraps(tokenizer: Any, place: int, token: int | None) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuneoff.generation.ending import ending_of
+from tuneoff.models.embedding import first_beyond
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def answer(
     """
     model.eval()
     positions = int(getattr(model.config, "max_position_embeddings", 0)) or 2**31
-    fits, refused = with_room(prompts, max_new_tokens, positions)
+    fits, refused = with_room(prompts, max_new_tokens, positions, embedding_rows(model))
     if refused:
         yield refused
     if not fits:
@@ -61,20 +62,43 @@ def answer(
     yield from plain.answer(model, ending, fits, max_new_tokens, rows)
 
 
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Return how many token ids a loaded model has an embedding for."""
+    found: Any = model.get_input_embeddings()
+    return int(found.weight.shape[0])
+
+
 def with_room(
-    prompts: Sequence[tuple[str, list[int]]], max_new_tokens: int, positions: int
+    prompts: Sequence[tuple[str, list[int]]],
+    max_new_tokens: int,
+    positions: int,
+    rows: int | None = None,
 ) -> tuple[list[tuple[str, list[int]]], list[Prediction]]:
-    """The prompts that leave room for an answer, and the errors of the others."""
-    fits = [p for p in prompts if p[1] and len(p[1]) + max_new_tokens <= positions]
-    others = [p for p in prompts if not p[1] or len(p[1]) + max_new_tokens > positions]
-    return fits, [_refused(*prompt, positions, max_new_tokens) for prompt in others]
+    """The prompts that leave room for an answer, and the errors of the others.
+
+    Args:
+        rows: how many token ids have an embedding; None where that is not known.
+    """
+    fits: list[tuple[str, list[int]]] = []
+    refused: list[Prediction] = []
+    for id, ids in prompts:
+        error = _error(ids, max_new_tokens, positions, rows)
+        if error is None:
+            fits.append((id, ids))
+        else:
+            refused.append(Prediction(id=id, prediction="", tokens_in=len(ids), error=error))
+    return fits, refused
 
 
-def _refused(id: str, ids: list[int], positions: int, max_new_tokens: int) -> Prediction:
-    error = (
-        f"the prompt's {len(ids)} tokens and {max_new_tokens} for the answer are more than the "
-        f"model's {positions} positions"
-    )
-    return Prediction(
-        id=id, prediction="", tokens_in=len(ids), error=error if ids else "the prompt is empty"
-    )
+def _error(ids: list[int], max_new_tokens: int, positions: int, rows: int | None) -> str | None:
+    if not ids:
+        return "the prompt is empty"
+    if len(ids) + max_new_tokens > positions:
+        return (
+            f"the prompt's {len(ids)} tokens and {max_new_tokens} for the answer are more than the "
+            f"model's {positions} positions"
+        )
+    token = first_beyond(ids, rows)
+    if token is not None:
+        return f"the prompt holds the token id {token}, and the model's embedding has {rows} rows"
+    return None

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneoff.records import Prediction
+from tuneoff.tokenization.decode import decode
+from tuneoff.tokenization.encode import turn_end_of
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -86,7 +88,7 @@ class Ending:
         return len(self._text(new[:count]))
 
     def _text(self, new: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(new), skip_special_tokens=True))
+        return decode(self.tokenizer, new)
 
 
 def ending_of(
@@ -110,7 +112,10 @@ def saved_ends(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]
 def ends_of(
     generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
-    """All tokens that end an answer: chat models often end a turn with another than EOS."""
+    """All tokens that end an answer: EOS, with which training closes an answer; those that the
+    generation config names; and the one with which the chat template closes the assistant's turn,
+    for chat models often end a turn with another than EOS."""
     own = generation.eos_token_id if generation else None
-    found = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    named = own if isinstance(own, list) else [own]
+    found = {tokenizer.eos_token_id, *named, turn_end_of(tokenizer)}
     return tuple(sorted(int(token) for token in found if token is not None))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-HALF = "\ufffd"
+from tuneoff.tokenization.decode import HALF, decode
 
 
 class GrowingText:
     """Gives each piece of text once it will not change any more."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._decode = tokenizer.decode
+        self._tokenizer = tokenizer
         # Tokens whose text was given last, and that with those that were held back since.
         self._given: list[int] = []
         self._window: list[int] = []
@@ -39,4 +39,4 @@ class GrowingText:
         return self._text()[len(self._known) :]
 
     def _text(self) -> str:
-        return str(self._decode(self._window, skip_special_tokens=True))
+        return decode(self._tokenizer, self._window)

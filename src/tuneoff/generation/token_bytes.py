@@ -10,14 +10,14 @@ import re
 from functools import cache
 from typing import Any
 
-from tuneoff.generation.growing_text import HALF
+from tuneoff.tokenization.decode import HALF, decode_token
 
 _SINGLE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def bytes_of(tokenizer: Any, token: int) -> bytes | None:
     """What a token adds to a text in UTF-8; None where that cannot be known."""
-    text = str(tokenizer.decode([token]))
+    text = decode_token(tokenizer, token)
     if HALF not in text:
         return text.encode()
     piece = str(tokenizer.convert_ids_to_tokens(token))

@@ -38,7 +38,8 @@ ENVIRONMENT = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS":
 @dataclass(frozen=True, slots=True)
 class Engine:
     """What an engine is started with: the folder or hub id of the weights, what they are computed
-    in, how many cards hold them, the longest text, and the adapter with its rank."""
+    in, how many cards hold them, the longest text, the adapter with its rank, and how many token
+    ids have an embedding (None: that is not known)."""
 
     model: str
     dtype: str
@@ -46,6 +47,7 @@ class Engine:
     longest: int
     adapter: Path | None = None
     rank: int = 0
+    rows: int | None = None
 
 
 def refuse(settings: LocalSettings | PromptedSettings) -> None:
@@ -173,7 +175,7 @@ def answer(
     import vllm
     from vllm.lora.request import LoRARequest
 
-    fits, refused = with_room(prompts, max_new_tokens, engine.longest)
+    fits, refused = with_room(prompts, max_new_tokens, engine.longest, engine.rows)
     if refused:
         yield refused
     lora = engine.adapter and LoRARequest("adapter", 1, str(engine.adapter))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tuneoff.config import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.tokenization.chat_template import template_source
+from tuneoff.tokens import file_of, names_end
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,10 @@ HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 # Numbers that bitsandbytes gives one scale.
 NF4_BLOCK = 64
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+
+
+class EndlessError(ConfigError):
+    """A base whose tokenizer has no end-of-sequence token."""
 
 
 def resolve_base(base: str, folder: Path) -> str:
@@ -53,7 +58,7 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a resolved base, with a padding token.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: it cannot be loaded, or has no end-of-sequence token.
     """
     from transformers import AutoTokenizer
 
@@ -61,9 +66,41 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError) as error:
         raise _not_loaded(base, error) from None
+    if tokenizer.eos_token_id is None:
+        raise _endless(base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_end(base: str, shown: str) -> None:
+    """Check that a resolved base, as far as it is here, has an end-of-sequence token.
+
+    Args:
+        shown: how the user names it.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    named = names_end(base)
+    if named is False:
+        raise _endless(shown)
+    # Some classes of tokenizers have one that no file names. Nothing is downloaded for that.
+    if named is None and file_of(base, "tokenizer.json") is not None:
+        try:
+            load_tokenizer(base)
+        except EndlessError:
+            raise _endless(shown) from None
+        except ConfigError:  # a run says it, which needs more than the tokenizer
+            return
+
+
+def _endless(base: str) -> EndlessError:
+    return EndlessError(
+        f"base {base!r} has no end-of-sequence token, so no answer could be ended; name one of its "
+        "tokens as eos_token in its tokenizer_config.json (for a chat model the one with which its "
+        "chat template ends a turn)."
+    )
 
 
 def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -> Rendering:

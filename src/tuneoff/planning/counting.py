@@ -77,23 +77,22 @@ class OpenView:
     exact: bool = False
 
     def size(self, example: Example) -> Size:
-        prompt = self.counter.prompt(self.text(example), self.rendering)
+        prompt = self.counter.prompt(self.asked(example), self.template.today)
         completion = self.counter.completion(example.completion)
         return Size(prompt, completion, prompt + completion)
 
-    def text(self, example: Example) -> str:
-        """The prompt as the tokenizer gets it."""
+    def asked(self, example: Example) -> str | list[prompts.Message]:
+        """The prompt, as a text or as chat turns."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots.of(example))
-        turns = prompts.messages(example, self.template, self.shots.of(example))
-        return self.counter.rendered(turns, self.template.today)
+        return prompts.messages(example, self.template, self.shots.of(example))
 
     def ids(self, example: Example) -> list[int]:
         """Prompt and answer as token ids."""
-        encode = self.counter.tokenizer.encode
+        encode = self.counter.encoder.encode_text
         return [
-            *encode(self.text(example), add_special_tokens=False).ids,
-            *encode(example.completion, add_special_tokens=False).ids,
+            *self.counter.prompt_ids(self.asked(example), self.template.today),
+            *encode(example.completion),
         ]
 
 

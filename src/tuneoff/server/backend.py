@@ -17,13 +17,16 @@ VLLM_SHARE = 0.9
 
 
 class Loaded(Protocol):
-    """What a base that is there says of itself; `exact` if it computes in float32 and its answers
+    """What a base that is there says of itself: its tokenizer; the longest text; how many token ids
+    have an embedding (None: that is not known); `exact` if it computes in float32 and its answers
     must be those that were scored, but for near-ties."""
 
     @property
     def tokenizer(self) -> Any: ...
     @property
     def positions(self) -> int: ...
+    @property
+    def rows(self) -> int | None: ...
     @property
     def exact(self) -> bool: ...
 

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneoff.models.embedding import first_beyond
 from tuneoff.models.loading import Precision
 from tuneoff.server.adapters import Adapters
 from tuneoff.server.answer import GONE, Piece, Request, first_line, refuse
@@ -76,6 +77,7 @@ class Base:
 
     def __init__(self, served: Served, promised_bytes: int = 0) -> None:
         """Loads it; `promised_bytes` of the memory that is free now are others'."""
+        from tuneoff.generation.batched import embedding_rows
         from tuneoff.models.free_memory import available_bytes
         from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, positions_of
         from tuneoff.models.mixed_lora import MixedLora
@@ -85,6 +87,7 @@ class Base:
         self.model: Any = load_model(served.base, served.quantization, dtype).eval()
         self.room = _room(self.model, self.tokenizer, positions_of(served.base), promised_bytes)
         self.positions = self.room.positions
+        self.rows: int | None = embedding_rows(self.model)
         self._quantization = served.quantization
         self._mixer = MixedLora()
         free = max(0, available_bytes(self.model.device) - promised_bytes)
@@ -124,6 +127,9 @@ class Base:
             if len(request.ids) + request.max_tokens > self.positions:
                 # It had more room when the request was looked at, and was loaded again since.
                 refuse(request, f"there is memory for {self.positions} tokens now; try again later")
+                continue
+            if first_beyond(request.ids, self.rows) is not None:
+                refuse(request, "the prompt holds a token that the model has no embedding for")
                 continue
             try:
                 self._adapters.put_on(served, busy)

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from tuneoff.errors import TuneoffError
 from tuneoff.generation.token_bytes import bytes_of
+from tuneoff.models.embedding import first_beyond
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server import shapes, tuned
@@ -34,6 +35,8 @@ from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokenization.decode import decode_token
+from tuneoff.tokenization.text_tokenizer import SpellingError
 
 router = APIRouter(prefix="/v1", responses=shapes.errors(404))
 _STREAMED: dict[int | str, dict[str, Any]] = {
@@ -111,11 +114,9 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
 @router.post("/completions", response_model=shapes.TextCompletion, responses=_STREAMED)
 async def complete(http: HttpRequest, body: TextCreate) -> Any:
     """What follows a text."""
-    from tuneoff.training.encoding import text_ids
-
     served = _served(http, body.model)
     base = await _loaded(http, served)
-    ids = await run_in_threadpool(text_ids, base.tokenizer, body.prompt)
+    ids = await run_in_threadpool(_text_ids, base, body.prompt)
     limit = body.max_tokens or DEFAULT_TEXT_TOKENS
     asking = _ask(http, served, base, body, ids, limit, "cmpl", None)
     if body.stream:
@@ -168,6 +169,40 @@ def _chat_ids(base: Loaded, served: Served, example: Example) -> list[int]:
         raise ApiError(
             400, f"The model's chat template {error.why}.", "messages", "invalid_value"
         ) from None
+    except SpellingError as error:
+        raise _refused_spelling(error, "messages") from None
+
+
+def _text_ids(base: Loaded, text: str) -> list[int]:
+    from tuneoff.training.encoding import text_ids
+
+    try:
+        return text_ids(base.tokenizer, text)
+    except SpellingError as error:
+        raise _refused_spelling(error, "prompt") from None
+
+
+def _refused_spelling(error: SpellingError, param: str) -> ApiError:
+    return ApiError(400, f"The prompt cannot be encoded: {error}", param, "invalid_value")
+
+
+def _refuse_beyond(base: Loaded, ids: list[int], param: str) -> None:
+    """Refuse a prompt with a token that the model has no embedding for.
+
+    Raises:
+        ApiError: it has one.
+    """
+    token = first_beyond(ids, base.rows)
+    if token is not None:
+        text = base.tokenizer.convert_ids_to_tokens(token)
+        raise ApiError(
+            400,
+            f"The prompt holds the token {text!r}, whose id is {token}: the tokenizer knows "
+            f"{len(base.tokenizer)} tokens, and the model's embedding has {base.rows} rows. Leave "
+            "it out.",
+            param,
+            "invalid_value",
+        )
 
 
 def _ask(
@@ -182,6 +217,7 @@ def _ask(
 ) -> Asking:
     """Puts a request before the engine."""
     host: Answerer = http.app.state.host
+    _refuse_beyond(base, ids, "messages" if kind == "chatcmpl" else "prompt")
     room = base.positions - len(ids)
     if not ids or room < 1 or (limit or 1) > room:
         raise ApiError(
@@ -341,7 +377,7 @@ def _logprobs(base: Loaded, chances: list[TokenChance]) -> dict[str, Any]:
     def token(id: int, logprob: float) -> dict[str, Any]:
         whole = bytes_of(base.tokenizer, id)
         return {
-            "token": str(base.tokenizer.decode([id])),
+            "token": decode_token(base.tokenizer, id),
             "logprob": logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB,
             "bytes": None if whole is None else list(whole),
         }

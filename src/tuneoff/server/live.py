@@ -8,6 +8,8 @@ waits for the longest answer. Prefixes that came several times stay when their r
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from tuneoff.generation.grouping import Run, group
 from tuneoff.generation.kept_runs import KeptRuns, Match, Remembered
 from tuneoff.models.mixed_lora import MixedLora
 from tuneoff.records import Prediction
-from tuneoff.server.answer import Answer, Request, refuse
+from tuneoff.server.answer import Answer, Request, first_line, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,6 +48,8 @@ class LiveEngine(Engine):
         super().__init__(model, ending, positions, slots)
         self.forward = _MixedForward(model, self.cache, mixer)
         self._answers: dict[int, Answer] = {}
+        # Prompts whose own answer failed: they leave with the next step, and nobody else does.
+        self._broken: set[int] = set()
         self._kept = KeptRuns(self.runs, kept_tokens)
         self._remembered = Remembered()
 
@@ -55,7 +59,11 @@ class LiveEngine(Engine):
         matches = [self._kept.match(adapter, request.ids) for adapter, request in asked]
         alike: dict[tuple[str | None, tuple[int, ...]], list[Answer]] = {}
         for (adapter, request), match in zip(asked, matches, strict=True):
-            answer = Answer(request, self.ending.tokenizer, self._cached(match))
+            try:
+                answer = Answer(request, self.ending.tokenizer, self._cached(match))
+            except Exception as error:
+                refuse(request, first_line(error))
+                continue
             path = self._path(adapter, request.ids)
             alike.setdefault((adapter, path), []).append(answer)
         for (adapter, path), answers in alike.items():
@@ -144,22 +152,49 @@ class LiveEngine(Engine):
     def _choose(self, logits: torch.Tensor) -> Any:
         host = logits.float().cpu().numpy()
         tokens = np.array(
-            [self._answers[row.prompt].choose(host[slot]) for slot, row in enumerate(self.active)],
+            [self._chosen(row.prompt, host[slot]) for slot, row in enumerate(self.active)],
             dtype=np.int64,
         )
         self.inputs = torch.from_numpy(tokens).to(logits.device)
         return tokens
+
+    def _chosen(self, prompt: int, logits: NDArray[np.float32]) -> int:
+        try:
+            return self._answers[prompt].choose(logits)
+        except Exception as error:
+            self._break_off(prompt, error)
+            return 0
 
     def _ended(self, tokens: NDArray[np.int64]) -> list[int]:
         signs = self.signs[tokens]
         return [
             slot
             for slot, row in enumerate(self.active)
-            if self._answers[row.prompt].took(int(tokens[slot]), bool(signs[slot] == ENDS))
+            if self._took(row.prompt, int(tokens[slot]), bool(signs[slot] == ENDS))
         ]
 
+    def _took(self, prompt: int, token: int, is_end: bool) -> bool:
+        """Gives an answer its token; whether it is complete."""
+        if prompt in self._broken:
+            return True
+        try:
+            return self._answers[prompt].took(token, is_end)
+        except Exception as error:
+            self._break_off(prompt, error)
+            return True
+
+    def _break_off(self, prompt: int, error: Exception) -> None:
+        """Ends an answer that failed by itself; the rest of the batch goes on."""
+        logging.getLogger(__name__).error("an answer failed", exc_info=error)
+        self._broken.add(prompt)
+        # What failed may be the telling itself; then there is nobody to be told.
+        with contextlib.suppress(Exception):
+            refuse(self._answers[prompt].request, first_line(error))
+
     def _prediction(self, slot: int) -> Prediction:
-        del self._answers[self.active[slot].prompt]
+        prompt = self.active[slot].prompt
+        self._broken.discard(prompt)
+        del self._answers[prompt]
         return Prediction("", "")  # the request was told already
 
 

@@ -21,6 +21,7 @@ from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Parity, Tuned, compare, tuned
 from tuneoff.server.answer import Piece, Request, TokenChance
 from tuneoff.server.backend import Answerer
 from tuneoff.server.base import Served
+from tuneoff.tokenization.decode import decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def check_parity(host: Answerer, ready: Ready) -> Parity:
         tuned,
         examples,
         [([chance.token for chance in chances], text) for chances, text in told],
-        lambda tokens: str(tokenizer.decode(tokens, skip_special_tokens=True)),
+        lambda tokens: decode(tokenizer, tokens),
         gap,
         base.exact,
     )

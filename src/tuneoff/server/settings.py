@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneoff.config import SHIPPED_BASE
 from tuneoff.errors import ConfigError
-from tuneoff.models.loading import resolve_base
+from tuneoff.models.loading import check_end, resolve_base
 from tuneoff.server.base import Served
 
 KEYS_VARIABLE = "TUNEOFF_API_KEYS"
@@ -54,8 +54,8 @@ def settings_of(
     """Checked settings.
 
     Raises:
-        ConfigError: a base is not there, two have one name, or the server would be open to
-            others without a key.
+        ConfigError: a base is not there or has no EOS token, two have one name, or the server
+            would be open to others without a key.
     """
     found: dict[str, str] = {}
     for base in bases or (() if served else (SHIPPED_BASE,)):
@@ -65,6 +65,7 @@ def settings_of(
         if name in found:
             raise ConfigError(f"--base: two bases are called {name}; rename one of the folders.")
         found[name] = resolve_base(base, Path())
+        check_end(found[name], base)
     api_keys = tuple(key.strip() for key in (keys or "").split(",") if key.strip())
     if not api_keys and host not in LOOPBACK:
         raise ConfigError(

@@ -29,6 +29,7 @@ class VllmBase:
     positions: int
     engine: Any
     ends: tuple[int, ...]
+    rows: int | None = None
     exact: bool = False  # its kernels round in their own way
 
 
@@ -143,6 +144,7 @@ def _load(served: Served, share: float) -> VllmBase:
     """Starts an engine."""
     from tuneoff.generation.ending import saved_ends
     from tuneoff.generation.vllm import prepare
+    from tuneoff.models.embedding import rows_of
     from tuneoff.models.loading import dtype_of, load_tokenizer, positions_of
 
     prepare()
@@ -164,7 +166,8 @@ def _load(served: Served, share: float) -> VllmBase:
             disable_log_stats=True,
         )
     )
-    return VllmBase(tokenizer, positions, engine, saved_ends(served.base, tokenizer))
+    ends = saved_ends(served.base, tokenizer)
+    return VllmBase(tokenizer, positions, engine, ends, rows_of(served.base))
 
 
 def _sampling(request: Request, ends: tuple[int, ...]) -> Any:

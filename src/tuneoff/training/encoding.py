@@ -18,6 +18,8 @@ from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example
 from tuneoff.tokenization.chat_template import load_chat_template
+from tuneoff.tokenization.encode import encode_text, encode_turns
+from tuneoff.tokenization.text_tokenizer import SpellingError
 from tuneoff.training.cutting import cut_to_fit
 
 if TYPE_CHECKING:
@@ -47,19 +49,19 @@ def prompt_ids(
     """The tokens a model sees before it answers."""
     if rendering == "chat":
         turns = prompts.messages(example, template, shots)
-        return _tokens(tokenizer, load_chat_template(tokenizer, template.today).render(turns))
+        return encode_turns(tokenizer, turns, load_chat_template(tokenizer, template.today))
     return text_ids(tokenizer, prompts.text(example, template, shots))
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The tokens of a plain text prompt."""
     start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
-    return start + _tokens(tokenizer, text)
+    return start + encode_text(tokenizer, text)
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
     """The reference answer's tokens, closed by the end of sequence."""
-    return [*_tokens(tokenizer, example.completion), tokenizer.eos_token_id]
+    return [*encode_text(tokenizer, example.completion), tokenizer.eos_token_id]
 
 
 def encode(
@@ -74,14 +76,18 @@ def encode(
     """An example for training, of at most `max_length` tokens.
 
     Raises:
-        DataError: it is longer; or, with `truncate`, the answer has no room whatever is cut.
+        DataError: it is longer; or, with `truncate`, the answer has no room whatever is cut; or it
+            spells a special token that the tokenizer cannot write as text.
     """
-    completion = completion_ids(tokenizer, example)
     shown = example
-    if truncate:
-        room = max_length - len(completion)
-        shown = fitted(tokenizer, example, template, rendering, room)
-    prompt = prompt_ids(tokenizer, shown, template, rendering)
+    try:
+        completion = completion_ids(tokenizer, example)
+        if truncate:
+            room = max_length - len(completion)
+            shown = fitted(tokenizer, example, template, rendering, room)
+        prompt = prompt_ids(tokenizer, shown, template, rendering)
+    except SpellingError as error:
+        raise DataError(f"example {example.id!r}: {error}") from None
     ids = prompt + completion
     if len(ids) > max_length:
         raise DataError(
@@ -118,12 +124,7 @@ def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
     texts = [turn["content"] for turn in example.inputs.get("messages", ())] or [
         str(value) for value in example.inputs.values()
     ]
-    return sum(len(_tokens(tokenizer, text)) for text in [*texts, example.completion])
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return sum(len(encode_text(tokenizer, text)) for text in [*texts, example.completion])
 
 
 def _places(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tuneoff.config import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError
 from tuneoff.models import bases
+from tuneoff.models.embedding import check_tokens
 from tuneoff.models.loading import (
     device,
     dtype_of,
@@ -81,6 +82,7 @@ def tune(
 
     Raises:
         ConfigError: base, target modules or lengths cannot be used.
+        DataError: an example is too long, or has a token without an embedding.
         ContenderError: the loss is not a number.
     """
     from tuneoff.training.method import finished
@@ -116,6 +118,9 @@ def tune(
         ]
         for split in (train, validation)
     )
+    for split, found in ((train, encoded), (validation, validated)):
+        ids = ((e.id, each.input_ids) for e, each in zip(split, found, strict=True))
+        check_tokens(tokenizer, base, ids)
     cut: dict[Split, int] = {
         "train": sum(e.cut for e in encoded),
         "validation": sum(e.cut for e in validated),

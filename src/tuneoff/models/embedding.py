@@ -1,0 +1,102 @@
+"""The size of a base's embedding, read without its weights, and the token ids that go beyond it.
+
+A tokenizer may know more tokens than the model has rows for: words that were added to it alone.
+Such a token ends a forward pass on a CPU with an IndexError, and a whole process on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneoff.errors import DataError
+from tuneoff.tokens import file_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Where a configuration of several models has that of the texts.
+TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
+# Names of an embedding's weights, for configurations that say nothing of its size.
+EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+)
+
+
+def rows_of(base: str) -> int | None:
+    """Return how many token ids a resolved base has an embedding for; None where its files are
+    not here, or do not say."""
+    file = file_of(base, "config.json")
+    if file is None:
+        return None
+    config = json.loads(file.read_text())
+    texts = next((config[name] for name in TEXT_CONFIGS if name in config), config)
+    size = texts.get("vocab_size") or config.get("vocab_size")
+    return int(size) if size else _rows_in_weights(base)
+
+
+def first_beyond(ids: Iterable[int], rows: int | None) -> int | None:
+    """Return the first token id that an embedding of so many rows has none for."""
+    return None if rows is None else next((token for token in ids if token >= rows), None)
+
+
+def explain_beyond(base: str, text: str, token: int, known: int, rows: int) -> str:
+    """Say that a token has no embedding.
+
+    Args:
+        text: how the token is written.
+        known: how many tokens the tokenizer knows.
+    """
+    return (
+        f"base {base!r}: the token {text!r} has the id {token}, for the tokenizer knows {known} "
+        f"tokens, and the model's embedding has {rows} rows; take the token out of the data, or "
+        "give the model as many rows (resize_token_embeddings) and save it again."
+    )
+
+
+def check_tokens(
+    tokenizer: PreTrainedTokenizerBase, base: str, examples: Iterable[tuple[str, Iterable[int]]]
+) -> None:
+    """Check that every token of (id, token ids) examples has an embedding.
+
+    Raises:
+        DataError: one has none; the first is named.
+    """
+    rows = rows_of(base)
+    for id, ids in examples:
+        token = first_beyond(ids, rows)
+        if token is not None and rows is not None:
+            text = str(tokenizer.convert_ids_to_tokens(token))
+            reason = explain_beyond(base, text, token, len(tokenizer), rows)
+            raise DataError(f"example {id!r}: {reason}")
+
+
+def _rows_in_weights(base: str) -> int | None:
+    """Return the rows that the safetensors files' headers say."""
+    index = file_of(base, "model.safetensors.index.json")
+    names: Sequence[str] = ["model.safetensors"]
+    if index is not None:
+        mapped: Mapping[str, str] = json.loads(index.read_text())["weight_map"]
+        names = sorted({mapped[name] for name in mapped if name.endswith(EMBEDDINGS)})
+    for name in names:
+        file = file_of(base, name)
+        shapes = _shapes(file) if file is not None else {}
+        found = next((shape for key, shape in shapes.items() if key.endswith(EMBEDDINGS)), None)
+        if found is not None:
+            return found[0]
+    return None
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Return the shapes that a safetensors file's header names, by tensor."""
+    with file.open("rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        header: dict[str, Any] = json.loads(stream.read(size))
+    return {name: each["shape"] for name, each in header.items() if "shape" in each}

@@ -1,0 +1,248 @@
+"""Encodes texts and chat turns as token ids. Data is text there, never control.
+
+A content that spells a special token is encoded as the characters that it has. A prompt in which
+no content does so has exactly the tokens of `apply_chat_template(tokenize=True)`. Training,
+answering, serving and the offline counts (`tokens.py`) encode here.
+
+The tokenizer itself says where a rendered text has control tokens while the spellings of the data
+are hidden (`spellings.py`); `text_tokenizer.py` then keeps these, and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from tuneoff.tokenization.chat_template import ChatTemplate, TemplateError, load_chat_template
+from tuneoff.tokenization.spellings import Span, Spellings, Turn, mask, render_with_spans
+from tuneoff.tokenization.text_tokenizer import (
+    Control,
+    FastTokenizer,
+    SlowTokenizer,
+    Special,
+    SpellingError,
+    TextTokenizer,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Encodes with one tokenizer, whose special tokens `spellings` knows."""
+
+    tokenizer: TextTokenizer
+    spellings: Spellings | None
+
+    def encode_text(self, text: str) -> list[int]:
+        """Encode a text that is data as a whole; return its token ids.
+
+        Raises:
+            SpellingError: the tokenizer cannot write as text what it spells.
+        """
+        ids = self.tokenizer.ids(text)
+        if self.tokenizer.special.tokens.keys().isdisjoint(ids):
+            return ids
+        _, controls = self.tokenizer.find_controls(text)
+        return self.tokenizer.ids_as_text(text) if controls else ids
+
+    def encode_turns(self, template: ChatTemplate, turns: Sequence[Turn]) -> list[int]:
+        """Encode chat turns up to where the assistant begins to answer; return their token ids.
+
+        Raises:
+            TemplateError: the template refuses the turns.
+            SpellingError: the tokenizer cannot write as text what a content spells.
+        """
+        contents = [turn.get("content") or "" for turn in turns]
+        spellings = self.spellings
+        if spellings is None:
+            return self.tokenizer.ids(template.render(turns))
+        suspected = [isinstance(each, str) and spellings.may_be_in(each) for each in contents]
+        if not any(suspected):
+            return self.tokenizer.ids(template.render(turns))
+        spans = [
+            spellings.spans(content, self._control_spans(content)) if suspect else []
+            for content, suspect in zip(contents, suspected, strict=True)
+        ]
+        rendered = render_with_spans(template.render, turns, spans)
+        masked, unmasked = mask(rendered.text, rendered.data)
+        kept = [
+            (token, unmasked(start), unmasked(end))
+            for token, start, end in self.tokenizer.find_controls(masked)[1]
+        ]
+        if rendered.hidden is not None:
+            self._check_hidden(rendered.hidden, kept)
+        ids, controls = self.tokenizer.find_controls(rendered.text)
+        # Equal where nothing is spelled after all: what looked so was a part of a word.
+        return ids if controls == kept else self.tokenizer.ids_as_text(rendered.text, kept)
+
+    def _check_hidden(self, hidden: str, kept: Sequence[Control]) -> None:
+        """Check that a template which changes its text by a spelling writes no control token more.
+
+        Raises:
+            SpellingError: it writes others; whether one is data cannot be known.
+        """
+        expected = [token for token, _, _ in self.tokenizer.find_controls(hidden)[1]]
+        written = [token for token, _, _ in kept]
+        if written != expected:
+            token = next((each for each in written if each not in expected), written[0])
+            raise SpellingError(
+                f"a text spells {self.tokenizer.special.tokens[token].content!r}, a special token "
+                "that this base's chat template looks for; take it out, or use another base."
+            )
+
+    def _control_spans(self, content: str) -> list[Span]:
+        return [(start, end) for _, start, end in self.tokenizer.find_controls(content)[1]]
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Encode a text that is data as a whole; return its token ids, without a BOS.
+
+    Raises:
+        SpellingError: the tokenizer cannot write as text what it spells.
+    """
+    return encoder_of(tokenizer).encode_text(text)
+
+
+def encode_turns(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    template: ChatTemplate | None = None,
+) -> list[int]:
+    """Encode chat turns up to where the assistant begins to answer; return their token ids.
+
+    Args:
+        template: what renders them; the tokenizer's own if left out.
+
+    Raises:
+        TemplateError: the chat template refuses the turns.
+        SpellingError: the tokenizer cannot write as text what a content spells.
+    """
+    return encoder_of(tokenizer).encode_turns(template or load_chat_template(tokenizer), turns)
+
+
+# What is known of a tokenizer's special tokens, for as long as it is there, by its size and chat
+# template: both may change.
+_Known = tuple[Special, Spellings | None]
+_known: WeakKeyDictionary[Any, tuple[Any, _Known]] = WeakKeyDictionary()
+
+
+def encoder_of(tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    """Return the encoder of a loaded tokenizer; threads may share it."""
+    asked: Any = tokenizer
+    state = len(asked), str(asked.chat_template)
+    kept = _known.get(asked)
+    if kept is None or kept[0] != state:
+        kept = state, _load_known(asked)
+        _known[asked] = kept
+    special, spellings = kept[1]
+    return Encoder(_text_tokenizer(asked, special), spellings)
+
+
+def offline_encoder(
+    backend: Tokenizer, names: Mapping[str, str], template: ChatTemplate
+) -> Encoder:
+    """Return the encoder of a `tokenizer.json`; `names` are its special tokens by their role."""
+
+    def encode(text: str) -> tuple[list[int], list[Span]]:
+        encoding = backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def build(special: Special) -> TextTokenizer:
+        return FastTokenizer(backend, special, encode, lambda text: encode(text)[0])
+
+    added = backend.get_added_tokens_decoder()
+    special = _find_special(build, added, set(names.values()), template, _normalizer_of(backend))
+    return Encoder(build(special), _spellings_of(special))
+
+
+def _load_known(tokenizer: Any) -> _Known:
+    """Return a loaded tokenizer's special tokens and their spellings."""
+
+    def build(special: Special) -> TextTokenizer:
+        return _text_tokenizer(tokenizer, special)
+
+    normalize = _normalizer_of(tokenizer.backend_tokenizer) if tokenizer.is_fast else _keep
+    added, named = tokenizer.added_tokens_decoder, set(tokenizer.all_special_tokens)
+    special = _find_special(build, added, named, load_chat_template(tokenizer), normalize)
+    return special, _spellings_of(special)
+
+
+def _find_special(
+    build: Callable[[Special], TextTokenizer],
+    added: Mapping[int, AddedToken],
+    named: set[str],
+    template: ChatTemplate,
+    normalize: Callable[[str], str],
+) -> Special:
+    """Return the control tokens: those that are marked so, those with a role, and the one with
+    which the chat template closes an assistant turn."""
+    tokens = {token: each for token, each in added.items() if each.special or each.content in named}
+    special = Special(tokens, normalize)
+    end = find_turn_end(build(special), template, added)
+    return special if end is None else Special({**tokens, end: added[end]}, normalize)
+
+
+def _spellings_of(special: Special) -> Spellings | None:
+    normalize = None if special.normalize is _keep else special.normalize
+    return Spellings.of((added.content for added in special.tokens.values()), normalize)
+
+
+def _normalizer_of(backend: Tokenizer) -> Callable[[str], str]:
+    normalizer = backend.normalizer
+    return _keep if normalizer is None else normalizer.normalize_str
+
+
+def _keep(text: str) -> str:
+    """Return a text as it is, for a tokenizer that normalizes nothing."""
+    return text
+
+
+def _text_tokenizer(tokenizer: Any, special: Special) -> TextTokenizer:
+    if not tokenizer.is_fast:
+        return SlowTokenizer(tokenizer, special)
+
+    def encode(text: str) -> tuple[list[int], list[Span]]:
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"], found["offset_mapping"]
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    return FastTokenizer(tokenizer.backend_tokenizer, special, encode, ids)
+
+
+# A word that no template and no vocabulary holds.
+_ANSWER = "Zqanswer"
+
+
+def find_turn_end(
+    tokenizer: TextTokenizer, template: ChatTemplate, added: Mapping[int, AddedToken]
+) -> int | None:
+    """Return the added token with which a template closes an assistant turn; None where it writes
+    none, or other text before it."""
+    if not template.source:
+        return None
+    turns = [{"role": "user", "content": "Zqquestion"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        rendered = template.render(turns, add_generation_prompt=False)
+    except TemplateError:
+        return None
+    _, answer, behind = rendered.rpartition(_ANSWER)
+    first = tokenizer.ids(behind.lstrip())[:1] if answer else []
+    written = first and first[0] in added and behind.lstrip().startswith(added[first[0]].content)
+    return first[0] if written else None
+
+
+def turn_end_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token with which a loaded tokenizer's chat template closes an assistant turn."""
+    asked: Any = tokenizer
+    if not asked.chat_template:
+        return None
+    built = encoder_of(tokenizer).tokenizer
+    return find_turn_end(built, load_chat_template(tokenizer), asked.added_tokens_decoder)

@@ -1,0 +1,231 @@
+"""Finds where data spells a special token (`<s>`, `<|im_end|>`), also in what a chat template made
+of the data.
+
+A chat template mixes its own control tokens with the contents of turns. To tell them apart, each
+spelling in a content is replaced by a mark before rendering; where the mark comes out, the text is
+data.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuneoff.tokenization.chat_template import TemplateError
+
+# Characters from a place to the one behind the last.
+Span = tuple[int, int]
+Turn = Mapping[str, Any]
+Render = Callable[[Sequence[Turn]], str]
+
+# Letters that no normalizer changes: not by NFKC, by case, nor as "control" characters.
+_LETTERS = [chr(0x13000 + number) for number in range(1024)]
+
+
+def draw_mark() -> str:
+    """Return a text that is in no data: nobody can guess it, so nobody can write it."""
+    return "⟦" + "".join(secrets.choice(_LETTERS) for _ in range(12)) + "⟧"
+
+
+_BEGIN, _END = draw_mark(), draw_mark()
+_MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
+ATTEMPTS = 8
+# What stands for data while the tokenizer looks for control tokens.
+MASK = draw_mark()
+
+
+@dataclass(frozen=True, slots=True)
+class Spellings:
+    """The texts of a tokenizer's special tokens, and how that tokenizer normalizes a text."""
+
+    pattern: re.Pattern[str]
+    texts: frozenset[str]
+    heads: frozenset[str]
+    tails: frozenset[str]
+    longest: int
+    normalize: Callable[[str], str] | None
+
+    @classmethod
+    def of(
+        cls, texts: Iterable[str], normalize: Callable[[str], str] | None = None
+    ) -> Spellings | None:
+        """Return the spellings of these tokens; None where there are none."""
+        raw = {text for text in texts if text}
+        if not raw:
+            return None
+        every = raw | ({normalize(text) for text in raw} - {""} if normalize else set())
+        ordered = sorted(every, key=lambda text: (-len(text), text))
+        return cls(
+            pattern=re.compile("|".join(map(re.escape, ordered))),
+            texts=frozenset(raw),
+            heads=frozenset(text[:end] for text in raw for end in range(1, len(text))),
+            tails=frozenset(text[start:] for text in raw for start in range(1, len(text))),
+            longest=max(map(len, raw)),
+            normalize=normalize,
+        )
+
+    def may_be_in(self, text: str) -> bool:
+        """Whether a content spells a token, by itself or together with what surrounds it."""
+        if self.pattern.search(text) or self._edges(text):
+            return True
+        return self.normalize is not None and bool(self.pattern.search(self.normalize(text)))
+
+    def spans(self, text: str, controls: Iterable[Span]) -> list[Span]:
+        """Return where a content spells tokens.
+
+        Args:
+            controls: where the tokenizer itself finds control tokens in this text.
+        """
+        found = [match.span() for match in self.pattern.finditer(text)]
+        found += [_stripped(text, span) for span in controls]
+        return _merged([*found, *self._edges(text)])
+
+    def _edges(self, text: str) -> list[Span]:
+        """Where a content may be one part of a spelling, whose rest is the template's."""
+        start, end = _stripped(text, (0, len(text)))
+        most = min(self.longest - 1, end - start)
+        if most == end - start and any(text[start:end] in token for token in self.texts):
+            return [(start, end)] if most else []
+        sizes = range(most, 0, -1)
+        found = []
+        tail = next((size for size in sizes if text[start : start + size] in self.tails), 0)
+        head = next((size for size in sizes if text[end - size : end] in self.heads), 0)
+        if tail:
+            found.append((start, start + tail))
+        if head:
+            found.append((end - head, end))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered conversation: its text, and the `data` in it that spells tokens. Where the
+    template changes what it says by a spelling, `hidden` is the text without any of them."""
+
+    text: str
+    data: list[Span]
+    hidden: str | None = None
+
+
+def render_with_spans(
+    render: Render, turns: Sequence[Turn], spans: Sequence[Sequence[Span]]
+) -> Rendered:
+    """Render turns, and find the spelled `spans` of the contents in the text.
+
+    A template that looks at a spelling (`'</think>' in content`) renders other text without it.
+    There a mark is put before the spelling instead. A spelling that the template changes or cuts
+    out even so is not found.
+    """
+    text, hidden = render(turns), None
+    for _ in range(ATTEMPTS):
+        every, hidden = _render_marked(render, turns, spans, [_REPLACED] * len(turns))
+        if every is not None and every.text == text:
+            return every
+        again = render(turns)
+        if again == text:
+            break
+        text = again  # it writes the time, which goes on meanwhile
+    modes: list[str | None] = [None] * len(turns)
+    found = Rendered(text, [])
+    for place, spelled in enumerate(spans):
+        for mode in (_REPLACED, _PRECEDED) if spelled else ():
+            tried: list[str | None] = [*modes[:place], mode, *modes[place + 1 :]]
+            one, _ = _render_marked(render, turns, spans, tried)
+            if one is not None and one.text == text:
+                modes, found = tried, one
+                break
+    whole = all(mode for mode, spelled in zip(modes, spans, strict=True) if spelled)
+    return found if whole else Rendered(text, found.data, hidden or "")
+
+
+_REPLACED, _PRECEDED = "replaced", "preceded"
+
+
+def _render_marked(
+    render: Render,
+    turns: Sequence[Turn],
+    spans: Sequence[Sequence[Span]],
+    modes: Sequence[str | None],
+) -> tuple[Rendered | None, str | None]:
+    """Render turns with marks; return what comes out with the marks taken away, and with them.
+    Nothing where the template cannot be carried out with marks."""
+    pieces: list[tuple[str, str]] = []
+    marked = []
+    for turn, spelled, mode in zip(turns, spans, modes, strict=True):
+        if mode is None or not spelled:
+            marked.append(turn)
+            continue
+        content, parts, at = turn["content"], [], 0
+        for start, end in spelled:
+            parts += [content[at:start], f"{_BEGIN}{len(pieces)}{_END}"]
+            pieces.append((content[start:end], mode))
+            at = end if mode == _REPLACED else start
+        marked.append({**turn, "content": "".join([*parts, content[at:]])})
+    try:
+        rendered = render(marked)
+    except TemplateError:
+        return None, None
+    return _read(rendered, pieces), rendered
+
+
+def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> Rendered:
+    """Take the marks out of a rendered text; return it with the spans that they stood for."""
+    parts: list[str] = []
+    spans: list[Span] = []
+    at = length = 0
+    for match in _MARK.finditer(rendered):
+        spelled, mode = pieces[int(match[1])]
+        length += match.start() - at
+        parts.append(rendered[at : match.start()])
+        if mode == _REPLACED or rendered.startswith(spelled, match.end()):
+            spans.append((length, length + len(spelled)))
+        if mode == _REPLACED:
+            parts.append(spelled)
+            length += len(spelled)
+        at = match.end()
+    return Rendered("".join([*parts, rendered[at:]]), spans)
+
+
+def mask(text: str, spans: Sequence[Span]) -> tuple[str, Callable[[int], int]]:
+    """Hide spans of a text; return it, and what gives a place of it as one of `text`."""
+    parts: list[str] = []
+    # Where each run of kept text begins, in the masked text and in the text.
+    masked_starts, starts = [0], [0]
+    at = length = 0
+    for start, end in _merged(spans):
+        parts += [text[at:start], MASK]
+        length += start - at + len(MASK)
+        masked_starts.append(length)
+        starts.append(end)
+        at = end
+
+    def unmasked(place: int) -> int:
+        index = bisect_right(masked_starts, place) - 1
+        return starts[index] + place - masked_starts[index]
+
+    return "".join([*parts, text[at:]]), unmasked
+
+
+def _stripped(text: str, span: Span) -> Span:
+    """A span without the blanks at its ends."""
+    start, end = span
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    """Spans in order, overlapping ones as one, empty ones left out."""
+    found: list[Span] = []
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if found and start < found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
