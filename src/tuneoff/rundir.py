@@ -4,6 +4,7 @@
       bakeoff.yaml                       the resolved file; resuming with a changed one is refused
       events.jsonl                       what happened and when, and the ledger (no secrets)
       data/{train,validation,test}.jsonl examples as used, with content hashes
+      data/fresh-data.json               while `--fresh-data` is carried out: new rows, what is kept
       data/groups.jsonl                  what the scorer knows of test examples (a query's hardness)
       contenders/NAME/
         training.json                    tokens, steps, seconds, peak memory, verdict
@@ -19,6 +20,7 @@
         cluster/  storage-key            while it trains on a cluster: what is kept of it, or where
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
+        answers-before/                  all answers as they were before `--fresh-data` moved some
         prompt.json                      hash of the test prompts as this contender sees them
         serving.json                     own models: latency and throughput, measured once
         planned.json                     what training was planned to cost when the run began
@@ -247,6 +249,7 @@ class ContenderDir:
         write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
+        """Scored rows by example id; those that were left out have no scores."""
         rows = read_lines(self.path / "scores.jsonl")
         return {row["id"]: from_dict(ScoredRow, row) for row in rows}
 
@@ -322,6 +325,9 @@ class ContenderDir:
         if not path.exists():
             write_text(path, text)
         return path
+
+    def has_prompt_sha256(self) -> bool:
+        return (self.path / "prompt.json").exists()
 
     def prompt_sha256(self) -> str | None:
         path = self.path / "prompt.json"

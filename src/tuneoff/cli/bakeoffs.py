@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +105,9 @@ def run(
     only: Annotated[str | None, typer.Option(help="Carry out this contender alone.")] = None,
     fresh: Annotated[bool, typer.Option(help="Forget what was done before.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    fresh_data: Annotated[
+        bool, typer.Option(help="Take the data files anew; keep all work that still holds.")
+    ] = False,
     replay: Annotated[
         Path | None, typer.Option(help="Let this recorded run (record: true) stand for providers.")
     ] = None,
@@ -132,6 +136,7 @@ def run(
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
         confirm(_what_is_forgotten(folder, only))
+    agreed = fresh_data and not yes and _agreed(settings, folder)
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
     with shown_progress() as progress, _executor(ray, storage, progress) as executor:
         results = bakeoff.run(
@@ -141,6 +146,8 @@ def run(
             fresh=fresh,
             yes=yes,
             replay=replay,
+            fresh_data=fresh_data,
+            agreed=agreed,
             executor=executor,
             progress=progress,
             command=command,
@@ -168,7 +175,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions that were made anywhere."""
-    from tuneoff.score_file import How, score_file
+    from tuneoff.score_file import How, left_out_sentence, score_file
 
     how = How(
         databases=databases,
@@ -189,6 +196,10 @@ def score(
             "are not counted.",
             err=True,
         )
+    if found["left_out"]:
+        of, first = found["left_out"] + found["n"], found["left_out_first"]
+        line = left_out_sentence(found["left_out"], of, first, how)
+        typer.echo(f"warning: {line}", err=True)
     if as_json:
         print_json(found)
         return
@@ -260,6 +271,17 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
 
     typer.echo(table(results))
     typer.echo(f"report: {folder / 'report.html'}")
+
+
+def _agreed(settings: Any, folder: Path) -> bool:
+    """Whether somebody has agreed to pay for answers again; where nobody can be asked, the run says
+    what it would cost."""
+    from tuneoff.freshening import question
+
+    if not sys.stdin.isatty():
+        return False
+    asked = question(settings, folder)
+    return asked is not None and typer.confirm(asked, abort=True, err=True)
 
 
 def _what_is_forgotten(folder: Path, only: str | None) -> str:
