@@ -40,6 +40,7 @@ from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_o
 DEFAULT_FOLDER = Path("runs")
 # Wrong answers whose results are kept for the report.
 MOST_DETAILS = 500
+TAKEN_ANEW = "; this run takes corrected files with --fresh-data"
 
 
 def run(
@@ -227,9 +228,8 @@ def _options(
     found = references.unusable(parts, test, options)
     if found:
         if not all(_is_answered(run, settings, test) for settings in chosen):
-            again = "; where the run's own data has them, add --fresh-data then"
-            references.refuse_many(parts, found, len(test), again)
-        warning = references.sentence(parts, found, len(test))
+            references.refuse_many(parts, found, len(test), TAKEN_ANEW)
+        warning = references.sentence(parts, found, len(test), TAKEN_ANEW)
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
     return replace(options, left_out=found)

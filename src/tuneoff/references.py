@@ -79,12 +79,12 @@ def refuse_many(parts: Parts, found: Mapping[str, str], of: int, more: str = "")
         )
 
 
-def sentence(parts: Parts, found: Mapping[str, str], of: int) -> str:
-    """A warning about the references that cannot be used."""
+def sentence(parts: Parts, found: Mapping[str, str], of: int, more: str = "") -> str:
+    """A warning about the references that cannot be used; `more` is advice."""
     whom = "it is" if len(found) == 1 else "they are"
     return (
         f"{counted(found, of)}, so {whom} left out for every contender alike: {named(found)}. "
-        f"{_advice(parts, found)}."
+        f"{_advice(parts, found)}{more}."
     )
 
 

@@ -319,17 +319,11 @@ def _inserted(
 
 def _bound(value: Value, encoding: str) -> tuple[str, Value]:
     """How a value stands in a statement, and what is bound there. A text that is no UTF-8 (its
-    bytes were read as lone surrogates) can only be bound as bytes."""
-    if not isinstance(value, str) or value.isascii():
+    bytes were read as lone surrogates) can only be bound as bytes, which SQLite takes for UTF-8."""
+    if not isinstance(value, str) or value.isascii() or encoding != "UTF-8":
         return "?", value
-    try:
-        value.encode()
-        return "?", value
-    except UnicodeEncodeError:
-        raw = value.encode("utf-8", "surrogateescape")
-    if encoding != "UTF-8":  # SQLite spelt them so: half of a pair, three bytes
-        raw = raw.decode("utf-8", "surrogatepass").encode(encoding, "surrogatepass")
-    return "CAST(? AS TEXT)", raw
+    raw = value.encode("utf-8", "surrogateescape")
+    return ("?", value) if raw == value.encode("utf-8", "replace") else ("CAST(? AS TEXT)", raw)
 
 
 def _with_another_key(
