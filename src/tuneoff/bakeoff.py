@@ -52,7 +52,6 @@ def run(
     yes: bool = False,
     replay: Path | str | None = None,
     fresh_data: bool = False,
-    agreed: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
     command: str = "tuneoff.run",
@@ -67,7 +66,7 @@ def run(
         yes: a provider's model without a price may be used, and is not counted.
         replay: a recorded run (`record: true`), whose exchanges stand for the providers.
         fresh_data: take the data files anew. Answers whose inputs changed are asked again, others
-            are scored again; where that costs money, somebody has `agreed`, or said `yes`.
+            are scored again; where that costs money, `yes` agrees to it.
         executor: who does contenders' work; this process, one after another, if left out.
 
     Raises:
@@ -93,7 +92,7 @@ def run(
         if fresh_data and run.has_data():
             open_run(run.path, bakeoff)
             freshening.complete(run)
-            freshening.take(parts, run, agreed or yes, progress)
+            freshening.take(parts, run, yes, progress)
         return _run(
             parts, run, names, only, fresh, yes, replay, executor or InTurn(), progress, command
         )

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prepare, references
-from tuneoff.config import BakeOff
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.prepare import Parts
@@ -126,29 +125,12 @@ def say_differing(parts: Parts, run: RunDir, own: Examples, progress: Progress) 
         )
 
 
-def question(bakeoff: BakeOff, path: Path) -> str | None:
-    """What a person is asked before a run takes its files anew; None where that costs nothing.
-
-    Raises:
-        UserError: it cannot be done at all.
-    """
-    run = RunDir(path)
-    if not run.has_data():
-        return None
-    parts = prepare.parts(bakeoff)
-    new, _ = prepare.data(parts)
-    found = compared(_examples_of(run), new)
-    _refuse(run, found)
-    cost = _cost(parts, run, new, found)
-    return f"{cost.words()} Go on?" if cost else None
-
-
-def take(parts: Parts, run: RunDir, agreed: bool, progress: Progress) -> None:
+def take(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
     """Brings a run's data to what the files are now; what still holds is kept.
 
     Raises:
-        UserError: the files cannot be used, train rows changed, or it costs money and nobody has
-            `agreed`. Nothing was changed.
+        UserError: the files cannot be used, train rows changed, or it costs money and nobody says
+            `yes`, here or when asked. Nothing was changed.
         BudgetError: it could pass the budget; the same holds.
     """
     new, warnings = prepare.data(parts)
@@ -158,7 +140,7 @@ def take(parts: Parts, run: RunDir, agreed: bool, progress: Progress) -> None:
     cost = _cost(parts, run, new, found)
     if cost:
         Ledger(run.events, parts.bakeoff.budget_usd).refuse_over(cost.usd, "what is asked again")
-        if not agreed:
+        if not yes and not progress.ask(f"{cost.words()} Go on?"):
             raise ConfigError(f"{cost.words()} Say --yes as well to agree; nothing was changed.")
     for warning in warnings:
         progress.say(f"warning: {warning}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,7 +135,6 @@ def run(
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
         confirm(_what_is_forgotten(folder, only))
-    agreed = fresh_data and not yes and _agreed(settings, folder)
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
     with shown_progress() as progress, _executor(ray, storage, progress) as executor:
         results = bakeoff.run(
@@ -147,7 +145,6 @@ def run(
             yes=yes,
             replay=replay,
             fresh_data=fresh_data,
-            agreed=agreed,
             executor=executor,
             progress=progress,
             command=command,
@@ -271,17 +268,6 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
 
     typer.echo(table(results))
     typer.echo(f"report: {folder / 'report.html'}")
-
-
-def _agreed(settings: Any, folder: Path) -> bool:
-    """Whether somebody has agreed to pay for answers again; where nobody can be asked, the run says
-    what it would cost."""
-    from tuneoff.freshening import question
-
-    if not sys.stdin.isatty():
-        return False
-    asked = question(settings, folder)
-    return asked is not None and typer.confirm(asked, abort=True, err=True)
 
 
 def _what_is_forgotten(folder: Path, only: str | None) -> str:
