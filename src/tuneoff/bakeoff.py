@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuneoff import prepare
+from tuneoff import freshening, prepare, references
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, Work, record_of
@@ -28,19 +28,19 @@ from tuneoff.opening import keep_file, open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
-from tuneoff.prompts import messages
-from tuneoff.records import SPLITS, Example, Results, Split, to_dict
+from tuneoff.records import SPLITS, Example, Results, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
 from tuneoff.scoring import Options, Row, judge
-from tuneoff.scoring.sql.derive import derive_suites
+from tuneoff.scoring.rows import left_out
 from tuneoff.spending import judge_purse, judges, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
 DEFAULT_FOLDER = Path("runs")
 # Wrong answers whose results are kept for the report.
 MOST_DETAILS = 500
+TAKEN_ANEW = "; this run takes corrected files with --fresh-data"
 
 
 def run(
@@ -51,6 +51,7 @@ def run(
     fresh: bool = False,
     yes: bool = False,
     replay: Path | str | None = None,
+    fresh_data: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
     command: str = "tuneoff.run",
@@ -64,6 +65,8 @@ def run(
             forgotten contender's settings, or the whole file and its data, may have changed.
         yes: a provider's model without a price may be used, and is not counted.
         replay: a recorded run (`record: true`), whose exchanges stand for the providers.
+        fresh_data: take the data files anew. Answers whose inputs changed are asked again, others
+            are scored again; where that costs money, `yes` agrees to it.
         executor: who does contenders' work; this process, one after another, if left out.
 
     Raises:
@@ -77,10 +80,19 @@ def run(
     names = [contender.name for contender in bakeoff.contenders]
     if only is not None and only not in names:
         raise ConfigError(f"--only: {unknown('contender', only, names)}.")
+    if fresh_data and (fresh or only is not None):
+        other = "--fresh" if fresh else "--only"
+        raise ConfigError(
+            f"--fresh-data is for every contender and keeps their work; drop {other}."
+        )
     run = RunDir(Path(run_dir) if run_dir is not None else DEFAULT_FOLDER / bakeoff.name)
     if run.path.exists() and not run.path.is_dir():
         raise RunDirectoryError(f"{run.path}: this is a file; give a folder as --run-dir.")
     with alone_in(run.path):
+        if fresh_data and run.has_data():
+            open_run(run.path, bakeoff)
+            freshening.complete(run)
+            freshening.take(parts, run, yes, progress)
         return _run(
             parts, run, names, only, fresh, yes, replay, executor or InTurn(), progress, command
         )
@@ -104,12 +116,13 @@ def _run(
         prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
         run.clear()
     examples = _examples(parts, run, progress, only if fresh else None)
-    if len(names) > 1 and examples["test"]:
-        progress.say(prepare.what_can_be_shown(parts, examples["test"]))
-    options = _options(parts, run, examples["test"])
+    chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
+    options = _options(parts, run, examples["test"], chosen, progress)
+    usable = [e for e in examples["test"] if e.id not in options.left_out]
+    if len(names) > 1 and usable:
+        progress.say(prepare.what_can_be_shown(parts, usable))
     recorded = None if replay is None else RunDir(Path(replay))
     work = {name: _work(parts, examples, run, name, progress, recorded) for name in names}
-    chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
     ledger = Ledger(run.events, bakeoff.budget_usd, progress.spent)
     for contender in chosen:
         progress.status(contender.name, WAITING)
@@ -183,37 +196,49 @@ def _examples(
     if run.has_data():
         open_run(run.path, parts.bakeoff, fresh)
         run.keep_today()
-        return {split: run.examples(split) for split in SPLITS}
+        freshening.complete(run)
+        own = {split: run.examples(split) for split in SPLITS}
+        freshening.say_differing(parts, run, own, progress)
+        return own
     examples, warnings = prepare.data(parts)
+    references.looked_at(parts, examples["test"])
     open_run(run.path, parts.bakeoff)
     run.keep_today()
     for warning in warnings:
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
     for split in SPLITS:
-        run.write_examples(split, (_row(example, parts) for example in examples[split]))
+        rows = (freshening.row_of(example, parts) for example in examples[split])
+        run.write_examples(split, rows)
     return examples
 
 
-def _row(example: Example, parts: Parts) -> dict[str, Any]:
-    """An example as it is written down, with its chat rendering to be read by others."""
-    return {
-        **to_dict(example),
-        "messages": messages(example, parts.template),
-        "sha256": example.sha256(),
-    }
+def _options(
+    parts: Parts, run: RunDir, test: Sequence[Example], chosen: Sequence[Any], progress: Progress
+) -> Options:
+    """How answers are scored, and which references cannot be used for that; what databases have to
+    be made is made here.
+
+    Raises:
+        DataError: too many references cannot be used, and there is something left to do.
+    """
+    folder = parts.task.databases(parts.settings, parts.place, run.data / "databases")
+    count = parts.settings.derived_databases
+    derived = references.derive(parts, folder, test, run.data / "derived", count)
+    options = replace(prepare.options(parts, folder, derived), judgements=run.judgements)
+    found = references.unusable(parts, test, options)
+    if found:
+        if not all(_is_answered(run, settings, test) for settings in chosen):
+            references.refuse_many(parts, found, len(test), TAKEN_ANEW)
+        warning = references.sentence(parts, found, len(test), TAKEN_ANEW)
+        progress.say(f"warning: {warning}")
+        run.event("warning", text=warning)
+    return replace(options, left_out=found)
 
 
-def _options(parts: Parts, run: RunDir, test: Sequence[Example]) -> Options:
-    """How answers are scored; what databases have to be made is made here."""
-    settings = parts.settings
-    folder = parts.task.databases(settings, parts.place, run.data / "databases")
-    derived = None
-    if folder is not None and settings.derived_databases:
-        derived = run.data / "derived"
-        golds = ((str(e.meta["db_id"]), e.completion) for e in test)
-        derive_suites(folder, golds, derived, settings.derived_databases, settings.seed)
-    return Options(databases=folder, derived=derived, mode=settings.mode, judgements=run.judgements)
+def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
+    folders = (each.directory(run.contender(settings.name)) for each in trainings(settings))
+    return all(len(folder.predictions()) >= len(test) for folder in folders)
 
 
 def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
@@ -330,9 +355,10 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
     answered = work.directory.predictions()
     left = [example for example in work.test if example.id not in answered]
     done = len(answered)
+    if left or (answered and work.directory.prompt() is None):
+        work.directory.write_prompt(record_of(kind, settings, work))
     if not left:
         return
-    work.directory.write_prompt(record_of(kind, settings, work))
     step = work.progress.stage(f"{settings.name}: answering", len(work.test))
     for batch in kind.answer(settings, work, left):
         work.directory.append_predictions(batch)
@@ -350,7 +376,10 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
     predictions = work.directory.predictions()
     if not predictions:
         return
-    answered = ((e, predictions[e.id]) for e in work.test if e.id in predictions)
+    unusable = options.left_out
+    answered = (
+        (e, predictions[e.id]) for e in work.test if e.id in predictions and e.id not in unusable
+    )
     rows = (Row(e.id, e.completion, p.prediction, e.meta, p.error, e.inputs) for e, p in answered)
     details: list[Mapping[str, Any]] = []
 
@@ -363,5 +392,6 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
     for row in parts.scorer.score_rows(rows, replace(options, details=keep)):
         scored.append(row)
         step(len(scored))
-    work.directory.write_scores(scored)
+    without = (left_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
+    work.directory.write_scores([*scored, *without])
     work.directory.write_details(details)

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from tuneoff import prepare
+from tuneoff import prepare, references
 from tuneoff.bakeoff_file import load
 from tuneoff.config import BakeOff, Hardware, LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.contenders import with_vllm
@@ -40,11 +40,14 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     sizes: dict[Split, int] = {}
     duplicates: dict[str, Any] = {}
     shown: str | None = None
-    if _is_local(parts):
+    if prepare.is_local(parts):
         examples, warnings = prepare.data(parts)
         sizes = {split: len(examples[split]) for split in SPLITS}
-        if len(bakeoff.contenders) > 1 and examples["test"]:
-            shown = prepare.what_can_be_shown(parts, examples["test"])
+        left_out, lines = references.looked_at(parts, examples["test"])
+        warnings += lines
+        usable = [example for example in examples["test"] if example.id not in left_out]
+        if len(bakeoff.contenders) > 1 and usable:
+            shown = prepare.what_can_be_shown(parts, usable)
         duplicates = {
             pair: {"exact": exact, "near": near}
             for pair, (exact, near) in splits.overlaps(examples).items()
@@ -93,13 +96,6 @@ def _priced_by_hours(contender: Any) -> Hardware | None:
         return contender.hardware if reported is not None and reported.hours else None
     own = isinstance(contender, LocalSettings | PromptedSettings) and not paid(contender)
     return contender.hardware if own else None
-
-
-def _is_local(parts: prepare.Parts) -> bool:
-    source = parts.settings.source
-    if prepare.only_figures(parts.bakeoff):
-        return True
-    return source in (None, "sample") or parts.place.data_dir is not None
 
 
 def _check_data(file: Path) -> dict[str, Any]:

@@ -54,6 +54,7 @@ from tuneoff.scoring.aggregate import (
 )
 from tuneoff.scoring.curve import learning_curve
 from tuneoff.scoring.judge import Judge, unread_reply
+from tuneoff.scoring.rows import reason_left_out
 from tuneoff.scoring.statistics import compare_all, wilson
 from tuneoff.spending import judges, paid
 
@@ -86,10 +87,12 @@ def collect(
     metric = parts.deciding_metric(options)
     test = examples["test"]
     clusters, pricing = _clusters(parts, test), Pricing(parts.bakeoff, run)
-    known = _known_groups(parts, test, options)
+    outcomes, left_out = _used(
+        {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}, options
+    )
+    known = _known_groups(parts, [e for e in test if e.id not in left_out], options)
     run.write_groups(known)
     groups = {e.id: {**e.meta, **known.get(e.id, {})} for e in test}
-    outcomes = {s.name: _outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders}
     found = [
         _contender(
             parts,
@@ -131,6 +134,7 @@ def collect(
         judge_unread=_unread(
             parts, run, [o for c in contenders if c.error is None for o in outcomes[c.name]]
         ),
+        left_out={e.id: left_out[e.id] for e in test if e.id in left_out},
         break_even=crossings,
         recommendation=recommend(
             contenders, comparisons, metric, parts.bakeoff.requirements, crossings, pricing.day
@@ -157,6 +161,25 @@ def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadRep
     id, reply = unread_reply(run.judgements, asked[0].model, set(unread)) or (None, None)
     shown = None if reply is None else reply[:MOST_OF_A_REPLY]
     return UnreadReplies(len(unread), len(rows), id, shown)
+
+
+def _used(
+    outcomes: Mapping[str, Sequence[Outcome]], options: Options
+) -> tuple[dict[str, list[Outcome]], dict[str, str]]:
+    """The outcomes without the rows that cannot be used, and why not: a reference that did not run
+    for one contender counts for none."""
+    left_out = dict(options.left_out)
+    for outcome in (each for found in outcomes.values() for each in found):
+        reasons = {id: reason_left_out(row) for id, row in outcome.rows.items()}
+        left_out |= {id: why for id, why in reasons.items() if why and id not in left_out}
+    used = {
+        name: [
+            replace(each, rows={id: r for id, r in each.rows.items() if id not in left_out})
+            for each in found
+        ]
+        for name, found in outcomes.items()
+    }
+    return used, left_out
 
 
 def _whole(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -262,7 +285,9 @@ def _scores(
         return {metric: _reported(figure.value, figure.n) for metric, figure in reported.items()}
     if not rows:
         return {}
-    errors = {p.id for o in whole for p in o.predictions.values() if p.error is not None}
+    errors = {
+        p.id for o in whole for p in o.predictions.values() if p.error is not None and p.id in rows
+    }
     found = aggregate(rows.values(), parts.scorer.METRICS, len(errors))
     wanted = parts.metrics or tuple(found)
     seeds = [outcome.rows for outcome in whole]

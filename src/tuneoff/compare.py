@@ -99,7 +99,9 @@ def _read(folder: Path) -> _Run:
             for each in trainings(settings)
             if each.fraction == 1
         ]
-        rows = [found for directory in directories if (found := directory.scores())]
+        scored = (directory.scores() for directory in directories)
+        used = ({id: r for id, r in of.items() if id not in results.left_out} for of in scored)
+        rows = [found for found in used if found]
         seeds[settings.name] = [_values(each, metric) for each in rows]
         values[settings.name] = _values(over_seeds(rows), metric) if rows else {}
     return _Run(

@@ -92,7 +92,7 @@ class TaskSettings(Settings):
     with `score(example, prediction)`, or a judge. Tests of a difference hold examples of the
     same `cluster`, a key of `meta`, together (left out: what the task knows of). `mode` and
     `derived_databases` are for SQL: whose verdicts, and how many databases are derived from
-    each to complete its suite.
+    each to complete its suite; so are `seconds` and `memory_gb`, which a query may take.
     """
 
     id: str
@@ -106,6 +106,8 @@ class TaskSettings(Settings):
     cluster: str | None = None
     mode: Literal["strict", "official"] = "strict"
     derived_databases: int = Field(default=0, ge=0, le=1000)
+    seconds: float = Field(default=5.0, ge=0.01, le=3600)
+    memory_gb: float = Field(default=1.0, ge=0.2, le=1024)
     max_new_tokens: int | None = Field(default=None, ge=1)
     train: str | None = None
     validation: str | None = None

@@ -1,12 +1,39 @@
-"""SQLite databases in a folder: `DIR/<db_id>/*.sqlite`, found by id and hashed."""
+"""SQLite databases in a folder: `DIR/<db_id>/*.sqlite`, found by id, hashed, and read as they are
+committed.
+
+A file alone may not be the database: a write-ahead log (`-wal`) beside it holds what was committed
+since the last checkpoint, and a hot journal (`-journal`) what has to be undone of a transaction
+that never ended. SQLite settles both when it opens the file, and writes beside it to do so.
+Nothing is written beside anybody's database here: both are settled in a copy.
+"""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
 from collections.abc import Iterable
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from tuneoff.errors import DataError
+
+_WAL, _JOURNAL = "-wal", "-journal"
+# A journal whose transaction has ended is empty, or begins with zeros.
+_HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+# A copy is whole when nothing changed while it was made; so often it is tried.
+_TRIES = 10
+_PIECE_BYTES = 1 << 20
+
+_Key = tuple[tuple[str, int, int], ...]
+_copies: dict[_Key, Path] = {}
+_originals: dict[str, Path] = {}
+_COPYING = threading.Lock()
 
 
 def find_database(folder: Path, db_id: str) -> Path:
@@ -49,15 +76,138 @@ def database_hashes(
     folder: Path, db_ids: Iterable[str], more: Path | None = None
 ) -> dict[str, str]:
     """SHA-256 of every file that answers are executed on, by db_id (`db_id/name.sqlite` for the
-    others of a suite), sorted; files are not read into memory.
+    others of a suite), sorted; files are not read into memory. What lies in a log or a hot journal
+    beside a file follows the file's own bytes.
 
     Raises:
-        DataError: a database is missing.
+        DataError: a database is missing, or cannot be read.
     """
     hashes: dict[str, str] = {}
     for db_id in sorted(set(db_ids)):
         own, *others = find_suite(folder, db_id, more)
         for name, path in ((db_id, own), *((f"{db_id}/{path.name}", path) for path in others)):
-            with path.open("rb") as stream:
-                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            hashes[name] = _sha256(path)
     return hashes
+
+
+def committed(path: Path) -> Path:
+    """The file that has all that is committed of a database: its own, or a copy in which SQLite
+    has settled what lies beside it. The copy lasts as long as this process.
+
+    Raises:
+        DataError: it cannot be copied whole, or SQLite cannot settle it.
+    """
+    with _COPYING:
+        try:
+            return _committed(path)
+        except OSError as error:
+            raise DataError(_unsettled(path, error.strerror or str(error))) from None
+
+
+def original_of(path: str) -> str:
+    """The database that a copy was made of, for messages; the path itself where it is no copy."""
+    return str(_originals.get(path, path))
+
+
+def _committed(path: Path) -> Path:
+    for _ in range(_TRIES):
+        files = [path, *_beside(path)]
+        if len(files) == 1:
+            return path
+        key = tuple((str(f.absolute()), (s := f.stat()).st_size, s.st_mtime_ns) for f in files)
+        if key in _copies:
+            return _copies[key]
+        copy = Path(tempfile.mkdtemp(dir=_cache())) / path.name
+        try:
+            before = [_copied(file, _place(copy, file)) for file in files]
+            if [path, *_beside(path)] == files and before == [_digest(file) for file in files]:
+                _settle(path, copy)
+                _copies[key], _originals[str(copy.resolve())] = copy, path
+                return copy
+        except FileNotFoundError:
+            pass  # its writer has settled it meanwhile
+        shutil.rmtree(copy.parent, ignore_errors=True)
+    raise DataError(_unsettled(path, "it is being written to all the time"))
+
+
+def _beside(path: Path) -> list[Path]:
+    """The log and the hot journal of a database: beside the file that a link leads to, as SQLite
+    has it, or beside the link, where somebody has linked both."""
+    found = []
+    for ending in (_WAL, _JOURNAL):
+        for base in dict.fromkeys((path.resolve(), path.absolute())):
+            file = base.with_name(base.name + ending)
+            if file.is_file() and file.stat().st_size and (ending == _WAL or _is_hot(file)):
+                found.append(file)
+                break
+    return found
+
+
+def _is_hot(journal: Path) -> bool:
+    with journal.open("rb") as stream:
+        return stream.read(len(_HOT_JOURNAL)) == _HOT_JOURNAL
+
+
+def _place(copy: Path, file: Path) -> Path:
+    ending = next((e for e in (_WAL, _JOURNAL) if file.name.endswith(e)), "")
+    return copy.with_name(copy.name + ending)
+
+
+def _copied(file: Path, to: Path) -> str:
+    """Copies a file; the hash of what was copied."""
+    digest = hashlib.sha256()
+    with file.open("rb") as source, to.open("wb") as target:
+        while piece := source.read(_PIECE_BYTES):
+            digest.update(piece)
+            target.write(piece)
+    return digest.hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _settle(path: Path, copy: Path) -> None:
+    """Has SQLite bring into a copy what lies beside it."""
+    try:
+        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise DataError(_unsettled(path, str(error))) from None
+    if _beside(copy):
+        raise DataError(_unsettled(path, "SQLite leaves it as it is"))
+
+
+def _unsettled(path: Path, why: str) -> str:
+    return (
+        f"{path}: what is committed cannot be read together with the log or journal beside it "
+        f"({why}); let the program that writes it end, run `PRAGMA wal_checkpoint(TRUNCATE)` on it "
+        "(sqlite3), and try again."
+    )
+
+
+@cache
+def _cache() -> Path:
+    """Where copies are kept until this process ends."""
+    folder, mine = tempfile.mkdtemp(prefix="tuneoff-databases-"), os.getpid()
+
+    def clean() -> None:
+        if os.getpid() == mine:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(clean)
+    return Path(folder)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        digest = hashlib.sha256()
+        for file in (path, *_beside(path)):
+            with file.open("rb") as stream:
+                while piece := stream.read(_PIECE_BYTES):
+                    digest.update(piece)
+        return digest.hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: the database cannot be read ({error.strerror}).") from None

@@ -17,7 +17,14 @@ from tuneoff.rundir import RunDir, write_text
 
 # How answers are judged may change: they are scored again, and nothing else. So may what work
 # costs, how much of it may be spent, and how many requests are under way at once.
-SCORING_KEYS = ("task.cluster", "task.derived_databases", "task.metrics", "task.mode")
+SCORING_KEYS = (
+    "task.cluster",
+    "task.derived_databases",
+    "task.memory_gb",
+    "task.metrics",
+    "task.mode",
+    "task.seconds",
+)
 SPENDING_KEYS = ("as_of", "budget_usd", "prices", "requirements", "serving")
 # A deployment is the same model under another name.
 SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price")

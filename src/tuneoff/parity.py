@@ -50,7 +50,7 @@ class Judge:
             for example, answer in zip(examples, answers, strict=True)
         )
         metric = primary_metric(self.scorer, self.options)
-        return [row.scores[metric] for row in self.scorer.score_rows(rows, self.options)]
+        return [row.scores.get(metric, False) for row in self.scorer.score_rows(rows, self.options)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def _judge(parts: prepare.Parts, run: RunDir) -> Judge:
         databases = parts.task.databases(parts.settings, parts.place, run.data / "databases")
     except DataError:  # they are gone; then texts decide
         databases = None
-    return Judge(parts.scorer, Options(databases=databases, mode=parts.settings.mode))
+    return Judge(parts.scorer, prepare.options(parts, databases))
 
 
 def compare(

@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneoff.config import BakeOff, JudgeSettings, RecordedSettings, TaskSettings
 from tuneoff.contenders import Work, lengths, load_contender
 from tuneoff.costs.pricebook import PriceBook, book
-from tuneoff.databases import find_database
+from tuneoff.databases import committed, find_database
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.progress import Silent
 from tuneoff.prompts import Template
@@ -92,6 +92,18 @@ def _added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
     return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
 
 
+def options(parts: Parts, databases: Path | None, derived: Path | None = None) -> Options:
+    """How a bake-off file's answers are scored, on these databases."""
+    settings = parts.settings
+    return Options(
+        databases=databases,
+        derived=derived,
+        mode=settings.mode,
+        time_limit_seconds=settings.seconds,
+        memory_limit_bytes=round(settings.memory_gb * 1e9),
+    )
+
+
 def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     """The examples by split, limited and checked, and warnings about them.
 
@@ -99,10 +111,29 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
         DataError: they cannot be read, a split is empty, splits overlap, or an example does
             not fit into a base.
     """
-    settings = parts.settings
     if only_figures(parts.bakeoff):
         line = "no examples are read: every contender is figures that were reported elsewhere."
         return {split: [] for split in SPLITS}, [line]
+    chosen, warnings = chosen_examples(parts)
+    places = getattr(parts.task, "places", None)
+    warnings += splits.check(
+        chosen,
+        parts.settings.splits == "seed",
+        partial(places, parts.settings, parts.place) if places else None,
+    )
+    warnings += _databases(parts, chosen["test"])
+    _check_cluster(parts, chosen["test"])
+    warnings += _lengths(parts, chosen)
+    return chosen, warnings
+
+
+def chosen_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
+    """The examples by split, limited and not yet checked, and warnings about the splits.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    settings = parts.settings
     warnings: list[str] = []
     place = replace(parts.place, warn=warnings.append)
     loaded = parts.task.load(settings, place)
@@ -111,15 +142,14 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
         complete, dropped = splits.drop_overlap(complete)
         lines += dropped
     chosen = splits.limited(complete, settings.limit, settings.seed)
-    warnings += [*lines, *_carved_by_chat(settings, complete)]
-    places = getattr(parts.task, "places", None)
-    warnings += splits.check(
-        chosen, settings.splits == "seed", partial(places, settings, place) if places else None
-    )
-    warnings += _databases(parts, chosen["test"])
-    _check_cluster(parts, chosen["test"])
-    warnings += _lengths(parts, chosen)
-    return chosen, warnings
+    return chosen, [*warnings, *lines, *_carved_by_chat(settings, complete)]
+
+
+def is_local(parts: Parts) -> bool:
+    """Whether the examples are on this machine, or made here."""
+    if only_figures(parts.bakeoff):
+        return True
+    return parts.settings.source in (None, "sample") or parts.place.data_dir is not None
 
 
 def only_figures(bakeoff: BakeOff) -> bool:
@@ -150,9 +180,9 @@ def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Exampl
     return [f"{counted} examples were carved out of train; {files} would name files of their own."]
 
 
-def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]:
-    """Every example must fit into every base; warnings, each of them once."""
-    work = Work(
+def work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Work:
+    """The work of a contender of which nothing is kept."""
+    return Work(
         folder=parts.bakeoff.folder,
         train=examples["train"],
         validation=examples["validation"],
@@ -163,19 +193,24 @@ def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]
         directory=NOWHERE,
         progress=Silent(),
     )
-    found = (lengths.check(contender, work) for contender in parts.bakeoff.contenders)
+
+
+def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]:
+    """Every example must fit into every base; warnings, each of them once."""
+    mine = work(parts, examples)
+    found = (lengths.check(contender, mine) for contender in parts.bakeoff.contenders)
     return list(dict.fromkeys(line for lines in found for line in lines))
 
 
 def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
-    """Every database of the test set must be there; a warning when there are none at all.
-    Those of a sample are generated later, so there is nothing to look for."""
+    """Every database of the test set must be there, and be readable; a warning when there are none
+    at all. Those of a sample are generated later, so there is nothing to look for."""
     if parts.settings.source == "sample" and parts.settings.databases is None:
         return []
     folder = parts.task.databases(parts.settings, parts.place, Path())
     if folder is not None:
         for db_id in sorted({str(example.meta["db_id"]) for example in test}):
-            find_database(folder, db_id)
+            committed(find_database(folder, db_id))
     elif parts.task.SCORER == "sql":
         if "execution_accuracy" in parts.metrics:
             raise DataError(
@@ -209,7 +244,8 @@ def _check_settings(
         raise ConfigError("task.context: schema is for source: spider-create-context; drop it.")
     if settings.columns is not None and settings.id != "chat":
         raise ConfigError("task.columns: only chat reads your own files; use id: chat.")
-    for key, default in (("mode", "strict"), ("derived_databases", 0)):
+    for key in ("mode", "derived_databases", "seconds", "memory_gb"):
+        default = TaskSettings.model_fields[key].default
         if getattr(settings, key) != default and "test_suite_accuracy" not in scorer.METRICS:
             raise ConfigError(f"task.{key}: only tasks whose answers are SQL have it; drop it.")
     short = settings.prompt == "short" or any(c.prompt == "short" for c in bakeoff.contenders)

@@ -78,7 +78,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """Every metric of one prediction. `verdict` is `right`, `wrong`, or the reason."""
+    """Every metric of one prediction. `verdict` is `right`, `wrong`, or the reason; a row whose
+    reference cannot be used has no scores, and `left out: ` with the reason as its verdict."""
 
     id: str
     scores: Mapping[str, bool | float]
@@ -371,7 +372,8 @@ class UnreadReplies:
 class Results:
     """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
     judge's answers; None where there is none, or none that is priced. `judge_unread` is None where
-    all of its replies were read."""
+    all of its replies were read. `left_out` says why the references of some test examples, by id,
+    could not be used; no contender's scores have them."""
 
     schema: int
     name: str
@@ -391,6 +393,7 @@ class Results:
     comparisons: tuple[Comparison, ...] = ()
     judge_usd: float | None = None
     judge_unread: UnreadReplies | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))
 

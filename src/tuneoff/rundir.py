@@ -5,6 +5,7 @@
       events.jsonl                       what happened and when, and the ledger (no secrets)
       data/{train,validation,test}.jsonl examples as used, with content hashes
       data/today.json                    the date that chat templates are told
+      data/fresh-data.json               while `--fresh-data` is carried out: new rows, what is kept
       data/groups.jsonl                  what the scorer knows of test examples (a query's hardness)
       contenders/NAME/
         training.json                    tokens, steps, seconds, peak memory, verdict
@@ -20,6 +21,7 @@
         cluster/  storage-key            while it trains on a cluster: what is kept of it, or where
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
         predictions.jsonl                appended as they finish
+        answers-before/                  all answers as they were before `--fresh-data` moved some
         prompt.json                      hashes of the test prompts as this contender sees them,
                                          and what was done for its chat template
         serving.json                     own models: latency and throughput, measured once
@@ -250,6 +252,7 @@ class ContenderDir:
         write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
+        """Scored rows by example id; those that were left out have no scores."""
         rows = read_lines(self.path / "scores.jsonl")
         return {row["id"]: from_dict(ScoredRow, row) for row in rows}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +16,11 @@ from tuneoff.databases import database_hashes
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.progress import Progress, Silent, Step
 from tuneoff.records import Score, ScoredRow, to_dict
+from tuneoff.references import NAMED, advice, named
 from tuneoff.rundir import write_lines
 from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
-from tuneoff.scoring.rows import Mode, Row
+from tuneoff.scoring.rows import Mode, Row, reason_left_out
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, check_rows, read_rows
 from tuneoff.tasks import load_task
@@ -73,7 +74,8 @@ def score_file(
     """`score` as plain values, and the scored rows written to `out` as they come; rows are not
     kept in memory.
 
-    `missing` counts the examples of the task's own test set that have no prediction;
+    `missing` counts the examples of the task's own test set that have no prediction; `left_out`
+    the rows, not part of `n`, whose reference cannot be used, with the reasons of the first ones;
     `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
     values) are those of `primary_metric`; `database_sha256` says on which databases answers
     were executed.
@@ -84,6 +86,8 @@ def score_file(
         "n": found.n,
         "scores": {metric: to_dict(score) for metric, score in found.scores.items()},
         "missing": found.missing,
+        "left_out": found.left_out,
+        "left_out_first": found.left_out_first,
         "mode": how.mode,
         "primary_metric": found.primary_metric,
         "error_classes": found.error_classes,
@@ -99,6 +103,8 @@ class _Scored:
     n: int
     scores: dict[str, Score]
     missing: int
+    left_out: int
+    left_out_first: dict[str, str]
     primary_metric: str
     error_classes: dict[str, int]
     breakdowns: dict[str, dict[str, dict[str, dict[str, Any]]]]
@@ -141,7 +147,7 @@ def _scored(
         )
         rows = read_rows(predictions, references)
         step = progress.stage("scoring", count)
-        return _through(scorer, rows, options, references, out, step)
+        return _through(scorer, rows, options, references, out, step, how)
 
 
 def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> None:
@@ -173,6 +179,15 @@ def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) ->
     derive_suites(folder, dict.fromkeys(golds), into, count)
 
 
+def left_out_sentence(count: int, of: int, reasons: Mapping[str, str], how: How) -> str:
+    """What to say of the rows whose reference cannot be used, and what to do about them."""
+    seconds, memory = f"--seconds ({how.seconds:g})", f"--memory-gb ({how.memory_bytes / 1e9:g})"
+    return (
+        f"{count} of the {of} references cannot be used, so their rows are left out: "
+        f"{named(reasons, count)}. {advice(reasons, seconds, memory)}."
+    )
+
+
 def _through(
     scorer: Scorer,
     rows: Iterable[Row],
@@ -180,6 +195,7 @@ def _through(
     references: References | None,
     out: Path | None,
     step: Step,
+    how: How,
 ) -> _Scored:
     """Every row, scored, counted and written down one after another."""
     metric = primary_metric(scorer, options)
@@ -192,6 +208,7 @@ def _through(
     waiting: deque[Row] = deque()
     names = getattr(scorer, "ERROR_CLASSES", None)
     errors, found_ids, db_ids, classes = 0, set[str](), set[str](), Counter[str]()
+    left_out, reasons = 0, dict[str, str]()
 
     def read() -> Iterator[Row]:
         for row in rows:
@@ -199,19 +216,26 @@ def _through(
             yield row
 
     def scored() -> Iterator[ScoredRow]:
-        nonlocal errors
+        nonlocal errors, left_out
         for result in scorer.score_rows(read(), options):
             if options.metrics is not None:  # not every scorer leaves the others out
                 scores = {name: value for name, value in result.scores.items() if name in wanted}
                 result = replace(result, scores=scores)
             row = waiting.popleft()
-            errors += row.error is not None
             if references is not None:
                 found_ids.add(row.id)
             if "db_id" in row.meta:
                 db_ids.add(str(row.meta["db_id"]))
+            reason = reason_left_out(result)
+            if reason is not None:
+                left_out += 1
+                if len(reasons) < NAMED:
+                    reasons[row.id] = reason
+                yield result
+                continue
+            errors += row.error is not None
             totals.add(result)
-            step(totals.n)
+            step(totals.n + left_out)
             wrong = error_class(result, metric, names)
             if wrong is not None:
                 classes[wrong] += 1
@@ -223,6 +247,10 @@ def _through(
         write_lines(out, map(to_dict, scored()))
     else:
         deque(scored(), maxlen=0)
+    if not totals.n and left_out:
+        raise DataError(
+            f"{left_out_sentence(left_out, left_out, reasons, how)} Nothing was scored."
+        )
     hashes = (
         database_hashes(options.databases, db_ids, options.derived) if options.databases else {}
     )
@@ -235,6 +263,8 @@ def _through(
         n=totals.n,
         scores=measured,
         missing=sum(id not in found_ids for id in references or ()),
+        left_out=left_out,
+        left_out_first=reasons,
         primary_metric=metric,
         error_classes=most_frequent(classes),
         breakdowns={

@@ -7,10 +7,10 @@ A run pays today's prices, whatever `as_of` says. A server on this machine has n
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from tuneoff.config import BakeOff, HostedSettings, JudgeSettings, PromptedSettings
 from tuneoff.contenders import Contender, Work, load_contender
@@ -19,10 +19,14 @@ from tuneoff.costs.ledger import Ledger, Purse
 from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
 from tuneoff.costs.pricefile import Method
 from tuneoff.errors import ConfigError
-from tuneoff.prepare import price_book
+from tuneoff.prepare import Parts, price_book
 from tuneoff.providers.sdk import is_here
+from tuneoff.records import Example, Prediction
 from tuneoff.rundir import NOWHERE, RunDir
+from tuneoff.scoring.judge import most_tokens
+from tuneoff.scoring.rows import Row
 
+TOKEN_BYTES = 16
 Paid = HostedSettings | PromptedSettings
 
 
@@ -92,6 +96,78 @@ def most_usd(kind: Contender, settings: Any, work: Work, prices: PriceBook) -> D
     bound: Any = kind
     training, asked, answered = bound.most_tokens(settings, work)
     return known_usd(price, training, asked, answered, batch=settings.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What asking and judging again can bill, for a number of answers; `unpriced` are the models
+    whose price is not known."""
+
+    answers: int = 0
+    judged: int = 0
+    usd: Decimal = Decimal()
+    unpriced: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.answers or self.judged)
+
+    def words(self) -> str:
+        """What will be paid for, and how much that can be, as sentences."""
+        counts = ((self.answers, "asked for again"), (self.judged, "judged again"))
+        what = " and ".join(
+            f"{n} paid {'answer' if n == 1 else 'answers'} will be {done}"
+            for n, done in counts
+            if n
+        )
+        price = f"at most ${self.usd:.4f}"
+        if self.unpriced:
+            price += f", and what {', '.join(self.unpriced)} costs, which has no price in the book"
+        return f"{what}: {price}."
+
+
+def most_again(
+    parts: Parts,
+    answers: Mapping[str, Sequence[Mapping[str, Prediction]]],
+    asked: Work,
+    judged: Sequence[Example],
+    kept: Mapping[str, str],
+) -> Again:
+    """The most that providers and a judge can bill, at today's prices, where some examples are
+    asked, and some answers judged, again.
+
+    Args:
+        answers: those of each contender's trainings, by id; who has none has nothing again.
+        asked: its test examples are asked of each contender that is paid.
+        judged: the examples whose answers a judge has to see.
+        kept: under which id the answer of a judged example is; others have none yet.
+    """
+    prices, today = price_book(parts.bakeoff), datetime.date.today()
+    count, times, usd, unpriced = 0, 0, Decimal(), list[str]()
+    contenders: Sequence[Any] = parts.bakeoff.contenders
+    for settings in contenders:
+        if not paid(settings) or asks_nothing(settings) or not answers[settings.name]:
+            continue
+        if asked.test:
+            price, bound = price_for(settings, prices, today), load_contender(settings.id)
+            _, tokens_in, tokens_out = cast("Any", bound).most_tokens(settings, asked)
+            usd += known_usd(price, 0, tokens_in, tokens_out, batch=settings.batch)
+            unpriced += [str(settings.model)] if price is None else []
+            count += len(asked.test)
+    for judge in judges(parts.bakeoff):
+        if asks_nothing(judge):
+            continue
+        price, _ = judge_price(judge, prices)
+        for rows in (each for found in answers.values() for each in found):
+            for example in judged:
+                said = rows.get(kept.get(example.id, ""))
+                text = said.prediction if said is not None else ""
+                row = Row(example.id, example.completion, text, inputs=example.inputs)
+                # A token is seldom more than so many bytes.
+                most = None if said is not None else TOKEN_BYTES * parts.max_new_tokens
+                usd += known_usd(price, 0, *most_tokens(judge, row, most))
+                times += 1
+        unpriced += [judge.model] if price is None and judged else []
+    return Again(count, times, usd, tuple(dict.fromkeys(unpriced)))
 
 
 def refused_today(settings: Any, prices: PriceBook) -> str | None:

@@ -106,6 +106,9 @@ def run(
     only: Annotated[str | None, typer.Option(help="Carry out this contender alone.")] = None,
     fresh: Annotated[bool, typer.Option(help="Forget what was done before.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    fresh_data: Annotated[
+        bool, typer.Option(help="Take the data files anew; keep all work that still holds.")
+    ] = False,
     replay: Annotated[
         Path | None, typer.Option(help="Let this recorded run (record: true) stand for providers.")
     ] = None,
@@ -143,6 +146,7 @@ def run(
             fresh=fresh,
             yes=yes,
             replay=replay,
+            fresh_data=fresh_data,
             executor=executor,
             progress=progress,
             command=command,
@@ -170,7 +174,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions that were made anywhere."""
-    from tuneoff.score_file import How, score_file
+    from tuneoff.score_file import How, left_out_sentence, score_file
 
     how = How(
         databases=databases,
@@ -191,6 +195,10 @@ def score(
             "are not counted.",
             err=True,
         )
+    if found["left_out"]:
+        of, first = found["left_out"] + found["n"], found["left_out_first"]
+        line = left_out_sentence(found["left_out"], of, first, how)
+        typer.echo(f"warning: {line}", err=True)
     if as_json:
         print_json(found)
         return

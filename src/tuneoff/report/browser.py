@@ -29,7 +29,8 @@ RESULT_ROWS, RESULT_COLUMNS, RESULT_CHARACTERS = 6, 6, 40
 
 def answered(run: RunDir, results: Results) -> Answered:
     """The run's answered test examples, contenders best first."""
-    return Answered(run, ranked(results), results.primary_metric, _class_names(results))
+    names = _class_names(results)
+    return Answered(run, ranked(results), results.primary_metric, names, results.left_out)
 
 
 def _class_names(results: Results) -> Mapping[str, str]:

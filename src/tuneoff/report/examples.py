@@ -9,7 +9,7 @@ examples. Texts are read when an example is shown: ten thousand need not be in m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,8 +76,11 @@ class Answered:
         contenders: Sequence[ContenderResult],
         metric: str,
         names: Mapping[str, str] | None = None,
+        left_out: Collection[str] = (),
     ) -> None:
-        """`names` of classes of error are those that a scorer has for its verdicts."""
+        """`names` of classes of error are those that a scorer has for its verdicts; `left_out` the
+        ids of examples that nobody's scores have."""
+        self._left_out = left_out
         self._run, self._metric, self._names = run, metric, names or {}
         self._keys = {key for c in contenders for key in c.breakdowns}
         self._groups = run.groups() if self._keys else {}
@@ -92,7 +95,8 @@ class Answered:
         folder, right = _folder(self._run, contender), bytearray(len(self._places))
 
         def note(place: int, row: Mapping[str, Any]) -> None:
-            right[place] = 1 + is_right(row["scores"], self._metric)
+            if row["id"] not in self._left_out:
+                right[place] = 1 + is_right(row["scores"], self._metric)
 
         return _Answers(
             contender.name,

@@ -28,6 +28,7 @@ from tuneoff.report.table import columns_of, seeds
 View = dict[str, Any]
 MAX_CLASSES = 20
 MAX_REPLY = 200
+LEFT_OUT_SHOWN = 3
 Column = tuple[str, Callable[[Any], str]]
 SEEDS_NOTE = (
     "Of a contender with several seeds, training time and costs are the mean of one seed; the "
@@ -275,12 +276,26 @@ def _overfits(contender: ContenderResult) -> bool:
     return any(row.step == step and row.validation is not None for row in contender.loss)
 
 
+def _left_out(results: Results) -> str:
+    """Which test examples no contender's scores have, and why."""
+    if not results.left_out:
+        return ""
+    shown = [f"{id}: {why}" for id, why in list(results.left_out.items())[:LEFT_OUT_SHOWN]]
+    more = ["…"] * (len(results.left_out) > LEFT_OUT_SHOWN)
+    count, of = len(results.left_out), results.split_sizes.get("test")
+    return (
+        f"{f.count(count)} of {f.count(of)} test examples, for their references cannot be used: "
+        + "; ".join([*shown, *more])
+    )
+
+
 def _how(results: Results) -> list[tuple[str, str]]:
     databases = len(results.database_sha256)
     rows = [
         ("Task", results.task),
         ("Source", results.source),
         ("Examples", ", ".join(f"{k} {f.count(n)}" for k, n in results.split_sizes.items())),
+        ("Left out", _left_out(results)),
         ("Primary metric", results.primary_metric),
         ("Content SHA-256", results.content_sha256),
         ("Databases", f"{f.count(databases)}, hashes in results.json" if databases else ""),

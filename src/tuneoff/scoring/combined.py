@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import tee
 from typing import Any, cast
 
 from tuneoff.errors import ConfigError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.rows import Kind, Options, Row, Scorer
+from tuneoff.scoring.rows import Kind, Options, Row, Scorer, reason_left_out
 
 
 class Combined:
@@ -32,6 +33,17 @@ class Combined:
     def groups(self, row: Row, options: Options) -> dict[str, str]:
         return dict(self._groups(row, options)) if self._groups else {}
 
+    def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+        """What any of the scorers says of references that it cannot use."""
+        scorers = [scorer for scorer in self._scorers if hasattr(scorer, "failing")]
+        for scorer, own in zip(scorers, tee(rows, len(scorers)), strict=True):
+            yield from cast("Any", scorer).failing(own, options)
+
+    def doubts(self, rows: Sequence[Row]) -> list[str]:
+        """What any of the scorers says of references that it thinks little of."""
+        scorers = [scorer for scorer in self._scorers if hasattr(scorer, "doubts")]
+        return [line for scorer in scorers for line in cast("Any", scorer).doubts(rows)]
+
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
         """Every metric of each row, in order; all scorers go through the rows together."""
         with ExitStack() as open_streams:
@@ -40,6 +52,10 @@ class Combined:
                 stream = cast("Any", scorer.score_rows(own, options))
                 streams.append(open_streams.enter_context(closing(stream)))
             for scored in zip(*streams, strict=True):
+                without = next((row for row in scored if reason_left_out(row) is not None), None)
+                if without is not None:  # for all metrics alike
+                    yield replace(without, scores={})
+                    continue
                 scores = {name: value for row in scored for name, value in row.scores.items()}
                 yield ScoredRow(scored[0].id, scores, scored[0].verdict)
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.calls import Call, GrammarError, parse
-from tuneoff.scoring.rows import Kind, Options, Row, all_wrong, no_answer, unanswered
+from tuneoff.scoring.rows import Kind, Options, Row, all_wrong, left_out, no_answer, unanswered
 from tuneoff.scoring.text import matches, without_fence
 
 METRICS: Mapping[str, Kind] = {
@@ -36,23 +35,30 @@ REORDERED = "right but for order"
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-    """Every metric of each row, in order. No option has an effect.
-
-    Raises:
-        DataError: a reference is not a call.
-    """
+    """Every metric of each row, in order; a reference that is no call costs its own row. No option
+    has an effect."""
     for row in rows:
         yield _score(row)
+
+
+def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+    """The id of each row whose reference is no call, and why."""
+    for row in rows:
+        try:
+            parse(row.reference)
+        except GrammarError as error:
+            yield row.id, _no_call(error)
+
+
+def _no_call(error: GrammarError) -> str:
+    return f"it is not of the form function(attribute[value]): {error}"
 
 
 def _score(row: Row) -> ScoredRow:
     try:
         reference = parse(row.reference)
     except GrammarError as error:
-        raise DataError(
-            f"id {row.id!r}: the reference is not of the form function(attribute[value]) "
-            f"({error}); correct it, or score this task with the scorer text."
-        ) from None
+        return left_out(row.id, _no_call(error))
     missing = no_answer(row)
     if missing is not None:
         return unanswered(row, missing, METRICS)

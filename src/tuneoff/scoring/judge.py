@@ -33,6 +33,8 @@ from tuneoff.scoring.rows import Kind, Options, Purse, Row, no_answer, unanswere
 AGREEMENT = "judge_agreement"
 # Tokens around a question, and of a reply at most: one that thinks aloud before its word.
 AROUND, MOST_REPLY = 16, 4096
+# What stands between the parts of a question, as bytes, and what is around all of it.
+_FRAME = 64 + AROUND
 _TASK = (
     "You compare two answers to the same task by a rubric. Do not let their order or length "
     "sway you. Reply with one word: A if answer A is better, B if answer B is better, TIE if "
@@ -50,6 +52,21 @@ def ready(settings: JudgeSettings) -> None:
         ConfigError: the SDK or the key is missing.
     """
     _connected(settings).close()
+
+
+def most_tokens(
+    settings: JudgeSettings, row: Row, answer_bytes: int | None = None
+) -> tuple[int, int]:
+    """The most tokens, in and out, that judging an answer can bill: two questions.
+
+    Args:
+        answer_bytes: how long the answer may be, where it is not there yet.
+    """
+    texts = (_TASK, settings.rubric, _shown(row.inputs), row.reference)
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    if answer_bytes is None:
+        answer_bytes = len(row.prediction.encode("utf-8", "surrogatepass"))
+    return 2 * (_FRAME + size + answer_bytes), 2 * MOST_REPLY
 
 
 def _connected(settings: JudgeSettings) -> Provider:

@@ -11,7 +11,8 @@ without limits. Nothing is asked about a row without an answer; it scores 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from tuneoff import discovery
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example, ScoredRow
 from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+
+# So many references are tried as answers before there are any.
+TRIED = 20
 
 
 class OwnMetric:
@@ -46,6 +50,21 @@ class OwnMetric:
                 continue
             value = self._value(row)
             yield ScoredRow(row.id, {self.PRIMARY: value}, "right" if value == 1 else "wrong")
+
+    def doubts(self, rows: Sequence[Row]) -> list[str]:
+        """A sentence where the metric does not give a reference, as an answer, its full mark.
+
+        Raises:
+            DataError: as for `score_rows`, before anything was spent on answers.
+        """
+        tried = rows[:TRIED]
+        less = [row.id for row in tried if self._value(replace(row, prediction=row.reference)) < 1]
+        if not less:
+            return []
+        return [
+            f"{self._path.name}: score() gives {len(less)} of {len(tried)} references themselves "
+            f"less than 1, {less[0]} for one; an answer that is the reference should be right."
+        ]
 
     def _value(self, row: Row) -> bool | float:
         example = Example(row.id, row.inputs, row.reference, row.meta)

@@ -16,6 +16,8 @@ from tuneoff.records import ScoredRow
 Kind = Literal["yes/no", "fraction"]
 Mode = Literal["strict", "official"]
 VERDICT_LENGTH = 80
+# How the verdict begins on a row that nobody can be right or wrong about.
+LEFT_OUT = "left out: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,11 @@ class Options:
 
     `databases` is the folder of `<db_id>/*.sqlite`, `derived` another one with databases that
     complete their suites; limits are per query; `workers` is the number of child processes
-    (None: one per core, at most four); `metrics` are the ones to compute (None: all);
-    `judgements` is the file in which a judge's paid answers are kept, `purse` what they are paid
-    from (None: they are not counted); `details` is called with
-    the results of both queries for each row whose answer was executed and found wrong.
+    (None: one per core, at most four); `metrics` are the ones to compute (None: all); `left_out`
+    says why the references of some examples cannot be used, by id: a run does not score their
+    rows; `judgements` is the file in which a judge's paid answers are kept, `purse` what they are
+    paid from (None: they are not counted); `details` is called with the results of both queries
+    for each row whose answer was executed and found wrong.
     """
 
     databases: Path | None = None
@@ -55,6 +58,7 @@ class Options:
     mode: Mode = "strict"
     workers: int | None = None
     metrics: tuple[str, ...] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
     judgements: Path | None = None
     purse: Purse | None = None
     details: Callable[[Mapping[str, Any]], None] | None = None
@@ -67,7 +71,10 @@ class Scorer(Protocol):
     """What a scorer module has.
 
     `METRICS` names every metric that a row may get; `PRIMARY` is the one that decides.
-    `score_rows` streams: it keeps the order of the rows and gives one result for each.
+    `score_rows` streams: it keeps the order of the rows and gives one result for each. One whose
+    reference cannot be used costs its own row (`left_out`), not the others'. A scorer may have
+    `failing(rows, options)`, which gives the id of each such row, and why, before there are
+    answers, and `doubts(rows)`, sentences about references that it thinks little of.
     """
 
     METRICS: Mapping[str, Kind]
@@ -86,6 +93,16 @@ def no_answer(row: Row) -> str | None:
 def unanswered(row: Row, verdict: str, metrics: Mapping[str, Kind]) -> ScoredRow:
     """A row without an answer: wrong by every metric."""
     return ScoredRow(row.id, all_wrong(metrics), verdict)
+
+
+def left_out(id: str, reason: str) -> ScoredRow:
+    """A row whose reference cannot be used: it has no score by any metric."""
+    return ScoredRow(id, {}, f"{LEFT_OUT}{reason}")
+
+
+def reason_left_out(row: ScoredRow) -> str | None:
+    """Why a row was left out; None of one that was scored."""
+    return row.verdict.removeprefix(LEFT_OUT) if row.verdict.startswith(LEFT_OUT) else None
 
 
 def all_wrong(metrics: Mapping[str, Kind]) -> dict[str, bool | float]:

@@ -13,6 +13,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from tuneoff.databases import committed
 from tuneoff.errors import DataError
 
 
@@ -23,7 +24,8 @@ def serialized(file: Path) -> str:
         DataError: the file is not a SQLite database.
     """
     try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        uri = f"{committed(file).resolve().as_uri()}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(uri, uri=True)) as database:
             tables = [
                 name
                 for (name,) in database.execute(

@@ -163,3 +163,20 @@ def test_rows_that_tie_may_come_in_any_order(folder: Path, derived: Path) -> Non
     row = Row("1", gold, answer, {"db_id": "harbour"})
     (found,) = score_rows([row], Options(databases=folder, derived=derived))
     assert found.scores["test_suite_accuracy"] is True
+
+
+def test_bytes_that_are_no_utf_8_survive(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    texts = [b"caf\xe9", b"\xff\x00tail", "Söder?".encode(), b"\xed\xa0\x80"]
+    with closing(sqlite3.connect(tmp_path / "d" / "d.sqlite")) as connection:
+        connection.execute("CREATE TABLE t (a TEXT NOT NULL)")
+        connection.executemany("INSERT INTO t VALUES (CAST(? AS TEXT))", [(t,) for t in texts])
+        connection.commit()
+    derive_suites(tmp_path, [("d", "SELECT a FROM t")], tmp_path / "more", 4)
+    found = {
+        value
+        for path in sorted((tmp_path / "more" / "d").iterdir())
+        for (value,) in rows(path, "SELECT CAST(a AS BLOB) FROM t WHERE typeof(a) = 'text'")
+    }
+    assert found == set(texts)
+    assert {path.suffix for path in (tmp_path / "more" / "d").iterdir()} == {".sqlite"}

@@ -12,8 +12,8 @@ import pytest
 from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
-from tuneoff.scoring.rows import Mode
-from tuneoff.scoring.sql import METRICS, groups, score_rows
+from tuneoff.scoring.rows import Mode, reason_left_out
+from tuneoff.scoring.sql import METRICS, failing, groups, score_rows
 
 GOLD = "SELECT name ,  age FROM singer WHERE age  >  20"
 
@@ -130,9 +130,41 @@ def test_without_databases_nothing_is_said_about_execution() -> None:
     assert [row.scores["valid_format"] for row in found] == [True, True, True, False, False]
 
 
-def test_a_reference_that_does_not_run_is_the_users_mistake(databases: Path) -> None:
-    with pytest.raises(DataError, match=r"id '0': the reference does not run .*no such table: x"):
-        score(databases, "SELECT 1", reference="SELECT * FROM x")
+SLOW = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT count(*) FROM c"
+UNUSABLE = {
+    "SELECT * FROM x": "no such table: x",
+    "SELECT nme FROM singer": "no such column: nme",
+    "SELECT name FROM": "syntax error",
+    "DROP TABLE singer": "denied",
+    SLOW: "timeout",
+    "SELECT zeroblob(900000000)": "too large",
+}
+
+
+@pytest.mark.parametrize("mode", ["strict", "official"])
+def test_a_reference_that_does_not_run_costs_its_own_row(databases: Path, mode: Mode) -> None:
+    references = [GOLD, *UNUSABLE, GOLD]
+    rows = [Row(str(i), sql, GOLD, {"db_id": "music"}) for i, sql in enumerate(references)]
+    options = Options(databases=databases, workers=2, time_limit_seconds=0.5, mode=mode)
+    where = databases / "music" / "music.sqlite"
+    reasons = {
+        str(i): f"it does not run on {where} ({why})" for i, why in enumerate(UNUSABLE.values(), 1)
+    }
+    assert dict(failing(rows, options)) == reasons
+    found = list(score_rows(rows, options))
+    assert {row.id: reason_left_out(row) for row in found if not row.scores} == reasons
+    assert [row.verdict for row in found if row.scores] == ["right", "right"]
+
+
+def test_a_reference_that_ends_its_process_is_not_the_answer_s_fault(databases: Path) -> None:
+    """A search that nothing can interrupt: only the parent's clock ends it."""
+    endless = "SELECT instr(hex(zeroblob(4000000)), hex(zeroblob(2000000)) || '1')"
+    rows = [Row("slow", endless, "SELECT 1", {"db_id": "music"}),
+            Row("fine", GOLD, GOLD, {"db_id": "music"})]  # fmt: skip
+    options = Options(databases=databases, workers=1, time_limit_seconds=0.2)
+    slow, fine = score_rows(rows, options)
+    assert (slow.scores, fine.verdict) == ({}, "right")
+    assert reason_left_out(slow) == dict(failing(rows, options))["slow"]
 
 
 def test_a_missing_database_is_named(databases: Path) -> None:
@@ -208,8 +240,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "d.sqlite").write_bytes(b"not a database" * 100)
     row = Row("1", "SELECT 1", "SELECT 1", {"db_id": "d"})
-    with pytest.raises(DataError, match=r"id '1': .*d\.sqlite \(the database cannot be opened"):
-        list(score_rows([row], Options(databases=tmp_path)))
+    (found,) = score_rows([row], Options(databases=tmp_path))
+    assert "d.sqlite (the database cannot be opened" in (reason_left_out(found) or "")
     with pytest.raises(DataError, match=r"d\.sqlite: the database cannot be read"):
         groups(row, Options(databases=tmp_path))
 

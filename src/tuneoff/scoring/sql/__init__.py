@@ -18,15 +18,25 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneoff.databases import find_database, find_suite
+from tuneoff.databases import committed, find_database, find_suite, original_of
 from tuneoff.errors import DataError, TuneoffError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.rows import Kind, Options, Row, no_answer, shortened, unanswered
+from tuneoff.scoring.rows import (
+    Kind,
+    Options,
+    Row,
+    left_out,
+    no_answer,
+    reason_left_out,
+    shortened,
+    unanswered,
+)
 from tuneoff.scoring.sql.pool import Limits, Pool, shared_pool
 from tuneoff.scoring.sql.protocol import Answer, DatabaseFile, Request
 from tuneoff.scoring.sql.sandbox import SQL_BYTES, connect
@@ -71,16 +81,34 @@ def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
     """Every metric of each row, in order; at most a few rows are read ahead.
 
     Raises:
-        DataError: a database is missing, or a reference does not run on its database.
+        DataError: a database is missing. A reference that does not run on its database costs its
+            own row (`left_out`).
     """
     if options.databases is not None and not options.databases.is_dir():
         raise DataError(
             f"{options.databases}: there is no such folder; give the one that holds "
             "<db_id>/*.sqlite."
         )
+    return _in_order(_Scoring(options), rows, _pool(options))
+
+
+def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+    """The id of each row whose reference does not run where it will be scored, and why.
+
+    Raises:
+        DataError: a database is missing.
+    """
+    if options.databases is None:
+        return
+    for row in _in_order(_Executing(options), rows, _pool(options)):
+        reason = reason_left_out(row)
+        if reason is not None:
+            yield row.id, reason
+
+
+def _pool(options: Options) -> Pool:
     workers = options.workers or min(MAX_WORKERS, os.cpu_count() or 1)
-    pool = shared_pool(Limits(options.memory_limit_bytes, workers))
-    return _in_order(_Scoring(options), rows, pool)
+    return shared_pool(Limits(options.memory_limit_bytes, workers))
 
 
 def groups(row: Row, options: Options) -> dict[str, str]:
@@ -100,7 +128,9 @@ def _hardness(reference: str, file: DatabaseFile) -> str | None:
     except NotSpider:
         return None
     except sqlite3.Error as error:
-        raise DataError(f"{file.path}: the database cannot be read ({error}).") from None
+        raise DataError(
+            f"{original_of(file.path)}: the database cannot be read ({error})."
+        ) from None
 
 
 def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[ScoredRow]:
@@ -181,10 +211,9 @@ class _Scoring:
     def _scored(self, row: Row, answer: Answer) -> Scored:
         failure = answer.get("reference_failure")
         if failure is not None:
-            raise DataError(
-                f"id {row.id!r}: the reference does not run on {failure}; correct it, or give the "
-                "database it was written for."
-            )
+            return left_out(
+                row.id, f"it does not run on {original_of(failure[0])} ({failure[1]})"
+            ), None
         if "internal_error" in answer:
             raise TuneoffError(
                 f"id {row.id!r}: the SQL sandbox failed ({shortened(answer['internal_error'])}); "
@@ -216,6 +245,17 @@ class _Scoring:
         return tuple(map(_file, find_suite(Path(folder or ""), db_id, derived)))
 
 
+class _Executing(_Scoring):
+    """The same of references alone: each one is executed, and nothing judged."""
+
+    def _without_looking(self, row: Row) -> str | None:
+        return None
+
+    def _request(self, row: Row, databases: Suite) -> Request:
+        return replace(super()._request(row, databases), prediction="", alone=True)
+
+
 def _file(path: Path) -> DatabaseFile:
+    path = committed(path)
     # A file that was changed since is another database to a child that is kept warm.
     return DatabaseFile(str(path.resolve()), path.stat().st_mtime_ns)

@@ -21,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneoff.databases import find_database
+from tuneoff.databases import committed, find_database
 from tuneoff.errors import DataError
 from tuneoff.scoring.sql.sandbox import Value, read_columns
 
@@ -85,7 +85,7 @@ def derive(
     second one doubled rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
-    shutil.copyfile(original, beside)
+    shutil.copyfile(committed(original), beside)
     beside.chmod(0o644)
     try:
         with closing(sqlite3.connect(beside, isolation_level=None)) as connection:
@@ -97,7 +97,7 @@ def derive(
             connection.execute("COMMIT")
             connection.execute("VACUUM")
         beside.replace(path)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeError) as error:
         raise DataError(f"{original}: nothing can be derived from it ({error}).") from None
     finally:
         beside.unlink(missing_ok=True)
@@ -300,21 +300,30 @@ def _inserted(
     """Inserts rows; a key that is taken gets another value a few times, then the row is left
     out. Returns the rows that are there, with names in lower case."""
     names = [column.name for column in table.columns]
-    sql = (
-        f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, names))}) "
-        f"VALUES ({', '.join('?' * len(names))})"
-    )
+    into = f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, names))})"
+    (encoding,) = connection.execute("PRAGMA encoding").fetchone()
     kept: list[dict[str, Value]] = []
     for row in rows:
         for attempt in range(_ATTEMPTS):
             try:
-                connection.execute(sql, [row[name] for name in names])
+                bound = [_bound(row[name], encoding) for name in names]
+                places = ", ".join(place for place, _ in bound)
+                connection.execute(f"{into} VALUES ({places})", [value for _, value in bound])
             except (sqlite3.IntegrityError, OverflowError):
                 _with_another_key(row, table, attempt, rng)
             else:
                 kept.append({name.lower(): row[name] for name in names})
                 break
     return kept
+
+
+def _bound(value: Value, encoding: str) -> tuple[str, Value]:
+    """How a value stands in a statement, and what is bound there. A text that is no UTF-8 (its
+    bytes were read as lone surrogates) can only be bound as bytes, which SQLite takes for UTF-8."""
+    if not isinstance(value, str) or value.isascii() or encoding != "UTF-8":
+        return "?", value
+    raw = value.encode("utf-8", "surrogateescape")
+    return ("?", value) if raw == value.encode("utf-8", "replace") else ("CAST(? AS TEXT)", raw)
 
 
 def _with_another_key(

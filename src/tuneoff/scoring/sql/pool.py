@@ -60,7 +60,8 @@ class Child:
 
     def judge(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
         """An answer for each request. A prediction that ends its process is judged once more
-        without being executed.
+        without being executed; where that one ends, too, before the reference has a result, the
+        reference is to blame.
 
         Raises:
             CancelledError: `stop` was set before the last answer.
@@ -85,8 +86,7 @@ class Child:
             if killer.stopped is None:
                 left.appendleft(replace(killer, stopped=ended, known=so_far))
             else:
-                scores = dict.fromkeys(killer.metrics, False) | dict(killer.known)
-                answers.append({"scores": scores, "verdict": killer.stopped})
+                answers.append(_of_killer(killer, so_far))
         return answers
 
     def _judge(
@@ -153,6 +153,18 @@ class Child:
         with self._lock:
             self._deadline = math.inf
             return line, self._late
+
+
+def _of_killer(killer: Request, so_far: dict[str, bool]) -> Answer:
+    """The answer to a request that has ended two processes."""
+    known = {**killer.known, **so_far}
+    executes = killer.databases and {"execution_accuracy", "test_suite_accuracy"} & {
+        *killer.metrics
+    }
+    if killer.alone or (executes and "execution_accuracy" not in known):
+        return {"reference_failure": [killer.databases[0].path, killer.stopped]}
+    scores = {metric: known.get(metric, False) for metric in killer.metrics}
+    return {"scores": scores, "verdict": killer.stopped}
 
 
 def _start(memory_bytes: int) -> subprocess.Popen[bytes]:

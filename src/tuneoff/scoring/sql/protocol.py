@@ -1,9 +1,9 @@
 """What parent and child of the SQL sandbox say to each other: lines of JSON.
 
 To the child: a list of requests a line. From it, after a first line `{"ready": true}`: for each
-request a line with `scores`, `verdict` and perhaps `details`, or with `reference_failure` or
-`internal_error`; and between them, where a step took long or the next one may end the process,
-`{"so_far": scores}`, so that the parent's clock begins anew with each step.
+request a line with `scores`, `verdict` and perhaps `details`, or with `reference_failure` (path
+and reason) or `internal_error`; and between them, where a step took long or the next one may end
+the process, `{"so_far": scores}`, so that the parent's clock begins anew with each step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class DatabaseFile(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prediction to judge. The first of `databases` is the row's own, the others are its
-    suite. `metrics` are the ones asked for. `stopped` says that the prediction ended a process
+    suite. `metrics` are the ones asked for; `alone` says that the reference is to be executed and
+    nothing judged. `stopped` says that the prediction ended a process
     already, and how, after `known` had been found out; it is not executed again."""
 
     reference: str
@@ -36,5 +37,6 @@ class Request:
     seconds: float
     rows: int
     details: bool = False
+    alone: bool = False
     stopped: str | None = None
     known: Mapping[str, bool] = field(default_factory=dict)

@@ -45,7 +45,7 @@ def _judged(value: dict[str, Any], lines: _Lines) -> dict[str, Any]:
     try:
         return judge(request, lines.step)
     except ReferenceFails as failure:
-        return {"reference_failure": str(failure)}
+        return {"reference_failure": failure.args}
     except MemoryError:
         os._exit(1)  # what is left of this process is not to be trusted
     except Exception as error:  # a mistake of ours must not look like a wrong answer
