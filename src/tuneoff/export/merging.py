@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.errors import ContenderError
 from tuneoff.export.options import Dtype
+from tuneoff.models.head import head_apart
 from tuneoff.models.loading import load_model
 from tuneoff.parity import Tuned
 
@@ -29,7 +30,8 @@ def dtype_for(tuned: Tuned, wanted: Dtype) -> torch.dtype:
 
 def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
     """The model on the CPU, its weights in `dtype`; of a base that was quantized in training the
-    full weights are taken.
+    full weights are taken. A tied head gets its own weights where the adapter changes it or the
+    embedding alone, and the configuration says so.
 
     Raises:
         ConfigError: the base cannot be loaded.
@@ -42,11 +44,12 @@ def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
     if tuned.settings.method == "full":
         return load_model(str(tuned.weights), "none", dtype, cpu)
     base = load_model(tuned.base, "none", dtype, cpu)
-    adapted: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
-    try:
-        return adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise ContenderError(
-            f"contender {tuned.settings.name}: its adapter cannot be merged in {dtype} "
-            f"({str(error).splitlines()[0]}); try --dtype float32."
-        ) from None
+    with head_apart(base):
+        adapted: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
+        try:
+            return adapted.merge_and_unload(safe_merge=True)
+        except ValueError as error:
+            raise ContenderError(
+                f"contender {tuned.settings.name}: its adapter cannot be merged in {dtype} "
+                f"({str(error).splitlines()[0]}); try --dtype float32."
+            ) from None

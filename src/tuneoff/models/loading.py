@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuneoff.config import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
+from tuneoff.models.head import correct_tie_flag
 
 if TYPE_CHECKING:
     import torch
@@ -165,6 +166,7 @@ def load_model(
     if quantization == "none":
         whole: Any = model
         placed: PreTrainedModel = whole.to(place or device())
+        correct_tie_flag(placed)
         return placed
     if quantization == "nf4":
         _refuse_narrow(base, model)
