@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.errors import ContenderError
 from tuneoff.export.options import Dtype
-from tuneoff.models.head import head_apart
+from tuneoff.models.head import head_apart, is_tied
 from tuneoff.models.loading import load_model
 from tuneoff.parity import Tuned
 
@@ -26,6 +26,16 @@ def dtype_for(tuned: Tuned, wanted: Dtype) -> torch.dtype:
     stored = tuned.weights if tuned.settings.method == "full" else tuned.base
     found = AutoConfig.from_pretrained(stored).dtype
     return found if found in named.values() else torch.float32
+
+
+def describe_head(tuned: Tuned, model: Any) -> list[str]:
+    """Says, for the card, that a head which the base calls tied has weights of its own."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(tuned.base).get_text_config()
+    if is_tied(model) or not getattr(config, "tie_word_embeddings", False):
+        return []
+    return ["The output head has weights of its own; in the base it is tied to the embedding."]
 
 
 def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
