@@ -30,7 +30,7 @@ contenders:
       target_modules: [q_proj, lm_head]}}, train: {train}}}
   - {{name: embedding, id: local, base: {base}, lora: {{r: 4, alpha: 8, dropout: 0,
       target_modules: [v_proj, model.embed_tokens]}}, train: {train}}}
-  - {{name: both, id: local, base: {base}, lora: {{r: 4, alpha: 8, dropout: 0, use_dora: true,
+  - {{name: both, id: local, base: {base}, lora: {{r: 4, alpha: 8, dropout: 0,
       target_modules: [embed_tokens, lm_head]}}, train: {train}}}
 """
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"

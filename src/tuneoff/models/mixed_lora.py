@@ -70,7 +70,9 @@ class MixedLora:
             return found
         out: torch.Tensor = layer.base_layer(x, *args, **kwargs)
         beside = self._of(layer)
-        if not beside.ranks and not beside.others:  # an embedding's, or one of others' adapters
+        if not set(names).isdisjoint(layer.lora_embedding_A):
+            raise ValueError("its embedding has an adapter")
+        if not beside.ranks and not beside.others:  # it has adapters of other rows only
             return out
         if x.dim() != 3 or len(x) != len(names):
             raise ValueError("its layers do not get rows as they came")
