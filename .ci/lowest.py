@@ -159,12 +159,12 @@ def try_out() -> None:
 
     versions = {name: version(name) for name in NOTED}
     print(", ".join(f"{name} {number}" for name, number in versions.items()))
+    commit = _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
     with tempfile.TemporaryDirectory() as folder:
         run_bakeoffs(Path(folder))
         run_server(Path(folder))
-    commit = _git("rev-parse", "HEAD")
     note = {
-        "commit": commit + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": commit,
         "date": datetime.date.today().isoformat(),
         "python": sys.version.split()[0],
         "versions": versions,
