@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow test-lowest lint types format clean
 
 # torch first and by itself: any later install finds it there, and leaves it as it is.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -24,6 +24,10 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
+# By hand: installs the lowest versions that pyproject.toml allows into .venv-lowest (some GB).
+test-lowest:
+	$(PYTHON) .ci/lowest.py run
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,4 +40,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

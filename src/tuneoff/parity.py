@@ -4,7 +4,8 @@
 that were made elsewhere (by the server, by an exported model) against the scored ones. In
 float32 texts must be equal, but where the two best tokens were within 1e-3 of each other
 (`NEAR_TIE`); in other precisions, and on quantized bases, the task's primary metric must be the
-same for 99% of the answers.
+same for 99% of the answers. Two different wrong answers show nothing, so these may be half of the
+answers at most. At least one text must be the very same, whatever the precision.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from tuneoff.scoring import Options, Row, Scorer, primary_metric
 SAMPLE, ROUNDED_SAMPLE = 32, 100
 NEAR_TIE = 1e-3
 LEAST_AGREEMENT = 0.99
+# Of the answers, those that are other texts and were wrong both times.
+MAX_UNTOLD = 0.5
 
 # (which answer, which of its tokens) → how far apart the two best tokens were there, in
 # log-probability; the number behind the last token is that of the end.
@@ -82,7 +85,7 @@ class Parity:
     """How answers made elsewhere compare with the scored ones. `different` holds (id, scored,
     made elsewhere) of those that are not the same; `was` and `verb` say what was done then and is
     done elsewhere; of those that are not `exact`, `as_good` are other texts with the same value of
-    the primary metric."""
+    the primary metric, and `untold` of these were wrong both times, which shows nothing."""
 
     name: str
     asked: int
@@ -92,12 +95,22 @@ class Parity:
     verb: str = "served"
     as_good: int = 0
     was: str = "scored"
+    untold: int = 0
+
+    @property
+    def same_texts(self) -> int:
+        """Counts the answers that are the very same texts."""
+        return self.asked - len(self.different) - self.as_good - self.near_ties
 
     @property
     def passed(self) -> bool:
         """Whether what answers there is what was scored."""
         agreed = self.asked - len(self.different)
-        return self.asked > 0 and agreed >= (1 if self.exact else LEAST_AGREEMENT) * self.asked
+        return (
+            self.same_texts > 0
+            and agreed >= (1 if self.exact else LEAST_AGREEMENT) * self.asked
+            and self.untold <= MAX_UNTOLD * self.asked
+        )
 
     def lines(self) -> list[str]:
         """What to say about it."""
@@ -116,6 +129,22 @@ class Parity:
             for id, scored, other in self.different[:3]
         ]
         return found
+
+    def warnings(self) -> list[str]:
+        """Lists what a user must not overlook."""
+        if self.asked and not self.same_texts:
+            return [
+                f"warning: {self.name}: NONE of the {self.asked} answers is the text that was "
+                f"{self.was}: what is {self.verb} is hardly the model that was {self.was}; do not "
+                "use it before you know why."
+            ]
+        if self.untold > MAX_UNTOLD * self.asked:
+            return [
+                f"warning: {self.name}: {self.untold} of {self.asked} answers are other texts and "
+                f"were wrong both times, which shows nothing: only {self.same_texts} are the text "
+                f"that was {self.was}."
+            ]
+        return []
 
 
 def tuned_contenders(
@@ -214,7 +243,7 @@ def compare(
             ties += 1
         else:
             different.append((example, scored, text))
-    worse = different if exact else _otherwise_judged(tuned.judge, different)
+    worse, untold = (different, 0) if exact else _otherwise_judged(tuned.judge, different)
     return Parity(
         tuned.settings.name,
         len(examples),
@@ -224,17 +253,20 @@ def compare(
         verb,
         len(different) - len(worse),
         tuned.was,
+        untold,
     )
 
 
 def _otherwise_judged(
     judge: Judge, different: Sequence[tuple[Example, str, str]]
-) -> list[tuple[Example, str, str]]:
-    """Those whose two answers the primary metric values differently."""
+) -> tuple[list[tuple[Example, str, str]], int]:
+    """Finds those whose two answers the primary metric values differently, and counts those whose
+    two answers are wrong."""
     examples = [each[0] for each in different]
     scored = judge.values(examples, [each[1] for each in different])
     others = judge.values(examples, [each[2] for each in different])
-    return [each for each, a, b in zip(different, scored, others, strict=True) if a != b]
+    worse = [each for each, a, b in zip(different, scored, others, strict=True) if a != b]
+    return worse, sum(not a and not b for a, b in zip(scored, others, strict=True))
 
 
 def _leaves(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], scored: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.progress import Lines, Progress
 
 
@@ -70,6 +71,7 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     # The libraries warn each other of renamed parameters; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+    ignore_tie_warnings()
 
 
 def confirm(question: str) -> None:

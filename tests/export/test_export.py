@@ -166,6 +166,7 @@ def test_strict_keeps_nothing_that_answers_otherwise(run: Path, tmp_path: Path, 
     code, _, err = cli(*asked)
     assert code == 0
     assert "full: 0 of 12 answers" in err
+    assert "warning: full: NONE of the 12 answers is the text that was scored" in err
     path.unlink()
     other = tmp_path / "exports" / "other"
     code, _, err = cli("export", copy, "full", "--format", "merged", "--out", other)

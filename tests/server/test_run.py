@@ -78,8 +78,24 @@ def test_an_answer_that_was_another_is_shown(run: Path, host: Host) -> None:
     assert f"{first}: scored 'something else'" in parity.lines()[1]
 
 
-def test_nothing_compared_is_nothing_shown() -> None:
-    assert not Parity("lora", 0, 0, True, ()).passed
+@pytest.mark.parametrize(
+    ("parity", "passed", "warned"),
+    [
+        (Parity("lora", 0, 0, True, ()), False, ""),  # nothing compared is nothing shown
+        (Parity("lora", 4, 3, True, ()), True, ""),
+        (Parity("lora", 4, 4, True, ()), False, "NONE of the 4 answers is the text"),
+        (Parity("lora", 6, 0, False, (), as_good=6), False, "NONE of the 6 answers is the text"),
+        # Right both times in other words shows something, wrong both times does not.
+        (Parity("lora", 6, 0, False, (), as_good=5), True, ""),
+        (Parity("lora", 6, 0, False, (), as_good=5, untold=3), True, ""),
+        (Parity("lora", 6, 0, False, (), as_good=4, untold=4), False, "4 of 6 answers are other"),
+        (Parity("lora", 1, 0, True, (("id", "a", "b"),)), False, "NONE of the 1 answers"),
+    ],
+)
+def test_what_shows_that_two_models_are_one(parity: Parity, passed: bool, warned: str) -> None:
+    assert parity.passed is passed
+    assert warned in "".join(parity.warnings())
+    assert bool(parity.warnings()) is bool(warned)
 
 
 def test_through_the_server(run: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tuneoff.cluster.storage import Storage
 from tuneoff.contenders import Work, load_contender, record_of
 from tuneoff.errors import ContenderError, TuneoffError
 from tuneoff.models import bases
+from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.models.loading import release_memory
 from tuneoff.progress import Silent, Step
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
@@ -224,6 +225,7 @@ def _quieten() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    ignore_tie_warnings()
 
 
 def failure(error: Exception) -> Failure:

@@ -2,7 +2,8 @@
 
 Everything is written into a folder beside the wanted one, which is renamed when it is complete
 and was checked: the exported files are loaded anew and must answer a sample of the test set as
-was scored (`checking.py`). A difference is told, and with `strict` nothing is kept.
+was scored (`checking.py`). A difference is told, with a warning where no answer is the same, and
+with `strict` nothing is kept.
 """
 
 from __future__ import annotations
@@ -83,8 +84,11 @@ def export_contender(
         if checked is not None and not checked.parity.asked:
             note(f"{contender}: not checked, for it has no answers that could be compared.")
             checked = None
-        for line in checked.lines() if checked else ():
-            say(line)
+        if checked is not None:
+            for line in checked.lines():
+                say(line)
+            for line in checked.parity.warnings():
+                note(line)
         if strict and not (checked and checked.passed):
             raise ConfigError(
                 f"--strict: {contender} does not answer as {format} as it did when it was "

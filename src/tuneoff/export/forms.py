@@ -13,7 +13,7 @@ from tuneoff.contenders import template_for
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.export import checking
 from tuneoff.export.checking import Checked
-from tuneoff.export.merging import dtype_for, whole_model
+from tuneoff.export.merging import describe_head, dtype_for, whole_model
 from tuneoff.export.options import Options
 from tuneoff.generation.ending import ending_of
 from tuneoff.models.loading import dtype_of, load_tokenizer, release_memory, rendering_of
@@ -89,7 +89,10 @@ def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     model.save_pretrained(folder)
     tokenizer, told = _tokenizer(tuned, say)
     tokenizer.save_pretrained(folder)
-    about = [f"The adapter is merged into the base; the weights are {_name(dtype)}."]
+    about = [
+        f"The adapter is merged into the base; the weights are {_name(dtype)}.",
+        *describe_head(tuned, model),
+    ]
     _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say), *told])
     del model
     release_memory()
@@ -111,10 +114,10 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     vocabulary = vocabulary_of(tokenizer, model.config.vocab_size, ends)
     file = folder / f"{folder_name(name)}-{options.outtype}.gguf"
     write_gguf(file, model, vocabulary, options.outtype, name)
-    config = model.config
+    config, head = model.config, describe_head(tuned, model)
     del model
     release_memory()
-    about = [f"GGUF, weights {options.outtype}.", *_over_quantized(tuned, say), *told]
+    about = [f"GGUF, weights {options.outtype}.", *head, *_over_quantized(tuned, say), *told]
     if vocabulary.unknown:
         line = (
             f"{vocabulary.unknown}: give it token ids that the base's own tokenizer made; texts "

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tuneoff.errors import ConfigError
 from tuneoff.export.options import OutType
 from tuneoff.export.vocabulary import Vocabulary
+from tuneoff.models.head import is_tied
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +148,7 @@ def _tensors(model: Any, arch: gguf.MODEL_ARCH, outtype: OutType) -> Iterator[Te
     if factors is not None:
         yield "rope_freqs.weight", factors.shape, gguf.GGMLQuantizationType.F32, factors
     for key, tensor in model.state_dict().items():
-        if key == "lm_head.weight" and config.tie_word_embeddings:
+        if key == "lm_head.weight" and is_tied(model):
             continue
         name = names.get_name(key, try_suffixes=(".weight", ".bias"))
         if name is None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.errors import ContenderError
 from tuneoff.export.options import Dtype
+from tuneoff.models.head import head_apart, is_tied
 from tuneoff.models.loading import load_model
 from tuneoff.parity import Tuned
 
@@ -27,9 +28,20 @@ def dtype_for(tuned: Tuned, wanted: Dtype) -> torch.dtype:
     return found if found in named.values() else torch.float32
 
 
+def describe_head(tuned: Tuned, model: Any) -> list[str]:
+    """Says, for the card, that a head which the base calls tied has weights of its own."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(tuned.base).get_text_config()
+    if is_tied(model) or not getattr(config, "tie_word_embeddings", False):
+        return []
+    return ["The output head has weights of its own; in the base it is tied to the embedding."]
+
+
 def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
     """The model on the CPU, its weights in `dtype`; of a base that was quantized in training the
-    full weights are taken.
+    full weights are taken. A tied head gets its own weights where the adapter changes it or the
+    embedding alone, and the configuration says so.
 
     Raises:
         ConfigError: the base cannot be loaded.
@@ -42,11 +54,12 @@ def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
     if tuned.settings.method == "full":
         return load_model(str(tuned.weights), "none", dtype, cpu)
     base = load_model(tuned.base, "none", dtype, cpu)
-    adapted: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
-    try:
-        return adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise ContenderError(
-            f"contender {tuned.settings.name}: its adapter cannot be merged in {dtype} "
-            f"({str(error).splitlines()[0]}); try --dtype float32."
-        ) from None
+    with head_apart(base):
+        adapted: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
+        try:
+            return adapted.merge_and_unload(safe_merge=True)
+        except ValueError as error:
+            raise ContenderError(
+                f"contender {tuned.settings.name}: its adapter cannot be merged in {dtype} "
+                f"({str(error).splitlines()[0]}); try --dtype float32."
+            ) from None

@@ -26,6 +26,9 @@ from tuneoff.records import Prediction
 
 # The ranks that vLLM has room for (`config/lora.py`, MaxLoRARanks); an adapter takes the next.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# What embeddings and heads are called. Where they are one tied weight, an adapter on one of them
+# must leave the other as it was; that vLLM does so has not been tried.
+HEADS = {"embed_in", "embed_out", "embed_tokens", "lm_head", "word_embeddings", "wte"}
 # Of a GPU's memory: the rest is for what this process holds there, and for fragments.
 MEMORY_SHARE = 0.9
 # Prompts asked for at a time, and so the most that a kill loses. As many rows are computed at
@@ -78,6 +81,10 @@ def why_not(quantization: str, lora: LoraSettings | None, precision: str) -> str
         return "takes no DoRA adapters"
     if lora is not None and lora.r > RANKS[-1]:
         return f"takes adapters up to r={RANKS[-1]}, and this one has r={lora.r}"
+    named = lora.target_modules if lora is not None else ()
+    heads = [] if isinstance(named, str) else [m for m in named if m.rpartition(".")[2] in HEADS]
+    if heads:
+        return f"takes no adapters on {heads[0]} here, which may be tied to another weight"
     if lora is not None and precision == "float32":
         return "computes adapters in bf16 or fp16 only, and train.precision is float32"
     return None
@@ -124,7 +131,12 @@ def sampling(ending: Ending, max_new_tokens: int) -> dict[str, Any]:
 def adapter_settings(folder: Path) -> LoraSettings:
     """The rank of an adapter that PEFT saved, and what vLLM may not take of it."""
     saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    return LoraSettings(r=int(saved["r"]), use_dora=bool(saved.get("use_dora")))
+    targets = saved.get("target_modules") or ()
+    return LoraSettings(
+        r=int(saved["r"]),
+        use_dora=bool(saved.get("use_dora")),
+        target_modules=(targets,) if isinstance(targets, str) else tuple(targets),
+    )
 
 
 def prepare() -> None:

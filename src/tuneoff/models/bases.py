@@ -44,7 +44,9 @@ def give_back(
     for leftover in ("peft_config", "_hf_peft_config_loaded"):
         if leftover in vars(model):
             delattr(model, leftover)
-    model.activation_checkpointing_disable()
+    # Before transformers 5.23 it has the old name only.
+    new = hasattr(model, "activation_checkpointing_disable")
+    (model.activation_checkpointing_disable if new else model.gradient_checkpointing_disable)()
     for parameter in model.parameters():
         parameter.grad = None
     torch.nn.Module.eval(model)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuneoff.config import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
+from tuneoff.models.head import correct_tie_flag
 from tuneoff.tokenization.chat_template import template_source
 from tuneoff.tokens import file_of, names_end
 
@@ -204,6 +205,7 @@ def load_model(
     if quantization == "none":
         whole: Any = model
         placed: PreTrainedModel = whole.to(place or device())
+        correct_tie_flag(placed)
         return placed
     if quantization == "nf4":
         _refuse_narrow(base, model)

@@ -68,10 +68,14 @@ class MixedLora:
         if names is None:
             found: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
             return found
-        if x.dim() != 3 or len(x) != len(names):
-            raise ValueError("its layers do not get rows as they came")
         out: torch.Tensor = layer.base_layer(x, *args, **kwargs)
         beside = self._of(layer)
+        if not set(names).isdisjoint(layer.lora_embedding_A):
+            raise ValueError("its embedding has an adapter")
+        if not beside.ranks and not beside.others:  # it has adapters of other rows only
+            return out
+        if x.dim() != 3 or len(x) != len(names):
+            raise ValueError("its layers do not get rows as they came")
         if beside.ranks:
             narrow = linear(x.to(beside.narrow.dtype), beside.narrow) * self._mask(beside, names)
             if narrow.dtype == out.dtype:

@@ -51,7 +51,7 @@ def open_run(
     host = start([each.served for each in ready])
     for each in ready:
         parity = check_parity(host, each)
-        for line in parity.lines():
+        for line in [*parity.lines(), *parity.warnings()]:
             say(line)
         if strict and not parity.passed:
             raise ConfigError(

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir, write_text
@@ -70,6 +71,7 @@ def _quieten() -> None:
     """The libraries underneath warn each other of things that nobody here can change."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    ignore_tie_warnings()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging as transformers_logging
 

@@ -68,7 +68,7 @@ def training_arguments(
     if "tensorboard" in report_to:
         # Beside the checkpoints, which are removed when training is complete.
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
-    return _for_one(
+    arguments = _for_one(
         group,
         output_dir=str(folder),
         use_cpu=device().type == "cpu",
@@ -86,7 +86,6 @@ def training_arguments(
         load_best_model_at_end=validated,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
-        activation_checkpointing=train.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         seed=settings.seed,
@@ -96,6 +95,10 @@ def training_arguments(
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
+    # One setting: transformers reads the new name from 5.23 on, and the old one before.
+    arguments.activation_checkpointing = train.gradient_checkpointing
+    arguments.gradient_checkpointing = train.gradient_checkpointing
+    return arguments
 
 
 def _for_one(group: Group, **named: Any) -> TrainingArguments:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import TuneoffError
+from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.rundir import ContenderDir, append_lines
 from tuneoff.training import processes
 
@@ -26,6 +27,7 @@ def main() -> None:
     # The agent ends its processes; one that was killed itself cannot.
     processes.end_with_parent(int(sys.argv[2]), lambda: os._exit(1))
     warnings.filterwarnings("ignore", category=FutureWarning)
+    ignore_tie_warnings()
     from transformers.utils import logging
 
     logging.set_verbosity_error()

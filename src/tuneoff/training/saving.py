@@ -73,5 +73,9 @@ class Saver:
     def _weights(self, final: Path, state: Any) -> Path:
         beside = final.with_name(f".{final.name}.part")
         shutil.rmtree(beside, ignore_errors=True)
-        self.model.save_pretrained(beside, safe_serialization=True, state_dict=state)
+        # An adapter's file holds what was trained; PEFT would add a copy of an embedding under it.
+        lora: dict[str, Any] = (
+            {"save_embedding_layers": False} if self.settings.method == "lora" else {}
+        )
+        self.model.save_pretrained(beside, safe_serialization=True, state_dict=state, **lora)
         return beside

@@ -1,0 +1,67 @@
+"""The output head and the input embedding, which many models have as one tied weight.
+
+An adapter may change the head or the embedding alone, or each in its own way. Merged into one
+weight, each change would be the other's too; so the head is untied first (`head_apart`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def is_tied(model: Any) -> bool:
+    """Tells whether the head is the very weight of the embedding."""
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    return weight is not None and weight is model.get_input_embeddings().weight
+
+
+def correct_tie_flag(model: Any) -> None:
+    """Has the configuration say that the head is the model's own, where it is called tied and is
+    not: transformers keeps both weights of such a file, other runtimes would drop one."""
+    configs = _called_tied(model)
+    if configs and model.get_output_embeddings() is not None and not is_tied(model):
+        _flag(model, configs, False)
+
+
+@contextmanager
+def head_apart(model: Any) -> Iterator[None]:
+    """Gives a tied head its own copy of the weight while inside. Behind it the two are tied again
+    if they are still equal; else the configuration says that they are not."""
+    if not is_tied(model):
+        yield
+        return
+    import torch
+
+    configs = _called_tied(model)
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    with warnings.catch_warnings():
+        # PEFT tells of the very thing that is done here.
+        warnings.filterwarnings("ignore", ".*no longer tied after merging", UserWarning)
+        yield
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if torch.equal(head.weight, embedding.weight):
+        head.weight = embedding.weight
+    _flag(model, configs, is_tied(model))
+
+
+def ignore_tie_warnings() -> None:
+    """Silences PEFT's warnings of adapters on a tied weight, for which exports provide."""
+    for message in (r"Model (has|with) `tie_word_embeddings", "Setting `save_embedding_layers`"):
+        warnings.filterwarnings("ignore", message, UserWarning)
+
+
+def _called_tied(model: Any) -> list[Any]:
+    """The configurations by which head and embedding are tied: the model's, and its text part's."""
+    configs = (model.config, model.config.get_text_config())
+    return [config for config in configs if getattr(config, "tie_word_embeddings", False)]
+
+
+def _flag(model: Any, configs: list[Any], tied: bool) -> None:
+    for config in configs:
+        config.tie_word_embeddings = tied
+    if configs:  # and by this transformers knows it of a loaded model
+        model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
