@@ -7,15 +7,18 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tuneoff.billing import default_epochs
 from tuneoff.config import LocalSettings, LoraSettings, TrainSettings
 from tuneoff.server import shapes
-from tuneoff.server.asked import Text
+from tuneoff.server.asked import Text, refused
 
 ACTIVE = ("queued", "running", "paused")
 Auto = Literal["auto"]
+NO_INTEGRATIONS = (
+    "integrations (wandb) are not supported; the job's events and its result file have the losses"
+)
 _SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -26,9 +29,14 @@ class _Asked(BaseModel):
 class Hyperparameters(_Asked):
     """As the hosted API has them."""
 
-    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
-    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] = "auto"
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] | None = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] | None = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] | None = "auto"
+
+    @field_validator("*")
+    @classmethod
+    def _chosen(cls, value: Any) -> Any:
+        return "auto" if value is None else value
 
 
 class Supervised(_Asked):
@@ -42,6 +50,8 @@ class Method(_Asked):
 
     type: Literal["supervised"]
     supervised: Supervised | None = None
+    dpo: None = None
+    reinforcement: None = None
 
 
 class JobCreate(_Asked):
@@ -61,7 +71,7 @@ class JobCreate(_Asked):
         ]
         | None
     ) = Field(default=None, max_length=16)
-    integrations: Annotated[list[Any], Field(max_length=0)] | None = None
+    integrations: Annotated[list[Any], Field(max_length=0), refused(NO_INTEGRATIONS)] | None = None
 
     def asked(self) -> Hyperparameters:
         """The newer place, else the older top-level one, else nothing but `auto`."""

@@ -14,10 +14,13 @@ from tuneoff.providers.chat_format import MIN_EXAMPLES
 from tuneoff.server import epochs, leftovers, shapes
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE, JobCreate, resolved, shown
+from tuneoff.server.json_body import JsonRoute
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store, new_id
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", responses=shapes.errors(404))
+router = APIRouter(
+    prefix="/v1/fine_tuning/jobs", responses=shapes.errors(404), route_class=JsonRoute
+)
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 MAX_FILTERS = 16
 # FastAPI knows no such parameter; this is how the API's own description has it.
