@@ -6,7 +6,7 @@ long ones are counted at all; encoding for training counts every one again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tuneoff import prompts
@@ -81,6 +81,24 @@ class _View:
         if len(text.encode()) + len(answer.encode()) + AROUND <= most:
             return 0
         return self.counter.prompt(text, self.rendering) + self.counter.completion(answer)
+
+
+def find_too_long(base: str, examples: Iterable[Example]) -> tuple[Example, int, int] | None:
+    """Return the first chat example that is too long to train a resolved base on, its tokens, and
+    the base's positions; None where there is none, or that cannot be counted here."""
+    counter = counter_of(base)
+    if counter is None:
+        return None
+    rendering = rendering_of(counter, None)  # type: ignore[arg-type]
+    view, most = _View(counter, prompts.CHAT_PASS_THROUGH, rendering, ()), counter.positions
+    try:
+        for example in examples:
+            tokens = view.whole(example, most)
+            if tokens > most:
+                return example, tokens, most
+    except TemplateError:  # which is told by whoever trains
+        return None
+    return None
 
 
 def _tuned(settings: LocalSettings, work: Work, view: _View) -> Iterator[str]:

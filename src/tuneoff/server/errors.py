@@ -63,7 +63,7 @@ def _allowed(request: Request) -> str:
         for method in methods
         if compile_path(path)[0].match(request.scope["path"])
     }
-    return ", ".join(sorted(found))
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 def invalid_value(errors: Sequence[Any], where: int) -> ApiError:
@@ -73,12 +73,13 @@ def invalid_value(errors: Sequence[Any], where: int) -> ApiError:
         errors: Pydantic's own.
         where: of the parts of an error's place, how many name a parameter.
     """
-    # One parameter's errors alone, of its alternatives those that read it furthest, and of these
-    # the last, which is the one with a number in it.
+    # One parameter's errors alone, and of its alternatives those that read it furthest; of these
+    # the last that takes such a value at all.
     place = [str(part) for part in errors[0]["loc"][:where]]
     near = [error for error in errors if [str(part) for part in error["loc"][:where]] == place]
     furthest = _named(max(near, key=lambda error: len(_named(error["loc"])))["loc"])
-    error = [error for error in near if _named(error["loc"]) == furthest][-1]
+    found = [error for error in near if _named(error["loc"]) == furthest]
+    error = next((each for each in reversed(found) if not _is_of_kind(each["type"])), found[-1])
     param = ".".join(furthest) or None
     return ApiError(400, _worded(error, param), param, "invalid_value")
 
@@ -93,6 +94,11 @@ def _named(place: Sequence[Any]) -> list[str]:
         and _FIELD.fullmatch(str(part))
         and "constrained-" not in str(part)
     ]
+
+
+def _is_of_kind(type: str) -> bool:
+    """Say whether an error is that the value is of another kind altogether."""
+    return type.endswith("_type") or type == "literal_error"
 
 
 def _worded(error: Any, param: str | None) -> str:
@@ -113,7 +119,7 @@ def _worded(error: Any, param: str | None) -> str:
     what = str(error["msg"])
     if (param or "").endswith(".content"):
         what = "Input should be a text or a list of text parts"
-    told = f", not {_shown(given)}" if isinstance(given, _SHORT) else ""
+    told = f" (got {_shown(given)})" if isinstance(given, _SHORT) else ""
     return f"Invalid value for {param}: {what}{told}."
 
 

@@ -20,7 +20,7 @@ from tuneoff.generation.token_bytes import byte_level
 
 BLANKS = frozenset(" \t\n\r\v\f")
 _LOOKAHEAD = re.compile(r"\(\?[=!][^()]*\)$")
-_LITERAL = re.compile(r"\\?([^\w\s\\])|([^\\.^$*+?()\[\]{}|])", re.DOTALL)
+_LITERAL = re.compile(r"\\(\W)|([^\\.^$*+?()\[\]{}|])", re.DOTALL)
 # Normalizers and pre-tokenizers that take nothing out; of the first, not of ASCII at least.
 _COMPOSING = ("NFC", "NFD", "NFKC", "NFKD")
 _LOSSLESS = ("Prepend", "ByteLevel", "Metaspace", "Digits", "UnicodeScripts")
