@@ -54,12 +54,12 @@ def tokenizer() -> Any:
     return load_tokenizer(str(ASSET))
 
 
-@pytest.mark.parametrize("room", [2_000, 131_000])
+@pytest.mark.parametrize("room", [2_000, 50_000])
 @pytest.mark.parametrize("unit", LONG_TEXTS.values(), ids=LONG_TEXTS)
 def test_no_more_is_tokenized_than_may_fit(tokenizer: Any, unit: str, room: int) -> None:
     counting = Counting(tokenizer)
     with pytest.raises(TooLongError):
-        refuse_too_long(counting, unit * (SIZE // len(unit.encode())), room, lambda: False)
+        refuse_too_long(counting, unit * (SIZE // 2 // len(unit.encode())), room, lambda: False)
     # Tokens of this base hold four characters at most where many are alike (blanks: two).
     assert counting.given <= 4 * room + PIECE_CHARACTERS
 
@@ -77,7 +77,7 @@ def test_what_fits_is_never_refused(tokenizer: Any, tiny_base: Path, unit: str) 
 
 
 def test_what_a_tokenizer_takes_out_counts_as_nothing() -> None:
-    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     bytes_alone = {token: id for id, token in enumerate(pre_tokenizers.ByteLevel.alphabet())}
@@ -93,8 +93,6 @@ def test_what_a_tokenizer_takes_out_counts_as_nothing() -> None:
         assert found <= len(fast(text, add_special_tokens=False)["input_ids"])
         return found
 
-    from tokenizers import Regex
-
     assert least("a b\n") == 4
     assert least("a b", normalizers.Replace("b", "")) == 2
     assert least("a-b", normalizers.Replace(Regex(r"\-(?=b)"), "+")) == 2
@@ -103,13 +101,13 @@ def test_what_a_tokenizer_takes_out_counts_as_nothing() -> None:
     assert least(" a ", normalizers.Strip()) == 1
     assert least("ab", normalizers.NFC()) == 2
     assert least("e\u0301", normalizers.NFC()) == 0
-    assert least("a <x>   ", added=AddedToken("<x>", rstrip=True)) < 2
+    assert least("a <x>   ", added=AddedToken("<x>", rstrip=True)) == 2
 
 
 def test_counting_stops_when_the_client_goes(tokenizer: Any) -> None:
     counting, looks = Counting(tokenizer), iter([False, False, True])
     with pytest.raises(ClientDisconnect):
-        refuse_too_long(counting, "😀" * 100_000, 131_000, lambda: next(looks))
+        refuse_too_long(counting, "😀" * 100_000, 10**9, lambda: next(looks))
     assert counting.given == 2 * PIECE_CHARACTERS
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,9 +101,9 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     base = await _loaded(http, served)
     example = Example("", {"messages": [each.plain() for each in body.messages]}, "")
     limit = body.max_completion_tokens or body.max_tokens
-    texts = [turn["content"] for turn in example.inputs["messages"]]
+    characters = sum(len(turn["content"]) for turn in example.inputs["messages"])
     ids = await _bounded(
-        http, base, "messages", texts, limit,
+        http, base, body, limit, characters,
         lambda: _rendered(base, example), lambda: _chat_ids(base, example),
     )  # fmt: skip
     count = (body.top_logprobs or 0) if body.logprobs else None
@@ -129,7 +129,7 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
     base = await _loaded(http, served)
     limit = body.max_tokens or DEFAULT_TEXT_TOKENS
     ids = await _bounded(
-        http, base, "prompt", [body.prompt], limit,
+        http, base, body, limit, len(body.prompt),
         lambda: body.prompt, lambda: text_ids(base.tokenizer, body.prompt),
     )  # fmt: skip
     asking = _ask(http, served, base, body, ids, limit, "cmpl", None)
@@ -177,9 +177,9 @@ async def _loaded(http: HttpRequest, served: Served) -> Loaded:
 async def _bounded(
     http: HttpRequest,
     base: Loaded,
-    param: str,
-    texts: Sequence[str],
+    body: Sampled,
     limit: int | None,
+    characters: int,
     render: Callable[[], str],
     encode: Callable[[], list[int]],
 ) -> list[int]:
@@ -187,17 +187,18 @@ async def _bounded(
     encoded.
 
     Args:
-        texts: what of the prompt is the client's.
+        limit: how many tokens the answer may have.
+        characters: how many of the prompt's are the client's.
         render: gives the whole prompt as text.
         encode: gives its tokens.
     """
     room = base.positions - (limit or 1)
     if room < 1:
+        name = "max_completion_tokens" if _is_newer(body) else "max_tokens"
         raise ApiError(
             400, f"This model has {base.positions} positions for prompt and answer, and the answer "
-            f"may take {limit}. Lower max_tokens.", "max_tokens", "context_length_exceeded",
+            f"may take {limit}. Lower {name}.", name, "context_length_exceeded",
         )  # fmt: skip
-    characters = sum(map(len, texts))
 
     def work(gone: Callable[[], bool]) -> list[int]:
         if characters > PIECE_CHARACTERS:
@@ -207,15 +208,20 @@ async def _bounded(
     try:
         return await bounded_ids(http, characters, work)
     except TooLongError:
-        raise _too_long(base, f"more than {room}", limit, param) from None
+        raise _too_long(base, f"more than {room}", limit, body) from None
 
 
-def _too_long(base: Loaded, taken: object, limit: int | None, param: str) -> ApiError:
+def _is_newer(body: Sampled) -> bool:
+    """Say whether a request bounds its answer by the newer of two names."""
+    return isinstance(body, ChatCreate) and body.max_completion_tokens is not None
+
+
+def _too_long(base: Loaded, taken: object, limit: int | None, body: Sampled) -> ApiError:
     return ApiError(
         400,
         f"This model has {base.positions} positions; the prompt takes {taken} and the answer may "
         f"take {limit or 1}. Shorten the prompt or lower max_tokens.",
-        param,
+        "messages" if isinstance(body, ChatCreate) else "prompt",
         "context_length_exceeded",
     )
 
@@ -264,8 +270,11 @@ def _ask(
     """Puts a request before the engine."""
     host: Answerer = http.app.state.host
     room = base.positions - len(ids)
-    if not ids or room < 1 or (limit or 1) > room:
-        raise _too_long(base, len(ids), limit, "messages" if kind == "chatcmpl" else "prompt")
+    if not ids:
+        param = "messages" if isinstance(body, ChatCreate) else "prompt"
+        raise ApiError(400, f"Invalid value for {param}: it is empty.", param, "invalid_value")
+    if room < 1 or (limit or 1) > room:
+        raise _too_long(base, len(ids), limit, body)
     if host.unfinished() + (body.n or 1) > MAX_UNFINISHED:
         raise ApiError(
             429, "Too many requests are waiting; try again later.", None, "rate_limit_exceeded",

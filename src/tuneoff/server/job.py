@@ -62,7 +62,7 @@ class JobCreate(_Asked):
     validation_file: Text | None = None
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
-    suffix: Annotated[str, Field(max_length=64, pattern=_SUFFIX)] | None = None
+    suffix: Annotated[str, Field(max_length=64, pattern=_SUFFIX)] | Literal[""] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: (
         dict[
