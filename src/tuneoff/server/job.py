@@ -84,11 +84,11 @@ def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
     """Numbers for every `auto`: 3 epochs, more of fewer examples until 100 are seen, fewer of so
     many that over 25,000 would be (1 to 25); batches of 0.2% of the examples, 8 to 64."""
     batch = min(64, max(8, math.ceil(0.002 * examples)))
-    multiplier = asked.learning_rate_multiplier
+    epochs, multiplier = asked.n_epochs, asked.learning_rate_multiplier
     return {
-        "n_epochs": default_epochs(examples) if asked.n_epochs == "auto" else asked.n_epochs,
-        "batch_size": batch if asked.batch_size == "auto" else asked.batch_size,
-        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
+        "n_epochs": epochs if isinstance(epochs, int) else default_epochs(examples),
+        "batch_size": asked.batch_size if isinstance(asked.batch_size, int) else batch,
+        "learning_rate_multiplier": multiplier if isinstance(multiplier, float) else 1.0,
     }
 
 

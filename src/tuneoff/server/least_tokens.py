@@ -52,7 +52,9 @@ class LeastTokens:
             return
         added = tokenizer.added_tokens_decoder.values()
         in_bytes = any(step["type"] == "ByteLevel" for step in steps)
-        strips = any(token.lstrip or token.rstrip for token in added)
+        strips = any(token.lstrip or token.rstrip for token in added) or any(
+            step["type"] in _BLANKLESS for step in steps
+        )
         longest, single = _longest(tokenizer.get_vocab(), in_bytes)
         self._ascii_only = any(step["type"] in _COMPOSING for step in steps)
         for byte in range(256 if in_bytes and not strips else 128):
@@ -99,8 +101,8 @@ def _steps(state: Any) -> list[Mapping[str, Any]]:
 
 
 def _removed(steps: Iterable[Mapping[str, Any]]) -> set[str] | None:
-    """Return the characters that some steps may take out of a text; None where one is not
-    understood."""
+    """Return the characters, besides blanks, that some steps may take out of a text; None where
+    one is not understood."""
     removed = set[str]()
     for step in steps:
         kind = step["type"]
@@ -109,12 +111,10 @@ def _removed(steps: Iterable[Mapping[str, Any]]) -> set[str] | None:
             if literal is None:
                 return None
             removed |= set() if literal in step["content"] else set(literal)
-        elif kind in _BLANKLESS:
-            removed |= BLANKS
         elif kind in ("Split", "Punctuation"):
             if step["behavior"] == "Removed":
                 return None
-        elif kind not in (*_LOSSLESS, *_COMPOSING):
+        elif kind not in (*_LOSSLESS, *_COMPOSING, *_BLANKLESS):
             return None
     return removed
 
