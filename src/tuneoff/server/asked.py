@@ -34,10 +34,8 @@ def refused(why: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _one_of_one(value: Any) -> Any:
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
-        return value[0]
-    if isinstance(value, list):
+def _of_one(value: Any) -> Any:
+    if isinstance(value, list) and not (len(value) == 1 and isinstance(value[0], str)):
         raise ValueError("one text is what there is; send each prompt in a request of its own")
     return value
 
@@ -163,8 +161,15 @@ class ChatCreate(Sampled):
 class TextCreate(Sampled):
     """The body of `POST /v1/completions`."""
 
-    prompt: Annotated[Text, BeforeValidator(_one_of_one)]
+    # LangChain and LiteLLM send a list of one.
+    prompt: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_of_one)
+    ]
     echo: Literal[False] | None = None
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     logprobs: None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
+
+    def text(self) -> str:
+        """Return the prompt."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]

@@ -127,10 +127,10 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
 
     served = _served(http, body.model)
     base = await _loaded(http, served)
-    limit = body.max_tokens or DEFAULT_TEXT_TOKENS
+    prompt, limit = body.text(), body.max_tokens or DEFAULT_TEXT_TOKENS
     ids = await _bounded(
-        http, base, body, limit, len(body.prompt),
-        lambda: body.prompt, lambda: text_ids(base.tokenizer, body.prompt),
+        http, base, body, limit, len(prompt),
+        lambda: prompt, lambda: text_ids(base.tokenizer, prompt),
     )  # fmt: skip
     asking = _ask(http, served, base, body, ids, limit, "cmpl", None)
     if body.stream:

@@ -117,14 +117,16 @@ def _worded(error: Any, param: str | None) -> str:
         expected = f"allowed: {error['ctx']['expected']}"
         return f"Invalid value for {param}: {_shown(given)} is not supported ({expected})."
     what = str(error["msg"])
-    if (param or "").endswith(".content"):
-        what = "Input should be a text or a list of text parts"
+    if _is_of_kind(kind) and (param or "").rpartition(".")[2] in _TEXTS:
+        what = f"Input should be {_TEXTS[str(param).rpartition('.')[2]]}"
     told = f" (got {_shown(given)})" if isinstance(given, _SHORT) else ""
     return f"Invalid value for {param}: {what}{told}."
 
 
 # Where what is unknown is often what another API has.
 _ALLOWED = {"hyperparameters": "n_epochs, batch_size, learning_rate_multiplier"}
+# What Pydantic says of each of their alternatives is no help.
+_TEXTS = {"content": "a text or a list of text parts", "prompt": "a text"}
 _SHORT = (str, int, float, type(None))
 
 
