@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 MOST_TURNS = 10_000
 
@@ -138,7 +138,7 @@ class ChatCreate(Sampled):
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
     tools: Nothing | None = None
     tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: StrictBool | None = None
     functions: Nothing | None = None
     function_call: Literal["none", "auto"] | None = None
     audio: None = None
@@ -150,7 +150,7 @@ class ChatCreate(Sampled):
     verbosity: Literal["medium"] | None = None
     # The hosted API's bookkeeping: no answer depends on it.
     service_tier: Literal["auto", "default"] | None = None
-    store: bool | None = None
+    store: StrictBool | None = None
     metadata: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
