@@ -36,7 +36,7 @@ import psutil
 
 LONG_POSITIONS = 131_072
 SAMPLE_SECONDS = 0.01
-MOST_TURNS = 10_000
+MOST_TURNS = 4_096
 WORDS = "The hut number 17 has a stove of tiles, and nobody knows (really) what it costs. "
 KINDS = {
     "words": WORDS, "no_blanks": "abcdefghijklmnopqrstuvwxyz0123456789", "blanks": " ",

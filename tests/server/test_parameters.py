@@ -71,7 +71,7 @@ def asked(served: tuple[int, str], path: str, **change: Any) -> tuple[int, Any]:
         (CHAT, {"messages": [USER, {"role": "tool", "content": "1", "tool_call_id": "a"}]},
          "messages.1.role", '"tool" is not supported'),
         (CHAT, {"messages": [0] * 30_000}, "messages.0", "valid dictionary"),
-        (CHAT, {"messages": [USER] * 10_001}, "messages", "at most 10000"),
+        (CHAT, {"messages": [USER] * 4_097}, "messages", "at most 4096"),
         (CHAT, {"tools": [{"type": "function"}]}, "tools", "tools are not supported"),
         (CHAT, {"tool_choice": "required"}, "tool_choice", "allowed: 'none' or 'auto'"),
         (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},

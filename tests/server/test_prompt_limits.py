@@ -173,7 +173,7 @@ def test_a_real_server_refuses_and_answers(tmp_path: Path) -> None:
     with server(tmp_path / "data", "--base", str(base)) as (port, process):
         answers: list[Callable[[], tuple[int, Any]]] = [
             lambda: chat(WORDS * (SIZE // len(WORDS))),
-            lambda: chat("a", "b", *["a", "b"] * 4_000),
+            lambda: chat("a", "b", *["a", "b"] * 2_000),
             lambda: request(port, "POST", TEXT, {"model": "base", "prompt": "<s>" * 100_000}),
         ]
 

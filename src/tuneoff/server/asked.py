@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-MOST_TURNS = 10_000
+# Twice what the hosted API takes.
+MOST_TURNS = 4_096
 
 
 def _encodable(text: str) -> str:
