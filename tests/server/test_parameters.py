@@ -79,7 +79,7 @@ def asked(served: tuple[int, str], path: str, **change: Any) -> tuple[int, Any]:
         (CHAT, {"modalities": ["audio"]}, "modalities.0", "audio"),
         (CHAT, {"reasoning_effort": "high"}, "reasoning_effort", "high"),
         (CHAT, {"service_tier": "priority"}, "service_tier", "allowed: 'auto' or 'default'"),
-        (CHAT, {"logit_bias": {"5": 100}}, "logit_bias.5", "less than or equal to 0"),
+        (CHAT, {"logit_bias": {"5": 100}}, "logit_bias", "biases of tokens are not"),
         (CHAT, {"temprature": 1}, "temprature", "Unknown parameter"),
         (CHAT, {"max_tokens": 5000}, "max_tokens", "1024 positions"),
         (TEXT, {"prompt": None}, "prompt", "null"),

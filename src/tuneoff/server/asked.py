@@ -41,6 +41,12 @@ def _of_one(value: Any) -> Any:
     return value
 
 
+def _of_zeros(value: Any) -> Any:
+    if isinstance(value, dict) and any(bias != 0 for bias in value.values()):
+        raise ValueError("biases of tokens are not supported here; leave this out")
+    return value
+
+
 NO_TOOLS = "tools are not supported here, where models answer in text; leave this out"
 Text = Annotated[str, AfterValidator(_encodable)]
 Zero = Annotated[float, Field(ge=0, le=0)]
@@ -116,7 +122,7 @@ class Sampled(_Body):
     stream_options: StreamOptions | None = None
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
-    logit_bias: dict[str, Zero] | None = None
+    logit_bias: Annotated[dict[str, Zero], BeforeValidator(_of_zeros)] | None = None
     user: str | None = None
 
     def stops(self) -> tuple[str, ...]:
