@@ -99,8 +99,15 @@ def test_nobody_is_answered_who_went_before_anything_came(
 
     async def story() -> None:
         async with running(tiny_base, tmp_path) as (app, host):
-            path = "/v1/chat/completions"
-            await asked(app, "POST", path, body(stream=stream, n=4, max_tokens=900), at_once)
+
+            async def when_asked() -> None:
+                while not host.asked:
+                    await asyncio.sleep(0.01)
+
+            path, chat = "/v1/chat/completions", body(stream=stream, n=4, max_tokens=900)
+            await asked(app, "POST", path, chat, at_once)
+            assert not host.asked
+            await asked(app, "POST", path, chat, when_asked)
             assert len(host.asked) == 4
             assert all(request.cancelled.is_set() for request in host.asked)
 

@@ -169,7 +169,7 @@ def test_text_completions(client: Any, models: list[str]) -> None:
         ({"temperature": 3}, "temperature"),
         ({"n": 0}, "n"),
         ({"top_logprobs": 2}, "top_logprobs"),
-        ({"max_tokens": 5_000}, "messages"),
+        ({"max_tokens": 5_000}, "max_tokens"),
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
     ],
 )

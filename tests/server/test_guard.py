@@ -185,7 +185,7 @@ def test_a_body_without_a_length_is_counted(port: int) -> None:
     [
         ({"text": "\ud800"}, None),
         ({"temperature": float("nan")}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"stop": ""}, "stop"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"n": 10**30}, "n"),

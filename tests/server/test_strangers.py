@@ -95,7 +95,7 @@ def test_headers_change_nothing(port: int, headers: dict[str, str]) -> None:
     try:
         connection.request("GET", "/v1/models/", headers={**headers, **OWN})
         answer = connection.getresponse()
-        assert answer.status == 404
+        assert answer.status == 200  # and no redirect
         assert "evil" not in str(answer.headers) + answer.read().decode()
         assert "access-control-allow-origin" not in answer.headers
     finally:
@@ -129,7 +129,7 @@ def open_port(folder: Path, tiny_base: Path) -> Iterator[int]:
 
 
 def test_other_methods(port: int) -> None:
-    for path, own in (("/v1/files", "GET, POST"), ("/v1/models/a", "DELETE, GET"),
+    for path, own in (("/v1/files", "GET, HEAD, POST"), ("/v1/models/a", "DELETE, GET, HEAD"),
                       ("/v1/fine_tuning/jobs/a/cancel", "POST")):  # fmt: skip
         for method in ("PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "X" * 200):
             refused(*request(port, method, path, headers=OWN))
@@ -139,7 +139,7 @@ def test_other_methods(port: int) -> None:
             assert f"allow: {own}\r\n".encode() in answer.lower().replace(
                 own.lower().encode(), own.encode()
             )
-    assert request(port, "HEAD", "/v1/files", headers=OWN)[0] == 405
+    assert request(port, "HEAD", "/v1/fine_tuning/jobs/a/cancel", headers=OWN)[0] == 405
 
 
 def test_no_id_becomes_a_path(port: int, folder: Path) -> None:

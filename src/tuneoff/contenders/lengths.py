@@ -7,13 +7,13 @@ long ones are counted at all; encoding for training counts every one again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneoff import prompts
 from tuneoff.config import LocalSettings, PromptedSettings, Rendering
 from tuneoff.contenders import Work, template_for
-from tuneoff.contenders.shots import Shots, shots_of
+from tuneoff.contenders.shots import NO_SHOTS, Shots, shots_of
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.models.embedding import explain_beyond, first_beyond, rows_of
 from tuneoff.models.loading import check_end, rendering_of, resolve_base
@@ -160,6 +160,25 @@ def _check_tokens(
             text = counter.tokenizer.id_to_token(token) or ""
             reason = explain_beyond(str(settings.base), text, token, known, rows)
             raise DataError(f"contender {settings.name}: example {example.id!r}: {reason}")
+
+
+def find_too_long(base: str, examples: Iterable[Example]) -> tuple[Example, int, int] | None:
+    """Return the first chat example that is too long to train a resolved base on, its tokens, and
+    the base's positions; None where there is none, or that cannot be counted here."""
+    counter = counter_of(base)
+    if counter is None:
+        return None
+    rendering = rendering_of(counter, None)  # type: ignore[arg-type]
+    view = _View(counter, prompts.CHAT_PASS_THROUGH, rendering, NO_SHOTS)
+    most = counter.positions
+    try:
+        for example in examples:
+            tokens = view.whole(example, most)
+            if tokens > most:
+                return example, tokens, most
+    except (TemplateError, SpellingError):  # which is told by whoever trains
+        return None
+    return None
 
 
 def _tuned(settings: LocalSettings, work: Work, view: _View) -> Iterator[str]:

@@ -23,10 +23,16 @@ def bytes_of(tokenizer: Any, token: int) -> bytes | None:
     piece = str(tokenizer.convert_ids_to_tokens(token))
     if single := _SINGLE.fullmatch(piece):
         return bytes([int(single[1], 16)])
+    found = byte_level(piece)
+    return found if found is not None and found.decode(errors="replace") == text else None
+
+
+def byte_level(piece: str) -> bytes | None:
+    """Return the bytes that a byte-level vocabulary writes as `piece`; None where it is not
+    written in that alphabet."""
     alphabet = _alphabet()
     if all(character in alphabet for character in piece):
-        found = bytes(alphabet[character] for character in piece)
-        return found if found.decode(errors="replace") == text else None
+        return bytes(alphabet[character] for character in piece)
     return None
 
 

@@ -31,6 +31,7 @@ from tuneoff.server.backend import Answerer
 from tuneoff.server.claims import Claims
 from tuneoff.server.guard import Guard
 from tuneoff.server.host import Host
+from tuneoff.server.same_place import SamePlace
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 from tuneoff.server.workers import Workers
@@ -73,10 +74,12 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.store = Store(settings.data_dir)
+    app.state.long_prompts = asyncio.Lock()
     errors.install(app)
     app.state.metrics = metrics.Metrics()
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(metrics.Measured, metrics=app.state.metrics)
+    app.add_middleware(SamePlace)
     for module in (files, jobs, batches, models, chat, metrics, page):
         app.include_router(module.router)
 

@@ -1,23 +1,58 @@
-"""What a client may ask of a completion. A parameter that is not here gets a 400 naming it; one
-that is here and must have one value changes nothing (a penalty of 0)."""
+"""What a client may ask of a completion.
+
+A parameter that is not here gets a 400 naming it, and so does a value that would change the answer
+and cannot here. What changes nothing is taken: null, a penalty of 0, no tools, and all that is for
+the hosted API's bookkeeping alone.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+# Twice what the hosted API takes.
+MOST_TURNS = 4_096
 
 
 def _encodable(text: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("half a surrogate pair is no text")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half a surrogate pair is no text") from None
     return text
 
 
+def refused(why: str) -> BeforeValidator:
+    """Return what refuses every value that is not empty, and says why."""
+
+    def check(value: Any) -> Any:
+        if value:
+            raise ValueError(why)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _of_one(value: Any) -> Any:
+    if isinstance(value, list) and not (len(value) == 1 and isinstance(value[0], str)):
+        raise ValueError("one text is what there is; send each prompt in a request of its own")
+    return value
+
+
+def _of_zeros(value: Any) -> Any:
+    if isinstance(value, dict) and any(bias != 0 for bias in value.values()):
+        raise ValueError("biases of tokens are not supported here; leave this out")
+    return value
+
+
+NO_TOOLS = "tools are not supported here, where models answer in text; leave this out"
 Text = Annotated[str, AfterValidator(_encodable)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Positive = Annotated[int, Field(ge=1)]
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
+Nothing = Annotated[list[Any], Field(max_length=0), refused(NO_TOOLS)]
 
 
 class _Body(BaseModel):
@@ -27,7 +62,8 @@ class _Body(BaseModel):
 class StreamOptions(_Body):
     """`stream_options`."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 class TextPart(_Body):
@@ -35,15 +71,29 @@ class TextPart(_Body):
 
     type: Literal["text"]
     text: Text
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    cache_control: Any = None  # where others may keep a prefix; here they are kept unasked
+    prompt_cache_breakpoint: Any = None
 
 
 class Message(_Body):
-    """One turn."""
+    """One turn. Of an answer that is sent back, what has no content is null or empty."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    tool_calls: Nothing | None = None
+    tool_call_id: None = None
+    function_call: None = None
+    audio: None = None
+    content: Text | Annotated[list[TextPart], Field(max_length=MOST_TURNS, fail_fast=True)]
     name: str | None = None
-    refusal: None = None  # as our own answers have it
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    # As LiteLLM's and vLLM's answers have them.
+    reasoning: None = None
+    reasoning_content: None = None
+    thinking_blocks: Annotated[list[Any], Field(max_length=0)] | None = None
+    images: Annotated[list[Any], Field(max_length=0)] | None = None
+    provider_specific_fields: dict[str, None] | None = None
 
     def plain(self) -> dict[str, str]:
         """The turn as training examples have them."""
@@ -63,7 +113,7 @@ class Sampled(_Body):
 
     model: Text
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: Positive | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     n: Annotated[int, Field(ge=1, le=16)] | None = None
@@ -72,28 +122,61 @@ class Sampled(_Body):
     stream_options: StreamOptions | None = None
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
+    logit_bias: Annotated[dict[str, Zero], BeforeValidator(_of_zeros)] | None = None
     user: str | None = None
 
     def stops(self) -> tuple[str, ...]:
         """The stop texts."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
+    def is_greedy(self) -> bool:
+        """Say whether the likeliest token is the only one that may be chosen."""
+        return self.temperature == 0 or self.top_p == 0
+
 
 class ChatCreate(Sampled):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_TURNS, fail_fast=True)]
     max_completion_tokens: Positive | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: TextFormat | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    tools: Nothing | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: StrictBool | None = None
+    functions: Nothing | None = None
+    function_call: Literal["none", "auto"] | None = None
+    audio: None = None
+    prediction: None = None
+    web_search_options: None = None
+    moderation: None = None
+    # Templates that know of thinking are told not to.
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
+    # The hosted API's bookkeeping: no answer depends on it.
+    service_tier: Literal["auto", "default"] | None = None
+    store: StrictBool | None = None
     metadata: dict[str, Any] | None = None
-    store: Literal[False] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
 
 
 class TextCreate(Sampled):
     """The body of `POST /v1/completions`."""
 
-    prompt: Text
+    # LangChain and LiteLLM send a list of one.
+    prompt: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_of_one)
+    ]
     echo: Literal[False] | None = None
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    logprobs: None = None
+    suffix: Annotated[str, Field(max_length=0)] | None = None
+
+    def text(self) -> str:
+        """Return the prompt."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]

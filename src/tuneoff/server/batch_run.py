@@ -24,6 +24,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import State
 
 from tuneoff.rundir import append_lines, read_lines, remove_folder
 from tuneoff.server import chat
@@ -45,6 +46,7 @@ class _Client:
     """What a batch is to the routes that answer: somebody who asks and does not go away."""
 
     app: FastAPI
+    state: State = field(default_factory=State)
 
     async def is_disconnected(self) -> bool:
         return False

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuneoff.server import shapes
 from tuneoff.server.asked import Text
 from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.json_body import JsonRoute
 from tuneoff.server.store import BATCH, Store, new_id
 
-router = APIRouter(prefix="/v1/batches", responses=shapes.errors(404))
+router = APIRouter(prefix="/v1/batches", responses=shapes.errors(404), route_class=JsonRoute)
 UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 ENDPOINT = "/v1/chat/completions"
 DAY_SECONDS = 24 * 3600
@@ -36,6 +37,7 @@ class BatchCreate(BaseModel):
     metadata: (
         dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]] | None
     ) = Field(default=None, max_length=16)
+    output_expires_after: None = None
 
 
 @router.post("")

@@ -18,9 +18,9 @@ import anyio.to_thread
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from tuneoff import prompts
 from tuneoff.errors import TuneoffError
 from tuneoff.generation.token_bytes import bytes_of
 from tuneoff.models.embedding import first_beyond
@@ -32,13 +32,21 @@ from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
 from tuneoff.server.backend import Answerer, Loaded
 from tuneoff.server.base import Served
 from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.json_body import JsonRoute
+from tuneoff.server.prompt_limits import (
+    PIECE_CHARACTERS,
+    TooLongError,
+    bounded_ids,
+    refuse_too_long,
+    while_here,
+)
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
-from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokenization.chat_template import TemplateError, load_chat_template
 from tuneoff.tokenization.decode import decode_token
 from tuneoff.tokenization.text_tokenizer import SpellingError
 
-router = APIRouter(prefix="/v1", responses=shapes.errors(404))
+router = APIRouter(prefix="/v1", responses=shapes.errors(404), route_class=JsonRoute)
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}}  # chunks, as the SDK reads them
 }
@@ -90,13 +98,17 @@ class Asking:
 @router.post("/chat/completions", response_model=shapes.ChatCompletion, responses=_STREAMED)
 async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     """An answer to a conversation."""
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs.", "top_logprobs", "invalid_value")
     served = _served(http, body.model)
     base = await _loaded(http, served)
     example = Example("", {"messages": [each.plain() for each in body.messages]}, "")
-    ids = await run_in_threadpool(_chat_ids, base, served, example)
     limit = body.max_completion_tokens or body.max_tokens
+    characters = sum(len(turn["content"]) for turn in example.inputs["messages"])
+    ids = await _bounded(
+        http, base, body, limit, characters,
+        lambda: _rendered(base, served, example), lambda: _chat_ids(base, served, example),
+    )  # fmt: skip
     count = (body.top_logprobs or 0) if body.logprobs else None
     asking = _ask(http, served, base, body, ids, limit, "chatcmpl", count)
 
@@ -116,8 +128,10 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
     """What follows a text."""
     served = _served(http, body.model)
     base = await _loaded(http, served)
-    ids = await run_in_threadpool(_text_ids, base, body.prompt)
-    limit = body.max_tokens or DEFAULT_TEXT_TOKENS
+    prompt, limit = body.text(), body.max_tokens or DEFAULT_TEXT_TOKENS
+    ids = await _bounded(
+        http, base, body, limit, len(prompt), lambda: prompt, lambda: _text_ids(base, prompt)
+    )
     asking = _ask(http, served, base, body, ids, limit, "cmpl", None)
     if body.stream:
         return _streamed(asking, http, _text_chunk, "text_completion")
@@ -148,13 +162,81 @@ async def _loaded(http: HttpRequest, served: Served) -> Loaded:
     # The guard bounds how many there are.
     waiting = anyio.CapacityLimiter(math.inf)
     try:
-        return await anyio.to_thread.run_sync(host.base, served, limiter=waiting)
+        loading = anyio.to_thread.run_sync(
+            host.base, served, limiter=waiting, abandon_on_cancel=True
+        )
+        return await while_here(http, loading)
     except TuneoffError:  # its weights are not there, say
         logging.getLogger(__name__).exception("the model %s cannot be loaded", served.name)
         raise ApiError(
             500, f"The model {served.name!r} cannot be loaded; the server's log says why.", "model",
             "model_not_loaded", "server_error",
         ) from None  # fmt: skip
+
+
+async def _bounded(
+    http: HttpRequest,
+    base: Loaded,
+    body: Sampled,
+    limit: int | None,
+    characters: int,
+    render: Callable[[], str],
+    encode: Callable[[], list[int]],
+) -> list[int]:
+    """The tokens of a prompt, which is refused where it is surely too long, before all of it is
+    encoded.
+
+    Args:
+        limit: how many tokens the answer may have.
+        characters: how many of the prompt's are the client's.
+        render: gives the whole prompt as text.
+        encode: gives its tokens.
+    """
+    room = base.positions - (limit or 1)
+    if room < 1:
+        name = "max_completion_tokens" if _is_newer(body) else "max_tokens"
+        raise ApiError(
+            400, f"This model has {base.positions} positions for prompt and answer, and the answer "
+            f"may take {limit}. Lower {name}.", name, "context_length_exceeded",
+        )  # fmt: skip
+
+    def work(gone: Callable[[], bool]) -> list[int]:
+        if characters > PIECE_CHARACTERS:
+            refuse_too_long(base.tokenizer, render(), room, gone)
+        return encode()
+
+    try:
+        return await bounded_ids(http, characters, work)
+    except TooLongError:
+        raise _too_long(base, f"more than {room}", limit, body) from None
+
+
+def _is_newer(body: Sampled) -> bool:
+    """Say whether a request bounds its answer by the newer of two names."""
+    return isinstance(body, ChatCreate) and body.max_completion_tokens is not None
+
+
+def _too_long(base: Loaded, taken: object, limit: int | None, body: Sampled) -> ApiError:
+    return ApiError(
+        400,
+        f"This model has {base.positions} positions; the prompt takes {taken} and the answer may "
+        f"take {limit or 1}. Shorten the prompt or lower max_tokens.",
+        "messages" if isinstance(body, ChatCreate) else "prompt",
+        "context_length_exceeded",
+    )
+
+
+def _rendered(base: Loaded, served: Served, example: Example) -> str:
+    """The text that `_chat_ids` encodes."""
+    from tuneoff.models.loading import rendering_of
+
+    if rendering_of(base.tokenizer, None) == "text":
+        return prompts.text(example, CHAT_PASS_THROUGH)
+    turns = prompts.messages(example, CHAT_PASS_THROUGH)
+    try:
+        return load_chat_template(base.tokenizer, served.today).render(turns)
+    except TemplateError as error:
+        raise _refused_by_template(error) from None
 
 
 def _chat_ids(base: Loaded, served: Served, example: Example) -> list[int]:
@@ -165,10 +247,8 @@ def _chat_ids(base: Loaded, served: Served, example: Example) -> list[int]:
     template = replace(CHAT_PASS_THROUGH, today=served.today)
     try:
         return prompt_ids(base.tokenizer, example, template, rendering)
-    except TemplateError as error:  # for instance, roles that do not alternate
-        raise ApiError(
-            400, f"The model's chat template {error.why}.", "messages", "invalid_value"
-        ) from None
+    except TemplateError as error:
+        raise _refused_by_template(error) from None
     except SpellingError as error:
         raise _refused_spelling(error, "messages") from None
 
@@ -180,6 +260,11 @@ def _text_ids(base: Loaded, text: str) -> list[int]:
         return text_ids(base.tokenizer, text)
     except SpellingError as error:
         raise _refused_spelling(error, "prompt") from None
+
+
+def _refused_by_template(error: TemplateError) -> ApiError:
+    """Say that a chat template refuses turns, for instance of roles that do not alternate."""
+    return ApiError(400, f"The model's chat template {error.why}.", "messages", "invalid_value")
 
 
 def _refused_spelling(error: SpellingError, param: str) -> ApiError:
@@ -219,14 +304,11 @@ def _ask(
     host: Answerer = http.app.state.host
     _refuse_beyond(base, ids, "messages" if kind == "chatcmpl" else "prompt")
     room = base.positions - len(ids)
-    if not ids or room < 1 or (limit or 1) > room:
-        raise ApiError(
-            400,
-            f"This model has {base.positions} positions; the prompt takes {len(ids)} and the "
-            f"answer may take {limit or 1}. Shorten the prompt or lower max_tokens.",
-            "messages" if kind == "chatcmpl" else "prompt",
-            "context_length_exceeded",
-        )
+    if not ids:
+        param = "messages" if isinstance(body, ChatCreate) else "prompt"
+        raise ApiError(400, f"Invalid value for {param}: it is empty.", param, "invalid_value")
+    if room < 1 or (limit or 1) > room:
+        raise _too_long(base, len(ids), limit, body)
     if host.unfinished() + (body.n or 1) > MAX_UNFINISHED:
         raise ApiError(
             429, "Too many requests are waiting; try again later.", None, "rate_limit_exceeded",
@@ -249,8 +331,8 @@ def _ask(
             max_tokens=limit or room,
             tell=teller(index),
             stop=body.stops(),
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=body.top_p or 1.0,
+            temperature=0.0 if body.is_greedy() else _or_one(body.temperature),
+            top_p=1.0 if body.is_greedy() else _or_one(body.top_p),
             seed=None if body.seed is None else (body.seed + index) % 2**63,
             logprobs=logprobs,
         )
@@ -260,6 +342,10 @@ def _ask(
         host.submit(served, request)
     id = f"{kind}-{secrets.token_hex(12)}"
     return Asking(body, base, ids, requests, pieces, id, int(time.time()))
+
+
+def _or_one(value: float | None) -> float:
+    return 1.0 if value is None else value
 
 
 async def _told(asking: Asking, http: HttpRequest) -> AsyncIterator[tuple[int, Piece]]:
@@ -323,7 +409,7 @@ def _streamed(
     asking: Asking, http: HttpRequest, chunk: Callable[..., dict[str, Any]], kind: str
 ) -> StreamingResponse:
     options = asking.body.stream_options
-    counted = options is not None and options.include_usage
+    counted = options is not None and bool(options.include_usage)
 
     def event(choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> str:
         value = {

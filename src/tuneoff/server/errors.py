@@ -5,6 +5,7 @@ Every error body is `{"error": {"message", "type", "param", "code"}}`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -62,25 +63,80 @@ def _allowed(request: Request) -> str:
         for method in methods
         if compile_path(path)[0].match(request.scope["path"])
     }
-    return ", ".join(sorted(found))
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 def invalid_value(errors: Sequence[Any], where: int) -> ApiError:
-    """What Pydantic says is wrong, of which the first so many parts of a place name a field."""
-    # Of the alternatives of a field the last is the one with a number in it.
+    """Return what to tell of a body that Pydantic refuses.
+
+    Args:
+        errors: Pydantic's own.
+        where: of the parts of an error's place, how many name a parameter.
+    """
+    # One parameter's errors alone, and of its alternatives those that read it furthest; of these
+    # the last that takes such a value at all.
     place = [str(part) for part in errors[0]["loc"][:where]]
-    first = [e for e in errors if [str(p) for p in e["loc"][:where]] == place][-1]
-    # Pydantic also names the alternatives of a union; a client knows names of fields alone.
-    place = [
+    near = [error for error in errors if [str(part) for part in error["loc"][:where]] == place]
+    furthest = _named(max(near, key=lambda error: len(_named(error["loc"])))["loc"])
+    found = [error for error in near if _named(error["loc"]) == furthest]
+    error = next((each for each in reversed(found) if not _is_of_kind(each["type"])), found[-1])
+    param = ".".join(furthest) or None
+    return ApiError(400, _worded(error, param), param, "invalid_value")
+
+
+def _named(place: Sequence[Any]) -> list[str]:
+    """Return the parts of a place that a client knows: names and numbers, not Pydantic's names of
+    a union's alternatives."""
+    return [
         str(part)
-        for part in first["loc"]
+        for part in place
         if part not in ("body", "query", "path")
         and _FIELD.fullmatch(str(part))
         and "constrained-" not in str(part)
     ]
-    param = ".".join(place) or None
-    message = f"{first['msg']}" + (f": {param}" if param else "")
-    return ApiError(400, message, param, "invalid_value")
+
+
+def _is_of_kind(type: str) -> bool:
+    """Say whether an error is that the value is of another kind altogether."""
+    return type.endswith("_type") or type == "literal_error"
+
+
+def _worded(error: Any, param: str | None) -> str:
+    """Return one sentence that names a parameter and says what is wrong with it."""
+    kind, given = error["type"], error.get("input")
+    if kind == "missing":
+        return f"Missing required parameter: {param}."
+    if kind == "extra_forbidden":
+        allowed = _ALLOWED.get(str(error["loc"][-2:][0]))
+        return f"Unknown parameter: {param}" + (f" (allowed: {allowed})." if allowed else ".")
+    if kind == "value_error":
+        return f"Invalid value for {param}: {error['ctx']['error']}."
+    if kind == "none_required":
+        return f"Invalid value for {param}: it is not supported here; leave it out."
+    if kind == "literal_error":
+        expected = f"allowed: {error['ctx']['expected']}"
+        return f"Invalid value for {param}: {_shown(given)} is not supported ({expected})."
+    what = str(error["msg"])
+    if _is_of_kind(kind) and (param or "").rpartition(".")[2] in _TEXTS:
+        what = f"Input should be {_TEXTS[str(param).rpartition('.')[2]]}"
+    told = f" (got {_shown(given)})" if isinstance(given, _SHORT) else ""
+    return f"Invalid value for {param}: {what}{told}."
+
+
+# Where what is unknown is often what another API has.
+_ALLOWED = {"hyperparameters": "n_epochs, batch_size, learning_rate_multiplier"}
+# What Pydantic says of each of their alternatives is no help.
+_TEXTS = {"content": "a text or a list of text parts", "prompt": "a text"}
+_SHORT = (str, int, float, type(None))
+
+
+def _shown(value: Any) -> str:
+    """Return a value as JSON has it, cut short."""
+    try:
+        text = json.dumps(value)
+    except ValueError:
+        text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def install(app: FastAPI) -> None:

@@ -7,15 +7,18 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tuneoff.billing import default_epochs
 from tuneoff.config import LocalSettings, LoraSettings, TrainSettings
 from tuneoff.server import shapes
-from tuneoff.server.asked import Text
+from tuneoff.server.asked import Text, refused
 
 ACTIVE = ("queued", "running", "paused")
 Auto = Literal["auto"]
+NO_INTEGRATIONS = (
+    "integrations (wandb) are not supported; the job's events and its result file have the losses"
+)
 _SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -26,9 +29,14 @@ class _Asked(BaseModel):
 class Hyperparameters(_Asked):
     """As the hosted API has them."""
 
-    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
-    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] = "auto"
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] | None = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] | None = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] | None = "auto"
+
+    @field_validator("*")
+    @classmethod
+    def _chosen(cls, value: Any) -> Any:
+        return "auto" if value is None else value
 
 
 class Supervised(_Asked):
@@ -42,6 +50,8 @@ class Method(_Asked):
 
     type: Literal["supervised"]
     supervised: Supervised | None = None
+    dpo: None = None
+    reinforcement: None = None
 
 
 class JobCreate(_Asked):
@@ -52,7 +62,7 @@ class JobCreate(_Asked):
     validation_file: Text | None = None
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
-    suffix: Annotated[str, Field(max_length=64, pattern=_SUFFIX)] | None = None
+    suffix: Annotated[str, Field(max_length=64, pattern=_SUFFIX)] | Literal[""] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: (
         dict[
@@ -61,7 +71,7 @@ class JobCreate(_Asked):
         ]
         | None
     ) = Field(default=None, max_length=16)
-    integrations: Annotated[list[Any], Field(max_length=0)] | None = None
+    integrations: Annotated[list[Any], Field(max_length=0), refused(NO_INTEGRATIONS)] | None = None
 
     def asked(self) -> Hyperparameters:
         """The newer place, else the older top-level one, else nothing but `auto`."""
@@ -74,11 +84,11 @@ def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
     """Numbers for every `auto`: 3 epochs, more of fewer examples until 100 are seen, fewer of so
     many that over 25,000 would be (1 to 25); batches of 0.2% of the examples, 8 to 64."""
     batch = min(64, max(8, math.ceil(0.002 * examples)))
-    multiplier = asked.learning_rate_multiplier
+    epochs, multiplier = asked.n_epochs, asked.learning_rate_multiplier
     return {
-        "n_epochs": default_epochs(examples) if asked.n_epochs == "auto" else asked.n_epochs,
-        "batch_size": batch if asked.batch_size == "auto" else asked.batch_size,
-        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
+        "n_epochs": epochs if isinstance(epochs, int) else default_epochs(examples),
+        "batch_size": asked.batch_size if isinstance(asked.batch_size, int) else batch,
+        "learning_rate_multiplier": multiplier if isinstance(multiplier, float) else 1.0,
     }
 
 

@@ -13,11 +13,15 @@ from fastapi import APIRouter, Query, Request
 from tuneoff.server import epochs, leftovers, shapes
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.job import ACTIVE, JobCreate, resolved, shown
+from tuneoff.server.json_body import JsonRoute
+from tuneoff.server.row_lengths import find_long_row
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store, new_id
 from tuneoff.tasks.training_rows import MIN_EXAMPLES
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", responses=shapes.errors(404))
+router = APIRouter(
+    prefix="/v1/fine_tuning/jobs", responses=shapes.errors(404), route_class=JsonRoute
+)
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 MAX_FILTERS = 16
 # FastAPI knows no such parameter; this is how the API's own description has it.
@@ -46,6 +50,11 @@ def create(request: Request, body: JobCreate) -> shapes.Job:
             400, f"The model {body.model[:100]!r} cannot be tuned here (allowed: {allowed}).",
             "model", "model_not_available",
         )  # fmt: skip
+    for name in _files(store, body):
+        file, what = getattr(body, name), name.removesuffix("_file")
+        wrong = find_long_row(store.file_path(file), settings.bases[body.model], what, body.model)
+        if wrong is not None:
+            raise ApiError(400, wrong, name, f"invalid_{name}")
     id = new_id("ftjob")
     # Nobody can delete the files while this transaction is open.
     with store.transaction() as connection:

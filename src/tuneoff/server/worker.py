@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tuneoff.errors import DataError
 from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
@@ -29,6 +30,7 @@ from tuneoff.rundir import ContenderDir, write_text
 from tuneoff.server import epochs, leftovers
 from tuneoff.server.claims import Claims
 from tuneoff.server.job import base_argument, model_name, settings_of
+from tuneoff.server.row_lengths import find_long_row
 from tuneoff.server.store import RESULTS, Store, new_id
 from tuneoff.tasks.chat import stored_examples
 from tuneoff.tokenization.chat_template import day_of_job
@@ -117,6 +119,11 @@ def _train(
 
     id, attempt = job["id"], job["attempts"]
     directory = ContenderDir(store.job_path(id))
+    for name in ("training", "validation"):
+        if (file := facts[f"{name}_file"]) is not None:
+            wrong = find_long_row(store.file_path(file), base, name, facts["model"], None)
+            if wrong is not None:
+                raise DataError(wrong)
     train = list(stored_examples(store.file_path(facts["training_file"])))
     given = facts["validation_file"]
     validation = list(stored_examples(store.file_path(given))) if given else []

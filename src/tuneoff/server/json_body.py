@@ -1,0 +1,106 @@
+"""Reads the JSON bodies of requests: what is none is refused in one sentence, before anything is
+made of it; long ones are read one at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from tuneoff.server.errors import ApiError
+from tuneoff.server.prompt_limits import LONG, turn_of, while_here
+
+# Each object, list and name of a body may be wrong, and each that is costs time and memory.
+MOST_CONTAINERS, MOST_NAMES = 50_000, 1_000
+_KINDS = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, if it has one, is JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def read(request: Request) -> Response:
+            request = _JsonRequest(request.scope, request.receive)
+            body = await request.body()
+            _refuse_other_types(request.headers.get("content-type", ""), body)
+            if len(body) <= LONG:
+                return await handle(request)
+            turn = turn_of(request)
+            try:
+                await while_here(request, turn.begin())
+                return await handle(request)
+            finally:
+                turn.end()
+
+        return read
+
+
+class _JsonRequest(Request):
+    """A request that says what is wrong with its body."""
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = parse(await self.body())
+        return self._json
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the object that a body holds.
+
+    Raises:
+        ApiError: it holds none, or one of too many parts.
+    """
+    try:
+        value = json.loads(body)
+    except RecursionError:
+        raise _no_json("it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise _no_json("it is not encoded as UTF-8") from None
+    except ValueError as error:
+        raise _no_json(str(error)) from None
+    if not isinstance(value, dict):
+        raise _no_json(f"it must be an object, and is {_KINDS.get(type(value), 'a number')}")
+    _refuse_too_many(value)
+    return value
+
+
+def _refuse_other_types(content_type: str, body: bytes) -> None:
+    if not body:
+        raise _no_json("it is empty")
+    header = Message()
+    header["content-type"] = content_type
+    subtype = header.get_content_subtype()
+    is_json = subtype == "json" or subtype.endswith("+json")
+    if not content_type or header.get_content_maintype() != "application" or not is_json:
+        came = f"the request has {content_type[:100]!r}" if content_type else "the request has none"
+        raise ApiError(
+            400, f"The body must be JSON, with the header Content-Type: application/json; {came}.",
+            "Content-Type", "unsupported_content_type",
+        )  # fmt: skip
+
+
+def _refuse_too_many(value: dict[str, Any]) -> None:
+    waiting, seen = list[Any]([value]), 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if isinstance(part, dict):
+            if len(part) > MOST_NAMES:
+                raise _no_json(f"an object in it has more than {MOST_NAMES:,} names")
+            part = part.values()
+        waiting += [each for each in part if isinstance(each, dict | list)]
+        if seen + len(waiting) > MOST_CONTAINERS:
+            raise _no_json(f"it holds more than {MOST_CONTAINERS:,} objects and lists")
+
+
+def _no_json(why: str) -> ApiError:
+    return ApiError(400, f"The body cannot be read as JSON: {why}.", None, "invalid_json")

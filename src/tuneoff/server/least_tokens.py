@@ -1,0 +1,128 @@
+"""Finds the fewest tokens that a text can take, without tokenizing it.
+
+Every byte of a text lies in one token. Where no token with an `e` in it is longer than 30 bytes,
+each `e` takes a 30th of a token or more, and a million of them take 33,334. This holds for
+tokenizers that lose nothing: byte-level BPE, SentencePiece's BPE and Unigram. What a tokenizer may
+take out (its normalizer says so) counts as nothing; of one that is not understood here, all does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneoff.generation.token_bytes import byte_level
+
+BLANKS = frozenset(" \t\n\r\v\f")
+_LOOKAHEAD = re.compile(r"\(\?[=!][^()]*\)$")
+_LITERAL = re.compile(r"\\(\W)|([^\\.^$*+?()\[\]{}|])", re.DOTALL)
+# Normalizers and pre-tokenizers that take nothing out; of the first, not of ASCII at least.
+_COMPOSING = ("NFC", "NFD", "NFKC", "NFKD")
+_LOSSLESS = ("Prepend", "ByteLevel", "Metaspace", "Digits", "UnicodeScripts")
+_BLANKLESS = ("Strip", "Whitespace", "WhitespaceSplit", "BertPreTokenizer")
+_PARTS = ("normalizers", "pretokenizers")
+
+
+class LeastTokens:
+    """What each byte of a text takes at least, in tokens of one tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._weights: NDArray[np.float64] = np.zeros(256)
+        self._ascii_only = False
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None and _is_plain(backend.model):
+            self._weigh(tokenizer, _state(backend.normalizer), _state(backend.pre_tokenizer))
+
+    def of(self, text: str) -> float:
+        """Return the fewest tokens that a text can take."""
+        if self._ascii_only and not text.isascii():
+            return 0.0
+        counted = np.bincount(np.frombuffer(text.encode(), np.uint8), minlength=256)
+        return float(counted @ self._weights)
+
+    def _weigh(self, tokenizer: Any, normalizer: Any, pre_tokenizer: Any) -> None:
+        steps = [*_steps(normalizer), *_steps(pre_tokenizer)]
+        removed = _removed(steps)
+        if removed is None:
+            return
+        added = tokenizer.added_tokens_decoder.values()
+        in_bytes = any(step["type"] == "ByteLevel" for step in steps)
+        strips = any(token.lstrip or token.rstrip for token in added) or any(
+            step["type"] in _BLANKLESS for step in steps
+        )
+        longest, single = _longest(tokenizer.get_vocab(), in_bytes)
+        self._ascii_only = any(step["type"] in _COMPOSING for step in steps)
+        for byte in range(256 if in_bytes and not strips else 128):
+            if single[byte] and not (strips and chr(byte) in BLANKS):
+                self._weights[byte] = 1 / longest[byte]
+        # A byte of a longer character may be one of many characters.
+        for byte in "".join(removed).encode():
+            self._weights[byte] = 0
+
+
+def _longest(vocabulary: Iterable[str], in_bytes: bool) -> tuple[list[int], list[bool]]:
+    """Return, for each byte, the length of the longest token that holds it, and whether there is
+    a token of it alone."""
+    longest, single = [0] * 256, [False] * 256
+    for token in vocabulary:
+        found = byte_level(token) if in_bytes else None
+        raw = found if found is not None else token.replace("▁", " ").encode()
+        for byte in set(raw):
+            longest[byte] = max(longest[byte], len(raw))
+        if len(raw) == 1:
+            single[raw[0]] = True
+    return longest, single
+
+
+def _is_plain(model: Any) -> bool:
+    """Say whether a model's tokens are parts of the text, and every character lies in one."""
+    kind = type(model).__name__
+    if kind == "BPE":
+        return not (model.continuing_subword_prefix or model.end_of_word_suffix or model.dropout)
+    return kind == "Unigram"
+
+
+def _state(component: Any) -> Any:
+    """Return a component of a tokenizer as its file has it; None where there is none."""
+    return None if component is None else json.loads(component.__getstate__())
+
+
+def _steps(state: Any) -> list[Mapping[str, Any]]:
+    """Return what a normalizer or a pre-tokenizer does, one step after another."""
+    if state is None:
+        return []
+    parts = next((state[name] for name in _PARTS if name in state), None)
+    return [state] if parts is None else [step for part in parts for step in _steps(part)]
+
+
+def _removed(steps: Iterable[Mapping[str, Any]]) -> set[str] | None:
+    """Return the characters, besides blanks, that some steps may take out of a text; None where
+    one is not understood."""
+    removed = set[str]()
+    for step in steps:
+        kind = step["type"]
+        if kind == "Replace":
+            literal = _literal(step["pattern"])
+            if literal is None:
+                return None
+            removed |= set() if literal in step["content"] else set(literal)
+        elif kind in ("Split", "Punctuation"):
+            if step["behavior"] == "Removed":
+                return None
+        elif kind not in (*_LOSSLESS, *_COMPOSING, *_BLANKLESS):
+            return None
+    return removed
+
+
+def _literal(pattern: Mapping[str, str]) -> str | None:
+    """Return the text that a pattern stands for: a text itself, or one character with a condition
+    on what follows; None for any other."""
+    if "String" in pattern:
+        return pattern["String"]
+    found = _LITERAL.fullmatch(_LOOKAHEAD.sub("", pattern["Regex"]))
+    return (found[1] or found[2]) if found else None

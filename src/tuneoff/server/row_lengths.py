@@ -1,0 +1,67 @@
+"""Finds rows of training files that are too long for a base, before a job waits for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tuneoff.contenders.lengths import find_too_long
+from tuneoff.records import Example
+from tuneoff.tokens import counter_of
+
+# What a client waits for: some seconds. Longer files are looked through when their job begins.
+MOST_BYTES = 4 * 1024**2
+
+
+def find_long_row(
+    path: Path, base: str, name: str, model: str, most_bytes: int | None = MOST_BYTES
+) -> str | None:
+    """Return what is wrong with a file that has a row with more tokens than the base has positions;
+    None where none is found.
+
+    Args:
+        base: what the model is loaded from.
+        name: what the file is for, `training` or `validation`.
+        most_bytes: so many bytes of the longest rows are counted; None: all.
+    """
+    counter = counter_of(base)
+    if counter is None or not path.is_file():
+        return None
+    found = find_too_long(base, _examples(path, counter.positions // 2, most_bytes))
+    if found is None:
+        return None
+    example, tokens, positions = found
+    return (
+        f"Line {example.id} of the {name} file has {tokens} tokens, more than the {positions} "
+        f"positions of {model}. Shorten that example or leave it out, upload the file again, and "
+        "create a job with it."
+    )
+
+
+def _examples(path: Path, least: int, most_bytes: int | None) -> Iterator[Example]:
+    """Yield the rows of more than `least` bytes, the longest first, up to so many bytes in all;
+    their ids are their lines."""
+    long, place = list[tuple[int, int, int]](), 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if len(line) > least:
+                long.append((-len(line), number, place))
+            place += len(line)
+        long.sort()
+        for negative, number, start in long:
+            if most_bytes is not None:
+                most_bytes += negative
+                if most_bytes < 0:
+                    return
+            stream.seek(start)
+            yield _example(str(number), json.loads(stream.read(-negative).decode("utf-8-sig")))
+
+
+def _example(line: str, row: dict[str, Any]) -> Example:
+    """Return an uploaded row as training has it."""
+    *turns, answer = [
+        {"role": turn["role"], "content": turn["content"]} for turn in row["messages"]
+    ]
+    return Example(line, {"messages": turns}, answer["content"])
