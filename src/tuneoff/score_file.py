@@ -17,9 +17,9 @@ from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.progress import Progress, Silent, Step
 from tuneoff.records import Score, ScoredRow, to_dict
 from tuneoff.rundir import write_lines
-from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
+from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
-from tuneoff.scoring.rows import Mode, Row
+from tuneoff.scoring.rows import Mode, Row, ThoughtCounter
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, check_rows, read_rows
 from tuneoff.tasks import load_task
@@ -76,7 +76,8 @@ def score_file(
     `missing` counts the examples of the task's own test set that have no prediction;
     `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
     values) are those of `primary_metric`; `database_sha256` says on which databases answers
-    were executed.
+    were executed; `warnings` say what the figures do not; `rules` are the versions of the
+    scoring rules.
     """
     into = Path(out) if out is not None else None
     found = _scored(task, Path(predictions), how, into, progress or Silent())
@@ -89,6 +90,8 @@ def score_file(
         "error_classes": found.error_classes,
         "breakdowns": found.breakdowns,
         "database_sha256": found.database_sha256,
+        "warnings": found.warnings,
+        "rules": dict(RULES),
     }
 
 
@@ -103,6 +106,7 @@ class _Scored:
     error_classes: dict[str, int]
     breakdowns: dict[str, dict[str, dict[str, dict[str, Any]]]]
     database_sha256: dict[str, str]
+    warnings: list[str]
 
 
 def _scored(
@@ -191,11 +195,13 @@ def _through(
     known_groups = getattr(scorer, "groups", None)
     waiting: deque[Row] = deque()
     names = getattr(scorer, "ERROR_CLASSES", None)
+    thoughts = ThoughtCounter(options.mode)
     errors, found_ids, db_ids, classes = 0, set[str](), set[str](), Counter[str]()
 
     def read() -> Iterator[Row]:
         for row in rows:
             waiting.append(row)
+            thoughts.add(row)
             yield row
 
     def scored() -> Iterator[ScoredRow]:
@@ -242,6 +248,7 @@ def _through(
             for key, by in breakdown.scores().items()
         },
         database_sha256=hashes,
+        warnings=thoughts.warnings(),
     )
 
 

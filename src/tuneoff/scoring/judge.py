@@ -95,8 +95,10 @@ class Judge:
         missing = no_answer(row)
         if missing is not None:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
-        first = self._ask(row, (row.prediction, row.reference), memory, purse)
-        second = _swapped(self._ask(row, (row.reference, row.prediction), memory, purse))
+        # The key of what the judge said holds these texts; blanks around them must not be paid for.
+        answer, reference = row.prediction.strip(), row.reference.strip()
+        first = self._ask(row, (answer, reference), memory, purse)
+        second = _swapped(self._ask(row, (reference, answer), memory, purse))
         if first is None or second is None:  # nothing was measured
             return ScoredRow(row.id, {}, "the judge did not say")
         value = sum(outcome in ("better", "equal") for outcome in (first, second)) / 2
