@@ -51,9 +51,10 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
 
     Returns:
         `metric`; `runs` (`run`, `name`, `created`, `examples`, `rules`); `warnings`;
-        `contenders` (`name`, `runs`: for each run its scores and costs, or null); `changes` (`contender`, `before`, `run`, `verdict`
-        better, worse, tie or failed, `difference` now minus before, its bounds and test, null
-        where it failed, `sentence`); `worse`, whether one of them is worse or failed.
+        `contenders` (`name`, `runs`: for each run its scores and costs, or null); `changes`
+        (`contender`, `before`, `run`, `verdict` better, worse, tie or failed, `difference` now
+        minus before, its bounds and test, null where it failed, `sentence`); `worse`, whether one
+        of them is worse or failed.
 
     Raises:
         ConfigError, RunDirectoryError: a folder holds no finished run, or they cannot be compared.
