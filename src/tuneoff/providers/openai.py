@@ -323,7 +323,7 @@ def _job(given: Any) -> Job:
     status = end_of_job(given.status, model, bool(given.finished_at))
     error = _words(given.error)
     if error is None and status == "failed" and given.status.lower() != status:
-        error = f"the provider calls it {given.status!r}"
+        error = f"its state is {given.status!r}, and it shows no model"
     return Job(
         id=given.id,
         status=status,
