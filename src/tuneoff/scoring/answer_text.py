@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 UNFINISHED = "a thought without its end"
-# Blanks, and the mark with which some editors begin a file.
-BLANKS = " \t\r\n\f\v\ufeff"
+BYTE_ORDER_MARK = "\ufeff"  # with which some editors begin a file
 
 # How models mark their thoughts: XML tags (DeepSeek, Qwen, Seed and prompts that ask for them),
 # Mistral's [THINK], Kimi's triangles, OpenThinker's tokens, and gpt-oss's channels (Harmony),
@@ -53,6 +52,11 @@ _LANGUAGES = frozenset((
 ))  # fmt: skip
 # More fences than this are no answer; looking at each of them would only take time.
 _MAX_BLOCKS, _MAX_DEPTH, _MAX_RUNS = 64, 2, 8
+
+
+def strip_blanks(text: str) -> str:
+    """Returns a text without blanks of any kind, or byte order marks, around it."""
+    return text.strip().strip(BYTE_ORDER_MARK).strip()
 
 
 def strip_thoughts(answer: str, reference: str) -> str | None:
@@ -141,7 +145,7 @@ class _Block:
 
 def is_fenced(text: str) -> bool:
     """Tells whether a text holds a fence, or is a code span."""
-    return _RUN.search(text) is not None or _SPAN.fullmatch(text.strip(BLANKS)) is not None
+    return _RUN.search(text) is not None or _SPAN.fullmatch(strip_blanks(text)) is not None
 
 
 def strip_fence(answer: str, reference: str) -> str:
@@ -152,18 +156,18 @@ def strip_fence(answer: str, reference: str) -> str:
     >>> strip_fence("```text\\nParis\\n```", "Paris")
     'Paris'
     """
-    text = answer.strip(BLANKS)
+    text = strip_blanks(answer)
     if is_fenced(reference):
         return text
     span = _SPAN.fullmatch(text)
     if span:
-        return span[2].strip(BLANKS)
+        return strip_blanks(span[2])
     blocks, outside, whole = _split_fences(text)
     if not blocks:
         return text
-    if not whole and len(blocks) == 1 and not blocks[0].content.strip(BLANKS):
-        return outside.strip(BLANKS)  # only closed
-    return text if outside.strip(BLANKS) else blocks[-1].text().strip(BLANKS)
+    if not whole and len(blocks) == 1 and not strip_blanks(blocks[0].content):
+        return strip_blanks(outside)  # only closed
+    return text if strip_blanks(outside) else strip_blanks(blocks[-1].text())
 
 
 def find_in_language(answer: str, reference: str, *tests: Callable[[str], bool]) -> str:
@@ -174,14 +178,14 @@ def find_in_language(answer: str, reference: str, *tests: Callable[[str], bool])
         tests: whether a text is one of the language, the strictest test first. A later test is
             tried where nothing passes those before it.
     """
-    text = answer.strip(BLANKS)
+    text = strip_blanks(answer)
     if is_fenced(reference) or not is_fenced(text) or tests[0](text):
         return text
     candidates = list(_candidates(text))
     for test in tests:
         for candidate in candidates:
             if test(candidate):
-                return candidate.strip(BLANKS)
+                return strip_blanks(candidate)
     return strip_fence(candidates[0], "") if candidates else text
 
 
@@ -196,7 +200,7 @@ def _candidates(text: str, depth: int = 0) -> Iterator[str]:
         for reading in block.readings():
             yield reading
             if depth < _MAX_DEPTH and _RUN.search(reading):
-                yield from _candidates(reading.strip(BLANKS), depth + 1)
+                yield from _candidates(strip_blanks(reading), depth + 1)
     first = _RUN.search(text)
     if first and not whole:  # the first marks may be the end of a fence that the prompt opened
         yield text[: first.start()]

@@ -237,6 +237,7 @@ AROUND = [
     f"-- over twenty\n{GOLD}", f"/* a; b */ {GOLD}", f"\ufeff{GOLD}", f"{GOLD};\ufeff", f";{GOLD}",
     f"\ufeff```sql\r\n{GOLD}; -- over\r\n```", f"**SQL:** {GOLD}", f"The final query: {GOLD}",
     f"### Answer:\n```sql {GOLD} ```", f"```sqlite\n-- over\n{GOLD}", f"sql\n{GOLD};\n```\nDone.",
+    f"\u00a0{GOLD};\u00a0", f"SQLQuery: {GOLD}",
     f"````md\n```sql\n{GOLD}\n```\n````", f"`{GOLD}`",
     f"```sql\nSELECT 1\n```\nNo:\n~~~sql\n{GOLD}\n~~~\nIt gives:\n```\nAda, 30\n```",
     f"```sql\n{GOLD}\n```\n```\nSELECTED: Ada\n```",

@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tuneoff.scoring.answer_text import find_in_language
+from tuneoff.scoring.answer_text import find_in_language, strip_blanks
 from tuneoff.scoring.sql.sandbox import is_readable
 
 _LABEL = re.compile(
     r"[\s>*_#\ufeff]*(?:(?:here is|here's|the|this|your|my|final|correct|sql|sqlite)\s+)*"
-    r"(?:sql|sqlite|query|statement|code|answer|response|output|solution)[*_]*\s*:[*_]*\s*",
+    r"(?:sql[ _]?query|sql|sqlite|query|statement|code|answer|response|output|solution)"
+    r"[*_]*\s*:[*_]*\s*",
     re.IGNORECASE,
 )
 _LANGUAGE = re.compile(r"\s*(?:\w*sql\w*)\s+(?=(?:select|with|values)\b)", re.IGNORECASE)
@@ -91,7 +92,7 @@ def _unlabelled(text: str) -> str:
     for pattern in (_LABEL, _LANGUAGE):
         found = pattern.match(text)
         text = text[found.end() :] if found else text
-    return split_statements(text).text or text.strip()
+    return split_statements(strip_blanks(text)).text or text.strip()
 
 
 def _holds_query(text: str) -> bool:
