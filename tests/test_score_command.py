@@ -177,3 +177,21 @@ def test_deriving_from_what_is_no_database(cli: Any, folder: Path, tmp_path: Pat
     )  # fmt: skip
     assert code == 2
     assert "harbour.sqlite: nothing can be derived from it" in err
+
+
+def test_thoughts_are_told_of_and_rules_are_named(cli: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    answers = ["<think>\nA port.</think>\nOSLO", "<think>A port", "BERGEN"]
+    with rows.open("w") as stream:
+        for number, answer in enumerate(answers):
+            row = {"id": str(number), "reference": "OSLO", "prediction": answer}
+            stream.write(json.dumps(row) + "\n")
+    asked = ("score", "--task", "chat", "--predictions", rows)
+    code, out, _ = cli(*asked, "--json")
+    found = json.loads(out)
+    assert (code, found["rules"]["answer_text"]) == (0, 2)
+    assert found["scores"]["exact_match"]["value"] == pytest.approx(1 / 3)
+    assert found["error_classes"] == {"a thought without its end": 1, "wrong": 1}
+    (warning,) = found["warnings"]
+    assert warning.startswith("1 of 3 answers are a thought without its end and count as no answer")
+    assert f"warning: {warning}" in cli(*asked)[1].replace("\n", " ").replace("  ", " ")

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 import tuneoff
+from tuneoff import bakeoff
+from tuneoff.bakeoff import _scoring_rows
 from tuneoff.errors import ConfigError, DataError, RunDirectoryError
+from tuneoff.progress import Silent
+from tuneoff.records import Example, Prediction
 from tuneoff.rundir import RunDir
+from tuneoff.scoring import RULES
 from tuneoff.tasks.samples import sql
 
 TEXT = """\
@@ -108,3 +113,49 @@ def test_answers_of_other_examples_are_refused(folder: Path) -> None:
     (folder / "gold.jsonl").write_text('{"id": "x", "prediction": "SELECT 1"}\n')
     results = run(folder)
     assert "none of its 1 ids is one of the 30 test examples" in (results.contenders[0].error or "")
+
+
+def test_thoughts_and_the_rules_that_scores_were_made_by(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old run has no rules: what is scored again gets those of now, the rest keeps its own."""
+    rows = [json.loads(line) for line in (folder / "wrong.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["prediction"] = "A count.</think>SELECT 1" if number % 3 else "<think>A count"
+    (folder / "wrong.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    heard: list[str] = []
+
+    class Says(Silent):
+        def say(self, line: str) -> None:
+            heard.append(line)
+
+    (folder / "b.yaml").write_text(TEXT.format(task=""))
+    file, kept = tuneoff.load(folder / "b.yaml"), folder / "run" / "contenders"
+    results = tuneoff.run(file, folder / "run", progress=Says())
+    assert results.rules == RULES
+    found = results.contenders[1].error_classes["a thought without its end"]
+    warning = f"warning: wrong: {found} of 30 answers are a thought without its end"
+    assert any(line.startswith(warning) for line in heard)
+    answers = (kept / "wrong" / "predictions.jsonl").read_text()
+    assert answers.count("A count.</think>SELECT 1") == 30 - found
+    assert "answer text 2" in (folder / "run" / "report.html").read_text()
+    for name in ("gold", "wrong"):  # as an earlier version left them
+        (kept / name / "scoring.json").unlink()
+    monkeypatch.setattr(bakeoff, "write_report", lambda run: None)
+    old = tuneoff.run(file, folder / "run", only="wrong", progress=Says())
+    assert [dict(c.rules) for c in old.contenders] == [{}, RULES]
+    assert old.rules == {}
+    assert heard[-1].startswith("warning: gold: scored by older rules")
+
+
+def test_an_answer_that_was_cut_in_a_thought_of_its_prompt() -> None:
+    """Other answers of the contender show that its prompts begin thoughts."""
+    texts = {"a": "A count.</think>x", "b": "A count of all the", "c": "x", "d": "one</think>x"}
+    reasons = {"a": "stop", "b": "length", "c": "stop", "d": "length"}
+    predictions = {id: Prediction(id, texts[id], finish_reason=reasons[id]) for id in texts}
+    test = [Example(id, {}, "x") for id in texts]
+    rows = _scoring_rows(test, predictions)
+    assert [row.id for row in rows if row.is_unfinished] == ["b"]
+    assert [row.prediction for row in rows] == ["x", "", "x", "x"]
+    del predictions["a"], predictions["d"]
+    assert not any(row.is_unfinished for row in _scoring_rows(test, predictions))

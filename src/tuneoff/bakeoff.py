@@ -28,12 +28,13 @@ from tuneoff.opening import keep_file, open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
-from tuneoff.records import SPLITS, Example, Results, Split
+from tuneoff.records import SPLITS, Example, Prediction, Results, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
-from tuneoff.scoring import Options, Row, judge
-from tuneoff.scoring.rows import left_out
+from tuneoff.scoring import RULES, Options, Row, judge
+from tuneoff.scoring.answer_text import ends_thought, ends_unopened_thought
+from tuneoff.scoring.rows import ThoughtCounter, left_out
 from tuneoff.spending import judge_purse, judges, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
@@ -147,6 +148,7 @@ def _run(
     bases.forget()
     _say_uncertain(run, progress)
     results = collect(parts, run, examples, options, command)
+    _say_older_rules(bakeoff, run, progress)
     run.write_results(results)
     write_report(run)
     write_cards(run, results)
@@ -187,6 +189,21 @@ def _say_uncertain(run: RunDir, progress: Progress) -> None:
                 f"{what} may have been billed: up to ${usd:.4f} more than the costs that are "
                 "shown; your provider's bill says."
             )
+
+
+def _say_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
+    """Says which contenders have scores by older rules: `--only` leaves those of the others."""
+    firsts = {c.name: trainings(c)[0].directory(run.contender(c.name)) for c in bakeoff.contenders}
+    old = [
+        name
+        for name, folder in firsts.items()
+        if folder.has_scores() and folder.scoring_rules() != RULES
+    ]
+    if old:
+        progress.say(
+            f"warning: {', '.join(old)}: scored by older rules than now; run without --only to "
+            "score every contender by the same."
+        )
 
 
 def _examples(
@@ -377,21 +394,43 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
     if not predictions:
         return
     unusable = options.left_out
-    answered = (
-        (e, predictions[e.id]) for e in work.test if e.id in predictions and e.id not in unusable
-    )
-    rows = (Row(e.id, e.completion, p.prediction, e.meta, p.error, e.inputs) for e, p in answered)
+    rows = _scoring_rows([e for e in work.test if e.id not in unusable], predictions)
     details: list[Mapping[str, Any]] = []
 
     def keep(result: Mapping[str, Any]) -> None:
         if len(details) < MOST_DETAILS:
             details.append(result)
 
+    counter = ThoughtCounter(options.mode)
+    for row in rows:
+        counter.add(row)
+    for warning in counter.warnings():
+        work.progress.say(f"warning: {name}: {warning}")
     step = work.progress.stage(f"{name}: scoring", len(predictions))
     scored = []
-    for row in parts.scorer.score_rows(rows, replace(options, details=keep)):
-        scored.append(row)
+    for found in parts.scorer.score_rows(rows, replace(options, details=keep)):
+        scored.append(found)
         step(len(scored))
     without = (left_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
     work.directory.write_scores([*scored, *without])
+    work.directory.write_scoring_rules(RULES)
     work.directory.write_details(details)
+
+
+def _scoring_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -> list[Row]:
+    """The answered examples as rows to score. Where some answers end a thought that they did not
+    begin, prompts begin it, and an answer that was cut before such an end is all thought."""
+    begun = any(ends_unopened_thought(p.prediction) for p in predictions.values())
+    return [
+        Row(
+            e.id,
+            e.completion,
+            p.prediction,
+            e.meta,
+            p.error,
+            e.inputs,
+            is_cut=begun and p.finish_reason == "length" and not ends_thought(p.prediction),
+        )
+        for e in test
+        if (p := predictions.get(e.id)) is not None
+    ]

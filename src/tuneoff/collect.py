@@ -135,6 +135,7 @@ def collect(
             parts, run, [o for c in contenders if c.error is None for o in outcomes[c.name]]
         ),
         left_out={e.id: left_out[e.id] for e in test if e.id in left_out},
+        rules=_common_rules([found[0] for found in outcomes.values()]),
         break_even=crossings,
         recommendation=recommend(
             contenders, comparisons, metric, parts.bakeoff.requirements, crossings, pricing.day
@@ -228,6 +229,7 @@ def _contender(
         data=getattr(settings, "data", None),
         ends=pricing.ends(settings),
         scores=scores,
+        rules=first.directory.scoring_rules(),
         breakdowns=_breakdowns(parts, groups, rows, metric),
         error_classes=error_classes(
             first.rows.values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
@@ -241,6 +243,15 @@ def _contender(
         serving=measured.serving,
     )
     return result, money
+
+
+def _common_rules(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Returns each scoring rule's lowest version among what was scored here."""
+    scored = [outcome.directory.scoring_rules() for outcome in outcomes if outcome.rows]
+    if not all(scored):  # some were scored before rules were counted
+        return {}
+    names = scored[0] if scored else {}
+    return {name: min(rules.get(name, 1) for rules in scored) for name in names}
 
 
 def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:

@@ -50,10 +50,11 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
     """Lays finished runs side by side; the first one is the baseline.
 
     Returns:
-        `metric`; `runs` (`run`, `name`, `created`, `examples`); `contenders` (`name`, `runs`: for
-        each run its scores and costs, or null); `changes` (`contender`, `before`, `run`, `verdict`
-        better, worse, tie or failed, `difference` now minus before, its bounds and test, null
-        where it failed, `sentence`); `worse`, whether one of them is worse or failed.
+        `metric`; `runs` (`run`, `name`, `created`, `examples`, `rules`); `warnings`;
+        `contenders` (`name`, `runs`: for each run its scores and costs, or null); `changes`
+        (`contender`, `before`, `run`, `verdict` better, worse, tie or failed, `difference` now
+        minus before, its bounds and test, null where it failed, `sentence`); `worse`, whether one
+        of them is worse or failed.
 
     Raises:
         ConfigError, RunDirectoryError: a folder holds no finished run, or they cannot be compared.
@@ -75,15 +76,26 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
         "metric": metric,
         "runs": [
             {"run": run.label, "name": run.results.name, "created": run.results.created,
-             "examples": len(run.hashes)}
+             "examples": len(run.hashes), "rules": dict(run.results.rules)}
             for run in runs
         ],
         "contenders": [
             {"name": name, "runs": [_cell(run.results, name) for run in runs]} for name in names
         ],
         "changes": changes,
+        "warnings": _warnings(baseline, runs[1:]),
         "worse": any(change["verdict"] in ("worse", "failed") for change in changes),
     }  # fmt: skip
+
+
+def _warnings(baseline: _Run, others: Sequence[_Run]) -> list[str]:
+    """Returns a warning for each run that was scored by other rules than the baseline."""
+    return [
+        f"{run.label} and {baseline.label} were scored by different rules (docs/scoring.md): run "
+        "the older one again, which only scores what it has."
+        for run in others
+        if run.results.rules != baseline.results.rules
+    ]
 
 
 def _read(folder: Path) -> _Run:

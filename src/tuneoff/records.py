@@ -261,6 +261,8 @@ class ContenderResult:
     curve and classes of error are the first seed's. `all_trainings` says what all took;
     it is None where there was one.
 
+    `rules` are the versions of the scoring rules that its scores were made by; empty where they
+    were scored before rules were counted, when each was at version 1.
     `place` says who answers: an `own` model, or a `provider`; None where that is not known.
     `data` is what reported figures are of, where that is not the run's own test set. The hashes
     and notes about its prompts are those of `PromptRecord`.
@@ -277,6 +279,7 @@ class ContenderResult:
     ends: str | None = None
     error: str | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
+    rules: Mapping[str, int] = field(default_factory=dict)
     breakdowns: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     error_classes: Mapping[str, int] = field(default_factory=dict)
     training: TrainingRecord | None = None
@@ -373,7 +376,9 @@ class Results:
     """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
     judge's answers; None where there is none, or none that is priced. `judge_unread` is None where
     all of its replies were read. `left_out` says why the references of some test examples, by id,
-    could not be used; no contender's scores have them."""
+    could not be used; no contender's scores have them. `rules` are the versions of the scoring
+    rules by which every contender was scored: where they differ, each rule's lowest.
+    """
 
     schema: int
     name: str
@@ -394,6 +399,7 @@ class Results:
     judge_usd: float | None = None
     judge_unread: UnreadReplies | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, int] = field(default_factory=dict)
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))
 

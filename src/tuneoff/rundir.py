@@ -27,6 +27,7 @@
         serving.json                     own models: latency and throughput, measured once
         planned.json                     what training was planned to cost when the run began
         scores.jsonl                     per example, every metric and its verdict
+        scoring.json                     the rules that these scores were made by
         details.jsonl                    results of wrong answers and their references, capped
         recorded.json                    hash of the file that recorded answers came from
         error.json                       why the contender failed, if it did
@@ -256,8 +257,22 @@ class ContenderDir:
         rows = read_lines(self.path / "scores.jsonl")
         return {row["id"]: from_dict(ScoredRow, row) for row in rows}
 
+    def has_scores(self) -> bool:
+        return (self.path / "scores.jsonl").exists()
+
     def write_scores(self, rows: Iterable[ScoredRow]) -> None:
         write_lines(self.path / "scores.jsonl", map(to_dict, rows))
+
+    def write_scoring_rules(self, rules: Mapping[str, int]) -> None:
+        write_text(self.path / "scoring.json", json.dumps({"rules": dict(rules)}) + "\n")
+
+    def scoring_rules(self) -> dict[str, int]:
+        """Returns the rules that the scores were made by; empty where nobody counted them yet."""
+        path = self.path / "scoring.json"
+        if not path.exists():
+            return {}
+        rules: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["rules"]
+        return rules
 
     def details(self) -> dict[str, dict[str, Any]]:
         """Result tables by example id (`scoring/sql/judging.py`)."""

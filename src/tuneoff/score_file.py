@@ -18,9 +18,9 @@ from tuneoff.progress import Progress, Silent, Step
 from tuneoff.records import Score, ScoredRow, to_dict
 from tuneoff.references import NAMED, advice, named
 from tuneoff.rundir import write_lines
-from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
+from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
-from tuneoff.scoring.rows import Mode, Row, reason_left_out
+from tuneoff.scoring.rows import Mode, Row, ThoughtCounter, reason_left_out
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, check_rows, read_rows
 from tuneoff.tasks import load_task
@@ -78,7 +78,8 @@ def score_file(
     the rows, not part of `n`, whose reference cannot be used, with the reasons of the first ones;
     `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
     values) are those of `primary_metric`; `database_sha256` says on which databases answers
-    were executed.
+    were executed; `warnings` say what the figures do not; `rules` are the versions of the
+    scoring rules.
     """
     into = Path(out) if out is not None else None
     found = _scored(task, Path(predictions), how, into, progress or Silent())
@@ -93,6 +94,8 @@ def score_file(
         "error_classes": found.error_classes,
         "breakdowns": found.breakdowns,
         "database_sha256": found.database_sha256,
+        "warnings": found.warnings,
+        "rules": dict(RULES),
     }
 
 
@@ -109,6 +112,7 @@ class _Scored:
     error_classes: dict[str, int]
     breakdowns: dict[str, dict[str, dict[str, dict[str, Any]]]]
     database_sha256: dict[str, str]
+    warnings: list[str]
 
 
 def _scored(
@@ -207,12 +211,14 @@ def _through(
     known_groups = getattr(scorer, "groups", None)
     waiting: deque[Row] = deque()
     names = getattr(scorer, "ERROR_CLASSES", None)
+    thoughts = ThoughtCounter(options.mode)
     errors, found_ids, db_ids, classes = 0, set[str](), set[str](), Counter[str]()
     left_out, reasons = 0, dict[str, str]()
 
     def read() -> Iterator[Row]:
         for row in rows:
             waiting.append(row)
+            thoughts.add(row)
             yield row
 
     def scored() -> Iterator[ScoredRow]:
@@ -272,6 +278,7 @@ def _through(
             for key, by in breakdown.scores().items()
         },
         database_sha256=hashes,
+        warnings=thoughts.warnings(),
     )
 
 

@@ -81,7 +81,7 @@ def score_lines(found: Mapping[str, Any]) -> str:
             str(score["n"]),
             str(score["errors"]),
         )
-    lines = [plain(shown).rstrip()]
+    lines = [plain(shown).rstrip(), *(f"warning: {each}" for each in found["warnings"])]
     metric = found["primary_metric"]
     for key, groups in found["breakdowns"].items():
         if len(groups) > MOST_GROUPS:
@@ -122,6 +122,7 @@ def comparison_table(found: Mapping[str, Any]) -> str:
     for row in found["contenders"]:
         shown.add_row(row["name"], *(_compared(cell, share) for cell in row["runs"]))
     lines = [change["sentence"] + "." for change in found["changes"]]
+    lines += [f"warning: {each}" for each in found["warnings"]]
     return plain(shown) + "\n".join(lines)
 
 

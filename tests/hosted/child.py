@@ -17,7 +17,7 @@ from tuneoff.providers import calls
 SECONDS = {
     "FIRST_PAUSE_SECONDS": 0.02, "LONGEST_PAUSE_SECONDS": 0.2,
     "FIRST_LOOK_SECONDS": 0.02, "LAST_LOOK_SECONDS": 0.2, "LOOK_AGAIN_SECONDS": 0.2,
-    "SETTLED_SECONDS": 1.5, "UPLOADED_SECONDS": 2.0,
+    "SETTLED_SECONDS": 1.5, "UPLOADED_SECONDS": 2.0, "STAYS_UPLOADED_SECONDS": 0.1,
 }  # fmt: skip
 # (module, name, seconds)
 PAUSES = [

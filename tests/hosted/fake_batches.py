@@ -20,6 +20,8 @@ def create(state: State, asked: dict[str, Any], completion: Completion) -> Any:
         file = next((f for f in state.files if f["id"] == asked["input_file_id"]), None)
         if file is None:
             raise Refusal(400, f"no file {asked['input_file_id']}", "invalid_file")
+        if file["_status"] not in (None, "processed", "uploaded"):
+            raise Refusal(400, f"file {file['id']} is {file['_status']}", "invalid_file")
         lines = [json.loads(line) for line in file["content"].decode().splitlines()]
         batch = {
             "id": f"batch-{len(state.batches):04}", "object": "batch", "errors": None,
@@ -41,10 +43,14 @@ def look(state: State, id: str, keep: Callable[[str, bytes, str], dict[str, Any]
         if batch is None:
             raise Refusal(404, f"no batch {id}")
         states = state.behaviour.batch_states
-        if batch["status"] not in ("completed", "failed", "expired", "cancelled"):
+        if not batch.get("_ended"):
             batch["_looks"] += 1
             batch["status"] = states[min(batch["_looks"], len(states) - 1)]
-            if batch["status"] == "completed":
+            end = state.behaviour.batch_ends.get(batch["status"], batch["status"])
+            if end in ("completed", "failed", "expired", "cancelled"):
+                batch["_ended"] = True
+                batch[f"{end}_at"] = int(time.time())
+            if end == "completed":
                 _answer(batch, keep)
         return shown(batch)
 

@@ -36,6 +36,8 @@ class Api:
             case ("GET", "v1", "files"):
                 with self.state.lock:
                     return self._page(self._files(query), query)
+            case ("GET", "v1", "files", id) if behaviour.file_route:
+                return self._look_at_file(id)
             case ("GET", "v1", "files", id, "content"):
                 return self._content(id)
             case ("POST", "v1", "fine_tuning", "jobs"):
@@ -100,10 +102,20 @@ class Api:
             stored = {
                 "id": f"file-{len(self.state.files):04}", "filename": name, "content": content,
                 "purpose": purpose, "created_at": int(time.time()), "_at": time.time(),
-                "_asked_for": 0,
+                "_asked_for": 0, "_looks": 0, "_status": self.state.behaviour.file_states[0],
             }  # fmt: skip
             self.state.files.append(stored)
             return stored
+
+    def _look_at_file(self, id: str) -> Any:
+        with self.state.lock:
+            file = next((f for f in self.state.files if f["id"] == id), None)
+            if file is None:
+                raise Refusal(404, f"no file {id}")
+            states = self.state.behaviour.file_states
+            file["_status"] = states[min(file["_looks"], len(states) - 1)]
+            file["_looks"] += 1
+            return shown_file(file)
 
     def _content(self, id: str) -> bytes:
         with self.state.lock:
@@ -142,6 +154,8 @@ class Api:
             file = next((f for f in self.state.files if f["id"] == asked["training_file"]), None)
             if file is None:
                 raise Refusal(400, f"no file {asked['training_file']}", "invalid_training_file")
+            if file["_status"] not in (None, "processed", "uploaded"):
+                raise Refusal(400, f"file {file['id']} is {file['_status']}", "invalid_file")
             job = {
                 "id": f"ftjob-{number:04}", "object": "fine_tuning.job", "model": asked["model"],
                 "created_at": int(time.time()), "finished_at": None, "fine_tuned_model": None,
@@ -188,21 +202,22 @@ class Api:
         with self.state.lock:
             job = self._job(id)
             states = self.state.behaviour.states
-            if job["status"] not in ("succeeded", "failed", "cancelled"):
+            if job["finished_at"] is None:
                 job["_looks"] += 1
                 job["status"] = states[min(job["_looks"], len(states) - 1)]
                 self._ended(job)
             return shown(job)
 
     def _ended(self, job: dict[str, Any]) -> None:
-        if job["status"] == "failed":
+        end = self.state.behaviour.ends.get(job["status"], job["status"])
+        if end == "failed":
             job["error"] = {
                 "code": "invalid_training_file", "param": None,
                 "message": self.state.behaviour.job_error or "the loss is not a number",
             }  # fmt: skip
-        if job["status"] in ("failed", "succeeded", "cancelled"):
+        if end in ("failed", "succeeded", "cancelled"):
             job["finished_at"] = int(time.time())
-        if job["status"] != "succeeded":
+        if end != "succeeded":
             return
         examples = [json.loads(line)["messages"] for line in job["_examples"]]
         job["trained_tokens"] = job["hyperparameters"]["n_epochs"] * sum(map(tokens, examples))
@@ -226,7 +241,7 @@ class Api:
     def _cancel(self, id: str) -> Any:
         with self.state.lock:
             job = self._job(id)
-            if job["status"] in ("succeeded", "failed", "cancelled"):
+            if job["finished_at"] is not None:
                 raise Refusal(400, f"job {id} is {job['status']}", "invalid_job_state")
             job["status"] = "cancelled"
             self._ended(job)
@@ -330,11 +345,13 @@ class Api:
 
 
 def shown_file(stored: dict[str, Any]) -> dict[str, Any]:
-    return {
+    found = {
         "id": stored["id"], "object": "file", "bytes": len(stored["content"]),
         "created_at": stored["created_at"], "filename": stored["filename"],
-        "purpose": stored["purpose"], "status": "processed",
+        "purpose": stored["purpose"], "status": stored["_status"],
+        "status_details": "line 3 is no JSON" if stored["_status"] == "error" else None,
     }  # fmt: skip
+    return {key: value for key, value in found.items() if key != "status" or value is not None}
 
 
 def shown(job: dict[str, Any]) -> dict[str, Any]:

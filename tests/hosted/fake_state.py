@@ -41,6 +41,13 @@ class Behaviour:
     batch_states: list[str] = field(
         default_factory=lambda: ["validating", "in_progress", "completed"]
     )
+    # Of a state that is an end and not called so: succeeded, failed, cancelled.
+    ends: dict[str, str] = field(default_factory=dict)
+    batch_ends: dict[str, str] = field(default_factory=dict)
+    # A file's, one a look at it; None: files are shown without a status. No job takes one that is
+    # not processed or uploaded. `file_route`: whether one can be looked at.
+    file_states: list[str | None] = field(default_factory=lambda: ["processed"])
+    file_route: bool = True
     job_error: str | None = None
     event: str | None = None  # one more of each job's events
     leaky_files: bool = False  # every file's content is bytes that hold the key

@@ -3,16 +3,29 @@ is created once, whatever goes wrong on the way, and what the server tells is wh
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from world import PRICE, Heard, Trainer, bakeoff_file, hosted, job_of, prompted, questions, rows
+from world import (
+    PRICE,
+    Heard,
+    Trainer,
+    bakeoff_file,
+    hosted,
+    job_of,
+    prompted,
+    questions,
+    rows,
+    start,
+)
 from world import run as carry_out
 
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
+from tuneoff.providers import end_of_job
 from tuneoff.records import Results
 
 pytest.importorskip("openai")
@@ -108,6 +121,119 @@ def test_a_job_that_pauses_or_is_in_an_unknown_state_is_waited_for(
     assert error_of(carry_out(file, heard)) is None
     assert "is paused" in heard.text()
     assert "is pondering (a state that is not known here; waiting on)" in heard.text()
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(
+    ("state", "end", "said"),
+    [
+        ("SUCCEEDED", "succeeded", None),
+        ("done", "succeeded", None),
+        ("expired", "failed", "failed (too short)"),
+        ("running", "failed", "failed (too short)"),
+        ("cancelling", "cancelled", "was cancelled"),
+    ],
+)
+def test_a_job_that_shows_when_it_finished_is_at_its_end(
+    fake: Trainer, tmp_path: Path, state: str, end: str, said: str | None
+) -> None:
+    """Whatever its state is called: the tuned model tells whether it succeeded."""
+    fake.set(states=["queued", state], ends={state: end}, job_error="too short")
+    file = bakeoff_file(tmp_path / "b", hosted(fake.url), test=2)
+    heard = Heard()
+    found = error_of(carry_out(file, heard))
+    assert found is None if said is None else said in str(found)
+    assert "not known here" not in heard.text()
+    assert job_of(file)["status"] == end
+    assert fake.creates() == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "model", "has_finished", "expected"),
+    [
+        ("succeeded", None, True, "failed"),
+        ("succeeded", None, False, "succeeded"),
+        ("Running", None, False, "running"),
+        ("error", None, False, "error"),  # it may be tried again there: waited on
+        ("completed", "ft:x", False, "completed"),
+        ("completed", "ft:x", True, "succeeded"),
+        ("error", None, True, "failed"),
+        ("Failed", None, True, "failed"),
+        ("canceled", None, True, "cancelled"),
+        ("failed", "ft:x", True, "failed"),
+        ("CANCELED", None, False, "cancelled"),
+        ("cancelling", None, False, "cancelling"),
+    ],
+)
+def test_ends(status: str, model: str | None, has_finished: bool, expected: str) -> None:
+    assert end_of_job(status, model, has_finished) == expected
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_file_is_waited_for_until_it_is_processed(
+    fake: Trainer, tmp_path: Path, batch: bool
+) -> None:
+    fake.set(
+        file_states=["pending", "running", "uploaded", "processed"],
+        batch_states=["validating", "finished"], batch_ends={"finished": "completed"},
+    )  # fmt: skip
+    settings = {"batch": True} if batch else {}
+    contender = prompted(fake.url, "tuned", **settings) if batch else hosted(fake.url)
+    file, heard = bakeoff_file(tmp_path / "b", contender, test=2), Heard()
+    assert error_of(carry_out(file, heard)) is None
+    assert "is pending at http" in heard.text()
+    assert "is running at http" in heard.text()
+    assert len(rows(file)) == 2
+    assert fake.calls("POST", "/v1/batches" if batch else JOBS) == 1
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(
+    "behaviour",
+    [{"file_states": [None]}, {"file_states": ["uploaded"]}, {"file_route": False}],
+)
+def test_a_server_that_does_not_say_more_of_a_file_is_not_waited_for(
+    fake: Trainer, tmp_path: Path, behaviour: dict[str, Any]
+) -> None:
+    fake.set(**behaviour)
+    file = bakeoff_file(tmp_path / "b", hosted(fake.url), test=2)
+    assert error_of(carry_out(file)) is None
+    done_once(file, fake, tests=2)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_file_that_is_no_good_is_said_and_sent_anew_next_time(
+    fake: Trainer, tmp_path: Path
+) -> None:
+    fake.set(file_states=["running", "error"])
+    file = bakeoff_file(tmp_path / "b", hosted(fake.url), test=2)
+    assert "is refused: line 3 is no JSON" in str(error_of(carry_out(file)))
+    assert fake.creates() == 0
+    fake.set(file_states=["processed"])
+    assert error_of(carry_out(file)) is None
+    assert fake.creates() == 1
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_process_killed_while_a_file_is_processed_uploads_it_once(
+    fake: Trainer, tmp_path: Path
+) -> None:
+    file = bakeoff_file(tmp_path / "b", hosted(fake.url), test=2)
+    fake.set(file_states=["pending"])
+    child = start(file, held=True, bare=True)
+    assert child.stdout is not None
+    assert child.stdin is not None
+    child.stdout.readline()
+    looks = {"pid": child.pid, "method": "GET", "path": "/v1/files/file-.*", "nth": 3}
+    fake.set(kill={**looks, "when": "before"})
+    child.stdin.write("\n")
+    child.communicate(timeout=180)
+    assert child.returncode == -signal.SIGKILL
+    fake.set(file_states=["pending", "pending", "pending", "processed"], kill=None)
+    assert error_of(carry_out(file)) is None
+    done_once(file, fake, tests=2)
+    assert fake.creates() == 1
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
     monkeypatch.setattr(once, "UPLOADED_SECONDS", 0.2)
-    monkeypatch.setattr(together, "LOOK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(once, "FIRST_LOOK_SECONDS", 0.02)
 
 
 def lines(numbers: range) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tuneoff.scoring import Options, Row
-from tuneoff.scoring.text import METRICS, normalized, score_rows, without_fence
+from tuneoff.scoring.text import METRICS, normalized, score_rows
 
 
 def scored(reference: str, prediction: str, error: str | None = None) -> tuple[bool, bool, str]:
@@ -45,13 +45,6 @@ def test_an_error_is_wrong_whatever_was_predicted() -> None:
     verdict = scored("x", "x", error="e" * 500)[2]
     assert len(verdict) == 80
     assert verdict.endswith("…")
-
-
-def test_only_a_fence_around_the_whole_answer_is_removed() -> None:
-    assert without_fence("```\na\n```") == "a"
-    assert without_fence("```python\na\nb\n```") == "a\nb"
-    assert without_fence("```SELECT 1```") == "SELECT 1"
-    assert without_fence("see ```a``` there") == "see ```a``` there"
 
 
 def test_normalizing_twice_changes_nothing() -> None:

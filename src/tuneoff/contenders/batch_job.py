@@ -15,7 +15,7 @@ from typing import Any
 from tuneoff.contenders import Ticket, Work
 from tuneoff.contenders.asking import Settings, most_billed
 from tuneoff.contenders.hosted_job import CONTENDER, INTENT, RUN
-from tuneoff.contenders.once import found_or_created, found_or_uploaded
+from tuneoff.contenders.once import found_or_created, found_or_uploaded, wait_until_processed
 from tuneoff.errors import BusyError, LostError, ProviderError
 from tuneoff.prompts import Message
 from tuneoff.providers import BATCH_FINISHED, BATCH_WAITING, Batch, Batches, BatchRow
@@ -124,7 +124,14 @@ class BatchJobs:
             name = f"tuneoff-batch-{hashlib.sha256(text.encode()).hexdigest()}.jsonl"
             self._work.directory.write_upload(name, text)
             self.note(facts, file=name)
-        batch = self._created(facts, left, self._uploaded(facts["file"], begun))
+        file = self._uploaded(facts["file"], begun)
+        wait_until_processed(
+            lambda: self.batches.file_state(file),
+            self.url,
+            facts["file"],
+            lambda line: self._work.progress.say(f"{self._settings.name}: {line}"),
+        )
+        batch = self._created(facts, left, file)
         self.note(facts, batch_id=batch.id, status=batch.status, look_until=None)
         self._work.progress.say(
             f"{self._settings.name}: batch {batch.id} at {self.url}, {len(facts['ids'])} requests"

@@ -20,8 +20,12 @@ from tuneoff.config import HostedSettings
 from tuneoff.contenders import Ticket, Work, template_for
 from tuneoff.contenders.asking import counts_as_openai, most_billed
 from tuneoff.contenders.hosted_following import followed
-from tuneoff.contenders.once import found_or_created, found_or_uploaded
-from tuneoff.errors import ContenderError, DataError
+from tuneoff.contenders.once import (
+    found_or_created,
+    found_or_uploaded,
+    wait_until_processed,
+)
+from tuneoff.errors import ContenderError, DataError, RefusedError
 from tuneoff.providers import Job, JobSpec, Provider
 from tuneoff.providers.calls import repeated
 from tuneoff.records import Example
@@ -182,10 +186,13 @@ def submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
         if (facts.get(which) or {}).get("name") != name:
             id = _uploaded(work, provider, facts, path)
             _note(work, facts, **{which: {"name": name, "id": id}})
+    for which in ("training_file", "validation_file"):
+        if facts.get(which):
+            _wait_for_file(settings, work, provider, facts, which)
     spec = JobSpec(
         model=settings.model,
         training_file=facts["training_file"]["id"],
-        validation_file=facts.get("validation_file", {}).get("id"),
+        validation_file=(facts.get("validation_file") or {}).get("id"),
         suffix=facts["suffix"],
         metadata=facts["metadata"],
         since=facts["since"],
@@ -234,6 +241,23 @@ def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path)
     return found_or_uploaded(
         lambda: provider.find_file(path.name), lambda: provider.upload(path), begun
     )
+
+
+def _wait_for_file(
+    settings: HostedSettings, work: Work, provider: Provider, facts: dict[str, Any], which: str
+) -> None:
+    """Waits until a file can be used; one that never can is forgotten, and sent again next time."""
+    file = facts[which]
+    try:
+        wait_until_processed(
+            lambda: provider.file_state(file["id"]),
+            provider.url,
+            file["name"],
+            lambda line: work.progress.say(f"{settings.name}: {line}"),
+        )
+    except RefusedError:
+        _note(work, facts, **{which: None})
+        raise
 
 
 def _created(

@@ -31,6 +31,11 @@ WAITING = (
 FINISHED = ("succeeded", "failed", "cancelled")
 BATCH_WAITING = ("validating", "in_progress", "finalizing", "cancelling")
 BATCH_FINISHED = ("completed", "failed", "expired", "cancelled")
+# An uploaded file while its provider looks through it (OpenAI, Azure, Together), and when it can
+# never be used. Some servers call a file `uploaded` for good, others only at first.
+FILE_PENDING = ("pending", "queued", "running", "processing", "validating", "importing")
+FILE_UPLOADED = "uploaded"
+FILE_BAD = ("error", "failed", "deleting", "deleted", "invalid_format", "invalid", "cancelled")
 CHAT_URL: Final = "/v1/chat/completions"
 
 
@@ -185,10 +190,23 @@ class BatchRow:
     param: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """How far a provider is with an uploaded file; `status` in lower case, None where it does not
+    say. `error` is what is wrong with one that can never be used."""
+
+    status: str | None
+    error: str | None = None
+
+
 class Batches(Protocol):
     """Answers through batches, which cost less and take longer."""
 
     url: str
+
+    def file_state(self, id: str) -> FileState:
+        """Returns how far the provider is with a file of requests."""
+        ...
 
     def find_file(self, name: str) -> str | None:
         """The id of an uploaded file of requests of this name."""
@@ -238,6 +256,10 @@ class Provider(Protocol):
 
     def upload(self, path: Path) -> str:
         """Uploads a training file under its own name; its id."""
+        ...
+
+    def file_state(self, id: str) -> FileState:
+        """Returns how far the provider is with a training file."""
         ...
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
@@ -294,6 +316,42 @@ class Provider(Protocol):
     def close(self) -> None:
         """Ends its connections."""
         ...
+
+
+def end_of_job(status: str, model: str | None, has_finished: bool) -> str:
+    """Returns a job's state in our words: of a job at its end one of `FINISHED`.
+
+    A provider that shows when a job finished has one that is at its end, whatever it calls the
+    state; the tuned model then tells whether it succeeded. Known ends need no time.
+
+    Args:
+        status: the provider's word.
+        model: the tuned model, if there is one.
+        has_finished: whether the provider shows a time at which the job finished.
+    """
+    word = status.strip().lower()
+    if word in ("canceled", "cancelled") or (has_finished and word.startswith("cancel")):
+        return "cancelled"
+    if word == "failed" or (word == "succeeded" and not has_finished):
+        return word
+    if has_finished:
+        return "succeeded" if model else "failed"
+    return word if word in WAITING else status
+
+
+def end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
+    """Returns a batch's state in our words: of a batch at its end one of `BATCH_FINISHED`.
+
+    Args:
+        status: the provider's word.
+        ends: the time of each end, where the provider shows one.
+    """
+    word = status.strip().lower()
+    word = "cancelled" if word == "canceled" else word
+    if word in BATCH_FINISHED:
+        return word
+    shown = next((end for end in BATCH_FINISHED if ends.get(end)), None)
+    return shown or (word if word in BATCH_WAITING else status)
 
 
 def connect(

@@ -90,6 +90,11 @@ def impatient() -> Iterator[None]:
         _brief.reset(token)
 
 
+def is_impatient() -> bool:
+    """Tells whether this thread is inside `impatient`."""
+    return _brief.get()
+
+
 def tell(error: ProviderError, failed: int, most: int, attempt: int) -> None:
     """Says what goes wrong, and for how long it is tried again, when a call has failed twice.
 

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import csv
 import dataclasses
+import datetime
 import io
 import math
 import re
@@ -20,16 +21,19 @@ from tuneoff.billing import default_epochs
 from tuneoff.config import HostedSettings
 from tuneoff.errors import ConfigError, MissingExtraError, RefusedError
 from tuneoff.providers import (
+    FILE_BAD,
     Batches,
     Checkpoint,
     Estimate,
     Event,
+    FileState,
     Job,
     JobSpec,
     Reply,
     Schedule,
     StepLoss,
     TunedModel,
+    end_of_job,
     openai_batches,
     pages,
 )
@@ -124,13 +128,18 @@ class OpenAI:
     def find_file(self, name: str) -> str | None:
         with self._calling("its files could not be listed"):
             listed = pages(self.sdk.files.list(purpose="fine-tune", limit=PAGE), MOST_PAGES)
-            fine = (f for f in listed if f.filename == name and f.status not in ("error", "failed"))
+            fine = (f for f in listed if f.filename == name and _state(f).status not in FILE_BAD)
             return next((str(f.id) for f in fine), None)
 
     def upload(self, path: Path) -> str:
         with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
             given = self.sdk.files.create(file=(path.name, stream), purpose="fine-tune")
             return str(given.id)
+
+    def file_state(self, id: str) -> FileState:
+        with self._calling(f"file {id} could not be looked at"):
+            found = _state(self.sdk.files.retrieve(id))
+        return dataclasses.replace(found, error=found.error and hidden(found.error, self._key))
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
         with self._calling("its jobs could not be listed"):
@@ -310,24 +319,51 @@ def _job(given: Any) -> Job:
     if not (isinstance(given.id, str) and given.id and isinstance(given.status, str)):
         raise ValueError("what came is no fine-tuning job")
     numbers = given.hyperparameters or _of_method(given)
-    error = getattr(given.error, "message", None) or None
+    model = given.fine_tuned_model or None
+    status = end_of_job(given.status, model, bool(given.finished_at))
+    error = _words(given.error)
+    if error is None and status == "failed" and given.status.lower() != status:
+        error = f"its state is {given.status!r}, and it shows no model"
     return Job(
         id=given.id,
-        status=given.status,
-        model=given.fine_tuned_model,
+        status=status,
+        model=model,
         error=error,
         trained_tokens=given.trained_tokens,
         # A failed job is not billed.
-        billed_usd=0.0 if given.status == "failed" and not given.trained_tokens else None,
+        billed_usd=0.0 if status == "failed" and not given.trained_tokens else None,
         epochs=_number(getattr(numbers, "n_epochs", None)),
         batch_size=_whole(getattr(numbers, "batch_size", None)),
-        created_at=given.created_at,
+        created_at=_time(given.created_at),
         estimated_finish=_number(given.estimated_finish),
-        finished_at=given.finished_at,
+        finished_at=_time(given.finished_at),
         training_file=given.training_file,
         metadata=given.metadata or {},
         result_files=tuple(given.result_files or ()),
     )
+
+
+def _words(error: Any) -> str | None:
+    """Returns what an error says, whatever shape it has; None where it says nothing."""
+    if isinstance(error, str):
+        return error or None
+    found = error if isinstance(error, Mapping) else {"message": getattr(error, "message", None)}
+    return str(found["message"]) if found.get("message") else None
+
+
+def _time(value: Any) -> float | None:
+    """Returns a time as seconds of the epoch; some servers write it out (ISO 8601)."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return datetime.datetime.fromisoformat(value).timestamp()
+    return _number(value) or None
+
+
+def _state(given: Any) -> FileState:
+    """Returns the state of a file as the SDK shows it. Servers may leave out its status."""
+    status = given.status.lower() if isinstance(given.status, str) else None
+    details = getattr(given, "status_details", None)
+    return FileState(status or None, str(details) if details and status in FILE_BAD else None)
 
 
 def _tuned(name: str, made: Mapping[str, Any]) -> TunedModel:

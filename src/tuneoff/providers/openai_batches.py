@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tuneoff.errors import RefusedError
-from tuneoff.providers import CHAT_URL, Batch, BatchRow, Reply, pages
+from tuneoff.providers import (
+    BATCH_FINISHED,
+    CHAT_URL,
+    FILE_BAD,
+    Batch,
+    BatchRow,
+    FileState,
+    Reply,
+    end_of_batch,
+    pages,
+)
 from tuneoff.providers.sdk import LONGEST_MESSAGE, UNREADABLE, calling, hidden
 
 if TYPE_CHECKING:
@@ -31,8 +41,13 @@ class Batches:
     def find_file(self, name: str) -> str | None:
         with self._calling("its files could not be listed"):
             listed = pages(self._sdk.files.list(purpose=PURPOSE, limit=PAGE), MOST_PAGES)
-            fine = (f for f in listed if f.filename == name and f.status not in ("error", "failed"))
+            fine = (
+                f for f in listed if f.filename == name and str(f.status).lower() not in FILE_BAD
+            )
             return next((str(f.id) for f in fine), None)
+
+    def file_state(self, id: str) -> FileState:
+        return self._provider.file_state(id)
 
     def upload(self, path: Path) -> str:
         with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
@@ -83,10 +98,11 @@ class Batches:
 
     def _batch(self, given: Any) -> Batch:
         errors = [error.message for error in (given.errors.data if given.errors else None) or ()]
+        ends = {end: getattr(given, f"{end}_at", None) for end in BATCH_FINISHED}
         counts, usage = given.request_counts, getattr(given, "usage", None)
         return Batch(
             id=given.id,
-            status=given.status,
+            status=end_of_batch(given.status, ends),
             error=hidden("; ".join(map(str, errors[:3])), self._key) or None,
             total=counts.total if counts else 0,
             done=counts.completed + counts.failed if counts else 0,

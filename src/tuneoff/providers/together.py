@@ -10,18 +10,20 @@ endpoint that is billed by the minute (docs.together.ai/docs/fine-tuning/deploym
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuneoff.config import HostedSettings
 from tuneoff.errors import NOT_DEPLOYED, ConfigError, MissingExtraError, RefusedError
 from tuneoff.providers import (
+    FILE_BAD,
     Batches,
     Checkpoint,
     Estimate,
     Event,
+    FileState,
     Job,
     JobSpec,
     Provider,
@@ -32,7 +34,7 @@ from tuneoff.providers import (
 )
 from tuneoff.providers.reach import Reach
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
-from tuneoff.providers.sdk import calling, key_of, pause_of
+from tuneoff.providers.sdk import calling, hidden, key_of, pause_of
 from tuneoff.providers.together_shapes import event_of, fits, job_of, losses_of, number
 
 KEY_VARIABLE = "TOGETHER_API_KEY"
@@ -42,9 +44,6 @@ VALIDATIONS_AN_EPOCH, FEWEST_VALIDATIONS, MOST_VALIDATIONS = 2, 4, 100
 # What its own command line takes, unless told otherwise.
 RATES = {"lora": 1e-3, "full": 1e-5}
 CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
-# An uploaded file is looked through before it can be used.
-LOOK_AGAIN_SECONDS, LOOKED_THROUGH_SECONDS = 1.0, 300.0
-BEING_LOOKED_THROUGH, BAD_FILE = ("PENDING", "QUEUED", "RUNNING"), ("FAILED", "INVALID_FORMAT")
 NOT_THERE = (
     "model_not_available", "model_not_found", "endpoint_not_configured", "endpoint_not_ready",
 )  # fmt: skip
@@ -116,13 +115,18 @@ class Together:
                 f
                 for f in self.sdk.files.list().data
                 # A file whose content never came is listed, too.
-                if f.filename == name and f.bytes and f.processing_status not in BAD_FILE
+                if f.filename == name and f.bytes and _state(f).status not in FILE_BAD
             )
             return next((str(f.id) for f in fine), None)
 
     def upload(self, path: Path) -> str:
         with self._calling(f"{path.name} could not be uploaded"):
             return str(self.sdk.files.upload(path, purpose="fine-tune", check=False).id)
+
+    def file_state(self, id: str) -> FileState:
+        with self._calling(f"file {id} could not be looked at"):
+            found = _state(self.sdk.files.retrieve(id))
+        return replace(found, error=found.error and hidden(found.error, self._key))
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
         with self._calling("its jobs could not be listed"):
@@ -135,8 +139,6 @@ class Together:
         return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
     def estimate(self, spec: JobSpec) -> Estimate | None:
-        for id in filter(None, (spec.training_file, spec.validation_file)):
-            self._wait_for_file(id)
         wanted = ("training_file", "validation_file", "model", "n_epochs", "n_evals")
         with self._calling("the job's price could not be estimated"):
             job = self._asked(spec, self._limits(spec))
@@ -266,24 +268,6 @@ class Together:
     def _refuse(self, why: str) -> None:
         raise RefusedError(f"{self.url}: the job could not be created: {why}", 400)
 
-    def _wait_for_file(self, id: str) -> None:
-        """Until Together has looked through a file.
-
-        Raises:
-            RefusedError: it is no training file.
-        """
-        until = time.monotonic() + LOOKED_THROUGH_SECONDS
-        while time.monotonic() < until:
-            with self._calling(f"file {id} could not be looked at"):
-                file = self.sdk.files.retrieve(id)
-            if file.processing_status in BAD_FILE:
-                report = file.validation_report
-                why = (report and report.error) or file.processing_status
-                raise RefusedError(f"{self.url}: file {file.filename} is refused: {why}", 400)
-            if file.processing_status not in BEING_LOOKED_THROUGH:
-                return
-            time.sleep(LOOK_AGAIN_SECONDS)
-
     def _metrics(self, id: str) -> list[StepLoss]:
         with self._calling(f"the metrics of job {id} could not be read"):
             rows = self.sdk.fine_tuning.list_metrics(id).metrics or []
@@ -310,6 +294,13 @@ class Together:
 
     def _calling(self, what: str) -> Any:
         return calling(self.reach, self._key, what)
+
+
+def _state(given: Any) -> FileState:
+    """Returns the state of a file as the SDK shows it."""
+    status = str(given.processing_status).lower() if given.processing_status else None
+    report = getattr(given, "validation_report", None)
+    return FileState(status, (report and report.error) or None)
 
 
 def _within(provider: Together, name: str, value: float, low: float, high: float) -> None:

@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tuneoff.providers import Event, Job, JobSpec, StepLoss
+from tuneoff.providers import FINISHED, Event, Job, JobSpec, StepLoss, end_of_job
 from tuneoff.providers.sdk import hidden
 
 CLOCKS_DIFFER_SECONDS = 120
@@ -29,22 +29,25 @@ _VALIDATION = ("eval/loss", "eval_loss", "eval/eval_loss", "validation/loss")
 
 def job_of(given: Any, key: str) -> Job:
     """The SDK's job, of whichever of its three classes, as ours."""
-    status = str(getattr(given.status, "value", given.status))
-    failed = STATES.get(status) == "failed"
+    given_status = str(getattr(given.status, "value", given.status))
+    name = getattr(given, "x_model_output_name", None) or getattr(given, "output_name", None)
     events = given.events or []
+    ends = (getattr(given, "finished_at", None), getattr(given, "completed_at", None))
+    # Its name is told before there is a model.
+    model = None if _error(events, key) else name
+    status = STATES.get(given_status.lower()) or end_of_job(given_status, model, any(ends))
+    failed = status == "failed"
     price = number(given.total_price)
     billed = None if price is None or failed else price / NANODOLLARS
     if failed and any(_kind(each) == "refund" for each in events):
         billed = 0.0
     early = getattr(given, "early_stopped", None)
     epochs = getattr(given, "epochs_completed", None) if early else given.n_epochs
-    finished = status in ("completed", "cancelled", "error", "user_error")
-    name = getattr(given, "x_model_output_name", None) or getattr(given, "output_name", None)
+    finished = status in FINISHED
     return Job(
         id=given.id,
-        status=STATES.get(status, status),
-        # Its name is told before there is a model.
-        model=name if status == "completed" else None,
+        status=status,
+        model=name if status == "succeeded" else None,
         error=_error(events, key) if failed else None,
         # Of a job that failed this is what it was to go over.
         trained_tokens=None if failed else given.token_count,

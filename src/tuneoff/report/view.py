@@ -297,6 +297,7 @@ def _how(results: Results) -> list[tuple[str, str]]:
         ("Examples", ", ".join(f"{k} {f.count(n)}" for k, n in results.split_sizes.items())),
         ("Left out", _left_out(results)),
         ("Primary metric", results.primary_metric),
+        ("Scoring rules", ", ".join(f"{f.words(name)} {n}" for name, n in results.rules.items())),
         ("Content SHA-256", results.content_sha256),
         ("Databases", f"{f.count(databases)}, hashes in results.json" if databases else ""),
         ("Versions", ", ".join(f"{name} {v}" for name, v in results.versions.items())),

@@ -12,8 +12,11 @@ from typing import cast
 from tuneoff import discovery
 from tuneoff.scoring.rows import Options, Row, Scorer
 
-__all__ = ["Options", "Row", "Scorer", "load_scorer", "primary_metric", "scorer_ids"]
+__all__ = ["RULES", "Options", "Row", "Scorer", "load_scorer", "primary_metric", "scorer_ids"]
 
+# A rule's version grows when the same answer may get another score than before. docs/scoring.md
+# says what changed. Scores without versions are of version 1.
+RULES = {"answer_text": 2, "valid_format": 2, "set_match": 2, "real_numbers": 2}
 NEEDS = ("METRICS", "PRIMARY", "score_rows")
 
 

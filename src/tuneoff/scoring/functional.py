@@ -5,8 +5,8 @@ Bowden and Walker, INLG 2019); the syntax is in `calls.py`. A *slot* is a pair o
 attribute and value; each item of a list is a slot of its own, and slots are counted as a
 multiset, so a list with one item missing costs one slot and not the whole list. An
 attribute with an empty value, or none, is one slot with an empty value. Names and values
-are compared character by character. All metrics but `exact_match` look at the answer
-without a code fence around it. Precision, recall and F1 are fractions; when neither side
+are compared character by character. All metrics but `exact_match` look at the call within
+a fence (`answer_text.py`). Precision, recall and F1 are fractions; when neither side
 has slots they are 1.
 """
 
@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from tuneoff.records import ScoredRow
+from tuneoff.scoring.answer_text import find_in_language
 from tuneoff.scoring.calls import Call, GrammarError, parse
 from tuneoff.scoring.rows import Kind, Options, Row, all_wrong, left_out, no_answer, unanswered
-from tuneoff.scoring.text import matches, without_fence
+from tuneoff.scoring.text import matches
 
 METRICS: Mapping[str, Kind] = {
     "exact_match": "yes/no",
@@ -62,13 +63,22 @@ def _score(row: Row) -> ScoredRow:
     missing = no_answer(row)
     if missing is not None:
         return unanswered(row, missing, METRICS)
-    scores = all_wrong(METRICS) | matches(row)
+    text = find_in_language(row.prediction, row.reference, _is_call)
+    scores = all_wrong(METRICS) | matches(row, text)
     try:
-        answer = parse(without_fence(row.prediction))
+        answer = parse(text)
     except GrammarError:
         return ScoredRow(row.id, scores, "does not parse")
     scores |= _compare(reference, answer)
     return ScoredRow(row.id, scores, _verdict(reference, answer, scores))
+
+
+def _is_call(text: str) -> bool:
+    try:
+        parse(text)
+    except GrammarError:
+        return False
+    return True
 
 
 def _compare(reference: Call, answer: Call) -> dict[str, bool | float]:

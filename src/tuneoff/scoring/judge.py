@@ -129,6 +129,7 @@ class Judge:
         missing = no_answer(row)
         if missing is not None:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
+        # The key of what the judge said holds these texts; blanks around them must not be paid for.
         answer, reference = row.prediction.strip(), row.reference.strip()
         first = self._ask(row, (answer, reference), memory, purse)
         second = _swapped(self._ask(row, (reference, answer), memory, purse))

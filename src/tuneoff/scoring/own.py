@@ -4,8 +4,10 @@
         return prediction.strip().endswith(example.completion.strip())
 
 `example` is a `records.Example` (`id`, `inputs`, `completion`, `meta`), `prediction` the text of
-the answer. The metric is named like the file. The file is your code: it runs in this process,
-without limits. Nothing is asked about a row without an answer; it scores 0.
+the answer without its thoughts (`answer_text.py`). Fences stay, for a metric may want them; blanks
+around answer and completion are stripped, as in every comparison. The metric is named like the
+file. The file is your code: it runs in this process, without limits. Nothing is asked about a row
+without an answer; it scores 0.
 """
 
 from __future__ import annotations
@@ -67,9 +69,9 @@ class OwnMetric:
         ]
 
     def _value(self, row: Row) -> bool | float:
-        example = Example(row.id, row.inputs, row.reference, row.meta)
+        example = Example(row.id, row.inputs, row.reference.strip(), row.meta)
         try:
-            value = self._score(example, row.prediction)
+            value = self._score(example, row.prediction.strip())
         except Exception as error:
             first = (str(error) or "no message").splitlines()[0]
             raise DataError(

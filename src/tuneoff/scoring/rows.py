@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tuneoff.records import ScoredRow
+from tuneoff.scoring.answer_text import UNFINISHED, strip_thoughts
 
 Kind = Literal["yes/no", "fraction"]
 Mode = Literal["strict", "official"]
@@ -22,8 +23,13 @@ LEFT_OUT = "left out: "
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prediction to judge. `error` says why there is no answer; it then counts as wrong.
-    `inputs` are the example's, where they are known."""
+    """A prediction to judge.
+
+    `prediction` becomes the answer without its thoughts, and is empty where a thought never ends
+    (`is_unfinished`); `given` keeps what came. `error` says why there is no answer; it then counts
+    as wrong. `inputs` are the example's, where they are known. `is_cut` says that the answer was
+    cut in a thought that its prompt began, so that nothing in it shows the thought.
+    """
 
     id: str
     reference: str
@@ -31,6 +37,15 @@ class Row:
     meta: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    is_cut: bool = False
+    given: str = field(init=False)
+    is_unfinished: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        answer = None if self.is_cut else strip_thoughts(self.prediction, self.reference)
+        object.__setattr__(self, "given", self.prediction)
+        object.__setattr__(self, "is_unfinished", answer is None)
+        object.__setattr__(self, "prediction", answer or "")
 
 
 class Purse(Protocol):
@@ -87,6 +102,8 @@ def no_answer(row: Row) -> str | None:
     """The verdict on a row that has no answer; None when there is one to judge."""
     if row.error is not None:
         return shortened(row.error) or "no answer"
+    if row.is_unfinished:
+        return UNFINISHED
     return None if row.prediction.strip() else "no answer"
 
 
@@ -108,6 +125,33 @@ def reason_left_out(row: ScoredRow) -> str | None:
 def all_wrong(metrics: Mapping[str, Kind]) -> dict[str, bool | float]:
     """The lowest score of every metric."""
     return {name: False if kind == "yes/no" else 0.0 for name, kind in metrics.items()}
+
+
+class ThoughtCounter:
+    """Counts the rows whose thoughts change what is scored, and says so."""
+
+    def __init__(self, mode: Mode) -> None:
+        self._official = mode == "official"
+        self._rows = self._thoughts = self._unfinished = 0
+
+    def add(self, row: Row) -> None:
+        self._rows += 1
+        self._unfinished += row.is_unfinished
+        self._thoughts += row.prediction != row.given
+
+    def warnings(self) -> list[str]:
+        """Returns what to tell the user; empty where there is nothing to tell."""
+        if self._official and self._thoughts:
+            return [
+                f"{self._thoughts} of {self._rows} answers hold a thought, which official mode "
+                "scores as part of the answer; mode strict takes it off."
+            ]
+        if self._unfinished and not self._official:
+            return [
+                f"{self._unfinished} of {self._rows} answers are {UNFINISHED} and count as no "
+                "answer; give the model more new tokens, or turn its thinking off."
+            ]
+        return []
 
 
 def shortened(text: str) -> str:

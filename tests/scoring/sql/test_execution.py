@@ -42,6 +42,13 @@ def compare(reference: Rows, answer: Rows, ordered: bool = False) -> str | None:
         ([(100.0,)], [(100.0002,)], "wrong result"),
         ([(10_000_000,)], [(10_000_001,)], "wrong result"),
         ([(float("inf"),)], [(float("inf"),)], None),
+        ([(0.0,)], [(0.1 + 0.2 - 0.3,)], None),
+        ([(0,)], [(-1.4e-14,)], None),
+        ([(3e-17, 2), (0.0, 1)], [(0.0, 2), (-3e-17, 1)], None),
+        ([(1e-12,)], [(2e-12,)], "wrong result"),
+        ([(0.0,)], [(1e-12,)], "wrong result"),
+        ([(0,)], [(1,)], "wrong result"),
+        ([(0.0,)], [(None,)], "wrong result"),
         ([], [], None),
     ],
 )

@@ -12,7 +12,7 @@ COLUMNS = {
     "ship": ["id", "name", "built", "port_id"],
     "port": ["id", "name", "city"],
 }
-KEYS = same_columns([("ship.port_id", "port.id")])
+KEYS = same_columns([("ship.port_id", "port.id")], COLUMNS)
 
 
 def same(reference: str, answer: str, keep_distinct: bool = False) -> bool:
@@ -117,11 +117,32 @@ def test_distinct_counts_in_strict_reading() -> None:
 
 def test_columns_that_foreign_keys_tie_together() -> None:
     pairs = [("b.x", "a.x"), ("c.x", "b.x"), ("d.y", "e.y")]
-    assert same_columns(pairs) == {
-        "a.x": "a.x", "b.x": "a.x", "c.x": "a.x", "d.y": "d.y", "e.y": "d.y",
+    columns = {"b": ["x"], "a": ["x"], "c": ["x"], "e": ["y"], "d": ["y"]}
+    assert same_columns(pairs, columns) == {
+        "a.x": "b.x", "b.x": "b.x", "c.x": "b.x", "d.y": "e.y", "e.y": "e.y",
     }  # fmt: skip
+    # Within a table, too, and where a name begins another.
+    assert same_columns([("t.a", "t.z")], {"t": ["z", "a"]})["t.a"] == "t.z"
+    assert same_columns([("b_2.x", "b.x")], {"b_2": ["x"], "b": ["x"]})["b.x"] == "b_2.x"
+    # A key to what is not there stands behind what is.
+    assert same_columns([("z.x", "a.gone")], {"z": ["x"]})["a.gone"] == "z.x"
     # Two sets that a later pair would tie stay two, as in the original.
-    assert same_columns([("a.x", "b.x"), ("c.x", "d.x"), ("b.x", "c.x")])["d.x"] == "c.x"
+    pairs = [("a.x", "b.x"), ("c.x", "d.x"), ("b.x", "c.x")]
+    assert same_columns(pairs, {name: ["x"] for name in "abcd"})["d.x"] == "c.x"
+
+
+@pytest.mark.parametrize(("tables", "expected"), [("ship port", True), ("port ship", False)])
+def test_the_first_column_of_the_schema_stands_for_all(tables: str, expected: bool) -> None:
+    """Behind UNION only columns of the first query's tables are rewritten, so that it matters which
+    one stands for the others."""
+    columns = {table: COLUMNS[table] for table in tables.split()}
+    keys = same_columns([("ship.port_id", "port.id")], columns)
+    joined = "FROM ship AS T1 JOIN port AS T2 ON T1.port_id = T2.id"
+    one, other = (
+        parse(f"SELECT name FROM port UNION SELECT {name} {joined}", columns)
+        for name in ("T1.port_id", "T2.id")
+    )
+    assert matches(one, other, keys) is expected
 
 
 @pytest.mark.parametrize(

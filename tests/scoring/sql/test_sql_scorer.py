@@ -259,3 +259,75 @@ def test_set_match_and_spelling(databases: Path, answer: str, strict: bool, offi
     for mode, expected in (("strict", strict), ("official", official)):
         (row,) = score(databases, answer, mode=mode)  # type: ignore[arg-type]
         assert row.scores["exact_set_match"] is expected, mode
+
+
+NBSP = GOLD.replace(" ", "\u00a0")
+# What SQLite reads as the reference's query, up to form, in strict reading.
+AROUND = [
+    f"{GOLD}; -- over twenty", f"{GOLD} -- over twenty", f"{GOLD};\n/* over */ ;;\n",
+    f"{GOLD} /* cut",
+    f"-- over twenty\n{GOLD}", f"/* a; b */ {GOLD}", f"\ufeff{GOLD}", f"{GOLD};\ufeff", f";{GOLD}",
+    f"\ufeff```sql\r\n{GOLD}; -- over\r\n```", f"**SQL:** {GOLD}", f"The final query: {GOLD}",
+    f"### Answer:\n```sql {GOLD} ```", f"```sqlite\n-- over\n{GOLD}", f"sql\n{GOLD};\n```\nDone.",
+    f"\u00a0{GOLD};\u00a0", f"SQLQuery: {GOLD}",
+    f"````md\n```sql\n{GOLD}\n```\n````", f"`{GOLD}`",
+    f"```sql\nSELECT 1\n```\nNo:\n~~~sql\n{GOLD}\n~~~\nIt gives:\n```\nAda, 30\n```",
+    f"```sql\n{GOLD}\n```\n```\nSELECTED: Ada\n```",
+    f"<think>```sql\nSELECT 1\n``` or</think>```sql\n{GOLD}\n```",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("with_databases", [True, False])
+def test_what_stands_around_a_query(databases: Path, with_databases: bool) -> None:
+    found = score(databases if with_databases else None, *AROUND)
+    assert [AROUND[int(row.id)] for row in found if row.verdict != "right but for form"] == []
+    for row in found:
+        assert [metric for metric, value in row.scores.items() if not value] == ["exact_match"]
+
+
+def test_official_mode_takes_nothing_off(databases: Path) -> None:
+    fenced = [f"```sql\n{GOLD}\n```", f"<think>no</think>{GOLD}", f"<think>{GOLD}", f"`{GOLD}`"]
+    for row in score(databases, *fenced, mode="official"):
+        assert not any(row.scores.values())
+        assert row.verdict == "syntax error"
+    (comment,) = score(databases, f"{GOLD}; -- over twenty", mode="official")
+    assert comment.scores["execution_accuracy"]
+    assert comment.scores["valid_format"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid"),
+    [
+        ("SELECT nme FROM nowhere", True),  # what it names is another matter
+        ("WITH t AS (SELECT 1 AS a) SELECT a FROM t", True),
+        ("VALUES (1), (2)", True),
+        ("SELECT name FROM singer NOT INDEXED", True),
+        ("SELECT ';' || \"a;b\" || `c;` || [d;] FROM singer", True),
+        ("SELECT name FROM singer WHERE age NOTNULL", True),
+        ("SELECT 1 -- ; SELECT 2", True),
+        (NBSP, False),
+        (f"{NBSP};", False),
+        ("SELECT\u3000name FROM singer", False),
+        ("SELECT name FROM singer WHERE name = \u2018Ada\u2019", True),  # the name of a column
+        ("SELECT 1; SELECT 2", False),
+        ("SELECT 1; I hope this helps", False),
+        ("(SELECT 1)", False),
+        ("EXPLAIN SELECT 1", False),
+        ("PRAGMA table_info(singer)", False),
+        ("WITH t AS (SELECT 1) DELETE FROM singer", False),
+        ("SELECT name FROM", False),
+        ("SELECT name FROM singer WHERE name = 'Ada", False),
+        ("SELECT name FROM singer ORDER BY 1 UNION SELECT 1", False),
+        ("-- nothing", False),
+        ("SELECT 1\0", False),
+    ],
+)
+def test_a_query_is_what_sqlite_reads_as_one(databases: Path, answer: str, valid: bool) -> None:
+    for folder in (databases, None):
+        (row,) = score(folder, answer)
+        assert row.scores["valid_format"] is valid
+        if not valid:
+            assert [metric for metric in row.scores if row.scores[metric]] in (
+                [], ["normalized_match"],
+            )  # fmt: skip
+            assert not row.verdict.startswith("right")

@@ -184,13 +184,22 @@ class _Scoring:
 
     def _without_looking(self, row: Row) -> str | None:
         """The verdict on a row that needs no judge."""
-        return no_answer(row) or (_TOO_LARGE if len(row.prediction) > SQL_BYTES else None)
+        answer = self._answer(row)
+        if self._options.mode == "strict" or row.error is not None:
+            missing = no_answer(row)
+        else:
+            missing = None if answer.strip() else "no answer"
+        return missing or (_TOO_LARGE if len(answer) > SQL_BYTES else None)
+
+    def _answer(self, row: Row) -> str:
+        """Returns what is judged: official mode takes an answer as it was given."""
+        return row.prediction if self._options.mode == "strict" else row.given
 
     def _request(self, row: Row, databases: Suite) -> Request:
         options = self._options
         return Request(
             reference=row.reference,
-            prediction=row.prediction,
+            prediction=self._answer(row),
             databases=databases,
             mode=options.mode,
             metrics=tuple(self._applicable(databases)),

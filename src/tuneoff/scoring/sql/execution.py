@@ -4,7 +4,7 @@ Strict means: as many columns, in the same order; rows as a multiset, or as a li
 the reference orders its result (ORDER BY at the top level; rows that tie are then
 expected in the order in which SQLite gives them for the reference); values of the same
 type, except that an integer equals a real number of the same value, and real numbers may
-differ by 1e-6 of their size. NULL equals NULL. Names of columns do not matter. (The
+differ by 1e-6 of their size, or by 1e-13. NULL equals NULL. Names of columns do not matter. (The
 official Spider evaluator is milder: columns may be permuted and two empty results are
 always equal.)
 """
@@ -18,6 +18,10 @@ from collections.abc import Sequence
 from tuneoff.scoring.sql.sandbox import Row, Table, Value
 
 RELATIVE_TOLERANCE = 1e-6
+# Sums that come to zero leave last binary digits of what was added: 5.6e-17 of 0.1 + 0.2 - 0.3,
+# 5.7e-14 of a value of 500. No relative tolerance makes those equal to zero. Tiny values that mean
+# something stay apart: 1e-12 and 2e-12 are different.
+ABSOLUTE_TOLERANCE = 1e-13
 
 
 def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
@@ -75,6 +79,8 @@ def _cell_key(cell: Value) -> tuple[int, float | str]:
         return 0, 0.0
     if isinstance(cell, (int, float)):
         # Rounded, so that numbers within the tolerance do not decide before later columns.
+        if abs(cell) <= ABSOLUTE_TOLERANCE:
+            return 1, 0.0
         return 1, float(f"{float(cell):.5e}")
     return (2, cell) if isinstance(cell, str) else (3, cell.hex())
 
@@ -87,5 +93,5 @@ def _same_cell(left: Value, right: Value) -> bool:
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         if isinstance(left, int) and isinstance(right, int):
             return left == right
-        return math.isclose(left, right, rel_tol=RELATIVE_TOLERANCE)
+        return math.isclose(left, right, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
     return left == right

@@ -19,7 +19,7 @@ from typing import Any
 
 from tuneoff.scoring.sql import execution, official, set_match
 from tuneoff.scoring.sql.difference import class_of_error
-from tuneoff.scoring.sql.extract import query_in
+from tuneoff.scoring.sql.extract import is_query, query_in, split_statements
 from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, normal_form
 from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.scoring.sql.sandbox import (
@@ -61,7 +61,9 @@ class Reference:
         self._official = is_official
         self._results: dict[DatabaseFile, Table] = {}
         self._settled: dict[DatabaseFile, bool] = {}
-        self.executed = official.executed_text(sql) if is_official else sql
+        # In strict reading a reference is read as an answer is.
+        self.query = sql.strip() if is_official else query_in(sql, sql)
+        self.executed = official.executed_text(sql) if is_official else self.query
 
     @cached_property
     def ordered(self) -> bool:
@@ -76,15 +78,20 @@ class Reference:
     def keys(self) -> dict[str, str]:
         if self._own is None:
             return {}
-        return set_match.same_columns(_database(self._own, self._official).columns.foreign_keys)
+        columns = _database(self._own, self._official).columns
+        return set_match.same_columns(columns.foreign_keys, columns.by_table)
 
     @cached_property
     def form(self) -> NormalForm | None:
-        return _form(self.sql, self.schema)
+        return _form(self.query, self.schema)
+
+    @cached_property
+    def is_query(self) -> bool:
+        return is_query(self.query)
 
     @cached_property
     def spider(self) -> Query | None:
-        return _spider(self.sql, self.schema)
+        return _spider(self.sql if self._official else self.query, self.schema)
 
     @cached_property
     def spelt(self) -> Query | None:
@@ -187,7 +194,7 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
                 wrong = SUITE_VERDICT
     step(scores, False)
     scores["exact_match"] = request.prediction.strip() == request.reference.strip()
-    scores["normalized_match"] = normalized(answer.query) == normalized(request.reference)
+    scores["normalized_match"] = normalized(answer.query) == normalized(answer.reference.query)
     scores |= answer.forms(wanted)
     verdict = answer.verdict(scores, wrong)
     found = {"scores": {m: scores[m] for m in request.metrics}, "verdict": verdict}
@@ -213,23 +220,31 @@ class _Answer:
     """A prediction and what was found out about it."""
 
     def __init__(self, request: Request, reference: Reference, step: Callable[[], None]) -> None:
-        self._request, self._reference, self._step = request, reference, step
+        self._request, self.reference, self._step = request, reference, step
         self._official = request.mode == "official"
         if self._official:
             self.query = request.prediction.strip()
             self._spider_text = official.prediction_text(request.prediction)
             self._executed = official.executed_text(self._spider_text)
         else:
-            self.query = self._spider_text = self._executed = query_in(request.prediction)
+            # What ended a process is not shown to SQLite again.
+            query = query_in(request.prediction, request.reference, request.stopped is None)
+            self.query = self._spider_text = self._executed = query
         self._stopped = request.stopped
         self._form: NormalForm | None = None
         self.tables: tuple[Table, Table | None] | None = None
+
+    @cached_property
+    def _is_query(self) -> bool:
+        if self._request.stopped is not None:
+            return _form(self.query, self.reference.schema) is not None
+        return is_query(self.query)
 
     def executed_elsewhere(self) -> str | None:
         """What is wrong with its results on the rest of its suite. In strict reading, a
         database on which the reference's result is not settled is left out."""
         for file in self._request.databases[1:]:
-            if self._official or self._reference.settled(file, self._request, self._step):
+            if self._official or self.reference.settled(file, self._request, self._step):
                 wrong = self.executed(file)
                 if wrong is not None:
                     return wrong
@@ -238,7 +253,7 @@ class _Answer:
 
     def executed(self, file: DatabaseFile) -> str | None:
         """What is wrong with its result on a database; None if nothing is."""
-        reference = self._reference.result(file, self._request)
+        reference = self.reference.result(file, self._request)
         self.tables = reference, None
         self._step()
         try:
@@ -262,8 +277,8 @@ class _Answer:
         self._step()
         with time_limit(request.seconds):
             if not self._official:
-                return execution.difference(reference, table, self._reference.ordered)
-            same = official.same_result(reference.rows, table.rows, self._reference.ordered)
+                return execution.difference(reference, table, self.reference.ordered)
+            same = official.same_result(reference.rows, table.rows, self.reference.ordered)
             return None if same else "wrong result"
 
     def forms(self, wanted: frozenset[str]) -> dict[str, bool]:
@@ -280,56 +295,59 @@ class _Answer:
 
     def _compare_forms(self, scores: dict[str, bool]) -> None:
         """Settles the metrics that are asked for, each query being read once."""
-        reference = self._reference
+        reference = self.reference
         spider = reference.spider if "exact_set_match" in scores else None
         if self._official and spider is not None:
             scores["exact_set_match"] = self._matches(spider, self._spider_text)
             if len(scores) == 1:
                 return
-        self._form = _form(self.query, reference.schema)
+        self._form = _form(self.query, reference.schema) if self._is_query else None
         same = self._same_form()
-        found = {"sql_normal_form": same, "valid_format": self._form is not None}
+        found = {"sql_normal_form": same, "valid_format": self._is_query}
         if spider is None:  # Spider's grammar cannot read the reference: the normal form decides
             found["exact_set_match"] = same
         elif not self._official:
-            found["exact_set_match"] = self._form is not None and self._strict_match(spider)
+            found["exact_set_match"] = self._is_query and self._strict_match(spider)
         scores |= {metric: value for metric, value in found.items() if metric in scores}
 
     def _same_form(self) -> bool:
-        if self._form is None or self._reference.form is None:
-            return normalized(self.query) == normalized(self._reference.sql)
-        return self._form.text == self._reference.form.text
+        # sqlglot reads more than SQLite in some places: SQLite decides what is a query at all.
+        if self._is_query != self.reference.is_query:
+            return False
+        if self._form is None or self.reference.form is None:
+            return normalized(self.query) == normalized(self.reference.query)
+        return self._form.text == self.reference.form.text
 
     def _strict_match(self, spider: Query) -> bool:
         """Set match that does not mind how a query is spelt (`a=1`, "x" for 'x'): the queries as
         they stand, or else their normal forms."""
         if self._matches(spider, self._spider_text):
             return True
-        # sqlglot reads more than SQLite does: what SQLite cannot read is no spelling of a query.
-        spelt = self._reference.spelt
-        if self._form is None or spelt is None or self._stopped == "syntax error":
+        spelt = self.reference.spelt
+        if self._form is None or spelt is None:
             return False
         return self._matches(spelt, _spider_spelling(self._form))
 
     def _matches(self, reference: Query, text: str) -> bool:
-        answer = _spider(text, self._reference.schema)
+        answer = _spider(text, self.reference.schema)
         return answer is not None and set_match.matches(
-            reference, answer, self._reference.keys, keep_distinct=not self._official
+            reference, answer, self.reference.keys, keep_distinct=not self._official
         )
 
     def verdict(self, scores: dict[str, bool], wrong: str | None) -> str:
         """`right`, `right but for form`, or what is wrong."""
         if wrong is not None and (self._stopped is not None or wrong == SUITE_VERDICT):
             return wrong
+        if self.reference.is_query and not self._is_query and "execution_accuracy" not in scores:
+            return "does not parse"
         exact = scores["exact_match"]
         same_form = scores["normalized_match"] or scores.get("sql_normal_form", False)
         same = exact or same_form or scores.get("exact_set_match", False)
         if scores.get("execution_accuracy", same):
             return "right but for form" if same_form and not exact else "right"
         if self._form is None:
-            parsed = "valid_format" not in scores or "execution_accuracy" in scores
-            return wrong or ("wrong" if parsed else "does not parse")
-        reference = self._reference.form
+            return wrong or "wrong"
+        reference = self.reference.form
         return (reference and class_of_error(reference, self._form)) or wrong or "wrong"
 
 
@@ -342,7 +360,7 @@ def _database(file: DatabaseFile, is_official: bool) -> Database:
 
 def _form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | None:
     try:
-        return normal_form(sql, schema)
+        return normal_form(split_statements(sql).text, schema)
     except NotParsed:
         return None
 

@@ -55,6 +55,8 @@ _TOO_LARGE = (
     "too big", "out of memory", "too large", "too many", "too deep", "too complex",
     "too long", "stack overflow",
 )  # fmt: skip
+# What SQLite says where its parser gives up, before any name is looked for.
+_UNREADABLE = (*_SYNTAX, *_TOO_LARGE, "null character", "one statement", "clause should come after")
 
 Value = None | int | float | str | bytes
 Row = tuple[Value, ...]
@@ -177,6 +179,25 @@ def _connect(path: str, errors: str, backwards: bool) -> Database:
     connection.set_authorizer(_authorize)
     connection.set_progress_handler(_late, _INSTRUCTIONS_BETWEEN_CHECKS)
     return Database(connection)
+
+
+def is_readable(sql: str) -> bool:
+    """Tells whether SQLite's parser can read a statement; what it names need not exist.
+
+    Nothing is executed: the statement is only explained, over a database without tables.
+    """
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    try:
+        for kind, value in _LIMITS:
+            connection.setlimit(kind, value)
+        connection.set_authorizer(_authorize)
+        connection.execute(f"EXPLAIN {sql}").close()
+    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
+        message = str(error)
+        return isinstance(error, sqlite3.Error) and not any(w in message for w in _UNREADABLE)
+    finally:
+        connection.close()
+    return True
 
 
 def limit_heap(bytes: int) -> None:

@@ -33,14 +33,20 @@ def matches(reference: Query, answer: Query, keys: Keys, keep_distinct: bool = F
     return _same(_prepared(reference, keys, keep_distinct), _prepared(answer, keys, keep_distinct))
 
 
-def same_columns(foreign_keys: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Of each column in a foreign key, the one that stands for it and all tied to it: the
-    first by name. A key joins the first set that holds either of its columns; two sets are
-    not put together later, as in the original.
+def same_columns(
+    foreign_keys: Iterable[tuple[str, str]], columns: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Returns for each column in a foreign key the one that stands for all that are tied to it.
+
+    That is the first in the order of the schema, as in the original, which numbers columns so. A
+    key joins the first set that holds either of its columns; two sets are not put together later.
 
     Args:
         foreign_keys: pairs of `table.column` in lower case.
+        columns: each table's columns in lower case, both in the order of the schema.
     """
+    names = [f"{table}.{name}" for table, those in columns.items() for name in those]
+    place = {name: number for number, name in enumerate(names)}
     groups: list[set[str]] = []
     for pair in foreign_keys:
         known = next((group for group in groups if not group.isdisjoint(pair)), None)
@@ -48,7 +54,12 @@ def same_columns(foreign_keys: Iterable[tuple[str, str]]) -> dict[str, str]:
             known = set[str]()
             groups.append(known)
         known.update(pair)
-    return {name: min(group) for group in groups for name in group}
+
+    def first(group: set[str]) -> str:
+        # A key may name what the schema does not have; by name, for a fixed choice.
+        return min(group, key=lambda name: (place.get(name, len(place)), name))
+
+    return {name: first(group) for group in groups for name in group}
 
 
 def hardness(query: Query) -> str:
