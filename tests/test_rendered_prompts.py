@@ -16,6 +16,7 @@ from tuneoff import parity
 from tuneoff.config import BakeOff
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import load_tokenizer
+from tuneoff.opening import open_run
 from tuneoff.prompts import messages
 from tuneoff.rundir import RunDir
 from tuneoff.tokenization.chat_template import load_chat_template
@@ -55,14 +56,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     file = bakeoff(folder, "developer", contenders)
     run = RunDir(folder / "run")
-    tuneoff.run(file, run.path, only="shown")
+    open_run(run.path, file)
     # A run of before the date was kept has the day of its first event.
-    (run.data / "today.json").unlink()
-    events = run.events.read_text().splitlines(keepends=True)
-    first = json.loads(events[0]) | {"at": f"{BEGAN}T10:00:00+00:00"}
-    run.events.write_text(json.dumps(first) + "\n" + "".join(events[1:]))
-    run.contender("shown").clear()
+    run.events.write_text(json.dumps({"at": f"{BEGAN}T10:00:00+00:00", "event": "x"}) + "\n")
     tuneoff.run(file, run.path)
+    run.events.unlink()  # it is kept by itself now
     return folder
 
 
@@ -122,7 +120,8 @@ def test_the_server_says_every_turn_or_refuses_it(folder: Path, tmp_path: Path) 
         answer: dict[str, Any] = client.post("/v1/chat/completions", json=body).json()
         return answer
 
-    with TestClient(build(ServerSettings(tmp_path, {}, served=(served,)))) as client:
+    app = build(ServerSettings(tmp_path, {}, served=(served,)))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         alone, told = (asked(*roles)["usage"]["prompt_tokens"] for roles in (
             ("user",), ("developer", "user")
         ))  # fmt: skip
