@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tuneoff import machine
+from tuneoff.files import write_lines
 from tuneoff.records import (
     ContenderResult,
     LossRow,
@@ -37,7 +38,7 @@ from tuneoff.records import (
     to_dict,
 )
 from tuneoff.report import recommend
-from tuneoff.rundir import RunDir, write_lines
+from tuneoff.rundir import RunDir
 from tuneoff.scoring.statistics import wilson
 
 METRIC = "execution_accuracy"

@@ -29,7 +29,7 @@ LAYERS = (
     {"models", "prompts", "providers"},
     {"opening", "live"},
     {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
-    {"tokenization"},
+    {"tokenization", "files"},
     {"records"},
     {"config"},
     {"discovery", "hub_news", "settings"},

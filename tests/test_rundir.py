@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuneoff import opening, rundir
+from tuneoff import files, opening, rundir
 from tuneoff.bakeoff_file import parse
 from tuneoff.config import BakeOff
 from tuneoff.errors import RunDirectoryError
@@ -29,24 +29,24 @@ def bakeoff(text: str = FILE) -> BakeOff:
 def test_a_torn_last_line_is_ignored_and_cut_before_the_next_append(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text('{"a": 1}\n{"a": 2}\n{"a": ')
-    assert [row["a"] for row in rundir.read_lines(file)] == [1, 2]
-    rundir.append_lines(file, [{"a": 3}])
+    assert [row["a"] for row in files.read_lines(file)] == [1, 2]
+    files.append_lines(file, [{"a": 3}])
     assert file.read_text() == '{"a": 1}\n{"a": 2}\n{"a": 3}\n'
 
 
 def test_a_file_torn_in_its_only_line_becomes_whole(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text('{"a"')
-    rundir.append_lines(file, [{"a": 3}])
+    files.append_lines(file, [{"a": 3}])
     assert file.read_text() == '{"a": 3}\n'
 
 
 def test_a_line_torn_inside_a_character_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_bytes('{"a": 1}\n{"a": "é'.encode()[:-1])
-    assert list(rundir.read_lines(file)) == [{"a": 1}]
-    rundir.append_lines(file, [{"a": 2}])
-    assert [row["a"] for row in rundir.read_lines(file)] == [1, 2]
+    assert list(files.read_lines(file)) == [{"a": 1}]
+    files.append_lines(file, [{"a": 2}])
+    assert [row["a"] for row in files.read_lines(file)] == [1, 2]
 
 
 def test_a_contender_that_begins_anew_may_have_changed(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_a_contender_that_begins_anew_may_have_changed(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
-    rundir.write_text(file, "old")
+    files.write_text(file, "old")
     with pytest.raises(UnicodeEncodeError):
-        rundir.write_text(file, "\ud800")
+        files.write_text(file, "\ud800")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 

@@ -19,11 +19,12 @@ from typing import Any
 from tuneoff import prepare, references
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
+from tuneoff.files import read_lines, remove_folder, write_lines, write_text
 from tuneoff.prepare import Parts
 from tuneoff.progress import Progress
 from tuneoff.prompts import messages
 from tuneoff.records import SPLITS, Example, Split, to_dict
-from tuneoff.rundir import ContenderDir, RunDir, read_lines, remove_folder, write_lines, write_text
+from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.spending import Again, most_again
 from tuneoff.tasks.splits import input_key
 

@@ -11,7 +11,7 @@ import yaml
 from tuneoff.bakeoff_file import parse
 from tuneoff.config import Columns
 from tuneoff.errors import ConfigError
-from tuneoff.rundir import write_text
+from tuneoff.files import write_text
 from tuneoff.tasks import chat
 from tuneoff.tasks.columns import describe_columns, find_columns
 

@@ -23,11 +23,12 @@ from tuneoff import bakeoff
 from tuneoff.bakeoff_file import load
 from tuneoff.costs.pricebook import book
 from tuneoff.errors import ConfigError, DataError, RefusedError, unknown
+from tuneoff.files import write_lines, write_text
 from tuneoff.progress import Progress, Silent
 from tuneoff.providers import Provider, TunedModel, connect
 from tuneoff.providers.calls import repeated
 from tuneoff.records import Results, to_dict
-from tuneoff.rundir import RunDir, write_lines, write_text
+from tuneoff.rundir import RunDir
 from tuneoff.tasks import chat
 
 # What is tuned instead, unless others are named.

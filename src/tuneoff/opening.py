@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from tuneoff.config import BakeOff
 from tuneoff.errors import RunDirectoryError
-from tuneoff.rundir import RunDir, write_text
+from tuneoff.files import write_text
+from tuneoff.rundir import RunDir
 
 # How answers are judged may change: they are scored again, and nothing else. So may what work
 # costs, how much of it may be spent, and how many requests are under way at once.

@@ -41,9 +41,7 @@
       examples.jsonl                     every test example and answer, where the page has not all
       exports/CONTENDER-FORMAT/          what `tuneoff export` wrote
 
-Whole files are written beside their place and renamed, so a reader never sees half of
-one. Files that grow (`*.jsonl`) are appended a line at a time; a last line torn by a kill
-is cut off before the next append and ignored by readers.
+How files are written so that a kill leaves no half: `files.py`.
 """
 
 from __future__ import annotations
@@ -54,12 +52,12 @@ import fcntl
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tuneoff.errors import RunDirectoryError
+from tuneoff.files import append_lines, read_lines, remove_folder, write_lines, write_text
 from tuneoff.records import (
     SPLITS,
     Example,
@@ -78,95 +76,6 @@ from tuneoff.records import (
 )
 
 T = TypeVar("T")
-# Threads of one process append to the same file (events); one must not cut another's line.
-_APPENDING = threading.Lock()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file, or nothing."""
-    _write(path, (text,))
-
-
-def _write(path: Path, pieces: Iterable[str]) -> None:
-    """Writes a file as its text comes, or nothing: beside its place first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.writelines(pieces)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-        _keep_names(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _keep_names(folder: Path) -> None:
-    """A rename outlives a power cut only when its folder is on disk, too."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def line_of(row: Mapping[str, Any]) -> str:
-    """A row as one line of JSON. A lone surrogate, which a model's answer may hold, cannot be
-    written as UTF-8; such a row is escaped."""
-    text = json.dumps(row, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(row)
-    return text + "\n"
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a whole JSONL file, or nothing."""
-    _write(path, map(line_of, rows))
-
-
-def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Appends rows to a JSONL file, cutting off a torn last line first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _APPENDING, path.open("a+b") as stream:
-        _cut_torn_line(stream)
-        for row in rows:
-            stream.write(line_of(row).encode())
-        stream.flush()
-
-
-def _cut_torn_line(stream: Any) -> None:
-    end = stream.seek(0, os.SEEK_END)
-    position = end
-    while position > 0:
-        stream.seek(position - 1)
-        if stream.read(1) == b"\n":
-            break
-        position -= 1
-    if position < end:
-        stream.truncate(position)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file written here; a missing file has none."""
-    if not path.exists():
-        return
-    # Bytes: a torn last line may end inside a character.
-    with path.open("rb") as stream:
-        for line in stream:
-            if line.endswith(b"\n") and line.strip():
-                yield json.loads(line)
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes a folder that may be there; it vanishes at once, never half."""
-    gone = folder.with_name(f".gone-{folder.name}")
-    shutil.rmtree(gone, ignore_errors=True)  # from a removal that was cut
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 class ContenderDir:

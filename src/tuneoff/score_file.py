@@ -14,10 +14,10 @@ from tuneoff import prepare
 from tuneoff.config import BakeOff, ContenderSettings, PromptedSettings, TaskSettings
 from tuneoff.databases import database_hashes
 from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.files import write_lines
 from tuneoff.progress import Progress, Silent, Step
 from tuneoff.records import Score, ScoredRow, to_dict
 from tuneoff.references import NAMED, advice, named
-from tuneoff.rundir import write_lines
 from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
 from tuneoff.scoring.rows import Mode, Row, ThoughtCounter, reason_left_out

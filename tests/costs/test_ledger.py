@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from tuneoff.costs.ledger import Ledger, LedgerTicket, Spent
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
-from tuneoff.rundir import read_lines
+from tuneoff.files import read_lines
 
 PRICE = Price(
     source="a test",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.rundir import remove_folder
+from tuneoff.files import remove_folder
 
 pytest.importorskip("fastapi")
 from tuneoff.server import base as base_module

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from world import KEY, trainer
 
-from tuneoff.rundir import RunDir, read_lines
+from tuneoff.files import read_lines
+from tuneoff.rundir import RunDir
 
 T = TypeVar("T")
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from child import PAUSES
 from world import KEY, PRICE, Trainer, bakeoff_file, hosted, job_of, rows, run, trainer
 
-from tuneoff import bakeoff, machine, rundir
+from tuneoff import bakeoff, files, machine, rundir
 from tuneoff.costs import ledger
 from tuneoff.costs.ledger import Ledger
 
@@ -61,7 +61,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
     monkeypatch.setattr(machine, "describe", lambda: "a machine")
     for module, name, seconds in PAUSES:
         monkeypatch.setattr(module, name, seconds / 5)
-    monkeypatch.setattr(rundir, "_write", found.around("write", rundir._write))
+    monkeypatch.setattr(files, "_write", found.around("write", files._write))
     monkeypatch.setattr(rundir, "remove_folder", found.around("remove", rundir.remove_folder))
     append = found.around("append", rundir.append_lines)
     for module in (rundir, ledger):

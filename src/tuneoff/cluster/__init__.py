@@ -27,8 +27,9 @@ from tuneoff.cluster.storage import Storage
 from tuneoff.cluster.worker import Board, sees
 from tuneoff.contenders import Contender, load_contender
 from tuneoff.errors import BudgetError, ConfigError, MissingExtraError
+from tuneoff.files import write_text
 from tuneoff.progress import Progress
-from tuneoff.rundir import ContenderDir, write_text
+from tuneoff.rundir import ContenderDir
 from tuneoff.spending import paid
 
 NEWS_SECONDS, STOP_SECONDS = 0.5, 5.0

@@ -21,8 +21,8 @@ from typing import Any
 from tuneoff.costs.arithmetic import known_usd, tokens_usd
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
+from tuneoff.files import append_lines, read_lines
 from tuneoff.records import Cost
-from tuneoff.rundir import append_lines, read_lines
 
 AUTHORIZED, SETTLED, PRICED, FORGOTTEN = "authorized", "settled", "priced", "forgotten"
 # Whose the steps of forgotten contenders are: they count against the budget, and for nobody.

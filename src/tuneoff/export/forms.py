@@ -15,11 +15,11 @@ from tuneoff.export import checking
 from tuneoff.export.checking import Checked
 from tuneoff.export.merging import describe_head, dtype_for, whole_model
 from tuneoff.export.options import Options
+from tuneoff.files import write_text
 from tuneoff.generation.ending import ending_of
 from tuneoff.models.loading import dtype_of, load_tokenizer, release_memory, rendering_of
 from tuneoff.parity import Tuned
 from tuneoff.prompts import conversations
-from tuneoff.rundir import write_text
 from tuneoff.tokenization.chat_template import write_adapted
 from tuneoff.training.card import template_lines, write_card
 

@@ -19,10 +19,11 @@ from tuneoff.costs.arithmetic import own_cost
 from tuneoff.costs.ledger import Ledger, api_cost
 from tuneoff.costs.pricebook import Price, hour_source, priced
 from tuneoff.costs.serving import Hosted, Own
+from tuneoff.files import read_lines
 from tuneoff.prepare import price_book
 from tuneoff.pricing.reported import reported_cost
 from tuneoff.records import Cost, Place, Serving, ServingRecord, TrainingRecord
-from tuneoff.rundir import RunDir, read_lines
+from tuneoff.rundir import RunDir
 from tuneoff.spending import asks_nothing, judge_name, judges, paid, price_for
 
 NAME_HARDWARE = "not priced: name hardware"

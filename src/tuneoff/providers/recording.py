@@ -23,8 +23,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tuneoff.errors import ConfigError
+from tuneoff.files import append_lines, read_lines
 from tuneoff.providers.sdk import hidden
-from tuneoff.rundir import append_lines, read_lines
 
 ANSWERING = "/chat/completions"
 # How long a recorded answer took, in a header of our own: a replay must not look fast.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tuneoff.files import write_text
 from tuneoff.records import ContenderResult, Results, Score
 from tuneoff.report import format as f
 from tuneoff.report.markdown import escape
-from tuneoff.rundir import RunDir, write_text
+from tuneoff.rundir import RunDir
 
 HEADING = "## Results"
 TASK_TYPE = "text-generation"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneoff.files import write_text
 from tuneoff.records import ContenderResult, Results
 from tuneoff.report import browser, charts, learning, markdown
 from tuneoff.report import format as f
@@ -24,7 +25,7 @@ from tuneoff.report.examples import FIRST, Answered
 from tuneoff.report.pareto import cost_chart, priced
 from tuneoff.report.spreadsheet import to_csv
 from tuneoff.report.view import View, ranked, view
-from tuneoff.rundir import RunDir, write_text
+from tuneoff.rundir import RunDir
 
 STYLES = ("report.css", "browser.css")
 Draw = Callable[[bool], charts.Spec | None]

@@ -24,10 +24,10 @@ from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
 from tuneoff.errors import ProviderError
+from tuneoff.files import append_lines, read_lines
 from tuneoff.providers import Provider, Reply, connect
 from tuneoff.providers.calls import repeated
 from tuneoff.records import ScoredRow
-from tuneoff.rundir import append_lines, read_lines
 from tuneoff.scoring.rows import Kind, Options, Purse, Row, no_answer, unanswered
 
 AGREEMENT = "judge_agreement"

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
-from tuneoff.rundir import append_lines, read_lines, remove_folder
+from tuneoff.files import append_lines, read_lines, remove_folder
 from tuneoff.server import chat
 from tuneoff.server.asked import ChatCreate
 from tuneoff.server.batches import ENDPOINT, UNFINISHED

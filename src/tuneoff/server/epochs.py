@@ -11,8 +11,9 @@ import json
 import time
 from typing import Any
 
+from tuneoff.files import remove_folder
 from tuneoff.records import LossRow
-from tuneoff.rundir import ContenderDir, remove_folder
+from tuneoff.rundir import ContenderDir
 from tuneoff.server import shapes
 from tuneoff.server.job import model_name
 from tuneoff.server.store import Store, new_id

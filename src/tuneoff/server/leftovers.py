@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tuneoff.rundir import ContenderDir, remove_folder
+from tuneoff.files import remove_folder
+from tuneoff.rundir import ContenderDir
 from tuneoff.server import epochs
 from tuneoff.server.claims import Claims
 from tuneoff.server.store import Store

@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneoff.rundir import ContenderDir, remove_folder
+from tuneoff.files import remove_folder
+from tuneoff.rundir import ContenderDir
 from tuneoff.server import shapes
 from tuneoff.server.base import Served
 from tuneoff.server.errors import ApiError, not_found

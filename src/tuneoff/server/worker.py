@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
+from tuneoff.files import write_text
 from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
-from tuneoff.rundir import ContenderDir, write_text
+from tuneoff.rundir import ContenderDir
 from tuneoff.server import epochs, leftovers
 from tuneoff.server.claims import Claims
 from tuneoff.server.job import base_argument, model_name, settings_of

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tuneoff.rundir import write_text
+from tuneoff.files import write_text
 from tuneoff.training.processes import FAILED, end_with_parent
 
 

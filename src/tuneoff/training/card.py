@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from tuneoff.config import SHIPPED_BASE, LocalSettings
+from tuneoff.files import write_text
 from tuneoff.records import TrainingRecord
-from tuneoff.rundir import write_text
 
 
 def write_card(

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tuneoff.rundir import remove_folder
+from tuneoff.files import remove_folder
 
 EFFORT_FILE, STATE_FILE = "effort.json", "trainer_state.json"
 WRITING = ".writing"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import TuneoffError
+from tuneoff.files import append_lines
 from tuneoff.models.head import ignore_tie_warnings
-from tuneoff.rundir import ContenderDir, append_lines
+from tuneoff.rundir import ContenderDir
 from tuneoff.training import processes
 
 

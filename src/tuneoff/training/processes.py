@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 from tuneoff import errors
 from tuneoff.config import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError, TuneoffError
+from tuneoff.files import write_text
 from tuneoff.models.loading import device
 from tuneoff.prompts import Template
 from tuneoff.records import Example, TrainingRecord
-from tuneoff.rundir import ContenderDir, write_text
+from tuneoff.rundir import ContenderDir
 
 if TYPE_CHECKING:
     from tuneoff.training.saving import OnEpoch
