@@ -9,6 +9,7 @@ from typing import Any
 
 from tuneoff.contenders.lengths import find_too_long
 from tuneoff.records import Example
+from tuneoff.tasks.training_rows import split_answer
 from tuneoff.tokens import counter_of
 
 # What a client waits for: some seconds. Longer files are looked through when their job begins.
@@ -61,7 +62,5 @@ def _examples(path: Path, least: int, most_bytes: int | None) -> Iterator[Exampl
 
 def _example(line: str, row: dict[str, Any]) -> Example:
     """Return an uploaded row as training has it."""
-    *turns, answer = [
-        {"role": turn["role"], "content": turn["content"]} for turn in row["messages"]
-    ]
-    return Example(line, {"messages": turns}, answer["content"])
+    turns, answer = split_answer(row["messages"])
+    return Example(line, {"messages": turns}, answer)

@@ -74,8 +74,8 @@ class Saver:
         beside = final.with_name(f".{final.name}.part")
         shutil.rmtree(beside, ignore_errors=True)
         # An adapter's file holds what was trained; PEFT would add a copy of an embedding under it.
-        lora: dict[str, Any] = (
-            {"save_embedding_layers": False} if self.settings.method == "lora" else {}
-        )
+        lora: dict[str, Any] = {}
+        if self.settings.method == "lora":
+            lora["save_embedding_layers"] = False
         self.model.save_pretrained(beside, safe_serialization=True, state_dict=state, **lora)
         return beside
