@@ -7,6 +7,7 @@ the hosted API's bookkeeping alone.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
@@ -47,10 +48,19 @@ def _of_zeros(value: Any) -> Any:
     return value
 
 
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError(f"a number is needed, not {json.dumps(value)[:60]}")
+    return value
+
+
 NO_TOOLS = "tools are not supported here, where models answer in text; leave this out"
 Text = Annotated[str, AfterValidator(_encodable)]
-Zero = Annotated[float, Field(ge=0, le=0)]
-Positive = Annotated[int, Field(ge=1)]
+# JSON's own numbers and flags: a text or a flag is no number, whatever Python makes of it.
+IS_NUMBER = BeforeValidator(_whole)
+Number = Annotated[float, Field(strict=True)]
+Zero = Annotated[Number, Field(ge=0, le=0)]
+Positive = Annotated[int, Field(ge=1), IS_NUMBER]
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
 Nothing = Annotated[list[Any], Field(max_length=0), refused(NO_TOOLS)]
 
@@ -62,7 +72,7 @@ class _Body(BaseModel):
 class StreamOptions(_Body):
     """`stream_options`."""
 
-    include_usage: bool | None = None
+    include_usage: StrictBool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
@@ -112,13 +122,13 @@ class Sampled(_Body):
     """What chat and text completions have in common."""
 
     model: Text
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     max_tokens: Positive | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    n: Annotated[int, Field(ge=1, le=16)] | None = None
-    seed: int | None = None
-    stream: bool | None = None
+    n: Annotated[int, Field(ge=1, le=16), IS_NUMBER] | None = None
+    seed: Annotated[int, IS_NUMBER] | None = None
+    stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
@@ -139,8 +149,8 @@ class ChatCreate(Sampled):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_TURNS, fail_fast=True)]
     max_completion_tokens: Positive | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), IS_NUMBER] | None = None
     response_format: TextFormat | None = None
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
     tools: Nothing | None = None
@@ -173,7 +183,7 @@ class TextCreate(Sampled):
         Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_of_one)
     ]
     echo: Literal[False] | None = None
-    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1), IS_NUMBER] | None = None
     logprobs: None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
 
