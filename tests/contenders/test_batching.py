@@ -255,7 +255,8 @@ def test_unknown_states_are_shown_and_waited_on(
         if method == "GET" and "/batches/" in path:
             shown["looks"] += 1
             if shown["looks"] < 4:
-                return json.dumps(json.loads(content) | {"status": "resting"}).encode()
+                resting = {"status": "resting", "completed_at": None}
+                return json.dumps(json.loads(content) | resting).encode()
         return content
 
     proxy.change = change

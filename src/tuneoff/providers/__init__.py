@@ -342,16 +342,17 @@ def end_of_job(status: str, model: str | None, has_finished: bool) -> str:
 def end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
     """Returns a batch's state in our words: of a batch at its end one of `BATCH_FINISHED`.
 
+    Of a state that is not known here, the time of an end tells that it is one.
+
     Args:
         status: the provider's word.
         ends: the time of each end, where the provider shows one.
     """
     word = status.strip().lower()
     word = "cancelled" if word == "canceled" else word
-    if word in BATCH_FINISHED:
+    if word in BATCH_FINISHED + BATCH_WAITING:
         return word
-    shown = next((end for end in BATCH_FINISHED if ends.get(end)), None)
-    return shown or (word if word in BATCH_WAITING else status)
+    return next((end for end in BATCH_FINISHED if ends.get(end)), status)
 
 
 def connect(
