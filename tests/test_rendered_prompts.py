@@ -37,7 +37,9 @@ def bakeoff(folder: Path, first: str, contenders: list[dict[str, Any]]) -> BakeO
         lines = []
         for town in towns:
             roles = (first, "Say it loud."), ("user", town), ("assistant", town.upper())
-            turns = [{"role": role, "content": content} for role, content in roles]
+            turns: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in roles]
+            if first == "assistant":  # what stands before the answer is not learned
+                turns[0]["weight"] = 0
             lines.append(json.dumps({"messages": turns}) + "\n")
         (folder / f"{split}.jsonl").write_text("".join(lines))
     task = {"id": "chat", "max_new_tokens": 3, **{split: f"{split}.jsonl" for split in parts}}
