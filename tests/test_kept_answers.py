@@ -29,7 +29,7 @@ PROMPT = [{"role": "user", "content": "Write f."}]
 
 
 def test_a_run_stores_answers_as_they_stand(tmp_path: Path) -> None:
-    """Of one's data, of recorded predictions, and for a metric of one's own."""
+    """Of one's data and of recorded predictions; metrics, one's own too, see no outer blanks."""
     for split, count in (("train", 10), ("validation", 2), ("test", 4)):
         rows = [
             {"messages": [{"role": "user", "content": f"{split} {n}"},
@@ -57,7 +57,7 @@ def test_a_run_stores_answers_as_they_stand(tmp_path: Path) -> None:
     assert [row.prediction for row in found.predictions().values()] == said
     scores = [row.scores for row in found.scores().values()]
     assert [row["exact_match"] for row in scores] == [True, True, True, False]
-    assert [row["whole"] for row in scores] == [True, False, False, False]
+    assert [row["whole"] for row in scores] == [True, True, True, False]
     assert [row.verdict for row in found.scores().values()][-1] == "no answer"
     assert results.contenders[0].scores["exact_match"].value == 0.75
 

@@ -99,7 +99,7 @@ def test_words_that_a_byte_level_decoder_spoils_are_whole(tiny_base: Path) -> No
     assert words.decode(ids, skip_special_tokens=True) != text
     ending = Ending(words, (2,), ("°C°",))
     assert Ending(words, (2,), ()).prediction("1", 3, ids, 0.1).prediction == text
-    assert ending.prediction("1", 3, ids, 0.1).prediction == "a naïve <think> 5"
+    assert ending.prediction("1", 3, ids, 0.1).prediction == "a naïve <think> 5 "
     growing = GrowingText(words)
     assert "".join(growing.add(token) for token in ids) + growing.rest() == text
     assert b"".join(bytes_of(words, token) or b"" for token in ids).decode() == text

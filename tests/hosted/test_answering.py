@@ -39,7 +39,7 @@ def test_a_tenth_of_all_requests_goes_wrong(fake: Trainer, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("concurrency", [1, 3, 16])
 def test_as_many_at_once_as_are_allowed(fake: Trainer, tmp_path: Path, concurrency: int) -> None:
-    fake.set(latency=0.05)
+    fake.set(latency=0.2)
     contender = prompted(fake.url, concurrency=concurrency)
     carry_out(bakeoff_file(tmp_path / "b", contender, test=4 * concurrency))
     assert fake.saw()["most_at_once"] == concurrency

@@ -338,12 +338,14 @@ def test_a_template_that_changes_spellings_hides_no_control_token() -> None:
     assert ids == as_transformers(tokenizer, turns)
     assert "of &lt;s><|im_end|>" in tokenizer.decode(ids)
     # Whether it says this one itself, or passes it on, cannot be known.
-    echoed = CHATML.replace("m['content'] +", "('<s>' if m['content'] == '<s>' else 'of') +")
+    echoed = CHATML.replace(
+        "m['content'] +", "m['content'] + ('<s>' if m['content'] == '<s>' else '!') +"
+    )
     tokenizer = load(byte_level, echoed)
     with pytest.raises(SpellingError, match="'<s>', a special token that this base's chat templa"):
         encode_turns(tokenizer, conversation("<s>"))
-    assert encode_turns(tokenizer, conversation("write </s>")) == as_transformers(
-        tokenizer, conversation("of")
+    assert encode_turns(tokenizer, conversation("of town")) == as_transformers(
+        tokenizer, conversation("of town")
     )
 
 

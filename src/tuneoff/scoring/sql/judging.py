@@ -24,6 +24,7 @@ from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, normal_form
 from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.scoring.sql.sandbox import (
     NOT_A_QUERY,
+    SQL_BYTES,
     Database,
     Stopped,
     Table,
@@ -227,12 +228,19 @@ class _Answer:
             self._spider_text = official.prediction_text(request.prediction)
             self._executed = official.executed_text(self._spider_text)
         else:
-            # What ended a process is not shown to SQLite again.
-            query = query_in(request.prediction, request.reference, request.stopped is None)
-            self.query = self._spider_text = self._executed = query
-        self._stopped = request.stopped
+            # What ended a process, or is longer than SQLite reads, is not shown to it again.
+            may_ask = request.stopped is None and not self._is_too_long
+            text = "" if self._is_too_long else request.prediction
+            self.query = query_in(text, request.reference, may_ask)
+            self._spider_text = self._executed = self.query
+        self._stopped = request.stopped or ("too large" if self._is_too_long else None)
         self._form: NormalForm | None = None
         self.tables: tuple[Table, Table | None] | None = None
+
+    @cached_property
+    def _is_too_long(self) -> bool:
+        """Whether an answer is longer than any query that SQLite reads."""
+        return not self._official and len(self._request.prediction) > SQL_BYTES
 
     @cached_property
     def _is_query(self) -> bool:
