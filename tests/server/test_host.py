@@ -17,10 +17,10 @@ from tuneoff.models import free_memory
 from tuneoff.models.parameters import count_of
 from tuneoff.server.answer import Piece, Request
 from tuneoff.server.base import Served
-from tuneoff.server.chat import _refuse_beyond
 from tuneoff.server.errors import ApiError
 from tuneoff.server.host import Host
 from tuneoff.server.live import LiveEngine
+from tuneoff.server.prompt_ids import refuse_beyond
 
 # 2 layers of keys and values, 1 head of 16 float32 numbers.
 TOKEN_BYTES = 2 * 2 * 16 * 4
@@ -78,7 +78,7 @@ def test_a_token_without_an_embedding_is_refused_alone(host: Host, bases: list[S
     assert "no embedding" in (told.get(timeout=60).error or "")
     assert base.rows == 512
     with pytest.raises(ApiError, match=r"the token .* whose id is 512") as raised:
-        _refuse_beyond(base, [5, 512], "prompt")
+        refuse_beyond(base, [5, 512], "prompt")
     assert raised.value.status_code == 400
 
 

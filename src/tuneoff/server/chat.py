@@ -20,11 +20,8 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from tuneoff import prompts
 from tuneoff.errors import TuneoffError
 from tuneoff.generation.token_bytes import bytes_of
-from tuneoff.models.embedding import first_beyond
-from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server import shapes, tuned
 from tuneoff.server.answer import GONE, Piece, Request, TokenChance
@@ -33,18 +30,18 @@ from tuneoff.server.backend import Answerer, Loaded
 from tuneoff.server.base import Served
 from tuneoff.server.errors import ApiError, not_found
 from tuneoff.server.json_body import JsonRoute
-from tuneoff.server.prompt_limits import (
-    PIECE_CHARACTERS,
-    TooLongError,
-    bounded_ids,
-    refuse_too_long,
-    while_here,
+from tuneoff.server.prompt_ids import (
+    encode_bounded,
+    encode_chat,
+    encode_text_prompt,
+    explain_too_long,
+    refuse_beyond,
+    render_chat,
 )
+from tuneoff.server.prompt_limits import while_here
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
-from tuneoff.tokenization.chat_template import TemplateError, load_chat_template
 from tuneoff.tokenization.decode import decode_token
-from tuneoff.tokenization.text_tokenizer import SpellingError
 
 router = APIRouter(prefix="/v1", responses=shapes.errors(404), route_class=JsonRoute)
 _STREAMED: dict[int | str, dict[str, Any]] = {
@@ -105,9 +102,9 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     example = Example("", {"messages": [each.plain() for each in body.messages]}, "")
     limit = body.max_completion_tokens or body.max_tokens
     characters = sum(len(turn["content"]) for turn in example.inputs["messages"])
-    ids = await _bounded(
+    ids = await encode_bounded(
         http, base, body, limit, characters,
-        lambda: _rendered(base, served, example), lambda: _chat_ids(base, served, example),
+        lambda: render_chat(base, served, example), lambda: encode_chat(base, served, example),
     )  # fmt: skip
     count = (body.top_logprobs or 0) if body.logprobs else None
     asking = _ask(http, served, base, body, ids, limit, "chatcmpl", count)
@@ -129,8 +126,14 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
     served = _served(http, body.model)
     base = await _loaded(http, served)
     prompt, limit = body.text(), body.max_tokens or DEFAULT_TEXT_TOKENS
-    ids = await _bounded(
-        http, base, body, limit, len(prompt), lambda: prompt, lambda: _text_ids(base, prompt)
+    ids = await encode_bounded(
+        http,
+        base,
+        body,
+        limit,
+        len(prompt),
+        lambda: prompt,
+        lambda: encode_text_prompt(base, prompt),
     )
     asking = _ask(http, served, base, body, ids, limit, "cmpl", None)
     if body.stream:
@@ -174,122 +177,6 @@ async def _loaded(http: HttpRequest, served: Served) -> Loaded:
         ) from None  # fmt: skip
 
 
-async def _bounded(
-    http: HttpRequest,
-    base: Loaded,
-    body: Sampled,
-    limit: int | None,
-    characters: int,
-    render: Callable[[], str],
-    encode: Callable[[], list[int]],
-) -> list[int]:
-    """The tokens of a prompt, which is refused where it is surely too long, before all of it is
-    encoded.
-
-    Args:
-        limit: how many tokens the answer may have.
-        characters: how many of the prompt's are the client's.
-        render: gives the whole prompt as text.
-        encode: gives its tokens.
-    """
-    room = base.positions - (limit or 1)
-    if room < 1:
-        name = "max_completion_tokens" if _is_newer(body) else "max_tokens"
-        raise ApiError(
-            400, f"This model has {base.positions} positions for prompt and answer, and the answer "
-            f"may take {limit}. Lower {name}.", name, "context_length_exceeded",
-        )  # fmt: skip
-
-    def work(gone: Callable[[], bool]) -> list[int]:
-        if characters > PIECE_CHARACTERS:
-            refuse_too_long(base.tokenizer, render(), room, gone)
-        return encode()
-
-    try:
-        return await bounded_ids(http, characters, work)
-    except TooLongError:
-        raise _too_long(base, f"more than {room}", limit, body) from None
-
-
-def _is_newer(body: Sampled) -> bool:
-    """Say whether a request bounds its answer by the newer of two names."""
-    return isinstance(body, ChatCreate) and body.max_completion_tokens is not None
-
-
-def _too_long(base: Loaded, taken: object, limit: int | None, body: Sampled) -> ApiError:
-    return ApiError(
-        400,
-        f"This model has {base.positions} positions; the prompt takes {taken} and the answer may "
-        f"take {limit or 1}. Shorten the prompt or lower max_tokens.",
-        "messages" if isinstance(body, ChatCreate) else "prompt",
-        "context_length_exceeded",
-    )
-
-
-def _rendered(base: Loaded, served: Served, example: Example) -> str:
-    """The text that `_chat_ids` encodes."""
-    from tuneoff.models.loading import rendering_of
-
-    if rendering_of(base.tokenizer, None) == "text":
-        return prompts.text(example, CHAT_PASS_THROUGH)
-    turns = prompts.messages(example, CHAT_PASS_THROUGH)
-    try:
-        return load_chat_template(base.tokenizer, served.today).render(turns)
-    except TemplateError as error:
-        raise _refused_by_template(error) from None
-
-
-def _chat_ids(base: Loaded, served: Served, example: Example) -> list[int]:
-    from tuneoff.models.loading import rendering_of
-    from tuneoff.training.encoding import prompt_ids
-
-    rendering = rendering_of(base.tokenizer, None)
-    template = replace(CHAT_PASS_THROUGH, today=served.today)
-    try:
-        return prompt_ids(base.tokenizer, example, template, rendering)
-    except TemplateError as error:
-        raise _refused_by_template(error) from None
-    except SpellingError as error:
-        raise _refused_spelling(error, "messages") from None
-
-
-def _text_ids(base: Loaded, text: str) -> list[int]:
-    from tuneoff.training.encoding import text_ids
-
-    try:
-        return text_ids(base.tokenizer, text)
-    except SpellingError as error:
-        raise _refused_spelling(error, "prompt") from None
-
-
-def _refused_by_template(error: TemplateError) -> ApiError:
-    """Say that a chat template refuses turns, for instance of roles that do not alternate."""
-    return ApiError(400, f"The model's chat template {error.why}.", "messages", "invalid_value")
-
-
-def _refused_spelling(error: SpellingError, param: str) -> ApiError:
-    return ApiError(400, f"The prompt cannot be encoded: {error}", param, "invalid_value")
-
-
-def _refuse_beyond(base: Loaded, ids: list[int], param: str) -> None:
-    """Refuse a prompt with a token that the model has no embedding for.
-
-    Raises:
-        ApiError: it has one.
-    """
-    token = first_beyond(ids, base.rows)
-    if token is not None:
-        text = base.tokenizer.convert_ids_to_tokens(token)
-        raise ApiError(
-            400,
-            f"The prompt holds the token {text!r}, whose id is {token}: the tokenizer knows "
-            f"{len(base.tokenizer)} tokens, and the model's embedding has {base.rows} rows. Leave "
-            "it out.",
-            param,
-            "invalid_value",
-        )
-
-
 def _ask(
     http: HttpRequest,
     served: Served,
@@ -302,13 +189,13 @@ def _ask(
 ) -> Asking:
     """Puts a request before the engine."""
     host: Answerer = http.app.state.host
-    _refuse_beyond(base, ids, "messages" if kind == "chatcmpl" else "prompt")
+    refuse_beyond(base, ids, "messages" if kind == "chatcmpl" else "prompt")
     room = base.positions - len(ids)
     if not ids:
         param = "messages" if isinstance(body, ChatCreate) else "prompt"
         raise ApiError(400, f"Invalid value for {param}: it is empty.", param, "invalid_value")
     if room < 1 or (limit or 1) > room:
-        raise _too_long(base, len(ids), limit, body)
+        raise explain_too_long(base, len(ids), limit, body)
     if host.unfinished() + (body.n or 1) > MAX_UNFINISHED:
         raise ApiError(
             429, "Too many requests are waiting; try again later.", None, "rate_limit_exceeded",

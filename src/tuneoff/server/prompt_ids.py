@@ -1,0 +1,156 @@
+"""Encodes the prompt of a request, or refuses it with the field that is to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fastapi import Request as HttpRequest
+
+from tuneoff import prompts
+from tuneoff.models.embedding import first_beyond
+from tuneoff.prompts import CHAT_PASS_THROUGH
+from tuneoff.records import Example
+from tuneoff.server.asked import ChatCreate, Sampled
+from tuneoff.server.backend import Loaded
+from tuneoff.server.base import Served
+from tuneoff.server.errors import ApiError
+from tuneoff.server.prompt_limits import (
+    PIECE_CHARACTERS,
+    TooLongError,
+    bounded_ids,
+    refuse_too_long,
+)
+from tuneoff.tokenization.chat_template import TemplateError, load_chat_template
+from tuneoff.tokenization.text_tokenizer import SpellingError
+
+
+async def encode_bounded(
+    http: HttpRequest,
+    base: Loaded,
+    body: Sampled,
+    limit: int | None,
+    characters: int,
+    render: Callable[[], str],
+    encode: Callable[[], list[int]],
+) -> list[int]:
+    """Return the tokens of a prompt; one that is surely too long is refused before all of it is
+    encoded.
+
+    Args:
+        limit: how many tokens the answer may have.
+        characters: how many of the prompt's are the client's.
+        render: gives the whole prompt as text.
+        encode: gives its tokens.
+    """
+    room = base.positions - (limit or 1)
+    if room < 1:
+        name = "max_completion_tokens" if _is_newer(body) else "max_tokens"
+        raise ApiError(
+            400, f"This model has {base.positions} positions for prompt and answer, and the answer "
+            f"may take {limit}. Lower {name}.", name, "context_length_exceeded",
+        )  # fmt: skip
+
+    def work(gone: Callable[[], bool]) -> list[int]:
+        if characters > PIECE_CHARACTERS:
+            refuse_too_long(base.tokenizer, render(), room, gone)
+        return encode()
+
+    try:
+        return await bounded_ids(http, characters, work)
+    except TooLongError:
+        raise explain_too_long(base, f"more than {room}", limit, body) from None
+
+
+def _is_newer(body: Sampled) -> bool:
+    """Say whether a request bounds its answer by the newer of two names."""
+    return isinstance(body, ChatCreate) and body.max_completion_tokens is not None
+
+
+def explain_too_long(base: Loaded, taken: object, limit: int | None, body: Sampled) -> ApiError:
+    """Return the refusal of a prompt that leaves no room for its answer."""
+    return ApiError(
+        400,
+        f"This model has {base.positions} positions; the prompt takes {taken} and the answer may "
+        f"take {limit or 1}. Shorten the prompt or lower max_tokens.",
+        "messages" if isinstance(body, ChatCreate) else "prompt",
+        "context_length_exceeded",
+    )
+
+
+def render_chat(base: Loaded, served: Served, example: Example) -> str:
+    """Return the text that `encode_chat` encodes.
+
+    Raises:
+        ApiError: the chat template refuses the turns.
+    """
+    from tuneoff.models.loading import rendering_of
+
+    if rendering_of(base.tokenizer, None) == "text":
+        return prompts.text(example, CHAT_PASS_THROUGH)
+    turns = prompts.messages(example, CHAT_PASS_THROUGH)
+    try:
+        return load_chat_template(base.tokenizer, served.today).render(turns)
+    except TemplateError as error:
+        raise _refused_by_template(error) from None
+
+
+def encode_chat(base: Loaded, served: Served, example: Example) -> list[int]:
+    """Return the tokens of a conversation, up to where the assistant begins to answer.
+
+    Raises:
+        ApiError: the chat template refuses the turns, or they cannot be encoded.
+    """
+    from tuneoff.models.loading import rendering_of
+    from tuneoff.training.encoding import prompt_ids
+
+    rendering = rendering_of(base.tokenizer, None)
+    template = replace(CHAT_PASS_THROUGH, today=served.today)
+    try:
+        return prompt_ids(base.tokenizer, example, template, rendering)
+    except TemplateError as error:
+        raise _refused_by_template(error) from None
+    except SpellingError as error:
+        raise _refused_spelling(error, "messages") from None
+
+
+def encode_text_prompt(base: Loaded, text: str) -> list[int]:
+    """Return the tokens of a plain text prompt.
+
+    Raises:
+        ApiError: it cannot be encoded.
+    """
+    from tuneoff.training.encoding import text_ids
+
+    try:
+        return text_ids(base.tokenizer, text)
+    except SpellingError as error:
+        raise _refused_spelling(error, "prompt") from None
+
+
+def _refused_by_template(error: TemplateError) -> ApiError:
+    """Say that a chat template refuses turns, for instance of roles that do not alternate."""
+    return ApiError(400, f"The model's chat template {error.why}.", "messages", "invalid_value")
+
+
+def _refused_spelling(error: SpellingError, param: str) -> ApiError:
+    return ApiError(400, f"The prompt cannot be encoded: {error}", param, "invalid_value")
+
+
+def refuse_beyond(base: Loaded, ids: list[int], param: str) -> None:
+    """Refuse a prompt with a token that the model has no embedding for.
+
+    Raises:
+        ApiError: it has one.
+    """
+    token = first_beyond(ids, base.rows)
+    if token is not None:
+        text = base.tokenizer.convert_ids_to_tokens(token)
+        raise ApiError(
+            400,
+            f"The prompt holds the token {text!r}, whose id is {token}: the tokenizer knows "
+            f"{len(base.tokenizer)} tokens, and the model's embedding has {base.rows} rows. Leave "
+            "it out.",
+            param,
+            "invalid_value",
+        )
