@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tuneoff
+from tuneoff import freshening
 from tuneoff.contenders import hosted_job
 from tuneoff.contenders.asking import prediction
 from tuneoff.generation.ending import Ending
@@ -127,3 +128,13 @@ def test_an_answer_made_elsewhere_is_the_scored_one_whatever_blanks_are_around_i
     assert asked == []
     assert not compared("\n LIRA")
     assert asked == [len("\n LI")], "it leaves the scored answer at its third letter"
+
+
+def test_a_weight_or_outer_blanks_are_no_other_data() -> None:
+    """A run of before kept neither; its files are not called different for that."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    weighted = [turns[0], {**turns[1], "weight": 0}]
+    own = [Example("1", {"messages": turns}, "Lima")]
+    new = [Example("1", {"messages": weighted}, " Lima\n")]
+    splits = ("train", "validation", "test")
+    assert not freshening.compared(dict.fromkeys(splits, own), dict.fromkeys(splits, new))  # type: ignore[arg-type]

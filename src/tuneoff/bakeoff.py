@@ -218,7 +218,8 @@ def _examples(
         freshening.say_differing(parts, run, own, progress)
         return own
     examples, warnings = prepare.data(parts)
-    references.looked_at(parts, examples["test"])
+    _, doubts = references.looked_at(parts, examples["test"])
+    warnings += doubts
     open_run(run.path, parts.bakeoff)
     run.keep_today()
     for warning in warnings:
@@ -372,8 +373,16 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
     answered = work.directory.predictions()
     left = [example for example in work.test if example.id not in answered]
     done = len(answered)
-    if left or (answered and work.directory.prompt() is None):
-        work.directory.write_prompt(record_of(kind, settings, work))
+    before = work.directory.prompt()
+    if left or (answered and before is None):
+        record = record_of(kind, settings, work)
+        if answered and before is not None and before.prompt_sha256 != record.prompt_sha256:
+            work.progress.say(
+                f"warning: {settings.name}: its {len(answered)} earlier answers are to other "
+                "prompts, for an earlier version chose shots otherwise; --fresh --only "
+                f"{settings.name} asks all of them alike."
+            )
+        work.directory.write_prompt(record)
     if not left:
         return
     step = work.progress.stage(f"{settings.name}: answering", len(work.test))
@@ -420,7 +429,11 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
 def _scoring_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -> list[Row]:
     """The answered examples as rows to score. Where some answers end a thought that they did not
     begin, prompts begin it, and an answer that was cut before such an end is all thought."""
-    begun = any(ends_unopened_thought(p.prediction) for p in predictions.values())
+    begun = any(
+        ends_unopened_thought(p.prediction) and not ends_thought(e.completion)
+        for e in test
+        if (p := predictions.get(e.id)) is not None
+    )
     return [
         Row(
             e.id,
@@ -429,7 +442,9 @@ def _scoring_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]
             e.meta,
             p.error,
             e.inputs,
-            is_cut=begun and p.finish_reason == "length" and not ends_thought(p.prediction),
+            is_cut=begun
+            and p.finish_reason == "length"
+            and not (ends_thought(p.prediction) or ends_thought(e.completion)),
         )
         for e in test
         if (p := predictions.get(e.id)) is not None

@@ -137,7 +137,8 @@ def take(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
     new, warnings = prepare.data(parts)
     found = compared(_examples_of(run), new)
     _refuse(run, found)
-    references.looked_at(parts, new["test"])
+    _, doubts = references.looked_at(parts, new["test"])
+    warnings += doubts
     cost = _cost(parts, run, new, found)
     if cost:
         Ledger(run.events, parts.bakeoff.budget_usd).refuse_over(cost.usd, "what is asked again")
@@ -209,7 +210,7 @@ def _answer(example: Example) -> str:
 
 
 def _known(example: Example) -> dict[str, Any]:
-    return {**_plain(example), "completion": _answer(example)}
+    return {**_plain(example), "inputs": example.content(), "completion": _answer(example)}
 
 
 def _rows(count: int) -> str:

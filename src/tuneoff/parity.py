@@ -26,6 +26,7 @@ from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring import Options, Row, Scorer, primary_metric
+from tuneoff.scoring.rows import reason_left_out
 
 # Where one answer in a hundred may be another, so many are asked for.
 SAMPLE, ROUNDED_SAMPLE = 32, 100
@@ -207,7 +208,10 @@ def _tuned(
         progress=Silent(),
     )
     base = resolve_base(settings.base, parts.bakeoff.folder)
-    return Tuned(settings, base, weights, work, directory.predictions(), _judge(parts, run))
+    # Rows whose reference cannot be used say nothing about an answer.
+    unusable = {id for id, row in directory.scores().items() if reason_left_out(row)}
+    predictions = {id: p for id, p in directory.predictions().items() if id not in unusable}
+    return Tuned(settings, base, weights, work, predictions, _judge(parts, run))
 
 
 def _judge(parts: prepare.Parts, run: RunDir) -> Judge:

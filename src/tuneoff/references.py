@@ -39,8 +39,8 @@ def unusable(parts: Parts, test: Iterable[Example], options: Options) -> dict[st
 
 
 def looked_at(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, str], list[str]]:
-    """The same of a bake-off that was not begun, with warnings; what databases have to be made are
-    made for the moment.
+    """The same of a bake-off that was not begun, and warnings about metrics that do not give a
+    reference its full mark; what databases have to be made are made for the moment.
 
     Raises:
         DataError: too many references cannot be used (`refuse_many`), or as for `unusable`.
@@ -55,8 +55,7 @@ def looked_at(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, str], li
     refuse_many(parts, found, len(test))
     doubts = [e for e in test if e.id not in found] if hasattr(scorer, "doubts") else []
     rows = [Row(e.id, e.completion, "", e.meta, None, e.inputs) for e in doubts]
-    warnings = list(scorer.doubts(rows)) if rows else []
-    return found, [*warnings, *([sentence(parts, found, len(test))] if found else [])]
+    return found, list(scorer.doubts(rows)) if rows else []
 
 
 def derive(

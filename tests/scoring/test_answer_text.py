@@ -170,3 +170,22 @@ def test_thoughts_are_counted() -> None:
         for row in rows:
             counter.add(row)
         assert part in counter.warnings()[0]
+
+
+def test_marks_within_a_text_of_the_language_are_no_fence() -> None:
+    call = "depict(hut[a ``` b])"
+    row = Row("1", call, f"```\n{call}\n```", {})
+    (scored,) = functional.score_rows([row], Options())
+    assert scored.verdict == "right but for form"
+
+
+@pytest.mark.parametrize("quoted", ["'</think>'", "'%</think>%'", '"</think>"', "`</think>`"])
+def test_a_tag_between_quotes_ends_no_thought(quoted: str) -> None:
+    answer = f"SELECT a FROM t WHERE b <> {quoted}"
+    assert strip_thoughts(answer, "SELECT a FROM t") == answer
+    assert strip_thoughts(f"That's it</think>{answer}", "SELECT a FROM t") == answer
+
+
+def test_blank_lines_without_end_are_read_quickly() -> None:
+    answer = f"<|channel|>final<|message|>Oslo{chr(10) * 200_000}Oslo"
+    assert (strip_thoughts(answer, "Oslo") or "").startswith("Oslo")

@@ -107,7 +107,7 @@ def test_what_would_be_learned_otherwise_is_refused(
         (b'{"messages": [{"role": "assistant", "content": "x"}]}', "no message of a user"),
         (GOOD.replace(b'"b"', b'" "'), "answer is empty"),
         (b"\xff\xfe", "in UTF-8"),
-        (b"[" * 100_000, "not a JSON object"),
+        (b"[" * 100_000, "nested more than"),
         (b'"' + b"x" * 1_100_000 + b'"', "longer than"),
     ],
 )

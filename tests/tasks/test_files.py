@@ -446,3 +446,24 @@ def test_a_run_of_before_lists_and_encodings_is_the_same_file(tmp_path: Path) ->
         open_run(tmp_path / "run", joined)
     keep_file(tmp_path / "run", joined)
     open_run(tmp_path / "run", joined)
+
+
+def test_a_backslash_that_escapes_nothing_stays(tmp_path: Path) -> None:
+    rows = [
+        *((f'"q{i}"', f'"C:\\temp{i}"') for i in range(12)),
+        ('"said \\"hi\\", ok"', '"\\frac"'),
+    ]
+    file = tmp_path / "d.csv"
+    file.write_text("prompt,completion\n" + table(",", rows))
+    last = chat.read_examples(file)[-1]
+    assert last.inputs["messages"][0]["content"] == 'said "hi", ok'
+    assert last.completion == "\\frac"
+    assert chat.read_examples(file)[0].completion == "C:\\temp0"
+
+
+@pytest.mark.parametrize("options", [["brick", "apple"], {"A": "brick"}, [{"text": "brick"}]])
+def test_texts_in_a_list_that_nobody_uses_are_named(tmp_path: Path, options: Any) -> None:
+    file = tmp_path / "d.jsonl"
+    rows = [{"question": f"Fruit {i}?", "options": options, "answer": "x"} for i in range(30)]
+    file.write_text(jsonl(rows))
+    assert any("'options' is not used" in line for line in check_file(file)["warnings"])

@@ -331,3 +331,28 @@ def test_half_a_pair_of_ones_own_task_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError) as refused:
             read()
         assert f"split test: example '8': {HALF_PAIR} (meta.m.0)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"messages": [{"role": "user", "content": "a", "content": "b"}, ANSWER]}',
+        '{"messages": [{"role": "user", "content": "a"}, ANSWER], "extra": NaN}',
+        '{"messages": [{"role": "user", "content": "a"}, ANSWER], "x": %s}'
+        % ("[" * 150 + "]" * 150),
+    ],
+)
+def test_what_is_no_row_as_json_is_refused_at_upload_too(tmp_path: Path, row: str) -> None:
+    from tuneoff.server.errors import ApiError
+    from tuneoff.server.upload import LineCheck
+
+    answer, deep = '{"role": "assistant", "content": "c"}', "[" * 150 + "]" * 150
+    line = row.replace("ANSWER", answer).replace("DEEP", deep) + "\n"
+    file = tmp_path / "d.jsonl"
+    file.write_text(line)
+    with pytest.raises(DataError):
+        chat.read_examples(file)
+    with pytest.raises(ApiError):
+        LineCheck().feed(line.encode())
+    # An earlier version stored it, and it stays what it was.
+    assert [example.completion for example in chat.stored_examples(file)] == ["c"]

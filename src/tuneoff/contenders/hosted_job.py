@@ -101,6 +101,9 @@ def _file(
         turns = prompts.conversation(example, template)
         fault = None if begun else training_rows.find_fault({"messages": turns})
         if fault is not None:
+            if training_rows.ONLY_THE_LAST in fault:
+                # Earlier versions did not store weights.
+                fault += " (where your file does so already, give another --run-dir)"
             raise DataError(
                 f"contender {settings.name}: the {which} cannot be learned from: line {number} "
                 f"(example {example.id!r}): {fault}."

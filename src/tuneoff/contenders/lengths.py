@@ -171,13 +171,13 @@ def find_too_long(base: str, examples: Iterable[Example]) -> tuple[Example, int,
     rendering = rendering_of(counter, None)  # type: ignore[arg-type]
     view = _View(counter, prompts.CHAT_PASS_THROUGH, rendering, NO_SHOTS)
     most = counter.positions
-    try:
-        for example in examples:
+    for example in examples:
+        try:
             tokens = view.whole(example, most)
-            if tokens > most:
-                return example, tokens, most
-    except (TemplateError, SpellingError):  # which is told by whoever trains
-        return None
+        except (TemplateError, SpellingError):  # which is told by whoever trains
+            continue
+        if tokens > most:
+            return example, tokens, most
     return None
 
 

@@ -19,7 +19,7 @@ from tuneoff.files import write_text
 from tuneoff.generation.ending import ending_of
 from tuneoff.models.loading import dtype_of, load_tokenizer, release_memory, rendering_of
 from tuneoff.parity import Tuned
-from tuneoff.prompts import conversations
+from tuneoff.prompts import SYSTEM_ROLES, conversations
 from tuneoff.tokenization.chat_template import write_adapted
 from tuneoff.training.card import template_lines, write_card
 
@@ -163,6 +163,8 @@ def _tokenizer(tuned: Tuned, say: Say) -> tuple[Any, list[str]]:
         return tokenizer, []
     work, template = tuned.work, template_for(tuned.settings, tuned.work)
     told = conversations([*work.train, *work.validation, *work.test], template)
+    if tuned.was == "served":  # whoever asks it sends what turns they like, as to the server
+        told |= {(role, role, "user", "assistant", "user") for role in SYSTEM_ROLES}
     lines = template_lines(write_adapted(tokenizer, told, template.today))
     for line in lines:
         say(f"{tuned.settings.name}: {line[0].lower()}{line[1:]}")

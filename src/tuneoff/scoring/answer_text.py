@@ -34,7 +34,7 @@ _BEGIN = re.compile(
     r"|<\|channel\|>\s*(?:analysis|commentary)\b",
     re.IGNORECASE,
 )
-_HARMONY_ENDS = re.compile(r"\s*(?:<\|(?:return|end|call)\|>\s*)+\Z")
+_HARMONY_ENDS = re.compile(r"(?:<\|(?:return|end|call)\|>\s*)+\Z")
 _QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`")
 _QUOTES = "'\"`"
 
@@ -71,8 +71,8 @@ def strip_thoughts(answer: str, reference: str) -> str | None:
     """
     if _has_thought(reference):
         return answer
-    ends = list(_END.finditer(answer))
-    quoted = len(_END.findall(reference))
+    ends = [end for end in _END.finditer(answer) if not _is_quoted(answer, end)]
+    quoted = sum(not _is_quoted(reference, end) for end in _END.finditer(reference))
     if quoted and len(ends) > quoted:
         end: re.Match[str] | None = ends[-quoted - 1]
     else:
@@ -98,6 +98,12 @@ def _has_thought(reference: str) -> bool:
     """Tells whether a reference holds a thought, and not only the word for one in quotes."""
     bare = _QUOTED.sub("", reference) if _BEGIN.search(reference) or _END.search(reference) else ""
     return _BEGIN.search(bare) is not None or _END.search(bare) is not None
+
+
+def _is_quoted(text: str, tag: re.Match[str]) -> bool:
+    """Tells whether a tag is all that stands between two quotes, but for SQL's wildcards."""
+    before, after = text[: tag.start()].rstrip("%")[-1:], text[tag.end() :].lstrip("%")[:1]
+    return before != "" and before in _QUOTES and before == after
 
 
 def _opens_thought(text: str) -> bool:
@@ -179,7 +185,10 @@ def find_in_language(answer: str, reference: str, *tests: Callable[[str], bool])
             tried where nothing passes those before it.
     """
     text = strip_blanks(answer)
-    if is_fenced(reference) or not is_fenced(text) or tests[0](text):
+    if not is_fenced(text) or tests[0](text):
+        return text
+    # Marks within a text of the language, a string of SQL for one, are no fence.
+    if is_fenced(reference) and not tests[0](strip_blanks(reference)):
         return text
     candidates = list(_candidates(text))
     for test in tests:

@@ -7,14 +7,15 @@ What a line may hold, `tasks/training_rows.py` says, as for every other reader.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from tuneoff.errors import DataError
 from tuneoff.server.errors import ApiError
+from tuneoff.tasks.rows import parse_json
 from tuneoff.tasks.training_rows import find_fault
 
 MAX_VALUE_BYTES = 1_000
@@ -176,8 +177,10 @@ class LineCheck:
                 raise self._refused("it holds a carriage return; end lines with a line feed")
             if not text.strip():
                 return
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = parse_json(text)
+        except DataError as error:
+            raise self._refused(str(error).rstrip(".")) from None
+        except ValueError:
             raise self._refused("it is not a JSON object in UTF-8") from None
         wrong = find_fault(value)
         if wrong is not None:

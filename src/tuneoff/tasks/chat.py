@@ -16,6 +16,7 @@ unless `metrics:` says otherwise.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -116,8 +117,12 @@ def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Ex
 def stored_examples(path: Path) -> Iterator[Example]:
     """Yield the examples of a file that was checked when it was stored: what a row may hold has
     changed since, and what was taken once is read for good."""
-    for record in read(path):
-        yield _from_messages(record.row, f"{path.stem}-{record.number}")
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; it was deleted meanwhile.")
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield _from_messages(json.loads(line), f"{path.stem}-{number}")
 
 
 def examples_in(

@@ -162,7 +162,12 @@ class ColumnWatch:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value says something in words: numbers do not, in a CSV either."""
+    """Whether a value says something in words, be it in a list or an object: numbers do not, in a
+    CSV either."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return any(map(_is_text, value))
     if not isinstance(value, str) or not value.strip():
         return False
     with suppress(ValueError):

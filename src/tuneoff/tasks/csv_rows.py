@@ -23,6 +23,7 @@ DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_LINES, SAMPLE_CHARACTERS = 1000, 2**20
 # A record of a sample that has no end after so many lines has a quote that is never closed.
 MOST_UNFINISHED = 100
+BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 # Python's own limit of a field is 128 KiB; this is what a C long holds everywhere.
 MOST_CHARACTERS = 2**31 - 1
 # Spreadsheets write this line to say what the delimiter is.
@@ -40,6 +41,8 @@ class Dialect:
 
     def records(self, lines: Iterable[str]) -> Any:
         """Reads lines; the reader that comes back counts them."""
+        if self.escapechar is not None:
+            lines = map(self._keep_backslashes, lines)
         return csv.reader(
             lines,
             delimiter=self.delimiter,
@@ -49,6 +52,12 @@ class Dialect:
             skipinitialspace=self.skipinitialspace,
             strict=True,
         )
+
+    def _keep_backslashes(self, line: str) -> str:
+        """Doubles each backslash that escapes nothing: `C:\\temp` is what the file says, though
+        another field of it escapes a quote."""
+        escaped = (self.quotechar, self.escapechar, self.delimiter)
+        return BACKSLASHED.sub(lambda m: m[0] if m[1] in escaped else f"\\{m[0]}", line)
 
 
 def read_csv(

@@ -116,12 +116,12 @@ def _json(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
         yield Record(_object(row, where), number, where)
 
 
-def _parsed(text: str, where: str) -> Any:
-    """The value of JSON text.
+def parse_json(text: str) -> Any:
+    """Return the value of JSON text.
 
     Raises:
         json.JSONDecodeError: it is no JSON.
-        DataError: it is, but no row that can be kept as it stands.
+        DataError: it is, but no row that can be kept as it stands. Where it stands is not said.
     """
     try:
         value = _DECODER.decode(text)
@@ -130,15 +130,20 @@ def _parsed(text: str, where: str) -> Any:
         # A text may spell a key, and a hook is slow: it is for the few that may hold one twice.
         if len(KEY.findall(text)) != _count_keys(value):
             json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, DataError):
         raise
     except RecursionError:
-        raise DataError(f"{where}: {TOO_DEEP}") from None
+        raise DataError(TOO_DEEP) from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise DataError("a number has too many digits; write it as text.") from None
+    return value
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return parse_json(text)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    except ValueError:  # Python reads no whole number of more than 4,300 digits
-        raise DataError(f"{where}: a number has too many digits; write it as text.") from None
-    return value
 
 
 def _count_keys(value: Any) -> int:
