@@ -54,11 +54,18 @@ def _whole(value: Any) -> Any:
     return value
 
 
+def _flag(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError(f"true or false is needed, not {json.dumps(value, default=str)[:60]}")
+    return value
+
+
 NO_TOOLS = "tools are not supported here, where models answer in text; leave this out"
 Text = Annotated[str, AfterValidator(_encodable)]
 # JSON's own numbers and flags: a text or a flag is no number, whatever Python makes of it.
 IS_NUMBER = BeforeValidator(_whole)
 Number = Annotated[float, Field(strict=True)]
+Off = Annotated[Literal[False], BeforeValidator(_flag)]
 Zero = Annotated[Number, Field(ge=0, le=0)]
 Positive = Annotated[int, Field(ge=1), IS_NUMBER]
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
@@ -73,7 +80,7 @@ class StreamOptions(_Body):
     """`stream_options`."""
 
     include_usage: StrictBool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Off | None = None
 
 
 class TextPart(_Body):
@@ -182,7 +189,7 @@ class TextCreate(Sampled):
     prompt: Annotated[
         Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_of_one)
     ]
-    echo: Literal[False] | None = None
+    echo: Off | None = None
     best_of: Annotated[int, Field(ge=1, le=1), IS_NUMBER] | None = None
     logprobs: None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
