@@ -234,8 +234,8 @@ def _examples(
 def _options(
     parts: Parts, run: RunDir, test: Sequence[Example], chosen: Sequence[Any], progress: Progress
 ) -> Options:
-    """How answers are scored, and which references cannot be used for that; what databases have to
-    be made is made here.
+    """Find how answers are scored and which references cannot be used; make the databases that are
+    missing.
 
     Raises:
         DataError: too many references cannot be used, and there is something left to do.
@@ -323,7 +323,7 @@ def _carry_out(
 
 
 def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
-    """How a contender did, by the deciding metric; of several seeds the first one."""
+    """Say how a contender did by the deciding metric; of several seeds, the first one."""
     metric, rows = parts.deciding_metric(options), _first(settings, work).scores()
     values = [float(row.scores[metric]) for row in rows.values() if metric in row.scores]
     if not values:
@@ -427,8 +427,8 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
 
 
 def _scoring_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -> list[Row]:
-    """The answered examples as rows to score. Where some answers end a thought that they did not
-    begin, prompts begin it, and an answer that was cut before such an end is all thought."""
+    """Return the answered examples as rows to score. Where some answers end a thought that they did
+    not begin, the prompts begin it. An answer that was cut before such an end is all thought."""
     begun = any(
         ends_unopened_thought(p.prediction) and not ends_thought(e.completion)
         for e in test

@@ -124,7 +124,7 @@ def _sentence(error: ValidationError, value: Any, root: Any, file: Path) -> str:
 
 
 def _message(error: Any) -> str:
-    """Pydantic's words for what is wrong with a value, without the names of our classes."""
+    """Return pydantic's words for what is wrong with a value, without the names of our classes."""
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "input should be keys with values"
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
@@ -133,8 +133,8 @@ def _message(error: Any) -> str:
 
 
 def _place_in_file(location: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    """An error's location without what is not in the file: the tags and classes of unions. The
-    last part may be a key that is missing."""
+    """Return an error's location in the file, without the tags and classes of unions. Its last part
+    may be a key that is missing."""
     place: list[Any] = []
     for index, part in enumerate(location):
         if location[0] == "contenders" and index == 2:
@@ -153,7 +153,7 @@ def _parent(place: tuple[Any, ...]) -> str:
 
 
 def _keys_at(place: tuple[Any, ...], value: Any) -> list[str]:
-    """The keys allowed beside the unknown one, by walking the models along its place."""
+    """Walk the models along a place; return the keys that are allowed there."""
     kinds: dict[str, type[Settings]] = {
         "local": LocalSettings,
         "hosted": HostedSettings,
@@ -172,7 +172,7 @@ def _keys_at(place: tuple[Any, ...], value: Any) -> list[str]:
 
 
 def _model_of(annotation: Any) -> type[Settings] | None:
-    """The settings within an annotation, however deep: a tuple of them, a union with others."""
+    """Return the settings within an annotation, however deep: in a tuple, or in a union."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
     inner = (_model_of(each) for each in getattr(annotation, "__args__", ()))

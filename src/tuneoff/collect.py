@@ -153,7 +153,7 @@ def _outcomes(settings: Any, contender: ContenderDir) -> list[Outcome]:
 
 
 def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadReplies | None:
-    """What a judge said that is no score."""
+    """Count a judge's replies that are no score, and quote one; None where there are none."""
     asked = judges(parts.bakeoff)
     rows = [row for outcome in outcomes for row in outcome.rows.values()]
     unread = [row.id for row in rows if Judge.PRIMARY not in row.scores]
@@ -167,8 +167,8 @@ def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadRep
 def _used(
     outcomes: Mapping[str, Sequence[Outcome]], options: Options
 ) -> tuple[dict[str, list[Outcome]], dict[str, str]]:
-    """The outcomes without the rows that cannot be used, and why not: a reference that did not run
-    for one contender counts for none."""
+    """Return the outcomes without the rows that cannot be used, and why each cannot. A reference
+    that did not run for one contender counts for none."""
     left_out = dict(options.left_out)
     for outcome in (each for found in outcomes.values() for each in found):
         reasons = {id: reason_left_out(row) for id, row in outcome.rows.items()}

@@ -75,9 +75,9 @@ def find_suite(folder: Path, db_id: str, more: Path | None = None) -> list[Path]
 def database_hashes(
     folder: Path, db_ids: Iterable[str], more: Path | None = None
 ) -> dict[str, str]:
-    """SHA-256 of every file that answers are executed on, by db_id (`db_id/name.sqlite` for the
-    others of a suite), sorted; files are not read into memory. What lies in a log or a hot journal
-    beside a file follows the file's own bytes.
+    """Hash every file that answers are executed on; return SHA-256 by db_id (`db_id/name.sqlite`
+    for the others of a suite), sorted. Files are not read into memory. The bytes of a log or a hot
+    journal beside a file follow the file's own.
 
     Raises:
         DataError: a database is missing, or cannot be read.
@@ -91,8 +91,8 @@ def database_hashes(
 
 
 def committed(path: Path) -> Path:
-    """The file that has all that is committed of a database: its own, or a copy in which SQLite
-    has settled what lies beside it. The copy lasts as long as this process.
+    """Return the file that has all that is committed of a database: its own, or a copy in which
+    SQLite has settled the log or journal beside it. The copy lasts as long as this process.
 
     Raises:
         DataError: it cannot be copied whole, or SQLite cannot settle it.
@@ -105,7 +105,8 @@ def committed(path: Path) -> Path:
 
 
 def original_of(path: str) -> str:
-    """The database that a copy was made of, for messages; the path itself where it is no copy."""
+    """Return the database that a copy was made of, for messages; the path itself where it is no
+    copy."""
     return str(_originals.get(path, path))
 
 
@@ -131,8 +132,8 @@ def _committed(path: Path) -> Path:
 
 
 def _beside(path: Path) -> list[Path]:
-    """The log and the hot journal of a database: beside the file that a link leads to, as SQLite
-    has it, or beside the link, where somebody has linked both."""
+    """Return the log and the hot journal of a database. They lie beside the file that a link leads
+    to, as SQLite has it, or beside the link, where somebody has linked both."""
     found = []
     for ending in (_WAL, _JOURNAL):
         for base in dict.fromkeys((path.resolve(), path.absolute())):
@@ -190,7 +191,7 @@ def _unsettled(path: Path, why: str) -> str:
 
 @cache
 def _cache() -> Path:
-    """Where copies are kept until this process ends."""
+    """Return the folder in which copies are kept until this process ends."""
     folder, mine = tempfile.mkdtemp(prefix="tuneoff-databases-"), os.getpid()
 
     def clean() -> None:

@@ -139,7 +139,7 @@ MOST_OFFERED = 5
 
 
 def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
-    """The beginning of every "unknown id" sentence: what was got, what is allowed.
+    """Begin an "unknown id" sentence: what was got, and what is allowed.
 
     >>> unknown("task", "text_2_sql", ["chat", "text_to_sql"])
     "unknown task 'text_2_sql' (allowed: chat, text_to_sql; did you mean text_to_sql?)"
@@ -153,8 +153,8 @@ def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
 
 
 def near_names(got: str, names: Iterable[str]) -> list[str]:
-    """The names that may have been meant: those that begin with what was got, else the one that
-    is most like it. Upper and lower case are the same."""
+    """Return the names that may have been meant: those that begin with what was got, else the one
+    that is most like it. Upper and lower case are the same."""
     folded = {name.casefold(): name for name in names}
     start = got.strip().casefold()
     begun = [name for each, name in folded.items() if start and each.startswith(start)]

@@ -59,11 +59,11 @@ class Difference:
 
     @property
     def answers_move(self) -> bool:
-        """Whether answers are to be had, dropped or called otherwise."""
+        """Say whether answers are to be asked, dropped or given another id."""
         return bool(self.asked or self.removed) or any(new != old for new, old in self.kept.items())
 
     def words(self) -> str:
-        """What is other, as part of a sentence."""
+        """Describe the difference as part of a sentence."""
         counts = (
             (len(self.asked), "with new inputs"),
             (len(self.judged), "with other references"),
@@ -78,7 +78,7 @@ class Difference:
 
 
 def compared(own: Examples, new: Examples) -> Difference:
-    """What is other in new examples than in a run's own."""
+    """Compare new examples with a run's own; return the difference."""
     before = {example.id: example for example in own["test"]}
     by_input = {input_key(example): example.id for example in reversed(own["test"])}
     kept: dict[str, str] = {}
@@ -205,7 +205,7 @@ def _learned(examples: Sequence[Example]) -> list[tuple[str, str]]:
 
 
 def _answer(example: Example) -> str:
-    """The answer without the blanks around it, which earlier versions did not keep."""
+    """Return the answer without the blanks around it, which earlier versions did not keep."""
     return example.completion.strip()
 
 
@@ -218,7 +218,7 @@ def _rows(count: int) -> str:
 
 
 def _folders(run: RunDir) -> Iterator[ContenderDir]:
-    """Every folder that may hold answers: each contender's, and those of its trainings."""
+    """Yield every folder that may hold answers: each contender's, and those of its trainings."""
     for contender in run.contenders():
         yield contender
         for ending in ("seed-*", "part-*"):
@@ -252,8 +252,8 @@ def _refuse(run: RunDir, found: Difference) -> None:
 
 
 def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
-    """What providers may bill because the data changed: for contenders that have answers, and for
-    a judge of theirs."""
+    """Return the most that providers may bill because the data changed: for contenders that have
+    answers, and for a judge of theirs."""
     asked = set(found.asked)
     judged = asked | set(found.judged)
     return most_again(

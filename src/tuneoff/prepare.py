@@ -44,7 +44,7 @@ class Parts:
     cluster: str | None
 
     def deciding_metric(self, options: Options) -> str:
-        """The metric by which contenders are compared: the first that is asked for."""
+        """Return the metric by which contenders are compared: the first that is asked for."""
         return self.metrics[0] if self.metrics else primary_metric(self.scorer, options)
 
 
@@ -93,7 +93,7 @@ def _added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
 
 
 def options(parts: Parts, databases: Path | None, derived: Path | None = None) -> Options:
-    """How a bake-off file's answers are scored, on these databases."""
+    """Return how a bake-off file's answers are scored, on these databases."""
     settings = parts.settings
     return Options(
         databases=databases,
@@ -128,7 +128,8 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
 
 
 def chosen_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
-    """The examples by split, limited and not yet checked, and warnings about the splits.
+    """Read the examples; return them by split, limited and not yet checked, and warnings about the
+    splits.
 
     Raises:
         DataError: they cannot be read.
@@ -146,7 +147,7 @@ def chosen_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[s
 
 
 def is_local(parts: Parts) -> bool:
-    """Whether the examples are on this machine, or made here."""
+    """Say whether the examples are on this machine, or made here."""
     if only_figures(parts.bakeoff):
         return True
     return parts.settings.source in (None, "sample") or parts.place.data_dir is not None
@@ -181,7 +182,7 @@ def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Exampl
 
 
 def work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Work:
-    """The work of a contender of which nothing is kept."""
+    """Return the work of a contender of which nothing is kept."""
     return Work(
         folder=parts.bakeoff.folder,
         train=examples["train"],
@@ -203,8 +204,8 @@ def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]
 
 
 def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
-    """Every database of the test set must be there, and be readable; a warning when there are none
-    at all. Those of a sample are generated later, so there is nothing to look for."""
+    """Check that every database of the test set is there and readable; return a warning when there
+    are none at all. Those of a sample are generated later, so there is nothing to look for."""
     if parts.settings.source == "sample" and parts.settings.databases is None:
         return []
     folder = parts.task.databases(parts.settings, parts.place, Path())

@@ -114,8 +114,9 @@ def _own_turns(example: Example, shots: Sequence[Example]) -> list[Message]:
 
 
 def _shot_turns(shot: Example, above: str) -> list[Message]:
-    """A shot's turns with its answer. What instructed it stands above it already, or begins its
-    first user turn: under another instruction its answer would contradict what it is to show."""
+    """Return a shot's turns with its answer. What instructed it stands above it already, or begins
+    its first user turn: under another instruction its answer would contradict what it is to show.
+    """
     turns = [without_weight(t) for t in shot.inputs["messages"] if t["role"] not in SYSTEM_ROLES]
     text = system_text(shot)
     if text and text != above:
@@ -156,7 +157,7 @@ def prompt_sha256(
 
 
 def rendered_sha256(rendered: Iterable[Any]) -> str:
-    """Hash over prompts as they were rendered, texts or turns, in order."""
+    """Hash prompts as they were rendered, texts or turns, in order."""
     digest = hashlib.sha256()
     for each in rendered:
         digest.update(json.dumps(each, ensure_ascii=False).encode() + b"\n")
@@ -168,5 +169,5 @@ def conversations(
     template: Template,
     shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
 ) -> set[Roles]:
-    """The conversations that prompts are, each by the roles of its turns."""
+    """Return the conversations that prompts are, each by the roles of its turns."""
     return {roles_of(messages(each, template, shots_for(each))) for each in examples}

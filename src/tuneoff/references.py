@@ -28,7 +28,7 @@ DERIVED_TO_CHECK = 3
 
 
 def unusable(parts: Parts, test: Iterable[Example], options: Options) -> dict[str, str]:
-    """Why the references of some test examples cannot be used, by id.
+    """Say why the references of some test examples cannot be used; return the reasons by id.
 
     Raises:
         DataError: a database is missing, or a metric of one's own fails on a reference.
@@ -39,8 +39,9 @@ def unusable(parts: Parts, test: Iterable[Example], options: Options) -> dict[st
 
 
 def looked_at(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, str], list[str]]:
-    """The same of a bake-off that was not begun, and warnings about metrics that do not give a
-    reference its full mark; what databases have to be made are made for the moment.
+    """Check the references of a bake-off that was not begun. Return why some cannot be used, by id,
+    and warnings about metrics that do not give a reference its full mark. Databases that have to be
+    made are made for the moment.
 
     Raises:
         DataError: too many references cannot be used (`refuse_many`), or as for `unusable`.
@@ -79,7 +80,7 @@ def refuse_many(parts: Parts, found: Mapping[str, str], of: int, more: str = "")
 
 
 def sentence(parts: Parts, found: Mapping[str, str], of: int, more: str = "") -> str:
-    """A warning about the references that cannot be used; `more` is advice."""
+    """Return a warning about the references that cannot be used; `more` is advice."""
     whom = "it is" if len(found) == 1 else "they are"
     return (
         f"{counted(found, of)}, so {whom} left out for every contender alike: {named(found)}. "
@@ -88,18 +89,18 @@ def sentence(parts: Parts, found: Mapping[str, str], of: int, more: str = "") ->
 
 
 def counted(found: Mapping[str, str], of: int) -> str:
-    """How many references cannot be used, as the beginning of a sentence."""
+    """Begin a sentence with how many references cannot be used."""
     return f"{len(found)} of the {of} references of the test set cannot be used"
 
 
 def named(found: Mapping[str, str], count: int | None = None) -> str:
-    """The first few ids with their reasons, of so many."""
+    """Return the first few ids with their reasons, of `count` in all."""
     shown = "; ".join(f"{id}: {why}" for id, why in list(found.items())[:NAMED])
     return shown + ("; …" if (count or len(found)) > NAMED else "")
 
 
 def advice(found: Mapping[str, str], seconds: str, memory: str) -> str:
-    """What to do about references that cannot be used; settings are named where they matter."""
+    """Say what to do about references that cannot be used; settings are named where they matter."""
     raised = [
         setting
         for setting, reasons in ((seconds, ("(timeout)",)), (memory, ("(too large)", "(crashed)")))

@@ -162,7 +162,7 @@ class ContenderDir:
         write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
-        """Scored rows by example id; those that were left out have no scores."""
+        """Return the scored rows by example id; those that were left out have no scores."""
         rows = read_lines(self.path / "scores.jsonl")
         return {row["id"]: from_dict(ScoredRow, row) for row in rows}
 
@@ -368,8 +368,8 @@ class RunDir:
         write_lines(self.data / "groups.jsonl", rows)
 
     def today(self) -> datetime.date:
-        """The date that chat templates are told, the same for the whole run: the day it was begun
-        (of a run that does not say: the day of its first event)."""
+        """Return the date that chat templates are told, the same for the whole run: the day it was
+        begun (of a run that does not say: the day of its first event)."""
         path = self.data / "today.json"
         if path.exists():
             return datetime.date.fromisoformat(json.loads(path.read_bytes())["today"])

@@ -71,8 +71,8 @@ def score_file(
     out: Path | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """`score` as plain values, and the scored rows written to `out` as they come; rows are not
-    kept in memory.
+    """Score a file; return what `score` gives as plain values, and write the scored rows to `out`
+    as they come. Rows are not kept in memory.
 
     `missing` counts the examples of the task's own test set that have no prediction; `left_out`
     the rows, not part of `n`, whose reference cannot be used, with the reasons of the first ones;
@@ -184,7 +184,7 @@ def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) ->
 
 
 def left_out_sentence(count: int, of: int, reasons: Mapping[str, str], how: How) -> str:
-    """What to say of the rows whose reference cannot be used, and what to do about them."""
+    """Say how many rows were left out for their references, and what to do about them."""
     seconds, memory = f"--seconds ({how.seconds:g})", f"--memory-gb ({how.memory_bytes / 1e9:g})"
     return (
         f"{count} of the {of} references cannot be used, so their rows are left out: "

@@ -38,12 +38,12 @@ class Columns(Settings):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The columns that the prompt is joined of."""
+        """Return the columns that the prompt is joined of."""
         return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
 
     @property
     def names_columns(self) -> bool:
-        """Whether any column is named here: not where only the encoding is."""
+        """Say whether any column is named here: not where only the encoding is."""
         return self.encoding is None or self.model_copy(update={"encoding": None}) != Columns()
 
     @field_validator("prompt", mode="before")

@@ -112,7 +112,7 @@ class Again:
         return bool(self.answers or self.judged)
 
     def words(self) -> str:
-        """What will be paid for, and how much that can be, as sentences."""
+        """Say what will be paid for, and how much that can be, as sentences."""
         counts = ((self.answers, "asked for again"), (self.judged, "judged again"))
         what = " and ".join(
             f"{n} paid {'answer' if n == 1 else 'answers'} will be {done}"
@@ -132,8 +132,8 @@ def most_again(
     judged: Sequence[Example],
     kept: Mapping[str, str],
 ) -> Again:
-    """The most that providers and a judge can bill, at today's prices, where some examples are
-    asked, and some answers judged, again.
+    """Return the most that providers and a judge can bill, at today's prices, where some examples
+    are asked, and some answers judged, again.
 
     Args:
         answers: those of each contender's trainings, by id; who has none has nothing again.

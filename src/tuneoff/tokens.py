@@ -36,12 +36,12 @@ class TokenCounter:
     special: Mapping[str, str] = field(default_factory=dict)
 
     def _template(self, today: datetime.date | None = None) -> ChatTemplate:
-        """The model's chat template; an empty one where it has none."""
+        """Return the model's chat template; an empty one where it has none."""
         return ChatTemplate(self.chat_template or "", self.special, today)
 
     @cached_property
     def encoder(self) -> Encoder:
-        """What makes token ids of prompts and answers."""
+        """Return the encoder of prompts and answers."""
         return offline_encoder(self.tokenizer, self.special, self._template())
 
     def count(self, text: str) -> int:
@@ -81,7 +81,7 @@ class TokenCounter:
 
     @property
     def known(self) -> int:
-        """How many ids the tokenizer may give: one more than the greatest."""
+        """Return how many ids the tokenizer may give: one more than the greatest."""
         added = self.tokenizer.get_added_tokens_decoder()
         return max(
             [self.tokenizer.get_vocab_size(with_added_tokens=False), *(n + 1 for n in added)]
@@ -138,7 +138,7 @@ _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTok
 
 
 def names_end(base: str) -> bool | None:
-    """Whether the files of a base's tokenizer name an end-of-sequence token; None where they do
+    """Say whether the files of a base's tokenizer name an end-of-sequence token; None where they do
     not say, or are not here."""
     settings = _settings(base)
     if _special_tokens(settings).get("eos_token"):

@@ -153,11 +153,11 @@ class Remote:
         return record
 
     def prompt_sha256(self, settings: Any, work: Work) -> str | None:
-        """Hash of the turns of the test prompts."""
+        """Return the hash of the turns of the test prompts."""
         return self.prompt_record(settings, work).prompt_sha256
 
     def prompt_record(self, settings: Any, work: Work) -> PromptRecord:
-        """What the test prompts are, by a worker, which needs no card for it."""
+        """Have a worker, which needs no card for it, describe the test prompts."""
         errand = self._errand(settings, work, "", "")
         found: PromptRecord | Failure = self._despite_losses(
             settings, work, lambda: self._one(worker.prompt_record, {"num_cpus": 1}, errand)

@@ -163,7 +163,7 @@ def measure(
 
 
 def prompt_record(errand: Errand) -> PromptRecord | Failure:
-    """What the test prompts are: the tokenizer is where the base is."""
+    """Describe the test prompts where the base, and so its tokenizer, is."""
     try:
         return record_of(load_contender(errand.settings.id), errand.settings, errand.work)
     except Exception as error:

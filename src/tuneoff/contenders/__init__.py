@@ -148,7 +148,7 @@ class Contender(Protocol):
         ...
 
     def prompt_sha256(self, settings: Any, work: Work) -> str | None:
-        """Hash of the turns of the test prompts; None where no prompt was made here."""
+        """Return the hash of the turns of the test prompts; None where no prompt was made here."""
         ...
 
 
@@ -162,7 +162,7 @@ def load_contender(id: str) -> Contender:
 
 
 def record_of(kind: Contender, settings: Any, work: Work) -> PromptRecord:
-    """What a contender's test prompts are; of a kind that does not say more, their hash."""
+    """Describe a contender's test prompts; by their hash alone where its kind says no more."""
     told: Callable[[Any, Work], PromptRecord] | None = getattr(kind, "prompt_record", None)
     return told(settings, work) if told else PromptRecord(kind.prompt_sha256(settings, work))
 

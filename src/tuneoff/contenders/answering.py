@@ -69,8 +69,8 @@ def prompts_of(
     examples: Sequence[Example],
     shots: Shots | None = None,
 ) -> list[tuple[str, list[int]]]:
-    """(id, token ids) of each example's prompt, as this contender sees it; `shots` where they were
-    chosen before."""
+    """Return (id, token ids) of each example's prompt, as this contender sees it; `shots` where
+    they were chosen before."""
     rendering, template = rendering_of(tokenizer, settings.rendering), template_for(settings, work)
     shots = shots_of(settings, work) if shots is None else shots
     shown = _shown(settings, work, tokenizer, examples)
@@ -102,7 +102,7 @@ def stops_of(settings: Settings, work: Work, tokenizer: PreTrainedTokenizerBase)
 
 
 def record_of_prompts(settings: Settings, work: Work, base: str) -> PromptRecord:
-    """What the test prompts are as this contender sees them."""
+    """Describe the test prompts as this contender sees them."""
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
     template, shots = template_for(settings, work), shots_of(settings, work)

@@ -76,8 +76,8 @@ def answers_with(settings: HostedSettings, work: Work) -> str:
 
 
 def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]:
-    """Name and text of the training file and, if there is one, the validation file. A name is its
-    content's hash, so that a file which is there already is known.
+    """Return name and text of the training file and, if there is one, of the validation file. A
+    name is its content's hash, so that a file which was uploaded before is known.
 
     Raises:
         DataError: an example cannot be learned from; the message names the line.

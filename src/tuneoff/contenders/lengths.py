@@ -31,7 +31,8 @@ AROUND = 8
 
 
 def check(settings: object, work: Work) -> list[str]:
-    """Warnings about lengths and turns, as sentences; none for a contender that has no base here.
+    """Check lengths, tokens and turns; return warnings as sentences, none for a contender that has
+    no base here.
 
     Raises:
         ConfigError: `max_length` or `rendering` do not fit the base, it has no EOS token, or its
@@ -79,19 +80,20 @@ class _View:
     thoughtless: set[str] = field(default_factory=set)
 
     def asked(self, example: Example) -> str | list[prompts.Message]:
-        """The prompt, as a text or as chat turns."""
+        """Return the prompt, as a text or as chat turns."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots.of(example))
         return prompts.messages(example, self.template, self.shots.of(example))
 
     def size(self, example: Example) -> int:
-        """UTF-8 bytes of the prompt as the model sees it, and of what may stand around it."""
+        """Return the UTF-8 bytes of the prompt as the model sees it, and of what may stand around
+        it."""
         prompt = self.asked(example)
         text = prompt if isinstance(prompt, str) else self._rendered(prompt, example)
         return len(text.encode()) + AROUND
 
     def _rendered(self, turns: Sequence[prompts.Message], example: Example) -> str:
-        """Chat turns as the model sees them, all of which must be there."""
+        """Render chat turns as the model sees them; all of them must be there."""
         text = self.counter.rendered(turns, self.template.today)
         for turn in turns:
             if turn["content"].strip() not in text:
@@ -112,7 +114,7 @@ class _View:
         self.thoughtless.add(example.id)
 
     def forgotten(self, name: str, base: str) -> list[str]:
-        """A warning about thoughts that are left out."""
+        """Return a warning about thoughts that are left out."""
         if not self.thoughtless:
             return []
         return [
@@ -121,7 +123,7 @@ class _View:
         ]
 
     def ids(self, example: Example) -> list[int]:
-        """Token ids of the prompt."""
+        """Return the token ids of the prompt."""
         return self.counter.prompt_ids(self.asked(example), self.template.today)
 
     def prompt(self, example: Example, most: int) -> int:

@@ -104,10 +104,10 @@ def _weights(settings: LocalSettings, base: str, work: Work) -> with_vllm.Weight
 
 
 def prompt_sha256(settings: LocalSettings, work: Work) -> str | None:
-    """Hash of the turns of the test prompts."""
+    """Return the hash of the turns of the test prompts."""
     return prompt_record(settings, work).prompt_sha256
 
 
 def prompt_record(settings: LocalSettings, work: Work) -> PromptRecord:
-    """That hash, and what the base's chat template makes of the turns."""
+    """Return that hash, and what the base's chat template makes of the turns."""
     return record_of_prompts(settings, work, resolve_base(settings.base, work.folder))

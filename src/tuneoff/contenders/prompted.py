@@ -93,12 +93,12 @@ def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
 
 
 def prompt_sha256(settings: PromptedSettings, work: Work) -> str | None:
-    """Hash of the turns of the test prompts, shots included."""
+    """Return the hash of the turns of the test prompts, shots included."""
     return prompt_record(settings, work).prompt_sha256
 
 
 def prompt_record(settings: PromptedSettings, work: Work) -> PromptRecord:
-    """That hash, and what an open base's chat template makes of the turns."""
+    """Return that hash, and what an open base's chat template makes of the turns."""
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
         return PromptRecord(prompts.prompt_sha256(work.test, template, "chat", shots.of))

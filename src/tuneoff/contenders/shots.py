@@ -84,7 +84,7 @@ def shot_places(
 def _drawn(
     settings: PromptedSettings, same: Sequence[int], usual: Sequence[int]
 ) -> tuple[int, ...]:
-    """Places of `same`, then usual ones where these are too few."""
+    """Return places of `same`, then usual ones where these are too few."""
     chosen = random.Random(settings.seed).sample(same, min(len(usual), len(same)))
     known = set(same)
     others = [place for place in usual if place not in known]

@@ -156,8 +156,8 @@ def folder_name(name: str) -> str:
 
 
 def _tokenizer(tuned: Tuned, say: Say) -> tuple[Any, list[str]]:
-    """The base's tokenizer, whose chat template renders as the contender was tuned and asked, and
-    what a card says of that."""
+    """Return the base's tokenizer, whose chat template renders as the contender was tuned and
+    asked, and lines about that for a card."""
     tokenizer: Any = load_tokenizer(tuned.base)
     if rendering_of(tokenizer, tuned.settings.rendering) == "text":
         return tokenizer, []

@@ -39,8 +39,8 @@ def describe_head(tuned: Tuned, model: Any) -> list[str]:
 
 
 def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
-    """The model on the CPU, its weights in `dtype`; of a base that was quantized in training the
-    full weights are taken. A tied head gets its own weights where the adapter changes it or the
+    """Return the model on the CPU, its weights in `dtype`; of a base that was quantized in
+    training, the full weights. A tied head gets its own weights where the adapter changes it or the
     embedding alone, and the configuration says so.
 
     Raises:

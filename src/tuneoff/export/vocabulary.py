@@ -228,7 +228,7 @@ def _special(tokenizer: Any) -> dict[str, int]:
 
 
 def _turn_end(tokenizer: Any, ends: Sequence[int]) -> int | None:
-    """The token that ends an answer besides EOS: the chat template's, or else the first one."""
+    """Return the token that ends an answer besides EOS: the chat template's, or the first one."""
     others = [end for end in ends if end != tokenizer.eos_token_id]
     own = turn_end_of(tokenizer)
     return own if own in others else next(iter(others), None)

@@ -74,7 +74,7 @@ def with_room(
     positions: int,
     rows: int | None = None,
 ) -> tuple[list[tuple[str, list[int]]], list[Prediction]]:
-    """The prompts that leave room for an answer, and the errors of the others.
+    """Return the prompts that leave room for an answer, and the errors of the others.
 
     Args:
         rows: how many token ids have an embedding; None where that is not known.

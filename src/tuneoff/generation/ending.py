@@ -112,9 +112,9 @@ def saved_ends(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]
 def ends_of(
     generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
-    """All tokens that end an answer: EOS, with which training closes an answer; those that the
-    generation config names; and the one with which the chat template closes the assistant's turn,
-    for chat models often end a turn with another than EOS."""
+    """Return all tokens that end an answer. They are EOS, with which training closes an answer;
+    those that the generation config names; and the one with which the chat template closes the
+    assistant's turn, for chat models often end a turn with another than EOS."""
     own = generation.eos_token_id if generation else None
     named = own if isinstance(own, list) else [own]
     found = {tokenizer.eos_token_id, *named, turn_end_of(tokenizer)}

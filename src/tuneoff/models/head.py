@@ -55,7 +55,8 @@ def ignore_tie_warnings() -> None:
 
 
 def _called_tied(model: Any) -> list[Any]:
-    """The configurations by which head and embedding are tied: the model's, and its text part's."""
+    """Return the configurations by which head and embedding are tied: the model's, and its text
+    part's."""
     configs = (model.config, model.config.get_text_config())
     return [config for config in configs if getattr(config, "tie_word_embeddings", False)]
 

@@ -56,7 +56,7 @@ def resolve_base(base: str, folder: Path) -> str:
 
 
 def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a resolved base, with a padding token.
+    """Load the tokenizer of a resolved base, with a padding token.
 
     Raises:
         ConfigError: it cannot be loaded, or has no end-of-sequence token.

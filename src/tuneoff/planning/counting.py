@@ -82,7 +82,7 @@ class OpenView:
         return Size(prompt, completion, prompt + completion)
 
     def asked(self, example: Example) -> str | list[prompts.Message]:
-        """The prompt, as a text or as chat turns."""
+        """Return the prompt, as a text or as chat turns."""
         if self.rendering == "text":
             return prompts.text(example, self.template, self.shots.of(example))
         return prompts.messages(example, self.template, self.shots.of(example))

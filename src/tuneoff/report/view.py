@@ -110,7 +110,7 @@ def view(results: Results) -> View:
 
 
 def _template(contender: ContenderResult) -> str:
-    """What was done for a contender's chat template, as a sentence."""
+    """Say what was done for a contender's chat template, as a sentence."""
     text = "; ".join(contender.rendering_notes)
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -277,7 +277,7 @@ def _overfits(contender: ContenderResult) -> bool:
 
 
 def _left_out(results: Results) -> str:
-    """Which test examples no contender's scores have, and why."""
+    """Say which test examples no contender's scores have, and why."""
     if not results.left_out:
         return ""
     shown = [f"{id}: {why}" for id, why in list(results.left_out.items())[:LEFT_OUT_SHOWN]]

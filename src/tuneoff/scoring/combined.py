@@ -34,13 +34,13 @@ class Combined:
         return dict(self._groups(row, options)) if self._groups else {}
 
     def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-        """What any of the scorers says of references that it cannot use."""
+        """Yield what any of the scorers says of references that it cannot use."""
         scorers = [scorer for scorer in self._scorers if hasattr(scorer, "failing")]
         for scorer, own in zip(scorers, tee(rows, len(scorers)), strict=True):
             yield from cast("Any", scorer).failing(own, options)
 
     def doubts(self, rows: Sequence[Row]) -> list[str]:
-        """What any of the scorers says of references that it thinks little of."""
+        """Yield what any of the scorers says of references that it thinks little of."""
         scorers = [scorer for scorer in self._scorers if hasattr(scorer, "doubts")]
         return [line for scorer in scorers for line in cast("Any", scorer).doubts(rows)]
 

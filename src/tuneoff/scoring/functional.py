@@ -36,14 +36,14 @@ REORDERED = "right but for order"
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-    """Every metric of each row, in order; a reference that is no call costs its own row. No option
-    has an effect."""
+    """Yield every metric of each row, in order; a reference that is no call costs its own row. No
+    option has an effect."""
     for row in rows:
         yield _score(row)
 
 
 def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-    """The id of each row whose reference is no call, and why."""
+    """Yield the id of each row whose reference is no call, and why."""
     for row in rows:
         try:
             parse(row.reference)

@@ -57,7 +57,7 @@ def ready(settings: JudgeSettings) -> None:
 def most_tokens(
     settings: JudgeSettings, row: Row, answer_bytes: int | None = None
 ) -> tuple[int, int]:
-    """The most tokens, in and out, that judging an answer can bill: two questions.
+    """Return the most tokens, in and out, that judging an answer can bill: two questions.
 
     Args:
         answer_bytes: how long the answer may be, where it is not there yet.

@@ -54,7 +54,8 @@ class OwnMetric:
             yield ScoredRow(row.id, {self.PRIMARY: value}, "right" if value == 1 else "wrong")
 
     def doubts(self, rows: Sequence[Row]) -> list[str]:
-        """A sentence where the metric does not give a reference, as an answer, its full mark.
+        """Return a sentence where the metric does not give a reference, as an answer, its full
+        mark.
 
         Raises:
             DataError: as for `score_rows`, before anything was spent on answers.

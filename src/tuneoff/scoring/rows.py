@@ -113,12 +113,12 @@ def unanswered(row: Row, verdict: str, metrics: Mapping[str, Kind]) -> ScoredRow
 
 
 def left_out(id: str, reason: str) -> ScoredRow:
-    """A row whose reference cannot be used: it has no score by any metric."""
+    """Return a row whose reference cannot be used: it has no score by any metric."""
     return ScoredRow(id, {}, f"{LEFT_OUT}{reason}")
 
 
 def reason_left_out(row: ScoredRow) -> str | None:
-    """Why a row was left out; None of one that was scored."""
+    """Return why a row was left out; None of one that was scored."""
     return row.verdict.removeprefix(LEFT_OUT) if row.verdict.startswith(LEFT_OUT) else None
 
 

@@ -48,7 +48,7 @@ def matches(row: Row, unfenced: str) -> dict[str, bool | float]:
 
 
 def normalized(text: str) -> str:
-    """The form in which `normalized_match` compares.
+    """Return the form in which `normalized_match` compares.
 
     In this order: Unicode form NFKC; case folded; every run of blanks becomes one blank; full
     stops and semicolons at the end are dropped. A fence was taken off before

@@ -51,7 +51,7 @@ def settings_of(
     served: tuple[Served, ...] = (),
     workers: int | None = None,
 ) -> ServerSettings:
-    """Checked settings.
+    """Check settings and return them.
 
     Raises:
         ConfigError: a base is not there or has no EOS token, two have one name, or the server

@@ -48,7 +48,7 @@ class Task(Protocol):
     CLUSTER: str | None
 
     def load(self, settings: TaskSettings, place: Place) -> Splits:
-        """All examples by split, before `limit`. A task that reads a user's files may have a
+        """Return all examples by split, before `limit`. A task that reads a user's files may have a
         function `places(settings, place, split, wanted)` beside, which says where examples are."""
         ...
 

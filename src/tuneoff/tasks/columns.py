@@ -66,7 +66,7 @@ def find_columns(path: Path, encoding: str | None = None) -> Columns | None:
 
 
 def _known_names(names: Sequence[Any]) -> dict[str, list[str]]:
-    """Names in one spelling, with the columns that are called so."""
+    """Return names in one spelling, with the columns that are called so."""
     known: dict[str, list[str]] = {}
     for name in map(str, names):
         known.setdefault(name.strip().lower().replace(" ", "_"), []).append(name)
@@ -162,8 +162,8 @@ class ColumnWatch:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value says something in words, be it in a list or an object: numbers do not, in a
-    CSV either."""
+    """Say whether a value says something in words, be it in a list or an object: numbers do not, in
+    a CSV either."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):

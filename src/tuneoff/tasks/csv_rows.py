@@ -105,7 +105,7 @@ def read_csv(
 
 
 def _names(record: list[str], where: str) -> list[str]:
-    """The header's names, without blanks around them; a column without one has its number."""
+    """Return the header's names, without outer blanks; a column without one has its number."""
     names = [name.strip(MARK + " \t\r\n") for name in record]
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
     refuse_repeated(names, where)
@@ -126,7 +126,7 @@ def refuse_repeated(names: Iterable[str], where: str) -> None:
 
 
 def _find_dialect(path: Path, encoding: str | None) -> tuple[Dialect, int]:
-    """The file's dialect, and how many lines stand before its header."""
+    """Find the file's dialect; return it, and how many lines stand before its header."""
     lines, whole = _sample(path, encoding)
     said = SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
     skipped = 1 if said else 0
@@ -143,7 +143,7 @@ def _find_dialect(path: Path, encoding: str | None) -> tuple[Dialect, int]:
 
 
 def _sample(path: Path, encoding: str | None) -> tuple[list[str], bool]:
-    """The file's first lines, and whether that is all of them."""
+    """Return the file's first lines, and whether that is all of them."""
     lines: list[str] = []
     characters = 0
     stream = decode_lines(path, encoding)
@@ -156,8 +156,8 @@ def _sample(path: Path, encoding: str | None) -> tuple[list[str], bool]:
 
 
 def _dialect(delimiter: str, header: str) -> Dialect:
-    """The usual dialect of a delimiter: names in single quotes say that texts are, too, and a
-    blank after each delimiter of the header belongs to none of them."""
+    """Return the usual dialect of a delimiter. Names in single quotes say that texts are, too, and
+    a blank after each delimiter of the header belongs to none of them."""
     quote = "'" if header.lstrip(MARK).startswith("'") else '"'
     after = header.rstrip("\r\n").split(delimiter)[1:]
     blanks = delimiter != "\t" and bool(after) and all(part.startswith(" ") for part in after)
@@ -165,8 +165,8 @@ def _dialect(delimiter: str, header: str) -> Dialect:
 
 
 def _others(plain: Iterable[Dialect]) -> Iterator[Dialect]:
-    """Rarer dialects: quotes behind a backslash; no quoting at all, as tab-separated texts are
-    often written."""
+    """Yield rarer dialects: quotes behind a backslash; no quoting at all, as tab-separated texts
+    are often written."""
     for each in plain:
         yield Dialect(each.delimiter, each.quotechar, "\\", each.skipinitialspace)
     for each in plain:
@@ -175,7 +175,7 @@ def _others(plain: Iterable[Dialect]) -> Iterator[Dialect]:
 
 
 def _fits(dialect: Dialect, lines: list[str], whole: bool) -> bool:
-    """Whether all records have as many fields as the header, which are several."""
+    """Say whether all records have as many fields as the header, which are several."""
     reader, width = dialect.records(lines), 0
     while True:
         begins = reader.line_num
@@ -199,7 +199,7 @@ def _is_quoted(field: str) -> bool:
 
 
 def _width(dialect: Dialect, lines: list[str]) -> int:
-    """How many fields the first record has; none if it cannot be read."""
+    """Count the fields of the first record; none if it cannot be read."""
     try:
         return len(next(dialect.records(lines), []))
     except csv.Error:

@@ -158,7 +158,7 @@ def _count_keys(value: Any) -> int:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object each of whose keys is there once: json itself lets the last one win."""
+    """Return an object each of whose keys is there once: json itself lets the last one win."""
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -217,7 +217,7 @@ def _parquet(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
 
 
 def _rows_of(batch: Any, path: Path, before: int) -> list[Row]:
-    """A batch's rows; `before` is how many the file has before them."""
+    """Yield a batch's rows; `before` is how many the file has before them."""
     try:
         rows: list[Row] = batch.to_pylist()
     except UnicodeDecodeError:
@@ -234,7 +234,7 @@ def _rows_of(batch: Any, path: Path, before: int) -> list[Row]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is none at all: null, or the NaN that stands for it in tables."""
+    """Say whether a value is none at all: null, or the NaN that stands for it in tables."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -259,7 +259,7 @@ def required(row: Row, key: str, where: str) -> str:
 
 
 def optional(row: Row, key: str, where: str) -> str | None:
-    """A row's text field; None where it is missing, null or blank.
+    """Return a row's text field; None where it is missing, null or blank.
 
     Raises:
         DataError: the field is no text.
@@ -271,7 +271,7 @@ def optional(row: Row, key: str, where: str) -> str | None:
 
 
 def row_id(row: Row, key: str, default: str) -> str:
-    """A row's own id, or another one where it has none."""
+    """Return a row's own id, or another one where it has none."""
     value = row.get(key)
     return default if is_missing(value) or value == "" else str(value)
 

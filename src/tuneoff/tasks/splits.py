@@ -212,7 +212,7 @@ def check(
     seed_arrangement: bool,
     places: Places | None = None,
 ) -> list[str]:
-    """Warnings about the splits, as sentences.
+    """Check the splits; return warnings about them, as sentences.
 
     Args:
         places: finds the lines of examples of a split, where they come from files.
@@ -261,6 +261,6 @@ def _overlapping(
 
 
 def _named(example: Example, split: Split, places: Places | None) -> str:
-    """An example's id, and where it is."""
+    """Return an example's id, and where it is."""
     found = places(split, lambda each: each == example)[:1] if places else []
     return " at ".join([repr(example.id), *found])

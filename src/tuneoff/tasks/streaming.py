@@ -87,7 +87,7 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
 def _without_overlap(
     members: Mapping[Split, Sequence[int]], keys: Mapping[Split, Sequence[int]], warn: Warn
 ) -> dict[Split, Sequence[int]]:
-    """The rows that `splits.drop_overlap` keeps; says how many it does not."""
+    """Return the rows that `splits.drop_overlap` keeps, and say how many it does not."""
     kept: dict[Split, Sequence[int]] = {}
     later: set[int] = set()
     for split in reversed(SPLITS):

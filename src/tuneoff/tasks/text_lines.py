@@ -121,7 +121,7 @@ def _named_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
 
 
 def _wide_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines of an encoding whose line ends are not a single byte."""
+    """Yield lines of an encoding whose line ends are not a single byte."""
     # Half pairs pass, to be found in their own line: a stream decodes ahead of what it hands out.
     errors = "surrogatepass" if encoding.startswith("utf-") else "strict"
     number = 0
@@ -143,7 +143,7 @@ def _wrong_line(path: Path, number: int, encoding: str) -> DataError:
 
 
 def _around(line: str) -> str:
-    """The part of a line around its first character that is not ASCII, quoted."""
+    """Return the part of a line around its first character that is not ASCII, quoted."""
     line = line.rstrip("\r\n")
     place = next(i for i, character in enumerate(line) if not character.isascii())
     first = max(0, min(place - SHOWN // 2, len(line) - SHOWN))

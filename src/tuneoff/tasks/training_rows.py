@@ -103,7 +103,7 @@ def _is_torn(text: str) -> bool:
 
 
 def _fault_of_turn(turn: Any, at: str) -> str | None:
-    """What is wrong with one turn, whichever it is."""
+    """Return what is wrong with one turn, whichever it is."""
     if not isinstance(turn, Mapping):
         return f"{at} must be an object with role and content"
     role, content = turn.get("role"), turn.get("content")
@@ -126,7 +126,7 @@ def _fault_of_turn(turn: Any, at: str) -> str | None:
 
 
 def _fault_of_row(row: Mapping[str, Any]) -> str | None:
-    """What is wrong beside the turns."""
+    """Return what is wrong beside the turns."""
     for key in MEANT:
         if _says_something(row.get(key)):
             return f"{key} is not supported and would be lost; take it out, or the row"
@@ -138,7 +138,7 @@ def _fault_of_row(row: Mapping[str, Any]) -> str | None:
 
 
 def _fault_of_answers(turns: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is wrong with what is learned: the last turn, and it alone."""
+    """Return what is wrong with the answer, which alone is learned: the last turn."""
     if not turns:
         return "messages is empty; it needs a user's turn and the assistant's answer"
     if turns[-1]["role"] != "assistant":
@@ -165,13 +165,13 @@ def _says_something(value: Any) -> bool:
 
 
 def _named(key: Any) -> str:
-    """A key as it is written, or in quotes where that could not be read."""
+    """Return a key as it is written, or in quotes where that could not be read."""
     plain = not isinstance(key, str) or key.replace("-", "_").isidentifier()
     return str(key) if plain and len(str(key)) <= 60 else f"{key!r:.60}"
 
 
 def _kind(value: Any) -> str:
-    """A value's kind, in JSON's words."""
+    """Return a value's kind, in JSON's words."""
     names = {list: "a list", dict: "an object", bool: "true or false", str: "a text"}
     names |= {int: "a number", float: "a number", type(None): "nothing"}
     return names.get(type(value), type(value).__name__)

@@ -86,13 +86,13 @@ class Adaptation:
             yield f"it writes the content of {' and '.join(self.repeats)} turns more than once"
 
     def _renamed(self, roles: Roles) -> Roles:
-        """The roles, where developer turns that are not rendered are system turns."""
+        """Return the roles; developer turns that are not rendered become system turns."""
         kept = {"anywhere": len(roles), "first": 1, "nowhere": 0}[self.developer]
         later = ("system" if role == "developer" else role for role in roles[kept:])
         return (*roles[:kept], *later)
 
     def _moves(self, renamed: Roles) -> bool:
-        """Whether a system turn does not stay where it is."""
+        """Say whether a system turn does not stay where it is."""
         kept = {"anywhere": len(renamed), "first": 1, "nowhere": 0}[self.system]
         return "system" in renamed[kept:]
 
@@ -125,14 +125,14 @@ def adapted(source: str, found: Adaptation, day: datetime.date | None = None) ->
 
 
 def _date_line(day: datetime.date) -> str:
-    """A line that answers `strftime_now` with one day, whatever form it is asked for in."""
+    """Return a line that answers `strftime_now` with one day, in whatever form it is asked for."""
     moment = datetime.datetime.combine(day, datetime.time())
     steps = "".join(f".replace({form!r}, {moment.strftime(form)!r})" for form in _FORMS)
     return f"{{%- macro strftime_now(form) -%}}{{{{ form{steps} }}}}{{%- endmacro -%}}"
 
 
 def _turn_lines(found: Adaptation) -> Sequence[str]:
-    """Lines that rename developer turns, and put system texts where they are rendered.
+    """Return lines that rename developer turns, and put system texts where they are rendered.
 
     A system text between two user turns joins them to one, for templates that refuse system turns
     refuse two user turns in a row, too; one behind the last user turn ends it.
@@ -192,7 +192,7 @@ def _turn_lines(found: Adaptation) -> Sequence[str]:
 
 
 def _part_lines(roles: Collection[str]) -> Sequence[str]:
-    """Lines that give the contents of some roles as lists of parts."""
+    """Return lines that give the contents of some roles as lists of parts."""
     return [
         "{%- set tuneoff = namespace(turns=[]) -%}",
         "{%- for turn in messages -%}",

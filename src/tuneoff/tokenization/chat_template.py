@@ -44,7 +44,7 @@ class ChatTemplate:
 
     @property
     def adaptation(self) -> Adaptation:
-        """What is done so that it renders every turn, whatever the conversation."""
+        """Return what is done so that it renders every turn of any conversation."""
         return probe(self.source, self._names)
 
     def render(self, turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:

@@ -69,7 +69,7 @@ class Spellings:
         )
 
     def may_be_in(self, text: str) -> bool:
-        """Whether a content spells a token, by itself or together with what surrounds it."""
+        """Say whether a content spells a token, by itself or together with what surrounds it."""
         if self.pattern.search(text) or self._edges(text):
             return True
         return self.normalize is not None and bool(self.pattern.search(self.normalize(text)))
@@ -85,7 +85,7 @@ class Spellings:
         return _merged([*found, *self._edges(text)])
 
     def _edges(self, text: str) -> list[Span]:
-        """Where a content may be one part of a spelling, whose rest is the template's."""
+        """Find where a content may be one part of a spelling, whose rest is the template's."""
         start, end = _stripped(text, (0, len(text)))
         most = min(self.longest - 1, end - start)
         if most == end - start and any(text[start:end] in token for token in self.texts):
@@ -211,7 +211,7 @@ def mask(text: str, spans: Sequence[Span]) -> tuple[str, Callable[[int], int]]:
 
 
 def _stripped(text: str, span: Span) -> Span:
-    """A span without the blanks at its ends."""
+    """Return a span without the blanks at its ends."""
     start, end = span
     while start < end and text[start].isspace():
         start += 1
@@ -221,7 +221,7 @@ def _stripped(text: str, span: Span) -> Span:
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Spans in order, overlapping ones as one, empty ones left out."""
+    """Return spans in order, overlapping ones as one, empty ones left out."""
     found: list[Span] = []
     for start, end in sorted(span for span in spans if span[0] < span[1]):
         if found and start < found[-1][1]:

@@ -84,7 +84,7 @@ def _where(source: str, special: Special, role: str) -> Where:
         return not _lost(source, special, roles)
 
     def tells(conversation: Roles) -> bool:
-        """Whether it is this role's turn that would be in the way."""
+        """Say whether it is this role's turn that would be in the way."""
         others = tuple(each for each in conversation if each != "*")
         return others == ("user", "user") or renders(others)
 
@@ -107,7 +107,7 @@ def _parts(source: str, special: Special) -> frozenset[str]:
 
 
 def _carries(source: str, special: Special, roles: Roles, role: str) -> bool:
-    """Whether the contents of one role are rendered."""
+    """Say whether the contents of one role are rendered."""
     lost = _lost(source, special, roles)
     return not isinstance(lost, str) and all(roles[place] != role for place in lost)
 

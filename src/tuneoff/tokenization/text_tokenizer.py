@@ -41,7 +41,7 @@ class Special:
     _copies: list[tuple[Tokenizer, dict[int, str], dict[int, int]]] = field(default_factory=list)
 
     def is_control(self, token: int, text: str) -> bool:
-        """Whether a token that stands for this text is a control token. It is none where it
+        """Say whether a token that stands for this text is a control token. It is none where it
         stands for a character that the vocabulary lacks, as `<unk>` may."""
         if token not in self.tokens:
             return False
@@ -229,7 +229,7 @@ class SlowTokenizer:
 
     @cached_property
     def _added(self) -> re.Pattern[str]:
-        """Every added token, the longest first."""
+        """Return every added token, the longest first."""
         texts = sorted(filter(None, self.tokenizer.get_added_vocab()), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 

@@ -64,7 +64,8 @@ def write_card(
 
 
 def template_lines(notes: Sequence[str]) -> list[str]:
-    """What was done for its chat template, which says it itself, as lines of a card."""
+    """Say what was done for the chat template, as lines of a card; the saved template says it
+    itself."""
     if not notes:
         return []
     return [f"Its chat template was adapted, or does more than write turns: {'; '.join(notes)}."]

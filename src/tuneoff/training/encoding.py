@@ -73,7 +73,7 @@ def encode(
     max_length: int,
     truncate: bool = False,
 ) -> Encoded:
-    """An example for training, of at most `max_length` tokens.
+    """Encode an example for training, as at most `max_length` tokens.
 
     Raises:
         DataError: it is longer; or, with `truncate`, the answer has no room whatever is cut; or it

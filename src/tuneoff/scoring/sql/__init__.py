@@ -78,7 +78,7 @@ def primary(options: Options) -> str:
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-    """Every metric of each row, in order; at most a few rows are read ahead.
+    """Yield every metric of each row, in order; at most a few rows are read ahead.
 
     Raises:
         DataError: a database is missing. A reference that does not run on its database costs its
@@ -93,7 +93,7 @@ def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
 
 
 def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-    """The id of each row whose reference does not run where it will be scored, and why.
+    """Yield the id of each row whose reference does not run where it will be scored, and why.
 
     Raises:
         DataError: a database is missing.

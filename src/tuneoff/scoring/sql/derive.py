@@ -318,8 +318,9 @@ def _inserted(
 
 
 def _bound(value: Value, encoding: str) -> tuple[str, Value]:
-    """How a value stands in a statement, and what is bound there. A text that is no UTF-8 (its
-    bytes were read as lone surrogates) can only be bound as bytes, which SQLite takes for UTF-8."""
+    """Return how a value stands in a statement, and what is bound there. A text that is no UTF-8
+    (its bytes were read as lone surrogates) can only be bound as bytes, which SQLite takes for
+    UTF-8."""
     if not isinstance(value, str) or value.isascii() or encoding != "UTF-8":
         return "?", value
     raw = value.encode("utf-8", "surrogateescape")

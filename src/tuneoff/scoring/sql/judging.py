@@ -239,7 +239,7 @@ class _Answer:
 
     @cached_property
     def _is_too_long(self) -> bool:
-        """Whether an answer is longer than any query that SQLite reads."""
+        """Say whether an answer is longer than any query that SQLite reads."""
         return not self._official and len(self._request.prediction) > SQL_BYTES
 
     @cached_property

@@ -59,7 +59,7 @@ class Child:
         self._stop = threading.Event()
 
     def judge(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
-        """An answer for each request. A prediction that ends its process is judged once more
+        """Yield an answer for each request. A prediction that ends its process is judged once more
         without being executed; where that one ends, too, before the reference has a result, the
         reference is to blame.
 
@@ -156,7 +156,7 @@ class Child:
 
 
 def _of_killer(killer: Request, so_far: dict[str, bool]) -> Answer:
-    """The answer to a request that has ended two processes."""
+    """Return the answer to a request that has ended two processes."""
     known = {**killer.known, **so_far}
     executes = killer.databases and {"execution_accuracy", "test_suite_accuracy"} & {
         *killer.metrics
