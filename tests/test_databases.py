@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.databases import committed, database_hashes, original_of
+from tuneoff.databases import database_hashes, find_committed, find_original
 from tuneoff.errors import DataError
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.rows import Mode
@@ -120,7 +120,7 @@ def test_every_reader_sees_what_is_committed(
     shutil.rmtree(tmp_path / "more")
     (folder / "shop").chmod(0o755)
     assert content(tmp_path) == before
-    assert original_of(str(committed(file).resolve())) == str(file)
+    assert find_original(str(find_committed(file).resolve())) == str(file)
 
 
 def test_the_hash_is_of_what_lies_beside_the_file_as_well(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_the_hash_is_of_what_lies_beside_the_file_as_well(tmp_path: Path) -> Non
     kept = log.read_bytes()
     log.write_bytes(b"")
     alone = database_hashes(folder, ["shop"])
-    assert (committed(file), len({both["shop"], alone["shop"]})) == (file, 2)
+    assert (find_committed(file), len({both["shop"], alone["shop"]})) == (file, 2)
     log.unlink()
     (folder / "shop" / "shop.sqlite-journal").write_bytes(bytes(512))  # its transaction has ended
-    assert (committed(file), database_hashes(folder, ["shop"])) == (file, alone)
+    assert (find_committed(file), database_hashes(folder, ["shop"])) == (file, alone)
     log.write_bytes(kept)
     assert database_hashes(folder, ["shop"]) == both
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_settled_is_refused(tmp_path: Path) -> None:
         file = copied(tmp_path / "live", tmp_path / "dbs", ("", "-wal")) / "shop" / "shop.sqlite"
     file.write_bytes(b"no database" * 400)
     with pytest.raises(DataError, match=r"shop\.sqlite: .*`PRAGMA wal_checkpoint\(TRUNCATE\)`"):
-        committed(file)
+        find_committed(file)
 
 
 def test_a_database_that_is_written_to_meanwhile(tmp_path: Path) -> None:
@@ -170,7 +170,9 @@ def test_a_database_that_is_written_to_meanwhile(tmp_path: Path) -> None:
         counts = []
         for _ in range(5):
             writer.stdout.readline()
-            with closing(sqlite3.connect(f"file:{committed(live)}?immutable=1", uri=True)) as read:
+            with closing(
+                sqlite3.connect(f"file:{find_committed(live)}?immutable=1", uri=True)
+            ) as read:
                 counts.append([
                     read.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                     for table in ("item", "other")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff import freshening
+from tuneoff import data_update
 from tuneoff.contenders import hosted_job
 from tuneoff.contenders.asking import prediction
 from tuneoff.generation.ending import Ending
@@ -137,4 +137,4 @@ def test_a_weight_or_outer_blanks_are_no_other_data() -> None:
     own = [Example("1", {"messages": turns}, "Lima")]
     new = [Example("1", {"messages": weighted}, " Lima\n")]
     splits = ("train", "validation", "test")
-    assert not freshening.compared(dict.fromkeys(splits, own), dict.fromkeys(splits, new))  # type: ignore[arg-type]
+    assert not data_update.compare_examples(dict.fromkeys(splits, own), dict.fromkeys(splits, new))  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ LAYERS = (
     {"planning", "turns"},
     {"collect", "check", "compare", "export", "prices", "score_file", "summary", "terminal"},
     {"parity", "pricing"},
-    {"freshening"},
+    {"data_update"},
     {"spending", "references"},
     {"prepare", "init"},
     {"contenders", "report"},

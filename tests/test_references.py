@@ -168,6 +168,11 @@ def test_a_run_begun_before_goes_on_without_them(tmp_path: Path) -> None:
     answers.write_text("".join(answers.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(DataError, match=r"more than 5%.*takes corrected files with --fresh-data"):
         tuneoff.run(tuneoff.load(file), run)
+    # To begin anew is refused for the same files before anything is forgotten.
+    sql_bakeoff(tmp_path, dict.fromkeys((1, 2, 39), "SELECT"))
+    with pytest.raises(DataError, match="more than 5%"):
+        tuneoff.run(tuneoff.load(file), run, fresh=True)
+    assert answers.exists()
 
 
 def test_other_scorers_say_what_they_cannot_use(tmp_path: Path, cli: Cli) -> None:

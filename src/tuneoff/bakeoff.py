@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuneoff import freshening, prepare, references
+from tuneoff import data_update, prepare, references
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
-from tuneoff.contenders import Contender, Work, record_of
+from tuneoff.contenders import Contender, Work, describe_prompts
 from tuneoff.contenders.trainings import Training, trainings, what_failed
 from tuneoff.costs.ledger import TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, unknown
@@ -34,7 +34,7 @@ from tuneoff.report.card import write_cards
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
 from tuneoff.scoring import RULES, Options, Row, judge
 from tuneoff.scoring.answer_text import ends_thought, ends_unopened_thought
-from tuneoff.scoring.rows import ThoughtCounter, left_out
+from tuneoff.scoring.rows import ThoughtCounter, leave_out
 from tuneoff.spending import judge_purse, judges, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
@@ -92,8 +92,8 @@ def run(
     with alone_in(run.path):
         if fresh_data and run.has_data():
             open_run(run.path, bakeoff)
-            freshening.complete(run)
-            freshening.take(parts, run, yes, progress)
+            data_update.complete_taking(run)
+            data_update.take_files(parts, run, yes, progress)
         return _run(
             parts, run, names, only, fresh, yes, replay, executor or InTurn(), progress, command
         )
@@ -114,11 +114,12 @@ def _run(
     bakeoff = parts.bakeoff
     if fresh and only is None and (run.path / "bakeoff.yaml").exists():
         _refuse_forgetting_paid(run)
-        prepare.data(parts)  # nothing is forgotten for a file that cannot be carried out
+        # Nothing is forgotten for a file that cannot be carried out.
+        references.check_references(parts, prepare.data(parts)[0]["test"])
         run.clear()
-    examples = _examples(parts, run, progress, only if fresh else None)
+    examples, unusable = _examples(parts, run, progress, only if fresh else None)
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
-    options = _options(parts, run, examples["test"], chosen, progress)
+    options = _options(parts, run, examples["test"], chosen, progress, unusable)
     usable = [e for e in examples["test"] if e.id not in options.left_out]
     if len(names) > 1 and usable:
         progress.say(prepare.what_can_be_shown(parts, usable))
@@ -208,17 +209,18 @@ def _say_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
 
 def _examples(
     parts: Parts, run: RunDir, progress: Progress, fresh: str | None
-) -> Mapping[Split, Sequence[Example]]:
-    """The run's own examples if it has them, else the task's, written down."""
+) -> tuple[Mapping[Split, Sequence[Example]], Mapping[str, str] | None]:
+    """Return the run's own examples if it has them, else the task's, written down; and which of
+    these have references that cannot be used, if that was looked for."""
     if run.has_data():
         open_run(run.path, parts.bakeoff, fresh)
         run.keep_today()
-        freshening.complete(run)
+        data_update.complete_taking(run)
         own = {split: run.examples(split) for split in SPLITS}
-        freshening.say_differing(parts, run, own, progress)
-        return own
+        data_update.warn_if_different(parts, run, own, progress)
+        return own, None
     examples, warnings = prepare.data(parts)
-    _, doubts = references.looked_at(parts, examples["test"])
+    unusable, doubts = references.check_references(parts, examples["test"])
     warnings += doubts
     open_run(run.path, parts.bakeoff)
     run.keep_today()
@@ -226,16 +228,21 @@ def _examples(
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
     for split in SPLITS:
-        rows = (freshening.row_of(example, parts) for example in examples[split])
+        rows = (data_update.build_row(example, parts) for example in examples[split])
         run.write_examples(split, rows)
-    return examples
+    return examples, unusable
 
 
 def _options(
-    parts: Parts, run: RunDir, test: Sequence[Example], chosen: Sequence[Any], progress: Progress
+    parts: Parts,
+    run: RunDir,
+    test: Sequence[Example],
+    chosen: Sequence[Any],
+    progress: Progress,
+    unusable: Mapping[str, str] | None,
 ) -> Options:
     """Find how answers are scored and which references cannot be used; make the databases that are
-    missing.
+    missing. `unusable` are such references where they were just looked for.
 
     Raises:
         DataError: too many references cannot be used, and there is something left to do.
@@ -243,12 +250,14 @@ def _options(
     folder = parts.task.databases(parts.settings, parts.place, run.data / "databases")
     count = parts.settings.derived_databases
     derived = references.derive(parts, folder, test, run.data / "derived", count)
-    options = replace(prepare.options(parts, folder, derived), judgements=run.judgements)
-    found = references.unusable(parts, test, options)
+    options = replace(prepare.build_options(parts, folder, derived), judgements=run.judgements)
+    found = unusable
+    if found is None or derived is not None:  # on all of these nobody has looked yet
+        found = references.find_unusable(parts, test, options)
     if found:
         if not all(_is_answered(run, settings, test) for settings in chosen):
             references.refuse_many(parts, found, len(test), TAKEN_ANEW)
-        warning = references.sentence(parts, found, len(test), TAKEN_ANEW)
+        warning = references.explain_left_out(parts, found, len(test), TAKEN_ANEW)
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
     return replace(options, left_out=found)
@@ -375,7 +384,7 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
     done = len(answered)
     before = work.directory.prompt()
     if left or (answered and before is None):
-        record = record_of(kind, settings, work)
+        record = describe_prompts(kind, settings, work)
         if answered and before is not None and before.prompt_sha256 != record.prompt_sha256:
             work.progress.say(
                 f"warning: {settings.name}: its {len(answered)} earlier answers are to other "
@@ -420,7 +429,7 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
     for found in parts.scorer.score_rows(rows, replace(options, details=keep)):
         scored.append(found)
         step(len(scored))
-    without = (left_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
+    without = (leave_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
     work.directory.write_scores([*scored, *without])
     work.directory.write_scoring_rules(RULES)
     work.directory.write_details(details)

@@ -43,10 +43,10 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
     if prepare.is_local(parts):
         examples, warnings = prepare.data(parts)
         sizes = {split: len(examples[split]) for split in SPLITS}
-        left_out, lines = references.looked_at(parts, examples["test"])
+        left_out, lines = references.check_references(parts, examples["test"])
         warnings += lines
         if left_out:
-            warnings.append(references.sentence(parts, left_out, len(examples["test"])))
+            warnings.append(references.explain_left_out(parts, left_out, len(examples["test"])))
         usable = [example for example in examples["test"] if example.id not in left_out]
         if len(bakeoff.contenders) > 1 and usable:
             shown = prepare.what_can_be_shown(parts, usable)

@@ -54,7 +54,7 @@ from tuneoff.scoring.aggregate import (
 )
 from tuneoff.scoring.curve import learning_curve
 from tuneoff.scoring.judge import Judge, unread_reply
-from tuneoff.scoring.rows import reason_left_out
+from tuneoff.scoring.rows import find_reason_left_out
 from tuneoff.scoring.statistics import compare_all, wilson
 from tuneoff.spending import judges, paid
 
@@ -171,7 +171,7 @@ def _used(
     that did not run for one contender counts for none."""
     left_out = dict(options.left_out)
     for outcome in (each for found in outcomes.values() for each in found):
-        reasons = {id: reason_left_out(row) for id, row in outcome.rows.items()}
+        reasons = {id: find_reason_left_out(row) for id, row in outcome.rows.items()}
         left_out |= {id: why for id, why in reasons.items() if why and id not in left_out}
     used = {
         name: [

@@ -90,7 +90,7 @@ def database_hashes(
     return hashes
 
 
-def committed(path: Path) -> Path:
+def find_committed(path: Path) -> Path:
     """Return the file that has all that is committed of a database: its own, or a copy in which
     SQLite has settled the log or journal beside it. The copy lasts as long as this process.
 
@@ -99,18 +99,18 @@ def committed(path: Path) -> Path:
     """
     with _COPYING:
         try:
-            return _committed(path)
+            return _find_committed(path)
         except OSError as error:
             raise DataError(_unsettled(path, error.strerror or str(error))) from None
 
 
-def original_of(path: str) -> str:
+def find_original(path: str) -> str:
     """Return the database that a copy was made of, for messages; the path itself where it is no
     copy."""
     return str(_originals.get(path, path))
 
 
-def _committed(path: Path) -> Path:
+def _find_committed(path: Path) -> Path:
     for _ in range(_TRIES):
         files = [path, *_beside(path)]
         if len(files) == 1:

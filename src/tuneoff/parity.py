@@ -26,7 +26,7 @@ from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring import Options, Row, Scorer, primary_metric
-from tuneoff.scoring.rows import reason_left_out
+from tuneoff.scoring.rows import find_reason_left_out
 
 # Where one answer in a hundred may be another, so many are asked for.
 SAMPLE, ROUNDED_SAMPLE = 32, 100
@@ -209,7 +209,7 @@ def _tuned(
     )
     base = resolve_base(settings.base, parts.bakeoff.folder)
     # Rows whose reference cannot be used say nothing about an answer.
-    unusable = {id for id, row in directory.scores().items() if reason_left_out(row)}
+    unusable = {id for id, row in directory.scores().items() if find_reason_left_out(row)}
     predictions = {id: p for id, p in directory.predictions().items() if id not in unusable}
     return Tuned(settings, base, weights, work, predictions, _judge(parts, run))
 
@@ -219,7 +219,7 @@ def _judge(parts: prepare.Parts, run: RunDir) -> Judge:
         databases = parts.task.databases(parts.settings, parts.place, run.data / "databases")
     except DataError:  # they are gone; then texts decide
         databases = None
-    return Judge(parts.scorer, prepare.options(parts, databases))
+    return Judge(parts.scorer, prepare.build_options(parts, databases))
 
 
 def compare(

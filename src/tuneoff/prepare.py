@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneoff.config import BakeOff, JudgeSettings, RecordedSettings, TaskSettings
 from tuneoff.contenders import Work, lengths, load_contender
 from tuneoff.costs.pricebook import PriceBook, book
-from tuneoff.databases import committed, find_database
+from tuneoff.databases import find_committed, find_database
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.progress import Silent
 from tuneoff.prompts import Template
@@ -92,7 +92,7 @@ def _added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
     return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
 
 
-def options(parts: Parts, databases: Path | None, derived: Path | None = None) -> Options:
+def build_options(parts: Parts, databases: Path | None, derived: Path | None = None) -> Options:
     """Return how a bake-off file's answers are scored, on these databases."""
     settings = parts.settings
     return Options(
@@ -114,7 +114,7 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     if only_figures(parts.bakeoff):
         line = "no examples are read: every contender is figures that were reported elsewhere."
         return {split: [] for split in SPLITS}, [line]
-    chosen, warnings = chosen_examples(parts)
+    chosen, warnings = choose_examples(parts)
     places = getattr(parts.task, "places", None)
     warnings += splits.check(
         chosen,
@@ -127,7 +127,7 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     return chosen, warnings
 
 
-def chosen_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
+def choose_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
     """Read the examples; return them by split, limited and not yet checked, and warnings about the
     splits.
 
@@ -181,7 +181,7 @@ def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Exampl
     return [f"{counted} examples were carved out of train; {files} would name files of their own."]
 
 
-def work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Work:
+def build_work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Work:
     """Return the work of a contender of which nothing is kept."""
     return Work(
         folder=parts.bakeoff.folder,
@@ -198,7 +198,7 @@ def work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Work:
 
 def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]:
     """Every example must fit into every base; warnings, each of them once."""
-    mine = work(parts, examples)
+    mine = build_work(parts, examples)
     found = (lengths.check(contender, mine) for contender in parts.bakeoff.contenders)
     return list(dict.fromkeys(line for lines in found for line in lines))
 
@@ -211,7 +211,7 @@ def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
     folder = parts.task.databases(parts.settings, parts.place, Path())
     if folder is not None:
         for db_id in sorted({str(example.meta["db_id"]) for example in test}):
-            committed(find_database(folder, db_id))
+            find_committed(find_database(folder, db_id))
     elif parts.task.SCORER == "sql":
         if "execution_accuracy" in parts.metrics:
             raise DataError(

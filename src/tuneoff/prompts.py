@@ -89,7 +89,7 @@ def conversation(example: Example, template: Template) -> list[dict[str, Any]]:
     return [*map(dict, turns), {"role": "assistant", "content": example.completion}]
 
 
-def system_text(example: Example) -> str:
+def join_system_texts(example: Example) -> str:
     """Return what instructs an example of chat data; nothing for other tasks, whose template
     instructs all alike."""
     turns = example.inputs.get("messages", ())
@@ -108,7 +108,7 @@ def _own_turns(example: Example, shots: Sequence[Example]) -> list[Message]:
     # Shots stand between the first instruction and everything else.
     first = next((place for place, turn in enumerate(own) if turn["role"] in SYSTEM_ROLES), None)
     system = [] if first is None else [own.pop(first)]
-    above = system_text(example)
+    above = join_system_texts(example)
     shown = [turn for shot in shots for turn in _shot_turns(shot, above)]
     return system + shown + own
 
@@ -118,7 +118,7 @@ def _shot_turns(shot: Example, above: str) -> list[Message]:
     its first user turn: under another instruction its answer would contradict what it is to show.
     """
     turns = [without_weight(t) for t in shot.inputs["messages"] if t["role"] not in SYSTEM_ROLES]
-    text = system_text(shot)
+    text = join_system_texts(shot)
     if text and text != above:
         asked = next((turn for turn in turns if turn["role"] == "user"), None)
         if asked is None:  # a task of one's own may have none

@@ -27,7 +27,7 @@ NAMED = 3
 DERIVED_TO_CHECK = 3
 
 
-def unusable(parts: Parts, test: Iterable[Example], options: Options) -> dict[str, str]:
+def find_unusable(parts: Parts, test: Iterable[Example], options: Options) -> dict[str, str]:
     """Say why the references of some test examples cannot be used; return the reasons by id.
 
     Raises:
@@ -38,7 +38,7 @@ def unusable(parts: Parts, test: Iterable[Example], options: Options) -> dict[st
     return dict(scorer.failing(rows, options)) if hasattr(scorer, "failing") else {}
 
 
-def looked_at(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, str], list[str]]:
+def check_references(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, str], list[str]]:
     """Check the references of a bake-off that was not begun. Return why some cannot be used, by id,
     and warnings about metrics that do not give a reference its full mark. Databases that have to be
     made are made for the moment.
@@ -51,8 +51,8 @@ def looked_at(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, str], li
         folder = parts.task.databases(parts.settings, parts.place, Path(made) / "databases")
         derived = Path(made) / "derived"
         count = min(parts.settings.derived_databases, DERIVED_TO_CHECK)
-        options = prepare.options(parts, folder, derive(parts, folder, test, derived, count))
-        found = unusable(parts, test, options)
+        options = prepare.build_options(parts, folder, derive(parts, folder, test, derived, count))
+        found = find_unusable(parts, test, options)
     refuse_many(parts, found, len(test))
     doubts = [e for e in test if e.id not in found] if hasattr(scorer, "doubts") else []
     rows = [Row(e.id, e.completion, "", e.meta, None, e.inputs) for e in doubts]
@@ -74,32 +74,32 @@ def refuse_many(parts: Parts, found: Mapping[str, str], of: int, more: str = "")
     """Raises DataError where more than a twentieth of the references cannot be used."""
     if len(found) > MOST_SHARE * of:
         raise DataError(
-            f"{counted(found, of)}, more than {MOST_SHARE:.0%}: {named(found)}; nothing was tuned "
-            f"or paid. {_advice(parts, found)}{more}."
+            f"{count_unusable(found, of)}, more than {MOST_SHARE:.0%}: {name_unusable(found)}; "
+            f"nothing was tuned or paid. {_advise(parts, found)}{more}."
         )
 
 
-def sentence(parts: Parts, found: Mapping[str, str], of: int, more: str = "") -> str:
+def explain_left_out(parts: Parts, found: Mapping[str, str], of: int, more: str = "") -> str:
     """Return a warning about the references that cannot be used; `more` is advice."""
     whom = "it is" if len(found) == 1 else "they are"
     return (
-        f"{counted(found, of)}, so {whom} left out for every contender alike: {named(found)}. "
-        f"{_advice(parts, found)}{more}."
+        f"{count_unusable(found, of)}, so {whom} left out for every contender alike: "
+        f"{name_unusable(found)}. {_advise(parts, found)}{more}."
     )
 
 
-def counted(found: Mapping[str, str], of: int) -> str:
+def count_unusable(found: Mapping[str, str], of: int) -> str:
     """Begin a sentence with how many references cannot be used."""
     return f"{len(found)} of the {of} references of the test set cannot be used"
 
 
-def named(found: Mapping[str, str], count: int | None = None) -> str:
+def name_unusable(found: Mapping[str, str], count: int | None = None) -> str:
     """Return the first few ids with their reasons, of `count` in all."""
     shown = "; ".join(f"{id}: {why}" for id, why in list(found.items())[:NAMED])
     return shown + ("; …" if (count or len(found)) > NAMED else "")
 
 
-def advice(found: Mapping[str, str], seconds: str, memory: str) -> str:
+def advise(found: Mapping[str, str], seconds: str, memory: str) -> str:
     """Say what to do about references that cannot be used; settings are named where they matter."""
     raised = [
         setting
@@ -109,10 +109,10 @@ def advice(found: Mapping[str, str], seconds: str, memory: str) -> str:
     return "Correct them" + (f", or raise {' and '.join(raised)}" if raised else "")
 
 
-def _advice(parts: Parts, found: Mapping[str, str]) -> str:
+def _advise(parts: Parts, found: Mapping[str, str]) -> str:
     settings = parts.settings
     seconds, memory = (
         f"task.seconds ({settings.seconds:g})",
         f"task.memory_gb ({settings.memory_gb:g})",
     )
-    return advice(found, seconds, memory)
+    return advise(found, seconds, memory)

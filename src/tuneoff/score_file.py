@@ -17,10 +17,10 @@ from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.files import write_lines
 from tuneoff.progress import Progress, Silent, Step
 from tuneoff.records import Score, ScoredRow, to_dict
-from tuneoff.references import NAMED, advice, named
+from tuneoff.references import NAMED, advise, name_unusable
 from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
-from tuneoff.scoring.rows import Mode, Row, ThoughtCounter, reason_left_out
+from tuneoff.scoring.rows import Mode, Row, ThoughtCounter, find_reason_left_out
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, check_rows, read_rows
 from tuneoff.tasks import load_task
@@ -188,7 +188,7 @@ def left_out_sentence(count: int, of: int, reasons: Mapping[str, str], how: How)
     seconds, memory = f"--seconds ({how.seconds:g})", f"--memory-gb ({how.memory_bytes / 1e9:g})"
     return (
         f"{count} of the {of} references cannot be used, so their rows are left out: "
-        f"{named(reasons, count)}. {advice(reasons, seconds, memory)}."
+        f"{name_unusable(reasons, count)}. {advise(reasons, seconds, memory)}."
     )
 
 
@@ -232,7 +232,7 @@ def _through(
                 found_ids.add(row.id)
             if "db_id" in row.meta:
                 db_ids.add(str(row.meta["db_id"]))
-            reason = reason_left_out(result)
+            reason = find_reason_left_out(result)
             if reason is not None:
                 left_out += 1
                 if len(reasons) < NAMED:

@@ -12,7 +12,7 @@ from helpers import write_base
 from tuneoff.config import LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.contenders import Work, lengths
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.models.embedding import rows_of
+from tuneoff.models.embedding import count_rows
 from tuneoff.models.loading import load_tokenizer
 from tuneoff.progress import Silent
 from tuneoff.prompts import CHAT_PASS_THROUGH
@@ -182,13 +182,13 @@ def test_the_size_of_an_embedding_is_read_without_its_weights(tmp_path: Path) ->
         ({"model_type": "llama"}, 512),  # as the weights' header says
     ):
         (base / "config.json").write_text(json.dumps(values))
-        assert rows_of(str(base)) == rows
+        assert count_rows(str(base)) == rows
     (base / "model.safetensors").rename(base / "model-1-of-1.safetensors")
-    assert rows_of(str(base)) is None
+    assert count_rows(str(base)) is None
     index = {"weight_map": {"model.embed_tokens.weight": "model-1-of-1.safetensors"}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert rows_of(str(base)) == 512
-    assert rows_of("someone/no-such-model") is None
+    assert count_rows(str(base)) == 512
+    assert count_rows("someone/no-such-model") is None
 
 
 def test_a_base_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tuneoff.config import LocalSettings, PromptedSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.shots import NO_SHOTS, shot_places, shots_of
 from tuneoff.progress import Silent
-from tuneoff.prompts import CHAT_PASS_THROUGH, system_text
+from tuneoff.prompts import CHAT_PASS_THROUGH, join_system_texts
 from tuneoff.records import Example
 from tuneoff.rundir import NOWHERE
 
@@ -36,7 +36,7 @@ def test_shots_are_those_of_the_same_instruction_as_far_as_there_are_any() -> No
     train = [asked(n, RARE if n == 13 else (LOUD, BACK)[n % 2]) for n in range(20)]
     test = [asked(100, LOUD), asked(101, RARE), asked(102, "Answer twice."), asked(103, None)]
     shots = shots_of(prompted(), work(train, test))
-    shown = [Counter(system_text(shot) for shot in shots.of(example)) for example in test]
+    shown = [Counter(join_system_texts(shot) for shot in shots.of(example)) for example in test]
     assert shown[0] == {LOUD: 3}
     assert shown[1][RARE] == 1
     assert shown[1].total() == 3

@@ -13,7 +13,7 @@ import torch
 from helpers import Cli
 
 import tuneoff
-from tuneoff.models.head import head_apart, is_tied
+from tuneoff.models.head import is_tied, untie_head
 from tuneoff.rundir import RunDir
 
 TEXT = """\
@@ -192,7 +192,7 @@ def test_other_ways_to_change_a_tied_weight(
     ).eval()  # fmt: skip
     assert is_tied(model)
     ids = torch.tensor([[3, 4, 5, 6]])
-    with head_apart(model):
+    with untie_head(model):
         adapted = adapt(model).eval()
         for number, parameter in enumerate(adapted.parameters()):
             if parameter.requires_grad:

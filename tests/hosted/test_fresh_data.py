@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from world import PRICE, Heard, Trainer, bakeoff_file, hosted, prompted, questions, rows, run
 
-from tuneoff import freshening
+from tuneoff import data_update
 from tuneoff.config import JudgeSettings, PriceSettings
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError
@@ -133,10 +133,10 @@ def test_a_kill_in_between_loses_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", counted)
         try:
-            freshening.complete(run)
+            data_update.complete_taking(run)
         except Killed:
             assert (run.data / "fresh-data.json").exists()
-    freshening.complete(run)
+    data_update.complete_taking(run)
     for folder in (run.contender("a"), run.contender("b").seed(1)):
         said = {id: p.prediction for id, p in folder.predictions().items()}
         assert said == {"t-1": "said 0", "t-2": "said 1"}

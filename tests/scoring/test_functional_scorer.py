@@ -10,7 +10,7 @@ import pytest
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.functional import METRICS, REORDERED, failing, score_rows
-from tuneoff.scoring.rows import reason_left_out
+from tuneoff.scoring.rows import find_reason_left_out
 
 GOLD = "inform(name[Dirt: Showdown], genres[sport, racing], has_mac_release[no])"
 
@@ -98,7 +98,7 @@ def test_an_unparsable_reference_costs_its_own_row() -> None:
     rows = [Row("7", "no call", "f()"), Row("8", "f()", "f()"), Row("9", "f(a[b)", "", {}, "lost")]
     first, second, third = score_rows(rows, Options())
     assert (first.scores, second.verdict, third.scores) == ({}, "right", {})
-    reasons = {row.id: reason_left_out(row) for row in (first, third)}
+    reasons = {row.id: find_reason_left_out(row) for row in (first, third)}
     assert dict(failing(rows, Options())) == reasons
     assert "not of the form function(attribute[value]): expected" in (reasons["7"] or "")
 

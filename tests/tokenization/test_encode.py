@@ -15,7 +15,7 @@ from tuneoff.generation.growing_text import GrowingText
 from tuneoff.models.loading import ASSET, load_tokenizer
 from tuneoff.tasks.samples import functional
 from tuneoff.tokenization.chat_template import load_chat_template
-from tuneoff.tokenization.encode import encode_text, encode_turns, encoder_of, turn_end_of
+from tuneoff.tokenization.encode import encode_text, encode_turns, get_turn_end, load_encoder
 from tuneoff.tokenization.text_tokenizer import SpellingError
 from tuneoff.tokens import counter_of
 
@@ -184,7 +184,7 @@ def test_without_a_spelling_the_tokens_are_those_of_transformers(name: str) -> N
 def test_a_spelling_is_text_and_is_decoded_whole(name: str, tmp_path: Path) -> None:
     for title, template in TEMPLATES.items():
         tokenizer = load(BUILDS[name], template)
-        special = encoder_of(tokenizer).tokenizer.special
+        special = load_encoder(tokenizer).tokenizer.special
         for text in SPELLED:
             alone = encode_text(tokenizer, text)
             assert not any(special.is_control(token, "<s></s><mask>") for token in alone
@@ -241,13 +241,13 @@ def test_a_spelling_across_contents_is_text(contents: tuple[str, ...]) -> None:
     tokenizer = load(byte_level, glued)
     ids = encode_turns(tokenizer, conversation(*contents))
     assert ids[0] == tokenizer.bos_token_id
-    assert not encoder_of(tokenizer).tokenizer.special.tokens.keys() & set(ids[1:])
+    assert not load_encoder(tokenizer).tokenizer.special.tokens.keys() & set(ids[1:])
     assert tokenizer.decode(ids) == "<s>" + "".join(contents) + "end|>"
 
 
 def test_normalizing_makes_a_spelling() -> None:
     tokenizer = load(compatible, CHATML)
-    special = encoder_of(tokenizer).tokenizer.special.tokens
+    special = load_encoder(tokenizer).tokenizer.special.tokens
     for text in ("＜｜ａｌｅｒｔ｜＞", "<|ALERT|>", "of <|Alert|> s"):
         assert set(tokenizer(text).input_ids) & special.keys()  # it is one to the tokenizer
         assert not set(encode_text(tokenizer, text)) & special.keys()
@@ -275,7 +275,7 @@ def test_a_role_or_the_template_makes_a_word_a_control_token() -> None:
     backend.add_tokens(["<end>", "<eot>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
     tokenizer.chat_template = CHATML.replace("<|im_end|>", "<eot>")
-    assert turn_end_of(tokenizer) == tokenizer.convert_tokens_to_ids("<eot>")
+    assert get_turn_end(tokenizer) == tokenizer.convert_tokens_to_ids("<eot>")
     for text in ("<end>", "<eot>"):
         ids = encode_text(tokenizer, text)
         assert len(ids) > 1
@@ -327,7 +327,7 @@ def test_the_shipped_base_encodes_its_samples_as_before() -> None:
         text = f"{example.inputs['sentence']} {example.completion}"
         assert encode_text(tokenizer, text) == tokenizer(text, add_special_tokens=False).input_ids
     assert load_chat_template(tokenizer).source == ""
-    assert turn_end_of(tokenizer) is None
+    assert get_turn_end(tokenizer) is None
 
 
 def test_a_template_that_changes_spellings_hides_no_control_token() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.cluster.storage import Storage
-from tuneoff.contenders import Work, load_contender, record_of
+from tuneoff.contenders import Work, describe_prompts, load_contender
 from tuneoff.errors import ContenderError, TuneoffError
 from tuneoff.models import bases
 from tuneoff.models.head import ignore_tie_warnings
@@ -165,7 +165,7 @@ def measure(
 def prompt_record(errand: Errand) -> PromptRecord | Failure:
     """Describe the test prompts where the base, and so its tokenizer, is."""
     try:
-        return record_of(load_contender(errand.settings.id), errand.settings, errand.work)
+        return describe_prompts(load_contender(errand.settings.id), errand.settings, errand.work)
     except Exception as error:
         return failure(error)
 

@@ -161,7 +161,7 @@ def load_contender(id: str) -> Contender:
     return cast(Contender, discovery.find(__name__, id, "contender id", NEEDS))
 
 
-def record_of(kind: Contender, settings: Any, work: Work) -> PromptRecord:
+def describe_prompts(kind: Contender, settings: Any, work: Work) -> PromptRecord:
     """Describe a contender's test prompts; by their hash alone where its kind says no more."""
     told: Callable[[Any, Work], PromptRecord] | None = getattr(kind, "prompt_record", None)
     return told(settings, work) if told else PromptRecord(kind.prompt_sha256(settings, work))

@@ -101,7 +101,7 @@ def stops_of(settings: Settings, work: Work, tokenizer: PreTrainedTokenizerBase)
     return () if isinstance(settings, LocalSettings) or headings else TEXT_STOP
 
 
-def record_of_prompts(settings: Settings, work: Work, base: str) -> PromptRecord:
+def describe_prompts(settings: Settings, work: Work, base: str) -> PromptRecord:
     """Describe the test prompts as this contender sees them."""
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)

@@ -15,7 +15,7 @@ from tuneoff.config import LocalSettings, PromptedSettings, Rendering
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.shots import NO_SHOTS, Shots, shots_of
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.models.embedding import explain_beyond, first_beyond, rows_of
+from tuneoff.models.embedding import count_rows, explain_beyond, find_beyond
 from tuneoff.models.loading import check_end, rendering_of, resolve_base
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
@@ -54,7 +54,7 @@ def check(settings: object, work: Work) -> list[str]:
         shots_of(settings, work),
     )
     try:
-        _check_tokens(settings, work, view, rows_of(base))
+        _check_tokens(settings, work, view, count_rows(base))
         if isinstance(settings, LocalSettings):
             found = list(_tuned(settings, work, view))
         else:
@@ -157,7 +157,7 @@ def _check_tokens(
         ids = view.ids(example)
         if place < len(learned):
             ids += counter.completion_ids(example.completion)
-        token = first_beyond(ids, rows)
+        token = find_beyond(ids, rows)
         if token is not None:
             text = counter.tokenizer.id_to_token(token) or ""
             reason = explain_beyond(str(settings.base), text, token, known, rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuneoff.config import LocalSettings
 from tuneoff.contenders import Work, template_for, with_vllm
-from tuneoff.contenders.answering import answers, record_of_prompts
+from tuneoff.contenders.answering import answers, describe_prompts
 from tuneoff.errors import ContenderError
 from tuneoff.generation import vllm
 from tuneoff.models.loading import load_tokenizer, resolve_base
@@ -110,4 +110,4 @@ def prompt_sha256(settings: LocalSettings, work: Work) -> str | None:
 
 def prompt_record(settings: LocalSettings, work: Work) -> PromptRecord:
     """Return that hash, and what the base's chat template makes of the turns."""
-    return record_of_prompts(settings, work, resolve_base(settings.base, work.folder))
+    return describe_prompts(settings, work, resolve_base(settings.base, work.folder))

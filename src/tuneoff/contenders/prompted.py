@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneoff import prompts, providers
 from tuneoff.config import PromptedSettings
 from tuneoff.contenders import Work, template_for, with_vllm
-from tuneoff.contenders.answering import answers, record_of_prompts
+from tuneoff.contenders.answering import answers, describe_prompts
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
 from tuneoff.contenders.shots import shots_of
@@ -102,7 +102,7 @@ def prompt_record(settings: PromptedSettings, work: Work) -> PromptRecord:
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
         return PromptRecord(prompts.prompt_sha256(work.test, template, "chat", shots.of))
-    return record_of_prompts(settings, work, resolve_base(settings.base or "", work.folder))
+    return describe_prompts(settings, work, resolve_base(settings.base or "", work.folder))
 
 
 def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:

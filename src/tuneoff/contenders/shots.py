@@ -30,7 +30,7 @@ class Shots:
         """Return what this example's prompt shows."""
         if not self.by_system:
             return self.usual
-        return self.by_system.get(prompts.system_text(example), self.usual)
+        return self.by_system.get(prompts.join_system_texts(example), self.usual)
 
 
 NO_SHOTS = Shots()
@@ -67,11 +67,11 @@ def shot_places(
 ) -> Places:
     """Return where the shots for a test set lie in the training split. Of large splits no more is
     held than a place an example, and the test set's system texts."""
-    wanted = {prompts.system_text(example) for example in test}
+    wanted = {prompts.join_system_texts(example) for example in test}
     having: dict[str, list[int]] = {text: [] for text in wanted}
     count = 0
     for count, example in enumerate(train, 1):
-        text = prompts.system_text(example)
+        text = prompts.join_system_texts(example)
         if text in having:
             having[text].append(count - 1)
     most = min(settings.shots, count)

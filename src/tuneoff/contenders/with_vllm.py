@@ -20,7 +20,7 @@ from tuneoff.contenders.measuring import asked_alone, bounded, record, spread
 from tuneoff.contenders.shots import Settings
 from tuneoff.generation import vllm
 from tuneoff.generation.ending import Ending, saved_ends
-from tuneoff.models.embedding import rows_of
+from tuneoff.models.embedding import count_rows
 from tuneoff.models.loading import (
     Precision,
     dtype_of,
@@ -125,7 +125,7 @@ def _asked(settings: Settings, work: Work, weights: Weights, examples: Sequence[
         longest=min(longest, positions_of(weights.base)),
         adapter=weights.adapter,
         rank=vllm.adapter_settings(weights.adapter).r if weights.adapter else 0,
-        rows=rows_of(weights.model),
+        rows=count_rows(weights.model),
     )
     ends, stop = saved_ends(weights.model, tokenizer), stops_of(settings, work, tokenizer)
     return _Asked(engine, Ending(tokenizer, ends, stop), prompts)

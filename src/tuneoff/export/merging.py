@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.errors import ContenderError
 from tuneoff.export.options import Dtype
-from tuneoff.models.head import head_apart, is_tied
+from tuneoff.models.head import is_tied, untie_head
 from tuneoff.models.loading import load_model
 from tuneoff.parity import Tuned
 
@@ -54,7 +54,7 @@ def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
     if tuned.settings.method == "full":
         return load_model(str(tuned.weights), "none", dtype, cpu)
     base = load_model(tuned.base, "none", dtype, cpu)
-    with head_apart(base):
+    with untie_head(base):
         adapted: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
         try:
             return adapted.merge_and_unload(safe_merge=True)

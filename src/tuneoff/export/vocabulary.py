@@ -19,7 +19,7 @@ from gguf import TokenType
 
 from tuneoff.errors import ConfigError
 from tuneoff.tokenization.chat_template import template_source
-from tuneoff.tokenization.encode import turn_end_of
+from tuneoff.tokenization.encode import get_turn_end
 
 _CASED = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+CONTRACTION|"
@@ -230,7 +230,7 @@ def _special(tokenizer: Any) -> dict[str, int]:
 def _turn_end(tokenizer: Any, ends: Sequence[int]) -> int | None:
     """Return the token that ends an answer besides EOS: the chat template's, or the first one."""
     others = [end for end in ends if end != tokenizer.eos_token_id]
-    own = turn_end_of(tokenizer)
+    own = get_turn_end(tokenizer)
     return own if own in others else next(iter(others), None)
 
 

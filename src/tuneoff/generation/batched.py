@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuneoff.generation.ending import ending_of
-from tuneoff.models.embedding import first_beyond
+from tuneoff.models.embedding import find_beyond
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _error(ids: list[int], max_new_tokens: int, positions: int, rows: int | None
             f"the prompt's {len(ids)} tokens and {max_new_tokens} for the answer are more than the "
             f"model's {positions} positions"
         )
-    token = first_beyond(ids, rows)
+    token = find_beyond(ids, rows)
     if token is not None:
         return f"the prompt holds the token id {token}, and the model's embedding has {rows} rows"
     return None

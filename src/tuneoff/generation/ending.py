@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tuneoff.records import Prediction
 from tuneoff.tokenization.decode import decode
-from tuneoff.tokenization.encode import turn_end_of
+from tuneoff.tokenization.encode import get_turn_end
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -117,5 +117,5 @@ def ends_of(
     assistant's turn, for chat models often end a turn with another than EOS."""
     own = generation.eos_token_id if generation else None
     named = own if isinstance(own, list) else [own]
-    found = {tokenizer.eos_token_id, *named, turn_end_of(tokenizer)}
+    found = {tokenizer.eos_token_id, *named, get_turn_end(tokenizer)}
     return tuple(sorted(int(token) for token in found if token is not None))

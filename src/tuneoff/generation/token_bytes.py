@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from tuneoff.tokenization.decode import HALF, decode_token
+from tuneoff.tokenization.text_tokenizer import byte_letters
 
 _SINGLE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -38,9 +39,5 @@ def byte_level(piece: str) -> bytes | None:
 
 @cache
 def _alphabet() -> dict[str, int]:
-    """Byte-level BPE's characters: printable ones of Latin-1 stand for themselves, the other bytes
-    for the characters from 256 on, in order."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = [byte for byte in range(256) if byte not in printable]
-    shown = {chr(byte): byte for byte in printable}
-    return shown | {chr(256 + place): byte for place, byte in enumerate(others)}
+    """Return the byte that each of byte-level BPE's letters stands for."""
+    return {letter: byte for byte, letter in enumerate(byte_letters())}

@@ -30,7 +30,7 @@ EMBEDDINGS = (
 )
 
 
-def rows_of(base: str) -> int | None:
+def count_rows(base: str) -> int | None:
     """Return how many token ids a resolved base has an embedding for; None where its files are
     not here, or do not say."""
     file = file_of(base, "config.json")
@@ -42,7 +42,7 @@ def rows_of(base: str) -> int | None:
     return int(size) if size else _rows_in_weights(base)
 
 
-def first_beyond(ids: Iterable[int], rows: int | None) -> int | None:
+def find_beyond(ids: Iterable[int], rows: int | None) -> int | None:
     """Return the first token id that an embedding of so many rows has none for."""
     return None if rows is None else next((token for token in ids if token >= rows), None)
 
@@ -69,9 +69,9 @@ def check_tokens(
     Raises:
         DataError: one has none; the first is named.
     """
-    rows = rows_of(base)
+    rows = count_rows(base)
     for id, ids in examples:
-        token = first_beyond(ids, rows)
+        token = find_beyond(ids, rows)
         if token is not None and rows is not None:
             text = str(tokenizer.convert_ids_to_tokens(token))
             reason = explain_beyond(base, text, token, len(tokenizer), rows)

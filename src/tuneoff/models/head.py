@@ -1,7 +1,7 @@
 """The output head and the input embedding, which many models have as one tied weight.
 
 An adapter may change the head or the embedding alone, or each in its own way. Merged into one
-weight, each change would be the other's too; so the head is untied first (`head_apart`).
+weight, each change would be the other's too; so the head is untied first (`untie_head`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def correct_tie_flag(model: Any) -> None:
 
 
 @contextmanager
-def head_apart(model: Any) -> Iterator[None]:
+def untie_head(model: Any) -> Iterator[None]:
     """Gives a tied head its own copy of the weight while inside. Behind it the two are tied again
     if they are still equal; else the configuration says that they are not."""
     if not is_tied(model):

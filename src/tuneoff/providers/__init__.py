@@ -318,7 +318,7 @@ class Provider(Protocol):
         ...
 
 
-def end_of_job(status: str, model: str | None, has_finished: bool) -> str:
+def read_end_of_job(status: str, model: str | None, has_finished: bool) -> str:
     """Returns a job's state in our words: of a job at its end one of `FINISHED`.
 
     A provider that shows when a job finished has one that is at its end, whatever it calls the
@@ -339,7 +339,7 @@ def end_of_job(status: str, model: str | None, has_finished: bool) -> str:
     return word if word in WAITING else status
 
 
-def end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
+def read_end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
     """Returns a batch's state in our words: of a batch at its end one of `BATCH_FINISHED`.
 
     Of a state that is not known here, the time of an end tells that it is one.

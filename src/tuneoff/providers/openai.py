@@ -33,9 +33,9 @@ from tuneoff.providers import (
     Schedule,
     StepLoss,
     TunedModel,
-    end_of_job,
     openai_batches,
     pages,
+    read_end_of_job,
 )
 from tuneoff.providers.reach import Reach
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
@@ -320,7 +320,7 @@ def _job(given: Any) -> Job:
         raise ValueError("what came is no fine-tuning job")
     numbers = given.hyperparameters or _of_method(given)
     model = given.fine_tuned_model or None
-    status = end_of_job(given.status, model, bool(given.finished_at))
+    status = read_end_of_job(given.status, model, bool(given.finished_at))
     error = _words(given.error)
     if error is None and status == "failed" and given.status.lower() != status:
         error = f"its state is {given.status!r}, and it shows no model"

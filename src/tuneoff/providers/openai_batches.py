@@ -17,8 +17,8 @@ from tuneoff.providers import (
     BatchRow,
     FileState,
     Reply,
-    end_of_batch,
     pages,
+    read_end_of_batch,
 )
 from tuneoff.providers.sdk import LONGEST_MESSAGE, UNREADABLE, calling, hidden
 
@@ -102,7 +102,7 @@ class Batches:
         counts, usage = given.request_counts, getattr(given, "usage", None)
         return Batch(
             id=given.id,
-            status=end_of_batch(given.status, ends),
+            status=read_end_of_batch(given.status, ends),
             error=hidden("; ".join(map(str, errors[:3])), self._key) or None,
             total=counts.total if counts else 0,
             done=counts.completed + counts.failed if counts else 0,

@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tuneoff.providers import FINISHED, Event, Job, JobSpec, StepLoss, end_of_job
+from tuneoff.providers import FINISHED, Event, Job, JobSpec, StepLoss, read_end_of_job
 from tuneoff.providers.sdk import hidden
 
 CLOCKS_DIFFER_SECONDS = 120
@@ -35,7 +35,7 @@ def job_of(given: Any, key: str) -> Job:
     ends = (getattr(given, "finished_at", None), getattr(given, "completed_at", None))
     # Its name is told before there is a model.
     model = None if _error(events, key) else name
-    status = STATES.get(given_status.lower()) or end_of_job(given_status, model, any(ends))
+    status = STATES.get(given_status.lower()) or read_end_of_job(given_status, model, any(ends))
     failed = status == "failed"
     price = number(given.total_price)
     billed = None if price is None or failed else price / NANODOLLARS

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tuneoff.errors import ConfigError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.rows import Kind, Options, Row, Scorer, reason_left_out
+from tuneoff.scoring.rows import Kind, Options, Row, Scorer, find_reason_left_out
 
 
 class Combined:
@@ -52,7 +52,9 @@ class Combined:
                 stream = cast("Any", scorer.score_rows(own, options))
                 streams.append(open_streams.enter_context(closing(stream)))
             for scored in zip(*streams, strict=True):
-                without = next((row for row in scored if reason_left_out(row) is not None), None)
+                without = next(
+                    (row for row in scored if find_reason_left_out(row) is not None), None
+                )
                 if without is not None:  # for all metrics alike
                     yield replace(without, scores={})
                     continue

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.answer_text import find_in_language
 from tuneoff.scoring.calls import Call, GrammarError, parse
-from tuneoff.scoring.rows import Kind, Options, Row, all_wrong, left_out, no_answer, unanswered
+from tuneoff.scoring.rows import Kind, Options, Row, all_wrong, leave_out, no_answer, unanswered
 from tuneoff.scoring.text import matches
 
 METRICS: Mapping[str, Kind] = {
@@ -59,7 +59,7 @@ def _score(row: Row) -> ScoredRow:
     try:
         reference = parse(row.reference)
     except GrammarError as error:
-        return left_out(row.id, _no_call(error))
+        return leave_out(row.id, _no_call(error))
     missing = no_answer(row)
     if missing is not None:
         return unanswered(row, missing, METRICS)

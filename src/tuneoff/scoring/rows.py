@@ -112,12 +112,12 @@ def unanswered(row: Row, verdict: str, metrics: Mapping[str, Kind]) -> ScoredRow
     return ScoredRow(row.id, all_wrong(metrics), verdict)
 
 
-def left_out(id: str, reason: str) -> ScoredRow:
+def leave_out(id: str, reason: str) -> ScoredRow:
     """Return a row whose reference cannot be used: it has no score by any metric."""
     return ScoredRow(id, {}, f"{LEFT_OUT}{reason}")
 
 
-def reason_left_out(row: ScoredRow) -> str | None:
+def find_reason_left_out(row: ScoredRow) -> str | None:
     """Return why a row was left out; None of one that was scored."""
     return row.verdict.removeprefix(LEFT_OUT) if row.verdict.startswith(LEFT_OUT) else None
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuneoff.models.embedding import first_beyond
+from tuneoff.models.embedding import find_beyond
 from tuneoff.models.loading import Precision
 from tuneoff.server.adapters import Adapters
 from tuneoff.server.answer import GONE, Piece, Request, first_line, refuse
@@ -128,7 +128,7 @@ class Base:
                 # It had more room when the request was looked at, and was loaded again since.
                 refuse(request, f"there is memory for {self.positions} tokens now; try again later")
                 continue
-            if first_beyond(request.ids, self.rows) is not None:
+            if find_beyond(request.ids, self.rows) is not None:
                 refuse(request, "the prompt holds a token that the model has no embedding for")
                 continue
             try:

@@ -38,7 +38,7 @@ from tuneoff.server.prompt_ids import (
     refuse_beyond,
     render_chat,
 )
-from tuneoff.server.prompt_limits import while_here
+from tuneoff.server.prompt_limits import run_while_here
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import Store
 from tuneoff.tokenization.decode import decode_token
@@ -168,7 +168,7 @@ async def _loaded(http: HttpRequest, served: Served) -> Loaded:
         loading = anyio.to_thread.run_sync(
             host.base, served, limiter=waiting, abandon_on_cancel=True
         )
-        return await while_here(http, loading)
+        return await run_while_here(http, loading)
     except TuneoffError:  # its weights are not there, say
         logging.getLogger(__name__).exception("the model %s cannot be loaded", served.name)
         raise ApiError(

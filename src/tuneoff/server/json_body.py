@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from tuneoff.server.errors import ApiError
-from tuneoff.server.prompt_limits import LONG, turn_of, while_here
+from tuneoff.server.prompt_limits import LONG, get_turn, run_while_here
 
 # Each object, list and name of a body may be wrong, and each that is costs time and memory.
 MOST_CONTAINERS, MOST_NAMES = 50_000, 1_000
@@ -34,9 +34,9 @@ class JsonRoute(APIRoute):
             _refuse_other_types(request.headers.get("content-type", ""), body)
             if len(body) <= LONG:
                 return await handle(request)
-            turn = turn_of(request)
+            turn = get_turn(request)
             try:
-                await while_here(request, turn.begin())
+                await run_while_here(request, turn.begin())
                 return await handle(request)
             finally:
                 turn.end()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fastapi import Request as HttpRequest
 
 from tuneoff import prompts
-from tuneoff.models.embedding import first_beyond
+from tuneoff.models.embedding import find_beyond
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server.asked import ChatCreate, Sampled
@@ -18,7 +18,7 @@ from tuneoff.server.errors import ApiError
 from tuneoff.server.prompt_limits import (
     PIECE_CHARACTERS,
     TooLongError,
-    bounded_ids,
+    encode_in_turn,
     refuse_too_long,
 )
 from tuneoff.tokenization.chat_template import TemplateError, load_chat_template
@@ -57,7 +57,7 @@ async def encode_bounded(
         return encode()
 
     try:
-        return await bounded_ids(http, characters, work)
+        return await encode_in_turn(http, characters, work)
     except TooLongError:
         raise explain_too_long(base, f"more than {room}", limit, body) from None
 
@@ -143,7 +143,7 @@ def refuse_beyond(base: Loaded, ids: list[int], param: str) -> None:
     Raises:
         ApiError: it has one.
     """
-    token = first_beyond(ids, base.rows)
+    token = find_beyond(ids, base.rows)
     if token is not None:
         text = base.tokenizer.convert_ids_to_tokens(token)
         raise ApiError(

@@ -60,7 +60,7 @@ class Turn:
             self._lock.release()
 
 
-def turn_of(client: Client) -> Turn:
+def get_turn(client: Client) -> Turn:
     """Return the turn of a client's request, which may not have begun."""
     turn = getattr(client.state, "turn", None)
     if turn is None:
@@ -68,7 +68,7 @@ def turn_of(client: Client) -> Turn:
     return turn
 
 
-async def while_here(client: Client, work: Awaitable[T]) -> T:
+async def run_while_here(client: Client, work: Awaitable[T]) -> T:
     """Return what comes of `work`, which is given up when the client goes.
 
     Raises:
@@ -86,7 +86,7 @@ async def while_here(client: Client, work: Awaitable[T]) -> T:
         task.cancel()
 
 
-async def bounded_ids(
+async def encode_in_turn(
     client: Client, characters: int, encode: Callable[[Callable[[], bool]], list[int]]
 ) -> list[int]:
     """Return the tokens of a prompt, made on a thread; a long one's when it is its turn, which
@@ -99,12 +99,12 @@ async def bounded_ids(
     Raises:
         ClientDisconnect: the client has gone.
     """
-    turn, gone = turn_of(client), threading.Event()
+    turn, gone = get_turn(client), threading.Event()
     try:
         if characters > LONG:
-            await while_here(client, turn.begin())
+            await run_while_here(client, turn.begin())
         work = partial(anyio.to_thread.run_sync, encode, gone.is_set, abandon_on_cancel=True)
-        return await (while_here(client, work()) if characters > LONG else work())
+        return await (run_while_here(client, work()) if characters > LONG else work())
     finally:
         gone.set()
         turn.end()

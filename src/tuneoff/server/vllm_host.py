@@ -144,7 +144,7 @@ def _load(served: Served, share: float) -> VllmBase:
     """Starts an engine."""
     from tuneoff.generation.ending import saved_ends
     from tuneoff.generation.vllm import prepare
-    from tuneoff.models.embedding import rows_of
+    from tuneoff.models.embedding import count_rows
     from tuneoff.models.loading import dtype_of, load_tokenizer, positions_of
 
     prepare()
@@ -167,7 +167,7 @@ def _load(served: Served, share: float) -> VllmBase:
         )
     )
     ends = saved_ends(served.base, tokenizer)
-    return VllmBase(tokenizer, positions, engine, ends, rows_of(served.base))
+    return VllmBase(tokenizer, positions, engine, ends, count_rows(served.base))
 
 
 def _sampling(request: Request, ends: tuple[int, ...]) -> Any:

@@ -13,7 +13,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tuneoff.databases import committed
+from tuneoff.databases import find_committed
 from tuneoff.errors import DataError
 
 
@@ -24,7 +24,7 @@ def serialized(file: Path) -> str:
         DataError: the file is not a SQLite database.
     """
     try:
-        uri = f"{committed(file).resolve().as_uri()}?mode=ro&immutable=1"
+        uri = f"{find_committed(file).resolve().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as database:
             tables = [
                 name

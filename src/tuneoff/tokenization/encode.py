@@ -105,7 +105,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     Raises:
         SpellingError: the tokenizer cannot write as text what it spells.
     """
-    return encoder_of(tokenizer).encode_text(text)
+    return load_encoder(tokenizer).encode_text(text)
 
 
 def encode_turns(
@@ -122,7 +122,7 @@ def encode_turns(
         TemplateError: the chat template refuses the turns.
         SpellingError: the tokenizer cannot write as text what a content spells.
     """
-    return encoder_of(tokenizer).encode_turns(template or load_chat_template(tokenizer), turns)
+    return load_encoder(tokenizer).encode_turns(template or load_chat_template(tokenizer), turns)
 
 
 # What is known of a tokenizer's special tokens, for as long as it is there, by its size and chat
@@ -131,7 +131,7 @@ _Known = tuple[Special, Spellings | None]
 _known: WeakKeyDictionary[Any, tuple[Any, _Known]] = WeakKeyDictionary()
 
 
-def encoder_of(tokenizer: PreTrainedTokenizerBase) -> Encoder:
+def load_encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
     """Return the encoder of a loaded tokenizer; threads may share it."""
     asked: Any = tokenizer
     state = len(asked), str(asked.chat_template)
@@ -239,10 +239,10 @@ def find_turn_end(
     return first[0] if written else None
 
 
-def turn_end_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def get_turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token with which a loaded tokenizer's chat template closes an assistant turn."""
     asked: Any = tokenizer
     if not asked.chat_template:
         return None
-    built = encoder_of(tokenizer).tokenizer
+    built = load_encoder(tokenizer).tokenizer
     return find_turn_end(built, load_chat_template(tokenizer), asked.added_tokens_decoder)

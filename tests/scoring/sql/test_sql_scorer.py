@@ -12,7 +12,7 @@ import pytest
 from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
-from tuneoff.scoring.rows import Mode, reason_left_out
+from tuneoff.scoring.rows import Mode, find_reason_left_out
 from tuneoff.scoring.sql import METRICS, failing, groups, score_rows
 
 GOLD = "SELECT name ,  age FROM singer WHERE age  >  20"
@@ -152,7 +152,7 @@ def test_a_reference_that_does_not_run_costs_its_own_row(databases: Path, mode: 
     }
     assert dict(failing(rows, options)) == reasons
     found = list(score_rows(rows, options))
-    assert {row.id: reason_left_out(row) for row in found if not row.scores} == reasons
+    assert {row.id: find_reason_left_out(row) for row in found if not row.scores} == reasons
     assert [row.verdict for row in found if row.scores] == ["right", "right"]
 
 
@@ -164,7 +164,7 @@ def test_a_reference_that_ends_its_process_is_not_the_answer_s_fault(databases: 
     options = Options(databases=databases, workers=1, time_limit_seconds=0.2)
     slow, fine = score_rows(rows, options)
     assert (slow.scores, fine.verdict) == ({}, "right")
-    assert reason_left_out(slow) == dict(failing(rows, options))["slow"]
+    assert find_reason_left_out(slow) == dict(failing(rows, options))["slow"]
 
 
 def test_a_missing_database_is_named(databases: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "d" / "d.sqlite").write_bytes(b"not a database" * 100)
     row = Row("1", "SELECT 1", "SELECT 1", {"db_id": "d"})
     (found,) = score_rows([row], Options(databases=tmp_path))
-    assert "d.sqlite (the database cannot be opened" in (reason_left_out(found) or "")
+    assert "d.sqlite (the database cannot be opened" in (find_reason_left_out(found) or "")
     with pytest.raises(DataError, match=r"d\.sqlite: the database cannot be read"):
         groups(row, Options(databases=tmp_path))
 

@@ -24,16 +24,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneoff.databases import committed, find_database, find_suite, original_of
+from tuneoff.databases import find_committed, find_database, find_original, find_suite
 from tuneoff.errors import DataError, TuneoffError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.rows import (
     Kind,
     Options,
     Row,
-    left_out,
+    find_reason_left_out,
+    leave_out,
     no_answer,
-    reason_left_out,
     shortened,
     unanswered,
 )
@@ -101,7 +101,7 @@ def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
     if options.databases is None:
         return
     for row in _in_order(_Executing(options), rows, _pool(options)):
-        reason = reason_left_out(row)
+        reason = find_reason_left_out(row)
         if reason is not None:
             yield row.id, reason
 
@@ -129,7 +129,7 @@ def _hardness(reference: str, file: DatabaseFile) -> str | None:
         return None
     except sqlite3.Error as error:
         raise DataError(
-            f"{original_of(file.path)}: the database cannot be read ({error})."
+            f"{find_original(file.path)}: the database cannot be read ({error})."
         ) from None
 
 
@@ -220,8 +220,8 @@ class _Scoring:
     def _scored(self, row: Row, answer: Answer) -> Scored:
         failure = answer.get("reference_failure")
         if failure is not None:
-            return left_out(
-                row.id, f"it does not run on {original_of(failure[0])} ({failure[1]})"
+            return leave_out(
+                row.id, f"it does not run on {find_original(failure[0])} ({failure[1]})"
             ), None
         if "internal_error" in answer:
             raise TuneoffError(
@@ -265,6 +265,6 @@ class _Executing(_Scoring):
 
 
 def _file(path: Path) -> DatabaseFile:
-    path = committed(path)
+    path = find_committed(path)
     # A file that was changed since is another database to a child that is kept warm.
     return DatabaseFile(str(path.resolve()), path.stat().st_mtime_ns)

@@ -21,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneoff.databases import committed, find_database
+from tuneoff.databases import find_committed, find_database
 from tuneoff.errors import DataError
 from tuneoff.scoring.sql.sandbox import Value, read_columns
 
@@ -85,7 +85,7 @@ def derive(
     second one doubled rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
-    shutil.copyfile(committed(original), beside)
+    shutil.copyfile(find_committed(original), beside)
     beside.chmod(0o644)
     try:
         with closing(sqlite3.connect(beside, isolation_level=None)) as connection:

@@ -43,14 +43,14 @@ class Statements(NamedTuple):
     verb: str
 
 
-def query_in(answer: str, reference: str, ask_sqlite: bool = True) -> str:
+def find_query(answer: str, reference: str, ask_sqlite: bool = True) -> str:
     """Returns the query of an answer, without fence, label, and what SQLite reads as nothing.
 
     Args:
         reference: where it is fenced, the answer's fence stays.
         ask_sqlite: whether SQLite may look at what is fenced, to find the last query.
 
-    >>> query_in("Sure!\\n```sql\\nSELECT 1; -- one\\n```", "SELECT 1")
+    >>> find_query("Sure!\\n```sql\\nSELECT 1; -- one\\n```", "SELECT 1")
     'SELECT 1'
     """
     tests = (_holds_query, _begins_query) if ask_sqlite else (_begins_query,)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tuneoff.scoring.sql import execution, official, set_match
 from tuneoff.scoring.sql.difference import class_of_error
-from tuneoff.scoring.sql.extract import is_query, query_in, split_statements
+from tuneoff.scoring.sql.extract import find_query, is_query, split_statements
 from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, normal_form
 from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.scoring.sql.sandbox import (
@@ -63,7 +63,7 @@ class Reference:
         self._results: dict[DatabaseFile, Table] = {}
         self._settled: dict[DatabaseFile, bool] = {}
         # In strict reading a reference is read as an answer is.
-        self.query = sql.strip() if is_official else query_in(sql, sql)
+        self.query = sql.strip() if is_official else find_query(sql, sql)
         self.executed = official.executed_text(sql) if is_official else self.query
 
     @cached_property
@@ -231,7 +231,7 @@ class _Answer:
             # What ended a process, or is longer than SQLite reads, is not shown to it again.
             may_ask = request.stopped is None and not self._is_too_long
             text = "" if self._is_too_long else request.prediction
-            self.query = query_in(text, request.reference, may_ask)
+            self.query = find_query(text, request.reference, may_ask)
             self._spider_text = self._executed = self.query
         self._stopped = request.stopped or ("too large" if self._is_too_long else None)
         self._form: NormalForm | None = None

@@ -77,7 +77,7 @@ class Difference:
         return ", ".join(found)
 
 
-def compared(own: Examples, new: Examples) -> Difference:
+def compare_examples(own: Examples, new: Examples) -> Difference:
     """Compare new examples with a run's own; return the difference."""
     before = {example.id: example for example in own["test"]}
     by_input = {input_key(example): example.id for example in reversed(own["test"])}
@@ -107,13 +107,13 @@ def compared(own: Examples, new: Examples) -> Difference:
     )
 
 
-def say_differing(parts: Parts, run: RunDir, own: Examples, progress: Progress) -> None:
+def warn_if_different(parts: Parts, run: RunDir, own: Examples, progress: Progress) -> None:
     """Says in a line that the files are no longer what the run goes on with."""
     if parts.settings.source == "sample" or not own["test"] or not prepare.is_local(parts):
         return
     try:
-        new, _ = prepare.chosen_examples(parts)
-        found = compared(own, new)
+        new, _ = prepare.choose_examples(parts)
+        found = compare_examples(own, new)
     except Exception:  # a run that has its own data does not need files that it cannot read
         return
     if found:
@@ -121,12 +121,12 @@ def say_differing(parts: Parts, run: RunDir, own: Examples, progress: Progress) 
         if _is_refused(run, found):
             todo = "to begin with them, give another --run-dir"
         progress.say(
-            f"warning: the data files differ from this run's own data ({found.words()}), with "
-            f"which it goes on; {todo}."
+            f"warning: the data files, as they are read now, differ from this run's own data "
+            f"({found.words()}), with which it goes on; {todo}."
         )
 
 
-def take(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
+def take_files(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
     """Brings a run's data to what the files are now; what still holds is kept.
 
     Raises:
@@ -135,9 +135,9 @@ def take(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
         BudgetError: it could pass the budget; the same holds.
     """
     new, warnings = prepare.data(parts)
-    found = compared(_examples_of(run), new)
+    found = compare_examples(_examples_of(run), new)
     _refuse(run, found)
-    _, doubts = references.looked_at(parts, new["test"])
+    _, doubts = references.check_references(parts, new["test"])
     warnings += doubts
     cost = _cost(parts, run, new, found)
     if cost:
@@ -151,15 +151,15 @@ def take(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
     if not found:
         progress.say("the data files are as they were; all answers are kept.")
         return
-    rows = {split: [row_of(e, parts) for e in new[split]] for split in _taken(found)}
+    rows = {split: [build_row(e, parts) for e in new[split]] for split in _taken(found)}
     journal = {"id": secrets.token_hex(6), "rows": rows, "kept": found.kept,
                "answers_move": found.answers_move, "words": found.words()}  # fmt: skip
     write_text(run.data / _JOURNAL, json.dumps(journal, ensure_ascii=True))
     progress.say(f"the data files are taken anew: {found.words()}.")
-    complete(run)
+    complete_taking(run)
 
 
-def complete(run: RunDir) -> None:
+def complete_taking(run: RunDir) -> None:
     """Carries out what `fresh-data.json` says, if it is there, from wherever that was cut."""
     path = run.data / _JOURNAL
     if not path.exists():
@@ -178,7 +178,7 @@ def complete(run: RunDir) -> None:
     path.unlink()
 
 
-def row_of(example: Example, parts: Parts) -> dict[str, Any]:
+def build_row(example: Example, parts: Parts) -> dict[str, Any]:
     """An example as it is written down, with its chat rendering to be read by others."""
     return {
         **to_dict(example),
@@ -267,7 +267,7 @@ def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
             ]
             for settings in parts.bakeoff.contenders
         },
-        prepare.work(parts, {**new, "test": [e for e in new["test"] if e.id in asked]}),
+        prepare.build_work(parts, {**new, "test": [e for e in new["test"] if e.id in asked]}),
         [e for e in new["test"] if e.id in judged],
         found.kept,
     )
