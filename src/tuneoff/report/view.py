@@ -13,6 +13,7 @@ import yaml
 
 from tuneoff.records import (
     AllTrainings,
+    Comparison,
     ContenderResult,
     Results,
     Serving,
@@ -27,8 +28,8 @@ from tuneoff.report.table import columns_of, seeds
 
 View = dict[str, Any]
 MAX_CLASSES = 20
-MAX_T = (
-    "p is adjusted for the number of pairs (step-down max-T). The interval in brackets belongs to "
+STEP_DOWN = (
+    "p is adjusted for the number of pairs (step-down). The interval in brackets belongs to "
     "it: it leaves out 0 exactly where p is under 0.05."
 )
 # Of results that an earlier version made.
@@ -258,7 +259,7 @@ def _pairs(results: Results) -> View:
     return {
         "rows": rows,
         "test": ", ".join(tests),
-        "explained": HOLM if old else MAX_T,
+        "explained": HOLM if old else STEP_DOWN,
         "flips": _flips(results),
     }
 

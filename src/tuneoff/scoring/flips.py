@@ -2,14 +2,17 @@
 
 If neither of two contenders is better, their answers to an example may as well be swapped, and so
 may all their answers within a cluster (a database), whose examples are right or wrong together. A
-*flip* swaps some of them. The statistic of a pair is T = |sum of d| / root of the sum of d², with d
-its summed difference within each example or cluster; flips leave the denominator alone, so that a
-pair whose answers differ much does not drown the others. All pairs share the signs of each flip.
+*flip* swaps some of them; all pairs share the signs of each flip. The statistic of a pair is
+T = |sum of d| / root of the sum of d², with d its summed difference within each example or cluster;
+flips leave the denominator alone.
 
-- The p-value of a pair is the share of flips with a statistic at least as large as the one found.
-- The adjusted p-values are those of step-down max-T (Westfall and Young 1993; Romano and Wolf, JASA
-  2005): each pair is held against the largest statistic of the pairs that are no more distinct than
-  it. The least p over m clusters is 2/2^m, however many pairs there are.
+- The p-value of a pair is the share of flips with a T at least as large as the one found.
+- The adjusted p-values are step-down (Westfall and Young 1993; Romano and Wolf, JASA 2005): each
+  pair is held, in each flip, against the most extreme of the pairs that are no more extreme than
+  it. How extreme a flip is for a pair is its p-value there, so that a pair whose few large clusters
+  allow no large T is not drowned by the others; between equal p-values T decides, so that few
+  clusters, which have few different p-values, are not mute: the least p over m clusters is 2/2^m,
+  however many pairs there are. No pair has a larger p than Holm's method would give it.
 - The interval of a pair holds the differences that its own test does not reject. One flip fails to
   reject those between two roots of a quadratic, so the bounds are order statistics of these roots;
   an interval leaves out 0 exactly when its p-value is under its level.
@@ -40,26 +43,28 @@ _BLOCK_NUMBERS = 2_000_000
 # Sums of the same numbers in another order differ by less than this share of them.
 _ROUNDING = 1e-9
 _DECIMALS = 10
+_TIE, _TIE_DECIMALS = 1e-6, 14
 
 
 @dataclass(frozen=True, slots=True)
 class JointFlips:
     """What every flip made of every pair (flips × pairs).
 
-    `statistic`: T of each flip. `low`, `high`: the differences that the flip does not reject lie
-    between these; infinite where it rejects none. `differences`: what the flip made of the mean
-    difference. `found`: T as it was found (pairs).
+    `extremity`: how extreme the flip is for the pair, from 0 to 1: one minus its p-value there,
+    equal ones in the order of T; `found`: how extreme what was found is (pairs). `low`, `high`: the
+    differences that the flip does not reject lie between these; infinite where it rejects none.
+    `differences`: what the flip made of the mean difference.
     """
 
     found: Array
     differences: Array
-    statistic: Array
+    extremity: Array
     low: Array
     high: Array
 
     def p_values(self) -> list[float]:
         """Return each pair's own p-value."""
-        return [float(share) for share in (self.statistic >= self.found).mean(axis=0)]
+        return [float(share) for share in (self.extremity >= self.found).mean(axis=0)]
 
     def adjust(self) -> tuple[list[float], list[float]]:
         """Return each pair's p-value adjusted over all pairs, and the level of its own test that
@@ -70,14 +75,14 @@ class JointFlips:
         adjusted, levels = np.ones(len(order)), np.zeros(len(order))
         highest, stopped = 0.0, None
         for step, pair in enumerate(order):
-            largest = self.statistic[:, order[step:]].max(axis=1)
+            largest = self.extremity[:, order[step:]].max(axis=1)
             p = float((largest >= self.found[pair]).mean())
             highest = max(highest, p)
             adjusted[pair] = highest
             if stopped is None and p >= SIGNIFICANT:
                 stopped = largest
             critical = _critical(largest if stopped is None else stopped)
-            levels[pair] = float((self.statistic[:, pair] >= critical).mean())
+            levels[pair] = float((self.extremity[:, pair] >= critical).mean())
         return adjusted.tolist(), levels.tolist()
 
     def interval(self, pair: int, level: float, inclusive: bool) -> tuple[float, float] | None:
@@ -125,10 +130,11 @@ def flip_jointly(sums: Array, sizes: Array) -> JointFlips:
         second = (total + flipped) / (examples + counted)
     # Where nothing, or everything, is swapped, no difference is rejected.
     same = np.abs(counted) == examples
+    extremity = _rank(np.round(np.abs(flipped) / root, _DECIMALS))
     return JointFlips(
-        found=np.round(np.abs(total) / root, _DECIMALS),
+        found=extremity[0],
         differences=flipped / examples,
-        statistic=np.round(np.abs(flipped) / root, _DECIMALS),
+        extremity=extremity,
         low=np.where(same, -np.inf, np.minimum(first, second)),
         high=np.where(same, np.inf, np.maximum(first, second)),
     )
@@ -169,6 +175,19 @@ def _signs(times: Array) -> Iterator[Array]:
         yield times - 2.0 * rng.binomial(times.astype(np.int64), 0.5, size=shape)
 
 
+def _rank(statistic: Array) -> Array:
+    """Return how extreme each flip is for each pair."""
+    import numpy as np
+
+    below = [
+        np.searchsorted(np.sort(column), column, side="left") / len(column)
+        for column in statistic.T
+    ]
+    # T breaks ties alone: p-values differ by more than this.
+    found = np.stack(below, axis=1) + statistic / (1 + statistic) * _TIE
+    return np.asarray(np.round(found, _TIE_DECIMALS))
+
+
 def _snap(values: Array, exact: Array | float, scale: Array) -> Array:
     """Return values without the rounding by which they miss an exact one."""
     import numpy as np
@@ -177,7 +196,7 @@ def _snap(values: Array, exact: Array | float, scale: Array) -> Array:
 
 
 def _critical(largest: Array) -> float:
-    """Return the least statistic that fewer than 5% of the flips reach."""
+    """Return the least extremity that fewer than 5% of the flips reach."""
     import numpy as np
 
     values, counts = np.unique(largest, return_counts=True)

@@ -73,8 +73,9 @@ def score_interval(
     if squares <= 1e-18 * n:  # also of a single value
         alike = effective_size(n, 1 / _alike_deff(n, clusters), len(clusters) - 1 or n)
         return wilson(mean * alike, alike) if is_share else None
+    freely = n if yes_no else n - 1  # a share's variance is p(1 - p)
     if len(clusters) < 2:
-        variances = [(squares / (n - 1) / n, n - 1.0)]
+        variances = [(squares / freely / n, n - 1.0)]
     else:
         sums, sizes = zip(*clusters, strict=True)
         variances = [mean_variance(_array(sums), _array(sizes), squares / n)]

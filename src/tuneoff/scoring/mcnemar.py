@@ -9,19 +9,33 @@ Medicine 1998); it stays honest where few answers differ, or none.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from tuneoff.records import FlipCounts
 from tuneoff.scoring.intervals import LEVEL, Bounds
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
 
 def mcnemar_p_value(counts: FlipCounts) -> float:
     """Return the exact two-sided p-value of McNemar's test."""
-    from scipy.special import bdtr
-
     discordant = counts.only_a + counts.only_b
     if discordant == 0:
         return 1.0
-    return min(1.0, 2 * float(bdtr(min(counts.only_a, counts.only_b), discordant, 0.5)))
+    return min(1.0, 2 * float(binomial_cdf(min(counts.only_a, counts.only_b), discordant, 0.5)))
+
+
+def binomial_cdf(successes: Array | float, n: Array | float, chance: float) -> Array:
+    """Return the chance of at most so many successes in n, both whole and not negative."""
+    import numpy as np
+    from scipy.special import betainc  # scipy.stats takes half a second to import
+
+    fails = np.maximum(np.subtract(n, successes), 1)
+    return np.where(np.less(successes, n), betainc(fails, np.add(successes, 1), 1 - chance), 1.0)
 
 
 def tango(counts: FlipCounts, level: float = LEVEL) -> Bounds:

@@ -1,7 +1,7 @@
 """Pairs of contenders on the same examples: is the difference real, and how large may it be?
 
-Each pair is tested as `paired.py` says. p-values are adjusted over all pairs by the step-down max-T
-of the joint flips; where several trainings were compared, also by Holm's method (1979) over these,
+Each pair is tested as `paired.py` says. p-values are adjusted over all pairs by the step-down of
+the joint flips; where several trainings were compared, also by Holm's method (1979) over these,
 whichever is larger. A pair has three intervals: at 95%, which leaves out 0 exactly when `p_value`
 is under 0.05; at the level that the adjustment left to it, which leaves out 0 exactly when
 `p_adjusted` is; and at 90%, by which two one-sided tests at 5% say that a difference is smaller

@@ -21,6 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tuneoff.scoring.flips import SIGNIFICANT
+from tuneoff.scoring.mcnemar import binomial_cdf
 from tuneoff.scoring.paired import LEAST_UNITS
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ CORRELATION = 0.05
 POWER = 0.8
 _STEPS = 20
 # Data sets that are simulated for a difference, and flips of each.
-_SIMULATED, _FLIPS, _SIMULATED_STEPS = 400, 512, 9
+_SIMULATED, _FLIPS, _SIMULATED_STEPS = 300, 400, 8
 # Clusters of a test set of more than so many differ by little from as many of equal size.
 _MOST_CLUSTERS = 60
 
@@ -123,7 +124,7 @@ def count_units(units: int, cluster: str | None) -> str:
 def mcnemar_power(n: int, difference: float, discordance: float, level: float) -> float:
     """Return how often the exact McNemar test of n examples rejects, either way."""
     import numpy as np
-    from scipy.special import bdtr, gammaln
+    from scipy.special import gammaln
 
     pairs = np.arange(n + 1.0)
     chance = min(discordance, 1 - 1e-12)
@@ -136,7 +137,7 @@ def mcnemar_power(n: int, difference: float, discordance: float, level: float) -
     limit = _rejection_limits(pairs, level)
     share = (discordance + difference) / (2 * discordance)
     some = np.maximum(limit, 0)
-    rejected = bdtr(some, pairs, 1 - share) + bdtr(some, pairs, share)
+    rejected = binomial_cdf(some, pairs, 1 - share) + binomial_cdf(some, pairs, share)
     return float(weights @ np.where(limit < 0, 0.0, rejected))
 
 
@@ -144,12 +145,11 @@ def _rejection_limits(pairs: Array, level: float) -> Array:
     """Return the largest number of the rarer kind, of so many discordant pairs, with which the
     two-sided test still rejects; -1 where it never does."""
     import numpy as np
-    from scipy.special import bdtr
 
     low, high = np.full(len(pairs), -1.0), np.floor(pairs / 2)
     while (low < high).any():
         middle = np.ceil((low + high) / 2)
-        rejects = 2 * bdtr(middle, pairs, 0.5) < level
+        rejects = 2 * binomial_cdf(middle, pairs, 0.5) < level
         low, high = np.where(rejects, middle, low), np.where(rejects, high, middle - 1)
     return low
 
@@ -186,8 +186,7 @@ def _clustered_power(
         kept = np.full(_MOST_CLUSTERS, kept.sum() / _MOST_CLUSTERS)
     rng = np.random.Generator(np.random.PCG64(0))
     noise = rng.standard_normal((_SIMULATED, len(kept), contenders))
-    signs = 2.0 * rng.integers(0, 2, (_FLIPS, len(kept))) - 1
-    signs[0] = 1
+    signs = _simulated_signs(rng, len(kept))
     a, b = np.triu_indices(contenders, 1)
     deff = 1 + (kept - 1) * CORRELATION
 
@@ -198,10 +197,24 @@ def _clustered_power(
         answers[:, :, 0] += kept * difference
         sums = answers[:, :, a] - answers[:, :, b]
         statistic = np.abs(signs @ sums) / np.sqrt((sums**2).sum(axis=1))[:, None, :]
-        p = (statistic.max(axis=2) >= statistic[:, :1, 0] - 1e-9).mean(axis=1)
+        ranks = statistic.argsort(axis=1).argsort(axis=1) + statistic / (1 + statistic) / 2
+        p = (ranks.max(axis=2) >= ranks[:, :1, 0]).mean(axis=1)
         return float((p < SIGNIFICANT).mean())
 
     return power
+
+
+def _simulated_signs(rng: np.random.Generator, units: int) -> Array:
+    """Return flips × units, the one that swaps nothing first. Of few units every flip,
+    but for those that swap the very others, which say the same."""
+    import numpy as np
+
+    if 2 ** (units - 1) <= _FLIPS:
+        bits = np.arange(2 ** (units - 1))[:, None] >> np.arange(units) & 1
+        return (1 - 2 * bits).astype(np.float64)
+    signs = 2.0 * rng.integers(0, 2, (_FLIPS, units)) - 1
+    signs[0] = 1
+    return signs
 
 
 def _search(power: Callable[[float], float], steps: int) -> float | None:
