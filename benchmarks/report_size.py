@@ -39,7 +39,7 @@ from tuneoff.records import (
 )
 from tuneoff.report import recommend
 from tuneoff.rundir import RunDir
-from tuneoff.scoring.statistics import wilson
+from tuneoff.scoring.intervals import wilson
 
 METRIC = "execution_accuracy"
 LIMIT_BYTES, LIMIT_SECONDS, LIMIT_OPEN_MS = 8_000_000, 20, 2_000

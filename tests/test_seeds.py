@@ -14,7 +14,7 @@ import tuneoff
 from tuneoff import bakeoff as story
 from tuneoff.records import ContenderResult, Prediction, Results, TrainingRecord
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.scoring.statistics import bootstrap
+from tuneoff.scoring.intervals import score_interval
 from tuneoff.summary import table
 from tuneoff.training import tune as training
 
@@ -138,7 +138,7 @@ def test_scores_are_means_over_seeds(scored: tuple[RunDir, Results]) -> None:
     assert score.by_seed == (0.8, 0.4)
     assert (score.value, score.n, score.errors) == (pytest.approx(0.6), 10, 0)
     means = [1.0] * 4 + [0.5] * 4 + [0.0] * 2
-    assert (score.low, score.high) == bootstrap(Counter(means))
+    assert (score.low, score.high) == score_interval(Counter(means), True, seeds=(0.8, 0.4))
     pair = results.comparisons[0]
     assert (pair.difference, pair.test) == (pytest.approx(0.6), "t over seeds and examples")
     assert prompted.seeds == prompted.scores["exact_match"].by_seed == ()

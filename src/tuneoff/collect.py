@@ -27,6 +27,7 @@ from tuneoff.pricing.breakeven import break_evens
 from tuneoff.prompts import content_sha256
 from tuneoff.records import (
     SPLITS,
+    TESTS_RULE,
     AllTrainings,
     Comparison,
     ContenderResult,
@@ -53,9 +54,11 @@ from tuneoff.scoring.aggregate import (
     values_by_seed,
 )
 from tuneoff.scoring.curve import learning_curve
+from tuneoff.scoring.intervals import wilson
 from tuneoff.scoring.judge import Judge, unread_reply
+from tuneoff.scoring.pairs import TESTS_VERSION, compare_all
 from tuneoff.scoring.rows import find_reason_left_out
-from tuneoff.scoring.statistics import compare_all, wilson
+from tuneoff.scoring.selection import find_allowance
 from tuneoff.spending import judges, paid
 
 # Characters of a judge's reply that are kept to be shown.
@@ -111,6 +114,9 @@ def collect(
     comparisons = _comparisons(
         parts, {c.name: outcomes[c.name] for c in contenders if c.error is None}, metric, clusters
     )
+    means = {
+        c.name: _values(_rows(outcomes[c.name]), metric) for c in contenders if c.error is None
+    }
     places = {c.name: c.place for c in contenders}
     crossings = break_evens(priced, places, parts.bakeoff.serving.utilization)
     return Results(
@@ -135,10 +141,19 @@ def collect(
             parts, run, [o for c in contenders if c.error is None for o in outcomes[c.name]]
         ),
         left_out={e.id: left_out[e.id] for e in test if e.id in left_out},
-        rules=_common_rules([found[0] for found in outcomes.values()]),
+        rules={
+            **_common_rules([found[0] for found in outcomes.values()]),
+            TESTS_RULE: TESTS_VERSION,
+        },
         break_even=crossings,
         recommendation=recommend(
-            contenders, comparisons, metric, parts.bakeoff.requirements, crossings, pricing.day
+            contenders,
+            comparisons,
+            metric,
+            parts.bakeoff.requirements,
+            crossings,
+            pricing.day,
+            lambda name, names: find_allowance(name, {n: means[n] for n in names}, clusters),
         ),
     )
 
@@ -205,7 +220,7 @@ def _contender(
     """One contender, and its money."""
     whole, rows = _whole(outcomes), _rows(outcomes)
     first = whole[0]
-    training, scores = _one_training(whole), _scores(parts, settings, rows, whole)
+    training, scores = _one_training(whole), _scores(parts, settings, rows, whole, clusters)
     planned, decisive = directory.planned(), scores.get(metric)
     measured = Measured(
         training=training,
@@ -230,7 +245,7 @@ def _contender(
         ends=pricing.ends(settings),
         scores=scores,
         rules=first.directory.scoring_rules(),
-        breakdowns=_breakdowns(parts, groups, rows, metric),
+        breakdowns=_breakdowns(parts, groups, rows, metric, clusters),
         error_classes=error_classes(
             first.rows.values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
         ),
@@ -289,7 +304,11 @@ def _curve(
 
 
 def _scores(
-    parts: Parts, settings: Any, rows: Mapping[str, ScoredRow], whole: Sequence[Outcome]
+    parts: Parts,
+    settings: Any,
+    rows: Mapping[str, ScoredRow],
+    whole: Sequence[Outcome],
+    clusters: Mapping[str, str] | None,
 ) -> dict[str, Score]:
     reported = getattr(settings, "scores", None)
     if reported is not None:
@@ -299,14 +318,11 @@ def _scores(
     errors = {
         p.id for o in whole for p in o.predictions.values() if p.error is not None and p.id in rows
     }
-    found = aggregate(rows.values(), parts.scorer.METRICS, len(errors))
-    wanted = parts.metrics or tuple(found)
-    seeds = [outcome.rows for outcome in whole]
-    return {
-        metric: replace(found[metric], by_seed=values_by_seed(seeds, rows, metric))
-        for metric in wanted
-        if found[metric].n
-    }
+    trainings = [outcome.rows for outcome in whole]
+    metrics = parts.scorer.METRICS
+    seeds = {metric: values_by_seed(trainings, rows, metric) for metric in metrics}
+    found = aggregate(rows.values(), metrics, len(errors), clusters, seeds)
+    return {metric: found[metric] for metric in parts.metrics or tuple(found) if found[metric].n}
 
 
 def _reported(value: float, n: int | None) -> Score:
@@ -333,11 +349,12 @@ def _breakdowns(
     groups: Mapping[str, Mapping[str, Any]],
     rows: Mapping[str, ScoredRow],
     metric: str,
+    clusters: Mapping[str, str] | None,
 ) -> dict[str, dict[str, dict[str, Score]]]:
     """The primary metric by every key that has a handful of values."""
     found = Breakdown(metric, parts.scorer.METRICS[metric])
     for id, row in rows.items():
-        found.add(row, groups[id])
+        found.add(row, groups[id], clusters[id] if clusters else None)
     return found.scores()
 
 
@@ -352,7 +369,8 @@ def _comparisons(
     seeds = {
         name: [_values(each.rows, metric) for each in _whole(outcomes[name])] for name in scored
     }
-    return compare_all(scored, metric, clusters, parts.cluster or "", seeds)
+    margin = parts.bakeoff.requirements.margin_points / 100
+    return compare_all(scored, metric, clusters, parts.cluster or "", seeds, margin)
 
 
 def _values(rows: Mapping[str, ScoredRow], metric: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 The first run is the baseline. A contender is compared with the one of its name there, on the
 test examples that are the same in both (by their content), with the tests that a run compares its
-own contenders by; p-values are adjusted over all of them (Holm). Runs that share no name are
+own contenders by; p-values are adjusted over all of them. Runs that share no name are
 compared by what they recommend.
 """
 
@@ -16,11 +16,13 @@ from typing import Any
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.opening import stored_bakeoff
-from tuneoff.records import ContenderResult, Results
+from tuneoff.records import TESTS_RULE, ContenderResult, Results
 from tuneoff.report import pairs
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.aggregate import over_seeds
-from tuneoff.scoring.statistics import compare, judged
+from tuneoff.scoring.equivalence import MARGIN
+from tuneoff.scoring.paired import Pair
+from tuneoff.scoring.pairs import compare_pairs
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
@@ -33,8 +35,8 @@ SAID = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """One run: by contender, the primary metric of each example, and of each training's; the
+class ScoredRun:
+    """A finished run: by contender, the primary metric of each example, and of each training's; the
     content hash and cluster of each test example."""
 
     label: str
@@ -62,7 +64,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
     """
     if len(folders) < 2:
         raise ConfigError("compare takes two run directories or more, the baseline first.")
-    runs = [_read(Path(folder)) for folder in folders]
+    runs = [read_scored_run(Path(folder)) for folder in folders]
     baseline, metric = runs[0], runs[0].results.primary_metric
     for run in runs[1:]:
         if run.results.primary_metric != metric:
@@ -71,7 +73,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
                 f"{metric}; name the same metric first in task.metrics, and run them again."
             )
     names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
-    changes = list(_told([each for run in runs[1:] for each in _changes(baseline, run)]))
+    changes = list(_told([each for run in runs[1:] for each in _changes(baseline, run)], runs))
     return {
         "metric": metric,
         "runs": [
@@ -88,17 +90,27 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _warnings(baseline: _Run, others: Sequence[_Run]) -> list[str]:
+def _warnings(baseline: ScoredRun, others: Sequence[ScoredRun]) -> list[str]:
     """Returns a warning for each run that was scored by other rules than the baseline."""
     return [
         f"{run.label} and {baseline.label} were scored by different rules (docs/scoring.md): run "
         "the older one again, which only scores what it has."
         for run in others
-        if run.results.rules != baseline.results.rules
+        if _scoring(run.results) != _scoring(baseline.results)
     ]
 
 
-def _read(folder: Path) -> _Run:
+def _scoring(results: Results) -> dict[str, int]:
+    """Return the rules that scores were made by; tests are made again here."""
+    return {name: version for name, version in results.rules.items() if name != TESTS_RULE}
+
+
+def read_scored_run(folder: Path) -> ScoredRun:
+    """Return a finished run with its scores.
+
+    Raises:
+        RunDirectoryError: the folder holds none.
+    """
     run = RunDir(folder)
     results = run.results()
     bakeoff, metric = stored_bakeoff(folder), results.primary_metric
@@ -116,7 +128,7 @@ def _read(folder: Path) -> _Run:
         rows = [found for found in used if found]
         seeds[settings.name] = [_values(each, metric) for each in rows]
         values[settings.name] = _values(over_seeds(rows), metric) if rows else {}
-    return _Run(
+    return ScoredRun(
         label=str(folder),
         results=results,
         values=values,
@@ -151,7 +163,7 @@ def _contender(results: Results, name: str | None) -> ContenderResult | None:
     return next((c for c in results.contenders if c.name == name), None)
 
 
-def _changes(baseline: _Run, run: _Run) -> Iterator[dict[str, Any]]:
+def _changes(baseline: ScoredRun, run: ScoredRun) -> Iterator[dict[str, Any]]:
     """What became of the contenders that both runs have, or of their choices."""
     same = [id for id, digest in run.hashes.items() if baseline.hashes.get(id) == digest]
     if not same:
@@ -176,47 +188,58 @@ def _changes(baseline: _Run, run: _Run) -> Iterator[dict[str, Any]]:
 
 
 def _change(
-    baseline: _Run, run: _Run, before: str, now: str, same: Sequence[str]
+    baseline: ScoredRun, run: ScoredRun, before: str, now: str, same: Sequence[str]
 ) -> dict[str, Any] | None:
     """One contender now against one before; None where there was nothing before."""
     old, new = baseline.values.get(before, {}), run.values.get(now, {})
     common = [id for id in same if id in old and id in new]
     contender = _contender(run.results, now)
     if contender is not None and contender.error:
-        return {"comparison": None, "error": contender.error}
+        return {"pair": None, "error": contender.error}
     if old and not new:
-        return {"comparison": None, "error": f"it has no answers in {run.label}"}
+        return {"pair": None, "error": f"it has no answers in {run.label}"}
     if not common:
         return None
-    clusters = None
-    if run.clusters is not None:
-        clusters = [run.clusters[id] for id in common]
-    means = [_means(run.seeds[now], common), _means(baseline.seeds[before], common)]
-    values = [(new[id], old[id]) for id in common]
-    found = compare(now, before, run.results.primary_metric, values, clusters, run.cluster, means)
-    return {"comparison": found, "examples": len(common)}
+    pair = Pair(
+        now,
+        before,
+        {id: new[id] for id in common},
+        {id: old[id] for id in common},
+        _complete(run.seeds[now], common),
+        _complete(baseline.seeds[before], common),
+    )
+    return {"pair": pair, "examples": len(common)}
 
 
-def _means(seeds: Sequence[Values], ids: Sequence[str]) -> list[float]:
-    """The mean over these examples of each training that answered them all."""
-    whole = [scores for scores in seeds if all(id in scores for id in ids)]
-    return [sum(scores[id] for id in ids) / len(ids) for scores in whole]
+def _complete(seeds: Sequence[Values], ids: Sequence[str]) -> list[Values]:
+    """Return the trainings that answered all of these examples."""
+    return [scores for scores in seeds if all(id in scores for id in ids)]
 
 
-def _told(changes: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Changes with verdicts and in words, their p-values adjusted over all of them."""
-    tested = iter(judged([change["comparison"] for change in changes if change["comparison"]]))
+def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Iterator[dict[str, Any]]:
+    """Yield changes with verdicts and in words, their p-values adjusted over all of them."""
+    clusters: dict[str, str] | None = None
+    for run in runs:
+        if run.clusters is not None:
+            clusters = {**run.clusters, **(clusters or {})}
+    found = [change["pair"] for change in changes if change["pair"]]
+    cluster = next((run.cluster for run in runs if run.cluster), "")
+    metric = runs[0].results.primary_metric
+    margin = runs[0].results.requirements.get("margin_points", 100 * MARGIN) / 100
+    tested = iter(compare_pairs(found, metric, clusters, cluster, margin))
     for change in changes:
         who = change["contender"]
         if change["before"] != who:
             who = f"{who} (before: {change['before']})"
-        kept = {k: v for k, v in change.items() if k not in ("comparison", "error")}
-        if change["comparison"] is None:
+        kept = {k: v for k, v in change.items() if k not in ("pair", "error")}
+        if change["pair"] is None:
             sentence = f"{who} failed: {change['error']}"
             yield {**kept, "verdict": "failed", "sentence": sentence}
             continue
-        pair = next(tested)
-        verdict, said = SAID[pair.verdict]
-        sentence = f"{who}: {said} {pairs.numbers(pair)} on {change['examples']} examples"
-        figures = {k: v for k, v in asdict(pair).items() if k not in ("a", "b", "metric")}
+        tested_pair = next(tested)
+        verdict, said = SAID[tested_pair.verdict]
+        if tested_pair.outcome == "same":
+            said = f"{pairs.describe_same(tested_pair)} as before,"
+        sentence = f"{who}: {said} {pairs.numbers(tested_pair)} on {change['examples']} examples"
+        figures = {k: v for k, v in asdict(tested_pair).items() if k not in ("a", "b", "metric")}
         yield {**kept, **figures, "verdict": verdict, "sentence": sentence}

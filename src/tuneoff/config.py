@@ -438,8 +438,10 @@ CONTENDER_IDS = ("hosted", "local", "prompted", "recorded")
 
 
 class Requirements(Settings):
-    """What the recommendation must respect."""
+    """What the recommendation must respect. `margin_points`: a difference that is smaller would not
+    matter, in points of the primary metric."""
 
+    margin_points: float = Field(default=3.0, gt=0, lt=100)
     data_stays_here: bool = False
     managed: bool = False
     max_latency_seconds: float | None = Field(default=None, gt=0)

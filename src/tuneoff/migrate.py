@@ -21,20 +21,24 @@ import yaml
 
 from tuneoff import bakeoff
 from tuneoff.bakeoff_file import load
+from tuneoff.compare import ScoredRun, read_scored_run
 from tuneoff.costs.pricebook import book
 from tuneoff.errors import ConfigError, DataError, RefusedError, unknown
 from tuneoff.files import write_lines, write_text
 from tuneoff.progress import Progress, Silent
 from tuneoff.providers import Provider, TunedModel, connect
 from tuneoff.providers.calls import repeated
-from tuneoff.records import Results, to_dict
+from tuneoff.records import Comparison, Results, to_dict
 from tuneoff.rundir import RunDir
+from tuneoff.scoring.equivalence import MARGIN, adjust_not_worse
+from tuneoff.scoring.flips import SIGNIFICANT
+from tuneoff.scoring.paired import Pair
+from tuneoff.scoring.pairs import compare_all
+from tuneoff.scoring.power import describe_floor
 from tuneoff.tasks import chat
 
 # What is tuned instead, unless others are named.
 USUAL_BASES = ("Qwen/Qwen3-8B",)
-# Points of the primary metric that may be lost and still be called a match.
-MARGIN = 0.03
 HOSTED = "hosted"
 
 
@@ -272,16 +276,19 @@ def _count(path: Path) -> int:
     return len(chat.read_examples(path))
 
 
-def parity(results: Results, margin: float = MARGIN) -> list[dict[str, Any]]:
-    """Whether each other contender matches the captured model: `name`, `difference`, `low`,
-    `high` (own minus hosted, 95%), `verdict` (`better`, `matches`, `worse`, `not shown`) and a
-    `sentence`.
+def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any]]:
+    """Whether each other contender of a finished run matches the captured model: `name`,
+    `difference`, `low`, `high` (own minus hosted, 90%), `p_value` (of "it is worse by the margin or
+    more", one-sided, adjusted over the contenders), `verdict` (`better`, `matches`, `worse`, `not
+    shown`) and a `sentence`.
 
-    It matches when even the lower bound loses no more than `margin`.
+    It matches when that p-value is under 5%; whether it is better, or worse, is what the run says.
 
     Raises:
         DataError: there are no answers of the captured model in this run.
     """
+    run = read_scored_run(Path(run_dir))
+    results = run.results
     names = [each.name for each in results.contenders]
     if HOSTED not in names:
         raise DataError(
@@ -293,47 +300,54 @@ def parity(results: Results, margin: float = MARGIN) -> list[dict[str, Any]]:
         raise DataError(f"{results.name}: {HOSTED} failed: {captured.error}")
     score = captured.scores.get(results.primary_metric)
     nothing = score is None or not score.value
-    found = []
-    for pair in results.comparisons:
-        if HOSTED not in (pair.a, pair.b):
-            continue
-        sign = 1 if pair.b == HOSTED else -1
-        own = pair.a if pair.b == HOSTED else pair.b
-        low, high = sorted((sign * pair.low, sign * pair.high))
-        found.append(_judged(own, sign * pair.difference, low, high, margin, nothing))
-    return found
+    scores = {each.name: run.values[each.name] for each in results.contenders if not each.error}
+    tested = compare_all(
+        {name: found for name, found in scores.items() if found},
+        results.primary_metric, run.clusters, run.cluster, run.seeds,
+    )  # fmt: skip
+    own = [pair for pair in tested if HOSTED in (pair.a, pair.b)]
+    pairs = [_own_first(pair, run) for pair in own]
+    p_values = adjust_not_worse(pairs, run.clusters, margin)
+    return [_judged(pair, p, margin, nothing) for pair, p in zip(own, p_values, strict=True)]
 
 
-def _judged(
-    own: str, difference: float, low: float, high: float, margin: float, nothing: bool
-) -> dict[str, Any]:
+def _own_first(pair: Comparison, run: ScoredRun) -> Pair:
+    own = pair.a if pair.b == HOSTED else pair.b
+    return Pair(own, HOSTED, run.values[own], run.values[HOSTED], run.seeds[own], run.seeds[HOSTED])
+
+
+def _judged(pair: Comparison, p_value: float, margin: float, nothing: bool) -> dict[str, Any]:
     """`nothing`: none of the captured answers is right, so there is nothing to match."""
-    shown, *bounds = (f"{round(100 * value, 1) + 0.0:+.1f}" for value in (difference, low, high))
-    points = f"{shown} points [{', '.join(bounds)}]"
+    sign, own = (1, pair.a) if pair.b == HOSTED else (-1, pair.b)
+    bounds = sorted(sign * x for x in (pair.low_90, pair.high_90) if x is not None)
+    shown, *limits = (
+        f"{round(100 * value, 1) + 0.0:+.1f}" for value in (sign * pair.difference, *bounds)
+    )
+    points = f"{shown} points" + (f" [{', '.join(limits)}], 90%" if limits else "")
     allowed = f"{100 * margin:g} points"
-    if low > 0:
+    better = "a better" if sign > 0 else "b better"
+    if pair.verdict == better:
         verdict, said = "better", "is better than the hosted model"
     elif nothing:
         verdict, said = "not shown", "cannot match: none of the hosted model's answers is right"
-    elif low >= -margin:
+    elif p_value < SIGNIFICANT:
         verdict, said = "matches", f"matches the hosted model: it loses less than {allowed}"
-    elif high < 0:
+    elif pair.verdict != "tie":
         verdict, said = "worse", "is worse than the hosted model"
     else:
-        verdict, said = (
-            "not shown",
-            (f"may lose more than {allowed}: this test set cannot tell; more test examples would"),
+        more = (
+            describe_floor(pair.units or 0, pair.cluster)
+            if pair.low is None
+            else ("this test set cannot tell; more test examples would")
         )
+        verdict, said = "not shown", f"may lose more than {allowed}: {more}"
+    low, high = bounds or (None, None)
     return {
         "name": own,
-        "difference": difference,
+        "difference": sign * pair.difference,
         "low": low,
         "high": high,
+        "p_value": p_value,
         "verdict": verdict,
         "sentence": f"{own} {said} ({points}).",
     }
-
-
-def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any]]:
-    """`parity` of a finished run."""
-    return parity(RunDir(Path(run_dir)).results(), margin)

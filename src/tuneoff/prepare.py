@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,11 @@ from tuneoff.progress import Silent
 from tuneoff.prompts import Template
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
-from tuneoff.scoring import Options, Scorer, load_scorer, power, primary_metric
+from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.combined import combined
 from tuneoff.scoring.judge import Judge
 from tuneoff.scoring.own import OwnMetric
+from tuneoff.scoring.power import describe_power
 from tuneoff.tasks import Place, Task, load_task, splits
 
 DATA_VARIABLE = "TUNEOFF_DATA"
@@ -163,11 +163,10 @@ def only_figures(bakeoff: BakeOff) -> bool:
 
 def what_can_be_shown(parts: Parts, test: Sequence[Example]) -> str:
     """One sentence about the smallest difference that the test set can show."""
-    pairs = math.comb(len(parts.bakeoff.contenders), 2)
     sizes = None
     if parts.cluster is not None:
         sizes = list(Counter(str(example.meta[parts.cluster]) for example in test).values())
-    return power.sentence(len(test), sizes, pairs)
+    return describe_power(len(test), sizes, len(parts.bakeoff.contenders), parts.cluster)
 
 
 def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Example]]) -> list[str]:

@@ -20,6 +20,10 @@ from pydantic import TypeAdapter
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Place = Literal["own", "provider"]
+# The key of `Results.rules` that says how intervals and tests were made; all others say how answers
+# were scored.
+TESTS_RULE = "tests"
+PairOutcome = Literal["a better", "b better", "same", "cannot be told"]
 Verdict = Literal["converged", "overfitting", "stopped early", "still improving"]
 T = TypeVar("T")
 
@@ -88,14 +92,14 @@ class ScoredRow:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric over a test set with 95% bounds: Wilson for yes/no, bootstrap otherwise.
+    """A metric over a test set with 95% bounds (`scoring/intervals.py`), null where there are none.
 
     `errors` counts the examples without an answer; they are part of `n` and wrong.
 
     Of a contender with several training seeds, `by_seed` holds each seed's value in the
-    file's order, and `value` is their mean. The bounds are then those of each example's mean
-    over the seeds (bootstrap over examples): they cover the choice of test examples, not
-    the training, whose variation `by_seed` shows.
+    file's order, and `value` is their mean. The bounds then cover the choice of test examples
+    and the training. (Before `rules.tests` 2 they covered the examples alone, and knew no
+    clusters.)
     """
 
     value: float | None
@@ -292,20 +296,53 @@ class ContenderResult:
 
 
 @dataclass(frozen=True, slots=True)
+class FlipCounts:
+    """How many examples only a, only b, both and none of a pair have right."""
+
+    only_a: int
+    only_b: int
+    both: int
+    none: int
+
+    @property
+    def n(self) -> int:
+        """All of them."""
+        return self.only_a + self.only_b + self.both + self.none
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """A pair of contenders on the same examples; `difference` is a minus b."""
+    """A pair of contenders on the same examples; `difference` is a minus b.
+
+    `low` and `high` belong to `p_value`, `low_adjusted` and `high_adjusted` to `p_adjusted`: they
+    leave out 0 exactly where it is under 0.05. `low_90` and `high_90` are the bounds of two
+    one-sided tests at 5%. Bounds are null where the examples, or clusters (`units`), are too few
+    for any; those of runs before `rules.tests` 2 are null, too. `flips`: of a yes/no metric.
+    `outcome` is the verdict, or in a tie whether the two are the same within the margin;
+    `within_margin` says whether the true difference is smaller than it, whichever is better. A
+    margin is a share of 1, and null where scores are no shares.
+    """
 
     a: str
     b: str
     metric: str
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p_value: float
     p_adjusted: float
     test: str
     cluster: str | None
     verdict: Literal["a better", "b better", "tie"]
+    low_adjusted: float | None = None
+    high_adjusted: float | None = None
+    low_90: float | None = None
+    high_90: float | None = None
+    units: int | None = None
+    flips: FlipCounts | None = None
+    outcome: PairOutcome | None = None
+    margin: float | None = None
+    within_margin: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from tuneoff.databases import database_hashes
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.files import write_lines
 from tuneoff.progress import Progress, Silent, Step
-from tuneoff.records import Score, ScoredRow, to_dict
+from tuneoff.records import TESTS_RULE, Score, ScoredRow, to_dict
 from tuneoff.references import NAMED, advise, name_unusable
 from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
+from tuneoff.scoring.pairs import TESTS_VERSION
 from tuneoff.scoring.rows import Mode, Row, ThoughtCounter, find_reason_left_out
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, check_rows, read_rows
@@ -95,7 +96,7 @@ def score_file(
         "breakdowns": found.breakdowns,
         "database_sha256": found.database_sha256,
         "warnings": found.warnings,
-        "rules": dict(RULES),
+        "rules": {**RULES, TESTS_RULE: TESTS_VERSION},
     }
 
 
@@ -151,7 +152,8 @@ def _scored(
         )
         rows = read_rows(predictions, references)
         step = progress.stage("scoring", count)
-        return _through(scorer, rows, options, references, out, step, how)
+        cluster = load_task(task).CLUSTER
+        return _through(scorer, rows, options, references, out, step, how, cluster)
 
 
 def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> None:
@@ -200,6 +202,7 @@ def _through(
     out: Path | None,
     step: Step,
     how: How,
+    cluster: str | None,
 ) -> _Scored:
     """Every row, scored, counted and written down one after another."""
     metric = primary_metric(scorer, options)
@@ -240,13 +243,14 @@ def _through(
                 yield result
                 continue
             errors += row.error is not None
-            totals.add(result)
+            held = None if cluster is None else str(row.meta.get(cluster, f"id {row.id}"))
+            totals.add(result, held)
             step(totals.n + left_out)
             wrong = error_class(result, metric, names)
             if wrong is not None:
                 classes[wrong] += 1
             more = known_groups(row, options) if known_groups else {}
-            breakdown.add(result, {**row.meta, **more})
+            breakdown.add(result, {**row.meta, **more}, held)
             yield result
 
     if out is not None:

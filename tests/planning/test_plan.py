@@ -71,7 +71,7 @@ def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
     plan = json.loads(out)
     assert list(plan) == [
         "schema", "task", "as_of", "total_usd", "most_usd", "budget_usd",
-        "smallest_detectable_difference", "contenders",
+        "smallest_detectable_difference", "smallest_detectable_difference_of_many", "contenders",
     ]  # fmt: skip
     for contender in plan["contenders"]:
         assert list(contender) == [

@@ -26,7 +26,8 @@ from tuneoff.records import (
 )
 from tuneoff.report import recommend
 from tuneoff.rundir import RunDir
-from tuneoff.scoring.statistics import compare_all, wilson
+from tuneoff.scoring.intervals import wilson
+from tuneoff.scoring.pairs import compare_all
 
 N = 60
 LEVELS = ("easy", "medium", "hard", "extra")

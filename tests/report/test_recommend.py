@@ -85,7 +85,7 @@ def test_not_shown_to_be_worse_is_not_as_good() -> None:
     assert found.because[1:] == (
         "No difference can be shown with 40 examples between lora and full: "
         "−20.0 points [−42.0, 2.0], p = 0.30.",
-        "full is ahead by more than one standard error.",
+        "full is ahead by more than chance explains.",
     )
     assert found.when_not == (
         "lora was not shown to be worse than full, and trains fewer parameters; "
@@ -95,13 +95,15 @@ def test_not_shown_to_be_worse_is_not_as_good() -> None:
     assert recommend([lora, full], [nearer], METRIC).choice == "lora"
 
 
-def test_of_several_ties_those_within_one_standard_error_are_weighed() -> None:
+def test_of_several_ties_those_that_chance_explains_are_weighed() -> None:
     base, tuned = contender("base", 0.6, id="prompted"), two_tuned(0.69, 0.70)
     far = replace(pair("base", "full", "tie", -0.1, 0.2), low=-0.24, high=0.04)
     found = recommend([base, *tuned], [far, pair("lora", "full", "tie", -0.01, 0.9)], METRIC)
     assert found.choice == "lora"
-    assert found.because[-1] == (
-        "Within one standard error are full and lora; of these, lora trains the fewest parameters."
+    assert found.because[-2:] == (
+        "Chance explains the difference between full and lora; of these, lora trains the fewest "
+        "parameters.",
+        "That may give away up to 3.9 points against full (90% sure).",
     )
     assert found.when_not == (
         "base was not shown to be worse than lora, and trains fewer parameters; "

@@ -12,8 +12,8 @@ from tuneoff.scoring.aggregate import (
     over_seeds,
     values_by_seed,
 )
+from tuneoff.scoring.intervals import score_interval, wilson
 from tuneoff.scoring.rows import Kind
-from tuneoff.scoring.statistics import bootstrap, wilson
 
 METRICS: dict[str, Kind] = {"exact_match": "yes/no", "slot_f1": "fraction"}
 
@@ -22,8 +22,9 @@ def test_mean_interval_and_counts() -> None:
     f1 = [1.0, 0.5, 0.25, 0.0]
     rows = [ScoredRow(str(i), {"exact_match": i < 3, "slot_f1": f1[i]}, "x") for i in range(4)]
     scores = aggregate(iter(rows), METRICS, errors=1)
+    bounds = score_interval(Counter(f1), yes_no=False) or ()
     assert scores["exact_match"] == Score(0.75, *wilson(3, 4), n=4, errors=1)
-    assert scores["slot_f1"] == Score(0.4375, *bootstrap(Counter(f1)), n=4, errors=1)
+    assert scores["slot_f1"] == Score(0.4375, *bounds, n=4, errors=1)
 
 
 def test_nothing_measured_is_null_and_not_zero() -> None:
@@ -84,7 +85,7 @@ def test_seeds_are_averaged_example_by_example() -> None:
     }  # fmt: skip
     assert {row.verdict for row in rows.values()} == {"first"}
     score = aggregate(rows.values(), METRICS)["exact_match"]
-    assert score == Score(0.5, *bootstrap(Counter([1.0, 0.5, 0.0, 0.5])), n=4)
+    assert score == Score(0.5, *(score_interval({1.0: 1, 0.5: 2, 0.0: 1}, yes_no=True) or ()), n=4)
     assert values_by_seed(seeds, rows, "exact_match") == (0.5, 0.5)
     assert values_by_seed(seeds, rows, "slot_f1") == ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.curve import learning_curve
-from tuneoff.scoring.statistics import wilson
+from tuneoff.scoring.intervals import wilson
 
 
 def rows(right: int, n: int = 40) -> dict[str, ScoredRow]:

@@ -8,7 +8,6 @@ sentence among the contender's warnings that says why and what to do.
 from __future__ import annotations
 
 import datetime
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from tuneoff.prepare import Parts
 from tuneoff.progress import Silent
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
-from tuneoff.scoring import power
+from tuneoff.scoring.power import find_detectable
 from tuneoff.spending import refused_today
 from tuneoff.tasks.streaming import Stream, stream
 from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
@@ -104,16 +103,15 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
     # What is true of the data, or of the whole file, is said once, with the first contender.
     said = (*source.warnings, *about_judges(bakeoff, prices))
     planned[0] = replace(planned[0], warnings=(*said, *planned[0].warnings))
-    pairs = max(1, math.comb(len(planned), 2))
+    detectable = find_detectable(source.sizes["test"], source.clusters, len(planned))
     return Plan(
         task=bakeoff.task.id,
         as_of=day,
         total_usd=_total(planned),
         most_usd=None,
         budget_usd=bakeoff.budget_usd,
-        smallest_detectable_difference=power.smallest_difference(
-            source.sizes["test"], source.clusters, pairs
-        ),
+        smallest_detectable_difference=detectable.few,
+        smallest_detectable_difference_of_many=detectable.many,
         contenders=tuple(planned),
     )
 

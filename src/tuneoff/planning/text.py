@@ -59,8 +59,11 @@ def _lines(plan: Plan) -> list[str]:
     if plan.smallest_detectable_difference is None:
         found.append("The test set can show no difference, however large.")
     else:
-        points = 100 * plan.smallest_detectable_difference
-        found.append(f"The test set can show differences from {points:.1f} points.")
+        few, many = plan.smallest_detectable_difference, plan.smallest_detectable_difference_of_many
+        shown = f"{100 * few:.1f}" + (f" to {100 * many:.1f}" if many else "")
+        found.append(
+            f"The test set can show differences from {shown} points (15% to 35% of answers differ)."
+        )
     return found
 
 

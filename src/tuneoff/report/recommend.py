@@ -1,19 +1,18 @@
 """From scores and paired tests to one sentence: which contender, why, and when not.
 
-The best by the primary metric wins, of those that meet the requirements, but for the rule of one
-standard error (Breiman et al., Classification and Regression Trees, 1984): of those that no
-difference can be shown to, and that are within one standard error of it, the cheapest is chosen:
-by serving and training cost where all of them have one, else by how little was trained (prompted
-before LoRA before full). That no difference can be shown is not enough: a small test set shows
-none. Every sentence is made from the numbers of the results; when owning pays and when it does
-not is in `owning.py`.
+The best by the primary metric wins, of those that meet the requirements, unless others are as good:
+of those that no difference can be shown to, and that are not behind it by more than chance explains
+(`scoring/selection.py`), the cheapest is chosen: by serving and training cost where all of them
+have one, else by how little was trained (prompted before LoRA before full). Costs within 2% are
+equal. That no difference can be shown is not enough: a small test set shows none. Every sentence is
+made from the numbers of the results; when owning pays and when it does not is in `owning.py`.
 """
 
 from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tuneoff.config import Requirements
 from tuneoff.records import BreakEven, Comparison, ContenderResult, Recommendation
@@ -23,8 +22,13 @@ from tuneoff.report.pairs import find, metric_value, numbers, sentence
 from tuneoff.report.requirements import breach, unknown
 
 Group = Sequence[ContenderResult]
-# A 95% interval reaches about two standard errors to either side.
-STANDARD_ERRORS_WIDE = 4
+# Costs that differ by less are equal.
+SAME_COST = 1.02
+ROUNDING = 1e-9
+# A 95% interval is twice 1.96 standard errors wide; 90% of chance lies below 1.28 of them.
+BOUND_OF_INTERVAL = 1.2816 / (2 * 1.96)
+# By how much others may be ahead of a contender by chance, of those that are named.
+Allowance = Callable[[str, Sequence[str]], float]
 OF_TWO = {"least": "less", "the fewest": "fewer", "best": "better"}
 
 
@@ -35,11 +39,13 @@ def recommend(
     requirements: Requirements | None = None,
     break_even: Sequence[BreakEven] = (),
     day: datetime.date | None = None,
+    allowance: Allowance | None = None,
 ) -> Recommendation:
     """The recommendation for a run's contenders and its pairs on the primary metric.
 
     Args:
         day: the day of the choice: what has ended then cannot be chosen.
+        allowance: by how much others may be ahead by chance; None: by what the pair alone says.
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
@@ -69,7 +75,7 @@ def recommend(
             "here can be chosen between; look at the answers below."
         )
         return Recommendation(None, (why, *left_out), tuple(when_not))
-    choice, because, against = _choice(fit, pairs, primary_metric, len(measured), share)
+    choice, because, against = _choice(fit, pairs, primary_metric, len(measured), share, allowance)
     pro, contra = owning.reasons(choice, scored, pairs, break_even, primary_metric)
     against += _cheaper(choice, fit, pairs, primary_metric, share)
     when_not += [*against, *unknown(choice, required), *contra, *_limits(choice, measured)]
@@ -85,23 +91,32 @@ def recommend(
 
 
 def _choice(
-    fit: Group, pairs: Sequence[Comparison], metric: str, of: int, share: bool
+    fit: Group,
+    pairs: Sequence[Comparison],
+    metric: str,
+    of: int,
+    share: bool,
+    allowance: Allowance | None,
 ) -> tuple[ContenderResult, list[str], list[str]]:
     """The best, or the cheapest of those as good; what the scores say for it, and against."""
     best = max(fit, key=lambda c: metric_value(c, metric) or 0.0)
     found = {c.name: find(pairs, best.name, c.name) for c in fit}
     ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
     tied = [c for c in fit if c.name in ties]
-    near = [best, *(c for c in tied if _is_near(ties[c.name]))]
+    behind = {c.name: abs(ties[c.name].difference) for c in tied}
+    names = [c.name for c in fit]
+    allowed = {
+        c.name: allowance(c.name, names) if allowance else _allowed(ties[c.name]) for c in tied
+    }
+    near = [best, *(c for c in tied if behind[c.name] <= allowed[c.name] + ROUNDING)]
     choice, reason = _cheapest(near, metric)
     because = [_result(choice, metric, of, share)]
-    because += [
-        f"No difference can be shown with {f.count(choice.scores[metric].n)} examples "
-        f"between {p.a} and {p.b}: {numbers(p, share)}."
-        for p in ties.values()
-    ]
+    because += [_tie(p, choice.scores[metric].n, share) for p in ties.values()]
     if tied:
         because.append(_why(choice, best, near, len(tied), reason))
+    if choice is not best:
+        lost = f.difference(behind[choice.name] + allowed[choice.name], share)
+        because.append(f"That may give away up to {lost} against {best.name} (90% sure).")
     far = [c for c in tied if c not in near]
     against = [told for told in (_undecided(choice, c, pairs, metric) for c in far) if told]
     if choice.id == "prompted" and any(c.training for c in near):
@@ -112,9 +127,20 @@ def _choice(
     return choice, because + _beaten(choice.name, pairs, share), against
 
 
-def _is_near(pair: Comparison) -> bool:
-    """Whether two contenders are within one standard error of each other."""
-    return abs(pair.difference) <= (pair.high - pair.low) / STANDARD_ERRORS_WIDE
+def _allowed(pair: Comparison) -> float:
+    """Return the one-sided 10% bound of a difference, from its 95% interval."""
+    if pair.low is None or pair.high is None:
+        return 0.0
+    return (pair.high - pair.low) * BOUND_OF_INTERVAL
+
+
+def _tie(pair: Comparison, n: int, share: bool) -> str:
+    if pair.outcome == "same":
+        return f"{sentence(pair, share)}."
+    return (
+        f"No difference can be shown with {f.count(n)} examples between {pair.a} and {pair.b}: "
+        f"{numbers(pair, share)}."
+    )
 
 
 def _why(
@@ -125,8 +151,8 @@ def _why(
         return f"Of these, {choice.name} {reason}."
     if len(near) > 1:
         names = f"{', '.join(c.name for c in near[:-1])} and {near[-1].name}"
-        return f"Within one standard error are {names}; of these, {choice.name} {reason}."
-    return f"{best.name} is ahead by more than one standard error."
+        return f"Chance explains the difference between {names}; of these, {choice.name} {reason}."
+    return f"{best.name} is ahead by more than chance explains."
 
 
 def _undecided(
@@ -156,13 +182,17 @@ def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
         ("was trained on the fewest tokens", _trained(group, "tokens_templated")),
         ("has the best score", [-(metric_value(c, metric) or 0.0) for c in group]),
     ]
-    known = [
-        (why, [v for v in values if v is not None])
-        for why, values in rules
-        if None not in values and len(set(values)) > 1
-    ]
-    place = min(range(len(group)), key=lambda i: [values[i] for _, values in known])
-    return group[place], known[0][0] if known else "comes first in the file"
+    left, reason = list(range(len(group))), ""
+    for why, values in rules:
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            continue
+        least = min(known[place] for place in left)
+        most = least * SAME_COST if least > 0 else least
+        kept = [place for place in left if known[place] <= most]
+        if len(kept) < len(left):
+            left, reason = kept, reason or why
+    return group[left[0]], reason or "comes first in the file"
 
 
 def _trained(group: Group, field: str) -> list[float | None]:

@@ -13,6 +13,7 @@ import yaml
 
 from tuneoff.records import (
     AllTrainings,
+    Comparison,
     ContenderResult,
     Results,
     Serving,
@@ -27,6 +28,15 @@ from tuneoff.report.table import columns_of, seeds
 
 View = dict[str, Any]
 MAX_CLASSES = 20
+STEP_DOWN = (
+    "p is adjusted for the number of pairs (step-down). The interval in brackets belongs to "
+    "it: it leaves out 0 exactly where p is under 0.05."
+)
+# Of results that an earlier version made.
+HOLM = (
+    "p is adjusted for the number of pairs (Holm), and the verdict goes by it; the interval in "
+    "brackets is the 95% one of that pair alone."
+)
 MAX_REPLY = 200
 LEFT_OUT_SHOWN = 3
 Column = tuple[str, Callable[[Any], str]]
@@ -231,25 +241,48 @@ def _pairs(results: Results) -> View:
         words = pairs.sentence(pair, share)
         rows.append(
             {
-                "words": words[0].upper() + words[1:] if pair.verdict == "tie" else words,
+                "words": words[0].upper() + words[1:] if words.startswith("no ") else words,
                 "metric": f.words(pair.metric),
                 "p": f.p_value(pair.p_adjusted),
                 "difference": f.difference(pair.difference, share),
-                "interval": f.interval(pair.low, pair.high, share),
+                "interval": f.interval(*pairs.shown_bounds(pair), share),
                 "a": pair.a,
                 "b": pair.b,
-                "verdict": _verdict(pair.verdict, pair.a, pair.b),
+                "verdict": _verdict(pair),
             }
         )
     tests = dict.fromkeys(
         pair.test + (f" ({f.words(pair.cluster)})" if pair.cluster else "")
         for pair in results.comparisons
     )
-    return {"rows": rows, "test": ", ".join(tests)}
+    old = any(pair.units is None for pair in results.comparisons)
+    return {
+        "rows": rows,
+        "test": ", ".join(tests),
+        "explained": HOLM if old else STEP_DOWN,
+        "flips": _flips(results),
+    }
 
 
-def _verdict(verdict: str, a: str, b: str) -> str:
-    return {"a better": f"{a} is better", "b better": f"{b} is better"}.get(verdict, "tie")
+def _flips(results: Results) -> list[tuple[str, list[str]]]:
+    """Return of each pair how many examples only one, both and none of the two have right."""
+    return [
+        (
+            f"{pair.a}, {pair.b}",
+            [f.count(n) for n in (of.only_a, of.only_b, of.both, of.none)],
+        )
+        for pair in results.comparisons
+        if (of := pair.flips) is not None
+    ]
+
+
+def _verdict(pair: Comparison) -> str:
+    """Return the outcome of a pair in a few words."""
+    if pair.verdict != "tie":
+        return f"{pair.a if pair.verdict == 'a better' else pair.b} is better"
+    if pair.outcome is None:
+        return "tie"
+    return pairs.describe_same(pair) if pair.outcome == "same" else "cannot be told"
 
 
 def _errors(contenders: Sequence[ContenderResult]) -> View:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tuneoff.records import Score, ScoredRow
+from tuneoff.scoring.intervals import score_interval
 from tuneoff.scoring.rows import Kind
-from tuneoff.scoring.statistics import bootstrap, wilson
 
 MOST_GROUPS = 24
 _LEVELS = ("easy", "medium", "hard", "extra")
@@ -22,51 +22,68 @@ _LEVELS = ("easy", "medium", "hard", "extra")
 class Totals:
     """The scores of rows that come one after another and are not kept.
 
-    Of each metric the values that occurred are counted, so that a million rows need as much
-    memory as there are different values.
+    Of each metric the values that occurred are counted, and summed by cluster, so that a million
+    rows need as much memory as there are different values and clusters.
     """
 
     def __init__(self, metrics: Mapping[str, Kind]) -> None:
         self.n = 0
         self._metrics = metrics
         self._counts: dict[str, Counter[float]] = {name: Counter() for name in metrics}
+        self._clusters: dict[str, dict[str, tuple[float, int]]] = {name: {} for name in metrics}
 
-    def add(self, row: ScoredRow) -> None:
+    def add(self, row: ScoredRow, cluster: str | None = None) -> None:
+        """Count a row, and what its example belongs to; None: to nothing."""
         self.n += 1
         for name, counts in self._counts.items():
             if name in row.scores:
-                counts[float(row.scores[name])] += 1
+                value = float(row.scores[name])
+                counts[value] += 1
+                if cluster is not None:
+                    total, n = self._clusters[name].get(cluster, (0.0, 0))
+                    self._clusters[name][cluster] = (total + value, n + 1)
 
-    def scores(self, errors: int = 0) -> dict[str, Score]:
-        """The score of every metric, as `aggregate` gives them."""
+    def scores(
+        self, errors: int = 0, seeds: Mapping[str, Sequence[float]] | None = None
+    ) -> dict[str, Score]:
+        """Return the score of every metric, as `aggregate` does."""
         return {
-            name: _score(self._counts[name], kind, errors) for name, kind in self._metrics.items()
+            name: self._score(name, kind, errors, (seeds or {}).get(name, ()))
+            for name, kind in self._metrics.items()
         }
+
+    def _score(self, name: str, kind: Kind, errors: int, seeds: Sequence[float]) -> Score:
+        counts, clusters = self._counts[name], list(self._clusters[name].values())
+        n = counts.total()
+        if n == 0:
+            return Score(value=None, low=None, high=None, n=0, errors=errors)
+        total = math.fsum(value * times for value, times in counts.items())
+        found = score_interval(counts, kind == "yes/no", clusters, seeds)
+        low, high = found or (None, None)
+        return Score(total / n, low, high, n, errors, tuple(seeds) if len(seeds) > 1 else ())
 
 
 def aggregate(
-    rows: Iterable[ScoredRow], metrics: Mapping[str, Kind], errors: int = 0
+    rows: Iterable[ScoredRow],
+    metrics: Mapping[str, Kind],
+    errors: int = 0,
+    clusters: Mapping[str, str] | None = None,
+    seeds: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Score]:
-    """The score of every metric: Wilson's interval for yes/no, bootstrap for fractions (also
-    for yes/no where it is a mean over seeds, unless they agree on every example).
+    """Return the score of every metric with its interval (`intervals.py`).
 
     `n` is the number of rows that have the metric; `errors` says how many of them had no
     answer. A metric that no row has (SQL without databases) has n = 0 and no value.
+
+    Args:
+        clusters: what each example belongs to; one that is missing is a cluster of its own. None:
+            the examples are independent.
+        seeds: by metric, the value of each of several trainings.
     """
     totals = Totals(metrics)
     for row in rows:
-        totals.add(row)
-    return totals.scores(errors)
-
-
-def _score(counts: Counter[float], kind: Kind, errors: int) -> Score:
-    n = counts.total()
-    if n == 0:
-        return Score(value=None, low=None, high=None, n=0, errors=errors)
-    total = math.fsum(value * times for value, times in counts.items())
-    binary = kind == "yes/no" and counts.keys() <= {0, 1}
-    low, high = wilson(round(total), n) if binary else bootstrap(counts)
-    return Score(value=total / n, low=low, high=high, n=n, errors=errors)
+        totals.add(row, None if clusters is None else clusters.get(row.id, f"id {row.id}"))
+    return totals.scores(errors, seeds)
 
 
 class Breakdown:
@@ -76,12 +93,13 @@ class Breakdown:
         self._kinds = {metric: kind}
         self._groups: dict[str, dict[str, Totals]] = {}
 
-    def add(self, row: ScoredRow, groups: Mapping[str, Any]) -> None:
+    def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None = None) -> None:
+        """Count a row in each of its groups, as `Totals.add` does."""
         for key, group in groups.items():
             found = self._groups.setdefault(key, {})
             # One group more than is shown says that there are too many.
             if str(group) in found or len(found) <= MOST_GROUPS:
-                found.setdefault(str(group), Totals(self._kinds)).add(row)
+                found.setdefault(str(group), Totals(self._kinds)).add(row, cluster)
 
     def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
         """Key → group → metric → score, sorted."""

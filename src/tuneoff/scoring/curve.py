@@ -1,7 +1,7 @@
 """The learning curve: the metric after training on growing parts of the examples.
 
 Each point is scored like any training; it is tested against the one before on the same test
-examples (`statistics.compare`). That test knows nothing of how much training itself varies.
+examples (`pairs.compare_all`). That test knows nothing of how much training itself varies.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from tuneoff.records import CurvePoint, ScoredRow
 from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring.pairs import compare_all
 from tuneoff.scoring.rows import Kind
-from tuneoff.scoring.statistics import compare_all
 
 Measured = tuple[float, int, Mapping[str, ScoredRow]]
 
@@ -32,7 +32,7 @@ def learning_curve(
     points: list[CurvePoint] = []
     before: dict[str, float] = {}
     for fraction, examples, rows in sorted(measured, key=lambda each: each[0]):
-        score = aggregate(rows.values(), {metric: kind})[metric]
+        score = aggregate(rows.values(), {metric: kind}, clusters=clusters)[metric]
         if score.value is None:
             continue
         values = {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}

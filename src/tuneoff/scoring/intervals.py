@@ -1,0 +1,177 @@
+"""The 95% interval of a score: a mean over examples that may share something (a database).
+
+Examples of one cluster are right or wrong together, so n examples tell less than n independent
+ones. The variance of the mean is that of its clusters (linearised, with the CR2 correction of Bell
+and McCaffrey, Survey Methodology 2002); its degrees of freedom are Satterthwaite's under equally
+correlated examples, which are fewer than clusters minus one where clusters are very unequal. The
+interval is Wilson's (1927) for yes/no and Student's for fractions, both on the *effective* sample
+size n / deff · (t(n-1) / t(df))² of Korn and Graubard (Survey Methodology 1998), which is at most
+n. Miller (arXiv 2411.00640) and Bowyer et al. (arXiv 2503.01747) say why an evaluation needs it.
+
+Where a contender was trained with several seeds, the variance of the seeds' scores is added, so
+the interval covers the choice of examples and the training.
+
+Where all examples are alike nothing can be estimated; the design effect is then that of an
+intraclass correlation of `ALIKE_CORRELATION`. No interval has a width of zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+LEVEL = 0.05
+ALIKE_CORRELATION = 0.1
+_Z = 1.959963984540054  # 97.5% quantile of the normal distribution
+Bounds = tuple[float, float]
+
+
+def wilson(successes: float, n: float) -> Bounds:
+    """Return Wilson's interval for `successes` out of `n`, neither of which need be whole; (0, 1)
+    when n is 0."""
+    if n <= 0:
+        return 0.0, 1.0
+    share = min(1.0, successes / n)
+    middle = share + _Z**2 / (2 * n)
+    half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    scale = 1 + _Z**2 / n
+    # At 0 and n the bounds are exactly 0 and 1, which rounding would miss by 1e-17.
+    low = 0.0 if share == 0 else max(0.0, (middle - half) / scale)
+    high = 1.0 if share == 1 else min(1.0, (middle + half) / scale)
+    return low, high
+
+
+def score_interval(
+    counts: Mapping[float, int],
+    yes_no: bool,
+    clusters: Sequence[tuple[float, int]] = (),
+    seeds: Sequence[float] = (),
+) -> Bounds | None:
+    """Return the 95% interval of a mean; None where nothing bounds it (one value, or values that
+    are all alike, and no shares).
+
+    Args:
+        counts: how often each value occurred.
+        yes_no: whether the values are yes or no, or means of such over seeds.
+        clusters: of each cluster the sum of its values and their number. Fewer than two: the
+            values are independent, or the score is about this one cluster.
+        seeds: the score of each of several trainings, of which the values are the means.
+    """
+    n = sum(counts.values())
+    if n == 0:
+        return 0.0, 1.0
+    mean = math.fsum(value * times for value, times in counts.items()) / n
+    squares = math.fsum(times * (value - mean) ** 2 for value, times in counts.items())
+    is_share = all(0 <= value <= 1 for value in counts)
+    if squares <= 1e-18 * n:  # also of a single value
+        alike = effective_size(n, 1 / _alike_deff(n, clusters), len(clusters) - 1 or n)
+        return wilson(mean * alike, alike) if is_share else None
+    freely = n if yes_no else n - 1  # a share's variance is p(1 - p)
+    if len(clusters) < 2:
+        variances = [(squares / freely / n, n - 1.0)]
+    else:
+        sums, sizes = zip(*clusters, strict=True)
+        variances = [mean_variance(_array(sums), _array(sizes), squares / n)]
+    variance, freedom = total_variance([*variances, *seed_variances([seeds])])
+    independent = mean * (1 - mean) / n if yes_no else squares / (n - 1) / n
+    ratio = independent / variance if variance > 0 else math.inf
+    effective = effective_size(n, ratio, freedom)
+    if yes_no:
+        return wilson(mean * effective, effective)
+    half = quantile(LEVEL, n - 1) * math.sqrt(independent * n / effective)
+    return clip(mean - half, mean + half) if is_share else (mean - half, mean + half)
+
+
+def effective_size(n: int, ratio: float, freedom: float) -> float:
+    """Return how many independent examples n examples are worth, at most n.
+
+    Args:
+        ratio: the variance of n independent examples by the one that was found (1 / deff).
+        freedom: the degrees of freedom of the variance that was found.
+    """
+    if n < 2:
+        return float(n)
+    known = quantile(LEVEL, n - 1) / quantile(LEVEL, min(freedom, n - 1))
+    return min(float(n), n * ratio * known**2)
+
+
+def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, float]:
+    """Return the variance of the mean `sum(sums) / sum(sizes)` over clusters, and its degrees of
+    freedom.
+
+    Args:
+        sums: of each of at least two clusters, the sum of its examples' values.
+        sizes: of each cluster, its number of examples.
+        spread: the variance of single examples, from which their correlation follows.
+    """
+    n = float(sizes.sum())
+    share = sizes / n
+    weight = 1 / (1 - share)  # CR2: a large cluster pulls the mean to itself
+    residuals = sums - sizes * (float(sums.sum()) / n)
+    variance = float(residuals**2 @ weight) / n**2
+    excess = float(sizes @ sizes) / n - 1
+    correlation = 0.0
+    if spread > 0 and excess > 0:
+        correlation = min(1.0, max(0.0, (variance * n / spread - 1) / excess))
+    cluster = sizes * (1 - correlation) + sizes**2 * correlation
+    # Satterthwaite: trace(G)² / trace(G²) with G = D^½ (I - h1') diag(w) (I - 1h') D^½, of which
+    # no matrix of clusters × clusters has to be built.
+    total = float(cluster.sum())
+    cross = -2 * share * cluster + total * share**2
+    trace = float(weight @ (cluster + cross))
+    a, b, c = (float(weight @ x) for x in (share**2, share * cluster, cluster**2))
+    square = float(weight**2 @ (cluster**2 + 2 * cluster * cross))
+    square += 2 * (a * c + b**2) - 4 * total * a * b + total**2 * a**2
+    return variance, max(1.0, trace**2 / square)
+
+
+def seed_variances(seeds: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Return, of each contender with several trainings, the variance of its seeds' mean and its
+    degrees of freedom."""
+    found = []
+    for scores in seeds:
+        if len(scores) > 1:
+            mean = math.fsum(scores) / len(scores)
+            squares = math.fsum((score - mean) ** 2 for score in scores)
+            found.append((squares / (len(scores) - 1) / len(scores), len(scores) - 1.0))
+    return found
+
+
+def total_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the sum of independent variances, and its degrees of freedom (Satterthwaite 1946)."""
+    variance = math.fsum(part for part, _ in parts)
+    if variance <= 0:
+        return 0.0, min(freedom for _, freedom in parts)
+    return variance, variance**2 / math.fsum(part**2 / freedom for part, freedom in parts)
+
+
+def quantile(level: float, freedom: float) -> float:
+    """Return the two-sided quantile of Student's t."""
+    from scipy.special import stdtrit  # scipy.stats takes half a second to import
+
+    return float(stdtrit(freedom, 1 - level / 2))
+
+
+def clip(low: float, high: float, least: float = 0.0) -> Bounds:
+    """Return bounds within [least, 1]."""
+    return max(least, low), min(1.0, high)
+
+
+def _alike_deff(n: int, clusters: Sequence[tuple[float, int]]) -> float:
+    """Return the design effect of examples whose own correlation cannot be seen."""
+    if len(clusters) < 2:
+        return 1.0
+    return 1 + (sum(size**2 for _, size in clusters) / n - 1) * ALIKE_CORRELATION
+
+
+def _array(values: Sequence[float]) -> Array:
+    import numpy as np
+
+    return np.array(values, dtype=np.float64)

@@ -1,0 +1,237 @@
+"""A pair of contenders on the examples that both answered: what is tested, and how.
+
+- Independent examples, yes/no metric: exact McNemar with Tango's interval (`mcnemar.py`).
+- Examples in clusters, or a fraction: sign flips and their interval (`flips.py`).
+- A contender with several trainings: Student's t, whose variance is that of the examples (or
+  clusters) plus that of the seeds' scores; p is the larger of t's and the flips'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from tuneoff.records import FlipCounts
+from tuneoff.scoring.flips import JointFlips, flip_jointly
+from tuneoff.scoring.intervals import (
+    Bounds,
+    clip,
+    mean_variance,
+    quantile,
+    seed_variances,
+    total_variance,
+)
+from tuneoff.scoring.mcnemar import mcnemar_p_value, tango, tango_statistic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+# 2/2^5 is over 0.05, 2/2^6 is not.
+LEAST_UNITS = 6
+Values = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two contenders' scores by example id, and those of each training where one has several."""
+
+    a: str
+    b: str
+    scores_a: Values
+    scores_b: Values
+    seeds_a: Sequence[Values] = ()
+    seeds_b: Sequence[Values] = ()
+
+    def common(self) -> list[str]:
+        """Return the ids of the examples that both have."""
+        return [id for id in self.scores_a if id in self.scores_b]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPair:
+    """A pair's summed differences and sizes by unit (an example, or a cluster of them).
+
+    `spread` is the variance of single examples' differences; `seeds` the scores over these examples
+    of each training, of those of the two that have several; `counts` only of a yes/no metric.
+    """
+
+    pair: Pair
+    metric: str
+    cluster: str | None
+    sums: Array
+    sizes: Array
+    spread: float
+    is_share: bool
+    seeds: Sequence[Sequence[float]]
+    counts: FlipCounts | None
+
+    @property
+    def units(self) -> int:
+        """How many units have an example of both."""
+        return int((self.sizes > 0).sum())
+
+    @property
+    def difference(self) -> float:
+        """The mean of a minus that of b."""
+        return float(self.sums.sum() / self.sizes.sum())
+
+    @property
+    def is_mcnemar(self) -> bool:
+        """Whether the flips are the exact binomial."""
+        return self.counts is not None and self.cluster is None and not self.seeds
+
+    @property
+    def test(self) -> str:
+        """The name of the test."""
+        if self.seeds:
+            return "t over seeds and " + ("examples" if self.cluster is None else "clusters")
+        return "exact McNemar" if self.is_mcnemar else "cluster sign-flip"
+
+    def p_value(self, by_flips: float) -> float:
+        """Return the pair's own p-value, given that of its flips."""
+        if self.is_mcnemar:
+            return mcnemar_p_value(cast("FlipCounts", self.counts))
+        if not self.seeds:
+            return by_flips
+        variance, freedom = self.variance()
+        if variance <= 0:
+            return by_flips
+        from scipy.special import stdtr
+
+        t = abs(self.difference) / math.sqrt(variance)
+        return max(by_flips, 2 * float(stdtr(freedom, -t)))
+
+    def p_not_worse(self, flips: JointFlips | None, place: int, margin: float) -> float:
+        """Return the one-sided p-value of "a is worse than b by `margin` or more"."""
+        from scipy.special import ndtr, stdtr
+
+        if self.is_mcnemar:
+            counts = cast("FlipCounts", self.counts)
+            return float(ndtr(-tango_statistic(counts, -margin)))
+        if self.units < LEAST_UNITS or flips is None:
+            return 1.0
+        variance, freedom = self.variance() if self.seeds else (0.0, 1.0)
+        if variance > 0:
+            return float(stdtr(freedom, -(self.difference + margin) / math.sqrt(variance)))
+        return flips.p_above(place, -margin, self.difference)
+
+    def variance(self) -> tuple[float, float]:
+        """Return the variance of the difference over units and seeds, and its degrees of
+        freedom."""
+        if self.units < 2:  # one says nothing about others
+            return math.inf, 1.0
+        held = self.sizes > 0
+        over_units = mean_variance(self.sums[held], self.sizes[held], self.spread)
+        return total_variance([over_units, *seed_variances(self.seeds)])
+
+    def bounds(
+        self, flips: JointFlips | None, place: int, level: float, inclusive: bool = False
+    ) -> Bounds | None:
+        """Return the interval at a level (0.05 for 95%); None where there is none."""
+        if self.is_mcnemar:
+            counts = cast("FlipCounts", self.counts)
+            return tango(counts, level)
+        if self.units < LEAST_UNITS or flips is None:
+            return None
+        variance, freedom = self.variance() if self.seeds else (0.0, 1.0)
+        if variance > 0:
+            half = quantile(level, freedom) * math.sqrt(variance)
+            found: Bounds | None = (self.difference - half, self.difference + half)
+        else:
+            found = flips.interval(place, level, inclusive)
+        if found is not None and self.is_share:
+            if found[1] - found[0] < 1e-12:
+                found = self._without_variation(level)
+            return clip(*found, least=-1.0)
+        return found
+
+    def _without_variation(self, level: float) -> Bounds:
+        """Return bounds where all units differ alike: nothing drawn again would differ, and yet up
+        to 3.7/n of all others may (the rule of three, Hanley and Lippman-Hand, JAMA 1983)."""
+        unseen = 1 - (level / 2) ** (1 / self.units)
+        difference = self.difference
+        # Towards zero by less than the whole difference, as the test has it.
+        inward = unseen * abs(difference) if difference else unseen
+        low, high = (inward, unseen) if difference >= 0 else (unseen, inward)
+        return difference - low, difference + high
+
+
+def measure_pairs(
+    pairs: Sequence[Pair], metric: str, clusters: Mapping[str, str] | None, cluster: str
+) -> list[MeasuredPair]:
+    """Return every pair over the same units, of which a pair need not have all."""
+    import numpy as np
+
+    # Contenders are in several pairs, and are read once.
+    rated = {id(scores): scores for pair in pairs for scores in (pair.scores_a, pair.scores_b)}
+    ids = list(dict.fromkeys(id for scores in rated.values() for id in scores))
+    names = ids if clusters is None else [clusters.get(id, f"id {id}") for id in ids]
+    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    unit = np.array([number[name] for name in names])
+    columns = {
+        key: np.array([float(scores.get(each, math.nan)) for each in ids])
+        for key, scores in rated.items()
+    }
+    named = None if clusters is None else cluster
+    return [
+        _measure(pair, metric, named, unit, columns[id(pair.scores_a)], columns[id(pair.scores_b)])
+        for pair in pairs
+    ]
+
+
+def _measure(
+    pair: Pair, metric: str, cluster: str | None, unit: Array, a: Array, b: Array
+) -> MeasuredPair:
+    """Return what is tested of a pair whose scores are nan where it has none."""
+    import numpy as np
+
+    both = ~(np.isnan(a) | np.isnan(b))
+    if not both.any():
+        raise ValueError(f"{pair.a} and {pair.b} have no example in common")
+    units = int(unit.max()) + 1
+    unit, a, b = unit[both], a[both], b[both]
+    several = [each for each in (pair.seeds_a, pair.seeds_b) if len(each) > 1]
+    ids = pair.common() if several else []
+    return MeasuredPair(
+        pair=pair,
+        metric=metric,
+        cluster=cluster,
+        sums=np.bincount(unit, weights=a - b, minlength=units).astype(np.float64),
+        sizes=np.bincount(unit, minlength=units).astype(np.float64),
+        spread=float(np.var(a - b)),
+        is_share=bool(min(a.min(), b.min()) >= 0 and max(a.max(), b.max()) <= 1),
+        seeds=[
+            [math.fsum(float(scores[id]) for id in ids) / len(ids) for scores in trainings]
+            for trainings in several
+        ],
+        counts=_count(a, b),
+    )
+
+
+def _count(a: Array, b: Array) -> FlipCounts | None:
+    """Return how often only a, only b, both and none were right; None unless all is yes or no."""
+    import numpy as np
+
+    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+        return None
+    return FlipCounts(
+        only_a=int((a > b).sum()),
+        only_b=int((b > a).sum()),
+        both=int((a * b).sum()),
+        none=int(((1 - a) * (1 - b)).sum()),
+    )
+
+
+def flip_pairs(measured: Sequence[MeasuredPair]) -> JointFlips | None:
+    """Return the joint flips of pairs over the same units; None where none of them needs any."""
+    import numpy as np
+
+    if len(measured) == 1 and measured[0].is_mcnemar:
+        return None
+    sums = np.stack([each.sums for each in measured], axis=1)
+    return flip_jointly(sums, np.stack([each.sizes for each in measured], axis=1))

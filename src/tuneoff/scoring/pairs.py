@@ -1,0 +1,153 @@
+"""Pairs of contenders on the same examples: is the difference real, and how large may it be?
+
+Each pair is tested as `paired.py` says. p-values are adjusted over all pairs by the step-down of
+the joint flips; where several trainings were compared, also by Holm's method (1979) over these,
+whichever is larger. A pair has three intervals: at 95%, which leaves out 0 exactly when `p_value`
+is under 0.05; at the level that the adjustment left to it, which leaves out 0 exactly when
+`p_adjusted` is; and at 90%, by which two one-sided tests at 5% say that a difference is smaller
+than a margin (`equivalence.py`). Fewer than `LEAST_UNITS` clusters can show no difference by flips,
+so they have no interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Literal
+
+from tuneoff.records import Comparison
+from tuneoff.scoring.equivalence import MARGIN, add_outcome
+from tuneoff.scoring.flips import SIGNIFICANT, JointFlips
+from tuneoff.scoring.holm import holm
+from tuneoff.scoring.intervals import Bounds
+from tuneoff.scoring.paired import MeasuredPair, Pair, Values, flip_pairs, measure_pairs
+
+# How intervals and tests are made (docs/scoring.md); 1 until the joint flips came.
+TESTS_VERSION = 2
+EQUIVALENCE_LEVEL = 0.10
+Verdict = Literal["a better", "b better", "tie"]
+
+
+def compare_all(
+    scores_by_contender: Mapping[str, Values],
+    metric: str,
+    clusters: Mapping[str, str] | None = None,
+    cluster: str = "cluster",
+    seeds: Mapping[str, Sequence[Values]] | None = None,
+    margin: float = MARGIN,
+) -> tuple[Comparison, ...]:
+    """Compare every pair of contenders, in their order, on the examples they have in common.
+
+    A pair without a common example is left out: nothing was measured.
+
+    Args:
+        clusters: what each example belongs to; one that is missing is a cluster of its own. None:
+            the examples are independent.
+        cluster: what the clusters are, for instance `db_id`.
+        seeds: by contender, the scores of each of its trainings, where there are several;
+            `scores_by_contender` holds their means.
+        margin: a difference of shares that is smaller would not matter.
+    """
+    trainings = seeds or {}
+    pairs = [
+        Pair(a, b, scores_a, scores_b, trainings.get(a, ()), trainings.get(b, ()))
+        for (a, scores_a), (b, scores_b) in combinations(scores_by_contender.items(), 2)
+        if any(id in scores_b for id in scores_a)
+    ]
+    return compare_pairs(pairs, metric, clusters, cluster, margin)
+
+
+def compare_pairs(
+    pairs: Sequence[Pair],
+    metric: str,
+    clusters: Mapping[str, str] | None = None,
+    cluster: str = "cluster",
+    margin: float = MARGIN,
+) -> tuple[Comparison, ...]:
+    """Compare these pairs, with p-values that are adjusted over all of them.
+
+    Raises:
+        ValueError: a pair has no example in common.
+    """
+    if not pairs:
+        return ()
+    measured = measure_pairs(pairs, metric, clusters, cluster)
+    flips = flip_pairs(measured)
+    if flips is None:
+        p_value = measured[0].p_value(1.0)
+        found = [_judge(measured[0], None, 0, p_value, p_value, SIGNIFICANT)]
+        return tuple(_with_outcome(measured, found, margin))
+    p_values = [each.p_value(p) for each, p in zip(measured, flips.p_values(), strict=True)]
+    by_flips, levels = flips.adjust()
+    # An exact p-value may be larger than what was drawn.
+    adjusted = [max(pair) for pair in zip(by_flips, p_values, strict=True)]
+    seeded = [place for place, each in enumerate(measured) if each.seeds]
+    by_holm = holm([p_values[place] for place in seeded])
+    for place, (p, level) in zip(seeded, by_holm, strict=True):
+        adjusted[place], levels[place] = max(adjusted[place], p), level
+    judged = [
+        _judge(each, flips, place, p_values[place], adjusted[place], levels[place])
+        for place, each in enumerate(measured)
+    ]
+    return tuple(_with_outcome(measured, judged, margin))
+
+
+def _with_outcome(
+    measured: Sequence[MeasuredPair], judged: Sequence[Comparison], margin: float
+) -> list[Comparison]:
+    return [
+        add_outcome(pair, margin if each.is_share else None)
+        for each, pair in zip(measured, judged, strict=True)
+    ]
+
+
+def _judge(
+    measured: MeasuredPair,
+    flips: JointFlips | None,
+    place: int,
+    p_value: float,
+    p_adjusted: float,
+    level: float,
+) -> Comparison:
+    difference = measured.difference
+    found = measured.bounds(flips, place, SIGNIFICANT)
+    low, high = _agree(found, difference, p_value) or (None, None)
+    found = measured.bounds(flips, place, level, inclusive=True) if level > 0 else None
+    low_adjusted, high_adjusted = _agree(found, difference, p_adjusted) or (None, None)
+    low_90, high_90 = measured.bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
+    verdict: Verdict = "tie"
+    if p_adjusted < SIGNIFICANT and difference:
+        verdict = "a better" if difference > 0 else "b better"
+    return Comparison(
+        a=measured.pair.a,
+        b=measured.pair.b,
+        metric=measured.metric,
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=p_value,
+        p_adjusted=p_adjusted,
+        test=measured.test,
+        cluster=measured.cluster,
+        verdict=verdict,
+        low_adjusted=low_adjusted,
+        high_adjusted=high_adjusted,
+        low_90=low_90,
+        high_90=high_90,
+        units=measured.units,
+        flips=measured.counts,
+    )
+
+
+def _agree(bounds: Bounds | None, difference: float, p_value: float) -> Bounds | None:
+    """Return bounds that leave out 0 exactly where the p-value is under 0.05.
+
+    Those of Tango and of t come from another distribution than the p-value beside them.
+    """
+    if bounds is None:
+        return None
+    low, high = bounds
+    if p_value >= SIGNIFICANT:
+        return min(low, 0.0), max(high, 0.0)
+    least = difference / 1_000
+    return (max(low, least), high) if difference > 0 else (low, min(high, least))

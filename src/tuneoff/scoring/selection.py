@@ -1,0 +1,42 @@
+"""How far may a contender be behind the best by chance alone?
+
+The best of k contenders is partly the luckiest. A contender is *as good as the best* unless the
+best is ahead by more than the largest of the k - 1 differences to it would be in 9 of 10 flips:
+Dunnett's (JASA 1955) one-sided bound for many-to-one comparisons, with the joint flips in place of
+the normal distribution. So of equal contenders each is kept in 9 of 10 runs, however many there
+are, and the cheapest can be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tuneoff.scoring.flips import flip_jointly
+from tuneoff.scoring.paired import Pair, Values, measure_pairs
+
+LEVEL = 0.10
+
+
+def find_allowance(
+    name: str, scores: Mapping[str, Values], clusters: Mapping[str, str] | None = None
+) -> float:
+    """Return by how much others may be ahead of a contender by chance; 0 where it is alone.
+
+    Args:
+        scores: by contender, the score of each example.
+        clusters: what each example belongs to; None: the examples are independent.
+    """
+    import numpy as np
+
+    others = [
+        Pair(other, name, found, scores[name])
+        for other, found in scores.items()
+        if other != name and any(id in scores[name] for id in found)
+    ]
+    if not others:
+        return 0.0
+    measured = measure_pairs(others, "", clusters, "")
+    sums = np.stack([each.sums for each in measured], axis=1)
+    sizes = np.stack([each.sizes for each in measured], axis=1)
+    largest = flip_jointly(sums, sizes).differences.max(axis=1)
+    return max(0.0, float(np.quantile(largest, 1 - LEVEL, method="higher")))
