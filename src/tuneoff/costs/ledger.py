@@ -3,7 +3,8 @@
 It lies in `events.jsonl`. `authorized` holds the most a step can cost; `settled` what was billed
 for it, 0 when it was certainly not carried out. A step that is authorised and not settled (the
 answer was lost, the process was killed) may have been billed: it counts in full against the
-budget, and is shown as uncertain. So always known ≤ billed ≤ known + uncertain.
+budget, and is shown as uncertain. So always known ≤ billed ≤ known + uncertain, as far as a
+provider says what it bills.
 """
 
 from __future__ import annotations
