@@ -55,3 +55,32 @@ def test_a_request_is_the_same_bytes_as_ever_until_reasoning_is_asked_for() -> N
     for effort, end in ends.items():
         assert json.dumps(provider.chat_body("m", turns, 5, effort)) == begins + end
     provider.close()
+
+
+def test_together_is_asked_to_reason_in_its_own_words() -> None:
+    pytest.importorskip("together")
+    from tuneoff.providers.together import Together
+
+    bodies: list[dict[str, Any]] = []
+
+    class Listening:
+        """A tape that answers every request, and keeps what was asked."""
+
+        def transport(self, library: Any, key: str) -> Any:
+            def answer(request: Any) -> Any:
+                bodies.append(json.loads(request.content))
+                choice = {"index": 0, "finish_reason": "stop", "message": {"content": "yes"}}
+                return library.Response(200, json={"id": "c", "choices": [choice]})
+
+            return library.MockTransport(answer)
+
+    provider = Together("http://127.0.0.1:1", "none", Listening())
+    for effort in (None, "none", "high"):
+        assert provider.chat("m", [{"role": "user", "content": "q"}], 5, effort).text == "yes"
+    provider.close()
+    plain = {key: bodies[0][key] for key in ("model", "messages", "max_tokens", "temperature")}
+    assert bodies == [
+        plain,
+        {**plain, "reasoning": {"enabled": False}},
+        {**plain, "reasoning_effort": "high"},
+    ]
