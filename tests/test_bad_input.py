@@ -55,6 +55,24 @@ CASES: list[tuple[str, str | None, dict[str, str], tuple[str, ...]]] = [
         ("b.yaml:5", "'epoch'", "did you mean epochs"),
     ),
     (
+        "reasoning of a base",
+        GOOD.replace("base: tiny", "base: tiny, reasoning_effort: low"),
+        {},
+        ("b.yaml:4", "reasoning_tokens go with model, not with base"),
+    ),
+    (
+        "reasoning that is none",
+        GOOD.replace("base: tiny", "model: m, reasoning_effort: none, reasoning_tokens: 9"),
+        {},
+        ("b.yaml:4", "reasoning_effort is none, so there are no reasoning_tokens"),
+    ),
+    (
+        "unknown reasoning effort",
+        GOOD.replace("base: tiny", "model: m, reasoning_effort: lots"),
+        {},
+        ("b.yaml:4", "reasoning_effort", "'lots'", "'none', 'minimal', 'low'"),
+    ),
+    (
         "unknown task",
         GOOD.replace("functional_representation", "functional"),
         {},

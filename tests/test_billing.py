@@ -94,6 +94,9 @@ def test_long_examples_are_cut() -> None:
 
 
 def test_default_epochs() -> None:
-    found = [default_epochs(n) for n in (1, 4, 10, 33, 34, 1000, 8333, 8334, 12_500, 12_501, 10**6)]
-    assert found == [25, 25, 10, 4, 3, 3, 3, 2, 2, 1, 1]
+    """Whole epochs, as OpenAI's cookbook has them: 100 // 11 is 9."""
+    few = [default_epochs(n) for n in (1, 4, 10, 11, 20, 25, 26, 33, 34)]
+    assert few == [25, 25, 10, 9, 5, 4, 3, 3, 3]
+    many = [default_epochs(n) for n in (1000, 8333, 8334, 12_500, 12_501, 10**6)]
+    assert many == [3, 3, 2, 2, 1, 1]
     assert all(1 <= default_epochs(n) <= 25 for n in range(1, 200))

@@ -28,7 +28,8 @@ def test_prices_of_a_day(cli: Any) -> None:
     head, names = out.splitlines()[:2]
     assert "USD per million tokens" in head
     assert names.split() == [
-        "provider", "model", "training", "input", "cached", "output", "USD/h", "ends", "read",
+        "provider", "model", "training", "input", "cached", "write", "output",
+        "USD/h", "ends", "read",
     ]  # fmt: skip
     # The first head stands above the prices of tokens, and above no other column.
     assert head.index("-") == names.index("training")

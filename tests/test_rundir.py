@@ -118,6 +118,25 @@ def test_a_run_begun_before_there_were_seeds_goes_on(tmp_path: Path) -> None:
     opening.open_run(tmp_path, bakeoff())
 
 
+def test_a_run_begun_before_there_was_reasoning_goes_on(tmp_path: Path) -> None:
+    """Its copy of the file has none of the keys; a price may change, how it is asked may not."""
+    asked = "name: price, id: prompted, model: m, price: {input_usd_per_million_tokens: 1}"
+    before = bakeoff(FILE.replace("name: a, id: local", asked))
+    stored = opening.open_run(tmp_path, before).path / "bakeoff.yaml"
+    kept = yaml.safe_load(stored.read_text())
+    assert {kept["contenders"][0].pop(f"reasoning_{what}") for what in ("effort", "tokens")} == {
+        None
+    }
+    assert kept["contenders"][0]["price"].pop("cache_write_usd_per_million_tokens") is None
+    stored.write_text(yaml.safe_dump(kept))
+    opening.open_run(tmp_path, before)
+    dearer = asked.replace("{", "{cache_write_usd_per_million_tokens: 2, ")
+    opening.open_run(tmp_path, bakeoff(FILE.replace("name: a, id: local", dearer)))
+    changed = FILE.replace("name: a, id: local", f"{asked}, reasoning_tokens: 9")
+    with pytest.raises(RunDirectoryError, match=r"changed: contenders\.price\.reasoning_tokens"):
+        opening.open_run(tmp_path, bakeoff(changed))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "key"),
     [

@@ -98,6 +98,37 @@ def warnings_of(file: Path, contenders: str, more: str = "", task: str = TASK) -
     return [w for w in tuneoff.check_file(file)["warnings"] if "price" in w or "hardware" in w]
 
 
+@pytest.mark.parametrize(
+    ("contender", "said"),
+    [
+        (
+            "model: m, batch: true, price: {input_usd_per_million_tokens: 1, "
+            "output_usd_per_million_tokens: 2, batch_input_usd_per_million_tokens: 0.5}",
+            "m has no batch_output_usd_per_million_tokens (from the bake-off file), so its batches",
+        ),
+        ("model: gpt-6-luna", "gpt-6-luna reasons before it answers, and has the 64 tokens"),
+        ("model: gpt-5-mini-2025-08-07, price: &usd {input_usd_per_million_tokens: 1, "
+         "output_usd_per_million_tokens: 1}", "gpt-5-mini-2025-08-07 reasons"),
+        ("model: gpt-6-luna, batch: true, reasoning_effort: none", None),
+        ("model: gpt-6-sol, batch: true, reasoning_effort: low", None),
+        ("model: gpt-5.4-mini, batch: true", None),
+        ("model: gpt-4.1-mini, batch: true", None),
+    ],
+)  # fmt: skip
+def test_check_and_plan_say_what_may_be_otherwise(
+    contender: str, said: str | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "b.yaml"
+    task = TASK[:-1] + ", max_new_tokens: 64}"
+    file.write_text(
+        f"name: x\ntask: {task}\ncontenders: [{{name: a, id: prompted, {contender}}}]\n"
+    )
+    planned = tuneoff.plan(tuneoff.load(file), measure=False).contenders[0].warnings
+    for warnings in (tuneoff.check_file(file)["warnings"], planned):
+        found = [each for each in warnings if "reasons before" in each or "batches" in each]
+        assert [said is not None and said in each for each in found] == [True] * (said is not None)
+
+
 def test_check_goes_by_todays_prices_as_a_run_does(tmp_path: Path) -> None:
     old = "{name: old, id: prompted, model: gpt-3.5-turbo-0613}"
     file = tmp_path / "b.yaml"

@@ -17,7 +17,7 @@ from typing import Any
 
 from tuneoff import data_update, prepare, references
 from tuneoff.collect import collect
-from tuneoff.config import BakeOff
+from tuneoff.config import BakeOff, Reasoning
 from tuneoff.contenders import Contender, Work, describe_prompts
 from tuneoff.contenders.trainings import Training, trainings, what_failed
 from tuneoff.costs.ledger import TRAINING, Ledger
@@ -401,9 +401,11 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
         step(done)
     cut = sum(p.finish_reason == "length" for p in work.directory.predictions().values())
     if cut:
+        reasoning = settings.max_reasoning_tokens if isinstance(settings, Reasoning) else 0
+        more = f" and reasoning_tokens ({reasoning})" if reasoning else ""
         work.progress.say(
             f"warning: {settings.name}: {cut} answers were cut at task.max_new_tokens "
-            f"({work.max_new_tokens})."
+            f"({work.max_new_tokens}){more}."
         )
 
 

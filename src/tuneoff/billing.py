@@ -4,14 +4,14 @@ OpenAI (and Azure): each message is 3 tokens, those of its role word and of its 
 a name, those of the name and one more), each conversation 3 more; an example beyond what a
 model can be trained on is cut there. Encodings by `bpe-openai`, which holds the vocabularies
 itself. Sources: OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning"
-and "How to count tokens"; checked against the seed experiment's bills.
+and "How to count tokens"; checked against the seed experiment's bills. What is cached: its guide
+"Prompt caching".
 
 What a job goes over, and how often, is the provider's to know (`providers/`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,8 @@ _OLDER = ("gpt-3.5", "gpt-35", "gpt-4-", "davinci-", "babbage-")
 _TRAINED_ON = {"gpt-3.5-turbo-0613": 4_096, "gpt-3.5": 16_385, "gpt-35": 16_385}
 NEWER_TRAINED_ON = 65_536
 
+# Prompts from so many tokens on are kept in the provider's cache, without being asked to.
+CACHED_FROM = 1024
 USUAL_EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 3, 1, 25
 FEWEST_SEEN, MOST_SEEN = 100, 25_000
 # Whose models are counted with OpenAI's encodings; the others' are open, with tokenizers of
@@ -86,10 +88,10 @@ def trained_on(model: str) -> int:
 
 
 def default_epochs(examples: int) -> int:
-    """OpenAI's `n_epochs: auto`: 3; of few examples as many as show 100, of many as few as
-    show at most 25,000; 1 to 25."""
+    """Return OpenAI's `n_epochs: auto`: 3; of few examples as many whole ones as show at most 100,
+    of many as few as show at most 25,000; 1 to 25."""
     if examples * USUAL_EPOCHS < FEWEST_SEEN:
-        return min(MOST_EPOCHS, math.ceil(FEWEST_SEEN / max(1, examples)))
+        return min(MOST_EPOCHS, FEWEST_SEEN // max(1, examples))
     if examples * USUAL_EPOCHS > MOST_SEEN:
         return max(FEWEST_EPOCHS, MOST_SEEN // examples)
     return USUAL_EPOCHS

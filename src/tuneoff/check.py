@@ -13,7 +13,14 @@ from tuneoff.contenders import with_vllm
 from tuneoff.costs.pricebook import PriceBook, no_hour
 from tuneoff.init import form_of
 from tuneoff.records import SPLITS, Split
-from tuneoff.spending import judge_price, judges, paid, refuse_ended, refused_today
+from tuneoff.spending import (
+    explain_doubts,
+    judge_price,
+    judges,
+    paid,
+    refuse_ended,
+    refused_today,
+)
 from tuneoff.tasks import chat, splits
 from tuneoff.tasks.columns import find_columns
 from tuneoff.tasks.rows import NOT_READ, SUFFIXES
@@ -62,6 +69,9 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
             with_vllm.ready(contender)
         refuse_ended(contender, prices, day)
     warnings += _prices(bakeoff, prices, day)
+    today = datetime.date.today()
+    for contender in bakeoff.contenders:
+        warnings += explain_doubts(contender, prices, today, parts.max_new_tokens)
     if bakeoff.as_of and bakeoff.as_of > datetime.date.today():
         warnings.append(f"as_of {bakeoff.as_of} lies in the future.")
     counted = ", ".join(f"{count} {split}" for split, count in sizes.items())

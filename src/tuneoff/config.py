@@ -28,6 +28,7 @@ from pydantic import (
 
 from tuneoff.settings import Columns as Columns
 from tuneoff.settings import Limit as Limit
+from tuneoff.settings import Reasoning as Reasoning
 from tuneoff.settings import Settings as Settings
 
 SHIPPED_BASE = "tiny"
@@ -43,14 +44,16 @@ KeyVariable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=80)]
 
 
 class PriceSettings(Settings):
-    """What a hosted model costs you, where that is not what the price book says. `batch_…` is
-    for answers that may take a day, `hosting_usd_per_hour` for a deployment that is billed
-    whether it is used or not."""
+    """What a hosted model costs you, where that is not what the price book says. `cached_input_…`
+    is for prompt tokens that the provider had in its cache, `cache_write_…` for those that it
+    writes there, `batch_…` for answers that may take a day, `hosting_usd_per_hour` for a
+    deployment that is billed whether it is used or not."""
 
     training_usd_per_million_tokens: Usd | None = None
     input_usd_per_million_tokens: Usd | None = None
     output_usd_per_million_tokens: Usd | None = None
     cached_input_usd_per_million_tokens: Usd | None = None
+    cache_write_usd_per_million_tokens: Usd | None = None
     batch_input_usd_per_million_tokens: Usd | None = None
     batch_output_usd_per_million_tokens: Usd | None = None
     hosting_usd_per_hour: Usd | None = None
@@ -337,11 +340,11 @@ class HostedSettings(_Contender):
     concurrency: int = Field(default=16, ge=1, le=1000)
 
 
-class PromptedSettings(_Contender):
+class PromptedSettings(_Contender, Reasoning):
     """A model that only answers, zero-shot or with `shots` examples from train.
 
     Either an open `base`, answered here, or a `model` of a `provider`; with `batch: true` through
-    its Batch API.
+    its Batch API. What a provider's model may do before it answers, `Reasoning` says.
     """
 
     id: Literal["prompted"]
@@ -374,6 +377,8 @@ class PromptedSettings(_Contender):
             raise ValueError("provider, base_url and key_variable go with model, not with base")
         if self.model is not None and self.backend != "transformers":
             raise ValueError("backend is for an open base; a provider has its own")
+        if self.base is not None and (self.reasoning_effort or self.reasoning_tokens):
+            raise ValueError("reasoning_effort and reasoning_tokens go with model, not with base")
         return self
 
 

@@ -98,7 +98,7 @@ def _may_change(key: str) -> bool:
     if first != "contenders":
         return key in SCORING_KEYS or first in SPENDING_KEYS
     # A contender's name may hold dots, its keys do not.
-    own = rest[-2:] if rest[-1].endswith(("_tokens", "_hour")) else rest[-1:]
+    own = rest[-2:] if rest[-1].endswith(("_million_tokens", "_hour")) else rest[-1:]
     return own[0] in SPENDING_KEYS_OF_ONE
 
 

@@ -16,6 +16,7 @@ COLUMNS = {
     "training": "training_usd_per_million_tokens",
     "input": "input_usd_per_million_tokens",
     "cached": "cached_input_usd_per_million_tokens",
+    "write": "cache_write_usd_per_million_tokens",
     "output": "output_usd_per_million_tokens",
     "USD/h": "usd_per_hour",
 }

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import codecs
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
     """Base of everything a user writes: frozen, and no unknown key is let through."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# OpenAI's words for it; each model takes some of them.
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+# Tokens that a model may reason for before each answer, where the file does not say.
+REASONING_TOKENS = 2048
+
+
+class Reasoning(Settings):
+    """How much a provider's model may reason before it answers.
+
+    `reasoning_effort` is sent as it is; `none` turns reasoning off, and left out it is the
+    model's own. With any other, `reasoning_tokens` (2048 if left out) are added to what an answer
+    may take (`task.max_new_tokens`). They are billed as the answer's tokens are.
+    """
+
+    reasoning_effort: ReasoningEffort | None = None
+    reasoning_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _reasons(self) -> Reasoning:
+        if self.reasoning_effort == "none" and self.reasoning_tokens is not None:
+            raise ValueError(
+                "reasoning_effort is none, so there are no reasoning_tokens; leave one of them out"
+            )
+        return self
+
+    @property
+    def max_reasoning_tokens(self) -> int:
+        """Return the tokens that are added to what an answer may take."""
+        if self.reasoning_tokens is not None:
+            return self.reasoning_tokens
+        return 0 if self.reasoning_effort in (None, "none") else REASONING_TOKENS
 
 
 class Limit(Settings):

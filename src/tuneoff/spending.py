@@ -7,6 +7,7 @@ A run pays today's prices, whatever `as_of` says. A server on this machine has n
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -14,9 +15,9 @@ from typing import Any, TypedDict, cast
 
 from tuneoff.config import BakeOff, HostedSettings, JudgeSettings, PromptedSettings
 from tuneoff.contenders import Contender, Work, load_contender
-from tuneoff.costs.arithmetic import known_usd
+from tuneoff.costs.arithmetic import max_usd
 from tuneoff.costs.ledger import Ledger, Purse
-from tuneoff.costs.pricebook import Price, PriceBook, no_price, price_of
+from tuneoff.costs.pricebook import Price, PriceBook, base_of, no_price, price_of
 from tuneoff.costs.pricefile import Method
 from tuneoff.errors import ConfigError
 from tuneoff.prepare import Parts, price_book
@@ -25,8 +26,12 @@ from tuneoff.records import Example, Prediction
 from tuneoff.rundir import NOWHERE, RunDir
 from tuneoff.scoring.judge import most_tokens
 from tuneoff.scoring.rows import Row
+from tuneoff.settings import REASONING_TOKENS
 
 TOKEN_BYTES = 16
+BATCH_PRICES = ("batch_input_usd_per_million_tokens", "batch_output_usd_per_million_tokens")
+# OpenAI's models whose reasoning effort is not `none` where nothing is said (its model pages).
+REASONS = re.compile(r"o\d(-|$)|gpt-5(-(mini|nano))?(-\d{4}|$)|gpt-5\.6|gpt-6")
 Paid = HostedSettings | PromptedSettings
 
 
@@ -79,6 +84,8 @@ def with_guards(
         unpriced = without_full_price(settings, prices, today)
         if unpriced is not None and not yes:
             raise ConfigError(unpriced)
+        for doubt in explain_doubts(settings, prices, today, mine.max_new_tokens):
+            mine.progress.say(f"warning: {doubt}")
         purse = ledger.purse(settings.name, _counted(settings, prices, today))
         found[settings.name] = replace(work[settings.name], guard=purse)
         most += most_usd(kind, settings, mine, prices)
@@ -95,7 +102,7 @@ def most_usd(kind: Contender, settings: Any, work: Work, prices: PriceBook) -> D
         return Decimal()
     bound: Any = kind
     training, asked, answered = bound.most_tokens(settings, work)
-    return known_usd(price, training, asked, answered, batch=settings.batch)
+    return max_usd(price, training, asked, answered, batch=settings.batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +157,7 @@ def most_again(
         if asked.test:
             price, bound = price_for(settings, prices, today), load_contender(settings.id)
             _, tokens_in, tokens_out = cast("Any", bound).most_tokens(settings, asked)
-            usd += known_usd(price, 0, tokens_in, tokens_out, batch=settings.batch)
+            usd += max_usd(price, 0, tokens_in, tokens_out, batch=settings.batch)
             unpriced += [str(settings.model)] if price is None else []
             count += len(asked.test)
     for judge in judges(parts.bakeoff):
@@ -164,7 +171,7 @@ def most_again(
                 row = Row(example.id, example.completion, text, inputs=example.inputs)
                 # A token is seldom more than so many bytes.
                 most = None if said is not None else TOKEN_BYTES * parts.max_new_tokens
-                usd += known_usd(price, 0, *most_tokens(judge, row, most))
+                usd += max_usd(price, 0, *most_tokens(judge, row, most))
                 times += 1
         unpriced += [judge.model] if price is None and judged else []
     return Again(count, times, usd, tuple(dict.fromkeys(unpriced)))
@@ -280,6 +287,41 @@ def without_full_price(settings: Paid, prices: PriceBook, day: datetime.date) ->
         f"contender {settings.name}: its price lacks {', '.join(lacking)} (from {price.source}); "
         "add it to `price:` in the file, or run with --yes."
     )
+
+
+def explain_doubts(
+    settings: Any, prices: PriceBook, day: datetime.date, max_new_tokens: int
+) -> list[str]:
+    """Return sentences about what a provider's model may cost, or do, otherwise than is thought:
+    its batches have no price, or it reasons though the file does not say so."""
+    if not paid(settings):
+        return []
+    found, name, model = list[str](), settings.name, settings.model
+    price = None if asks_nothing(settings) else price_for(settings, prices, day)
+    if settings.batch and price is not None:
+        lacking = [each for each in BATCH_PRICES if getattr(price, each) is None]
+        if lacking and price.input_usd_per_million_tokens is not None:
+            found.append(
+                f"contender {name}: {model} has no {' and no '.join(lacking)} (from "
+                f"{price.source}), so its batches are counted at the price of single answers, and "
+                "may cost less; add it to `price:` in the file."
+            )
+    if isinstance(settings, PromptedSettings) and _reasons_unasked(settings):
+        found.append(
+            f"contender {name}: {model} reasons before it answers, and has the {max_new_tokens} "
+            "tokens of task.max_new_tokens for both, so answers may be cut or empty; give it "
+            f"reasoning_effort (then reasoning_tokens, {REASONING_TOKENS}, are added; `none` turns "
+            "reasoning off where the model can)."
+        )
+    return found
+
+
+def _reasons_unasked(settings: PromptedSettings) -> bool:
+    """Whether the file leaves it to a model of OpenAI to reason, and it does."""
+    unsaid = settings.reasoning_effort is None and settings.reasoning_tokens is None
+    own = settings.provider == "azure" or settings.base_url is None
+    openai = settings.provider in (None, "openai", "azure")
+    return unsaid and own and openai and REASONS.match(base_of(str(settings.model))) is not None
 
 
 def _identity(settings: Paid) -> tuple[str, str, _Kind]:

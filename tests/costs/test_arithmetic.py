@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -9,9 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneoff.config import Hardware
-from tuneoff.costs.arithmetic import answering_usd, hours_usd, tokens_usd, training_usd
+from tuneoff.costs.arithmetic import (
+    answering_usd,
+    hours_usd,
+    max_usd,
+    tokens_usd,
+    training_usd,
+)
 from tuneoff.costs.pricebook import Price
 
+OTHERS = (
+    "cache_write_usd_per_million_tokens",
+    "batch_input_usd_per_million_tokens",
+    "batch_output_usd_per_million_tokens",
+)
 TOKENS = st.integers(0, 10**12)
 USD = st.decimals(0, 1000, places=4)
 
@@ -27,7 +39,11 @@ def test_answers(
     tokens_in: int, tokens_out: int, data: st.DataObject, usd_in: Decimal, usd_out: Decimal,
     usd_cached: Decimal,
 ) -> None:  # fmt: skip
+    """Reading from the cache never costs more than a prompt, and nothing more than the most."""
     cached = data.draw(st.integers(0, tokens_in))
+    written = data.draw(st.integers(0, tokens_in - cached))
+    batch = data.draw(st.booleans())
+    prices = {name: data.draw(st.none() | USD) for name in OTHERS}
     price = Price(
         input_usd_per_million_tokens=usd_in,
         output_usd_per_million_tokens=usd_out,
@@ -38,6 +54,10 @@ def test_answers(
     assert plain is not None
     assert some is not None
     assert some <= plain == tokens_usd(tokens_in, usd_in) + tokens_usd(tokens_out, usd_out)
+    price = replace(price, **prices)
+    billed = answering_usd(price, tokens_in, tokens_out, cached, batch, written)
+    assert billed is not None
+    assert billed <= max_usd(price, 0, tokens_in, tokens_out, batch) * (1 + Decimal("1e-20"))
 
 
 def test_batch_and_what_has_no_price() -> None:
@@ -51,6 +71,14 @@ def test_batch_and_what_has_no_price() -> None:
     assert answering_usd(price, 10**6, 10**6, 0, batch=True) == 5
     assert answering_usd(price, 10**6, 10**6, 5 * 10**5, batch=True) == 5
     assert answering_usd(price, 10**6, 10**6, 5 * 10**5) == Decimal("9.25")
+    written = replace(price, cache_write_usd_per_million_tokens=Decimal("2.5"))
+    assert answering_usd(written, 10**6, 0, 4 * 10**5, written_tokens_in=10**5) == Decimal("1.45")
+    assert answering_usd(written, 10**6, 0, 0, True, 10**6) == Decimal("1.25")
+    # Half a price of batches is no reason to count nothing.
+    half = replace(price, batch_output_usd_per_million_tokens=None)
+    assert answering_usd(half, 10**6, 10**6, batch=True) == 9
+    assert max_usd(written, 10**6, 10**6, 10**6) == Decimal("10.5")
+    assert max_usd(None, 1, 1, 1) == max_usd(Price(), 1, 1, 1) == 0
     assert answering_usd(Price(), 1, 1) is None
     assert training_usd(price, 10**6) is None
 

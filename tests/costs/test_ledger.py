@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from tuneoff.costs.arithmetic import known_usd, max_usd
 from tuneoff.costs.ledger import Ledger, LedgerTicket, Spent
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
@@ -24,6 +25,7 @@ PRICE = Price(
     training_usd_per_million_tokens=Decimal("3.1"),
     input_usd_per_million_tokens=Decimal("0.37"),
     output_usd_per_million_tokens=Decimal("1.23"),
+    cache_write_usd_per_million_tokens=Decimal("0.46"),
 )
 BUDGET = 4.0
 TOKENS = st.integers(0, 400_000)
@@ -60,15 +62,14 @@ class Paying(RuleBasedStateMachine):
             ticket = purse.authorize(what, f"key {self.count}", **tokens)
         except BudgetError:
             spent = self.ledger.spent()
-            bound = purse.usd(tokens.get("training", 0), tokens.get("input", 0),
-                              tokens.get("output", 0))  # fmt: skip
+            counts = (tokens.get(kind, 0) for kind in ("training", "input", "output"))
+            bound = max_usd(PRICE, *counts)
             assert spent.known + spent.uncertain + bound > Decimal(str(BUDGET))
             return None
         if carried_out:
             used = int(share * most)
-            billed = {"training": used} if what == "training" else {"input": used}
-            self.billed[ticket.key] = purse.usd(billed.get("training", 0), billed.get("input", 0),
-                                                0)  # fmt: skip
+            counts = (used, 0) if what == "training" else (0, used)
+            self.billed[ticket.key] = known_usd(PRICE, *counts, 0, written_tokens_in=counts[1])
         return ticket
 
     @rule(ticket=consumes(tickets))

@@ -201,6 +201,16 @@ def test_every_shipped_figure_says_where_it_is_from() -> None:
             assert shipped().accelerator(hour.accelerator) is not None
 
 
+@pytest.mark.parametrize(("model", "usd"), [("gpt-6-luna", "0.1"), ("gpt-6-sol", "2")])
+def test_cache_writes_and_batches_of_the_newest_models(model: str, usd: str) -> None:
+    """A quarter more than the input, and half of everything, since the day they came out."""
+    price, given = priced("openai", model, datetime.date(2026, 9, 22)), Decimal(usd)
+    assert price.cache_write_usd_per_million_tokens == given * 5 / 4
+    assert price.batch_input_usd_per_million_tokens == given / 2
+    assert price.batch_output_usd_per_million_tokens == given * 5 / 2
+    assert price_of("openai", model, datetime.date(2026, 9, 21)) is None
+
+
 def test_the_shipped_book_has_one_price_for_each_day() -> None:
     assert not [finding for finding in checking.check(shipped(), TODAY) if finding.wrong]
 
@@ -223,6 +233,7 @@ def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
                 entry("fine", "2025-01-01", "2025-12-31", retrieved="2025-01-01"),
                 entry("fine", "2026-01-01", None, retrieved="2026-11-01"),
                 entry("fine", "2026-01-01", None, variant="tuned"),
+                entry("half", "2026-01-01", None, batch_input_usd_per_million_tokens=0.5),
             ],
             "models": [
                 {"models": ["gone"], "ends": "2026-01-01"},
@@ -237,6 +248,8 @@ def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
         ("ended", "gone"),
         ("ends soon", "going"),
         ("gap", "holes"),
+        *(("no batch price", model) for model in ("fine", "fine", "half", "holes", "old")),
+        *(("no batch price", "twice"),) * 2,
         ("stale", "old"),
     ]
     assert "2026-01-01 to 2026-01-31" in found[3].sentence

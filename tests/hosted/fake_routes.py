@@ -322,18 +322,21 @@ class Api:
             raise Refusal(500, "The server had an error while processing your request")
         answer = f"answer {hashlib.sha256(question.encode()).hexdigest()[:12]}"
         prompt = round(tokens(asked["messages"]) * behaviour.bills)
-        output = min(len(PIECES.findall(answer)), asked.get("max_tokens") or 1000)
-        cached = prompt // 2 if behaviour.cached else 0
+        limit = asked.get("max_tokens") or asked.get("max_completion_tokens") or 1000
+        output = min(len(PIECES.findall(answer)) + behaviour.reasoning, limit)
+        cached, written = (prompt // 2, prompt // 4) if behaviour.cached else (0, 0)
         with self.state.lock:
             kind = "batch_" if batch else ""
             for name, count in (
-                ("input", prompt), ("output", output), ("cached", cached), ("completions", 1),
+                ("input", prompt), ("output", output), ("cached", cached), ("written", written),
+                ("completions", 1),
             ):  # fmt: skip
                 self.state.billed[kind + name] += count
             self.state.asked[question] = self.state.asked.get(question, 0) + 1
         usage = {
             "prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
+            "completion_tokens_details": {"reasoning_tokens": behaviour.reasoning},
         }  # fmt: skip
         reason = "content_filter" if "FILTERED-ANSWER" in question else "stop"
         return {

@@ -66,7 +66,8 @@ class Behaviour:
     loading: int = 0
     usage: bool = True
     bills: float = 1.0
-    cached: bool = False
+    cached: bool = False  # half of each prompt is read from the cache, a quarter is written to it
+    reasoning: int = 0  # so many tokens an answer, as far as they are allowed
     echo: int = 0  # so many answers are errors that say the key
     refuse_create: int = 0
     refuse_key: bool = False
@@ -93,7 +94,7 @@ class State:
         self.files: list[dict[str, Any]] = []
         self.jobs: list[dict[str, Any]] = []
         self.batches: list[dict[str, Any]] = []
-        kinds = ("input", "output", "cached", "completions")
+        kinds = ("input", "output", "cached", "written", "completions")
         self.billed = {"training": 0} | dict.fromkeys(kinds, 0) | {f"batch_{k}": 0 for k in kinds}
         self.asked: dict[str, int] = {}
         self.answered: list[str] = []

@@ -3,6 +3,7 @@ one window of requests, and goes on for what is missing when more is allowed."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,46 @@ def test_a_plan_is_over_the_budget_where_a_run_is_refused(
     assert fake.saw()["log"] == []
     assert not plan_of(most).over_budget
     assert [each.error for each in carry_out(file).contenders] == [None] * 3
+
+
+DEARER = PRICE | {
+    "cached_input_usd_per_million_tokens": 0.03,
+    "cache_write_usd_per_million_tokens": 0.375,
+    "batch_input_usd_per_million_tokens": 0.15,
+    "batch_output_usd_per_million_tokens": 0.6,
+}
+
+
+def test_the_cache_and_reasoning_are_billed_and_within_every_leave(
+    fake: Trainer, tmp_path: Path
+) -> None:
+    """As the provider counts them; a model that reasons is asked in its own words at once."""
+    fake.set(cached=True, reasoning=40, newer_model=True)
+    settings = {"price": DEARER, "reasoning_effort": "low", "reasoning_tokens": 64}
+    contenders = prompted(fake.url, **settings), prompted(fake.url, "later", batch=True, **settings)
+    file = bakeoff_file(tmp_path / "b", *contenders)
+    most = tuneoff.plan(tuneoff.load(file)).most_usd
+    results = carry_out(file)
+    assert [each.error for each in results.contenders] == [None, None]
+    assert fake.completions() == len(rows(file, "asked")) == 8
+    saw = fake.saw()
+    assert {(b["reasoning_effort"], b["max_completion_tokens"]) for b in saw["chat_bodies"]} == {
+        ("low", 16 + 64)
+    }
+    assert min(row["tokens_out"] for name in ("asked", "later") for row in rows(file, name)) > 40
+    assert min(saw["billed"]["written"], saw["billed"]["batch_written"]) > 0
+    assert spent(file) == pytest.approx((fake.billed_usd(DEARER),) * 2, abs=1e-12)
+    leaves: dict[str, float] = {}
+    for event in map(json.loads, (file.parent / "run/events.jsonl").read_text().splitlines()):
+        if event["event"] == "authorized":
+            leaves[event["key"]] = event["usd"]
+        elif event["event"] == "settled":
+            assert event["usd"] <= leaves[event["key"]]
+    assert len(leaves) == 8 + 1
+    assert sum(leaves.values()) == pytest.approx(most)
+    assert results.contenders[0].model == "fake-1, zero-shot, reasoning low"
+    basis = results.contenders[0].cost.serving_basis or ""
+    assert "cache writes ($0.375 per million) and reads are not counted" in basis
 
 
 def test_two_that_fit_alone_may_not_fit_together(fake: Trainer, tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ class Trainer:
             usd += billed[f"batch_{kind}"] * batch
         if cached is not None:
             usd -= billed["cached"] * (price["input_usd_per_million_tokens"] - cached)
+        # Writing costs more than a prompt, in a batch by the same part.
+        ordinary = price["input_usd_per_million_tokens"]
+        more = price.get("cache_write_usd_per_million_tokens", ordinary) / ordinary - 1
+        batch = price.get("batch_input_usd_per_million_tokens", ordinary)
+        usd += more * (billed["written"] * ordinary + billed["batch_written"] * batch)
         return float(usd / 1e6)
 
     def _control(self, method: str, body: str | None = None) -> dict[str, Any]:

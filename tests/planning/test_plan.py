@@ -151,6 +151,31 @@ def test_own_prices_and_hours_of_the_book(tmp_path: Path) -> None:
     assert training(three).seconds == pytest.approx(3 * (training(found).seconds or 0), rel=0.01)
 
 
+def test_reasoning_and_cache_writes_are_in_plan_and_most(tmp_path: Path) -> None:
+    """What `reasoning_tokens` and prompts of 1,024 tokens and more add, at gpt-6-luna's prices."""
+    luna = "{name: luna, id: prompted, model: gpt-6-luna, reasoning_effort: %s}"
+    task = (
+        "{id: functional_representation, source: sample, limit: {train: 40, test: 10}, "
+        "max_new_tokens: 64}"
+    )
+    plain, thinks, shots = (
+        planned(tmp_path, luna % effort, task=task) for effort in ("none", "low", "none, shots: 40")
+    )
+    more = 10 * 2048 * 0.5 / 1e6
+    found = thinks.contenders[0]
+    assert (found.answering_usd or 0) - (plain.contenders[0].answering_usd or 0) == pytest.approx(
+        more
+    )
+    assert (thinks.most_usd or 0) - (plain.most_usd or 0) == pytest.approx(more)
+    assert [line for line in found.warnings if "2,048 tokens of reasoning" in line]
+    assert not [line for line in plain.contenders[0].warnings if "cache" in line]
+    (line,) = (line for line in shots.contenders[0].warnings if "cache" in line)
+    assert "1,024 tokens and more" in line
+    assert "$0.125 per million" in line
+    # All prompts are that long, so the most is more by the room for answers alone.
+    assert 0 < (shots.most_usd or 0) - (shots.contenders[0].answering_usd or 0) < 10 * 100 * 1e-6
+
+
 def test_a_server_of_ones_own_has_no_price(tmp_path: Path) -> None:
     own = "{name: h, id: hosted, model: gpt-4.1, base_url: 'http://localhost:1/v1'}"
     (found,) = planned(tmp_path, own).contenders

@@ -39,10 +39,12 @@ class Ticket(Protocol):
         input: int = 0,
         output: int = 0,
         cached: int = 0,
+        written: int = 0,
         usd: float | None = None,
     ) -> None:
         """It was carried out, and so many tokens were billed; `cached` are those of `input` that
-        cost the cached price. It cost `usd`, where the provider says so."""
+        cost the cached price, `written` those that cost the price of cache writes. It cost `usd`,
+        where the provider says so."""
         ...
 
     def give_back(self) -> None:

@@ -123,6 +123,17 @@ def counts_as_openai(settings: Settings) -> bool:
     return own or settings.provider == "azure"
 
 
+def effort_of(settings: Settings) -> str | None:
+    """Return the reasoning effort that is asked for; None leaves it to the model."""
+    return settings.reasoning_effort if isinstance(settings, PromptedSettings) else None
+
+
+def max_output_tokens(settings: Settings, max_new_tokens: int) -> int:
+    """Return the most tokens that one answer may take and bill, its reasoning included."""
+    reasoning = settings.max_reasoning_tokens if isinstance(settings, PromptedSettings) else 0
+    return max_new_tokens + reasoning
+
+
 def most_answering_tokens(
     settings: Settings, work: Work, asked: Iterable[tuple[Example, list[Message]]]
 ) -> tuple[int, int]:
@@ -133,7 +144,7 @@ def most_answering_tokens(
         if not batch["read"] and (batch["batch_id"] or batch["look_until"]):
             known.update(batch["ids"])
     left = [most_billed(settings, turns) for example, turns in asked if example.id not in known]
-    return sum(left), len(left) * work.max_new_tokens
+    return sum(left), len(left) * max_output_tokens(settings, work.max_new_tokens)
 
 
 def _finished(
@@ -260,13 +271,14 @@ class _Asking:
 
     def _tried(self, turns: list[Message], busy: int, new: bool) -> tuple[Reply, float]:
         with self._limiter.slot():
-            most = self._work.max_new_tokens
+            most = max_output_tokens(self._settings, self._work.max_new_tokens)
             ticket = self._work.guard.authorize(
                 "answering", input=most_billed(self._settings, turns), output=most
             )
             began = time.perf_counter()
             try:
-                reply = self._provider.chat(self._model, turns, most)
+                effort = effort_of(self._settings)
+                reply = self._provider.chat(self._model, turns, most, effort)
             except RefusedError as error:
                 # Azure bills prompts that its filter refuses.
                 if error.concerns_all() or self._settings.provider != "azure":
@@ -300,7 +312,12 @@ def _given_up(error: ProviderError, tries: int) -> ProviderError:
 def _settle(ticket: Ticket, reply: Reply) -> None:
     """Where the server does not say how many tokens it billed, the leave stays as it is."""
     if reply.tokens_in is not None and reply.tokens_out is not None:
-        ticket.settle(input=reply.tokens_in, output=reply.tokens_out, cached=reply.cached_tokens_in)
+        ticket.settle(
+            input=reply.tokens_in,
+            output=reply.tokens_out,
+            cached=reply.cached_tokens_in,
+            written=reply.written_tokens_in,
+        )
 
 
 def prediction(id: str, reply: Reply, seconds: float | None) -> Prediction:

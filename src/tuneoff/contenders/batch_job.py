@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tuneoff.contenders import Ticket, Work
-from tuneoff.contenders.asking import Settings, most_billed
+from tuneoff.contenders.asking import Settings, effort_of, max_output_tokens, most_billed
 from tuneoff.contenders.hosted_job import CONTENDER, INTENT, RUN
 from tuneoff.contenders.once import found_or_created, found_or_uploaded, wait_until_processed
 from tuneoff.errors import BusyError, LostError, ProviderError
@@ -38,6 +38,7 @@ class BatchJobs:
         if not self._kept and work.replay is not None:
             self._kept = [{**facts, "read": False} for facts in work.replay.batches()]
         self.url = batches.url
+        self._most = max_output_tokens(settings, work.max_new_tokens)
         before = work.directory.predictions().values()
         self.answered_before = any(row.error is None for row in before)
 
@@ -94,8 +95,9 @@ class BatchJobs:
         """Requests as lines, as many as one batch takes."""
         size = 0
         for count, (id, turns) in enumerate(left.items()):
-            most = self._work.max_new_tokens
-            request = self.batches.request(id, self._model, turns, most)
+            request = self.batches.request(
+                id, self._model, turns, self._most, effort_of(self._settings)
+            )
             line = json.dumps(request, ensure_ascii=False) + "\n"
             size += len(line.encode())
             if count == MOST_REQUESTS or (count and size > MOST_BYTES):
@@ -109,7 +111,7 @@ class BatchJobs:
             "answering",
             str(facts["intent"]),
             input=sum(most_billed(self._settings, each) for each in turns),
-            output=len(facts["ids"]) * self._work.max_new_tokens,
+            output=len(facts["ids"]) * self._most,
             batch=True,
         )
 
@@ -188,12 +190,14 @@ class BatchJobs:
 
 def _settle(ticket: Ticket, batch: Batch, rows: list[BatchRow]) -> None:
     """By the batch's own count, else by its answers'; where one of them does not say, the leave
-    stays as it is."""
-    if batch.tokens_in and batch.tokens_out is not None:
-        ticket.settle(input=batch.tokens_in, output=batch.tokens_out)
-        return
+    stays as it is. What was written to the cache only the answers say."""
     replies = [row.reply for row in rows if row.reply is not None]
+    written = sum(reply.written_tokens_in for reply in replies)
+    if batch.tokens_in and batch.tokens_out is not None:
+        written = min(written, batch.tokens_in)
+        ticket.settle(input=batch.tokens_in, output=batch.tokens_out, written=written)
+        return
     tokens_in = [reply.tokens_in for reply in replies if reply.tokens_in is not None]
     tokens_out = [reply.tokens_out for reply in replies if reply.tokens_out is not None]
     if len(tokens_in) == len(tokens_out) == len(replies):
-        ticket.settle(input=sum(tokens_in), output=sum(tokens_out))
+        ticket.settle(input=sum(tokens_in), output=sum(tokens_out), written=written)

@@ -45,9 +45,11 @@ def ready(settings: PromptedSettings, work: Work) -> None:
 
 
 def model_name(settings: PromptedSettings) -> str:
-    """Model and number of shots, for instance `tiny, 5 shots`."""
+    """Model and number of shots, for instance `tiny, 5 shots`, and its reasoning effort if one is
+    asked for."""
     shots = "zero-shot" if settings.shots == 0 else f"{settings.shots} shots"
-    return f"{settings.base or settings.model}, {shots}"
+    effort = f", reasoning {settings.reasoning_effort}" if settings.reasoning_effort else ""
+    return f"{settings.base or settings.model}, {shots}{effort}"
 
 
 def tune(settings: PromptedSettings, work: Work) -> None:

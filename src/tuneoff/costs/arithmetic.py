@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 from tuneoff.config import Hardware
@@ -24,33 +25,68 @@ def training_usd(price: Price, tokens_billed: int) -> Decimal | None:
     return None if per_million is None else tokens_usd(tokens_billed, per_million)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """USD per million tokens: of prompts, as they are, read from the provider's cache and written
+    to it; and of answers."""
+
+    input: Decimal
+    cached: Decimal
+    written: Decimal
+    output: Decimal
+
+
+def _rates(price: Price, batch: bool) -> _Rates | None:
+    """Return the rates that answers are billed at; None where the model has no price for them.
+
+    What has no price of its own costs what prompts cost. A batch without a price is billed as
+    single requests are; its cache writes are dearer than its prompts by as much as theirs.
+    """
+    inputs, outputs = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
+    cached = price.cached_input_usd_per_million_tokens
+    written = price.cache_write_usd_per_million_tokens
+    if batch and price.batch_input_usd_per_million_tokens is not None:
+        batch_inputs = price.batch_input_usd_per_million_tokens
+        if written is not None and inputs:
+            written = written * batch_inputs / inputs
+        inputs, cached = batch_inputs, None
+    if batch and price.batch_output_usd_per_million_tokens is not None:
+        outputs = price.batch_output_usd_per_million_tokens
+    if inputs is None or outputs is None:
+        return None
+    return _Rates(
+        inputs,
+        inputs if cached is None else cached,
+        inputs if written is None else written,
+        outputs,
+    )
+
+
 def answering_usd(
     price: Price,
     tokens_in: int,
     tokens_out: int,
     cached_tokens_in: int = 0,
     batch: bool = False,
+    written_tokens_in: int = 0,
 ) -> Decimal | None:
     """Price of answers; None where the model has no price for answering.
 
     Args:
-        tokens_in: all prompt tokens, cached ones included, as providers report them.
-        cached_tokens_in: how many of those cost the cached price (the ordinary one where there
-            is no cached one).
+        tokens_in: all prompt tokens, as providers report them: those that were read from the
+            cache, or written to it, are among them.
+        cached_tokens_in: how many of those cost the price of cached input.
         batch: they were asked for in a batch, for which there is a price of its own.
+        written_tokens_in: how many of `tokens_in` cost the price of cache writes.
     """
-    inputs, outputs = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
-    cached = price.cached_input_usd_per_million_tokens
-    if batch and price.batch_input_usd_per_million_tokens is not None:
-        inputs, cached = price.batch_input_usd_per_million_tokens, None
-        outputs = price.batch_output_usd_per_million_tokens
-    if inputs is None or outputs is None:
+    rates = _rates(price, batch)
+    if rates is None:
         return None
-    cached = inputs if cached is None else cached
     return (
-        tokens_usd(tokens_in - cached_tokens_in, inputs)
-        + tokens_usd(cached_tokens_in, cached)
-        + tokens_usd(tokens_out, outputs)
+        tokens_usd(tokens_in - cached_tokens_in - written_tokens_in, rates.input)
+        + tokens_usd(cached_tokens_in, rates.cached)
+        + tokens_usd(written_tokens_in, rates.written)
+        + tokens_usd(tokens_out, rates.output)
     )
 
 
@@ -61,6 +97,7 @@ def known_usd(
     tokens_out: int,
     cached_tokens_in: int = 0,
     batch: bool = False,
+    written_tokens_in: int = 0,
 ) -> Decimal:
     """Price of a step's tokens; what has none costs nothing that is known."""
     if price is None:
@@ -68,8 +105,29 @@ def known_usd(
     trained = training_usd(price, training) if training else None
     answered = None
     if tokens_in or tokens_out:
-        answered = answering_usd(price, tokens_in, tokens_out, cached_tokens_in, batch)
+        answered = answering_usd(
+            price, tokens_in, tokens_out, cached_tokens_in, batch, written_tokens_in
+        )
     return (trained or Decimal()) + (answered or Decimal())
+
+
+def max_usd(
+    price: Price | None, training: int, tokens_in: int, tokens_out: int, batch: bool = False
+) -> Decimal:
+    """Return the most that a step of so many tokens can be billed, as far as prices are known.
+
+    Nobody knows before which prompt tokens will be read from the cache or written to it, so each
+    one counts at the dearest of the three rates.
+    """
+    if price is None:
+        return Decimal()
+    rates = _rates(price, batch)
+    answered = Decimal()
+    if rates is not None:
+        dearest = max(rates.input, rates.cached, rates.written)
+        answered = tokens_usd(tokens_in, dearest) + tokens_usd(tokens_out, rates.output)
+    trained = training_usd(price, training)
+    return (trained or Decimal()) + answered
 
 
 def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:

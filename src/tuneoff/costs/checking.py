@@ -12,7 +12,7 @@ from typing import Literal
 from tuneoff.costs.pricebook import PriceBook, stale
 from tuneoff.costs.pricefile import Dated, HourPrice, ModelPrice, PriceFile
 
-Kind = Literal["overlap", "gap", "stale", "ended", "ends soon"]
+Kind = Literal["overlap", "gap", "stale", "no batch price", "ended", "ends soon"]
 # Two prices of one day: which one counts is left to chance. All else is how the world is.
 WRONG: tuple[Kind, ...] = ("overlap",)
 SOON = datetime.timedelta(days=90)
@@ -52,6 +52,7 @@ def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
                 what,
                 f"{what}: read on {entry.retrieved}, {age} days ago; look again at {entry.source}.",
             )
+    yield from _without_batch(file, day)
     for end in file.models:
         what = f"{file.provider} {', '.join(end.models)}"
         instead = f"; instead: {end.replacement}" if end.replacement else ""
@@ -61,6 +62,22 @@ def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
             days = (end.ends - day).days
             yield Finding(
                 "ends soon", what, f"{what}: ends on {end.ends}, in {days} days{instead}."
+            )
+
+
+def _without_batch(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
+    """Yield the models of a provider with batch prices that have none on a day, or half of one."""
+    if not any(price.batch_input_usd_per_million_tokens for price in file.prices):
+        return
+    for price in file.prices:
+        both = (price.batch_input_usd_per_million_tokens, price.batch_output_usd_per_million_tokens)
+        if price.holds(day) and price.input_usd_per_million_tokens is not None and None in both:
+            what = _named(file, price)
+            yield Finding(
+                "no batch price",
+                what,
+                f"{what}: batches are counted at the price of single answers; add "
+                "batch_input_usd_per_million_tokens and batch_output_usd_per_million_tokens.",
             )
 
 

@@ -3,7 +3,8 @@
 It lies in `events.jsonl`. `authorized` holds the most a step can cost; `settled` what was billed
 for it, 0 when it was certainly not carried out. A step that is authorised and not settled (the
 answer was lost, the process was killed) may have been billed: it counts in full against the
-budget, and is shown as uncertain. So always known ≤ billed ≤ known + uncertain.
+budget, and is shown as uncertain. So always known ≤ billed ≤ known + uncertain, as far as a
+provider says what it bills.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tuneoff.costs.arithmetic import known_usd, tokens_usd
+from tuneoff.costs.arithmetic import known_usd, max_usd, tokens_usd
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
 from tuneoff.files import append_lines, read_lines
@@ -226,7 +227,7 @@ class Purse:
     """The guard of one contender: turns tokens into money."""
 
     def __init__(self, ledger: Ledger, contender: str, price: Price | None) -> None:
-        self._ledger, self._contender, self._price = ledger, contender, price
+        self._ledger, self._contender, self.price = ledger, contender, price
 
     def authorize(
         self,
@@ -245,15 +246,9 @@ class Purse:
             BudgetError: it could pass the budget.
         """
         key = key or secrets.token_hex(6)
-        usd = self.usd(training, input, output, batch=batch)
+        usd = max_usd(self.price, training, input, output, batch)
         self._ledger.authorize(key, self._contender, what, usd)
         return LedgerTicket(self, self._ledger, key, batch)
-
-    def usd(
-        self, training: int, input: int, output: int, cached: int = 0, batch: bool = False
-    ) -> Decimal:
-        """The price of so many tokens; what has none costs nothing that is known."""
-        return known_usd(self._price, training, input, output, cached, batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +275,15 @@ class LedgerTicket:
         input: int = 0,
         output: int = 0,
         cached: int = 0,
+        written: int = 0,
         usd: float | None = None,
     ) -> None:
         """It was carried out, and so many tokens were billed; `cached` are those of `input` that
-        cost the cached price. It cost `usd`, where the provider says so."""
-        tokens = {"training": training, "input": input, "output": output, "cached": cached}
-        priced = self.purse.usd(training, input, output, cached, self.batch)
+        cost the cached price, `written` those that cost the price of cache writes. It cost `usd`,
+        where the provider says so."""
+        tokens = {"training": training, "input": input, "output": output, "cached": cached,
+                  "written": written}  # fmt: skip
+        priced = known_usd(self.purse.price, training, input, output, cached, self.batch, written)
         billed = priced if usd is None else Decimal(str(usd))
         self.ledger.settle(self.key, billed, **{name: n for name, n in tokens.items() if n})
 

@@ -50,6 +50,7 @@ class Price:
     input_usd_per_million_tokens: Decimal | None = None
     output_usd_per_million_tokens: Decimal | None = None
     cached_input_usd_per_million_tokens: Decimal | None = None
+    cache_write_usd_per_million_tokens: Decimal | None = None
     batch_input_usd_per_million_tokens: Decimal | None = None
     batch_output_usd_per_million_tokens: Decimal | None = None
     hosting_usd_per_hour: Decimal | None = None

@@ -244,18 +244,21 @@ def _planned(
     if tallies is None or view is None:
         return PlannedContender(name=settings.name, id=settings.id)
     if isinstance(settings, HostedSettings):
-        return _approximate(planned_hosted(settings, tallies, prices, day), settings.model, view)
+        hosted = planned_hosted(settings, tallies, prices, day, work.max_new_tokens)
+        return _approximate(hosted, settings.model, view)
     if isinstance(settings, PromptedSettings):
         if settings.model is None:
             return PlannedContender(name=settings.name, id=settings.id)
-        return _approximate(planned_answers(settings, tallies, prices, day), settings.model, view)
+        asked = planned_answers(settings, tallies, prices, day, work.max_new_tokens)
+        return _approximate(asked, settings.model, view)
     from tuneoff.planning.local import Asked, planned_local
 
     assert isinstance(view, OpenView | ApproximateView)
     base = resolve_base(settings.base, work.folder)
     template = template_for(settings, work)
-    asked = Asked(settings, base, view, template, tallies, examples, prices, day, measure)
-    return planned_local(asked)
+    return planned_local(
+        Asked(settings, base, view, template, tallies, examples, prices, day, measure)
+    )
 
 
 def _approximate(planned: PlannedContender, model: str, view: View) -> PlannedContender:

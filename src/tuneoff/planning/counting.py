@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tuneoff import prompts
-from tuneoff.billing import HostedCounter
+from tuneoff.billing import CACHED_FROM, HostedCounter
 from tuneoff.config import Rendering
 from tuneoff.contenders.shots import Shots
 from tuneoff.prompts import Template
@@ -119,7 +119,8 @@ class ApproximateView:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over a split. `counted` of its `examples` were looked at."""
+    """Sums over a split. `counted` of its `examples` were looked at; `cacheable` are the tokens of
+    prompts that are long enough for a provider's cache."""
 
     examples: int = 0
     counted: int = 0
@@ -128,6 +129,7 @@ class Tally:
     whole: int = 0
     longest: int = 0
     cut: int = 0
+    cacheable: int = 0
 
     def add(self, size: Size, most: int) -> None:
         """Counts one example more."""
@@ -137,6 +139,7 @@ class Tally:
         self.whole += min(size.whole, most)
         self.longest = max(self.longest, min(size.whole, most))
         self.cut += size.whole > most
+        self.cacheable += size.prompt if size.prompt >= CACHED_FROM else 0
 
     def of_all(self, tokens: int) -> int:
         """A sum over those that were counted, for the whole split."""

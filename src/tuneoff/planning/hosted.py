@@ -6,17 +6,23 @@ import datetime
 from decimal import Decimal
 
 from tuneoff import providers
+from tuneoff.billing import CACHED_FROM
 from tuneoff.config import HostedSettings, PromptedSettings
+from tuneoff.contenders.asking import max_output_tokens
 from tuneoff.costs.arithmetic import answering_usd, training_usd
 from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime
 from tuneoff.planning.counting import Tallies, Tally
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
 from tuneoff.records import SPLITS
-from tuneoff.spending import asks_nothing, price_for, without_full_price
+from tuneoff.spending import asks_nothing, explain_doubts, price_for, without_full_price
 
 
 def planned_hosted(
-    settings: HostedSettings, tallies: Tallies, prices: PriceBook, day: datetime.date
+    settings: HostedSettings,
+    tallies: Tallies,
+    prices: PriceBook,
+    day: datetime.date,
+    max_new_tokens: int,
 ) -> PlannedContender:
     """A model tuned through a provider's API, and then answering the test set."""
     train, validation, test = (tallies[split] for split in SPLITS)
@@ -26,6 +32,7 @@ def planned_hosted(
     per_epoch, validated = train.of_all(train.whole), validation.of_all(validation.whole)
     billed = schedule.billed(per_epoch, validated)
     price, warnings = _price(settings, settings.model, prices, day, tuned=True)
+    warnings += explain_doubts(settings, prices, day, max_new_tokens)
     usd = training_usd(price, billed) if price else None
     if train.cut:
         warnings.append(f"{train.cut} examples are longer than the model is trained on; cut there.")
@@ -59,11 +66,16 @@ def _counted(schedule: providers.Schedule, per_epoch: int, validated: int) -> st
 
 
 def planned_answers(
-    settings: PromptedSettings, tallies: Tallies, prices: PriceBook, day: datetime.date
+    settings: PromptedSettings,
+    tallies: Tallies,
+    prices: PriceBook,
+    day: datetime.date,
+    max_new_tokens: int,
 ) -> PlannedContender:
     """A provider's model that only answers the test set."""
     model = settings.model or ""
     price, warnings = _price(settings, model, prices, day, tuned=False)
+    warnings += explain_doubts(settings, prices, day, max_new_tokens)
     return PlannedContender(
         name=settings.name,
         id=settings.id,
@@ -115,11 +127,29 @@ def _answering(
     test: Tally,
     warnings: list[str],
 ) -> float | None:
-    """The test set's prompts, and answers as long as its references."""
+    """The test set's prompts, those that are long enough as written to the provider's cache, and
+    answers as long as its references, with all the reasoning that they may have."""
     if price is None:
         return None
-    tokens = test.of_all(test.prompt), test.of_all(test.completion)
-    usd = answering_usd(price, *tokens, batch=settings.batch)
+    reasoning = max_output_tokens(settings, 0)
+    usd = answering_usd(
+        price,
+        test.of_all(test.prompt),
+        test.of_all(test.completion) + reasoning * test.examples,
+        batch=settings.batch,
+        written_tokens_in=test.of_all(test.cacheable),
+    )
+    if reasoning:
+        warnings.append(
+            f"each answer is counted with {reasoning:,} tokens of reasoning (reasoning_tokens), "
+            "the most that it may take."
+        )
+    write = price.cache_write_usd_per_million_tokens
+    if write is not None and test.cacheable:
+        warnings.append(
+            f"prompts of {CACHED_FROM:,} tokens and more are counted as written to the provider's "
+            f"cache, at ${write:f} per million; what it reads from there costs less."
+        )
     hour = price.hosting_usd_per_hour
     if usd is None and hour is not None:
         warnings.append(f"answers of {model} are billed by the hour, ${hour:f}; not counted.")

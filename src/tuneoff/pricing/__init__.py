@@ -237,17 +237,24 @@ def _source(price: Price) -> str:
 
 
 def _per_token(price: Price, tokens_in: float, tokens_out: float, batch: bool) -> list[str]:
-    batched = batch and price.batch_input_usd_per_million_tokens is not None
     given, made = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
+    batch_given, batch_made = (
+        price.batch_input_usd_per_million_tokens,
+        price.batch_output_usd_per_million_tokens,
+    )
+    batched = batch and (batch_given is not None or batch_made is not None)
     if batched:
-        given = price.batch_input_usd_per_million_tokens
-        made = price.batch_output_usd_per_million_tokens
+        given = given if batch_given is None else batch_given
+        made = made if batch_made is None else batch_made
     found = []
     if given is not None and made is not None:
         found.append(
             f"{tokens_in:,.0f} tokens in × ${given:f} and {tokens_out:,.0f} out × ${made:f} per "
             f"million{', prices of batches' if batched else ''}"
         )
+    write = price.cache_write_usd_per_million_tokens
+    if write is not None:
+        found.append(f"cache writes (${write:f} per million) and reads are not counted")
     if price.hosting_usd_per_hour is not None:
         hour = price.hosting_usd_per_hour
         found.append(f"hosting ${hour:f}/h × {serving.HOURS_A_MONTH} h a month")

@@ -44,8 +44,9 @@ class Reply:
     """An answer with the tokens that are billed for it (None: the server does not say).
 
     `seconds` is how long it took when it was recorded; None when it was asked for now.
-    `cached_tokens_in` are those of `tokens_in` that cost the cached price. `pause_seconds` is how
-    long the provider's rate limit asks to wait before the next request.
+    Of `tokens_in`, `cached_tokens_in` cost the cached price and `written_tokens_in` that of cache
+    writes. `pause_seconds` is how long the provider's rate limit asks to wait before the next
+    request.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Reply:
     seconds: float | None = None
     pause_seconds: float | None = None
     cached_tokens_in: int = 0
+    written_tokens_in: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,12 @@ class Batches(Protocol):
         ...
 
     def request(
-        self, id: str, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+        self,
+        id: str,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int | None,
+        reasoning_effort: str | None = None,
     ) -> dict[str, Any]:
         """One line of a file of requests."""
         ...
@@ -304,9 +311,18 @@ class Provider(Protocol):
         ...
 
     def chat(
-        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int | None = None,
+        reasoning_effort: str | None = None,
     ) -> Reply:
-        """One answer at temperature 0."""
+        """One answer at temperature 0, or at the model's own where it reasons.
+
+        Args:
+            max_tokens: what it may take, its reasoning included.
+            reasoning_effort: how much it is to reason; left out, as much as it does by itself.
+        """
         ...
 
     def batches(self) -> Batches | None:

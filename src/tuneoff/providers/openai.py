@@ -40,6 +40,7 @@ from tuneoff.providers import (
 from tuneoff.providers.reach import Reach
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
 from tuneoff.providers.sdk import calling, hidden, is_here, key_of, pause_of
+from tuneoff.providers.usage import read_usage
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PAGE, MOST_PAGES = 100, 200
@@ -246,12 +247,16 @@ class OpenAI:
             return self.sdk.files.content(id).read()
 
     def chat(
-        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int | None = None,
+        reasoning_effort: str | None = None,
     ) -> Reply:
         while True:
             left_out = frozenset(self._left_out)
             try:
-                return self._chat(self.chat_body(model, messages, max_tokens))
+                return self._chat(self.chat_body(model, messages, max_tokens, reasoning_effort))
             except RefusedError as error:
                 self.adapted(error)
                 # Another thread may have found out meanwhile what this one was refused for.
@@ -262,30 +267,39 @@ class OpenAI:
         with self._calling(f"model {body['model']!r} did not answer"):
             raw = self.sdk.chat.completions.with_raw_response.create(**body)
             answer = raw.parse()
-            choice, usage = answer.choices[0], answer.usage
+            choice = answer.choices[0]
             text = choice.message.content or choice.message.refusal or ""
             if not isinstance(text, str):
                 raise ValueError("what came is no text")
+            usage = read_usage(answer.usage.to_dict(warnings=False) if answer.usage else {})
             return Reply(
                 text,
-                usage.prompt_tokens if usage else None,
-                usage.completion_tokens if usage else None,
+                usage.tokens_in,
+                usage.tokens_out,
                 choice.finish_reason,
                 _number(raw.headers.get(SECONDS_HEADER)),
                 pause_of(raw.headers),
-                _cached(usage),
+                usage.cached_tokens_in,
+                usage.written_tokens_in,
             )
 
     def chat_body(
-        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int | None,
+        reasoning_effort: str | None = None,
     ) -> dict[str, Any]:
         """What is asked for one answer at temperature 0."""
-        limit = "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens"
         body: dict[str, Any] = {"model": model, "messages": [dict(turn) for turn in messages]}
+        # Models that reason take the newer word for the limit, and no temperature while they do.
+        newer = reasoning_effort is not None or "max_tokens" in self._left_out
         if max_tokens is not None:
-            body[limit] = max_tokens
-        if "temperature" not in self._left_out:
+            body["max_completion_tokens" if newer else "max_tokens"] = max_tokens
+        if "temperature" not in self._left_out and reasoning_effort in (None, "none"):
             body["temperature"] = 0
+        if reasoning_effort is not None:
+            body["reasoning_effort"] = reasoning_effort
         return body
 
     def adapted(self, error: RefusedError) -> bool:
@@ -394,12 +408,6 @@ def _fits(given: Any, spec: JobSpec) -> bool:
     # A job of an alias shows the dated model that it stands for.
     same = given.training_file == spec.training_file and given.model.startswith(spec.model)
     return same and suffix in (None, spec.suffix) and not old
-
-
-def _cached(usage: Any) -> int:
-    """Prompt tokens that cost the cached price; `prompt_tokens` counts them too."""
-    details = getattr(usage, "prompt_tokens_details", None)
-    return getattr(details, "cached_tokens", None) or 0
 
 
 def _text(content: bytes) -> str:

@@ -21,6 +21,7 @@ from tuneoff.providers import (
     read_end_of_batch,
 )
 from tuneoff.providers.sdk import LONGEST_MESSAGE, UNREADABLE, calling, hidden
+from tuneoff.providers.usage import read_usage
 
 if TYPE_CHECKING:
     from tuneoff.providers.openai import OpenAI
@@ -54,9 +55,14 @@ class Batches:
             return str(self._sdk.files.create(file=(path.name, stream), purpose=PURPOSE).id)
 
     def request(
-        self, id: str, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None
+        self,
+        id: str,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int | None,
+        reasoning_effort: str | None = None,
     ) -> dict[str, Any]:
-        body = self._provider.chat_body(model, messages, max_tokens)
+        body = self._provider.chat_body(model, messages, max_tokens, reasoning_effort)
         return {"custom_id": id, "method": "POST", "url": CHAT_URL, "body": body}
 
     def adapted(self, row: BatchRow) -> bool:
@@ -140,13 +146,15 @@ def _reply(body: Mapping[str, Any]) -> Reply | None:
     """A body's answer; None where there is none. One odd row must not keep the others, which are
     paid for, from being read."""
     try:
-        choice, usage = body["choices"][0], body.get("usage") or {}
+        choice, usage = body["choices"][0], read_usage(body.get("usage") or {})
         text = choice["message"].get("content") or choice["message"].get("refusal") or ""
         reply = Reply(
             text,
-            usage.get("prompt_tokens"),
-            usage.get("completion_tokens"),
+            usage.tokens_in,
+            usage.tokens_out,
             choice.get("finish_reason"),
+            cached_tokens_in=usage.cached_tokens_in,
+            written_tokens_in=usage.written_tokens_in,
         )
     except UNREADABLE:
         return None

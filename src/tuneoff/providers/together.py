@@ -191,11 +191,19 @@ class Together:
         return self._metrics(job.id)
 
     def chat(
-        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int | None = None
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int | None = None,
+        reasoning_effort: str | None = None,
     ) -> Reply:
         asked: Any = {"model": model, "messages": [dict(turn) for turn in messages]}
         if max_tokens is not None:
             asked["max_tokens"] = max_tokens
+        if reasoning_effort == "none":
+            asked["reasoning"] = {"enabled": False}
+        elif reasoning_effort is not None:
+            asked["reasoning_effort"] = reasoning_effort
         try:
             with self._calling(f"model {model!r} did not answer"):
                 completions = self.sdk.chat.completions.with_raw_response

@@ -177,7 +177,10 @@ class Judge:
             raise
         if given.tokens_in is not None and given.tokens_out is not None:
             ticket.settle(
-                input=given.tokens_in, output=given.tokens_out, cached=given.cached_tokens_in
+                input=given.tokens_in,
+                output=given.tokens_out,
+                cached=given.cached_tokens_in,
+                written=given.written_tokens_in,
             )
         return given
 

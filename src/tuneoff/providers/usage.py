@@ -1,0 +1,52 @@
+"""The tokens that an answer is billed for, as OpenAI's API and servers of its shape report them.
+
+Sources: OpenAI's API reference, "Chat completions", `usage`; OpenAI's guide "Prompt caching", by
+which tokens that are read from the cache, and those that are written to it, are among the prompt's;
+LiteLLM and OpenRouter for the other names of cache writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Names of cache writes in a usage and in its details of the prompt.
+_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is billed for one answer; None: the server does not say. Tokens of reasoning are among
+    `tokens_out`; those read from the cache and those written to it are among `tokens_in`."""
+
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cached_tokens_in: int = 0
+    written_tokens_in: int = 0
+
+
+def read_usage(usage: Mapping[str, Any]) -> Usage:
+    """Read an answer's `usage`; return its tokens as they are billed."""
+    prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
+    details = _details(usage, "prompt_tokens_details")
+    reasoning = _tokens(_details(usage, "completion_tokens_details"), "reasoning_tokens") or 0
+    known = None not in (prompt, completion)
+    # Some servers count reasoning beside the completion; then only the total shows it.
+    if known and usage.get("total_tokens") == (prompt or 0) + (completion or 0) + reasoning:
+        completion = (completion or 0) + reasoning
+    cached = min(_tokens(details, "cached_tokens") or 0, prompt or 0)
+    reported = (_tokens(place, name) for place in (details, usage) for name in _WRITTEN)
+    written = next((count for count in reported if count is not None), 0)
+    return Usage(prompt, completion, cached, min(written, (prompt or 0) - cached))
+
+
+def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = usage.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _tokens(counts: Mapping[str, Any], name: str) -> int | None:
+    """A count; None where there is none, or something else."""
+    count = counts.get(name)
+    return count if isinstance(count, int) and count >= 0 else None
