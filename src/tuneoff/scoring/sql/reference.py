@@ -179,12 +179,14 @@ class Reference:
         return self._settled[file]
 
 
-_references: OrderedDict[tuple[str, tuple[DatabaseFile, ...], str], Reference] = OrderedDict()
+# What is found out under other limits may be something else.
+_Key = tuple[str, tuple[DatabaseFile, ...], str, float, int]
+_references: OrderedDict[_Key, Reference] = OrderedDict()
 
 
 def find_reference(request: Request) -> Reference:
     """Return a request's reference, with what is known of it."""
-    key = request.reference, request.databases, request.mode
+    key = request.reference, request.databases, request.mode, request.seconds, request.rows
     found = _references.pop(key, None)
     if found is None:
         own = request.databases[0] if request.databases else None
