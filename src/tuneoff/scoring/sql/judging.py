@@ -133,6 +133,8 @@ class _Answer:
         """Say what is wrong with its results on the rest of its suite. In strict reading, a
         database on which the reference has no result, or none that is settled, is left out."""
         for file in self._request.databases[1:]:
+            if self.reference.is_left_out(file):
+                continue
             stopped = self._stopped
             try:
                 wrong = self.executed(file)
@@ -141,6 +143,7 @@ class _Answer:
             except ReferenceFails:
                 if self._official:
                     raise
+                self.reference.leave_out(file)
             self._stopped = stopped
             self._step()
         return None

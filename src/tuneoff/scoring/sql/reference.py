@@ -155,6 +155,14 @@ class Reference:
             self._groups[file] = groups
         return groups
 
+    def leave_out(self, file: DatabaseFile) -> None:
+        """Notes that nothing can be held against an answer on a database."""
+        self._settled[file] = False
+
+    def is_left_out(self, file: DatabaseFile) -> bool:
+        """Say whether a database is known to be left out."""
+        return self._settled.get(file) is False
+
     def is_settled(self, file: DatabaseFile, request: Request, step: Callable[[], None]) -> bool:
         """Say whether an answer can be held against its result on a database. It cannot where the
         result is another one when the rows are stored the other way round, or cannot be had again
