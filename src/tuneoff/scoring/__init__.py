@@ -16,7 +16,7 @@ __all__ = ["RULES", "Options", "Row", "Scorer", "load_scorer", "primary_metric",
 
 # A rule's version grows when the same answer may get another score than before. docs/scoring.md
 # says what changed. Scores without versions are of version 1.
-RULES = {"answer_text": 2, "valid_format": 2, "set_match": 2, "real_numbers": 2}
+RULES = {"answer_text": 2, "valid_format": 2, "set_match": 2, "real_numbers": 2, "ties": 2}
 NEEDS = ("METRICS", "PRIMARY", "score_rows")
 
 

@@ -5,7 +5,7 @@ several databases. `execution_accuracy` (Yu et al., EMNLP 2018) runs both querie
 own database, `DIR/<db_id>/<db_id>.sqlite` or the only file there; `test_suite_accuracy` (Zhong et
 al., EMNLP 2020) on every `DIR/<db_id>/*.sqlite`, where there are several. Without databases
 nothing can be executed: rows then lack both, and `exact_match` decides. `mode: strict` reads
-as `execution.py` says; `mode: official` gives the official evaluator's verdicts (`official.py`,
+as `compare.py` says; `mode: official` gives the official evaluator's verdicts (`official.py`,
 `set_match.py`). Every prediction is looked at in child processes that can only read
 (`sandbox.py`).
 """

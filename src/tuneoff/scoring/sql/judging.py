@@ -9,160 +9,41 @@ The ladder, from the narrowest notion of right to the widest: the same character
 
 from __future__ import annotations
 
-import signal
-import sqlite3
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from tuneoff.scoring.sql import execution, official, set_match
+from tuneoff.scoring.sql import official, set_match
 from tuneoff.scoring.sql.difference import class_of_error
-from tuneoff.scoring.sql.extract import find_query, is_query, split_statements
-from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, normal_form
+from tuneoff.scoring.sql.extract import find_query, is_query
+from tuneoff.scoring.sql.normal_form import NormalForm
 from tuneoff.scoring.sql.protocol import DatabaseFile, Request
+from tuneoff.scoring.sql.reference import (
+    Reference,
+    ReferenceFails,
+    find_reference,
+    open_database,
+    read_form,
+    read_spider,
+    spell_for_spider,
+    time_limit,
+)
 from tuneoff.scoring.sql.sandbox import (
     NOT_A_QUERY,
     SQL_BYTES,
-    Database,
     Stopped,
     Table,
     Value,
-    connect,
     select,
 )
-from tuneoff.scoring.sql.spider_grammar import NotSpider, Query, parse
+from tuneoff.scoring.sql.spider_grammar import Query
 from tuneoff.scoring.text import normalized
 
 FORM_METRICS = ("sql_normal_form", "exact_set_match", "valid_format")
 SUITE_VERDICT = "right on one database only"
 DETAIL_ROWS, DETAIL_COLUMNS, DETAIL_CHARACTERS = 10, 12, 80
 
-# References come again and again over a few databases, so their results are kept: the latest
-# ones, up to about these many bytes together.
-_KEPT_REFERENCES = 512
-_KEPT_BYTES = 100_000_000
-_CELL_BYTES = 60
-
 Step = Callable[[dict[str, bool], bool], None]
-
-
-class ReferenceFails(Exception):
-    """A reference that does not run: the user's mistake. `args` are the database and the reason."""
-
-
-class Reference:
-    """A reference and what was found out about it."""
-
-    def __init__(self, sql: str, own: DatabaseFile | None, is_official: bool) -> None:
-        self.sql = sql
-        self.kept_bytes = 0
-        self._own = own
-        self._official = is_official
-        self._results: dict[DatabaseFile, Table] = {}
-        self._settled: dict[DatabaseFile, bool] = {}
-        # In strict reading a reference is read as an answer is.
-        self.query = sql.strip() if is_official else find_query(sql, sql)
-        self.executed = official.executed_text(sql) if is_official else self.query
-
-    @cached_property
-    def ordered(self) -> bool:
-        is_ordered = official.is_ordered if self._official else execution.is_ordered
-        return is_ordered(self.executed)
-
-    @cached_property
-    def schema(self) -> dict[str, list[str]] | None:
-        return _database(self._own, self._official).columns.by_table if self._own else None
-
-    @cached_property
-    def keys(self) -> dict[str, str]:
-        if self._own is None:
-            return {}
-        columns = _database(self._own, self._official).columns
-        return set_match.same_columns(columns.foreign_keys, columns.by_table)
-
-    @cached_property
-    def form(self) -> NormalForm | None:
-        return _form(self.query, self.schema)
-
-    @cached_property
-    def is_query(self) -> bool:
-        return is_query(self.query)
-
-    @cached_property
-    def spider(self) -> Query | None:
-        return _spider(self.sql if self._official else self.query, self.schema)
-
-    @cached_property
-    def spelt(self) -> Query | None:
-        """Its normal form, as Spider's grammar reads it."""
-        return _spider(_spider_spelling(self.form), self.schema) if self.form else None
-
-    def result(self, file: DatabaseFile, request: Request) -> Table:
-        """Its result on a database.
-
-        Raises:
-            ReferenceFails: it has none.
-        """
-        known = self._results.get(file)
-        if known is not None:
-            return known
-        try:
-            database = _database(file, self._official)
-            table = select(database, self.executed, request.seconds, request.rows)
-        except Stopped as stopped:
-            raise ReferenceFails(file.path, str(stopped)) from None
-        size = _bytes_of(table)
-        if size < _KEPT_BYTES // 20:
-            self._results[file] = table
-            self.kept_bytes += size
-        return table
-
-    def settled(self, file: DatabaseFile, request: Request, step: Callable[[], None]) -> bool:
-        """Whether its result on a database depends on nothing but its text. Where rows tie, or
-        a column outside GROUP BY is selected, it also depends on the order of the table, and
-        nobody can be asked to match that; nor where it has no result at all."""
-        if file not in self._settled:
-            try:
-                forwards = self.result(file, request)
-                step()
-                database = connect(*file, self._official, backwards=True)
-                # Half the time: an answer that is as slow must be able to end on a busy machine.
-                backwards = select(database, self.executed, request.seconds / 2, request.rows)
-                step()
-                with time_limit(request.seconds / 2):
-                    wrong = execution.difference(forwards, backwards, self.ordered)
-            except (ReferenceFails, Stopped, MemoryError):
-                wrong = "unknown"
-                step()  # many databases that it fails on are many steps
-            self._settled[file] = wrong is None
-        return self._settled[file]
-
-
-_references: OrderedDict[tuple[str, tuple[DatabaseFile, ...], str], Reference] = OrderedDict()
-
-
-def _reference(request: Request) -> Reference:
-    key = request.reference, request.databases, request.mode
-    found = _references.pop(key, None)
-    if found is None:
-        own = request.databases[0] if request.databases else None
-        found = Reference(request.reference, own, request.mode == "official")
-        kept = sum(reference.kept_bytes for reference in _references.values())
-        while _references and (len(_references) >= _KEPT_REFERENCES or kept > _KEPT_BYTES):
-            kept -= _references.popitem(last=False)[1].kept_bytes
-    _references[key] = found
-    return found
-
-
-def _bytes_of(table: Table) -> int:
-    """About how much memory a result takes."""
-    return sum(
-        _CELL_BYTES + (len(cell) if isinstance(cell, (str, bytes)) else 0)
-        for row in table.rows
-        for cell in row
-    )
 
 
 def judge(request: Request, step: Step) -> dict[str, Any]:
@@ -179,7 +60,7 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
         return _executed_alone(request, step)
     wanted = frozenset(request.metrics)
     scores: dict[str, bool] = dict(request.known)
-    answer = _Answer(request, _reference(request), lambda: step(scores, False))
+    answer = _Answer(request, find_reference(request), lambda: step(scores, False))
     wrong: str | None = None
     if request.databases and wanted & {"execution_accuracy", "test_suite_accuracy"}:
         if "execution_accuracy" not in scores:
@@ -208,8 +89,8 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
 
 def _executed_alone(request: Request, step: Step) -> dict[str, Any]:
     """Executes a reference wherever it must run: in strict reading a database of the suite on
-    which it has no result is left out (`Reference.settled`)."""
-    reference = _reference(request)
+    which it has no result is left out (`_Answer.executed_elsewhere`)."""
+    reference = find_reference(request)
     must = len(request.databases) if request.mode == "official" else 1
     for file in request.databases[:must]:
         reference.result(file, request)
@@ -245,19 +126,30 @@ class _Answer:
     @cached_property
     def _is_query(self) -> bool:
         if self._request.stopped is not None:
-            return _form(self.query, self.reference.schema) is not None
+            return read_form(self.query, self.reference.schema) is not None
         return is_query(self.query)
 
     def executed_elsewhere(self) -> str | None:
-        """What is wrong with its results on the rest of its suite. In strict reading, a
-        database on which the reference's result is not settled is left out."""
+        """Say what is wrong with its results on the rest of its suite. In strict reading, a
+        database on which the reference has no result, or none that is settled, is left out."""
         for file in self._request.databases[1:]:
-            if self._official or self.reference.settled(file, self._request, self._step):
+            if self.reference.is_left_out(file):
+                continue
+            stopped = self._stopped
+            try:
                 wrong = self.executed(file)
-                if wrong is not None:
+                if wrong is not None and (self._official or self._is_settled(file)):
                     return wrong
-                self._step()
+            except ReferenceFails:
+                if self._official:
+                    raise
+                self.reference.leave_out(file)
+            self._stopped = stopped
+            self._step()
         return None
+
+    def _is_settled(self, file: DatabaseFile) -> bool:
+        return self.reference.is_settled(file, self._request, self._step)
 
     def executed(self, file: DatabaseFile) -> str | None:
         """What is wrong with its result on a database; None if nothing is."""
@@ -274,7 +166,7 @@ class _Answer:
         if self._stopped is not None:
             raise Stopped(self._stopped)
         request = self._request
-        database = _database(file, self._official)
+        database = open_database(file, self._official)
         try:
             table = select(database, self._executed, request.seconds, request.rows)
         except Stopped as stopped:
@@ -283,9 +175,9 @@ class _Answer:
             table = Table((), [])  # nothing asked, nothing found: a result like any there
         self.tables = reference, table
         self._step()
+        if not self._official:
+            return self.reference.difference(file, reference, table, request, self._step)
         with time_limit(request.seconds):
-            if not self._official:
-                return execution.difference(reference, table, self.reference.ordered)
             same = official.same_result(reference.rows, table.rows, self.reference.ordered)
             return None if same else "wrong result"
 
@@ -309,7 +201,7 @@ class _Answer:
             scores["exact_set_match"] = self._matches(spider, self._spider_text)
             if len(scores) == 1:
                 return
-        self._form = _form(self.query, reference.schema) if self._is_query else None
+        self._form = read_form(self.query, reference.schema) if self._is_query else None
         same = self._same_form()
         found = {"sql_normal_form": same, "valid_format": self._is_query}
         if spider is None:  # Spider's grammar cannot read the reference: the normal form decides
@@ -334,10 +226,10 @@ class _Answer:
         spelt = self.reference.spelt
         if self._form is None or spelt is None:
             return False
-        return self._matches(spelt, _spider_spelling(self._form))
+        return self._matches(spelt, spell_for_spider(self._form))
 
     def _matches(self, reference: Query, text: str) -> bool:
-        answer = _spider(text, self.reference.schema)
+        answer = read_spider(text, self.reference.schema)
         return answer is not None and set_match.matches(
             reference, answer, self.reference.keys, keep_distinct=not self._official
         )
@@ -357,49 +249,6 @@ class _Answer:
             return wrong or "wrong"
         reference = self.reference.form
         return (reference and class_of_error(reference, self._form)) or wrong or "wrong"
-
-
-def _database(file: DatabaseFile, is_official: bool) -> Database:
-    try:
-        return connect(*file, drop_undecodable=is_official)
-    except sqlite3.Error as error:
-        raise ReferenceFails(file.path, f"the database cannot be opened: {error}") from None
-
-
-def _form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | None:
-    try:
-        return normal_form(split_statements(sql).text, schema)
-    except NotParsed:
-        return None
-
-
-def _spider_spelling(form: NormalForm) -> str:
-    """A normal form in the signs that Spider's grammar knows."""
-    return form.text.replace("<>", "!=")
-
-
-def _spider(sql: str, schema: dict[str, list[str]] | None) -> Query | None:
-    try:
-        return parse(sql, schema or {})
-    except NotSpider:
-        return None
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Ends what Python does after some seconds, where the system can interrupt it.
-
-    Raises:
-        Stopped: it took longer.
-    """
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _shown(table: Table | None) -> dict[str, Any] | None:

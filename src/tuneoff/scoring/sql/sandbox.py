@@ -136,38 +136,46 @@ class Database:
             self.connection.set_authorizer(_authorize)
 
 
-_opened: OrderedDict[tuple[str, int, bool, bool], Database] = OrderedDict()
+_opened: OrderedDict[tuple[str, int, bool], Database] = OrderedDict()
 
 
-def connect(
-    path: str, stamp: int = 0, drop_undecodable: bool = False, backwards: bool = False
-) -> Database:
+def connect(path: str, stamp: int = 0, drop_undecodable: bool = False) -> Database:
     """A database that can only be read; a few are kept open, for questions come by database.
 
     Args:
         stamp: something that changes when the file does.
         drop_undecodable: bytes of a text that are not UTF-8 are left out. Else they come back
             as lone surrogates, so that different bytes stay different.
-        backwards: rows whose order a query leaves open come in the opposite one.
 
     Raises:
         sqlite3.Error: the file cannot be opened, or is no database.
     """
-    key = path, stamp, drop_undecodable, backwards
+    key = path, stamp, drop_undecodable
     found = _opened.pop(key, None)
     if found is None:
-        found = _connect(path, "ignore" if drop_undecodable else "surrogateescape", backwards)
+        found = confine(open_file(path), "ignore" if drop_undecodable else "surrogateescape")
         if len(_opened) >= _OPEN_DATABASES:
             _opened.popitem(last=False)[1].connection.close()
     _opened[key] = found
     return found
 
 
-def _connect(path: str, errors: str, backwards: bool) -> Database:
+def open_file(path: str) -> sqlite3.Connection:
+    """Return a connection to a file that is not written to, nor anything beside it."""
     uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
+    return sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
+
+
+def confine(connection: sqlite3.Connection, errors: str) -> Database:
+    """Return a connection as a database that can only be read, within the limits.
+
+    Args:
+        errors: how texts that are no UTF-8 are decoded (`bytes.decode`).
+
+    Raises:
+        sqlite3.Error: there is no database behind it.
+    """
     connection.text_factory = lambda raw: raw.decode("utf-8", errors)
-    connection.execute(f"PRAGMA reverse_unordered_selects = {int(backwards)}")
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA trusted_schema = OFF")

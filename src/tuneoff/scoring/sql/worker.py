@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneoff.scoring.sql import sandbox
-from tuneoff.scoring.sql.judging import ReferenceFails, judge
+from tuneoff.scoring.sql.judging import judge
 from tuneoff.scoring.sql.protocol import DatabaseFile, Request
+from tuneoff.scoring.sql.reference import ReferenceFails
 from tuneoff.scoring.sql.sandbox import Stopped
 
 # A step shorter than this is not worth a line.
@@ -40,8 +41,9 @@ def _timeout(*_: object) -> None:
 
 def _judged(value: dict[str, Any], lines: _Lines) -> dict[str, Any]:
     request = Request(**value)
-    # A reference runs twice, a prediction once on each database, and each pair is compared.
-    sandbox.limit_cpu(request.seconds * (2 + 4 * len(request.databases)))
+    # On each database: a reference runs, is ranked, and runs over a copy; a prediction runs; both
+    # are compared with the reference's result, with and without ties.
+    sandbox.limit_cpu(request.seconds * (2 + 10 * len(request.databases)))
     try:
         return judge(request, lines.step)
     except ReferenceFails as failure:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tuneoff.scoring.sql.execution import difference, is_ordered
+from tuneoff.scoring.sql.compare import difference, is_ordered
 from tuneoff.scoring.sql.sandbox import Table, Value
 
 Rows = list[tuple[Value, ...]]

@@ -1,19 +1,22 @@
-"""Are two query results the same? The strict reading.
+"""Compares two query results, the strict reading.
 
 Strict means: as many columns, in the same order; rows as a multiset, or as a list when
-the reference orders its result (ORDER BY at the top level; rows that tie are then
-expected in the order in which SQLite gives them for the reference); values of the same
+the reference orders its result (ORDER BY at the top level); values of the same
 type, except that an integer equals a real number of the same value, and real numbers may
-differ by 1e-6 of their size, or by 1e-13. NULL equals NULL. Names of columns do not matter. (The
-official Spider evaluator is milder: columns may be permuted and two empty results are
-always equal.)
+differ by 1e-6 of their size, or by 1e-13. NULL equals NULL. Names of columns do not matter.
+Rows that tie by the reference's ORDER BY are a group, and may come in any order; of a group that
+its LIMIT cuts, any rows may come (`ties.py` finds the groups). (The official Spider evaluator
+compares otherwise: columns may be permuted, two empty results are always equal, and rows that tie
+must come in the reference's order.)
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from tuneoff.scoring.sql.sandbox import Row, Table, Value
 
@@ -24,15 +27,35 @@ RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-13
 
 
+class Group(NamedTuple):
+    """Rows of a reference's unlimited result whose order it leaves open."""
+
+    rows: Sequence[Row]
+    taken: int
+    """How many of them a right result has: all, or fewer where LIMIT or OFFSET cuts the group."""
+
+
 def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
-    """What is wrong with an answer: `wrong columns`, `wrong result`, `wrong order`, or None."""
+    """Say what is wrong with an answer, ties apart: `wrong columns`, `wrong result`, `wrong order`,
+    or None."""
     if len(reference.columns) != len(answer.columns):
         return "wrong columns"
-    if len(reference.rows) != len(answer.rows) or not _same_bag(reference.rows, answer.rows):
+    if len(reference.rows) != len(answer.rows) or not _is_part(reference.rows, answer.rows):
         return "wrong result"
     if ordered and not all(map(_same_row, reference.rows, answer.rows)):
         return "wrong order"
     return None
+
+
+def fits(groups: Iterable[Group], rows: Sequence[Row]) -> bool:
+    """Say whether rows are what the groups give, one after the other."""
+    begin = 0
+    for group in groups:
+        end = begin + group.taken
+        if end > len(rows) or not _is_part(rows[begin:end], group.rows):
+            return False
+        begin = end
+    return begin == len(rows)
 
 
 def is_ordered(sql: str) -> bool:
@@ -52,21 +75,24 @@ def is_ordered(sql: str) -> bool:
     return False
 
 
-def _same_bag(left: Sequence[Row], right: Sequence[Row]) -> bool:
-    """Whether rows can be paired so that each pair is the same within the tolerance."""
-    counts, others = Counter(left), Counter(right)
-    if counts == others:
-        return True
-    # Equal rows are paired already; the rest can differ in real numbers only. Sorting
-    # brings partners close together, so looking from the end finds them at once.
+def _is_part(part: Sequence[Row], whole: Sequence[Row]) -> bool:
+    """Say whether each row can be paired with one of `whole` that is the same within the
+    tolerance."""
+    counts, others = Counter(part), Counter(whole)
+    # Equal rows are paired already; the rest can differ in real numbers only.
     missing = sorted((counts - others).elements(), key=_sort_key)
+    if not missing:
+        return True
     extra = sorted((others - counts).elements(), key=_sort_key)
-    while missing:
-        row = missing.pop()
-        found = next((i for i in reversed(range(len(extra))) if _same_row(row, extra[i])), None)
+    # Sorting brings partners close together: the next one is looked for below the last one first.
+    last = len(extra)
+    for row in reversed(missing):
+        places = chain(reversed(range(last)), range(last, len(extra)))
+        found = next((place for place in places if _same_row(row, extra[place])), None)
         if found is None:
             return False
         del extra[found]
+        last = found
     return True
 
 

@@ -1,0 +1,135 @@
+"""Copies a database with the rows of every table in the opposite order.
+
+A reference whose result is another one there depends on how rows happen to be stored, which no
+question says: a column outside GROUP BY, `= (SELECT .. LIMIT 1)` over rows that tie, group_concat.
+The copy is in memory. Its tables have the same columns, affinities and collations, and no keys: an
+INTEGER PRIMARY KEY would restore the order, and indexes would give one of their own. Views are
+those of the original.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import closing
+
+from tuneoff.scoring.sql.sandbox import Database, confine, open_file
+
+# A larger database is not copied.
+COPIED_BYTES = 32_000_000
+_KEPT_BYTES = 64_000_000
+_NUMBER = '"tuneoff number"'  # no column has this name
+_INSTRUCTIONS_BETWEEN_CHECKS = 1_000
+# How SQLite finds a column's affinity in its declared type, the first that occurs.
+_AFFINITIES = (
+    ("INT", "INTEGER"), ("CHAR", "TEXT"), ("CLOB", "TEXT"), ("TEXT", "TEXT"), ("BLOB", "BLOB"),
+    ("REAL", "REAL"), ("FLOA", "REAL"), ("DOUB", "REAL"),
+)  # fmt: skip
+
+_copies: OrderedDict[tuple[str, int], tuple[Database, int]] = OrderedDict()
+
+
+class NotCopied(Exception):
+    """A database that is too large to copy, or has something that cannot be copied."""
+
+
+def open_reversed(path: str, stamp: int, seconds: float) -> Database:
+    """Return the copy of a database, which can only be read; the latest ones are kept.
+
+    Args:
+        stamp: something that changes when the file does.
+        seconds: how long copying may take.
+
+    Raises:
+        NotCopied: it cannot be copied.
+    """
+    found = _copies.pop((path, stamp), None)
+    if found is None:
+        found = _copy(path, seconds)
+        kept = sum(size for _, size in _copies.values())
+        while _copies and kept + found[1] > _KEPT_BYTES:
+            database, size = _copies.popitem(last=False)[1]
+            database.connection.close()
+            kept -= size
+    _copies[path, stamp] = found
+    return found[0]
+
+
+def _copy(path: str, seconds: float) -> tuple[Database, int]:
+    """Return the copy and its size."""
+    copy = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    try:
+        with closing(open_file(path)) as original:
+            size = _read(original, "page_count") * _read(original, "page_size")
+            if size > COPIED_BYTES:
+                raise NotCopied
+            original.backup(copy)
+        deadline = time.monotonic() + seconds
+        copy.set_progress_handler(
+            lambda: int(time.monotonic() > deadline), _INSTRUCTIONS_BETWEEN_CHECKS
+        )
+        copy.execute("PRAGMA legacy_alter_table = ON")  # what refers to a table stays as it is
+        for table, is_strict in list(_tables(copy)):
+            _reverse(copy, table, is_strict)
+        return confine(copy, "surrogateescape"), size
+    except (sqlite3.Error, MemoryError, NotCopied) as error:
+        copy.close()
+        raise NotCopied(str(error)) from None
+
+
+def _read(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _tables(connection: sqlite3.Connection) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each ordinary table, and whether it is STRICT. What belongs to a virtual
+    table is its own affair."""
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
+        "ESCAPE '\\'"
+    ).fetchall()
+    virtual = [name for name, sql in rows if sql.upper().startswith("CREATE VIRTUAL")]
+    for name, sql in rows:
+        if name not in virtual and not any(name.startswith(f"{each}_") for each in virtual):
+            yield name, "STRICT" in sql.upper().rpartition(")")[2]
+
+
+def _reverse(connection: sqlite3.Connection, table: str, is_strict: bool) -> None:
+    """Replaces a table by one with the same columns and its rows from the last to the first."""
+    old, new = _quoted(table), _quoted(f"tuneoff {table}")
+    columns = [
+        (_quoted(name), _affinity(declared, is_strict))
+        for _, name, declared, *_, hidden in connection.execute(f"PRAGMA table_xinfo({old})")
+        if hidden != 1
+    ]
+    names = ", ".join(name for name, _ in columns)
+    # Only an index tells the collations of columns.
+    connection.execute(f'CREATE INDEX "tuneoff index" ON {old} ({names})')
+    collations = [
+        row[4] for row in connection.execute('PRAGMA index_xinfo("tuneoff index")') if row[5]
+    ]
+    connection.execute('DROP INDEX "tuneoff index"')
+    declared = ", ".join(
+        f"{name} {affinity} COLLATE {_quoted(collation)}"
+        for (name, affinity), collation in zip(columns, collations, strict=True)
+    )
+    connection.execute(f"CREATE TABLE {new} ({declared})")
+    connection.execute(
+        f"INSERT INTO {new} SELECT {names} FROM (SELECT *, row_number() OVER () AS {_NUMBER} "
+        f"FROM {old} NOT INDEXED) ORDER BY {_NUMBER} DESC"
+    )
+    connection.execute(f"DROP TABLE {old}")
+    connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
+
+
+def _affinity(declared: str, is_strict: bool) -> str:
+    if is_strict and declared.upper() == "ANY":
+        return "BLOB"  # STRICT keeps such values as they are
+    named = (affinity for word, affinity in _AFFINITIES if word in declared.upper())
+    return next(named, "NUMERIC") if declared else "BLOB"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

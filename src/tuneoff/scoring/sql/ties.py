@@ -1,0 +1,267 @@
+"""Finds the rows whose order a reference leaves open.
+
+A reference with ORDER BY leaves open in which order rows with the same keys come, and with LIMIT
+which of them come. SQLite's choice says nothing about the question, so `compare.py` allows every
+choice. To know them, a reference is run once more: rewritten by sqlglot without its LIMIT, with its
+keys selected beside its columns, and ranked by them as SQLite ranks (collations and the place of
+NULL included). Of a reference with LIMIT, only the rows up to its last one and those that tie with
+that one are fetched.
+
+Some references cannot be rewritten: what sqlglot cannot read, DISTINCT ordered by what is not
+selected, random values that are selected, an OFFSET that is not a number. Others have more rows
+than a result may have. These have no groups, and SQLite's order is expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuneoff.scoring.sql.compare import ABSOLUTE_TOLERANCE, Group, fits
+from tuneoff.scoring.sql.sandbox import Database, Row, Table, select
+
+# Keys that differ by this share of their size differ by the order in which they were summed up. It
+# is far narrower than the tolerance for values: a day is 4e-7 of a Julian day number.
+KEY_TOLERANCE = 1e-12
+_ROWS = '"tuneoff rows"'  # no table of a reference has this name
+_VOLATILE = ("random", "randomblob")
+
+
+def find_groups(
+    database: Database, sql: str, result: Table, seconds: float, row_limit: int
+) -> list[Group] | None:
+    """Return the groups of rows that a reference's result is made of, in order; None where they
+    cannot be told.
+
+    Args:
+        sql: the reference.
+        result: what it gives on this database.
+    """
+    try:
+        query = _rewrite(sql, result, database.columns.by_table, row_limit)
+        ranked = select(database, query.text, seconds, row_limit).rows
+        groups = list(_cut(ranked, query, len(result.rows)))
+    except Exception:  # sqlglot trips over some queries in ways of its own, SQLite over others
+        return None
+    # A rewriting must give the reference's own result, or it means something else.
+    return groups if fits(groups, result.rows) else None
+
+
+class _Unclear(ValueError):
+    """A reference that cannot be rewritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """A rewritten reference. Its columns are the reference's own, further keys, every key, and the
+    rank."""
+
+    text: str
+    own_columns: int
+    first_key: int
+    """The place of the first key among the columns."""
+    skipped: int
+    """Rows that OFFSET skips."""
+    enough: int | None
+    """Rows that are fetched at most where the reference has a LIMIT."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key of ORDER BY over the rewritten reference."""
+
+    column: str
+    compared: str
+    """The column with the key's own collation."""
+    term: str
+    is_descending: bool
+
+
+def _rewrite(
+    sql: str, result: Table, tables: Mapping[str, Sequence[str]], row_limit: int
+) -> _Query:
+    """Return a reference rewritten.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    # sqlglot is loaded where it is used.
+    from sqlglot import exp
+
+    from tuneoff.scoring.sql.normal_form import parse
+
+    body = parse(sql)
+    if not isinstance(body, (exp.Select, exp.SetOperation)):
+        raise _Unclear
+    order, limit, offset = (body.args.get(part) for part in ("order", "limit", "offset"))
+    for part in ("order", "limit", "offset"):
+        body.set(part, None)
+    skipped = int(_text(offset.expression)) if offset is not None else 0
+    if skipped < 0 or _is_volatile(body):
+        raise _Unclear
+    outputs = _Outputs(body, result.columns, {name for each in tables.values() for name in each})
+    keys: list[_Key] = []
+    for ordered in order.expressions if order is not None else ():
+        if _is_volatile(ordered):
+            break  # its values hardly ever tie and are new each time: no key behind it counts
+        keys.append(outputs.find_key(ordered))
+    enough = row_limit if limit is not None else None
+    last = skipped + len(result.rows) if limit is not None else None
+    return _Query(
+        _write(body, outputs.columns, keys, last, row_limit),
+        len(result.columns), len(outputs.columns), skipped, enough,
+    )  # fmt: skip
+
+
+def _text(node: Any) -> str:
+    return str(node.sql(dialect="sqlite", comments=False))
+
+
+def _is_volatile(node: Any) -> bool:
+    """Say whether something in a query is another value each time."""
+    from sqlglot import exp
+
+    return any(
+        isinstance(each, exp.Rand) or each.name.lower() in _VOLATILE
+        for each in node.find_all(exp.Rand, exp.Anonymous)
+    )
+
+
+class _Outputs:
+    """What a rewritten reference selects: its own columns, and keys that are not among them."""
+
+    def __init__(self, body: Any, columns: Sequence[str], known: set[str]) -> None:
+        from sqlglot import exp
+
+        self._body, self._known = body, known
+        self._names = [name.lower() for name in columns]
+        self._selected = list(body.selects)
+        self._aliases = {
+            each.alias.lower(): each.this for each in self._selected if isinstance(each, exp.Alias)
+        }
+        # DISTINCT and UNION are about all that is selected: nothing may be added there.
+        self._may_add = isinstance(body, exp.Select) and not body.args.get("distinct")
+        self.columns = [f"c{number}" for number in range(len(columns))]
+
+    def find_key(self, ordered: Any) -> _Key:
+        """Return the key of a term of ORDER BY; it is selected, too, where it is not yet.
+
+        Raises:
+            _Unclear: it cannot be.
+        """
+        from sqlglot import exp
+
+        key, collation = ordered.this.unnest(), None
+        if isinstance(key, exp.Collate):
+            key, collation = key.this.unnest(), key.args["expression"]
+        column = self._find(key) or self._add(ordered.this)
+        node: Any = exp.column(column)
+        if collation is not None:
+            node = exp.Collate(this=node, expression=collation.copy())
+        term = ordered.copy()
+        term.set("this", node)
+        return _Key(column, _text(node), _text(term), bool(ordered.args.get("desc")))
+
+    def _find(self, key: Any) -> str | None:
+        """Return the column that a key is: by number, alias or, where nothing may be added, name or
+        text."""
+        from sqlglot import exp
+
+        if isinstance(key, exp.Literal) and not key.is_string and str(key.this).isdigit():
+            return self.columns[int(key.this) - 1]
+        name = key.name.lower() if isinstance(key, exp.Column) and not key.table else None
+        may_be_output = name in self._aliases or (name is not None and not self._may_add)
+        if may_be_output and self._names.count(str(name)) == 1:
+            return self.columns[self._names.index(str(name))]
+        if self._may_add or len(self._selected) != len(self._names):  # a star among them
+            return None
+        texts = [_text(each.unalias()).lower() for each in self._selected]
+        text = _text(key).lower()
+        return self.columns[texts.index(text)] if text in texts else None
+
+    def _add(self, key: Any) -> str:
+        from sqlglot import exp
+
+        if not self._may_add:
+            raise _Unclear
+        # ORDER BY knows the aliases, what is selected does not. A column of that name comes first.
+        added = exp.Paren(this=key.copy())
+        for column in list(added.find_all(exp.Column)):
+            name = column.name.lower()
+            if not column.table and name in self._aliases and name not in self._known:
+                column.replace(exp.Paren(this=self._aliases[name].copy()))
+        self._body.append("expressions", added)
+        self.columns.append(f"k{len(self.columns)}")
+        return self.columns[-1]
+
+
+def _write(
+    body: Any, columns: Sequence[str], keys: Sequence[_Key], last: int | None, row_limit: int
+) -> str:
+    """Write the query that ranks a reference's rows.
+
+    Args:
+        last: the number of the reference's last row, where it has a LIMIT.
+    """
+    rows = f"WITH {_ROWS}({', '.join(columns)}) AS ({_text(body)})"
+    selected = ", ".join([*columns, *(key.column for key in keys)])
+    if not keys:
+        return f"{rows} SELECT {selected}, 0 FROM {_ROWS} LIMIT {row_limit}"
+    order = ", ".join(key.term for key in keys)
+    bound = "" if last is None else _bound(keys[0], order, last)
+    return (
+        f"{rows} SELECT {selected}, rank() OVER (ORDER BY {order}) AS place FROM {_ROWS}{bound}"
+        f" ORDER BY place LIMIT {row_limit}"
+    )
+
+
+def _bound(key: _Key, order: str, last: int) -> str:
+    """Write a condition that leaves out what comes behind the reference's last row by the first key
+    alone, so that it need not be ranked. NULL may come first or last, and stays; a real number is
+    widened by what rounding may do."""
+    sign, compare = ("-", ">=") if key.is_descending else ("+", "<=")
+    widened = f"bound {sign} (abs(bound) * {KEY_TOLERANCE} + {ABSOLUTE_TOLERANCE})"
+    return (
+        f", (SELECT {key.column} AS bound FROM {_ROWS} ORDER BY {order} LIMIT 1 OFFSET {last - 1})"
+        f" WHERE bound IS NULL OR {key.column} IS NULL OR {key.compared} {compare}"
+        f" CASE typeof(bound) WHEN 'real' THEN {widened} ELSE bound END"
+    )
+
+
+def _cut(ranked: Sequence[Row], query: _Query, rows: int) -> Iterator[Group]:
+    """Yield the groups of which the reference takes rows.
+
+    Args:
+        rows: how many rows it takes.
+
+    Raises:
+        _Unclear: a group may have more rows than were fetched.
+    """
+    begin, last = 0, query.skipped + rows
+    while begin < min(last, len(ranked)):
+        end = begin + 1
+        while end < len(ranked) and _tie(ranked[begin], ranked[end], query.first_key):
+            end += 1
+        if query.enough is not None and end >= query.enough:
+            raise _Unclear
+        taken = min(end, last) - max(begin, query.skipped)
+        if taken > 0:
+            yield Group([row[: query.own_columns] for row in ranked[begin:end]], taken)
+        begin = end
+
+
+def _tie(left: Row, right: Row, first_key: int) -> bool:
+    """Say whether rows have the same rank, or keys that rounding alone tells apart."""
+    if left[-1] == right[-1]:
+        return True
+    for one, other in zip(left[first_key:-1], right[first_key:-1], strict=True):
+        if one != other:
+            return (
+                isinstance(one, (int, float))
+                and isinstance(other, (int, float))
+                and (isinstance(one, float) or isinstance(other, float))
+                and math.isclose(one, other, rel_tol=KEY_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
+            )
+    return False
