@@ -385,7 +385,7 @@ def _own(first: Outcome, answered: Iterable[Prediction]) -> Serving:
     return Serving(
         seconds_p50=record.seconds_p50,
         seconds_p95=record.seconds_p95,
-        requests=record.alone,
+        requests=record.alone or None,
         concurrency=1 if record.alone else None,
         requests_per_second=record.requests_per_second,
         backend=record.backend,
