@@ -395,14 +395,15 @@ def _own(first: Outcome, answered: Iterable[Prediction]) -> Serving:
 
 
 def _provider_serving(settings: Any, answered: Iterable[Prediction]) -> Serving:
-    """Returns a provider's latency, one request at a time and under the run's load; where none was
-    asked for alone, the latter is all there is."""
+    """Returns a provider's latency, one request at a time and under the run's load. The latter is
+    all there is where none was timed alone, or only the one that opens a connection."""
     alone, loaded = divided(answered, settings.concurrency)
     under_load = times([row.seconds or 0.0 for row in loaded])
     most = max((row.concurrency or settings.concurrency for row in loaded), default=None)
-    found, concurrency = times(counted(row.seconds or 0.0 for row in alone)), 1 if alone else most
-    if not alone:
-        found = under_load
+    found, concurrency = under_load, most
+    if len(alone) > 1 or not loaded:
+        found = times(counted(row.seconds or 0.0 for row in alone))
+        concurrency = 1 if alone else None
     return Serving(
         seconds_p50=found.p50,
         seconds_p95=found.p95,
