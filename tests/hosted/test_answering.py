@@ -99,7 +99,9 @@ def test_timed_answers_are_kept_and_replayed(fake: Trainer, tmp_path: Path) -> N
 
     again = tuneoff.run(tuneoff.load(file), tmp_path / "again", replay=run.path)
     assert again.contenders[0].serving == whole
-    assert RunDir(tmp_path / "again").contender("asked").predictions() == folder.predictions()
+    replayed = RunDir(tmp_path / "again").contender("asked")
+    assert replayed.predictions() == folder.predictions()
+    assert [*replayed.predictions()][:5] == [row["id"] for row in found[:5]]
 
     # Killed after three answers: two more are timed.
     write_lines(folder.path / "predictions.jsonl", found[:3])

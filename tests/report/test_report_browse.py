@@ -203,6 +203,8 @@ def test_times_under_load_are_shown_apart() -> None:
         ("Median under load", ["1.2 s (up to 16 at once)", "1.2 s (up to 16 at once)", "–"]),
     ]
     assert "the same prompts for every contender" in answering["note"]
+    batched = view(results([contender("b", serving=Serving(batch=True))]))["facts"][-1]
+    assert batched["rows"] == [("Timed on", ["nothing: it answered in batches"])]
     before = view(results([contender("old", serving=Serving(0.5))]))["facts"][-1]
     assert (before["rows"], before["note"]) == ([("Median time to answer", ["500 ms"])], "")
 

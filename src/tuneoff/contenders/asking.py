@@ -18,7 +18,7 @@ from tuneoff import providers
 from tuneoff.billing import counter_for
 from tuneoff.config import HostedSettings, PromptedSettings
 from tuneoff.contenders import Ticket, Work
-from tuneoff.contenders.measuring import MOST, asks_on, divided
+from tuneoff.contenders.measuring import MOST, asks_on, divided, timed_then
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
@@ -202,13 +202,15 @@ class _Asking:
         self._timed = [row.seconds or 0.0 for row in divided(before, self.concurrency)[0]]
         self._asked_alone = 0
         self._recorded = work.replay.predictions() if work.replay is not None else None
+        self._alone_then = len(set(timed_then(work)) - set(work.directory.predictions()))
 
     def at_once(self) -> int:
         """Returns how many requests may be under way: one while answers are timed. That ends though
-        every request should be refused, and a replay has nothing to time."""
-        if not self._work.measure or self._recorded is not None:
-            return self.concurrency
-        times_on = self._asked_alone <= MOST and asks_on(self._timed)
+        every request should be refused. A replay asks those one at a time that were asked so."""
+        if self._recorded is not None:
+            times_on = self._asked_alone < self._alone_then
+        else:
+            times_on = self._work.measure and self._asked_alone <= MOST and asks_on(self._timed)
         return 1 if times_on else self.concurrency
 
     def stop(self) -> None:

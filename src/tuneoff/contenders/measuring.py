@@ -83,13 +83,21 @@ def asked_alone(work: Work) -> list[Example]:
 
 
 def asked_first(work: Work, examples: Sequence[Example]) -> Sequence[Example]:
-    """Returns the examples with those first on which a provider's model is timed. In a replay
-    nothing can be timed."""
-    if not work.measure or work.replay is not None:
-        return examples
+    """Returns the examples with those first on which a provider's model is timed. In a replay these
+    are those that were timed then, in that order, for the first one does not count."""
     left = {example.id: example for example in examples}
-    first = [left.pop(example.id) for example in choose_prompts(work.test) if example.id in left]
+    if work.replay is not None:
+        chosen = timed_then(work)
+    else:
+        chosen = [example.id for example in choose_prompts(work.test)] if work.measure else []
+    first = [left.pop(id) for id in chosen if id in left]
     return [*first, *left.values()]
+
+
+def timed_then(work: Work) -> list[str]:
+    """Returns the examples that a recorded run asked for one at a time, in that order."""
+    before = work.replay.predictions() if work.replay is not None else {}
+    return [id for id, row in before.items() if row.concurrency == 1]
 
 
 def choose_prompts(test: Sequence[Example]) -> list[Example]:

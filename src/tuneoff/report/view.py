@@ -228,6 +228,8 @@ def _rows(
 
 
 def _timed_on(serving: Serving) -> str:
+    if serving.batch:
+        return "nothing: it answered in batches"
     if not serving.requests or serving.concurrency is None:
         return f.MISSING
     how = f.at_once(serving.concurrency) or "one at a time"
