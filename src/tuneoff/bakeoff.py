@@ -28,14 +28,14 @@ from tuneoff.opening import keep_file, open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
-from tuneoff.records import SPLITS, Example, Prediction, Results, Split
+from tuneoff.records import SPLITS, Example, Prediction, Results, ServingRecord, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
 from tuneoff.scoring import RULES, Options, Row, judge
 from tuneoff.scoring.answer_text import ends_thought, ends_unopened_thought
 from tuneoff.scoring.rows import ThoughtCounter, leave_out
-from tuneoff.spending import judge_purse, judges, with_guards
+from tuneoff.spending import judge_purse, judges, paid, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
 DEFAULT_FOLDER = Path("runs")
@@ -296,6 +296,7 @@ def _work(
         progress=progress,
         name=parts.bakeoff.name,
         replay=None if recorded is None else recorded.contender(name),
+        measure=parts.bakeoff.measure,
     )
 
 
@@ -361,11 +362,14 @@ def _carry_out_one(
 
 
 def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
-    """How fast the first training's model answers, once; without it only costs are not known."""
+    """How fast the first training's model answers; without it only costs are not known. An own
+    model is timed once. Of a provider's the answers were, so there is nothing left to carry out."""
     serving, mine = getattr(kind, "serving", None), first.work(work)
-    if serving is None or mine.directory.serving() is not None:
+    before, own = mine.directory.serving(), not paid(first.settings)
+    if serving is None or (own and before is not None and not _may_be_timed(before, mine)):
         return
-    run.event("measure", contender=work.directory.path.name)
+    if own:
+        run.event("measure", contender=work.directory.path.name)
     try:
         found = serving(first.settings, mine)
     except Exception as error:  # what was scored stands
@@ -373,8 +377,13 @@ def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
         run.event("not measured", contender=work.directory.path.name, error=text)
         work.progress.say(f"warning: {first.settings.name}: its speed was not measured: {text}")
     else:
-        if found is not None:
+        if found is not None and found != before:
             mine.directory.write_serving(found)
+
+
+def _may_be_timed(before: ServingRecord, work: Work) -> bool:
+    """Says whether an own model is to be timed that was not while `measure` was false."""
+    return work.measure and not before.alone and before.saturated > 0
 
 
 def _answer(kind: Contender, settings: Any, work: Work) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import datetime
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneoff import machine
 from tuneoff.contenders import load_contender
-from tuneoff.contenders.measuring import ENOUGH, percentile
+from tuneoff.contenders.measuring import counted, divided, times
 from tuneoff.contenders.trainings import Training, trainings
 from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
@@ -226,7 +225,7 @@ def _contender(
         training=training,
         answering_seconds=_mean([o.answering_seconds() for o in whole]),
         serving=_serving(settings, first, [p for o in whole for p in o.predictions.values()]),
-        record=first.directory.serving(),
+        record=None if paid(settings) else first.directory.serving(),
         correct=decisive.value if decisive else None,
         planned_usd=planned.training_usd if planned else None,
     )
@@ -384,30 +383,55 @@ def _clusters(parts: Parts, test: Sequence[Example]) -> dict[str, str] | None:
 
 
 def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -> Serving:
-    """Speed and answer lengths. An own model's latency was measured by itself, a provider's is
-    that of the test set's answers, where somebody waited for each of them."""
+    """Speed and answer lengths."""
     answered = [p for p in predictions if p.error is None]
-    record = first.directory.serving()
-    seconds = [p.seconds for p in answered if p.seconds is not None]
-    p50, p95, requests, rate = None, None, None, None
-    if record is not None:
-        requests = record.alone
-        p50, p95, rate = record.seconds_p50, record.seconds_p95, record.requests_per_second
-    elif paid(settings) and seconds:
-        p50, requests = statistics.median(seconds), len(seconds)
-        p95 = percentile(seconds, 0.95) if len(seconds) >= ENOUGH else None
-    elif seconds:
-        rate = len(seconds) / (math.fsum(seconds) or 1)
-    return Serving(
-        seconds_p50=p50,
-        seconds_p95=p95,
-        requests=requests,
-        requests_per_second=rate,
+    found = _provider_serving(settings, answered) if paid(settings) else _own(first, answered)
+    return replace(
+        found,
         tokens_in_mean=_mean([p.tokens_in for p in answered]),
         tokens_out_mean=_mean([p.tokens_out for p in answered]),
-        backend=record.backend if record else None,
-        agreement=record.agreement if record else None,
-        compared=record.compared if record else None,
+    )
+
+
+def _own(first: Outcome, answered: Iterable[Prediction]) -> Serving:
+    """Returns an own model's speed, as it was measured by itself; before that its throughput."""
+    record = first.directory.serving()
+    if record is None:
+        seconds = [p.seconds for p in answered if p.seconds is not None]
+        rate = len(seconds) / (math.fsum(seconds) or 1) if seconds else None
+        return Serving(requests_per_second=rate)
+    return Serving(
+        seconds_p50=record.seconds_p50,
+        seconds_p95=record.seconds_p95,
+        requests=record.alone or None,
+        concurrency=1 if record.alone else None,
+        requests_per_second=record.requests_per_second,
+        backend=record.backend,
+        agreement=record.agreement,
+        compared=record.compared,
+    )
+
+
+def _provider_serving(settings: Any, answered: Iterable[Prediction]) -> Serving:
+    """Returns a provider's latency, one request at a time and under the run's load. The latter is
+    all there is where none was timed alone, or only the one that opens a connection."""
+    alone, loaded = divided(answered, settings.concurrency)
+    under_load = times([row.seconds or 0.0 for row in loaded])
+    most = max((row.concurrency or settings.concurrency for row in loaded), default=None)
+    found, concurrency = under_load, most
+    if len(alone) > 1 or not loaded:
+        found = times(counted(row.seconds or 0.0 for row in alone))
+        concurrency = 1 if alone else None
+    return Serving(
+        seconds_p50=found.p50,
+        seconds_p95=found.p95,
+        requests=found.count or None,
+        concurrency=concurrency,
+        loaded_seconds_p50=under_load.p50,
+        loaded_seconds_p95=under_load.p95,
+        loaded_requests=under_load.count or None,
+        loaded_concurrency=most,
+        batch=settings.batch,
     )
 
 

@@ -468,13 +468,15 @@ class ServingSettings(Settings):
 
 
 class BakeOff(Settings):
-    """One bake-off file. Relative paths in it are relative to `folder`, where it lies."""
+    """One bake-off file. Relative paths in it are relative to `folder`, where it lies. `measure`
+    says whether every contender is timed on test prompts one at a time."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     task: TaskSettings
     contenders: tuple[ContenderSettings, ...] = Field(min_length=1)
     requirements: Requirements = Requirements()
     serving: ServingSettings = ServingSettings()
+    measure: bool = True
     budget_usd: float | None = Field(default=None, ge=0)
     as_of: datetime.date | None = None
     prices: str | None = None

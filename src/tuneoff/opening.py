@@ -17,7 +17,8 @@ from tuneoff.files import write_text
 from tuneoff.rundir import RunDir
 
 # How answers are judged may change: they are scored again, and nothing else. So may what work
-# costs, how much of it may be spent, and how many requests are under way at once.
+# costs, how much of it may be spent, how many requests are under way at once, and whether what is
+# left to do is timed.
 SCORING_KEYS = (
     "task.cluster",
     "task.derived_databases",
@@ -26,7 +27,7 @@ SCORING_KEYS = (
     "task.mode",
     "task.seconds",
 )
-SPENDING_KEYS = ("as_of", "budget_usd", "prices", "requirements", "serving")
+SPENDING_KEYS = ("as_of", "budget_usd", "measure", "prices", "requirements", "serving")
 # A deployment is the same model under another name.
 SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price")
 

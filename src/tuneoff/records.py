@@ -67,7 +67,9 @@ def without_weight(turn: Mapping[str, Any]) -> dict[str, Any]:
 class Prediction:
     """One contender's answer to one test example.
 
-    `seconds` is the wall time of the answer's batch divided by the batch's size.
+    `seconds` is the wall time of the answer's batch divided by the batch's size; of a provider's
+    answer that of its request, while no more than `concurrency` requests were under way (None: not
+    known, or an own model's).
     `error` is set when no answer could be had; such a row counts as wrong.
     """
 
@@ -78,6 +80,7 @@ class Prediction:
     seconds: float | None = None
     finish_reason: str | None = None
     error: str | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +181,16 @@ class PromptRecord:
 
 @dataclass(frozen=True, slots=True)
 class ServingRecord:
-    """`serving.json`: how fast an own model answers, and on what that was measured.
+    """`serving.json`: how fast a model answers, and on what (a provider's: from where) that was
+    measured.
 
-    `seconds_p50` and `seconds_p95` are of `alone` test prompts, one at a time, nothing kept from
-    one to the next; p95 is None of fewer than 20. `requests_per_second` is that of the
-    `saturated` test examples as they were answered, as many at once as fit. Of another `backend`
-    than transformers, `agreement` is the share of `compared` test prompts whose answers are the
-    same, to the letter, as transformers' greedy ones; None where that was not measured.
+    `alone_seconds` are those of test prompts, by id, in the order in which they were asked, one at
+    a time. The first one prepares kernels, or the connection, and counts only where there is no
+    other: `seconds_p50` and `seconds_p95` are of the `alone` ones that count; p95 is None of fewer
+    than 20. `requests_per_second` is that of the `saturated` test examples as an own model answered
+    them, as many at once as fit. Of another `backend` than transformers, `agreement` is the share
+    of `compared` test prompts whose answers are the same, to the letter, as transformers' greedy
+    ones; None where that was not measured.
     """
 
     machine: str
@@ -197,6 +203,7 @@ class ServingRecord:
     backend: str = "transformers"
     agreement: float | None = None
     compared: int | None = None
+    alone_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +216,15 @@ class PlannedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How fast a contender answers: an own one as `ServingRecord` has it, a provider's as the
-    test set was answered, whose throughput nobody here knows.
+    """How fast a contender answers a request.
 
-    Token counts are means of the test set; the median, `seconds_p50`, is of so many `requests`.
-    `backend` is what an own model answered with, and `agreement` how many of its answers
-    transformers gives too (`ServingRecord`).
+    `seconds_p50` and `seconds_p95` are of so many `requests`, of which no more than `concurrency`
+    were under way at once: one at a time where that was measured, else, of a provider's model, as
+    the test set was answered (None: a result from before this was kept). The `loaded_…` figures
+    are a provider's under the run's own load. Its throughput, `requests_per_second`, nobody here
+    knows. `batch` says that a provider answers in batches, which have no such times. Token counts
+    are means of the test set. `backend` is what an own model answered with, and `agreement` how
+    many of its answers transformers gives too (`ServingRecord`).
     """
 
     seconds_p50: float | None = None
@@ -226,6 +236,12 @@ class Serving:
     agreement: float | None = None
     compared: int | None = None
     requests: int | None = None
+    concurrency: int | None = None
+    loaded_seconds_p50: float | None = None
+    loaded_seconds_p95: float | None = None
+    loaded_requests: int | None = None
+    loaded_concurrency: int | None = None
+    batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@
         answers-before/                  all answers as they were before `--fresh-data` moved some
         prompt.json                      hashes of the test prompts as this contender sees them,
                                          and what was done for its chat template
-        serving.json                     own models: latency and throughput, measured once
+        serving.json                     how long test prompts took one at a time; own models:
+                                         throughput, too
         planned.json                     what training was planned to cost when the run began
         scores.jsonl                     per example, every metric and its verdict
         scoring.json                     the rules that these scores were made by

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,37 +32,22 @@ class Heard(Silent):
         self.lines.append(line)
 
 
-class Clock:
-    """Time that goes on by so much with each look."""
-
-    def __init__(self, step: float) -> None:
-        self.now, self.step = 0.0, step
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
-
-
-def endless(seconds: float) -> Iterator[float]:
-    while True:
-        yield seconds
+@pytest.mark.parametrize(
+    ("each", "count"),
+    [(0.001, 49), (0.0625, 32), (1.0, 21), (8.0, 15), (3600.0, 1)],
+    ids=["quick", "enough in two seconds", "no fewer than enough", "two minutes are over", "hours"],
+)
+def test_it_ends_when_there_are_enough_or_time_is_up(each: float, count: int) -> None:
+    examples = [Example(str(n), {}, "") for n in range(60)]
+    found = measuring.timed(examples, itertools.repeat(each))
+    assert list(found.values()) == [each] * count
+    assert list(found) == [example.id for example in examples[:count]]
 
 
-def test_it_ends_when_there_are_enough_or_time_is_up() -> None:
-    quick = measuring.bounded(endless(0.05), 15.0, Clock(0.0625))
-    # 2 seconds are over after 32 answers, which are enough; the first one is not counted.
-    assert len(quick) == 31
-    slow = measuring.bounded(endless(4.0), 15.0, Clock(4.0))
-    assert len(slow) == 3
-    hours = measuring.bounded(endless(3600.0), 15.0, Clock(3600.0))
-    assert hours == [3600.0], "one answer is better than none, whatever it prepared"
-    assert measuring.bounded(iter([1.0, 2.0, 3.0]), 15.0, Clock(0.0)) == [2.0, 3.0]
-    assert measuring.bounded(iter([]), 15.0, Clock(0.0)) == []
-
-
-def test_its_time_is_bounded_by_that_of_the_answers() -> None:
-    limits = [measuring.limit(seconds) for seconds in (0.0, 1.0, 20.0, 10_000.0)]
-    assert limits == [2.5, 2.5, 10.0, 15.0]
+def test_the_first_counts_only_where_there_is_no_other() -> None:
+    assert measuring.counted([9.0, 1.0, 2.0]) == [1.0, 2.0]
+    assert measuring.counted([9.0]) == [9.0]
+    assert measuring.counted([]) == []
 
 
 def test_percentiles_are_measured_values() -> None:
@@ -74,12 +59,13 @@ def test_percentiles_are_measured_values() -> None:
 
 def test_a_record_says_no_more_than_was_measured() -> None:
     answered = [Prediction(str(n), "x", seconds=0.25) for n in range(4)]
-    few = measuring.record(answered, [1.0, 3.0])
+    few = measuring.record(answered, {"a": 9.0, "b": 1.0, "c": 3.0})
+    assert few.alone_seconds == {"a": 9.0, "b": 1.0, "c": 3.0}
     assert (few.seconds_p50, few.seconds_p95) == (2.0, None)
     assert (few.requests_per_second, few.saturated, few.alone) == (4.0, 4, 2)
-    nothing = measuring.record([Prediction("a", "x")], [])
+    nothing = measuring.record([Prediction("a", "x")], {})
     assert (nothing.seconds_p50, nothing.requests_per_second) == (None, None)
-    many = measuring.record(answered, [float(n) for n in range(1, 21)])
+    many = measuring.record(answered, {str(n): float(n) for n in range(21)})
     assert many.seconds_p95 == 19.0
 
 
@@ -88,6 +74,11 @@ def test_prompts_are_spread_over_the_test_set() -> None:
     assert [e.id for e in measuring.spread(examples, 4)] == ["0", "2", "5", "7"]
     assert measuring.spread(examples, 20) == examples
     assert measuring.spread([], 20) == []
+    many = [Example(str(n), {}, "") for n in range(1000)]
+    chosen = measuring.choose_prompts(many)
+    assert [example.id for example in chosen[:3]] == ["0", "47", "95"]
+    assert len({example.id for example in chosen}) == len(chosen) == 49
+    assert measuring.choose_prompts(examples) == examples
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +97,14 @@ def test_own_models_are_measured_once(finished: tuple[RunDir, Results]) -> None:
     assert lora is not None
     assert run.contender("lora").seed(1).serving() is None, "the first seed speaks for all"
     for contender, record in zip(results.contenders, (prompted, lora), strict=True):
-        assert 1 <= record.alone <= 6
+        assert record.alone == 5, "the first one does not count"
+        assert len(record.alone_seconds) == 6
         assert record.saturated == 6
         assert contender.serving.seconds_p50 == record.seconds_p50
         assert (record.seconds_p50 or 0) > 0
         assert contender.serving.requests_per_second == record.requests_per_second
-        assert contender.serving.seconds_p95 is None, "six answers are no 95%"
+        assert contender.serving.concurrency == 1
+        assert contender.serving.seconds_p95 is None, "five answers are no 95%"
         assert contender.place == "own"
 
 
@@ -122,6 +115,7 @@ def test_the_same_command_again_measures_nothing(
     files = sorted(run.path.rglob("serving.json")) + sorted(run.path.rglob("predictions.jsonl"))
     assert len(files) == 5
     before = [file.read_bytes() for file in files]
+    monkeypatch.setattr("tuneoff.bakeoff.write_report", lambda run: (run.path, run.path))
     monkeypatch.setattr("tuneoff.contenders.measuring.measured", None)
     heard = Heard()
     tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path, progress=heard)
@@ -133,6 +127,7 @@ def test_a_measurement_that_fails_leaves_the_scores(
     finished: tuple[RunDir, Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, results = finished
+    monkeypatch.setattr("tuneoff.bakeoff.write_report", lambda run: (run.path, run.path))
     kept = run.path / "contenders/prompted/serving.json"
     text = kept.read_text()
     kept.unlink()
@@ -141,7 +136,12 @@ def test_a_measurement_that_fails_leaves_the_scores(
         raise RuntimeError("no memory left\nand more")
 
     monkeypatch.setattr("tuneoff.contenders.measuring.measured", broken)
-    heard = Heard()
+    heard, file = Heard(), run.path.parent / "b.yaml"
+    off = tuneoff.load(file).model_copy(update={"measure": False})
+    untimed = tuneoff.run(off, run.path, progress=heard).contenders[0].serving
+    assert not [line for line in heard.lines if "not measured" in line]
+    assert (untimed.seconds_p50, untimed.requests, untimed.concurrency) == (None,) * 3
+    assert untimed.requests_per_second == results.contenders[0].serving.requests_per_second
     again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path, progress=heard)
     kept.write_text(text)
     line = "warning: prompted: its speed was not measured: RuntimeError: no memory left"

@@ -281,7 +281,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         yield Model(engine, seen)
 
     monkeypatch.setattr(vllm, "running", running)
-    monkeypatch.setattr(measuring, "LIMITS", (0.1, 0.1))
+    monkeypatch.setattr(measuring, "LIMIT_SECONDS", 0.1)
     return seen
 
 

@@ -331,8 +331,9 @@ def test_refused_for_good_is_a_row_with_its_error(
 ) -> None:
     asked = [*questions(5, 200), "FILTERED-PROMPT a", "TOO-LONG b", "FILTERED-ANSWER c", "POISON d"]
     file = bakeoff_file(
-        tmp_path / "b", prompted(fake.url, concurrency=concurrency), test=asked, train=2
-    )
+        tmp_path / "b", prompted(fake.url, concurrency=concurrency), test=asked, train=2,
+        measure=False,
+    )  # fmt: skip
     results = carry_out(file)
     assert error_of(results) is None
     found = rows(file, "asked")
@@ -396,7 +397,8 @@ def test_only_one_contender_begun_anew_is_paid_for_again(
 def test_refusals_that_come_first_lose_no_answer(fake: Trainer, tmp_path: Path) -> None:
     """Ten refusals without an answer stop the asking, but what is under way may be one."""
     asked = [*(f"FILTERED-PROMPT {n}" for n in range(12)), *questions(30, 200)]
-    file = bakeoff_file(tmp_path / "b", prompted(fake.url, concurrency=16), test=asked, train=2)
+    file = bakeoff_file(tmp_path / "b", prompted(fake.url, concurrency=16), test=asked, train=2,
+                        measure=False)  # fmt: skip
     assert error_of(carry_out(file)) is None
     found = rows(file, "asked")
     assert len({row["id"] for row in found}) == len(found) == 42

@@ -24,7 +24,7 @@ from tuneoff.report.ladder import ladder
 from tuneoff.report.pareto import cost_chart, front
 from tuneoff.report.spreadsheet import COLUMNS, to_csv
 from tuneoff.report.table import columns_of
-from tuneoff.report.view import ranked
+from tuneoff.report.view import ranked, view
 from tuneoff.rundir import RunDir
 
 
@@ -169,18 +169,44 @@ def test_the_table_has_what_decides_first_and_nothing_empty(run: RunDir) -> None
 
 
 @pytest.mark.parametrize(
-    ("requests", "p95", "said"),
-    [(1, None, ["of 1 request"]), (19, None, ["of 19 requests"]), (20, 0.9, []), (None, None, [])],
+    ("serving", "said"),
+    [
+        (Serving(0.5, requests=1), ["of 1 request"]),
+        (Serving(0.5, requests=19, concurrency=1), ["of 19 requests"]),
+        (Serving(0.5, 0.9, requests=20, concurrency=1), []),
+        (Serving(0.5), []),
+        (Serving(0.5, 0.9, requests=900, concurrency=16), ["up to 16 at once"]),
+        (Serving(batch=True), ["in batches"]),
+    ],
 )
-def test_a_median_of_few_requests_says_of_how_many(
-    requests: int | None, p95: float | None, said: list[str]
+def test_a_median_says_of_how_many_requests_and_of_how_many_at_once(
+    serving: Serving, said: list[str]
 ) -> None:
-    """Of as few as there is no p95 of."""
-    serving = Serving(seconds_p50=0.5, seconds_p95=p95, requests=requests)
-    made = results([contender("lora", 0.5, serving=serving)])
+    """Of few: of as few as there is no p95 of."""
+    other = contender("other", 0.5, serving=Serving(0.1))
+    made = results([contender("lora", 0.5, serving=serving), other])
     table = columns_of(made, made.contenders, {METRIC: True})
     place = table["columns"].index("median answer")
     assert table["rows"][0]["cells"][place]["under"] == said
+
+
+def test_times_under_load_are_shown_apart() -> None:
+    under_load = {"loaded_seconds_p50": 1.25, "loaded_requests": 951, "loaded_concurrency": 16}
+    timed = Serving(0.5, 0.9, requests=48, concurrency=1, **under_load)  # type: ignore[arg-type]
+    off = Serving(1.25, requests=999, concurrency=16, **under_load)  # type: ignore[arg-type]
+    made = [contender("timed", serving=timed), contender("off", serving=off), contender("old")]
+    (_, answering) = view(results(made))["facts"]
+    assert answering["rows"] == [
+        ("Median time to answer", ["500 ms", "1.2 s", "–"]),
+        ("95% answered within", ["900 ms", "–", "–"]),
+        ("Timed on", ["48 requests, one at a time", "999 requests, up to 16 at once", "–"]),
+        ("Median under load", ["1.2 s (up to 16 at once)", "1.2 s (up to 16 at once)", "–"]),
+    ]
+    assert "the same prompts for every contender" in answering["note"]
+    batched = view(results([contender("b", serving=Serving(batch=True))]))["facts"][-1]
+    assert batched["rows"] == [("Timed on", ["nothing: it answered in batches"])]
+    before = view(results([contender("old", serving=Serving(0.5))]))["facts"][-1]
+    assert (before["rows"], before["note"]) == ([("Median time to answer", ["500 ms"])], "")
 
 
 def test_the_ladder_goes_from_form_to_result(run: RunDir) -> None:

@@ -122,7 +122,7 @@ def carried_out(point: Point, folder: Path) -> Outcome:
         fake.set(latency=0.02, **point.behaviour)
         settings = {"batch": True} if point.batch else {}
         one = hosted(fake.url, concurrency=CONCURRENCY, price=price, seed=1, **settings)
-        file = bakeoff_file(folder / "b", one, test=TESTS)
+        file = bakeoff_file(folder / "b", one, test=TESTS, measure=False)
         processes = []
         for _ in range(len(point.kills) + 1):
             child = start(file, "--yes", held=True, bare=True, elsewhere=True,

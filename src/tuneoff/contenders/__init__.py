@@ -99,7 +99,8 @@ class Work:
     own `directory` and `guard`. `name` is the run's; `replay` the folder of the same contender
     in a recorded run, whose exchanges stand for the provider. `keep` is called when a checkpoint
     is complete, and `most_at_once` bounds the tokens that are computed at once, where a training
-    runs on another machine than its run directory."""
+    runs on another machine than its run directory. `measure`: test prompts are timed one at a time.
+    """
 
     folder: Path
     train: Sequence[Example]
@@ -115,15 +116,17 @@ class Work:
     replay: ContenderDir | None = None
     keep: Callable[[], None] | None = None
     most_at_once: int | None = None
+    measure: bool = True
 
 
 class Contender(Protocol):
-    """What a contender kind's module has. `settings` is the kind's own class. A kind that answers
-    here may have a `serving(settings, work) -> ServingRecord | None` besides, which measures how
-    fast it does once the test set is answered, and a `prompt_record(settings, work) ->
-    PromptRecord`, which says what its chat template makes of the prompts. One whose work goes on
-    elsewhere may have a `begin(settings, work)`, which sends it off before any contender's turn
-    comes, and an `interrupted(settings, work)`, which asks after Ctrl-C what is to become of it.
+    """What a contender kind's module has. `settings` is the kind's own class. A kind may
+    have a `serving(settings, work) -> ServingRecord | None` besides, which says how fast it answers
+    once the test set is answered (one that answers here is timed then), and a
+    `prompt_record(settings, work) -> PromptRecord`, which says what its chat template makes of the
+    prompts. One whose work goes on elsewhere may have a `begin(settings, work)`, which sends it off
+    before any contender's turn comes, and an `interrupted(settings, work)`, which asks after Ctrl-C
+    what is to become of it.
     """
 
     def check(self, settings: Any, folder: Path) -> None:

@@ -18,6 +18,7 @@ from tuneoff import providers
 from tuneoff.billing import counter_for
 from tuneoff.config import HostedSettings, PromptedSettings
 from tuneoff.contenders import Ticket, Work
+from tuneoff.contenders.measuring import MOST, asks_on, divided, timed_then
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
@@ -68,7 +69,7 @@ def ask_all(
     asking = _Asking(settings, work, provider, model)
     refused: list[Prediction] = []
     answered = asking.answered_before
-    more = _finished(asking, asked, settings.concurrency, lambda: len(refused) < MOST_REFUSED)
+    more = _finished(asking, asked, lambda: len(refused) < MOST_REFUSED)
     for found in more:
         answered = answered or any(row.error is None for row in found)
         refused += found
@@ -150,7 +151,6 @@ def most_answering_tokens(
 def _finished(
     asking: _Asking,
     asked: Iterable[tuple[Example, list[Message]]],
-    concurrency: int,
     asks_more: Callable[[], bool],
 ) -> Iterator[list[Prediction]]:
     """Answers as they come. When something goes wrong, or somebody presses Ctrl-C, no more is
@@ -158,12 +158,14 @@ def _finished(
     raised."""
     left, waiting = iter(asked), set[Future[Prediction]]()
     stopped: BaseException | None = None
-    threads, waits = ThreadPoolExecutor(concurrency), True
+    threads, waits = ThreadPoolExecutor(asking.concurrency), True
     try:
         while True:
             if stopped is None and asks_more():
-                more = islice(left, 2 * concurrency - len(waiting))
-                waiting |= {threads.submit(asking.ask, *one) for one in more}
+                at_once = asking.at_once()
+                room = 1 if at_once == 1 else 2 * at_once
+                more = islice(left, room - len(waiting))
+                waiting |= {threads.submit(asking.ask, *one, at_once) for one in more}
             if not waiting:
                 break
             try:
@@ -205,8 +207,22 @@ class _Asking:
     def __init__(self, settings: Settings, work: Work, provider: Provider, model: str) -> None:
         self._settings, self._work, self._provider = settings, work, provider
         self._model, self._limiter = model, Limiter(settings.concurrency)
-        before = work.directory.predictions().values()
-        self.answered_before = any(row.error is None for row in before)
+        self.concurrency = settings.concurrency
+        before = [row for row in work.directory.predictions().values() if row.error is None]
+        self.answered_before = bool(before)
+        self._timed = [row.seconds or 0.0 for row in divided(before, self.concurrency)[0]]
+        self._asked_alone = 0
+        self._recorded = work.replay.predictions() if work.replay is not None else None
+        self._alone_then = len(set(timed_then(work)) - set(work.directory.predictions()))
+
+    def at_once(self) -> int:
+        """Returns how many requests may be under way: one while answers are timed. That ends though
+        every request should be refused. A replay asks those one at a time that were asked so."""
+        if self._recorded is not None:
+            times_on = self._asked_alone < self._alone_then
+        else:
+            times_on = self._work.measure and self._asked_alone <= MOST and asks_on(self._timed)
+        return 1 if times_on else self.concurrency
 
     def stop(self) -> None:
         """Nothing more is sent."""
@@ -218,9 +234,12 @@ class _Asking:
             f"{self._settings.name}: waiting for the answers that are under way, and paid for"
         )
 
-    def ask(self, example: Example, turns: list[Message]) -> Prediction:
+    def ask(self, example: Example, turns: list[Message], at_once: int) -> Prediction:
         """One answer, after as many tries as it takes. One that the server fails at each time,
         while it answers others, is a row with `error`, for it would be so for ever.
+
+        Args:
+            at_once: how many requests may be under way meanwhile.
 
         Raises:
             ProviderError: there is none after many tries, or none can be had of this provider.
@@ -228,13 +247,14 @@ class _Asking:
             ClosedError: everything is being stopped.
         """
         lost = busy = 0
+        self._asked_alone += at_once == 1
         before = self._limiter.answers
         while True:
             error: ProviderError
             new = self._is_new()
             try:
                 reply, seconds = self._tried(turns, busy, new)
-                return prediction(example.id, reply, reply.seconds or seconds)
+                return self._answered(example, reply, reply.seconds or seconds, at_once)
             except RefusedError as refusal:
                 if new and refusal.status == NOT_FOUND and busy < MOST_LOADING:
                     error, busy = refusal, busy + 1
@@ -262,6 +282,17 @@ class _Asking:
                 self._limiter.sleep(pause_before(lost, error))
             if busy >= MOST_BUSY:
                 raise _given_up(error, lost + busy)
+
+    def _answered(self, example: Example, reply: Reply, seconds: float, at_once: int) -> Prediction:
+        """Returns an answer as a row. A replay has `concurrency` from the recorded run."""
+        if self._recorded is not None:
+            before = self._recorded.get(example.id)
+            at_once_then = before.concurrency if before is not None else None
+            return prediction(example.id, reply, seconds, at_once_then)
+        found = prediction(example.id, reply, seconds, at_once)
+        if at_once == 1 and found.error is None:
+            self._timed.append(seconds)
+        return found
 
     def _ask_anything(self) -> None:
         """Finds out whether the server fails at one example, or at everything; by now there may be
@@ -320,7 +351,9 @@ def _settle(ticket: Ticket, reply: Reply) -> None:
         )
 
 
-def prediction(id: str, reply: Reply, seconds: float | None) -> Prediction:
+def prediction(
+    id: str, reply: Reply, seconds: float | None, concurrency: int | None = None
+) -> Prediction:
     """A reply as a row; `seconds` is None where nobody waited for it alone."""
     filtered: Any = None
     if reply.finish_reason == "content_filter":
@@ -333,4 +366,5 @@ def prediction(id: str, reply: Reply, seconds: float | None) -> Prediction:
         seconds=seconds,
         finish_reason=reply.finish_reason,
         error=filtered,
+        concurrency=concurrency,
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tuneoff import prompts, providers
 from tuneoff.config import HostedSettings
-from tuneoff.contenders import Work, hosted_following, hosted_job, template_for
+from tuneoff.contenders import Work, hosted_following, hosted_job, measuring, template_for
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
 from tuneoff.progress import AWAY
 from tuneoff.providers.sdk import is_here
-from tuneoff.records import Example, Prediction
+from tuneoff.records import Example, Prediction, ServingRecord
 
 
 def check(settings: HostedSettings, folder: Path) -> None:
@@ -78,10 +78,16 @@ def answer(
     """Answers of the tuned model at temperature 0."""
     model = settings.deployment or hosted_job.answers_with(settings, work)
     template = template_for(settings, work)
-    asked = ((example, prompts.messages(example, template)) for example in examples)
+    ordered = examples if settings.batch else measuring.asked_first(work, examples)
+    asked = ((example, prompts.messages(example, template)) for example in ordered)
     with closing(connected(settings, work)) as provider:
         ask = ask_in_batches if settings.batch else ask_all
         yield from ask(settings, work, provider, model, asked)
+
+
+def serving(settings: HostedSettings, work: Work) -> ServingRecord | None:
+    """Returns the latency of the tuned model, as its answers were timed."""
+    return measuring.of_provider(settings, work)
 
 
 def prompt_sha256(settings: HostedSettings, work: Work) -> str:

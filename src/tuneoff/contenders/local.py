@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuneoff.config import LocalSettings
-from tuneoff.contenders import Work, template_for, with_vllm
+from tuneoff.contenders import Work, measuring, template_for, with_vllm
 from tuneoff.contenders.answering import answers, describe_prompts
 from tuneoff.errors import ContenderError
 from tuneoff.generation import vllm
@@ -82,14 +82,15 @@ def answer(
 
 def serving(settings: LocalSettings, work: Work) -> ServingRecord:
     """Latency and throughput of the tuned model, measured here."""
-    from tuneoff.contenders.measuring import measured
     from tuneoff.training.method import finished, trained
 
+    if not work.measure:
+        return measuring.as_answered(settings, work)
     base = resolve_base(settings.base, work.folder)
     if settings.backend == "vllm":
         return with_vllm.serving(settings, work, _weights(settings, base, work))
     model = trained(settings, base, work.directory)
-    found = measured(settings, work, model, load_tokenizer(base))
+    found = measuring.measured(settings, work, model, load_tokenizer(base))
     finished(settings, base, model)
     return found
 

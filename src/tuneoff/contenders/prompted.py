@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tuneoff import prompts, providers
 from tuneoff.config import PromptedSettings
-from tuneoff.contenders import Work, template_for, with_vllm
+from tuneoff.contenders import Work, measuring, template_for, with_vllm
 from tuneoff.contenders.answering import answers, describe_prompts
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of
@@ -62,7 +62,8 @@ def answer(
     """Greedy answers of the untuned base, or answers of the provider's model at temperature 0."""
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
-        asked = ((e, prompts.messages(e, template, shots.of(e))) for e in examples)
+        ordered = examples if settings.batch else measuring.asked_first(work, examples)
+        asked = ((e, prompts.messages(e, template, shots.of(e))) for e in ordered)
         with closing(connected(settings, work)) as provider:
             ask = ask_in_batches if settings.batch else ask_all
             yield from ask(settings, work, provider, settings.model, asked)
@@ -79,17 +80,17 @@ def answer(
 
 
 def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
-    """Latency and throughput of an open base, measured here; a provider's is none of ours."""
-    from tuneoff.contenders.measuring import measured
-
+    """Latency and throughput of an open base, measured here; the latency of a provider's model."""
     if settings.base is None:
-        return None
+        return measuring.of_provider(settings, work)
+    if not work.measure:
+        return measuring.as_answered(settings, work)
     base = resolve_base(settings.base, work.folder)
     if settings.backend == "vllm":
         return with_vllm.serving(settings, work, with_vllm.Weights(base, base))
     dtype = dtype_of("auto")
     model = bases.borrow(base, settings.quantization, dtype)
-    found = measured(settings, work, model, load_tokenizer(base))
+    found = measuring.measured(settings, work, model, load_tokenizer(base))
     bases.give_back(base, settings.quantization, dtype, model)
     return found
 

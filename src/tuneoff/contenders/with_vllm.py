@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneoff.contenders import Work
 from tuneoff.contenders.answering import answers, prompts_of, stops_of
-from tuneoff.contenders.measuring import asked_alone, bounded, record, spread
+from tuneoff.contenders.measuring import answered, asked_alone, record, spread, timed
 from tuneoff.contenders.shots import Settings
 from tuneoff.generation import vllm
 from tuneoff.generation.ending import Ending, saved_ends
@@ -67,13 +67,13 @@ def answers_of(
 
 def serving(settings: Settings, work: Work, weights: Weights) -> ServingRecord:
     """vLLM's latency and throughput, and how many answers of a sample transformers gives too."""
-    answered, examples, most = asked_alone(work)
+    examples = asked_alone(work)
     if not examples:
-        return replace(record(answered, []), backend="vllm")
+        return replace(record(answered(work), {}), backend="vllm")
     asked = _asked(settings, work, weights, examples)
     with vllm.running(asked.engine) as running:
-        alone = bounded(_alone(running, asked, work.max_new_tokens), most)
-    found = replace(record(answered, alone), backend="vllm")
+        alone = timed(examples, _alone(running, asked, work.max_new_tokens))
+    found = replace(record(answered(work), alone), backend="vllm")
     try:
         same, compared = agreement(settings, work, weights)
     except Exception as error:  # what vLLM answered and how fast stands without it

@@ -43,7 +43,8 @@ CHAT_URL: Final = "/v1/chat/completions"
 class Reply:
     """An answer with the tokens that are billed for it (None: the server does not say).
 
-    `seconds` is how long it took when it was recorded; None when it was asked for now.
+    `seconds` is how long its request took, without any that were refused before it, or how long
+    that took when it was recorded; None: whoever asked knows as well.
     Of `tokens_in`, `cached_tokens_in` cost the cached price and `written_tokens_in` that of cache
     writes. `pause_seconds` is how long the provider's rate limit asks to wait before the next
     request.

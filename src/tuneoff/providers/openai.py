@@ -13,6 +13,7 @@ import datetime
 import io
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -265,7 +266,9 @@ class OpenAI:
 
     def _chat(self, body: Mapping[str, Any]) -> Reply:
         with self._calling(f"model {body['model']!r} did not answer"):
+            began = time.perf_counter()
             raw = self.sdk.chat.completions.with_raw_response.create(**body)
+            seconds = time.perf_counter() - began
             answer = raw.parse()
             choice = answer.choices[0]
             text = choice.message.content or choice.message.refusal or ""
@@ -277,7 +280,7 @@ class OpenAI:
                 usage.tokens_in,
                 usage.tokens_out,
                 choice.finish_reason,
-                _number(raw.headers.get(SECONDS_HEADER)),
+                _first(_number(raw.headers.get(SECONDS_HEADER)), seconds),
                 pause_of(raw.headers),
                 usage.cached_tokens_in,
                 usage.written_tokens_in,

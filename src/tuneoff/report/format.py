@@ -126,6 +126,16 @@ def usd(value: float | None) -> str:
     return f"${Decimal(f'{value:.2g}'):f}"
 
 
+def requests(count: int) -> str:
+    """Returns a number of requests: `1 request`, `1,083 requests`."""
+    return f"{count:,} request{'' if count == 1 else 's'}"
+
+
+def at_once(concurrency: int | None) -> str:
+    """Returns how many requests were under way: `up to 16 at once`; empty if one or unknown."""
+    return f"up to {concurrency:,} at once" if concurrency and concurrency > 1 else ""
+
+
 def words(identifier: str) -> str:
     """An identifier as words: `exact_match` → `exact match`."""
     return identifier.replace("_", " ")

@@ -31,15 +31,18 @@ def unknown(contender: ContenderResult, required: Requirements) -> list[str]:
     """Sentences about what could not be held against the requirements."""
     if required.max_latency_seconds is None or _latency(contender)[0] is not None:
         return []
+    why = ": it answered in batches, which take up to a day" if contender.serving.batch else ""
     return [
         f"max_latency_seconds is {required.max_latency_seconds:g}, and how long {contender.name} "
-        "takes to answer was not measured."
+        f"takes to answer was not measured{why}."
     ]
 
 
 def _latency(contender: ContenderResult) -> tuple[float | None, str]:
     """Seconds of an answer, and which ones these are: of 95% of them where so many are known."""
     serving = contender.serving
+    load = f.at_once(serving.concurrency)
+    when = f", with {load}," if load else ""
     if serving.seconds_p95 is not None:
-        return serving.seconds_p95, "one answer in twenty takes longer than"
-    return serving.seconds_p50, "half of its answers take longer than"
+        return serving.seconds_p95, f"one answer in twenty{when} takes longer than"
+    return serving.seconds_p50, f"half of its answers{when} take longer than"

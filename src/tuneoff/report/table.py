@@ -68,9 +68,11 @@ def _costs(contenders: Sequence[ContenderResult]) -> dict[str, list[Cell]]:
 
 
 def _median(serving: Serving) -> Cell:
+    if serving.batch:
+        return _cell(f.MISSING, None, "in batches")
     n, few = serving.requests, serving.seconds_p95 is None
-    under = f"of {n} request{'' if n == 1 else 's'}" if n and few else ""
-    return _cell(f.seconds(serving.seconds_p50), serving.seconds_p50, under)
+    under = (f"of {f.requests(n)}" if n and few else "", f.at_once(serving.concurrency))
+    return _cell(f.seconds(serving.seconds_p50), serving.seconds_p50, *under)
 
 
 def _metric(c: ContenderResult, metric: str, shares: Mapping[str, bool], decides: bool) -> Cell:

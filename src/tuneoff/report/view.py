@@ -49,6 +49,11 @@ VERDICT_NOTE = (
     "each step counted by its learning rate: a curve that is flat only because the rate went to "
     "zero has not."
 )
+TIMED_NOTE = (
+    "Times are of test prompts, one request at a time, the same prompts for every contender, "
+    "unless a number says how many were asked at once. Under load: how a provider's model answered "
+    "what was left of the test set."
+)
 JUDGED_BY_THE_END = ("converged", "still improving")
 
 TRAINING: tuple[Column, ...] = (
@@ -72,6 +77,9 @@ ALL_TRAININGS: tuple[Column, ...] = (
 SERVING: tuple[Column, ...] = (
     ("Median time to answer", lambda s: f.seconds(s.seconds_p50)),
     ("95% answered within", lambda s: f.seconds(s.seconds_p95)),
+    ("Timed on", lambda s: _timed_on(s)),
+    ("Median under load", lambda s: _under_load(s, s.loaded_seconds_p50)),
+    ("95% within, under load", lambda s: _under_load(s, s.loaded_seconds_p95)),
     ("Requests per second, saturated", lambda s: f.number(s.requests_per_second)),
     ("Mean tokens in", lambda s: f.number(s.tokens_in_mean)),
     ("Mean tokens out", lambda s: f.number(s.tokens_out_mean)),
@@ -212,8 +220,10 @@ def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View
     ]
     judged = any(c.training and c.training.verdict in JUDGED_BY_THE_END for c in contenders)
     notes = [SEEDS_NOTE] * any(c.seeds for c in contenders) + [VERDICT_NOTE] * judged
+    timed = any(c.serving.concurrency is not None for c in contenders)
+    about_groups = {"Training": " ".join(notes), "Answering": TIMED_NOTE if timed else ""}
     return [
-        {"title": title, "rows": rows, "note": " ".join(notes) if title == "Training" else ""}
+        {"title": title, "rows": rows, "note": about_groups[title]}
         for title, rows in groups
         if rows
     ]
@@ -225,6 +235,21 @@ def _rows(
 ) -> list[tuple[str, list[str]]]:
     rows = [(label, [show(r) if r else f.MISSING for r in records]) for label, show in columns]
     return [(label, cells) for label, cells in rows if set(cells) != {f.MISSING}]
+
+
+def _timed_on(serving: Serving) -> str:
+    if serving.batch:
+        return "nothing: it answered in batches"
+    if not serving.requests or serving.concurrency is None:
+        return f.MISSING
+    how = f.at_once(serving.concurrency) or "one at a time"
+    return f"{f.requests(serving.requests)}, {how}"
+
+
+def _under_load(serving: Serving, seconds: float | None) -> str:
+    if seconds is None:
+        return f.MISSING
+    return f"{f.seconds(seconds)} ({f.at_once(serving.loaded_concurrency)})"
 
 
 def _agreement(serving: Serving) -> str:

@@ -212,7 +212,7 @@ def _simulated_signs(rng: np.random.Generator, units: int) -> Array:
     if 2 ** (units - 1) <= _FLIPS:
         bits = np.arange(2 ** (units - 1))[:, None] >> np.arange(units) & 1
         return (1 - 2 * bits).astype(np.float64)
-    signs = 2.0 * rng.integers(0, 2, (_FLIPS, units)) - 1
+    signs = (2 * rng.integers(0, 2, (_FLIPS, units)) - 1).astype(np.float64)
     signs[0] = 1
     return signs
 
