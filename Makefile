@@ -17,12 +17,14 @@ demo: $(INSTALLED)
 	$(BIN)/tuneoff demo
 
 # Two processes with a thread each: with more threads than processors they would only wait for
-# each other. The slow tests measure or fill the machine, and want it to themselves.
+# each other. Slow tests that measure or fill the machine want it to themselves; the others mostly
+# wait for what they kill.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not alone" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and alone"
 
 # By hand: installs the lowest versions that pyproject.toml allows into .venv-lowest (some GB).
 test-lowest:

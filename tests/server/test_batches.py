@@ -127,6 +127,7 @@ def test_what_there_is_not_is_refused(client: Any, bad: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_killed_again_and_again_it_answers_each_request_once(
     tiny_base: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from running import examples, request, server, upload
 pytest.importorskip("fastapi")
 from tuneoff.server import connection as deadlines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 Connect = Callable[..., socket.socket]
 EACH = 60
 IDLE = 200

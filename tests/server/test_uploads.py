@@ -135,7 +135,9 @@ def wrong_form(rng: random.Random) -> tuple[bytes, dict[str, str]]:
     return body, header
 
 
-@pytest.mark.parametrize("count", [QUICK, pytest.param(UPLOADS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [QUICK, pytest.param(UPLOADS, marks=[pytest.mark.slow, pytest.mark.alone])]
+)
 def test_malformed_uploads(running: tuple[int, int], folder: Path, count: int) -> None:
     port, pid = running
     rng, kept, turned_away = random.Random(count), 0, 0
@@ -198,6 +200,7 @@ def test_the_first_wrong_line_ends_an_upload(running: tuple[int, int]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_file_that_is_too_large(running: tuple[int, int], folder: Path) -> None:
     """By its length at once; without one as soon as it is too much."""
     port, pid = running

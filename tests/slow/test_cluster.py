@@ -23,7 +23,7 @@ from tuneoff.files import read_lines
 from tuneoff.rundir import RunDir
 
 T = TypeVar("T")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 pytest.importorskip("ray")
 
 TUNEOFF = str(Path(sys.executable).parent / "tuneoff")

@@ -22,7 +22,7 @@ from tuneoff.records import ContenderResult, Results
 from tuneoff.rundir import RunDir
 
 ROOT = Path(__file__).parent.parent.parent
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from running import examples, request, server, upload
 pytest.importorskip("fastapi")
 from tuneoff.server.settings import ServerSettings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 MOST = ServerSettings(Path(), {}).max_waiting_jobs
 GROWTH_BYTES = 150 * 1024**2
 JOBS = "/v1/fine_tuning/jobs"

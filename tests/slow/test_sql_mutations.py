@@ -20,7 +20,7 @@ from tuneoff.scoring.sql.pool import Limits, Pool
 from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.tasks.samples import sql
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 METRICS = ("exact_match", "normalized_match", *FORM_METRICS, "execution_accuracy")
 Gold = tuple[str, str]
 

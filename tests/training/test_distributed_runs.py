@@ -133,6 +133,7 @@ def test_a_process_that_dies_ends_the_training_with_one_sentence(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_run_again_it_goes_on_from_its_checkpoint(
@@ -180,6 +181,7 @@ trained(Path({base!r}), Path({folder!r}), chosen("fsdp", train=slow_to_end(5000)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_search_finds_in_two_processes_what_it_finds_in_one(
     tiny_base: Path, tmp_path: Path, parallel: str
@@ -195,6 +197,7 @@ def test_search_finds_in_two_processes_what_it_finds_in_one(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_quantized_base_is_trained_by_two(tmp_path: Path) -> None:
     def given(parallel: str) -> LocalSettings:
         return chosen(parallel, quantization="int8", train={"max_steps": 8})
@@ -208,6 +211,7 @@ def test_a_quantized_base_is_trained_by_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_killed_outright_it_leaves_no_process_behind(tiny_base: Path, tmp_path: Path) -> None:
     code = CHILD.format(
         tests=str(Path(__file__).parent.parent), base=str(tiny_base), folder=str(tmp_path / "run")
