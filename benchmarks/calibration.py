@@ -331,7 +331,9 @@ def _choose(rng: np.random.Generator, n: int, discordance: float, lead: float, l
     ]
     choice = recommend(
         results, pairs, "m",
-        allowance=lambda name, names: find_allowance(name, {x: scores[x] for x in names}),
+        allowance=lambda name, best, names: find_allowance(
+            name, best, {x: scores[x] for x in names}
+        ),
     ).choice  # fmt: skip
     return int(str(choice)[1:])
 

@@ -152,7 +152,9 @@ def collect(
             parts.bakeoff.requirements,
             crossings,
             pricing.day,
-            lambda name, names: find_allowance(name, {n: means[n] for n in names}, clusters),
+            lambda name, best, names: find_allowance(
+                name, best, {n: means[n] for n in names}, clusters
+            ),
         ),
     )
 

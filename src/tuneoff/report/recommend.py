@@ -27,8 +27,8 @@ SAME_COST = 1.02
 ROUNDING = 1e-9
 # A 95% interval is twice 1.96 standard errors wide; 90% of chance lies below 1.28 of them.
 BOUND_OF_INTERVAL = 1.2816 / (2 * 1.96)
-# By how much others may be ahead of a contender by chance, of those that are named.
-Allowance = Callable[[str, Sequence[str]], float]
+# By how much the second may be ahead of the first by chance, of those that are named.
+Allowance = Callable[[str, str, Sequence[str]], float]
 OF_TWO = {"least": "less", "the fewest": "fewer", "best": "better"}
 
 
@@ -45,7 +45,7 @@ def recommend(
 
     Args:
         day: the day of the choice: what has ended then cannot be chosen.
-        allowance: by how much others may be ahead by chance; None: by what the pair alone says.
+        allowance: by how much the best may be ahead by chance; None: by what the pair alone says.
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
@@ -106,7 +106,8 @@ def _choice(
     behind = {c.name: abs(ties[c.name].difference) for c in tied}
     names = [c.name for c in fit]
     allowed = {
-        c.name: allowance(c.name, names) if allowance else _allowed(ties[c.name]) for c in tied
+        c.name: allowance(c.name, best.name, names) if allowance else _allowed(ties[c.name])
+        for c in tied
     }
     near = [best, *(c for c in tied if behind[c.name] <= allowed[c.name] + ROUNDING)]
     choice, reason = _cheapest(near, metric)

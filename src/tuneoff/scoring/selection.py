@@ -1,10 +1,11 @@
 """How far may a contender be behind the best by chance alone?
 
 The best of k contenders is partly the luckiest. A contender is *as good as the best* unless the
-best is ahead by more than the largest of the k - 1 differences to it would be in 9 of 10 flips:
-Dunnett's (JASA 1955) one-sided bound for many-to-one comparisons, with the joint flips in place of
-the normal distribution. So of equal contenders each is kept in 9 of 10 runs, however many there
-are, and the cheapest can be chosen.
+best is ahead by more standard errors than the largest of the k - 1 leads over it would be in 9 of
+10 flips: Dunnett's (JASA 1955) one-sided bound for many-to-one comparisons, with the joint flips in
+place of the normal distribution. So of equal contenders each is kept in 9 of 10 runs, however many
+there are, and the cheapest can be chosen. Leads count in standard errors, each pair's own, so that
+one contender that is far off does not excuse the others.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ LEVEL = 0.10
 
 
 def find_allowance(
-    name: str, scores: Mapping[str, Values], clusters: Mapping[str, str] | None = None
+    name: str,
+    best: str,
+    scores: Mapping[str, Values],
+    clusters: Mapping[str, str] | None = None,
 ) -> float:
-    """Return by how much others may be ahead of a contender by chance; 0 where it is alone.
+    """Return by how much the best may be ahead of a contender by chance.
 
     Args:
-        scores: by contender, the score of each example.
+        scores: by contender, the score of each example, of all between which is chosen.
         clusters: what each example belongs to; None: the examples are independent.
     """
     import numpy as np
@@ -33,10 +37,13 @@ def find_allowance(
         for other, found in scores.items()
         if other != name and any(id in scores[name] for id in found)
     ]
-    if not others:
+    place = next((i for i, pair in enumerate(others) if pair.a == best), None)
+    if place is None:
         return 0.0
     measured = measure_pairs(others, "", clusters, "")
     sums = np.stack([each.sums for each in measured], axis=1)
     sizes = np.stack([each.sizes for each in measured], axis=1)
-    largest = flip_jointly(sums, sizes).differences.max(axis=1)
-    return max(0.0, float(np.quantile(largest, 1 - LEVEL, method="higher")))
+    error = np.sqrt((sums**2).sum(axis=0)) / sizes.sum(axis=0)
+    leads = flip_jointly(sums, sizes).differences / np.where(error > 0, error, 1.0)
+    bound = float(np.quantile(leads.max(axis=1), 1 - LEVEL, method="higher"))
+    return max(0.0, bound * float(error[place]))
