@@ -132,7 +132,7 @@ def test_thoughts_and_the_rules_that_scores_were_made_by(
     (folder / "b.yaml").write_text(TEXT.format(task=""))
     file, kept = tuneoff.load(folder / "b.yaml"), folder / "run" / "contenders"
     results = tuneoff.run(file, folder / "run", progress=Says())
-    assert results.rules == RULES
+    assert results.rules == {**RULES, "tests": 2}
     found = results.contenders[1].error_classes["a thought without its end"]
     warning = f"warning: wrong: {found} of 30 answers are a thought without its end"
     assert any(line.startswith(warning) for line in heard)
@@ -144,7 +144,7 @@ def test_thoughts_and_the_rules_that_scores_were_made_by(
     monkeypatch.setattr(bakeoff, "write_report", lambda run: None)
     old = tuneoff.run(file, folder / "run", only="wrong", progress=Says())
     assert [dict(c.rules) for c in old.contenders] == [{}, RULES]
-    assert old.rules == {}
+    assert old.rules == {"tests": 2}
     assert heard[-1].startswith("warning: gold: scored by older rules")
 
 
