@@ -1,6 +1,6 @@
 """Draws docs/img/flips.svg: eight made-up databases, and what their 256 flips give.
 
-    python docs/img/flips.py
+python docs/img/flips.py
 """
 
 from __future__ import annotations
