@@ -241,7 +241,7 @@ def cells() -> Iterator[Cell]:
 
 
 def _ahead(n: int) -> float:
-    """A difference that is found in some half of the data sets."""
+    """Return a difference that is found in some half of the data sets."""
     return {10: 0.4, 50: 0.25, 200: 0.13, 1_000: 0.06}[n]
 
 

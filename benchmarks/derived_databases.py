@@ -185,7 +185,7 @@ def mutants(gold: str, columns: dict[str, list[str]]) -> Iterator[tuple[str, str
 
 
 def rewrites(gold: str, columns: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
-    """(kind, reference, answer) of each way to ask a reference's question otherwise."""
+    """Yield (kind, reference, answer) of each way to ask a reference's question otherwise."""
     rng = random.Random(gold)
     tree = parse_one(gold, read="sqlite")
     is_select, is_limited = isinstance(tree, exp.Select), tree.args.get("limit") is not None

@@ -362,8 +362,8 @@ def _carry_out_one(
 
 
 def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
-    """How fast the first training's model answers; without it only costs are not known. An own
-    model is timed once. Of a provider's the answers were, so there is nothing left to carry out."""
+    """Measure how fast the first training's model answers; without it only costs are not known. An
+    own model is timed once. Of a provider's the answers were, so there is nothing left to do."""
     serving, mine = getattr(kind, "serving", None), first.work(work)
     before, own = mine.directory.serving(), not paid(first.settings)
     if serving is None or (own and before is not None and not _may_be_timed(before, mine)):

@@ -110,12 +110,9 @@ def collect(
     ]
     contenders = tuple(contender for contender, _ in found)
     priced = {contender.name: money for contender, money in found if contender.error is None}
-    comparisons = _comparisons(
-        parts, {c.name: outcomes[c.name] for c in contenders if c.error is None}, metric, clusters
-    )
-    means = {
-        c.name: _values(_rows(outcomes[c.name]), metric) for c in contenders if c.error is None
-    }
+    finished = {c.name: outcomes[c.name] for c in contenders if c.error is None}
+    means = {name: _values(_rows(found), metric) for name, found in finished.items()}
+    comparisons = _comparisons(parts, finished, means, metric, clusters)
     places = {c.name: c.place for c in contenders}
     crossings = break_evens(priced, places, parts.bakeoff.serving.utilization)
     return Results(
@@ -136,9 +133,7 @@ def collect(
         contenders=contenders,
         comparisons=comparisons,
         judge_usd=pricing.judge_usd(),
-        judge_unread=_unread(
-            parts, run, [o for c in contenders if c.error is None for o in outcomes[c.name]]
-        ),
+        judge_unread=_unread(parts, run, [each for found in finished.values() for each in found]),
         left_out={e.id: left_out[e.id] for e in test if e.id in left_out},
         rules={
             **_common_rules([found[0] for found in outcomes.values()]),
@@ -152,7 +147,7 @@ def collect(
             parts.bakeoff.requirements,
             crossings,
             pricing.day,
-            lambda name, best, names: find_allowance(
+            allowance=lambda name, best, names: find_allowance(
                 name, best, {n: means[n] for n in names}, clusters
             ),
         ),
@@ -362,10 +357,10 @@ def _breakdowns(
 def _comparisons(
     parts: Parts,
     outcomes: Mapping[str, Sequence[Outcome]],
+    means: Mapping[str, Mapping[str, float]],
     metric: str,
     clusters: Mapping[str, str] | None,
 ) -> tuple[Comparison, ...]:
-    means = {name: _values(_rows(found), metric) for name, found in outcomes.items()}
     scored = {name: found for name, found in means.items() if found}
     seeds = {
         name: [_values(each.rows, metric) for each in _whole(outcomes[name])] for name in scored
@@ -385,7 +380,7 @@ def _clusters(parts: Parts, test: Sequence[Example]) -> dict[str, str] | None:
 
 
 def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -> Serving:
-    """Speed and answer lengths."""
+    """Return speed and answer lengths."""
     answered = [p for p in predictions if p.error is None]
     found = _provider_serving(settings, answered) if paid(settings) else _own(first, answered)
     return replace(

@@ -164,7 +164,7 @@ def _contender(results: Results, name: str | None) -> ContenderResult | None:
 
 
 def _changes(baseline: ScoredRun, run: ScoredRun) -> Iterator[dict[str, Any]]:
-    """What became of the contenders that both runs have, or of their choices."""
+    """Yield what became of the contenders that both runs have, or of their choices."""
     same = [id for id, digest in run.hashes.items() if baseline.hashes.get(id) == digest]
     if not same:
         raise DataError(

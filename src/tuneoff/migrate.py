@@ -31,7 +31,7 @@ from tuneoff.providers.calls import repeated
 from tuneoff.records import Comparison, Results, to_dict
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.equivalence import MARGIN, adjust_not_worse
-from tuneoff.scoring.flips import SIGNIFICANT
+from tuneoff.scoring.intervals import SIGNIFICANT
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.pairs import compare_all
 from tuneoff.scoring.power import describe_floor
@@ -277,7 +277,7 @@ def _count(path: Path) -> int:
 
 
 def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any]]:
-    """Whether each other contender of a finished run matches the captured model: `name`,
+    """Say of each other contender of a finished run whether it matches the captured model: `name`,
     `difference`, `low`, `high` (own minus hosted, 90%), `p_value` (of "it is worse by the margin or
     more", one-sided, adjusted over the contenders), `verdict` (`better`, `matches`, `worse`, `not
     shown`) and a `sentence`.

@@ -322,7 +322,7 @@ class FlipCounts:
 
     @property
     def n(self) -> int:
-        """All of them."""
+        """Return how many these are together."""
         return self.only_a + self.only_b + self.both + self.none
 
 

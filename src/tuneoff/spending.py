@@ -317,7 +317,7 @@ def explain_doubts(
 
 
 def _reasons_unasked(settings: PromptedSettings) -> bool:
-    """Whether the file leaves it to a model of OpenAI to reason, and it does."""
+    """Say whether the file leaves it to a model of OpenAI to reason, and it does."""
     unsaid = settings.reasoning_effort is None and settings.reasoning_tokens is None
     own = settings.provider == "azure" or settings.base_url is None
     openai = settings.provider in (None, "openai", "azure")

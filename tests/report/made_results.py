@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from tuneoff.records import (
     Comparison,
     ContenderResult,
     Prediction,
+    Recommendation,
     Results,
     Score,
     ScoredRow,
     TrainingRecord,
 )
+from tuneoff.report import recommend as made_recommendation
 from tuneoff.rundir import RunDir
 
 METRIC = "execution_accuracy"
@@ -107,3 +110,19 @@ def write_answers(run: RunDir, name: str, right: Sequence[bool], wrong: str = HO
         ScoredRow(f"e{i}", {METRIC: ok}, "right" if ok else "unknown column")
         for i, ok in enumerate(right)
     )
+
+
+def recommend(
+    contenders: Sequence[ContenderResult], pairs: Sequence[Comparison], *given: Any, **named: Any
+) -> Recommendation:
+    """The recommendation where the best may be ahead by the one-sided 10% bound of the pair alone:
+    1.28 standard errors, of which its interval is twice 1.96 wide."""
+
+    def allow(name: str, best: str, names: Sequence[str]) -> float:
+        (pair,) = (p for p in pairs if {p.a, p.b} == {name, best})
+        assert {name, best} <= set(names)
+        assert pair.low is not None
+        assert pair.high is not None
+        return (pair.high - pair.low) * 1.2816 / (2 * 1.96)
+
+    return made_recommendation(contenders, pairs, *given, allowance=allow, **named)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from made_results import METRIC, contender, results, training
+from made_results import METRIC, contender, recommend, results, training
 
 from tuneoff.records import (
     AllTrainings,
@@ -24,7 +24,6 @@ from tuneoff.records import (
     Sensitivity,
     Serving,
 )
-from tuneoff.report import recommend
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.intervals import wilson
 from tuneoff.scoring.pairs import compare_all

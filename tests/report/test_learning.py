@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_results import METRIC, contender
+from made_results import METRIC, contender, recommend
 
 from tuneoff.records import ContenderResult, CurvePoint
-from tuneoff.report import learning, recommend
+from tuneoff.report import learning
 
 
 def curved(

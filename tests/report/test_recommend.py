@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from made_results import METRIC, contender, pair, score, training
+from made_results import METRIC, contender, pair, recommend, score, training
 
 from tuneoff.records import ContenderResult, Cost
-from tuneoff.report import recommend
 
 
 def two_tuned(lora: float, full: float) -> list[ContenderResult]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from made_results import METRIC, contender, pair, training
+from made_results import METRIC, contender, pair, recommend, training
 
 from tuneoff.config import Requirements
 from tuneoff.records import ContenderResult, Recommendation, Serving
-from tuneoff.report import recommend
 
 
 def three() -> list[ContenderResult]:

@@ -42,9 +42,9 @@ class Ticket(Protocol):
         written: int = 0,
         usd: float | None = None,
     ) -> None:
-        """It was carried out, and so many tokens were billed; `cached` are those of `input` that
-        cost the cached price, `written` those that cost the price of cache writes. It cost `usd`,
-        where the provider says so."""
+        """Note that it was carried out, and so many tokens were billed; `cached` are those of
+        `input` that cost the cached price, `written` those that cost the price of cache writes. It
+        cost `usd`, where the provider says so."""
         ...
 
     def give_back(self) -> None:

@@ -235,8 +235,8 @@ class _Asking:
         )
 
     def ask(self, example: Example, turns: list[Message], at_once: int) -> Prediction:
-        """One answer, after as many tries as it takes. One that the server fails at each time,
-        while it answers others, is a row with `error`, for it would be so for ever.
+        """Return one answer, after as many tries as it takes. One that the server fails at each
+        time, while it answers others, is a row with `error`, for it would be so for ever.
 
         Args:
             at_once: how many requests may be under way meanwhile.
@@ -354,7 +354,7 @@ def _settle(ticket: Ticket, reply: Reply) -> None:
 def prediction(
     id: str, reply: Reply, seconds: float | None, concurrency: int | None = None
 ) -> Prediction:
-    """A reply as a row; `seconds` is None where nobody waited for it alone."""
+    """Return a reply as a row; `seconds` is None where nobody waited for it alone."""
     filtered: Any = None
     if reply.finish_reason == "content_filter":
         filtered = "the provider's content filter kept the answer"

@@ -189,8 +189,8 @@ class BatchJobs:
 
 
 def _settle(ticket: Ticket, batch: Batch, rows: list[BatchRow]) -> None:
-    """By the batch's own count, else by its answers'; where one of them does not say, the leave
-    stays as it is. What was written to the cache only the answers say."""
+    """Settle a leave by the batch's own count, else by its answers'; where one of them does not
+    say, the leave stays as it is. What was written to the cache only the answers say."""
     replies = [row.reply for row in rows if row.reply is not None]
     written = sum(reply.written_tokens_in for reply in replies)
     if batch.tokens_in and batch.tokens_out is not None:

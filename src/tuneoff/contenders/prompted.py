@@ -45,8 +45,8 @@ def ready(settings: PromptedSettings, work: Work) -> None:
 
 
 def model_name(settings: PromptedSettings) -> str:
-    """Model and number of shots, for instance `tiny, 5 shots`, and its reasoning effort if one is
-    asked for."""
+    """Return model and number of shots, for instance `tiny, 5 shots`, and its reasoning effort if
+    one is asked for."""
     shots = "zero-shot" if settings.shots == 0 else f"{settings.shots} shots"
     effort = f", reasoning {settings.reasoning_effort}" if settings.reasoning_effort else ""
     return f"{settings.base or settings.model}, {shots}{effort}"
@@ -80,7 +80,7 @@ def answer(
 
 
 def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
-    """Latency and throughput of an open base, measured here; the latency of a provider's model."""
+    """Return latency and throughput of an open base, measured here; of a provider's the latency."""
     if settings.base is None:
         return measuring.of_provider(settings, work)
     if not work.measure:

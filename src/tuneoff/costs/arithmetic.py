@@ -70,7 +70,7 @@ def answering_usd(
     batch: bool = False,
     written_tokens_in: int = 0,
 ) -> Decimal | None:
-    """Price of answers; None where the model has no price for answering.
+    """Return the price of answers; None where the model has no price for answering.
 
     Args:
         tokens_in: all prompt tokens, as providers report them: those that were read from the

@@ -278,9 +278,9 @@ class LedgerTicket:
         written: int = 0,
         usd: float | None = None,
     ) -> None:
-        """It was carried out, and so many tokens were billed; `cached` are those of `input` that
-        cost the cached price, `written` those that cost the price of cache writes. It cost `usd`,
-        where the provider says so."""
+        """Note that it was carried out, and so many tokens were billed; `cached` are those of
+        `input` that cost the cached price, `written` those that cost the price of cache writes. It
+        cost `usd`, where the provider says so."""
         tokens = {"training": training, "input": input, "output": output, "cached": cached,
                   "written": written}  # fmt: skip
         priced = known_usd(self.purse.price, training, input, output, cached, self.batch, written)

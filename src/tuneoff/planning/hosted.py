@@ -127,8 +127,8 @@ def _answering(
     test: Tally,
     warnings: list[str],
 ) -> float | None:
-    """The test set's prompts, those that are long enough as written to the provider's cache, and
-    answers as long as its references, with all the reasoning that they may have."""
+    """Count the test set's prompts, those that are long enough as written to the provider's cache,
+    and answers as long as its references, with all the reasoning that they may have."""
     if price is None:
         return None
     reasoning = max_output_tokens(settings, 0)

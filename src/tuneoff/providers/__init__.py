@@ -318,7 +318,7 @@ class Provider(Protocol):
         max_tokens: int | None = None,
         reasoning_effort: str | None = None,
     ) -> Reply:
-        """One answer at temperature 0, or at the model's own where it reasons.
+        """Return one answer at temperature 0, or at the model's own where it reasons.
 
         Args:
             max_tokens: what it may take, its reasoning included.

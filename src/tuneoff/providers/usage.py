@@ -47,6 +47,6 @@ def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _tokens(counts: Mapping[str, Any], name: str) -> int | None:
-    """A count; None where there is none, or something else."""
+    """Return a count; None where there is none, or something else."""
     count = counts.get(name)
     return count if isinstance(count, int) and count >= 0 else None

@@ -12,7 +12,7 @@ from typing import Any
 from tuneoff.records import ContenderResult, CurvePoint
 from tuneoff.report import format as f
 from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
-from tuneoff.scoring.flips import SIGNIFICANT
+from tuneoff.scoring.intervals import SIGNIFICANT
 
 SMALL_GAIN = 0.01  # one point of a share: what nobody would gather twice the data for
 

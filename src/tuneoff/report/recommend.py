@@ -25,8 +25,6 @@ Group = Sequence[ContenderResult]
 # Costs that differ by less are equal.
 SAME_COST = 1.02
 ROUNDING = 1e-9
-# A 95% interval is twice 1.96 standard errors wide; 90% of chance lies below 1.28 of them.
-BOUND_OF_INTERVAL = 1.2816 / (2 * 1.96)
 # By how much the second may be ahead of the first by chance, of those that are named.
 Allowance = Callable[[str, str, Sequence[str]], float]
 OF_TWO = {"least": "less", "the fewest": "fewer", "best": "better"}
@@ -39,13 +37,14 @@ def recommend(
     requirements: Requirements | None = None,
     break_even: Sequence[BreakEven] = (),
     day: datetime.date | None = None,
-    allowance: Allowance | None = None,
+    *,
+    allowance: Allowance,
 ) -> Recommendation:
-    """The recommendation for a run's contenders and its pairs on the primary metric.
+    """Return the recommendation for a run's contenders and its pairs on the primary metric.
 
     Args:
         day: the day of the choice: what has ended then cannot be chosen.
-        allowance: by how much the best may be ahead by chance; None: by what the pair alone says.
+        allowance: by how much the best may be ahead by chance (`scoring/selection.py`).
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
@@ -96,7 +95,7 @@ def _choice(
     metric: str,
     of: int,
     share: bool,
-    allowance: Allowance | None,
+    allowance: Allowance,
 ) -> tuple[ContenderResult, list[str], list[str]]:
     """The best, or the cheapest of those as good; what the scores say for it, and against."""
     best = max(fit, key=lambda c: metric_value(c, metric) or 0.0)
@@ -105,10 +104,7 @@ def _choice(
     tied = [c for c in fit if c.name in ties]
     behind = {c.name: abs(ties[c.name].difference) for c in tied}
     names = [c.name for c in fit]
-    allowed = {
-        c.name: allowance(c.name, best.name, names) if allowance else _allowed(ties[c.name])
-        for c in tied
-    }
+    allowed = {c.name: allowance(c.name, best.name, names) for c in tied}
     near = [best, *(c for c in tied if behind[c.name] <= allowed[c.name] + ROUNDING)]
     choice, reason = _cheapest(near, metric)
     because = [_result(choice, metric, of, share)]
@@ -126,13 +122,6 @@ def _choice(
         prompted = [c.name for c in near if c.id == "prompted"]
         against += [f"{name} is as good and needs no fine-tuning." for name in prompted]
     return choice, because + _beaten(choice.name, pairs, share), against
-
-
-def _allowed(pair: Comparison) -> float:
-    """Return the one-sided 10% bound of a difference, from its 95% interval."""
-    if pair.low is None or pair.high is None:
-        return 0.0
-    return (pair.high - pair.low) * BOUND_OF_INTERVAL
 
 
 def _tie(pair: Comparison, n: int, share: bool) -> str:

@@ -19,7 +19,7 @@ MARGIN = 0.03
 
 
 def is_within(pair: Comparison, margin: float | None = MARGIN) -> bool:
-    """Whether the true difference is smaller than the margin, either way."""
+    """Say whether the true difference is smaller than the margin, either way."""
     if margin is None or pair.low_90 is None or pair.high_90 is None:
         return False
     return pair.low_90 > -margin and pair.high_90 < margin

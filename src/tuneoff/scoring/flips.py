@@ -28,13 +28,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuneoff.scoring.intervals import SIGNIFICANT
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-SIGNIFICANT = 0.05
 EXACT_UNITS = 16
 FLIPS = 10_000
 SEED = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneoff.scoring.flips import SIGNIFICANT
+from tuneoff.scoring.intervals import SIGNIFICANT
 
 
 def holm(p_values: Sequence[float]) -> list[tuple[float, float]]:

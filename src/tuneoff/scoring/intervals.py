@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-LEVEL = 0.05
+# A verdict is said, and an interval leaves out, at this level.
+SIGNIFICANT = 0.05
 ALIKE_CORRELATION = 0.1
 _Z = 1.959963984540054  # 97.5% quantile of the normal distribution
 Bounds = tuple[float, float]
@@ -71,7 +72,8 @@ def score_interval(
     squares = math.fsum(times * (value - mean) ** 2 for value, times in counts.items())
     is_share = all(0 <= value <= 1 for value in counts)
     if squares <= 1e-18 * n:  # also of a single value
-        alike = effective_size(n, 1 / _alike_deff(n, clusters), len(clusters) - 1 or n)
+        units = len(clusters) if len(clusters) > 1 else n
+        alike = effective_size(n, 1 / _alike_deff(n, clusters), units - 1)
         return wilson(mean * alike, alike) if is_share else None
     freely = n if yes_no else n - 1  # a share's variance is p(1 - p)
     if len(clusters) < 2:
@@ -85,7 +87,7 @@ def score_interval(
     effective = effective_size(n, ratio, freedom)
     if yes_no:
         return wilson(mean * effective, effective)
-    half = quantile(LEVEL, n - 1) * math.sqrt(independent * n / effective)
+    half = quantile(SIGNIFICANT, n - 1) * math.sqrt(independent * n / effective)
     return clip(mean - half, mean + half) if is_share else (mean - half, mean + half)
 
 
@@ -98,7 +100,7 @@ def effective_size(n: int, ratio: float, freedom: float) -> float:
     """
     if n < 2:
         return float(n)
-    known = quantile(LEVEL, n - 1) / quantile(LEVEL, min(freedom, n - 1))
+    known = quantile(SIGNIFICANT, n - 1) / quantile(SIGNIFICANT, min(freedom, n - 1))
     return min(float(n), n * ratio * known**2)
 
 

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tuneoff.records import FlipCounts
-from tuneoff.scoring.intervals import LEVEL, Bounds
+from tuneoff.scoring.intervals import SIGNIFICANT, Bounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ def binomial_cdf(successes: Array | float, n: Array | float, chance: float) -> A
     return np.where(np.less(successes, n), betainc(fails, np.add(successes, 1), 1 - chance), 1.0)
 
 
-def tango(counts: FlipCounts, level: float = LEVEL) -> Bounds:
+def tango(counts: FlipCounts, level: float = SIGNIFICANT) -> Bounds:
     """Return Tango's score interval of the difference of two paired shares."""
     from scipy.optimize import brentq
     from scipy.special import ndtri

@@ -72,22 +72,22 @@ class MeasuredPair:
 
     @property
     def units(self) -> int:
-        """How many units have an example of both."""
+        """Count the units that have an example of both."""
         return int((self.sizes > 0).sum())
 
     @property
     def difference(self) -> float:
-        """The mean of a minus that of b."""
+        """Return the mean of a minus that of b."""
         return float(self.sums.sum() / self.sizes.sum())
 
     @property
     def is_mcnemar(self) -> bool:
-        """Whether the flips are the exact binomial."""
+        """Say whether the flips are the exact binomial."""
         return self.counts is not None and self.cluster is None and not self.seeds
 
     @property
     def test(self) -> str:
-        """The name of the test."""
+        """Return the name of the test."""
         if self.seeds:
             return "t over seeds and " + ("examples" if self.cluster is None else "clusters")
         return "exact McNemar" if self.is_mcnemar else "cluster sign-flip"

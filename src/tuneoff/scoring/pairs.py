@@ -17,9 +17,9 @@ from typing import Literal
 
 from tuneoff.records import Comparison
 from tuneoff.scoring.equivalence import MARGIN, add_outcome
-from tuneoff.scoring.flips import SIGNIFICANT, JointFlips
+from tuneoff.scoring.flips import JointFlips
 from tuneoff.scoring.holm import holm
-from tuneoff.scoring.intervals import Bounds
+from tuneoff.scoring.intervals import SIGNIFICANT, Bounds
 from tuneoff.scoring.paired import MeasuredPair, Pair, Values, flip_pairs, measure_pairs
 
 # How intervals and tests are made (docs/scoring.md); 1 until the joint flips came.
@@ -73,32 +73,24 @@ def compare_pairs(
         return ()
     measured = measure_pairs(pairs, metric, clusters, cluster)
     flips = flip_pairs(measured)
-    if flips is None:
-        p_value = measured[0].p_value(1.0)
-        found = [_judge(measured[0], None, 0, p_value, p_value, SIGNIFICANT)]
-        return tuple(_with_outcome(measured, found, margin))
-    p_values = [each.p_value(p) for each, p in zip(measured, flips.p_values(), strict=True)]
-    by_flips, levels = flips.adjust()
+    own, by_flips, levels = [0.0], [0.0], [SIGNIFICANT]
+    if flips is not None:
+        own, (by_flips, levels) = flips.p_values(), flips.adjust()
+    p_values = [each.p_value(p) for each, p in zip(measured, own, strict=True)]
     # An exact p-value may be larger than what was drawn.
     adjusted = [max(pair) for pair in zip(by_flips, p_values, strict=True)]
     seeded = [place for place, each in enumerate(measured) if each.seeds]
     by_holm = holm([p_values[place] for place in seeded])
     for place, (p, level) in zip(seeded, by_holm, strict=True):
         adjusted[place], levels[place] = max(adjusted[place], p), level
-    judged = [
+    judged = (
         _judge(each, flips, place, p_values[place], adjusted[place], levels[place])
         for place, each in enumerate(measured)
-    ]
-    return tuple(_with_outcome(measured, judged, margin))
-
-
-def _with_outcome(
-    measured: Sequence[MeasuredPair], judged: Sequence[Comparison], margin: float
-) -> list[Comparison]:
-    return [
+    )
+    return tuple(
         add_outcome(pair, margin if each.is_share else None)
         for each, pair in zip(measured, judged, strict=True)
-    ]
+    )
 
 
 def _judge(

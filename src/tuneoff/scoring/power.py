@@ -8,8 +8,8 @@ answer that differs counts for the same side.
 - Independent examples: the power of the exact McNemar test (Connor, Biometrics 1987, with the exact
   distribution in place of his approximation), at the level that the largest of all pairs'
   statistics leaves to one pair (Tukey's range).
-- Examples in clusters: the joint sign-flip test itself, on simulated differences of clusters whose
-  examples are correlated.
+- Examples in few clusters: the joint sign-flip test itself, on simulated differences of clusters
+  whose examples are correlated; in many, the power of a t-test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tuneoff.scoring.flips import SIGNIFICANT
+from tuneoff.scoring.intervals import SIGNIFICANT, quantile
 from tuneoff.scoring.mcnemar import binomial_cdf
 from tuneoff.scoring.paired import LEAST_UNITS
 
@@ -36,8 +36,8 @@ POWER = 0.8
 _STEPS = 20
 # Data sets that are simulated for a difference, and flips of each.
 _SIMULATED, _FLIPS, _SIMULATED_STEPS = 300, 400, 8
-# Clusters of a test set of more than so many differ by little from as many of equal size.
-_MOST_CLUSTERS = 60
+# Of more clusters, the flips' distribution is near enough to Student's.
+FEW_CLUSTERS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,9 @@ def smallest_difference(
     if cluster_sizes is None:
         level = pair_level(max(2, contenders))
         return _search(lambda x: mcnemar_power(n, x, max(discordance, x), level), _STEPS)
-    power = _clustered_power(tuple(sorted(cluster_sizes)), max(2, contenders), discordance)
+    if units > FEW_CLUSTERS:
+        return _clustered_difference(cluster_sizes, max(2, contenders), discordance)
+    power = _clustered_power(cluster_sizes, max(2, contenders), discordance)
     return _search(power, _SIMULATED_STEPS)
 
 
@@ -175,15 +177,13 @@ def pair_level(contenders: int) -> float:
 
 
 def _clustered_power(
-    sizes: tuple[int, ...], contenders: int, discordance: float
+    sizes: Sequence[int], contenders: int, discordance: float
 ) -> Callable[[float], float]:
     """Return the power of the joint flips as a function of the difference by which the first
     contender is ahead of all others."""
     import numpy as np
 
-    kept = np.array([size for size in sizes if size], dtype=np.float64)
-    if len(kept) > _MOST_CLUSTERS:  # as many of equal size that tell as much
-        kept = np.full(_MOST_CLUSTERS, kept.sum() / _MOST_CLUSTERS)
+    kept = np.array(sorted(size for size in sizes if size), dtype=np.float64)
     rng = np.random.Generator(np.random.PCG64(0))
     noise = rng.standard_normal((_SIMULATED, len(kept), contenders))
     signs = _simulated_signs(rng, len(kept))
@@ -202,6 +202,20 @@ def _clustered_power(
         return float((p < SIGNIFICANT).mean())
 
     return power
+
+
+def _clustered_difference(
+    sizes: Sequence[int], contenders: int, discordance: float
+) -> float | None:
+    """Return the smallest difference that a t-test of many clusters finds with enough power, with
+    the design effect of Kish (1965) for clusters of unequal size."""
+    total, freedom = sum(sizes), sum(size > 0 for size in sizes) - 1
+    deff = 1 + (sum(size**2 for size in sizes) / total - 1) * CORRELATION
+    quantiles = quantile(pair_level(contenders), freedom) + quantile(2 * (1 - POWER), freedom)
+    found = quantiles * math.sqrt(discordance * deff / total)
+    if found > discordance:  # more answers differ then than was assumed
+        found = quantiles**2 * deff / total
+    return found if found < 1 else None
 
 
 def _simulated_signs(rng: np.random.Generator, units: int) -> Array:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from tuneoff.scoring.flips import flip_jointly
 from tuneoff.scoring.paired import Pair, Values, measure_pairs
 
-LEVEL = 0.10
+BOUND_LEVEL = 0.10
 
 
 def find_allowance(
@@ -45,5 +45,5 @@ def find_allowance(
     sizes = np.stack([each.sizes for each in measured], axis=1)
     error = np.sqrt((sums**2).sum(axis=0)) / sizes.sum(axis=0)
     leads = flip_jointly(sums, sizes).differences / np.where(error > 0, error, 1.0)
-    bound = float(np.quantile(leads.max(axis=1), 1 - LEVEL, method="higher"))
+    bound = float(np.quantile(leads.max(axis=1), 1 - BOUND_LEVEL, method="higher"))
     return max(0.0, bound * float(error[place]))

@@ -59,7 +59,7 @@ def fits(groups: Iterable[Group], rows: Sequence[Row]) -> bool:
 
 
 def is_ordered(sql: str) -> bool:
-    """Whether a query has ORDER BY at its top level; False when it cannot be read."""
+    """Say whether a query has ORDER BY at its top level; False when it cannot be read."""
     from sqlglot import TokenType, tokenize
     from sqlglot.errors import SqlglotError
 

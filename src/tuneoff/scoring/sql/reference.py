@@ -78,11 +78,11 @@ class Reference:
 
     @cached_property
     def spelt(self) -> Query | None:
-        """Its normal form, as Spider's grammar reads it."""
+        """Return its normal form, as Spider's grammar reads it."""
         return read_spider(spell_for_spider(self.form), self.schema) if self.form else None
 
     def result(self, file: DatabaseFile, request: Request) -> Table:
-        """Its result on a database.
+        """Return its result on a database.
 
         Raises:
             ReferenceFails: it has none.
@@ -207,7 +207,7 @@ def find_reference(request: Request) -> Reference:
 
 
 def _bytes_of(rows: Iterable[Row]) -> int:
-    """About how much memory rows take."""
+    """Estimate how much memory rows take."""
     return sum(
         _CELL_BYTES + (len(cell) if isinstance(cell, (str, bytes)) else 0)
         for row in rows

@@ -140,7 +140,7 @@ _opened: OrderedDict[tuple[str, int, bool], Database] = OrderedDict()
 
 
 def connect(path: str, stamp: int = 0, drop_undecodable: bool = False) -> Database:
-    """A database that can only be read; a few are kept open, for questions come by database.
+    """Return a database that can only be read; a few are kept open, for questions come by database.
 
     Args:
         stamp: something that changes when the file does.
