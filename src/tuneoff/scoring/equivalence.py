@@ -18,28 +18,20 @@ from tuneoff.scoring.paired import Pair, flip_pairs, measure_pairs
 MARGIN = 0.03
 
 
-def is_within(pair: Comparison, margin: float | None = MARGIN) -> bool:
+def is_within(pair: Comparison, margin: float) -> bool:
     """Say whether the true difference is smaller than the margin, either way."""
-    if margin is None or pair.low_90 is None or pair.high_90 is None:
+    if pair.low_90 is None or pair.high_90 is None:
         return False
     return pair.low_90 > -margin and pair.high_90 < margin
 
 
-def find_outcome(pair: Comparison, margin: float | None = MARGIN) -> PairOutcome:
-    """Return which is better, or whether they are the same within the margin."""
-    if pair.verdict != "tie":
-        return pair.verdict
-    return "same" if is_within(pair, margin) else "cannot be told"
-
-
 def add_outcome(pair: Comparison, margin: float | None) -> Comparison:
     """Return a pair with its outcome; a margin of None (scores are no shares) is never held."""
-    return replace(
-        pair,
-        outcome=find_outcome(pair, margin),
-        margin=margin,
-        within_margin=None if margin is None else is_within(pair, margin),
-    )
+    within = None if margin is None else is_within(pair, margin)
+    outcome: PairOutcome = "same" if within else "cannot be told"
+    if pair.verdict != "tie":
+        outcome = pair.verdict
+    return replace(pair, outcome=outcome, margin=margin, within_margin=within)
 
 
 def adjust_not_worse(

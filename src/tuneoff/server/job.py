@@ -82,7 +82,8 @@ class JobCreate(_Asked):
 
 def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
     """Return numbers for every `auto`: 3 epochs, more of fewer examples while at most 100 are seen,
-    fewer of so many that over 25,000 would be (1 to 25); batches of 0.2% of the examples, 8 to 64."""
+    fewer of so many that over 25,000 would be (1 to 25); batches of 0.2% of the examples, 8 to 64.
+    """
     batch = min(64, max(8, math.ceil(0.002 * examples)))
     epochs, multiplier = asked.n_epochs, asked.learning_rate_multiplier
     return {
