@@ -275,9 +275,10 @@ def test_p_values_and_intervals_never_contradict_each_other(
             (pair.low, pair.high, pair.p_value),
             (pair.low_adjusted, pair.high_adjusted, pair.p_adjusted),
         ):
-            if low is not None and high is not None:
-                assert (low > 0 or high < 0) == (p < 0.05)
-                assert -1 <= low < high <= 1
+            assert low is not None
+            assert high is not None
+            assert (low > 0 or high < 0) == (p < 0.05)
+            assert -1 <= low < high <= 1
         if pair.outcome == "same":
             assert pair.within_margin
 

@@ -69,7 +69,7 @@ class JointFlips:
 
     def adjust(self) -> tuple[list[float], list[float]]:
         """Return each pair's p-value adjusted over all pairs, and the level of its own test that
-        amounts to it: the step-down rejects a pair exactly when its own p is at most that."""
+        amounts to it: a pair that the step-down rejects has an own p of at most that."""
         import numpy as np
 
         order = np.argsort(-self.found, kind="stable")
@@ -83,7 +83,10 @@ class JointFlips:
             if stopped is None and p >= SIGNIFICANT:
                 stopped = largest
             critical = _critical(largest if stopped is None else stopped)
-            levels[pair] = float((self.extremity[:, pair] >= critical).mean())
+            own = self.extremity[:, pair]
+            # What the adjustment leaves may be less than any p-value that few units have.
+            least = min(SIGNIFICANT, float((own == own.max()).mean()))
+            levels[pair] = max(least, float((own >= critical).mean()))
         return adjusted.tolist(), levels.tolist()
 
     def interval(self, pair: int, level: float, inclusive: bool) -> tuple[float, float] | None:

@@ -104,7 +104,7 @@ def _judge(
     difference = measured.difference
     found = measured.bounds(flips, place, SIGNIFICANT)
     low, high = _agree(found, difference, p_value) or (None, None)
-    found = measured.bounds(flips, place, level, inclusive=True) if level > 0 else None
+    found = measured.bounds(flips, place, level, inclusive=True)
     low_adjusted, high_adjusted = _agree(found, difference, p_adjusted) or (None, None)
     low_90, high_90 = measured.bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
     verdict: Verdict = "tie"
