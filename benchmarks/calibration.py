@@ -42,6 +42,7 @@ from tuneoff.scoring.selection import find_allowance
 Array = np.ndarray[Any, np.dtype[np.float64]]
 RUNS = 2_000
 SEED_SPREAD = 0.03
+RIGHT = 0.6
 SIGNIFICANT = 0.05
 SPIDER = [2, 3, 4, 10, 12, 16, 18, 20, 20, 24, 26, 28, 30, 36, 42, 44, 48, 55, 60, 70]
 LAYOUTS: dict[str, list[int]] = {
@@ -315,15 +316,18 @@ def simulate_choice(runs: int, seed: int) -> dict[str, float]:
 def _choose(rng: np.random.Generator, n: int, discordance: float, lead: float, leader: int) -> int:
     """Return which contender is chosen; 0 is the cheapest."""
     ids = [str(i) for i in range(n)]
-    # Each contender flips the common answer with this chance, so that two differ by `discordance`.
-    flip = (1 - math.sqrt(1 - 2 * discordance)) / 2
-    common = rng.random(n) < 0.6
+    # Each contender differs from common answers, 60% of them right, in this share, so that two
+    # differ in `discordance` of all; the leader's differences are for the better by `lead`.
+    share = (1 - math.sqrt(1 - 2 * discordance)) / 2
+    common = rng.random(n) < RIGHT
     scores = {}
     for place in range(4):
-        answers = common ^ (rng.random(n) < flip)
+        to_right = to_wrong = share
         if place == leader and lead:
-            wrong = np.flatnonzero(~answers)
-            answers[rng.choice(wrong, min(len(wrong), rng.binomial(n, lead)), replace=False)] = True
+            net = lead - (2 * RIGHT - 1) * share
+            to_right = (share + net) / (2 * (1 - RIGHT))
+            to_wrong = max(0.0, (share - net) / (2 * RIGHT))
+        answers = common ^ (rng.random(n) < np.where(common, to_wrong, to_right))
         scores[f"c{place}"] = dict(zip(ids, answers.astype(float).tolist(), strict=True))
     pairs = compare_all(scores, "m")
     results = [
