@@ -28,7 +28,8 @@ from typing import Any
 
 import torch
 
-from tuneoff.config import LocalSettings, TaskSettings, TrainSettings
+from tuneoff.config import TaskSettings
+from tuneoff.contender_settings import LocalSettings, TrainSettings
 from tuneoff.generation import engine, plain, support
 from tuneoff.generation.batched import BATCH_SIZE
 from tuneoff.generation.ending import Ending, ending_of

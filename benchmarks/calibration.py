@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from tuneoff.records import Comparison, ContenderResult, Cost, Score
 from tuneoff.report import recommend
+from tuneoff.results import Comparison, ContenderResult, Cost, Score
 from tuneoff.scoring.equivalence import adjust_not_worse
 from tuneoff.scoring.holm import holm
 from tuneoff.scoring.intervals import score_interval

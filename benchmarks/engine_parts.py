@@ -32,7 +32,7 @@ import torch
 from training import data as data_sets
 
 from tuneoff import machine
-from tuneoff.config import SHIPPED_BASE, LocalSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
 from tuneoff.models import prefix_tree
 from tuneoff.models.loading import resolve_base
 from tuneoff.models.packing import loss_over_packs, tree_pack

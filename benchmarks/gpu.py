@@ -45,7 +45,7 @@ from training import child, data, shapes
 from training.measure import Job, Measurement
 
 from tuneoff import machine
-from tuneoff.config import SHIPPED_BASE
+from tuneoff.contender_settings import SHIPPED_BASE
 from tuneoff.models.loading import resolve_base
 
 LORA = {

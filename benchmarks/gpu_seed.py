@@ -44,7 +44,8 @@ from training import child, data, shapes
 from training.measure import Job, Measurement
 
 from tuneoff import machine, prepare
-from tuneoff.config import SHIPPED_BASE, BakeOff, LocalSettings
+from tuneoff.config import BakeOff
+from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
 from tuneoff.costs import pricebook
 from tuneoff.models.loading import load_tokenizer, release_memory, rendering_of, resolve_base
 from tuneoff.training.encoding import prompt_ids

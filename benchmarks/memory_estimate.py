@@ -45,7 +45,8 @@ def measure(name: str) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig
 
-    from tuneoff.config import LocalSettings, TaskSettings
+    from tuneoff.config import TaskSettings
+    from tuneoff.contender_settings import LocalSettings
     from tuneoff.models.loading import ASSET
     from tuneoff.models.memory import estimate
     from tuneoff.models.packing import LOGITS_AT_ONCE, Pack

@@ -24,7 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuneoff.config import LocalSettings, TaskSettings
+from tuneoff.config import TaskSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.models.loading import ASSET
 from tuneoff.planning import measuring
 from tuneoff.records import Example, Split

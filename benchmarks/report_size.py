@@ -27,17 +27,9 @@ from typing import Any
 
 from tuneoff import machine
 from tuneoff.files import write_lines
-from tuneoff.records import (
-    ContenderResult,
-    LossRow,
-    Prediction,
-    Results,
-    Score,
-    ScoredRow,
-    TrainingRecord,
-    to_dict,
-)
+from tuneoff.records import LossRow, Prediction, ScoredRow, TrainingRecord, to_dict
 from tuneoff.report import recommend
+from tuneoff.results import ContenderResult, Results, Score
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.intervals import wilson
 

@@ -45,7 +45,7 @@ from training import child, data, summary
 from training.measure import Job, Measurement
 
 from tuneoff import machine
-from tuneoff.config import SHIPPED_BASE, LoraSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LoraSettings
 from tuneoff.models.loading import resolve_base
 
 TRL_ARMS = ("trl plain", "trl packing", "trl group_by_length")

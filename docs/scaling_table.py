@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, LlamaConfig
 
-from tuneoff.config import LocalSettings, LoraSettings, TrainSettings
+from tuneoff.contender_settings import LocalSettings, LoraSettings, TrainSettings
 from tuneoff.costs import pricebook
 from tuneoff.models.loading import ASSET
 from tuneoff.models.memory import USABLE, estimate

@@ -10,7 +10,7 @@ import pytest
 from helpers import Cli
 
 from tuneoff.bakeoff_file import parse
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.errors import ConfigError, unknown
 
 GOOD = """\

@@ -11,7 +11,7 @@ import pytest
 
 import tuneoff
 from tuneoff import bakeoff as story
-from tuneoff.records import Results
+from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 TEXT = """\

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import tuneoff
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.costs import pricebook
 
 FOLDER = Path(__file__).parent.parent / "examples" / "cluster"

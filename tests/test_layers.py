@@ -30,8 +30,10 @@ LAYERS = (
     {"opening", "live"},
     {"tokens", "billing", "rundir", "progress", "machine", "bakeoff_file", "databases"},
     {"tokenization", "files"},
+    {"results"},
     {"records"},
     {"config"},
+    {"contender_settings"},
     {"discovery", "hub_news", "settings"},
     {"errors"},
 )

@@ -16,7 +16,8 @@ from tuneoff.config import BakeOff
 from tuneoff.errors import ConfigError
 from tuneoff.pricing import Measured, Priced, Pricing, day_of, place_of
 from tuneoff.pricing.breakeven import break_evens
-from tuneoff.records import Serving, ServingRecord, TrainingRecord
+from tuneoff.records import ServingRecord, TrainingRecord
+from tuneoff.results import Serving
 from tuneoff.rundir import RunDir
 
 HOSTED = {"name": "mini", "id": "hosted", "model": "gpt-4.1-mini-2025-04-14"}

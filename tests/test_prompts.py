@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tuneoff import prompts
-from tuneoff.config import Rendering, TaskSettings
+from tuneoff.config import TaskSettings
+from tuneoff.contender_settings import Rendering
 from tuneoff.records import Example
 from tuneoff.tasks import load_task
 

@@ -12,7 +12,8 @@ import pytest
 
 import tuneoff
 from tuneoff import bakeoff as story
-from tuneoff.records import ContenderResult, Prediction, Results, TrainingRecord
+from tuneoff.records import Prediction, TrainingRecord
+from tuneoff.results import ContenderResult, Results
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.intervals import score_interval
 from tuneoff.summary import table

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tuneoff
-from tuneoff.config import HostedSettings, LocalSettings
+from tuneoff.contender_settings import HostedSettings, LocalSettings
 
 ROOT = Path(__file__).parent.parent
 ORDERS = ROOT / "examples" / "data" / "orders.csv"

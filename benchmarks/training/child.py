@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from training import data as data_sets
 from training.measure import Job
-from tuneoff.config import LocalSettings, LoraSettings
+from tuneoff.contender_settings import LocalSettings, LoraSettings
 
 OUT_OF_MEMORY = "out of memory"
 

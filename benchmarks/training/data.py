@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from tuneoff import prepare
-from tuneoff.config import SHIPPED_BASE, BakeOff, LocalSettings, TaskSettings
+from tuneoff.config import BakeOff, TaskSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
 from tuneoff.models.loading import load_tokenizer, positions_of, rendering_of, resolve_base
 from tuneoff.training.encoding import Encoded, encode
 

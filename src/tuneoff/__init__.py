@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     )
     from tuneoff.export import Exported, export_contender
     from tuneoff.planning import plan
-    from tuneoff.records import Example, Prediction, Results, Score
+    from tuneoff.records import Example, Prediction
     from tuneoff.report import write_report
+    from tuneoff.results import Results, Score
     from tuneoff.score_file import score
 
 __all__ = [

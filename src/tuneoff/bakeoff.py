@@ -17,7 +17,7 @@ from typing import Any
 
 from tuneoff import data_update, prepare, references
 from tuneoff.collect import collect
-from tuneoff.config import BakeOff, Reasoning
+from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, Work, describe_prompts
 from tuneoff.contenders.trainings import Training, trainings, what_failed
 from tuneoff.costs.ledger import TRAINING, Ledger
@@ -28,13 +28,15 @@ from tuneoff.opening import keep_file, open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
-from tuneoff.records import SPLITS, Example, Prediction, Results, ServingRecord, Split
+from tuneoff.records import SPLITS, Example, Prediction, ServingRecord, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
+from tuneoff.results import Results
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
 from tuneoff.scoring import RULES, Options, Row, judge
 from tuneoff.scoring.answer_text import ends_thought, ends_unopened_thought
 from tuneoff.scoring.rows import ThoughtCounter, leave_out
+from tuneoff.settings import Reasoning
 from tuneoff.spending import judge_purse, judges, paid, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 

@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tuneoff.config import (
+from tuneoff.config import BakeOff
+from tuneoff.contender_settings import (
     CONTENDER_IDS,
-    BakeOff,
     HostedSettings,
     LocalSettings,
     PromptedSettings,
     RecordedSettings,
-    Settings,
 )
 from tuneoff.errors import ConfigError, unknown
+from tuneoff.settings import Settings
 
 
 def load(file: Path | str) -> BakeOff:

@@ -8,7 +8,8 @@ from typing import Any
 
 from tuneoff import prepare, references
 from tuneoff.bakeoff_file import load
-from tuneoff.config import BakeOff, Hardware, LocalSettings, PromptedSettings, RecordedSettings
+from tuneoff.config import BakeOff
+from tuneoff.contender_settings import Hardware, LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.contenders import with_vllm
 from tuneoff.costs.pricebook import PriceBook, no_hour
 from tuneoff.init import form_of

@@ -26,23 +26,25 @@ from tuneoff.pricing.breakeven import break_evens
 from tuneoff.prompts import content_sha256
 from tuneoff.records import (
     SPLITS,
+    Example,
+    Prediction,
+    PromptRecord,
+    ScoredRow,
+    Split,
+    TrainingRecord,
+)
+from tuneoff.report.recommend import recommend
+from tuneoff.results import (
     TESTS_RULE,
     AllTrainings,
     Comparison,
     ContenderResult,
     CurvePoint,
-    Example,
-    Prediction,
-    PromptRecord,
     Results,
     Score,
-    ScoredRow,
     Serving,
-    Split,
-    TrainingRecord,
     UnreadReplies,
 )
-from tuneoff.report.recommend import recommend
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.aggregate import (

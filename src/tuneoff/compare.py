@@ -16,8 +16,8 @@ from typing import Any
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.opening import stored_bakeoff
-from tuneoff.records import TESTS_RULE, ContenderResult, Results
 from tuneoff.report import pairs
+from tuneoff.results import TESTS_RULE, ContenderResult, Results
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.aggregate import over_seeds
 from tuneoff.scoring.equivalence import MARGIN

@@ -23,10 +23,11 @@ import yaml
 
 from tuneoff import bakeoff
 from tuneoff.bakeoff_file import load
-from tuneoff.config import SHIPPED_BASE, BakeOff, HostedSettings
+from tuneoff.config import BakeOff
+from tuneoff.contender_settings import SHIPPED_BASE, HostedSettings
 from tuneoff.errors import ConfigError
 from tuneoff.progress import Progress
-from tuneoff.records import Results
+from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 FILES = ("demo-functional.yaml", "demo-sql.yaml")

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from tuneoff.bakeoff_file import parse
-from tuneoff.config import Columns
 from tuneoff.errors import ConfigError
 from tuneoff.files import write_text
+from tuneoff.settings import Columns
 from tuneoff.tasks import chat
 from tuneoff.tasks.columns import describe_columns, find_columns
 

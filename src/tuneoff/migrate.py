@@ -28,7 +28,8 @@ from tuneoff.files import write_lines, write_text
 from tuneoff.progress import Progress, Silent
 from tuneoff.providers import Provider, TunedModel, connect
 from tuneoff.providers.calls import repeated
-from tuneoff.records import Comparison, Results, to_dict
+from tuneoff.records import to_dict
+from tuneoff.results import Comparison, Results
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.equivalence import MARGIN, adjust_not_worse
 from tuneoff.scoring.intervals import SIGNIFICANT

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prepare
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, DataError, unknown

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tuneoff.config import BakeOff, JudgeSettings, RecordedSettings, TaskSettings
+from tuneoff.config import BakeOff, JudgeSettings, TaskSettings
+from tuneoff.contender_settings import RecordedSettings
 from tuneoff.contenders import Work, lengths, load_contender
 from tuneoff.costs.pricebook import PriceBook, book
 from tuneoff.databases import find_committed, find_database

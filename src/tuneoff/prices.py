@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import PriceSettings
 from tuneoff.costs import checking
 from tuneoff.costs.pricebook import PriceBook, book, stale
 from tuneoff.costs.pricefile import Dated, PriceFile
+from tuneoff.settings import PriceSettings
 
 COLUMNS = {
     "training": "training_usd_per_million_tokens",

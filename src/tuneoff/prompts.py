@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneoff.config import Rendering
+from tuneoff.contender_settings import Rendering
 from tuneoff.records import Example, without_weight
 from tuneoff.tokenization.adaptation import Roles, roles_of
 

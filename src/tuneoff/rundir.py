@@ -66,7 +66,6 @@ from tuneoff.records import (
     PlannedRecord,
     Prediction,
     PromptRecord,
-    Results,
     ScoredRow,
     ServingRecord,
     Split,
@@ -75,6 +74,7 @@ from tuneoff.records import (
     to_dict,
     to_json,
 )
+from tuneoff.results import Results
 
 T = TypeVar("T")
 

@@ -11,13 +11,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from tuneoff import prepare
-from tuneoff.config import BakeOff, ContenderSettings, PromptedSettings, TaskSettings
+from tuneoff.config import BakeOff, TaskSettings
+from tuneoff.contender_settings import ContenderSettings, PromptedSettings
 from tuneoff.databases import database_hashes
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.files import write_lines
 from tuneoff.progress import Progress, Silent, Step
-from tuneoff.records import TESTS_RULE, Score, ScoredRow, to_dict
+from tuneoff.records import ScoredRow, to_dict
 from tuneoff.references import NAMED, advise, name_unusable
+from tuneoff.results import TESTS_RULE, Score
 from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
 from tuneoff.scoring.pairs import TESTS_VERSION

@@ -1,17 +1,40 @@
-"""The base of everything that a user writes, and what is written about files of examples."""
+"""The base of everything that a user writes, and the parts that several of its sections share."""
 
 from __future__ import annotations
 
 import codecs
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 
 class Settings(BaseModel):
     """Base of everything a user writes: frozen, and no unknown key is let through."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# Ten times the dearest price ever asked for a million tokens or an hour is a slip of the pen.
+Usd = Annotated[Decimal, Field(ge=0, lt=10_000), PlainSerializer(float, when_used="json")]
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")]
+KeyVariable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=80)]
+
+
+class PriceSettings(Settings):
+    """What a hosted model costs you, where that is not what the price book says. `cached_input_…`
+    is for prompt tokens that the provider had in its cache, `cache_write_…` for those that it
+    writes there, `batch_…` for answers that may take a day, `hosting_usd_per_hour` for a
+    deployment that is billed whether it is used or not."""
+
+    training_usd_per_million_tokens: Usd | None = None
+    input_usd_per_million_tokens: Usd | None = None
+    output_usd_per_million_tokens: Usd | None = None
+    cached_input_usd_per_million_tokens: Usd | None = None
+    cache_write_usd_per_million_tokens: Usd | None = None
+    batch_input_usd_per_million_tokens: Usd | None = None
+    batch_output_usd_per_million_tokens: Usd | None = None
+    hosting_usd_per_hour: Usd | None = None
 
 
 # OpenAI's words for it; each model takes some of them.

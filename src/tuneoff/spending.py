@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypedDict, cast
 
-from tuneoff.config import BakeOff, HostedSettings, JudgeSettings, PromptedSettings
+from tuneoff.config import BakeOff, JudgeSettings
+from tuneoff.contender_settings import HostedSettings, PromptedSettings
 from tuneoff.contenders import Contender, Work, load_contender
 from tuneoff.costs.arithmetic import max_usd
 from tuneoff.costs.ledger import Ledger, Purse

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
-from tuneoff.records import ContenderResult, Results
 from tuneoff.report import format
 from tuneoff.report.view import unread_replies
+from tuneoff.results import ContenderResult, Results
 
 WIDTH = 110
 MOST_GROUPS = 8

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tuneoff.cluster.demands import cards_in_one, demand, lacking, shards, together
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 
 CPUS = {"CPU": 4.0}
 H100S = {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}

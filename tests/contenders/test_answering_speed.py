@@ -11,7 +11,8 @@ import pytest
 import tuneoff
 from tuneoff.contenders import measuring
 from tuneoff.progress import Silent
-from tuneoff.records import Example, Prediction, Results
+from tuneoff.records import Example, Prediction
+from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 FILE = """\

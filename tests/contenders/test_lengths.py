@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers import write_base
 
-from tuneoff.config import LocalSettings, PromptedSettings, RecordedSettings
+from tuneoff.contender_settings import LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.contenders import Work, lengths
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.models.embedding import count_rows

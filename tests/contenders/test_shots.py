@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tuneoff.config import LocalSettings, PromptedSettings
+from tuneoff.contender_settings import LocalSettings, PromptedSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.shots import NO_SHOTS, shot_places, shots_of
 from tuneoff.progress import Silent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import LocalSettings, PromptedSettings, TrainSettings
+from tuneoff.contender_settings import LocalSettings, PromptedSettings, TrainSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.trainings import part, trainings
 from tuneoff.progress import Silent

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.config import Hardware
+from tuneoff.contender_settings import Hardware
 from tuneoff.costs.arithmetic import (
     answering_usd,
     hours_usd,

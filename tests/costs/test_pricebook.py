@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuneoff.config import PriceSettings
 from tuneoff.costs import checking
 from tuneoff.costs.pricebook import (
     SHIPPED,
@@ -22,6 +21,7 @@ from tuneoff.costs.pricebook import (
     shipped,
 )
 from tuneoff.errors import ConfigError
+from tuneoff.settings import PriceSettings
 
 SEED_DAY = datetime.date(2023, 9, 12)
 TODAY = datetime.date(2026, 11, 24)

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff.config import BakeOff, LocalSettings
+from tuneoff.config import BakeOff
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.contenders import measuring
 from tuneoff.errors import ConfigError
 from tuneoff.generation import vllm

@@ -12,13 +12,14 @@ import pytest
 from world import PRICE, Heard, Trainer, bakeoff_file, hosted, prompted, questions, rows, run
 
 from tuneoff import data_update
-from tuneoff.config import JudgeSettings, PriceSettings
+from tuneoff.config import JudgeSettings
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError
 from tuneoff.records import Example, Prediction, PromptRecord
 from tuneoff.rundir import RunDir
 from tuneoff.scoring import judge
 from tuneoff.scoring.rows import Row
+from tuneoff.settings import PriceSettings
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")

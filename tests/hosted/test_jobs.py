@@ -26,7 +26,7 @@ from world import run as carry_out
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.providers import read_end_of_job
-from tuneoff.records import Results
+from tuneoff.results import Results
 
 pytest.importorskip("openai")
 JOBS, CHAT = "/v1/fine_tuning/jobs", "/v1/chat/completions"

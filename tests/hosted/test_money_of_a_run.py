@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from world import PRICE, Trainer, bakeoff_file, hosted, run
 
-from tuneoff.records import Results
 from tuneoff.report import write_report
+from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 pytest.importorskip("openai")

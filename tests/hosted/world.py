@@ -19,7 +19,7 @@ import yaml
 
 import tuneoff
 from tuneoff.progress import Silent
-from tuneoff.records import Results
+from tuneoff.results import Results
 
 HERE = Path(__file__).parent
 START_SECONDS = 60

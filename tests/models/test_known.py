@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import LoraSettings
+from tuneoff.contender_settings import LoraSettings
 from tuneoff.models.known import architectures, config_of
 from tuneoff.models.loading import ASSET
 from tuneoff.models.parameters import parameters_of

@@ -15,7 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.models.activations import activations_of
 from tuneoff.models.loading import ASSET, load_model
 from tuneoff.models.memory import MOST_TOKENS, MemoryEstimate, estimate, pack_tokens

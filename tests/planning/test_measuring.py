@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.planning import measuring
 from tuneoff.planning.measuring import Speed, measure
 from tuneoff.tasks import functional_representation as task

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from made_results import HOSTILE, contender, pair, results, training, write_answers
 
-from tuneoff.records import LossRow, Recommendation, Serving
+from tuneoff.records import LossRow
+from tuneoff.results import Recommendation, Serving
 from tuneoff.rundir import RunDir
 
 

@@ -6,17 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tuneoff.records import (
-    Comparison,
-    ContenderResult,
-    Prediction,
-    Recommendation,
-    Results,
-    Score,
-    ScoredRow,
-    TrainingRecord,
-)
+from tuneoff.records import Prediction, ScoredRow, TrainingRecord
 from tuneoff.report import recommend as made_recommendation
+from tuneoff.results import Comparison, ContenderResult, Recommendation, Results, Score
 from tuneoff.rundir import RunDir
 
 METRIC = "execution_accuracy"

@@ -10,17 +10,15 @@ from pathlib import Path
 
 from made_results import METRIC, contender, recommend, results, training
 
-from tuneoff.records import (
+from tuneoff.records import LossRow, Prediction, ScoredRow
+from tuneoff.results import (
     AllTrainings,
     BreakEven,
     ContenderResult,
     Cost,
     CurvePair,
     CurvePoint,
-    LossRow,
-    Prediction,
     Score,
-    ScoredRow,
     Sensitivity,
     Serving,
 )

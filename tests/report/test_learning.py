@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from made_results import METRIC, contender, recommend
 
-from tuneoff.records import ContenderResult, CurvePoint
 from tuneoff.report import learning
+from tuneoff.results import ContenderResult, CurvePoint
 
 
 def curved(

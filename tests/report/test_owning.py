@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from made_results import METRIC, contender, pair, recommend, training
 
-from tuneoff.records import BreakEven, ContenderResult, Cost
 from tuneoff.report import owning
+from tuneoff.results import BreakEven, ContenderResult, Cost
 
 CROSSING = BreakEven("lora", "mini", 1_234_567.0, 0.5, first_requests_per_month=1_234_567.0)
 PAIRS = [

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from made_results import METRIC, contender, pair, recommend, score, training
 
-from tuneoff.records import ContenderResult, Cost
+from tuneoff.results import ContenderResult, Cost
 
 
 def two_tuned(lora: float, full: float) -> list[ContenderResult]:

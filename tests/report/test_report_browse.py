@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from made_results import METRIC, contender, results, training
 from made_run import N, make
 
-from tuneoff.records import Cost, Score, Serving
 from tuneoff.report import browser, write_report
 from tuneoff.report.breakdown import breakdown_chart, keys, with_intervals
 from tuneoff.report.charts import loss_chart
@@ -25,6 +24,7 @@ from tuneoff.report.pareto import cost_chart, front
 from tuneoff.report.spreadsheet import COLUMNS, to_csv
 from tuneoff.report.table import columns_of
 from tuneoff.report.view import ranked, view
+from tuneoff.results import Cost, Score, Serving
 from tuneoff.rundir import RunDir
 
 

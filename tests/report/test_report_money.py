@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from made_results import METRIC, contender, results, training
 
-from tuneoff.records import (
+from tuneoff.report import format as f
+from tuneoff.report import write_report
+from tuneoff.report.break_even import break_even_chart
+from tuneoff.report.money import MOST_PAIRS, money
+from tuneoff.results import (
     AllTrainings,
     BreakEven,
     ContenderResult,
@@ -19,10 +23,6 @@ from tuneoff.records import (
     Results,
     Sensitivity,
 )
-from tuneoff.report import format as f
-from tuneoff.report import write_report
-from tuneoff.report.break_even import break_even_chart
-from tuneoff.report.money import MOST_PAIRS, money
 from tuneoff.rundir import RunDir
 
 NAME = "not priced: name hardware"

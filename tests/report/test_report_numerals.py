@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from made_run import make
 
-from tuneoff.records import Results
 from tuneoff.report import format as f
 from tuneoff.report import write_report
+from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 ROOT = Path(__file__).parent.parent.parent

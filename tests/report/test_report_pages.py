@@ -13,8 +13,9 @@ from made_results import METRIC, contender, pair, results, score, training, writ
 from markdown_it import MarkdownIt
 
 from tuneoff.errors import RunDirectoryError
-from tuneoff.records import Cost, LossRow, Recommendation
+from tuneoff.records import LossRow
 from tuneoff.report import write_report
+from tuneoff.results import Cost, Recommendation
 from tuneoff.rundir import RunDir
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from made_results import METRIC, contender, recommend, results, score, training, write_answers
 
-from tuneoff.records import AllTrainings, ContenderResult, Cost, CurvePoint
 from tuneoff.report import format as f
 from tuneoff.report import write_report
 from tuneoff.report.charts import score_chart
+from tuneoff.results import AllTrainings, ContenderResult, Cost, CurvePoint
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.summary import table
 

@@ -8,7 +8,7 @@ import pytest
 from made_results import METRIC, contender, pair, recommend, training
 
 from tuneoff.config import Requirements
-from tuneoff.records import ContenderResult, Recommendation, Serving
+from tuneoff.results import ContenderResult, Recommendation, Serving
 
 
 def three() -> list[ContenderResult]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tuneoff.records import Score, ScoredRow
+from tuneoff.records import ScoredRow
+from tuneoff.results import Score
 from tuneoff.scoring.aggregate import (
     Breakdown,
     aggregate,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tuneoff.records import FlipCounts
+from tuneoff.results import FlipCounts
 from tuneoff.scoring.mcnemar import mcnemar_p_value
 from tuneoff.scoring.power import (
     describe_power,

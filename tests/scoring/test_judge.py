@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff.config import BakeOff, JudgeSettings, PriceSettings, RecordedSettings, TaskSettings
+from tuneoff.config import BakeOff, JudgeSettings, TaskSettings
+from tuneoff.contender_settings import RecordedSettings
 from tuneoff.costs.ledger import Ledger, Spent
 from tuneoff.errors import BudgetError, ConfigError, ProviderError
 from tuneoff.progress import Silent
-from tuneoff.records import Results, ScoredRow
+from tuneoff.records import ScoredRow
+from tuneoff.results import Results
 from tuneoff.scoring import Options, Row
 from tuneoff.scoring.judge import MOST_REPLY, Judge, ready
 from tuneoff.scoring.rows import Purse
+from tuneoff.settings import PriceSettings
 from tuneoff.spending import judge_purse
 from tuneoff.summary import table
 

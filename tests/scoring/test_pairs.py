@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneoff.records import Comparison, FlipCounts
+from tuneoff.results import Comparison, FlipCounts
 from tuneoff.scoring.holm import holm
 from tuneoff.scoring.mcnemar import tango
 from tuneoff.scoring.paired import Pair

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from running import request, wait
 
-from tuneoff.records import ContenderResult, Results
+from tuneoff.results import ContenderResult, Results
 from tuneoff.rundir import RunDir
 
 ROOT = Path(__file__).parent.parent.parent

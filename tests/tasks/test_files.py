@@ -14,10 +14,10 @@ from helpers import Cli
 
 from tuneoff.bakeoff_file import load, parse
 from tuneoff.check import check_file
-from tuneoff.config import Columns
 from tuneoff.errors import DataError, RunDirectoryError
 from tuneoff.init import write_starter
 from tuneoff.opening import keep_file, open_run, resolved
+from tuneoff.settings import Columns
 from tuneoff.tasks import Place, chat
 from tuneoff.tasks.columns import find_columns
 from tuneoff.tasks.rows import MOST_NESTED, read

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import Columns, Limit, TaskSettings
+from tuneoff.config import TaskSettings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example
+from tuneoff.settings import Columns, Limit
 from tuneoff.tasks import Place, chat, functional_representation, load_task, splits, text_to_sql
 from tuneoff.tasks.schema import serialized
 

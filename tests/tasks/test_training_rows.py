@@ -13,7 +13,8 @@ import pytest
 from tuneoff import prepare
 from tuneoff.bakeoff_file import load
 from tuneoff.check import check_file
-from tuneoff.config import Columns, HostedSettings, TaskSettings
+from tuneoff.config import TaskSettings
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.contenders import Work, hosted_job
 from tuneoff.errors import DataError
 from tuneoff.init import write_starter
@@ -28,6 +29,7 @@ from tuneoff.prompts import (
 )
 from tuneoff.records import Example
 from tuneoff.rundir import NOWHERE, ContenderDir, RunDir
+from tuneoff.settings import Columns
 from tuneoff.tasks import Place, chat, splits
 from tuneoff.tasks.training_rows import HALF_PAIR, find_fault, to_line
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.models.loading import resolve_base
 from tuneoff.records import TrainingRecord
 from tuneoff.training.card import write_card

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from training import ranks
 from training.test_tune import TRAIN, VALIDATION, settings
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.errors import ConfigError
 from tuneoff.rundir import ContenderDir
 from tuneoff.tasks import functional_representation as task

@@ -17,7 +17,7 @@ import torch
 from training.test_distributed import assert_alike
 from training.test_tune import TRAIN, VALIDATION, settings
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.errors import ContenderError
 from tuneoff.models.loading import ASSET
 from tuneoff.records import TrainingRecord

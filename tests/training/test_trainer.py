@@ -10,7 +10,7 @@ import pytest
 import torch
 from training.test_tune import TRAIN, VALIDATION, run, settings
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.errors import ContenderError
 from tuneoff.models.prefix_tree import Weighted
 from tuneoff.records import TrainingRecord

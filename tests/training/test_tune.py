@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError, DataError
 from tuneoff.records import Example, TrainingRecord
 from tuneoff.rundir import ContenderDir

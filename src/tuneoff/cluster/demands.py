@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 
 ACCELERATOR = "accelerator_type:"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tuneoff import prompts
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.shots import Settings, Shots, shots_of
 from tuneoff.generation.batched import answer as answer_batches

@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneoff import providers
 from tuneoff.billing import counter_for
-from tuneoff.config import HostedSettings, PromptedSettings
+from tuneoff.contender_settings import HostedSettings, PromptedSettings
 from tuneoff.contenders import Ticket, Work
 from tuneoff.contenders.measuring import MOST, asks_on, divided, timed_then
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tuneoff import prompts, providers
-from tuneoff.config import HostedSettings
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.contenders import Work, hosted_following, hosted_job, measuring, template_for
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
 from tuneoff.contenders.batching import ask_in_batches, batches_of

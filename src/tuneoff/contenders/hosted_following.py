@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import Any
 
-from tuneoff.config import HostedSettings
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError
 from tuneoff.providers import FINISHED, WAITING, Job, Provider

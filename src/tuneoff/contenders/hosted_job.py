@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneoff import prompts, providers
 from tuneoff.billing import trained_on
-from tuneoff.config import HostedSettings
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.contenders import Ticket, Work, template_for
 from tuneoff.contenders.asking import counts_as_openai, most_billed
 from tuneoff.contenders.hosted_following import followed

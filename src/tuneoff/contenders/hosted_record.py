@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeVar
 
-from tuneoff.config import HostedSettings
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import RefusedError
 from tuneoff.providers import Job, Provider, StepLoss

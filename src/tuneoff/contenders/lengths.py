@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneoff import prompts
-from tuneoff.config import LocalSettings, PromptedSettings, Rendering
+from tuneoff.contender_settings import LocalSettings, PromptedSettings, Rendering
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.shots import NO_SHOTS, Shots, shots_of
 from tuneoff.errors import ConfigError, DataError

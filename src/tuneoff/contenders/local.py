@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.contenders import Work, measuring, template_for, with_vllm
 from tuneoff.contenders.answering import answers, describe_prompts
 from tuneoff.errors import ContenderError

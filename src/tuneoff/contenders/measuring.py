@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuneoff import machine
-from tuneoff.config import HostedSettings, PromptedSettings
+from tuneoff.contender_settings import HostedSettings, PromptedSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.answering import answered_alone
 from tuneoff.contenders.shots import Settings

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tuneoff import prompts, providers
-from tuneoff.config import PromptedSettings
+from tuneoff.contender_settings import PromptedSettings
 from tuneoff.contenders import Work, measuring, template_for, with_vllm
 from tuneoff.contenders.answering import answers, describe_prompts
 from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text

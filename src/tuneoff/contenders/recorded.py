@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tuneoff.config import RecordedSettings
+from tuneoff.contender_settings import RecordedSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example, Prediction

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneoff import prompts
-from tuneoff.config import LocalSettings, PromptedSettings
+from tuneoff.contender_settings import LocalSettings, PromptedSettings
 from tuneoff.contenders import Work
 from tuneoff.records import Example
 

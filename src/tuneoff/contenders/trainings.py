@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneoff.config import LocalSettings, TrainSettings
+from tuneoff.contender_settings import LocalSettings, TrainSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import TuneoffError
 from tuneoff.records import Example

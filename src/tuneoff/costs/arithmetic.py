@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from tuneoff.config import Hardware
+from tuneoff.contender_settings import Hardware
 from tuneoff.costs.pricebook import Price
-from tuneoff.records import Cost
+from tuneoff.results import Cost
 
 HOUR_SECONDS = 3600
 MILLION = 1_000_000

@@ -23,7 +23,7 @@ from tuneoff.costs.arithmetic import known_usd, max_usd, tokens_usd
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
 from tuneoff.files import append_lines, read_lines
-from tuneoff.records import Cost
+from tuneoff.results import Cost
 
 AUTHORIZED, SETTLED, PRICED, FORGOTTEN = "authorized", "settled", "priced", "forgotten"
 # Whose the steps of forgotten contenders are: they count against the budget, and for nobody.

@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
-from tuneoff.config import Hardware, PriceSettings
+from tuneoff.contender_settings import Hardware
 from tuneoff.costs.pricefile import (
     Accelerator,
     Dated,
@@ -28,6 +28,7 @@ from tuneoff.costs.pricefile import (
     read,
 )
 from tuneoff.errors import unknown
+from tuneoff.settings import PriceSettings
 
 SHIPPED = Path(__file__).parent / "prices"
 STALE_DAYS = 90

@@ -13,8 +13,8 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from tuneoff.config import PriceSettings, Settings, Usd
 from tuneoff.errors import ConfigError
+from tuneoff.settings import PriceSettings, Settings, Usd
 
 Variant = Literal["base", "tuned"]
 Method = Literal["lora", "full"]

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import LocalSettings, TrainSettings
+from tuneoff.contender_settings import LocalSettings, TrainSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.models.loading import dtype_of, load_model, load_tokenizer

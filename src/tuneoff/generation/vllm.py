@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import LocalSettings, LoraSettings, PromptedSettings
+from tuneoff.contender_settings import LocalSettings, LoraSettings, PromptedSettings
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.generation.batched import with_room
 from tuneoff.generation.ending import Ending

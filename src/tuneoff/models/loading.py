@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuneoff.config import SHIPPED_BASE, Rendering
+from tuneoff.contender_settings import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.models.head import correct_tie_flag
 from tuneoff.tokenization.chat_template import template_source

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.config import LoraSettings
+from tuneoff.contender_settings import LoraSettings
 from tuneoff.errors import ConfigError
 
 if TYPE_CHECKING:

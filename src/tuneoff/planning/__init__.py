@@ -16,7 +16,8 @@ from typing import Any
 
 from tuneoff import prepare
 from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, counter_for, trained_on
-from tuneoff.config import BakeOff, HostedSettings, LocalSettings, PromptedSettings
+from tuneoff.config import BakeOff
+from tuneoff.contender_settings import HostedSettings, LocalSettings, PromptedSettings
 from tuneoff.contenders import Work, template_for
 from tuneoff.contenders.shots import NO_SHOTS, shot_places, shots_of
 from tuneoff.costs.pricebook import PriceBook

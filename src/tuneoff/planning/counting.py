@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tuneoff import prompts
 from tuneoff.billing import CACHED_FROM, HostedCounter
-from tuneoff.config import Rendering
+from tuneoff.contender_settings import Rendering
 from tuneoff.contenders.shots import Shots
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.models.parameters import Parameters
 
 if TYPE_CHECKING:

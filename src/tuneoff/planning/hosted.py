@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from tuneoff import providers
 from tuneoff.billing import CACHED_FROM
-from tuneoff.config import HostedSettings, PromptedSettings
+from tuneoff.contender_settings import HostedSettings, PromptedSettings
 from tuneoff.contenders.asking import max_output_tokens
 from tuneoff.costs.arithmetic import answering_usd, training_usd
 from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime

@@ -13,7 +13,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from tuneoff.config import HostedSettings, LocalSettings
+from tuneoff.contender_settings import HostedSettings, LocalSettings
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import TuneoffError
 from tuneoff.opening import resolved

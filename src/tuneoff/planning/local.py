@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneoff import machine
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.contenders.trainings import trainings
 from tuneoff.costs.arithmetic import hours_usd
 from tuneoff.costs.pricebook import PriceBook, hour_source, no_hour, priced, stale

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.models.loading import dtype_of, load_tokenizer, positions_of, rendering_of
 from tuneoff.prompts import Template
 from tuneoff.records import Example

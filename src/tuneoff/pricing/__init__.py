@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import Any
 
 from tuneoff import machine
-from tuneoff.config import BakeOff, Hardware, LocalSettings, PromptedSettings, RecordedSettings
+from tuneoff.config import BakeOff
+from tuneoff.contender_settings import Hardware, LocalSettings, PromptedSettings, RecordedSettings
 from tuneoff.costs import serving
 from tuneoff.costs.arithmetic import own_cost
 from tuneoff.costs.ledger import Ledger, api_cost
@@ -22,7 +23,8 @@ from tuneoff.costs.serving import Hosted, Own
 from tuneoff.files import read_lines
 from tuneoff.prepare import price_book
 from tuneoff.pricing.reported import reported_cost
-from tuneoff.records import Cost, Place, Serving, ServingRecord, TrainingRecord
+from tuneoff.records import ServingRecord, TrainingRecord
+from tuneoff.results import Cost, Place, Serving
 from tuneoff.rundir import RunDir
 from tuneoff.spending import asks_nothing, judge_name, judges, paid, price_for
 

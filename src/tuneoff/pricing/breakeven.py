@@ -9,7 +9,7 @@ from typing import Literal
 from tuneoff.costs import serving
 from tuneoff.costs.serving import Hosted, Own
 from tuneoff.pricing import Priced
-from tuneoff.records import BreakEven, CurvePair, Place, Sensitivity
+from tuneoff.results import BreakEven, CurvePair, Place, Sensitivity
 
 OTHER_UTILIZATIONS = ("0.1", "0.25", "0.5", "0.75", "1")
 FACTORS = ("0.5", "2")

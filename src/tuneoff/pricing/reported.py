@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 from decimal import Decimal
 
-from tuneoff.config import RecordedSettings, ReportedTraining
+from tuneoff.contender_settings import RecordedSettings, ReportedTraining
 from tuneoff.costs.arithmetic import HOUR_SECONDS, hours_usd, training_usd
 from tuneoff.costs.pricebook import PriceBook, hour_source, price_of, priced
-from tuneoff.records import Cost
+from tuneoff.results import Cost
 
 # USD, how they were worked out, and where the price is from.
 Found = tuple[Decimal | None, str, tuple[str, ...]]

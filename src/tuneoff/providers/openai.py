@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.billing import default_epochs
-from tuneoff.config import HostedSettings
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.errors import ConfigError, MissingExtraError, RefusedError
 from tuneoff.providers import (
     FILE_BAD,

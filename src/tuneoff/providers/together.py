@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import HostedSettings
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.errors import NOT_DEPLOYED, ConfigError, MissingExtraError, RefusedError
 from tuneoff.providers import (
     FILE_BAD,

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.records import BreakEven, ContenderResult, Results
 from tuneoff.report.charts import GREY, WIDTH, Spec, colors, finished
+from tuneoff.results import BreakEven, ContenderResult, Results
 
 
 def break_even_chart(

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.records import ContenderResult, Score
 from tuneoff.report import format as f
 from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
+from tuneoff.results import ContenderResult, Score
 
 # Keys that get a chart: the first ones, by name.
 MOST_KEYS = 4

@@ -12,11 +12,11 @@ from typing import Any
 
 from tuneoff.errors import TuneoffError
 from tuneoff.files import write_lines
-from tuneoff.records import Results
 from tuneoff.report import format as f
 from tuneoff.report.differences import marked
 from tuneoff.report.examples import Answer, Answered, Shown
 from tuneoff.report.view import View, ranked
+from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 MOST_CARDS = 200

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.files import write_text
-from tuneoff.records import ContenderResult, Results, Score
 from tuneoff.report import format as f
 from tuneoff.report.markdown import escape
+from tuneoff.results import ContenderResult, Results, Score
 from tuneoff.rundir import RunDir
 
 HEADING = "## Results"

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from tuneoff.records import ContenderResult, LossRow, Score
+from tuneoff.records import LossRow
 from tuneoff.report import format as f
+from tuneoff.results import ContenderResult, Score
 
 Spec = dict[str, Any]
 # Blue, orange, green, purple, red, teal, ochre, grey: apart for most colour-blind readers too;

@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneoff.records import ContenderResult, Example, ScoredRow, from_dict
+from tuneoff.records import Example, ScoredRow, from_dict
 from tuneoff.report.rows import Rows
+from tuneoff.results import ContenderResult
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.aggregate import error_class
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tuneoff.records import ContenderResult
 from tuneoff.report import format as f
+from tuneoff.results import ContenderResult
 
 RUNGS = {
     "exact_match": "the same characters",

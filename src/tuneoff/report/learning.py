@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tuneoff.records import ContenderResult, CurvePoint
 from tuneoff.report import format as f
 from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
+from tuneoff.results import ContenderResult, CurvePoint
 from tuneoff.scoring.intervals import SIGNIFICANT
 
 SMALL_GAIN = 0.01  # one point of a share: what nobody would gather twice the data for

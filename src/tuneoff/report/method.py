@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuneoff.records import Results
+from tuneoff.results import Results
 
 
 def methods(results: Results) -> dict[str, str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tuneoff.records import BreakEven, ContenderResult, Cost, Results, Sensitivity
 from tuneoff.report import format as f
 from tuneoff.report import owning
+from tuneoff.results import BreakEven, ContenderResult, Cost, Results, Sensitivity
 
 View = dict[str, Any]
 Column = tuple[str, Callable[[Cost], float | None]]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tuneoff.records import BreakEven, Comparison, ContenderResult
 from tuneoff.report import format as f
 from tuneoff.report.pairs import find, metric_value, numbers
+from tuneoff.results import BreakEven, Comparison, ContenderResult
 
 Group = Sequence[ContenderResult]
 # Of several contenders on the other side: who must choose reads no more.

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.files import write_text
-from tuneoff.records import ContenderResult, Results
 from tuneoff.report import browser, charts, learning, markdown
 from tuneoff.report import format as f
 from tuneoff.report.break_even import break_even_chart
@@ -25,6 +24,7 @@ from tuneoff.report.examples import FIRST, Answered
 from tuneoff.report.pareto import cost_chart, priced
 from tuneoff.report.spreadsheet import to_csv
 from tuneoff.report.view import View, ranked, view
+from tuneoff.results import ContenderResult, Results
 from tuneoff.rundir import RunDir
 
 STYLES = ("report.css", "browser.css")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tuneoff.records import Comparison, ContenderResult
 from tuneoff.report import format as f
+from tuneoff.results import Comparison, ContenderResult
 from tuneoff.scoring.paired import LEAST_UNITS
 from tuneoff.scoring.power import describe_floor
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneoff.records import ContenderResult
 from tuneoff.report import format as f
 from tuneoff.report.charts import GREY, WIDTH, Spec, colors, domain, finished
 from tuneoff.report.pairs import metric_value
+from tuneoff.results import ContenderResult
 
 # From this ratio on between the most and the least, an even axis hides the small ones.
 WIDE = 20

@@ -15,11 +15,11 @@ import math
 from collections.abc import Callable, Sequence
 
 from tuneoff.config import Requirements
-from tuneoff.records import BreakEven, Comparison, ContenderResult, Recommendation
 from tuneoff.report import format as f
 from tuneoff.report import learning, owning
 from tuneoff.report.pairs import find, metric_value, numbers, sentence
 from tuneoff.report.requirements import breach, unknown
+from tuneoff.results import BreakEven, Comparison, ContenderResult, Recommendation
 
 Group = Sequence[ContenderResult]
 # Costs that differ by less are equal.

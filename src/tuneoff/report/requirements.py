@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tuneoff.config import Requirements
-from tuneoff.records import ContenderResult
 from tuneoff.report import format as f
+from tuneoff.results import ContenderResult
 
 
 def breach(contender: ContenderResult, required: Requirements) -> str | None:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from tuneoff.records import ContenderResult, Score
+from tuneoff.results import ContenderResult, Score
 
 COLUMNS = (
     "contender",

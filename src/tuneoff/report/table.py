@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.records import ContenderResult, Results, Score, Serving
 from tuneoff.report import format as f
+from tuneoff.results import ContenderResult, Results, Score, Serving
 
 Cell = dict[str, Any]
 

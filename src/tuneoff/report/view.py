@@ -11,20 +11,14 @@ from typing import Any
 
 import yaml
 
-from tuneoff.records import (
-    AllTrainings,
-    Comparison,
-    ContenderResult,
-    Results,
-    Serving,
-    TrainingRecord,
-)
+from tuneoff.records import TrainingRecord
 from tuneoff.report import format as f
 from tuneoff.report import pairs
 from tuneoff.report.ladder import ladder
 from tuneoff.report.method import methods
 from tuneoff.report.money import money
 from tuneoff.report.table import columns_of, seeds
+from tuneoff.results import AllTrainings, Comparison, ContenderResult, Results, Serving
 
 View = dict[str, Any]
 MAX_CLASSES = 20

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tuneoff.records import Score, ScoredRow
+from tuneoff.records import ScoredRow
+from tuneoff.results import Score
 from tuneoff.scoring.intervals import score_interval
 from tuneoff.scoring.rows import Kind
 

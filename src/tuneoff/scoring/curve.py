@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tuneoff.records import CurvePoint, ScoredRow
+from tuneoff.records import ScoredRow
+from tuneoff.results import CurvePoint
 from tuneoff.scoring.aggregate import aggregate
 from tuneoff.scoring.pairs import compare_all
 from tuneoff.scoring.rows import Kind

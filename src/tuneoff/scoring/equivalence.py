@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tuneoff.records import Comparison, PairOutcome
+from tuneoff.results import Comparison, PairOutcome
 from tuneoff.scoring.holm import holm
 from tuneoff.scoring.paired import Pair, flip_pairs, measure_pairs
 

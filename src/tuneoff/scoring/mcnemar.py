@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tuneoff.records import FlipCounts
+from tuneoff.results import FlipCounts
 from tuneoff.scoring.intervals import SIGNIFICANT, Bounds
 
 if TYPE_CHECKING:

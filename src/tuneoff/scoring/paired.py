@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from tuneoff.records import FlipCounts
+from tuneoff.results import FlipCounts
 from tuneoff.scoring.flips import JointFlips, flip_jointly
 from tuneoff.scoring.intervals import (
     Bounds,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
-from tuneoff.records import Comparison
+from tuneoff.results import Comparison
 from tuneoff.scoring.equivalence import MARGIN, add_outcome
 from tuneoff.scoring.flips import JointFlips
 from tuneoff.scoring.holm import holm

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tuneoff.billing import default_epochs
-from tuneoff.config import LocalSettings, LoraSettings, TrainSettings
+from tuneoff.contender_settings import LocalSettings, LoraSettings, TrainSettings
 from tuneoff.server import shapes
 from tuneoff.server.asked import Text, refused
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneoff.config import SHIPPED_BASE
+from tuneoff.contender_settings import SHIPPED_BASE
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import check_end, resolve_base
 from tuneoff.server.base import Served

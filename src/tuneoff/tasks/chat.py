@@ -20,10 +20,11 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tuneoff.config import Columns, TaskSettings
+from tuneoff.config import TaskSettings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.prompts import CHAT_PASS_THROUGH, Template
 from tuneoff.records import Example, Split
+from tuneoff.settings import Columns
 from tuneoff.tasks import Place, Splits, training_rows
 from tuneoff.tasks.columns import (
     TURN_KEYS,

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import Columns
 from tuneoff.errors import DataError
 from tuneoff.records import Example
+from tuneoff.settings import Columns
 from tuneoff.tasks.rows import Record, Row, optional, read, required, row_id
 from tuneoff.tasks.text_lines import Warn
 

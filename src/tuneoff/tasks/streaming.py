@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneoff.config import Columns, Limit, TaskSettings
+from tuneoff.config import TaskSettings
 from tuneoff.errors import ConfigError
 from tuneoff.records import SPLITS, Example, Split
+from tuneoff.settings import Columns, Limit
 from tuneoff.tasks import Place
 from tuneoff.tasks.chat import examples_in, say_chosen_columns
 from tuneoff.tasks.splits import carved_size, drawn_ranks, dropped_lines, input_key

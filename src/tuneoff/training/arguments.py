@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.config import LocalSettings, TrainSettings
+from tuneoff.contender_settings import LocalSettings, TrainSettings
 from tuneoff.models.loading import device
 from tuneoff.training.convergence import Schedule
 from tuneoff.training.group import ALONE, Group

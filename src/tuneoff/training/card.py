@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tuneoff.config import SHIPPED_BASE, LocalSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
 from tuneoff.files import write_text
 from tuneoff.records import TrainingRecord
 

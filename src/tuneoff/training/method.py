@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError
 from tuneoff.models import bases
 from tuneoff.models.loading import dtype_of, load_model

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneoff import errors
-from tuneoff.config import LocalSettings
+from tuneoff.contender_settings import LocalSettings
 from tuneoff.errors import ConfigError, ContenderError, TuneoffError
 from tuneoff.files import write_text
 from tuneoff.models.loading import device
