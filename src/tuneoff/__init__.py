@@ -67,8 +67,9 @@ _HOMES = {
     "planning": ("plan",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "export": ("Exported", "export_contender"),
-    "records": ("Example", "Prediction", "Results", "Score"),
+    "records": ("Example", "Prediction"),
     "report": ("write_report",),
+    "results": ("Results", "Score"),
     "score_file": ("score",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
