@@ -85,24 +85,29 @@ def word_headline(
     """
     if found.choice is None:
         return "No contender can be recommended."
-    clauses = [_word(each, metric, share, baselines) for each in found.caveats]
+    bars = [each for each in found.caveats if each.kind == "baseline"]
+    clauses = [
+        _word_bars(bars, share, baselines) if each in bars else _word(each, metric, share)
+        for each in found.caveats
+        if each not in bars[1:]
+    ]
     if not clauses:
         return f"Use {found.choice}."
     return f"Use {found.choice}: {'; '.join(clauses)}."
 
 
-def _word(caveat: Caveat, metric: str, share: bool, baselines: Sequence[Baseline]) -> str:
+def _word_bars(bars: Sequence[Caveat], share: bool, baselines: Sequence[Baseline]) -> str:
+    named = (f"{describe_baseline(b.other, baselines)} ({f.score(b.value, share)})" for b in bars)
+    return f"not shown to be better than {' or '.join(named)}"
+
+
+def _word(caveat: Caveat, metric: str, share: bool) -> str:
     value = caveat.value or 0.0
     if caveat.kind in ("poor", "low"):
         count = caveat.contenders or 1
         rank = "the only one compared" if count == 1 else f"the best of {_spell(count)}"
         low = f"at only {f.score(value)} {f.words(metric)}"
         return f"{rank}, {_word_failure(value) if caveat.kind == 'poor' else low}"
-    if caveat.kind == "baseline":
-        return (
-            f"not shown to be better than {describe_baseline(caveat.other, baselines)} "
-            f"({f.score(value, share)})"
-        )
     if caveat.kind == "behind":
         return f"worse than {caveat.other}, which is being left, by {f.difference(value, share)}"
     if caveat.kind == "unproven":

@@ -88,7 +88,9 @@ def recommend(
     choice, because, against = _choice(fit, pairs, primary_metric, len(measured), share, allowance)
     replaced = find(pairs, choice.name, leaving) if leaving else None
     if replaced is not None:
-        because += [] if (told := f"{sentence(replaced, share)}.") in because else [told]
+        tie = replaced.verdict == "tie"
+        n = choice.scores[primary_metric].n
+        because.append(_tie(replaced, n, share) if tie else f"{sentence(replaced, share)}.")
     others = [c for c in scored if c.name != leaving]
     pro, contra = owning.reasons(choice, others, pairs, break_even, primary_metric)
     against += _cheaper(choice, fit, pairs, primary_metric, share)
@@ -102,7 +104,9 @@ def recommend(
         if c not in measured
     ]
     caveats = find_caveats(choice, len(others), primary_metric, share, kind, baselines, replaced)
-    return Recommendation(choice.name, (*because, *left_out, *pro), tuple(when_not), caveats)
+    return Recommendation(
+        choice.name, tuple(dict.fromkeys((*because, *left_out, *pro))), tuple(when_not), caveats
+    )
 
 
 def _choice(
