@@ -69,7 +69,9 @@ def score_lines(found: Mapping[str, Any]) -> str:
     """What `tuneoff score` prints."""
     from rich.table import Table
 
-    shown = Table(title=f"{found['n']} predictions", title_justify="left")
+    several = f" answered {found['samples']} times" if found["samples"] > 1 else ""
+    title = f"{found['n']} {'examples' if several else 'predictions'}{several}"
+    shown = Table(title=title, title_justify="left")
     for column in ("metric", "value", "95%", "n", "errors"):
         shown.add_column(column, justify="left" if column == "metric" else "right")
     for metric, score in found["scores"].items():
@@ -83,6 +85,9 @@ def score_lines(found: Mapping[str, Any]) -> str:
         )
     lines = [plain(shown).rstrip(), *(f"warning: {each}" for each in found["warnings"])]
     metric = found["primary_metric"]
+    if found["samples_disagree"] is not None:
+        share = format.percent(found["samples_disagree"], "%")
+        lines.append(f"the answers to one example differ by {metric} in {share} of the examples")
     for key, groups in found["breakdowns"].items():
         if len(groups) > MOST_GROUPS:
             continue  # --json has them
