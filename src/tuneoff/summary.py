@@ -87,8 +87,8 @@ def score_lines(found: Mapping[str, Any]) -> str:
     lines = [plain(shown).rstrip(), *(f"warning: {each}" for each in found["warnings"])]
     metric = found["primary_metric"]
     if found["samples_disagree"] is not None:
-        share = format.percent(found["samples_disagree"], "%")
-        lines.append(f"the answers to one example differ by {metric} in {share} of the examples")
+        share = format.percent(found["samples_disagree"])
+        lines.append(f"for {share} of the examples the answers differ in {metric}")
     for key, groups in found["breakdowns"].items():
         if len(groups) > MOST_GROUPS:
             continue  # --json has them

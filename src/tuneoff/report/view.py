@@ -183,12 +183,14 @@ def repeated_answers(contenders: Sequence[ContenderResult]) -> list[str]:
     found = []
     for c in contenders:
         if c.samples > 1 and c.error is None:
-            told = f"{f.clean(c.name)} answered each test example {c.samples} times; its score is "
-            told += "the mean, and where one answer is shown, it is the first"
+            told = (
+                f"{f.clean(c.name)} answered each test example {c.samples} times: an example's "
+                "score is the mean, and where one answer is shown, it is the first."
+            )
             if c.samples_disagree is not None:
                 share = f.percent(c.samples_disagree)
-                told += f". The answers to one example differ in their score in {share} of them"
-            found.append(f"{told}.")
+                told += f" For {share} of the examples the answers differ in their score."
+            found.append(told)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +14,15 @@ from world import PRICE, Trainer, bakeoff_file, hosted, prompted, rows
 from world import run as carry_out
 
 import tuneoff
+from tuneoff.contenders.batching import _no_longer_asked
 from tuneoff.contenders.samples import name_requests, read_request
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, DataError
-from tuneoff.records import Example
+from tuneoff.providers import BatchRow, Reply
+from tuneoff.records import Example, Prediction
 from tuneoff.results import ContenderResult
-from tuneoff.rundir import RunDir
+from tuneoff.rundir import ContenderDir, RunDir
+from tuneoff.summary import table
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -30,7 +34,10 @@ def asked_with(file: Path, **changed: Any) -> ContenderResult:
     value = yaml.safe_load(file.read_text())
     value["contenders"][0] |= changed
     file.write_text(yaml.safe_dump(value))
-    return carry_out(file).contenders[0]
+    results = carry_out(file)
+    shown, samples = table(results), results.contenders[0].samples
+    assert (f"answered each test example {samples} times" in shown) == (samples > 1)
+    return results.contenders[0]
 
 
 def sampled(file: Path) -> Counter[int]:
@@ -129,6 +136,16 @@ def _counts(batch: dict[str, Any]) -> dict[str, Any]:
     return counts
 
 
+def test_a_batch_that_held_more_samples_is_kept_whole(tmp_path: Path) -> None:
+    """It was sent when the file asked for three, and is read when it asks for one."""
+    directory = ContenderDir(tmp_path)
+    directory.append_predictions([Prediction("a", "before"), Prediction("a", "it", sample=1)])
+    work: Any = SimpleNamespace(test=[Example("a", {}, "")], directory=directory)
+    names = ("a", "sample-1/a", "sample-2/a", "sample-2/gone")
+    found = _no_longer_asked(work, [BatchRow(name, 200, Reply("it")) for name in names], {})
+    assert [(each.id, each.sample, each.prediction) for each in found] == [("a", 2, "it")]
+
+
 def test_requests_of_a_batch_have_names_of_their_own() -> None:
     one, like = Example("a", {}, ""), Example("sample-1/a", {}, "")
     named = name_requests([(one, 0), (one, 1), (like, 0)][:2])
@@ -136,6 +153,13 @@ def test_requests_of_a_batch_have_names_of_their_own() -> None:
     assert (read_request("sample-12/a", {"a"}), read_request("a", {"a"})) == (("a", 12), None)
     with pytest.raises(DataError, match="two requests of a batch would have one name"):
         name_requests([(one, 1), (like, 0)])
+
+
+def test_a_temperature_that_is_refused_is_not_left_out(fake: Trainer, tmp_path: Path) -> None:
+    fake.set(newer_model=True)
+    file = bakeoff_file(tmp_path / "b", prompted(fake.url, temperature=0.7), test=2)
+    assert "Unsupported: temperature" in (carry_out(file).contenders[0].error or "")
+    assert fake.saw()["asked"] == {}
 
 
 def test_a_plan_counts_every_sample(fake: Trainer, tmp_path: Path) -> None:
@@ -186,8 +210,6 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
     """Their rows say which sample they are; `tuneoff score` reads the same file."""
     contender = {"name": "asked", "id": "recorded", "predictions": "answers.jsonl"}
     file = bakeoff_file(tmp_path / "b", contender, test=4)
-    carry_out_once = json.loads((file.parent / "test.jsonl").read_text().splitlines()[0])
-    assert carry_out_once["messages"][1]["content"].startswith("A ")
     tests = [row["messages"][1]["content"] for row in _lines(file.parent / "test.jsonl")]
     given = [
         {
@@ -217,7 +239,7 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
     assert told["scores"]["exact_match"]["value"] == 3 / 8
     assert "1 of 4 examples have fewer than 2 answers" in told["warnings"][0]
     for bad, message in (
-        ([given[0]] * 2, 'was already given on line 1; keep one row for each id, or say which "sam'),
+        ([given[0]] * 2, "was already given on line 1; keep one row for each id, or say which"),
         ([given[0] | {"sample": -1}], '"sample" must be a whole number from 0 to 99, got -1'),
     ):  # fmt: skip
         path.write_text("".join(json.dumps(r | {"reference": "x"}) + "\n" for r in bad))
