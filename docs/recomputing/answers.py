@@ -354,7 +354,8 @@ def reverse_rows(original):
     """A copy in memory of tables without keys, their rows from the last to the first; None where
     plain tables cannot hold what the original does."""
     tables = original.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
-    if any(re.search(r"\bcollate\b|\bvirtual\b|\bgenerated\b", sql or "", re.I) for _, sql in tables):
+    beyond = re.compile(r"\b(collate|virtual|generated)\b", re.IGNORECASE)
+    if any(beyond.search(sql or "") for _, sql in tables):
         return None
     copy = sqlite3.connect(":memory:", isolation_level=None)
     for name, _ in tables:

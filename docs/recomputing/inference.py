@@ -204,19 +204,22 @@ def make_pairs(scores, clusters=None, seeds=None, names=None):
         }
         common = [id for id in scores[a] if id in scores[b]]
         trainings = [each for name in (a, b) if len(each := (seeds or {}).get(name, ())) > 1]
-        found.append(
-            Pair(
-                a, b,
-                np.bincount(at, weights=x - y, minlength=len(number)),
-                np.bincount(at, minlength=len(number)).astype(float),
-                float(np.var(x - y)),
-                bool(((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)).all()),
-                counts if binary else None,
-                clusters is not None,
-                [[math.fsum(t[id] for id in common) / len(common) for t in each]
-                 for each in trainings],
-            )  # fmt: skip
+        of_seeds = [
+            [math.fsum(scores_of[id] for id in common) / len(common) for scores_of in each]
+            for each in trainings
+        ]
+        pair = Pair(
+            a=a,
+            b=b,
+            sums=np.bincount(at, weights=x - y, minlength=len(number)),
+            sizes=np.bincount(at, minlength=len(number)).astype(float),
+            spread=float(np.var(x - y)),
+            shares=bool(((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)).all()),
+            counts=counts if binary else None,
+            clustered=clusters is not None,
+            seeds=of_seeds,
         )
+        found.append(pair)
     return found
 
 
@@ -324,9 +327,9 @@ def tango(counts, level):
 
     def score(delta):
         linear = (2 * n - b + c) * delta - b - c
-        only_b = (
-            math.sqrt(max(0.0, linear**2 + 8 * n * c * delta * (1 - delta))) - linear
-        ) / (4 * n)
+        only_b = (math.sqrt(max(0.0, linear**2 + 8 * n * c * delta * (1 - delta))) - linear) / (
+            4 * n
+        )
         variance = n * (2 * only_b + delta * (1 - delta))
         distance = b - c - n * delta
         return distance / math.sqrt(variance) if variance > 0 else math.copysign(1e300, distance)
@@ -418,16 +421,15 @@ def judge_pairs(pairs, margin):
         if p_adjusted < LEVEL and d:
             verdict = "a better" if d > 0 else "b better"
         outcome = "same" if within else "cannot be told"
-        found.append(
-            {
-                "difference": d, "low": low, "high": high, "p_value": p, "p_adjusted": p_adjusted,
-                "low_adjusted": low_adjusted, "high_adjusted": high_adjusted,
-                "low_90": low_90, "high_90": high_90, "units": pair.units, "flips": pair.counts,
-                "test": pair.test, "verdict": verdict,
-                "outcome": outcome if verdict == "tie" else verdict,
-                "margin": margin if pair.shares else None, "within_margin": within,
-            }  # fmt: skip
-        )
+        figures = {
+            "difference": d, "low": low, "high": high, "p_value": p, "p_adjusted": p_adjusted,
+            "low_adjusted": low_adjusted, "high_adjusted": high_adjusted,
+            "low_90": low_90, "high_90": high_90, "units": pair.units, "flips": pair.counts,
+            "test": pair.test, "verdict": verdict,
+            "outcome": outcome if verdict == "tie" else verdict,
+            "margin": margin if pair.shares else None, "within_margin": within,
+        }  # fmt: skip
+        found.append(figures)
     return found
 
 

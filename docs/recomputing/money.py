@@ -185,7 +185,10 @@ def serving_costs(monthly, requests_per_month, correct):
 
 
 def hours_usd(seconds, hardware, hour):
-    return None if seconds is None else float(exact(seconds) / 3600 * exact(hour) * hardware["count"])
+    """USD of so many seconds on a contender's hardware."""
+    if seconds is None:
+        return None
+    return float(exact(seconds) / 3600 * exact(hour) * hardware["count"])
 
 
 # --- break-even ---------------------------------------------------------------------------------
@@ -220,9 +223,7 @@ def crossings(own, hosted, usd_per_hour=1, hosted_usd=1, used=1):
 
 def as_floats(found):
     names = ("first_requests_per_month", "requests_per_month", "until_requests_per_month")
-    return {
-        name: None if n is None else float(n) for name, n in zip(names, found, strict=True)
-    }
+    return {name: None if n is None else float(n) for name, n in zip(names, found, strict=True)}
 
 
 # --- a run's figures ----------------------------------------------------------------------------

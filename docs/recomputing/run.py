@@ -156,8 +156,8 @@ class Run:
         tests = (self.results.get("rules") or {}).get("tests")
         if self.results.get("schema") != 1 or tests != 2:
             raise BadInput(
-                f"{path}: its tests are of version {tests or 1} (rules.tests), not 2; make the "
-                "report again with `tuneoff report`."
+                f"{path}: its tests are of version {tests or 1} (rules.tests), not 2; carry "
+                "out `tuneoff run` with the run's file again, which computes them anew."
             )
         self.settings, self.task = self.results["settings"], self.results["settings"]["task"]
         self.metric = self.results["primary_metric"]

@@ -243,7 +243,7 @@ def _contender(
         ends=pricing.ends(settings),
         scores=scores,
         rules=first.directory.scoring_rules(),
-        breakdowns=_breakdowns(parts, groups, rows, metric, clusters),
+        breakdowns=_breakdowns(parts, groups, rows, metric, clusters, len(whole)),
         error_classes=error_classes(
             first.rows.values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
         ),
@@ -348,9 +348,10 @@ def _breakdowns(
     rows: Mapping[str, ScoredRow],
     metric: str,
     clusters: Mapping[str, str] | None,
+    trainings: int,
 ) -> dict[str, dict[str, dict[str, Score]]]:
     """The primary metric by every key that has a handful of values."""
-    found = Breakdown(metric, parts.scorer.METRICS[metric])
+    found = Breakdown(metric, parts.scorer.METRICS[metric], trainings)
     for id, row in rows.items():
         found.add(row, groups[id], clusters[id] if clusters else None)
     return found.scores()

@@ -46,7 +46,8 @@ class Cost:
     `training_usd_planned` is what `tuneoff plan` said of one training when the run began. The
     bases say how the figures come about, or why there are none. `fixed_usd_per_month` is due
     whatever is asked: the machines that are reserved, or a provider's hosting fee and its share
-    of tuning again.
+    of tuning again. `unit_prices` are those of the day that the figures were made with, by their
+    names in a file's `price:`, or `usd_per_hour`.
     """
 
     training_usd: float | None = None
@@ -58,6 +59,7 @@ class Cost:
     usd_per_correct_answer: float | None = None
     serving_basis: str | None = None
     price_sources: tuple[str, ...] = ()
+    unit_prices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

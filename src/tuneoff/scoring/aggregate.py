@@ -27,8 +27,10 @@ class Totals:
     rows need as much memory as there are different values and clusters.
     """
 
-    def __init__(self, metrics: Mapping[str, Kind]) -> None:
+    def __init__(self, metrics: Mapping[str, Kind], trainings: int = 1) -> None:
+        """`trainings`: the values are means over so many."""
         self.n = 0
+        self._trainings = trainings
         self._metrics = metrics
         self._counts: dict[str, Counter[float]] = {name: Counter() for name in metrics}
         self._clusters: dict[str, dict[str, tuple[float, int]]] = {name: {} for name in metrics}
@@ -59,7 +61,8 @@ class Totals:
         if n == 0:
             return Score(value=None, low=None, high=None, n=0, errors=errors)
         total = math.fsum(value * times for value, times in counts.items())
-        found = score_interval(counts, kind == "yes/no", clusters, seeds)
+        yes_no = kind == "yes/no" and are_yes_no(counts, self._trainings)
+        found = score_interval(counts, yes_no, clusters, seeds)
         low, high = found or (None, None)
         return Score(total / n, low, high, n, errors, tuple(seeds) if len(seeds) > 1 else ())
 
@@ -81,7 +84,8 @@ def aggregate(
             the examples are independent.
         seeds: by metric, the value of each of several trainings.
     """
-    totals = Totals(metrics)
+    trainings = max((len(values) for values in (seeds or {}).values()), default=1)
+    totals = Totals(metrics, max(1, trainings))
     for row in rows:
         totals.add(row, None if clusters is None else clusters.get(row.id, f"id {row.id}"))
     return totals.scores(errors, seeds)
@@ -90,8 +94,8 @@ def aggregate(
 class Breakdown:
     """A metric by what the examples are: by each key that has a handful of values."""
 
-    def __init__(self, metric: str, kind: Kind) -> None:
-        self._kinds = {metric: kind}
+    def __init__(self, metric: str, kind: Kind, trainings: int = 1) -> None:
+        self._kinds, self._trainings = {metric: kind}, trainings
         self._groups: dict[str, dict[str, Totals]] = {}
 
     def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None = None) -> None:
@@ -100,7 +104,7 @@ class Breakdown:
             found = self._groups.setdefault(key, {})
             # One group more than is shown says that there are too many.
             if str(group) in found or len(found) <= MOST_GROUPS:
-                found.setdefault(str(group), Totals(self._kinds)).add(row, cluster)
+                found.setdefault(str(group), Totals(self._kinds, self._trainings)).add(row, cluster)
 
     def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
         """Key → group → metric → score, sorted."""
@@ -143,6 +147,15 @@ def values_by_seed(
     if len(seeds) < 2 or not ids:
         return ()
     return tuple(sum(float(rows[id].scores[metric]) for id in ids) / len(ids) for rows in seeds)
+
+
+def are_yes_no(values: Iterable[float], trainings: int = 1) -> bool:
+    """Say whether values are 0 or 1, or means of such over several trainings. A metric of one's
+    own may give other numbers."""
+    return all(
+        0 <= value <= 1 and abs(value * trainings - round(value * trainings)) < 1e-9
+        for value in values
+    )
 
 
 def error_classes(
