@@ -11,9 +11,10 @@ docs/scoring.md, docs/statistics.md and docs/money.md. `--data` is the folder of
 
 What it takes as given: the bake-off file (`settings`), the rows of the run directory, prices of
 units (`cost.unit_prices`, and the ledger's), end dates, who answers (`place`), where break-even
-curves have their points. Row scores come from `scores.jsonl`, but for those that `recomputing/
-answers.py` makes itself. Not checked: hashes but those of databases, versions, sentences, names of
-models, prompts, and every key that is not named here.
+curves have their points. Row scores come from `scores.jsonl`, but for those that
+`recomputing/answers.py` and `sql.py` make themselves. Not checked: hashes (but those of databases),
+versions, sentences, names of models, prompts, `data`, `backend`, `agreement`, `warning`,
+`price_sources`, and keys that are not known here.
 """
 
 from __future__ import annotations

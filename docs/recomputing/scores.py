@@ -7,7 +7,7 @@ import math
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from recomputing import answers, inference
+from recomputing import answers, inference, sql
 from recomputing.run import BadInput
 
 FRACTIONS = ("slot_precision", "slot_recall", "slot_f1", "judge")
@@ -87,8 +87,8 @@ def remake_row(run, databases, example, said, is_cut, row, findings):
 
 def score_query(databases, example, row, findings):
     def score(reference, answer):
-        query = answers.find_query(answer, reference)
-        expected = answers.find_query(reference, reference)
+        query = sql.find_query(answer, reference)
+        expected = sql.find_query(reference, reference)
         found = {
             "exact_match": answer.strip() == reference.strip(),
             "normalized_match": answers.normalize(query) == answers.normalize(expected),
@@ -98,7 +98,7 @@ def score_query(databases, example, row, findings):
         if databases is None:
             findings.not_made["SQL rows without databases (give --data)"] += 1
             return found
-        return found | answers.score_sql(databases, example["meta"]["db_id"], reference, answer)
+        return found | sql.score_sql(databases, example["meta"]["db_id"], reference, answer)
 
     return score
 
@@ -114,7 +114,7 @@ def find_databases(run, data, findings):
         raise BadInput(f"--data {data}: it does not hold the folders {', '.join(sorted(ids))}.")
     if not ids or folder is None:
         return None
-    found = answers.Databases(folder, run.path / "data" / "derived", run.task["seconds"])
+    found = sql.Databases(folder, run.path / "data" / "derived", run.task["seconds"])
     for id in sorted(ids):
         own, *others = found.suite(id)
         for name, file in ((id, own), *((f"{id}/{file.name}", file) for file in others)):
