@@ -35,18 +35,19 @@ def recompute(path, data=None):
     scores.remake_rows(run, databases, findings)
     for contender in run.contenders:
         scores.hold_scores(run, contender, findings)
+    scores.hold_unread(run, findings)
     scores.hold_pairs(run, findings)
     money.hold_money(run, findings)
     ranks.hold_ranks(run, findings)
     return findings
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description="Recompute a report's figures.")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--data", help="the folder of <db_id>/*.sqlite")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         found = recompute(given.run_dir, given.data)
     except BadInput as error:

@@ -181,6 +181,16 @@ def hold_scores(run, contender, findings):
     hold_curve(run, contender, findings)
 
 
+def hold_unread(run, findings):
+    """How many of a judge's answers have no score, for its reply could not be read."""
+    if not any(isinstance(m, dict) and m["id"] == "judge" for m in run.task.get("metrics") or ()):
+        return
+    rows = [r for c in run.contenders for t in c.trainings for r in t.rows.values()]
+    unread = sum("judge" not in row["scores"] for row in rows)
+    own = {"answers": unread, "of": len(rows)} if unread else None
+    findings.hold("counts", "judge_unread", run.results["judge_unread"], own)
+
+
 def hold_breakdowns(run, contender, ids, scores, findings):
     """The metric in each group of each key of meta (and of groups.jsonl) that has 2 to 24."""
     groups = defaultdict(lambda: defaultdict(list))
