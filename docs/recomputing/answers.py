@@ -30,61 +30,81 @@ THOUGHT_END = re.compile(
     r"|<\|channel\|>\s*final[^<\n]*<\|message\|>|\A\s*analysis(?s:.*)assistantfinal",
     re.IGNORECASE,
 )
-QUOTED_TAG = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`")
-FENCED = re.compile(r"(`{3,}|~{3,})(.*?)(?:\1|\Z)", re.DOTALL)
-LANGUAGE = re.compile(r"\s*\w+\s*?(?:\n|\s(?=\S))")
+QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`")
+MARKS = re.compile(r"`{3,}|~{3,}")
+SPAN = re.compile(r"(`{1,2})([^`\n]+)\1")
+LANGUAGES = frozenset((
+    "bash", "code", "css", "csv", "go", "html", "java", "javascript", "js", "json", "markdown",
+    "md", "mysql", "plain", "plaintext", "postgresql", "python", "python3", "rust", "sh", "shell",
+    "sql", "sqlite", "sqlite3", "text", "toml", "txt", "typescript", "xml", "yaml",
+))  # fmt: skip
 
 
 def strip(text):
     return text.strip().strip("\ufeff").strip()
 
 
+def is_quoted(text, tag):
+    """Whether a tag is all that stands between two quotes."""
+    before, after = text[: tag.start()][-1:], text[tag.end() :][:1]
+    return before == after and before in set("'\"`")
+
+
 def strip_thoughts(answer, reference):
     """The answer behind its last thought; None where a thought never ends."""
-    bare = QUOTED_TAG.sub("", reference)
+    bare = QUOTED.sub("", reference)
     if THOUGHT.search(bare) or THOUGHT_END.search(bare):
         return answer
-    unquoted = QUOTED_TAG.sub(lambda found: "\0" * len(found[0]), answer)
-    ends = list(THOUGHT_END.finditer(unquoted))
-    at = ends[-1].end() if ends else 0
-    if THOUGHT.search(unquoted, at):
+    ends = [tag for tag in THOUGHT_END.finditer(answer) if not is_quoted(answer, tag)]
+    rest = answer[ends[-1].end() :] if ends else answer
+    if THOUGHT.search(QUOTED.sub("", rest)):
         return None
-    rest = answer[at:]
     harmony = r"(?:<\|(?:return|end|call)\|>\s*)+\Z"
     return re.sub(harmony, "", rest) if ends and "|" in ends[-1][0] else rest
 
 
-def texts_within(answer):
-    """The texts that a fenced answer may mean, the last fence first."""
-    for _, content in reversed(FENCED.findall(answer)):
-        yield content
-        language = LANGUAGE.match(content)
-        if language:
-            yield content[language.end() :]
-    span = re.fullmatch(r"(`{1,2})([^`\n]+)\1", answer)
-    if span:
-        yield span[2]
-
-
 def find_text(answer, reference, may_be):
-    """The last fenced text that passes a test; the answer itself where it passes, or none does."""
+    """The last text between fences that passes a test; the answer itself where it does, or none.
+
+    Marks divide a text into pieces, whichever of them open and close; the first word, or line, of a
+    piece may name its language.
+    """
     answer = strip(answer)
-    if may_be(answer) or (FENCED.search(reference) and not may_be(strip(reference))):
+    if may_be(answer) or (MARKS.search(reference) and not may_be(strip(reference))):
         return answer
-    return next((strip(text) for text in texts_within(answer) if may_be(strip(text))), answer)
+    span = SPAN.fullmatch(answer)
+    if not span and not MARKS.search(answer):
+        return answer
+    for piece in (span[2],) if span else reversed(MARKS.split(answer)):
+        first_word, first_line = re.match(r"\s*\S*", piece), piece.partition("\n")
+        for text in (piece, piece[first_word.end() :], first_line[2]):
+            inner = SPAN.fullmatch(strip(text))
+            text = inner[2] if inner else text
+            if may_be(strip(text)):
+                return strip(text)
+    return answer
 
 
 def unfence(answer, reference):
-    """An answer that is nothing but fences, as a text: what the last one holds."""
+    """What the last fence holds of an answer that is nothing but fences."""
     answer = strip(answer)
-    if FENCED.search(reference) or strip(FENCED.sub("", answer)):
-        span = re.fullmatch(r"(`{1,2})([^`\n]+)\1", answer)
-        return strip(span[2]) if span and not FENCED.search(reference) else answer
-    contents = [content for _, content in FENCED.findall(answer)]
-    if not contents:
+    span = SPAN.fullmatch(answer)
+    pieces = MARKS.split(answer)
+    if MARKS.search(reference) or SPAN.fullmatch(strip(reference)):
         return answer
-    first, line_end, rest = contents[-1].partition("\n")
-    return strip(rest if line_end and len(first.split()) < 2 else contents[-1])
+    if span:
+        return strip(span[2])
+    if len(pieces) == 2 and not strip(pieces[1]):  # closed, and opened by the prompt
+        return strip(pieces[0])
+    if len(pieces) == 1 or strip("".join(pieces[::2])):
+        return answer
+    content = pieces[1::2][-1]
+    first, line_end, rest = content.partition("\n")
+    word = re.match(r"\s*(\S*)", content)
+    if line_end and rest.strip() and (len(first.split()) < 2 or re.search("[={]", first)):
+        return strip(rest)
+    behind = content[word.end() :]
+    return strip(behind if behind.strip() and word[1].lower() in LANGUAGES else content)
 
 
 def normalize(text):
