@@ -50,7 +50,9 @@ def times_of_own(serving, answers):
     if serving is None:
         return {"requests_per_second": rate}
     found = {"requests_per_second": rate}
-    if serving.get("alone_seconds"):
+    if not serving["alone"]:
+        found |= dict.fromkeys(("requests", "concurrency", "seconds_p50", "seconds_p95"))
+    elif serving.get("alone_seconds"):
         count, p50, p95 = percentiles(without_first(list(serving["alone_seconds"].values())))
         found |= {"requests": count, "concurrency": 1, "seconds_p50": p50, "seconds_p95": p95}
     return found

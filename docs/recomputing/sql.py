@@ -28,7 +28,7 @@ READING = {
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE,
 }  # fmt: skip
 UNREADABLE = ("syntax error", "incomplete input", "unrecognized token", "one statement", "too ")
-MAX_ROWS, MAX_BYTES = 100_000, 32_000_000
+MAX_ROWS, MAX_BYTES, COPIED_BYTES = 100_000, 32_000_000, 32_000_000
 AROUND = re.compile(r"\A(?:[\s;\ufeff]|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))+", re.DOTALL)
 TOKEN = re.compile(
     r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:''|[^'])*'?|\"(?:\"\"|[^\"])*\"?|`[^`]*`?|\[[^\]]*\]?"
@@ -112,7 +112,10 @@ class Databases:
             uri = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None)
             if is_reversed:
-                connection = reverse_rows(connection)
+                try:
+                    connection = reverse_rows(connection)
+                except (sqlite3.Error, UnicodeError):
+                    connection = None
             if connection is not None:
                 connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
                 connection.execute("PRAGMA query_only = ON")
@@ -195,6 +198,8 @@ class Databases:
     def hangs_on_order(self, file, reference):
         """Whether a reference's result is another one where rows are stored backwards; None where
         that cannot be told here."""
+        if file.stat().st_size > COPIED_BYTES:
+            return False  # it counts as it is
         if self.connect(file, is_reversed=True) is None:
             return None
         try:
