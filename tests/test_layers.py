@@ -20,7 +20,7 @@ LAYERS = (
     {"bakeoff"},
     {"planning", "turns"},
     {"collect", "check", "compare", "export", "prices", "score_file", "summary", "terminal"},
-    {"parity", "pricing"},
+    {"baselines", "parity", "pricing"},
     {"data_update"},
     {"spending", "references"},
     {"prepare", "init"},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import data_update, prepare, references
+from tuneoff.baselines import score_baselines
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, Work, describe_prompts
@@ -150,6 +151,7 @@ def _run(
         raise
     bases.forget()
     _say_uncertain(run, progress)
+    score_baselines(parts, run, examples, options, progress)
     results = collect(parts, run, examples, options, command)
     _say_older_rules(bakeoff, run, progress)
     run.write_results(results)

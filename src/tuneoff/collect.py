@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneoff import machine
+from tuneoff.baselines import collect_baselines
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.measuring import counted, divided, times
 from tuneoff.contenders.trainings import Training, trainings
@@ -114,7 +115,11 @@ def collect(
     priced = {contender.name: money for contender, money in found if contender.error is None}
     finished = {c.name: outcomes[c.name] for c in contenders if c.error is None}
     means = {name: _values(_rows(found), metric) for name, found in finished.items()}
-    comparisons = _comparisons(parts, finished, means, metric, clusters)
+    seeds = {
+        name: [_values(each.rows, metric) for each in _whole(of)] for name, of in finished.items()
+    }
+    comparisons = _comparisons(parts, means, seeds, metric, clusters)
+    baselines = collect_baselines(parts, run, metric, means, seeds, clusters, left_out)
     places = {c.name: c.place for c in contenders}
     crossings = break_evens(priced, places, parts.bakeoff.serving.utilization)
     return Results(
@@ -141,6 +146,7 @@ def collect(
             **_common_rules([found[0] for found in outcomes.values()]),
             TESTS_RULE: TESTS_VERSION,
         },
+        baselines=baselines,
         break_even=crossings,
         recommendation=recommend(
             contenders,
@@ -152,6 +158,9 @@ def collect(
             allowance=lambda name, best, names: find_allowance(
                 name, best, {n: means[n] for n in names}, clusters
             ),
+            kind=parts.scorer.METRICS[metric],
+            leaving=parts.bakeoff.migrating_from,
+            baselines=baselines,
         ),
     )
 
@@ -359,15 +368,12 @@ def _breakdowns(
 
 def _comparisons(
     parts: Parts,
-    outcomes: Mapping[str, Sequence[Outcome]],
     means: Mapping[str, Mapping[str, float]],
+    seeds: Mapping[str, Sequence[Mapping[str, float]]],
     metric: str,
     clusters: Mapping[str, str] | None,
 ) -> tuple[Comparison, ...]:
     scored = {name: found for name, found in means.items() if found}
-    seeds = {
-        name: [_values(each.rows, metric) for each in _whole(outcomes[name])] for name in scored
-    }
     margin = parts.bakeoff.requirements.margin_points / 100
     return compare_all(scored, metric, clusters, parts.cluster or "", seeds, margin)
 

@@ -17,9 +17,11 @@ from pydantic import (
     Field,
     Tag,
     field_validator,
+    model_validator,
 )
 
 from tuneoff.contender_settings import ContenderBase, ContenderSettings
+from tuneoff.errors import unknown
 from tuneoff.settings import BaseUrl, Columns, Limit, PriceSettings, Settings
 
 
@@ -111,7 +113,8 @@ class ServingSettings(Settings):
 
 class BakeOff(Settings):
     """One bake-off file. Relative paths in it are relative to `folder`, where it lies. `measure`
-    says whether every contender is timed on test prompts one at a time."""
+    says whether every contender is timed on test prompts one at a time. `migrating_from` names the
+    contender that is being left: others are held against it, and it is never the choice."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     task: TaskSettings
@@ -119,6 +122,7 @@ class BakeOff(Settings):
     requirements: Requirements = Requirements()
     serving: ServingSettings = ServingSettings()
     measure: bool = True
+    migrating_from: str | None = None
     budget_usd: float | None = Field(default=None, ge=0)
     as_of: datetime.date | None = None
     prices: str | None = None
@@ -136,6 +140,16 @@ class BakeOff(Settings):
                 )
             seen.add(contender.name.lower())
         return contenders
+
+    @model_validator(mode="after")
+    def _knows_what_is_left(self) -> BakeOff:
+        names = [contender.name for contender in self.contenders]
+        if self.migrating_from is not None and self.migrating_from not in names:
+            raise ValueError(
+                f"migrating_from: {unknown('contender', self.migrating_from, names)}; name one of "
+                "the file's contenders"
+            )
+        return self
 
     def path(self, written: str) -> Path:
         """A path from the file, made absolute."""

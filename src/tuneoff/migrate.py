@@ -258,6 +258,7 @@ def _bakeoff(model: str, name: str, task: dict[str, Any], bases: Sequence[str]) 
     value = {
         "name": kept.strip("._-")[:60] or "migration",
         "task": task,
+        "migrating_from": HOSTED,
         "contenders": contenders,
     }
     head = (
@@ -278,27 +279,29 @@ def _count(path: Path) -> int:
 
 
 def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any]]:
-    """Say of each other contender of a finished run whether it matches the captured model: `name`,
-    `difference`, `low`, `high` (own minus hosted, 90%), `p_value` (of "it is worse by the margin or
+    """Say of each other contender of a finished run whether it matches the model that is being left
+    (`migrating_from`; of an earlier file, `hosted`): `name`, `difference`, `low`, `high` (own minus
+    hosted, 90%), `p_value` (of "it is worse by the margin or
     more", one-sided, adjusted over the contenders), `verdict` (`better`, `matches`, `worse`, `not
     shown`) and a `sentence`.
 
     It matches when that p-value is under 5%; whether it is better, or worse, is what the run says.
 
     Raises:
-        DataError: there are no answers of the captured model in this run.
+        DataError: there are no answers of the model that is being left in this run.
     """
     run = read_scored_run(Path(run_dir))
     results = run.results
     names = [each.name for each in results.contenders]
-    if HOSTED not in names:
+    left = results.settings.get("migrating_from") or HOSTED
+    if left not in names:
         raise DataError(
-            f"{results.name}: there is no contender {HOSTED!r} in this run (there are: "
+            f"{results.name}: there is no contender {left!r} in this run (there are: "
             f"{', '.join(names)}); give a run of the file that `tuneoff migrate` wrote."
         )
-    captured = next(each for each in results.contenders if each.name == HOSTED)
+    captured = next(each for each in results.contenders if each.name == left)
     if captured.error:
-        raise DataError(f"{results.name}: {HOSTED} failed: {captured.error}")
+        raise DataError(f"{results.name}: {left} failed: {captured.error}")
     score = captured.scores.get(results.primary_metric)
     nothing = score is None or not score.value
     scores = {each.name: run.values[each.name] for each in results.contenders if not each.error}
@@ -306,20 +309,22 @@ def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any
         {name: found for name, found in scores.items() if found},
         results.primary_metric, run.clusters, run.cluster, run.seeds,
     )  # fmt: skip
-    own = [pair for pair in tested if HOSTED in (pair.a, pair.b)]
-    pairs = [_own_first(pair, run) for pair in own]
+    own = [pair for pair in tested if left in (pair.a, pair.b)]
+    pairs = [_own_first(pair, run, left) for pair in own]
     p_values = adjust_not_worse(pairs, run.clusters, margin)
-    return [_judged(pair, p, margin, nothing) for pair, p in zip(own, p_values, strict=True)]
+    return [_judged(pair, left, p, margin, nothing) for pair, p in zip(own, p_values, strict=True)]
 
 
-def _own_first(pair: Comparison, run: ScoredRun) -> Pair:
-    own = pair.a if pair.b == HOSTED else pair.b
-    return Pair(own, HOSTED, run.values[own], run.values[HOSTED], run.seeds[own], run.seeds[HOSTED])
+def _own_first(pair: Comparison, run: ScoredRun, left: str) -> Pair:
+    own = pair.a if pair.b == left else pair.b
+    return Pair(own, left, run.values[own], run.values[left], run.seeds[own], run.seeds[left])
 
 
-def _judged(pair: Comparison, p_value: float, margin: float, nothing: bool) -> dict[str, Any]:
+def _judged(
+    pair: Comparison, left: str, p_value: float, margin: float, nothing: bool
+) -> dict[str, Any]:
     """`nothing`: none of the captured answers is right, so there is nothing to match."""
-    sign, own = (1, pair.a) if pair.b == HOSTED else (-1, pair.b)
+    sign, own = (1, pair.a) if pair.b == left else (-1, pair.b)
     bounds = sorted(sign * x for x in (pair.low_90, pair.high_90) if x is not None)
     shown, *limits = (
         f"{round(100 * value, 1) + 0.0:+.1f}" for value in (sign * pair.difference, *bounds)

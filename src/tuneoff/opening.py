@@ -27,7 +27,15 @@ SCORING_KEYS = (
     "task.mode",
     "task.seconds",
 )
-SPENDING_KEYS = ("as_of", "budget_usd", "measure", "prices", "requirements", "serving")
+SPENDING_KEYS = (
+    "as_of",
+    "budget_usd",
+    "measure",
+    "migrating_from",
+    "prices",
+    "requirements",
+    "serving",
+)
 # A deployment is the same model under another name.
 SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price")
 

@@ -93,6 +93,13 @@ def _added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
     return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
 
 
+def build_free_scorer(parts: Parts) -> Scorer:
+    """Return the scorer of a bake-off file without its judge, which would have to be paid."""
+    free = [each for each in parts.settings.metrics or () if isinstance(each, str)]
+    added = (_added(metric, parts.bakeoff.folder) for metric in free)
+    return combined(load_scorer(parts.task.SCORER), [each for each in added if each is not None])
+
+
 def build_options(parts: Parts, databases: Path | None, derived: Path | None = None) -> Options:
     """Return how a bake-off file's answers are scored, on these databases."""
     settings = parts.settings

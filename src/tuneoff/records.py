@@ -161,6 +161,18 @@ class ServingRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineRecord:
+    """`baseline.json`: a baseline's name and, where it always gives the same `answer`, what `share`
+    of the training examples has it. `data_sha256` is the hash of the examples that it was made
+    of."""
+
+    name: str
+    data_sha256: str
+    answer: str | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRecord:
     """`planned.json`: what one training was planned to cost, for a file of this hash."""
 

@@ -16,6 +16,7 @@ Place = Literal["own", "provider"]
 # The key of `Results.rules` that says how intervals and tests were made; all others say how answers
 # were scored.
 TESTS_RULE = "tests"
+CaveatKind = Literal["poor", "low", "baseline", "ends", "behind", "unproven"]
 PairOutcome = Literal["a better", "b better", "same", "cannot be told"]
 
 
@@ -253,12 +254,49 @@ class BreakEven:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """Answers that no model gave: the most frequent training answer (`answer`, which `share` of
+    the training examples has), or that of the nearest training input.
+
+    `comparisons` test each contender, as `a`, against it, each pair by itself. A baseline is in no
+    pair of `Results.comparisons` and is never chosen.
+    """
+
+    name: str
+    answer: str | None = None
+    share: float | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """What the headline must say beside the choice.
+
+    - `poor`, `low`: its share of right answers, or its mean, `value`, is under a half; `contenders`
+      were compared.
+    - `baseline`: it is not better than the baseline `other`, whose score is `value`.
+    - `ends`: it ends on the day `ends`.
+    - `behind`: it is worse than `other`, the model that is being left, by `value`.
+    - `unproven`: it may be worse than `other`, the model that is being left, by more than the
+      margin.
+    """
+
+    kind: CaveatKind
+    value: float | None = None
+    other: str | None = None
+    ends: str | None = None
+    contenders: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to choose, why, and when not."""
+    """What to choose, why, and when not; `caveats` stand beside the choice in the headline."""
 
     choice: str | None
     because: tuple[str, ...] = ()
     when_not: tuple[str, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,5 +339,6 @@ class Results:
     judge_unread: UnreadReplies | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, int] = field(default_factory=dict)
+    baselines: tuple[Baseline, ...] = ()
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))

@@ -35,6 +35,8 @@
         seed-0/  seed-1/ …               with several seeds these files of each, but error.json and
                                          planned.json, which are the contender's
         part-0.25/ …                     the same of a training on part of the examples
+      baselines/NAME/                    baseline.json, predictions.jsonl, scores.jsonl and
+                                         scoring.json of answers that no model gave
       judgements.jsonl                   what a judge was asked and said (paid for)
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
@@ -61,6 +63,7 @@ from tuneoff.errors import RunDirectoryError
 from tuneoff.files import append_lines, read_lines, remove_folder, write_lines, write_text
 from tuneoff.records import (
     SPLITS,
+    BaselineRecord,
     Example,
     LossRow,
     PlannedRecord,
@@ -265,6 +268,44 @@ class ContenderDir:
         remove_folder(self.path)
 
 
+class BaselineDir:
+    """A baseline's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(
+        self,
+        record: BaselineRecord,
+        predictions: Iterable[Prediction],
+        scores: Iterable[ScoredRow],
+        rules: Mapping[str, int],
+    ) -> None:
+        """Write all of it; the record, without which there is no baseline, last."""
+        folder = ContenderDir(self.path)
+        self.clear()
+        folder.append_predictions(predictions)
+        folder.write_scores(scores)
+        folder.write_scoring_rules(rules)
+        write_text(self.path / "baseline.json", to_json(record) + "\n")
+
+    def record(self) -> BaselineRecord | None:
+        """Return what is known of it beside its answers; None where it was not made."""
+        return _read_record(self.path / "baseline.json", BaselineRecord)
+
+    def answers(self) -> dict[str, str]:
+        """Return its answers by example id."""
+        return {id: each.prediction for id, each in ContenderDir(self.path).predictions().items()}
+
+    def clear(self) -> None:
+        """Forget it; it costs nothing to make again."""
+        remove_folder(self.path)
+
+    def scores(self) -> dict[str, ScoredRow]:
+        """Return the scored rows by example id."""
+        return ContenderDir(self.path).scores()
+
+
 def contender_dirs(folder: Path) -> list[ContenderDir]:
     """The contenders' folders in one of a run directory, by name."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -322,12 +363,16 @@ class RunDir:
         """Those that have a folder, whether the bake-off file still names them or not."""
         return contender_dirs(self.path / "contenders")
 
+    def baseline(self, name: str) -> BaselineDir:
+        """Return the folder of a baseline."""
+        return BaselineDir(self.path / "baselines" / name.replace(" ", "-"))
+
     def clear(self) -> None:
         """Forgets the whole run (`--fresh`), touching only what a run writes.
 
         What makes the folder a run directory goes last: a kill in between leaves one.
         """
-        for folder in (self.data, self.charts, self.path / "contenders"):
+        for folder in (self.data, self.charts, self.path / "contenders", self.path / "baselines"):
             shutil.rmtree(folder, ignore_errors=True)
         for name in (
             "events.jsonl",

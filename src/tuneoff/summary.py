@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 from tuneoff.report import format
-from tuneoff.report.view import unread_replies
+from tuneoff.report.view import baselines, headline, unread_replies
 from tuneoff.results import ContenderResult, Results
 
 WIDTH = 110
@@ -39,7 +39,8 @@ def table(results: Results) -> str:
         if c.error is not None
     )
     unread = [line for line in [unread_replies(results)] if line]
-    lines = (*failed, *unread, *results.recommendation.because)
+    bar = [line for line in [baselines(results)] if line]
+    lines = (*failed, *unread, headline(results), *results.recommendation.because, *bar)
     return plain(shown) + "".join(f"{line}\n" for line in lines)
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from made_results import METRIC, contender, pair, recommend, score, training
 
-from tuneoff.results import ContenderResult, Cost
+from tuneoff.report.headline import word_headline
+from tuneoff.results import Baseline, Caveat, ContenderResult, Cost
 
 
 def two_tuned(lora: float, full: float) -> list[ContenderResult]:
@@ -201,6 +202,74 @@ def test_an_ended_model_cannot_be_chosen() -> None:
     nobody = recommend([old], [], METRIC, day=on_the_day)
     assert nobody.choice is None
     assert nobody.because[0] == "No contender can be chosen."
+
+
+def test_a_tie_goes_to_what_has_no_end_date() -> None:
+    """However much it costs; alone, a model that ends is chosen with the day in the headline."""
+    ending = contender(
+        "ft", 0.9, ends="2027-01-14", training=training(), cost=Cost(serving_usd_per_1k_requests=1)
+    )
+    own = contender("own", 0.89, training=training(), cost=Cost(serving_usd_per_1k_requests=9))
+    found = recommend([ending, own], [pair("ft", "own", "tie", 0.01, 0.7)], METRIC)
+    assert found.choice == "own"
+    assert "Of these, own has no end date." in found.because
+    found = recommend([ending, own], [pair("ft", "own", "a better", 0.1)], METRIC)
+    assert (found.choice, found.caveats) == ("ft", (Caveat("ends", ends="2027-01-14"),))
+    assert word_headline(found, METRIC) == "Use ft: it ends on 2027-01-14."
+
+
+def test_the_model_that_is_left_is_the_yardstick() -> None:
+    old, own = contender("old", 0.9), contender("own", 0.7, training=training())
+    tie = pair("old", "own", "tie", 0.02, 0.7)
+    for measured, caveats, headline in (
+        (pair("old", "own", "a better", 0.2), [Caveat("behind", value=0.2, other="old")],
+         "Use own: worse than old, which is being left, by 20.0 points."),
+        (replace(tie, outcome="cannot be told", margin=0.03),
+         [Caveat("unproven", value=0.03, other="old")],
+         "Use own: it may lose more than 3 points against old, which is being left."),
+        (replace(tie, outcome="same", margin=0.03, low_90=-0.01, high_90=0.02), [], "Use own."),
+        (pair("old", "own", "b better", -0.2), [], "Use own."),
+    ):  # fmt: skip
+        found = recommend([old, own], [measured], METRIC, leaving="old")
+        assert found.choice == "own"
+        assert list(found.caveats) == caveats
+        assert word_headline(found, METRIC) == headline
+        assert "old (90.0%) is left out: it is the model that is being left." in found.because
+        assert any("old" in line and "own" in line for line in found.because[1:-1])
+    assert recommend([old], [], METRIC, leaving="old").choice is None
+
+
+def test_a_poor_choice_says_so_in_the_headline() -> None:
+    group = [contender(name, value) for name, value in (("a", 0.42), ("b", 0.3), ("c", 0.1))]
+    pairs = [pair("a", "b", "a better", 0.12), pair("a", "c", "a better", 0.32)]
+    found = recommend(group, pairs, METRIC)
+    assert word_headline(found, METRIC) == "Use a: the best of three, wrong in 6 of 10."
+    found = recommend([contender("a", 0.004)], [], METRIC)
+    assert word_headline(found, METRIC) == "Use a: the only one compared, wrong in 99.6%."
+    found = recommend(group, pairs, METRIC, kind="fraction")
+    assert word_headline(found, METRIC).endswith("three, at only 42.0% execution accuracy.")
+    assert recommend([contender("a", 0.42), contender("b", 7.0)], [], METRIC).caveats == ()
+
+
+def test_a_choice_must_be_better_than_a_baseline() -> None:
+    """Where the test set is too small for any test, a higher score is enough."""
+    against = replace(pair("a", "nearest example", "tie", 0.1, 0.3), units=40)
+    for measured, beaten in (
+        (against, False),
+        (replace(against, verdict="a better"), True),
+        (replace(against, units=5), True),
+        (replace(against, units=5, difference=0.0), False),
+        (replace(against, a="b"), True),
+    ):
+        bar = Baseline("nearest example", scores={METRIC: score(0.8)}, comparisons=(measured,))
+        found = recommend([contender("a", 0.9)], [], METRIC, baselines=[bar])
+        assert (found.caveats == ()) == beaten
+    found = recommend(
+        [contender("a", 0.9)], [], METRIC, baselines=[replace(bar, comparisons=(against,))]
+    )
+    assert word_headline(found, METRIC, baselines=[bar]) == (
+        "Use a: not shown to be better than the answer of the nearest training example (80.0%)."
+    )
 
 
 def test_limits_come_from_the_records() -> None:

@@ -2,9 +2,10 @@
 
 The best by the primary metric wins, of those that meet the requirements, unless others are as good:
 of those that no difference can be shown to, and that are not behind it by more than chance explains
-(`scoring/selection.py`), the cheapest is chosen: by serving and training cost where all of them
-have one, else by how little was trained (prompted before LoRA before full). Costs within 2% are
-equal. That no difference can be shown is not enough: a small test set shows none. Every sentence is
+(`scoring/selection.py`), one without an end date is chosen before others, and then the cheapest: by
+serving and training cost where all of them have one, else by how little was trained (prompted
+before LoRA before full). Costs within 2% are equal. The model that is being left is never chosen.
+That no difference can be shown is not enough: a small test set shows none. Every sentence is
 made from the numbers of the results; when owning pays and when it does not is in `owning.py`.
 """
 
@@ -17,9 +18,11 @@ from collections.abc import Callable, Sequence
 from tuneoff.config import Requirements
 from tuneoff.report import format as f
 from tuneoff.report import learning, owning
+from tuneoff.report.headline import find_caveats
 from tuneoff.report.pairs import find, metric_value, numbers, sentence
 from tuneoff.report.requirements import breach, unknown
-from tuneoff.results import BreakEven, Comparison, ContenderResult, Recommendation
+from tuneoff.results import Baseline, BreakEven, Comparison, ContenderResult, Recommendation
+from tuneoff.scoring.rows import Kind
 
 Group = Sequence[ContenderResult]
 # Costs that differ by less are equal.
@@ -39,12 +42,18 @@ def recommend(
     day: datetime.date | None = None,
     *,
     allowance: Allowance,
+    kind: Kind = "yes/no",
+    leaving: str | None = None,
+    baselines: Sequence[Baseline] = (),
 ) -> Recommendation:
     """Return the recommendation for a run's contenders and its pairs on the primary metric.
 
     Args:
         day: the day of the choice: what has ended then cannot be chosen.
         allowance: by how much the best may be ahead by chance (`scoring/selection.py`).
+        kind: whether the metric says right or wrong of each example.
+        leaving: the contender that others are to replace (`migrating_from`).
+        baselines: what a choice must be better than.
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
@@ -58,7 +67,9 @@ def recommend(
     required = requirements or Requirements()
     values = {c.name: metric_value(c, primary_metric) for c in scored}
     share = f.is_share(*(values[c.name] for c in measured))
-    breaches = {c.name: _ended(c, day) or breach(c, required) for c in measured}
+    breaches = {
+        c.name: _left(c, leaving) or _ended(c, day) or breach(c, required) for c in measured
+    }
     left_out = [
         f"{c.name} ({f.score(values[c.name], share)}) is left out: {breaches[c.name]}."
         for c in measured
@@ -75,7 +86,13 @@ def recommend(
         )
         return Recommendation(None, (why, *left_out), tuple(when_not))
     choice, because, against = _choice(fit, pairs, primary_metric, len(measured), share, allowance)
-    pro, contra = owning.reasons(choice, scored, pairs, break_even, primary_metric)
+    replaced = find(pairs, choice.name, leaving) if leaving else None
+    if replaced is not None:
+        tie = replaced.verdict == "tie"
+        n = choice.scores[primary_metric].n
+        because.append(_tie(replaced, n, share) if tie else f"{sentence(replaced, share)}.")
+    others = [c for c in scored if c.name != leaving]
+    pro, contra = owning.reasons(choice, others, pairs, break_even, primary_metric)
     against += _cheaper(choice, fit, pairs, primary_metric, share)
     when_not += [*against, *unknown(choice, required), *contra, *_limits(choice, measured)]
     curves = [learning.sentence(c, primary_metric, share) for c in measured]
@@ -86,7 +103,10 @@ def recommend(
         for c in scored
         if c not in measured
     ]
-    return Recommendation(choice.name, (*because, *left_out, *pro), tuple(when_not))
+    caveats = find_caveats(choice, len(others), primary_metric, share, kind, baselines, replaced)
+    return Recommendation(
+        choice.name, tuple(dict.fromkeys((*because, *left_out, *pro))), tuple(when_not), caveats
+    )
 
 
 def _choice(
@@ -166,6 +186,7 @@ def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
     free = [c.training is None and c.id == "prompted" for c in group]
     training = [0.0 if none else c.cost.training_usd for c, none in zip(group, free, strict=True)]
     rules: list[tuple[str, list[float | None]]] = [
+        ("has no end date", [float(c.ends is not None) for c in group]),
         ("costs least to serve", [c.cost.serving_usd_per_1k_requests for c in group]),
         ("costs least to train", training),
         ("trains the fewest parameters", _trained(group, "trainable_parameters")),
@@ -211,6 +232,10 @@ def _beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
     found = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
     found = [p for p in found if p.verdict != "tie"]
     return [f"{sentence(p, share)}." for p in sorted(found, key=lambda p: abs(p.difference))[:2]]
+
+
+def _left(contender: ContenderResult, leaving: str | None) -> str | None:
+    return "it is the model that is being left" if contender.name == leaving else None
 
 
 def _ended(contender: ContenderResult, day: datetime.date | None) -> str | None:

@@ -14,6 +14,8 @@ import yaml
 from tuneoff.records import TrainingRecord
 from tuneoff.report import format as f
 from tuneoff.report import pairs
+from tuneoff.report.baselines import word_baselines
+from tuneoff.report.headline import word_headline
 from tuneoff.report.ladder import ladder
 from tuneoff.report.method import methods
 from tuneoff.report.money import money
@@ -103,6 +105,7 @@ def view(results: Results) -> View:
         "metric": f.words(results.primary_metric),
         "names": [c.name for c in contenders],
         "scores": _scores(results, contenders),
+        "baselines": baselines(results),
         "judge_unread": unread_replies(results),
         "table": columns_of(results, contenders, _shares(results)),
         "facts": _facts(results, contenders),
@@ -136,7 +139,27 @@ def _subtitle(results: Results) -> str:
 
 def _answer(results: Results) -> View:
     found = results.recommendation
-    return {"choice": found.choice, "because": found.because, "when_not": found.when_not}
+    return {
+        "headline": headline(results),
+        "because": found.because,
+        "when_not": found.when_not,
+    }
+
+
+def headline(results: Results) -> str:
+    """Return the report's first sentence."""
+    metric = results.primary_metric
+    return word_headline(results.recommendation, metric, _is_share(results), results.baselines)
+
+
+def baselines(results: Results) -> str:
+    """Return the sentence about answers without a model; empty where there are none."""
+    return word_baselines(results.baselines, results.primary_metric, _is_share(results))
+
+
+def _is_share(results: Results) -> bool:
+    """Say whether the primary metric reads as percent."""
+    return _shares(results).get(results.primary_metric, True)
 
 
 def _shares(results: Results) -> dict[str, bool]:

@@ -1,0 +1,166 @@
+"""Baselines of a run: answered without a model, scored as contenders are, and never chosen.
+
+`scoring/baselines.py` finds the answers. They lie in the run directory as a contender's do, under
+`baselines/NAME/`. A judge costs money and is not asked about them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from tuneoff.prepare import Parts, build_free_scorer
+from tuneoff.progress import Progress
+from tuneoff.records import BaselineRecord, Example, Prediction, ScoredRow, Split
+from tuneoff.results import Baseline, Comparison
+from tuneoff.rundir import BaselineDir, RunDir
+from tuneoff.scoring import RULES, Options, Row
+from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring.baselines import (
+    MOST_FREQUENT,
+    NEAREST,
+    find_most_frequent,
+    find_nearest_answers,
+)
+from tuneoff.scoring.paired import Pair, Values
+from tuneoff.scoring.pairs import compare_pairs
+
+Examples = Sequence[Example]
+# What is known of a baseline, and its answer to each test example; None where there is none.
+Answers = tuple[BaselineRecord, list[str]] | None
+# Characters of the most frequent answer that a report shows.
+MOST_SHOWN = 200
+
+
+def score_baselines(
+    parts: Parts,
+    run: RunDir,
+    examples: Mapping[Split, Sequence[Example]],
+    options: Options,
+    progress: Progress,
+) -> None:
+    """Answer every baseline, unless it is, and score it anew. One that fails is left out, and a
+    warning says why."""
+    test = [each for each in examples["test"] if each.id not in options.left_out]
+    key = _hash(examples["train"], test)
+    for name, answer_all in ANSWERS.items():
+        folder = run.baseline(name)
+        try:
+            found = _read(folder, key, test) or answer_all(examples["train"], test, key)
+            folder.clear()
+            if found is not None:
+                record, answers = found
+                rows = _score(parts, test, answers, options)
+                predictions = map(Prediction, (each.id for each in test), answers)
+                folder.write(record, predictions, rows, RULES)
+        except Exception as error:  # what contenders did stands without a bar
+            progress.say(f"warning: {name}: this baseline was not scored: {error}")
+            run.event("baseline failed", baseline=name, traceback=traceback.format_exc())
+
+
+def _read(folder: BaselineDir, key: str, test: Examples) -> Answers:
+    """Return what an earlier call wrote of the same examples."""
+    record, answers = folder.record(), folder.answers()
+    if record is None or record.data_sha256 != key:
+        return None
+    return record, [answers[each.id] for each in test]
+
+
+def _hash(train: Examples, test: Examples) -> str:
+    found = hashlib.sha256()
+    for example in (*train, *test):
+        found.update(f"{example.id}\0{example.sha256()}\n".encode())
+    return found.hexdigest()
+
+
+def _answer_most_frequent(train: Examples, test: Examples, key: str) -> Answers:
+    found = find_most_frequent(train)
+    if found is None:
+        return None
+    answer, share = found
+    return BaselineRecord(MOST_FREQUENT, key, answer, share), [answer] * len(test)
+
+
+def _answer_nearest(train: Examples, test: Examples, key: str) -> Answers:
+    found = find_nearest_answers(train, test)
+    return None if found is None else (BaselineRecord(NEAREST, key), found)
+
+
+ANSWERS: dict[str, Callable[[Examples, Examples, str], Answers]] = {
+    MOST_FREQUENT: _answer_most_frequent,
+    NEAREST: _answer_nearest,
+}
+
+
+def _score(
+    parts: Parts, test: Sequence[Example], answers: Sequence[str], options: Options
+) -> list[ScoredRow]:
+    rows = [
+        Row(each.id, each.completion, answer, each.meta, None, each.inputs)
+        for each, answer in zip(test, answers, strict=True)
+    ]
+    return list(build_free_scorer(parts).score_rows(rows, options))
+
+
+def collect_baselines(
+    parts: Parts,
+    run: RunDir,
+    metric: str,
+    means: Mapping[str, Values],
+    seeds: Mapping[str, Sequence[Values]],
+    clusters: Mapping[str, str] | None,
+    left_out: Mapping[str, str],
+) -> tuple[Baseline, ...]:
+    """Return every baseline with its scores, and each contender's test against it.
+
+    Args:
+        metric: the one that decides.
+        means: by contender, the score of each example; `seeds`: of each training, where several.
+        left_out: examples whose references cannot be used, by id.
+    """
+    return tuple(
+        _collect(parts, record, folder, metric, means, seeds, clusters, left_out)
+        for folder in map(run.baseline, ANSWERS)
+        if (record := folder.record()) is not None
+    )
+
+
+def _collect(
+    parts: Parts,
+    record: BaselineRecord,
+    folder: BaselineDir,
+    metric: str,
+    means: Mapping[str, Values],
+    seeds: Mapping[str, Sequence[Values]],
+    clusters: Mapping[str, str] | None,
+    left_out: Mapping[str, str],
+) -> Baseline:
+    rows = [row for row in folder.scores().values() if row.id not in left_out and row.scores]
+    kinds = parts.scorer.METRICS
+    scores = aggregate(rows, kinds, clusters=clusters)
+    values = {row.id: float(row.scores[metric]) for row in rows if metric in row.scores}
+    answer = record.answer
+    return Baseline(
+        name=record.name,
+        answer=None if answer is None else answer[:MOST_SHOWN],
+        share=record.share,
+        scores={name: scores[name] for name in parts.metrics or kinds if scores[name].n},
+        comparisons=tuple(
+            _compare(
+                Pair(name, record.name, found, values, seeds.get(name, ())),
+                metric,
+                clusters,
+                parts.cluster,
+            )
+            for name, found in means.items()
+            if any(id in values for id in found)
+        ),
+    )
+
+
+def _compare(
+    pair: Pair, metric: str, clusters: Mapping[str, str] | None, cluster: str | None
+) -> Comparison:
+    (found,) = compare_pairs([pair], metric, clusters, cluster or "")
+    return found

@@ -1,0 +1,35 @@
+"""Baselines in words: what answers without a model are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuneoff.report import format as f
+from tuneoff.results import Baseline
+from tuneoff.scoring.baselines import MOST_FREQUENT, NEAREST
+
+ANSWER_SHOWN = 40
+
+
+def describe_baseline(name: str | None, baselines: Sequence[Baseline]) -> str:
+    """Return what a baseline does, as a noun."""
+    if name == NEAREST:
+        return "the answer of the nearest training example"
+    answer = next((each.answer for each in baselines if each.name == name), None)
+    if name != MOST_FREQUENT or answer is None:
+        return str(name)
+    return f"always answering “{f.shorten(' '.join(f.clean(answer).split()), ANSWER_SHOWN)}”"
+
+
+def word_baselines(baselines: Sequence[Baseline], metric: str, share: bool) -> str:
+    """Return one sentence about the baselines' scores; empty where there are none."""
+    found = []
+    for each in baselines:
+        score = each.scores.get(metric)
+        if score is None:
+            continue
+        of = "" if each.share is None else f" ({f.percent(each.share)} of the training answers)"
+        bounds = f.interval(score.low, score.high, share)
+        value = f"{f.score(score.value, share)} {bounds}".rstrip()
+        found.append(f"{describe_baseline(each.name, baselines)}{of} gets {value}")
+    return f"Without a model, {' and '.join(found)}." if found else ""

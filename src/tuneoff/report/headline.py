@@ -1,0 +1,125 @@
+"""The first sentence of a report: which contender to use, and what must be known beside it.
+
+`find_caveats` finds values, `word_headline` makes the sentence of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tuneoff.report import format as f
+from tuneoff.report.baselines import describe_baseline
+from tuneoff.report.pairs import find, metric_value
+from tuneoff.results import Baseline, Caveat, Comparison, ContenderResult, Recommendation
+from tuneoff.scoring.paired import LEAST_UNITS
+from tuneoff.scoring.rows import Kind
+
+POOR = 0.5
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def find_caveats(
+    choice: ContenderResult,
+    contenders: int,
+    metric: str,
+    share: bool,
+    kind: Kind = "yes/no",
+    baselines: Sequence[Baseline] = (),
+    leaving: Comparison | None = None,
+) -> tuple[Caveat, ...]:
+    """Return what stands beside the choice in the headline, the most important first.
+
+    Args:
+        contenders: how many have a score.
+        share: whether the metric lies between 0 and 1.
+        kind: whether it says right or wrong of each example.
+        leaving: the choice's pair with the model that is being left.
+    """
+    found = [] if leaving is None else list(_hold_against(choice.name, leaving))
+    value = metric_value(choice, metric)
+    if share and value is not None and value < POOR:
+        poor = Caveat("poor" if kind == "yes/no" else "low", value=value, contenders=contenders)
+        found.append(poor)
+    found += [
+        Caveat("baseline", value=score.value, other=baseline.name)
+        for baseline in baselines
+        if (score := baseline.scores.get(metric)) and not _is_beaten(baseline, choice.name)
+    ]
+    if choice.ends is not None:
+        found.append(Caveat("ends", ends=choice.ends))
+    return tuple(found)
+
+
+def _hold_against(choice: str, pair: Comparison) -> Iterator[Caveat]:
+    """Yield what speaks against the choice, of its pair with the model that is being left."""
+    lead = pair.difference if pair.a == choice else -pair.difference
+    left = pair.b if pair.a == choice else pair.a
+    if pair.verdict == "tie":
+        if pair.outcome == "cannot be told":
+            yield Caveat("unproven", value=pair.margin, other=left)
+    elif lead < 0:
+        yield Caveat("behind", value=-lead, other=left)
+
+
+def _is_beaten(baseline: Baseline, choice: str) -> bool:
+    """Say whether the choice is better than a baseline; where the test set is too small for a test,
+    whether its score is."""
+    pair = find(baseline.comparisons, choice, baseline.name)
+    if pair is None:
+        return True  # nothing was measured that says otherwise
+    if pair.units is not None and pair.units < LEAST_UNITS:
+        return pair.difference > 0
+    return pair.verdict == "a better"
+
+
+def word_headline(
+    found: Recommendation,
+    metric: str,
+    share: bool = True,
+    baselines: Sequence[Baseline] = (),
+) -> str:
+    """Return the headline: `Use lora, the best of three, but wrong in 6 of 10.`
+
+    Args:
+        share: whether the metric lies between 0 and 1.
+    """
+    if found.choice is None:
+        return "No contender can be recommended."
+    bars = [each for each in found.caveats if each.kind == "baseline"]
+    clauses = [
+        _word_bars(bars, share, baselines) if each in bars else _word(each, metric, share)
+        for each in found.caveats
+        if each not in bars[1:]
+    ]
+    if not clauses:
+        return f"Use {found.choice}."
+    return f"Use {found.choice}: {'; '.join(clauses)}."
+
+
+def _word_bars(bars: Sequence[Caveat], share: bool, baselines: Sequence[Baseline]) -> str:
+    named = (f"{describe_baseline(b.other, baselines)} ({f.score(b.value, share)})" for b in bars)
+    return f"not shown to be better than {' or '.join(named)}"
+
+
+def _word(caveat: Caveat, metric: str, share: bool) -> str:
+    value = caveat.value or 0.0
+    if caveat.kind in ("poor", "low"):
+        count = caveat.contenders or 1
+        rank = "the only one compared" if count == 1 else f"the best of {_spell(count)}"
+        low = f"at only {f.score(value)} {f.words(metric)}"
+        return f"{rank}, {_word_failure(value) if caveat.kind == 'poor' else low}"
+    if caveat.kind == "behind":
+        return f"worse than {caveat.other}, which is being left, by {f.difference(value, share)}"
+    if caveat.kind == "unproven":
+        lost = f"more than {100 * value:g} points" if value else "something"
+        return f"it may lose {lost} against {caveat.other}, which is being left"
+    return f"it ends on {caveat.ends}"
+
+
+def _word_failure(value: float) -> str:
+    wrong = round(10 * (1 - value))
+    return f"wrong in {f'{wrong} of 10' if wrong < 10 else f'{100 * (1 - value):.1f}%'}"
+
+
+def _spell(count: int) -> str:
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)

@@ -1,0 +1,91 @@
+"""Answers that need no model: the bar that a score has to clear.
+
+A label that half of the training examples have makes half of the test set right, and a test input
+that is nearly a training input is answered by its neighbour. A model that does no better has
+learnt no more than that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tuneoff.records import Example
+
+MOST_FREQUENT = "most frequent answer"
+NEAREST = "nearest example"
+# An answer that is rarer in training is no bar.
+LEAST_SHARE = 0.02
+# Training examples that neighbours are looked for among; more are sampled.
+MOST_EXAMPLES = 20_000
+# Characters of an input that count, half at its beginning and half at its end.
+MOST_CHARACTERS = 8_000
+# Chinese, Japanese and Korean have no spaces: there each character is a word.
+WORDS = (
+    r"(?u)[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
+BLOCK = 256
+
+
+def find_most_frequent(train: Sequence[Example]) -> tuple[str, float] | None:
+    """Return the answer that most training examples have, and their share; None where it is under
+    2%."""
+    if not train:
+        return None
+    answer, times = Counter(example.completion for example in train).most_common(1)[0]
+    share = times / len(train)
+    return (answer, share) if share >= LEAST_SHARE else None
+
+
+def find_nearest_answers(train: Sequence[Example], test: Sequence[Example]) -> list[str] | None:
+    """Return for each test example the answer of the training example with the nearest input.
+
+    Nearest is the largest cosine of TF-IDF vectors of words (Salton and Buckley 1988). None where
+    there is no word to go by.
+    """
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    used = _sample(train)
+    if not used or not test:
+        return None
+    vectorizer = TfidfVectorizer(token_pattern=WORDS, dtype=np.float32)
+    try:
+        known = vectorizer.fit_transform(map(_read_input, used)).T.tocsc()
+    except ValueError:  # the inputs hold no words
+        return None
+    asked = vectorizer.transform(map(_read_input, test))
+    places: list[int] = []
+    for start in range(0, len(test), BLOCK):
+        nearness = asked[start : start + BLOCK] @ known
+        places += nearness.toarray().argmax(axis=1).tolist()
+    return [used[place].completion for place in places]
+
+
+def _sample(train: Sequence[Example]) -> list[Example]:
+    if len(train) <= MOST_EXAMPLES:
+        return list(train)
+    chosen = random.Random(0).sample(range(len(train)), MOST_EXAMPLES)
+    return [train[place] for place in sorted(chosen)]
+
+
+def _read_input(example: Example) -> str:
+    """Return the words of an input, without the middle of a long one."""
+    text = "\n".join(_find_texts(example.content()))
+    half = MOST_CHARACTERS // 2
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
+
+
+def _find_texts(value: Any) -> Iterator[str]:
+    """Yield every text of an input; who speaks in a chat is none of it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "role":
+                yield from _find_texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _find_texts(inner)
