@@ -14,7 +14,7 @@ units (`cost.unit_prices`, and the ledger's), end dates, who answers (`place`), 
 curves have their points. Row scores come from `scores.jsonl`, but for those that
 `recomputing/answers.py` and `sql.py` make themselves. Not checked: hashes (but those of databases),
 versions, sentences, names of models, prompts, `data`, `backend`, `agreement`, `warning`,
-`price_sources`, and keys that are not known here.
+`price_sources`, `baselines`, `caveats`, and keys that are not known here.
 """
 
 from __future__ import annotations

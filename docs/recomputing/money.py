@@ -233,7 +233,10 @@ def as_floats(found):
 
 def hold_money(run, findings):
     """Times, trainings, costs and break-evens of every contender."""
+    in_batches = {c.name for c in run.contenders if c.settings.get("batch")}
     for name, usd, settled in run.ledger.bills:
+        if name in in_batches:
+            continue  # the ledger does not keep the prices of batches
         findings.hold("bills", f"events.jsonl {name}", settled, usd)
     monthly = {}
     for contender in run.contenders:

@@ -76,13 +76,14 @@ def value_of(contender, metric):
 
 
 def may_be_chosen(run, contender):
-    """Whether it meets the requirements, and has not ended on the run's day."""
+    """Whether it meets the requirements, has not ended on the run's day, and is not being left."""
     required, result = run.results["requirements"], contender.result
     ends, most = result["ends"], required["max_latency_seconds"]
     seconds = result["serving"]["seconds_p95"]
     seconds = result["serving"]["seconds_p50"] if seconds is None else seconds
     return not (
-        (ends is not None and ends <= run.day)
+        run.settings.get("migrating_from") == contender.name
+        or (ends is not None and ends <= run.day)
         or (required["data_stays_here"] and result["place"] != "own")
         or (required["managed"] and result["place"] != "provider")
         or (most is not None and seconds is not None and seconds > most)
@@ -104,6 +105,7 @@ def find_cheapest(contenders, metric):
         return 0.0 if free else contender.result["cost"]["training_usd"]
 
     rules = (
+        lambda c: float(c.result["ends"] is not None),
         lambda c: c.result["cost"]["serving_usd_per_1k_requests"],
         training_usd,
         lambda c: trained(c, "trainable_parameters"),

@@ -91,7 +91,13 @@ class Training:
     def __post_init__(self):
         self.record = read_json(self.folder / "training.json")
         self.serving = read_json(self.folder / "serving.json")
-        self.rows = {row["id"]: row for row in read_lines(self.folder / "scores.jsonl")}
+        rows = read_lines(self.folder / "scores.jsonl")
+        if any(row.get("sample") for row in rows):
+            raise BadInput(
+                f"{self.folder}: answers were sampled several times (`samples`), and this program "
+                "knows one answer for each example; it cannot check this run."
+            )
+        self.rows = {row["id"]: row for row in rows}
         self.predictions = {}
         for row in read_lines(self.folder / "predictions.jsonl"):
             self.predictions.setdefault(row["id"], row)

@@ -54,7 +54,10 @@ def remake_rows(run, databases, findings):
                 if id in reported_out:
                     del training.rows[id]
                     continue
-                row, said = training.rows[id], training.predictions[id]
+                row, said = training.rows[id], training.predictions.get(id)
+                if said is None:
+                    findings.not_made["scored rows without an answer in predictions.jsonl"] += 1
+                    continue
                 own = remake_row(run, databases, examples[id], said, id in cut, row, findings)
                 where = f"{training.folder.relative_to(run.path)}/scores.jsonl {id}"
                 for metric, value in own.items():
