@@ -14,7 +14,8 @@ units (`cost.unit_prices`, and the ledger's), end dates, who answers (`place`), 
 curves have their points. Row scores come from `scores.jsonl`, but for those that
 `recomputing/answers.py` and `sql.py` make themselves. Not checked: hashes (but those of databases),
 versions, sentences, names of models, prompts, `data`, `backend`, `agreement`, `warning`,
-`price_sources`, `baselines`, `caveats`, and keys that are not known here.
+`price_sources`, `caveats`, which training example is nearest (`baselines`), and keys that are not
+known here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def recompute(path, data=None):
     scores.remake_rows(run, databases, findings)
     for contender in run.contenders:
         scores.hold_scores(run, contender, findings)
+    scores.hold_baselines(run, findings)
     scores.hold_unread(run, findings)
     scores.hold_pairs(run, findings)
     money.hold_money(run, findings)

@@ -174,6 +174,10 @@ class Run:
         self.ledger = money.Ledger(self.events)
         of = {result["name"]: result for result in self.results["contenders"]}
         self.contenders = [Contender(path, s, of[s["name"]]) for s in self.settings["contenders"]]
+        self.baselines = [
+            (result, Training(path / "baselines" / result["name"].replace(" ", "-")))
+            for result in self.results.get("baselines", ())
+        ]
         known = {row["id"]: row["groups"] for row in read_lines(path / "data" / "groups.jsonl")}
         self.groups = {e["id"]: {**e["meta"], **known.get(e["id"], {})} for e in self.test}
         in_file = self.task.get("cluster") or next(
@@ -183,6 +187,11 @@ class Run:
         self.clusters = None
         if self.cluster:
             self.clusters = {e["id"]: str(e["meta"][self.cluster]) for e in self.test}
+
+    def trainings(self):
+        """Everything that has rows: each training of each contender, and the baselines."""
+        yield from (training for c in self.contenders for training in c.trainings)
+        yield from (training for _, training in self.baselines)
 
     def clusters_of(self, ids):
         return [self.clusters[id] for id in ids] if self.clusters else None

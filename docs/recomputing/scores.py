@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from recomputing import answers, inference, sql
-from recomputing.run import BadInput
+from recomputing.run import BadInput, read_lines
 
 FRACTIONS = ("slot_precision", "slot_recall", "slot_f1", "judge")
 MAX_GROUPS = 24
@@ -38,36 +38,31 @@ def remake_rows(run, databases, findings):
     """Makes row scores again, and puts them in place of those of `scores.jsonl`."""
     reported_out = set(run.results["left_out"])
     unusable = set()
-    for contender in run.contenders:
-        for training in contender.trainings:
-            unusable |= {
-                id for id, row in training.rows.items() if row["verdict"].startswith(LEFT_OUT)
-            }
+    for training in run.trainings():
+        rows = training.rows.items()
+        unusable |= {id for id, row in rows if row["verdict"].startswith(LEFT_OUT)}
     if run.task["id"] == "functional_representation":
         unusable |= {e["id"] for e in run.test if answers.parse_call(e["completion"]) is None}
     findings.hold("counts", "left_out", sorted(reported_out), sorted(unusable))
     examples = {example["id"]: example for example in run.test}
-    for contender in run.contenders:
-        for training in contender.trainings:
-            cut = answers.find_cut_ids(run.test, training.predictions)
-            for id in [*training.rows]:
-                if id in reported_out:
-                    del training.rows[id]
+    for training in run.trainings():
+        cut = answers.find_cut_ids(run.test, training.predictions)
+        training.rows = {id: row for id, row in training.rows.items() if id not in reported_out}
+        for id, row in training.rows.items():
+            said = training.predictions.get(id)
+            if said is None:
+                findings.not_made["scored rows without an answer in predictions.jsonl"] += 1
+                continue
+            own = remake_row(run, databases, examples[id], said, id in cut, row, findings)
+            where = f"{training.folder.relative_to(run.path)}/scores.jsonl {id}"
+            for metric, value in own.items():
+                if metric not in row["scores"]:
                     continue
-                row, said = training.rows[id], training.predictions.get(id)
-                if said is None:
-                    findings.not_made["scored rows without an answer in predictions.jsonl"] += 1
+                if value is None:
+                    findings.not_made["SQL rows that ties or limits settle"] += 1
                     continue
-                own = remake_row(run, databases, examples[id], said, id in cut, row, findings)
-                where = f"{training.folder.relative_to(run.path)}/scores.jsonl {id}"
-                for metric, value in own.items():
-                    if metric not in row["scores"]:
-                        continue
-                    if value is None:
-                        findings.not_made["SQL rows that ties or limits settle"] += 1
-                        continue
-                    findings.hold("row scores", f"{where} {metric}", row["scores"][metric], value)
-                    row["scores"][metric] = value
+                findings.hold("row scores", f"{where} {metric}", row["scores"][metric], value)
+                row["scores"][metric] = value
 
 
 def remake_row(run, databases, example, said, is_cut, row, findings):
@@ -182,6 +177,22 @@ def hold_scores(run, contender, findings):
     findings.hold("counts", f"{where}.error_classes", result["error_classes"], dict(counts))
     findings.hold("counts", f"{where}.error_classes", len(result["error_classes"]), len(counts))
     hold_curve(run, contender, findings)
+
+
+def hold_baselines(run, findings):
+    """Scores of what needs no model, and the most frequent answer of the training examples."""
+    for result, training in run.baselines:
+        where = f"baselines.{result['name']}"
+        for metric, reported in result["scores"].items():
+            rows = training.rows.items()
+            scores = {id: float(r["scores"][metric]) for id, r in rows if metric in r["scores"]}
+            of = run.clusters_of(scores)
+            hold_score(findings, f"{where}.{metric}", reported, metric, scores, of)
+        if result["name"] == "most frequent answer":
+            times = Counter(e["completion"] for e in read_lines(run.path / "data" / "train.jsonl"))
+            answer, count = times.most_common(1)[0]
+            own = {"answer": answer, "share": count / times.total()}
+            findings.hold("counts", where, result, own)
 
 
 def hold_unread(run, findings):
