@@ -1,9 +1,12 @@
-"""What tests share: a Llama that trains in seconds, and the type of the `cli` fixture."""
+"""What tests share: a Llama that trains in seconds, the type of the `cli` fixture, and the program
+that makes a run's figures again."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 # Arguments of the command line → (exit code, stdout, stderr).
 Cli = Callable[..., tuple[int, str, str]]
@@ -51,3 +54,19 @@ def write_base(folder: Path, texts: Iterable[str], chat_template: str | None = N
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def load_recompute() -> Any:
+    """Return the module `docs/recompute.py`."""
+    docs = str(Path(__file__).parent.parent / "docs")
+    sys.path.insert(0, docs)
+    try:
+        import recompute as program
+    finally:
+        sys.path.remove(docs)
+    return program
+
+
+def recompute(run: Path) -> Any:
+    """Return what `docs/recompute.py` finds of a run directory (its `Findings`)."""
+    return load_recompute().recompute(run)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import recompute
 
 import tuneoff
 from tuneoff import bakeoff as story
@@ -119,6 +120,15 @@ def test_each_training_has_a_whole_folder_and_the_contenders_own_has_none(
     weights = [(folder / name / "adapter/adapter_model.safetensors").read_bytes() for name in PARTS]
     assert len(set(weights)) == 4
     assert "# lora (seed 1)" in (folder / "seed-1/adapter/README.md").read_text()
+
+
+def test_another_program_makes_the_same_figures(scored: tuple[RunDir, Results]) -> None:
+    found = recompute(scored[0].path)
+    # The answers that were put there took no time; the throughput is that of the others.
+    assert [each["where"] for each in found.wrong] == ["lora.serving.requests_per_second"]
+    assert not found.not_made
+    assert scored[1].contenders[0].learning_curve
+    assert {"intervals of scores", "adjusted p-values", "costs"} <= found.compared.keys()
 
 
 def test_parts_see_fewer_examples_for_as_many_epochs(finished: tuple[RunDir, Results]) -> None:

@@ -265,7 +265,9 @@ def _contender(
         ends=pricing.ends(settings),
         scores=scores,
         rules=first.directory.scoring_rules(),
-        breakdowns=_breakdowns(parts, groups, rows, metric, clusters, len(first.samples)),
+        breakdowns=_breakdowns(
+            parts, groups, rows, metric, clusters, len(whole), len(first.samples)
+        ),
         error_classes=error_classes(
             first.samples[0].values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
         ),
@@ -378,10 +380,11 @@ def _breakdowns(
     rows: Mapping[str, ScoredRow],
     metric: str,
     clusters: Mapping[str, str] | None,
+    trainings: int,
     answers: int,
 ) -> dict[str, dict[str, dict[str, Score]]]:
     """The primary metric by every key that has a handful of values."""
-    found = Breakdown(metric, parts.scorer.METRICS[metric], answers)
+    found = Breakdown(metric, parts.scorer.METRICS[metric], trainings, answers)
     for id, row in rows.items():
         found.add(row, groups[id], clusters[id] if clusters else None)
     return found.scores()

@@ -48,7 +48,9 @@ class Cost:
     bases say how the figures come about, or why there are none. `fixed_usd_per_month` is due
     whatever is asked: the machines that are reserved, or a provider's hosting fee and its share
     of tuning again. `answering_usd` is for answering the test set once; where each example was
-    answered several times, `all_answers_usd` is what all that cost (else None).
+    answered several times, `all_answers_usd` is what all that cost (else None). `unit_prices` are
+    those of the day that the figures were made with, by their names in a file's `price:`, or
+    `usd_per_hour`.
     """
 
     training_usd: float | None = None
@@ -61,6 +63,7 @@ class Cost:
     serving_basis: str | None = None
     price_sources: tuple[str, ...] = ()
     all_answers_usd: float | None = None
+    unit_prices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,8 +307,8 @@ class _Counts:
     def __init__(
         self, kinds: Mapping[str, Kind], metric: str, names: Mapping[str, str] | None, samples: int
     ) -> None:
-        self.totals, self.classes = Totals(kinds, samples), Counter[str]()
-        self.breakdown = Breakdown(metric, kinds[metric], samples)
+        self.totals, self.classes = Totals(kinds, answers=samples), Counter[str]()
+        self.breakdown = Breakdown(metric, kinds[metric], answers=samples)
         self._metric, self._names, self._samples = metric, names, samples
         self._kept: dict[str, list[tuple[ScoredRow, Mapping[str, Any], str | None]]] = {}
         self._compared = self._different = self._uneven = 0

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import recompute
 from world import PRICE, Trainer, bakeoff_file, hosted, run
 
 from tuneoff.report import write_report
@@ -61,6 +62,9 @@ def test_planned_billed_and_a_month(fake: Trainer, tiny_base: Path, tmp_path: Pa
     assert "When does owning pay?" in report
     assert "training, planned" in report
     assert (file.parent / "run" / "charts" / "break_even.svg").is_file()
+    found = recompute(file.parent / "run")
+    assert (found.wrong, found.not_made) == ([], {})
+    assert min(found.compared["break-evens"], found.compared["bills"]) >= 4
 
 
 def test_priced_again_it_is_the_same(fake: Trainer, tiny_base: Path, tmp_path: Path) -> None:

@@ -31,6 +31,19 @@ def test_mean_interval_and_counts() -> None:
     assert scores["slot_f1"] == Score(0.4375, *bounds, n=4, errors=1)
 
 
+def test_numbers_of_a_metric_of_ones_own_are_not_yes_or_no() -> None:
+    """Such a metric is called yes/no before its values are known."""
+    for values in ([3.5, 2.0, 2.5, 7.0], [0.5, 0.25, 1.0, 0.75]):
+        rows = [ScoredRow(str(i), {"m": value}, "x") for i, value in enumerate(values)]
+        found = aggregate(rows, {"m": "yes/no"})["m"]
+        assert (found.low, found.high) == score_interval(Counter(values), yes_no=False)
+    halves = [ScoredRow(str(i), {"m": i % 3 / 2}, "x") for i in range(9)]
+    seeds = {"m": (0.5, 0.5)}
+    bounds = score_interval(Counter({0.0: 3, 0.5: 3, 1.0: 3}), True, (), seeds["m"])
+    found = aggregate(halves, {"m": "yes/no"}, seeds=seeds)["m"]
+    assert (found.low, found.high) == bounds, "means of two seeds' yes and no"
+
+
 def test_nothing_measured_is_null_and_not_zero() -> None:
     rows = [ScoredRow("1", {"exact_match": True}, "right")]
     assert aggregate(rows, METRICS)["slot_f1"] == Score(None, None, None, n=0)
@@ -88,8 +101,10 @@ def test_seeds_are_averaged_example_by_example() -> None:
         "1": 1.0, "2": 0.5, "3": 0.0, "4": 0.5,
     }  # fmt: skip
     assert {row.verdict for row in rows.values()} == {"first"}
-    score = aggregate(rows.values(), METRICS)["exact_match"]
-    assert score == Score(0.5, *(score_interval({1.0: 1, 0.5: 2, 0.0: 1}, yes_no=True) or ()), n=4)
+    seeded = {"exact_match": (0.5, 0.5)}
+    score = aggregate(rows.values(), METRICS, seeds=seeded)["exact_match"]
+    bounds = score_interval({1.0: 1, 0.5: 2, 0.0: 1}, True, (), (0.5, 0.5)) or ()
+    assert score == Score(0.5, *bounds, n=4, by_seed=(0.5, 0.5))
     assert values_by_seed(seeds, rows, "exact_match") == (0.5, 0.5)
     assert values_by_seed(seeds, rows, "slot_f1") == ()
 

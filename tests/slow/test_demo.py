@@ -6,6 +6,7 @@ the repository's files and nothing else, through make and the shell.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -91,6 +92,21 @@ def test_the_report_has_nothing_wrong_in_a_browser(demo: Path, name: str) -> Non
     command = [sys.executable, str(script), str(demo / "runs" / name)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ["demo-functional", "demo-sql"])
+def test_every_figure_is_what_another_program_makes_of_the_rows(demo: Path, name: str) -> None:
+    run = demo / "runs" / name
+    command = [sys.executable, str(ROOT / "docs" / "recompute.py"), str(run), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["disagreements"] == []
+    assert sum(found["not_recomputed"].values()) < 20
+    assert found["compared"]["row scores"] >= 2_000
+    kinds = {"scores", "intervals of scores", "intervals of differences", "p-values", "flips"}
+    kinds |= {"adjusted p-values", "outcomes", "costs", "times", "ranks", "allowances"}
+    assert kinds <= found["compared"].keys()
 
 
 def test_tuning_teaches_the_functional_sample(demo: Path) -> None:

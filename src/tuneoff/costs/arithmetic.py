@@ -170,4 +170,5 @@ def own_cost(
         training_basis=basis,
         answering_usd=None if answering is None else float(answering),
         price_sources=(source,),
+        unit_prices={"usd_per_hour": hardware.usd_per_hour},
     )

@@ -26,6 +26,7 @@ from tuneoff.pricing.reported import reported_cost
 from tuneoff.records import ServingRecord, TrainingRecord
 from tuneoff.results import Cost, Place, Serving
 from tuneoff.rundir import RunDir
+from tuneoff.settings import PriceSettings
 from tuneoff.spending import asks_nothing, judge_name, judges, paid, price_for
 
 NAME_HARDWARE = "not priced: name hardware"
@@ -71,6 +72,7 @@ class Pricing:
         if paid(settings):
             billed = found.training.tokens_billed if found.training else None
             cost = _once(api_cost(settings.name, billed, self.ledger), found.times_answered)
+            cost = replace(cost, unit_prices=self._unit_prices(settings))
             monthly, basis = self._hosted(settings, found, cost)
         else:
             seconds = found.training.seconds if found.training else None
@@ -177,6 +179,12 @@ class Pricing:
             return None, "not priced: answering has no price; give it a `price:`"
         basis = _per_token(price, tokens_in, tokens_out, settings.batch)
         return monthly, "; ".join([*basis, f"prices of {self.day}: {_source(price)}", *words])
+
+    def _unit_prices(self, settings: Any) -> dict[str, float]:
+        """Return what a provider's model costs by the unit; nothing where that is not known."""
+        price = None if asks_nothing(settings) else price_for(settings, self.prices, self.day)
+        known = {name: getattr(price, name, None) for name in PriceSettings.model_fields}
+        return {name: float(usd) for name, usd in known.items() if usd is not None}
 
     def _tuning_again(
         self, settings: Any, cost: Cost, planned: float | None

@@ -10,8 +10,8 @@ from tuneoff.costs.arithmetic import HOUR_SECONDS, hours_usd, training_usd
 from tuneoff.costs.pricebook import PriceBook, hour_source, price_of, priced
 from tuneoff.results import Cost
 
-# USD, how they were worked out, and where the price is from.
-Found = tuple[Decimal | None, str, tuple[str, ...]]
+# USD, how they were worked out, where the price is from, and the price of a unit by its name.
+Found = tuple[Decimal | None, str, tuple[str, ...], dict[str, float]]
 
 
 def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.date) -> Cost:
@@ -20,7 +20,7 @@ def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.d
     reported = settings.training
     if reported is None:
         return Cost()
-    worked_out, how, sources = _worked_out(settings, reported, prices, day)
+    worked_out, how, sources, unit_prices = _worked_out(settings, reported, prices, day)
     usd, basis = reported.usd, [how] if how else []
     if usd is None:
         usd = worked_out
@@ -32,6 +32,7 @@ def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.d
         training_usd=None if usd is None else float(usd),
         training_basis="; ".join(basis),
         price_sources=(*sources, *([settings.source] if settings.source else [])),
+        unit_prices=unit_prices,
     )
 
 
@@ -45,14 +46,15 @@ def _worked_out(
             times = f" × {known.count}" if known.count > 1 else ""
             on = f" ({known.accelerator})" if known.accelerator else ""
             how = f"{reported.hours:g} h × ${known.usd_per_hour:g}/h{times}{on}"
-            return usd, how, (hour_source(hour),)
+            return usd, how, (hour_source(hour),), {"usd_per_hour": known.usd_per_hour or 0.0}
     if reported.tokens_billed is not None and settings.provider and settings.model:
         price = price_of(settings.provider, settings.model, day, tuned=True, prices=prices)
         usd = training_usd(price, reported.tokens_billed) if price else None
         if price is not None and usd is not None:
             each = price.training_usd_per_million_tokens
             how = f"{reported.tokens_billed:,} tokens × ${each:f} per million"
-            return usd, how, (price.source,)
+            unit_prices = {"training_usd_per_million_tokens": float(each or 0)}
+            return usd, how, (price.source,), unit_prices
     hours = f"{reported.hours:g} h" if reported.hours is not None else ""
     tokens = f"{reported.tokens_billed:,} tokens" if reported.tokens_billed else ""
-    return None, ", ".join(part for part in (hours, tokens) if part), ()
+    return None, ", ".join(part for part in (hours, tokens) if part), (), {}

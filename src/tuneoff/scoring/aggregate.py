@@ -27,9 +27,10 @@ class Totals:
     rows need as much memory as there are different values and clusters.
     """
 
-    def __init__(self, metrics: Mapping[str, Kind], answers: int = 1) -> None:
-        """`answers` is how many there are to each example, of which the values are the means."""
-        self.n, self._answers = 0, answers
+    def __init__(self, metrics: Mapping[str, Kind], trainings: int = 1, answers: int = 1) -> None:
+        """The values are means over so many trainings, and answers of each to an example."""
+        self.n = 0
+        self._trainings, self._answers = trainings, answers
         self._metrics = metrics
         self._counts: dict[str, Counter[float]] = {name: Counter() for name in metrics}
         self._clusters: dict[str, dict[str, tuple[float, int]]] = {name: {} for name in metrics}
@@ -60,7 +61,8 @@ class Totals:
         if n == 0:
             return Score(value=None, low=None, high=None, n=0, errors=errors)
         total = math.fsum(value * times for value, times in counts.items())
-        found = score_interval(counts, kind == "yes/no", clusters, seeds, self._answers)
+        yes_no = kind == "yes/no" and are_yes_no(counts, self._trainings * self._answers)
+        found = score_interval(counts, yes_no, clusters, seeds, self._answers)
         low, high = found or (None, None)
         return Score(total / n, low, high, n, errors, tuple(seeds) if len(seeds) > 1 else ())
 
@@ -84,7 +86,8 @@ def aggregate(
         seeds: by metric, the value of each of several trainings.
         answers: how many there are to each example, of which the rows are the means.
     """
-    totals = Totals(metrics, answers)
+    trainings = max((len(values) for values in (seeds or {}).values()), default=1)
+    totals = Totals(metrics, max(1, trainings), answers)
     for row in rows:
         totals.add(row, None if clusters is None else clusters.get(row.id, f"id {row.id}"))
     return totals.scores(errors, seeds)
@@ -93,8 +96,8 @@ def aggregate(
 class Breakdown:
     """A metric by what the examples are: by each key that has a handful of values."""
 
-    def __init__(self, metric: str, kind: Kind, answers: int = 1) -> None:
-        self._kinds, self._answers = {metric: kind}, answers
+    def __init__(self, metric: str, kind: Kind, trainings: int = 1, answers: int = 1) -> None:
+        self._kinds, self._of = {metric: kind}, (trainings, answers)
         self._groups: dict[str, dict[str, Totals]] = {}
 
     def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None = None) -> None:
@@ -103,7 +106,7 @@ class Breakdown:
             found = self._groups.setdefault(key, {})
             # One group more than is shown says that there are too many.
             if str(group) in found or len(found) <= MOST_GROUPS:
-                found.setdefault(str(group), Totals(self._kinds, self._answers)).add(row, cluster)
+                found.setdefault(str(group), Totals(self._kinds, *self._of)).add(row, cluster)
 
     def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
         """Key → group → metric → score, sorted."""
@@ -172,6 +175,12 @@ def values_by_seed(
     if len(seeds) < 2 or not ids:
         return ()
     return tuple(sum(float(rows[id].scores[metric]) for id in ids) / len(ids) for rows in seeds)
+
+
+def are_yes_no(values: Iterable[float], of: int = 1) -> bool:
+    """Say whether values are 0 or 1, or means of so many of these. A metric of one's own may give
+    other numbers."""
+    return all(0 <= value <= 1 and abs(value * of - round(value * of)) < 1e-9 for value in values)
 
 
 def error_classes(

@@ -130,7 +130,7 @@ def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, floa
     if spread > 0 and excess > 0:
         correlation = min(1.0, max(0.0, (variance * n / spread - 1) / excess))
     cluster = sizes * (1 - correlation) + sizes**2 * correlation
-    # Satterthwaite: trace(G)² / trace(G²) with G = D^½ (I - h1') diag(w) (I - 1h') D^½, of which
+    # Satterthwaite: trace(G)² / trace(G²) with G = D^½ (I - 1h') diag(w) (I - h1') D^½, of which
     # no matrix of clusters × clusters has to be built.
     total = float(cluster.sum())
     cross = -2 * share * cluster + total * share**2

@@ -1,0 +1,1 @@
+"""What `docs/recompute.py` computes with. Nothing here imports tuneoff."""
