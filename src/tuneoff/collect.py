@@ -16,7 +16,7 @@ from typing import Any
 from tuneoff import machine
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.measuring import counted, divided, times
-from tuneoff.contenders.trainings import Training, trainings
+from tuneoff.contenders.trainings import Training, find_way, trainings
 from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
 from tuneoff.opening import resolved
@@ -368,7 +368,8 @@ def _comparisons(
         name: [_values(each.rows, metric) for each in _whole(outcomes[name])] for name in scored
     }
     margin = parts.bakeoff.requirements.margin_points / 100
-    return compare_all(scored, metric, clusters, parts.cluster or "", seeds, margin)
+    ways = {s.name: find_way(s, parts.bakeoff.folder) for s in parts.bakeoff.contenders}
+    return compare_all(scored, metric, clusters, parts.cluster or "", seeds, margin, ways)
 
 
 def _values(rows: Mapping[str, ScoredRow], metric: str) -> dict[str, float]:
