@@ -278,7 +278,6 @@ def _new_trainings() -> Iterator[Cell]:
     for n in (200, 1_000):
         for name, ways in (
             ("3 seeds each", (3, 3)),
-            ("3 seeds each", (3, 3, 3, 3)),
             ("3 seeds, 1 pooled from it", (3, 1)),
             ("3 seeds, 3 seeds, 1, 1 pooled from them", (3, 3, 1, 1)),
         ):

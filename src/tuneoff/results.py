@@ -190,15 +190,15 @@ class WayOfTraining:
 
     Bounds and p-values are those of Student's t over examples (or clusters) and seeds, with so many
     degrees of `freedom`; adjusted or not as in `Comparison`, and no p-value is smaller than the one
-    there. Bounds are null where nothing varies. `seeds_a` is null where nothing of a is trained.
+    there, and no bounds are narrower. `seeds_a` is null where nothing of a is trained.
     """
 
     outcome: WayOutcome
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     p_value: float
-    low_adjusted: float | None
-    high_adjusted: float | None
+    low_adjusted: float
+    high_adjusted: float
     p_adjusted: float
     freedom: float
     seeds_a: SeedSpread | None

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tuneoff.report import format as f
 from tuneoff.results import Comparison, ContenderResult, Results, SeedSpread, WayOfTraining
 from tuneoff.scoring.paired import LEAST_UNITS
-from tuneoff.scoring.power import describe_floor
-from tuneoff.scoring.way_of_training import MEASURED_DEVIATION
+from tuneoff.scoring.power import MEASURED_DEVIATION, describe_floor
 
 # What is trained by tuneoff, or at its order.
 TRAINED = ("local", "hosted")
@@ -103,9 +102,9 @@ def training_numbers(way: WayOfTraining, share: bool = True) -> str:
     """Return `[2.0, 23.0], p = 0.02`, seen from the better one (from a where that cannot be
     told)."""
     low, high = way.low_adjusted, way.high_adjusted
-    if way.outcome == "b better" and low is not None and high is not None:
+    if way.outcome == "b better":
         low, high = -high, -low
-    return ", ".join(x for x in (f.interval(low, high, share), f.p_equals(way.p_adjusted)) if x)
+    return f"{f.interval(low, high, share)}, {f.p_equals(way.p_adjusted)}"
 
 
 def training_notes(results: Results, share: bool = True) -> list[str]:
@@ -125,8 +124,8 @@ def describe_spreads(found: Mapping[str, SeedSpread], share: bool = True) -> lis
         return []
     shown = "; ".join(_spread(name, spread, share) for name, spread in found.items())
     return [
-        "Trained anew: Student's t over examples and seeds, p adjusted by Holm. From seed to seed a "
-        f"score moves (one standard deviation) by {shown}."
+        "Trained anew: Student's t over examples and seeds, p adjusted by Holm. From seed to seed "
+        f"a score moves (one standard deviation) by {shown}."
     ]
 
 

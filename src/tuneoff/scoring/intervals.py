@@ -166,13 +166,11 @@ def clip(low: float, high: float, least: float = 0.0) -> Bounds:
     return max(least, low), min(1.0, high)
 
 
-def agree(bounds: Bounds | None, difference: float, p_value: float) -> Bounds | None:
+def agree(bounds: Bounds, difference: float, p_value: float) -> Bounds:
     """Return bounds that leave out 0 exactly where the p-value is under 0.05.
 
     Those of Tango and of t come from another distribution than the p-value beside them.
     """
-    if bounds is None:
-        return None
     low, high = bounds
     if p_value >= SIGNIFICANT:
         return min(low, 0.0), max(high, 0.0)

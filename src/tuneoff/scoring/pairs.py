@@ -115,10 +115,11 @@ def _judge(
     level: float,
 ) -> Comparison:
     difference = measured.difference
-    found = measured.bounds(flips, place, SIGNIFICANT)
-    low, high = agree(found, difference, p_value) or (None, None)
-    found = measured.bounds(flips, place, level, inclusive=True)
-    low_adjusted, high_adjusted = agree(found, difference, p_adjusted) or (None, None)
+    low = high = low_adjusted = high_adjusted = None
+    if found := measured.bounds(flips, place, SIGNIFICANT):
+        low, high = agree(found, difference, p_value)
+    if found := measured.bounds(flips, place, level, inclusive=True):
+        low_adjusted, high_adjusted = agree(found, difference, p_adjusted)
     low_90, high_90 = measured.bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
     verdict: Verdict = "tie"
     if p_adjusted < SIGNIFICANT and difference:

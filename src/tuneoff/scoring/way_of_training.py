@@ -6,7 +6,8 @@ between its seeds over the number of its trainings: Student's t with Satterthwai
 freedom. That variance is the contender's own where it has several seeds; where it was trained once,
 it is pooled from those of the same way that have; where there is none, nobody knows.
 
-Nothing is told where the models at hand are not told apart: no p-value is smaller than the pair's.
+Nothing is told where the models at hand are not told apart: no p-value is smaller than the pair's,
+and no interval is narrower.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ from tuneoff.scoring.paired import LEAST_UNITS, KnownSeeds, MeasuredPair, SeedSc
 # What contenders have in common that vary alike between seeds, for instance base and method; empty
 # where nothing is trained.
 Way = tuple[str, ...]
-# How far seeds moved a score where this project measured it: ViGGO, two contenders, three seeds each.
-MEASURED_DEVIATION = 0.04
 Part = tuple[float, float]  # a variance and its degrees of freedom
 
 
@@ -91,10 +90,10 @@ def add_ways(
     ):
         pair, each = pairs[place], measured[place]
         p_adjusted = max(pair.p_adjusted, by_holm)
-        alone = agree(_bounds(each, *spread, SIGNIFICANT), pair.difference, p_value)
-        adjusted = agree(_bounds(each, *spread, level), pair.difference, p_adjusted)
-        low, high = alone or (None, None)
-        low_adjusted, high_adjusted = adjusted or (None, None)
+        alone = _widen(_bounds(each, *spread, SIGNIFICANT), pair.low, pair.high)
+        adjusted = _widen(_bounds(each, *spread, level), pair.low_adjusted, pair.high_adjusted)
+        low, high = agree(alone, pair.difference, p_value)
+        low_adjusted, high_adjusted = agree(adjusted, pair.difference, p_adjusted)
         way = WayOfTraining(
             outcome=_outcome(pair.difference, p_adjusted),
             low=low,
@@ -154,6 +153,8 @@ def _sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
             if len(between) != 1:  # one of its trainings has no score
                 return None
             between = (SeedScores(between[0].contender, scores),)
+        if between and not any(each.variance for each in between):
+            return None  # seeds that score alike do not say how far apart others lie
         sides.append(_Side(between, max(1, len(trainings))))
     return sides[0], sides[1]
 
@@ -184,17 +185,20 @@ def _spread(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
 
 
 def _t_test(difference: float, variance: float, freedom: float) -> float:
-    """Return the two-sided p-value of Student's t; 0 where nothing varies."""
+    """Return the two-sided p-value of Student's t."""
     from scipy.special import stdtr
 
-    if variance <= 0:
-        return 0.0
     return 2 * float(stdtr(freedom, -abs(difference) / math.sqrt(variance)))
 
 
-def _bounds(measured: MeasuredPair, variance: float, freedom: float, level: float) -> Bounds | None:
-    if variance <= 0:
-        return None
+def _bounds(measured: MeasuredPair, variance: float, freedom: float, level: float) -> Bounds:
     half = quantile(level, freedom) * math.sqrt(variance)
     low, high = measured.difference - half, measured.difference + half
     return clip(low, high, least=-1.0) if measured.is_share else (low, high)
+
+
+def _widen(bounds: Bounds, low: float | None, high: float | None) -> Bounds:
+    """Return bounds that take in those of the models at hand."""
+    if low is None or high is None:
+        return bounds
+    return min(bounds[0], low), max(bounds[1], high)
