@@ -60,7 +60,8 @@ class Cell:
     `rates` are the contenders' shares of right answers; `icc` the correlation of examples of one
     cluster, whose difficulty all contenders share; `effect` the standard deviation over clusters of
     a contender's own effect. `trainings` of a contender differ by 3 points (one standard
-    deviation).
+    deviation). With `ways`, so many trainings of each contender, all of one base and kind, it is
+    about training them anew.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Cell:
     fractions: str = ""
     trainings: int = 1
     is_target: bool = True
+    ways: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,20 @@ def draw(cell: Cell, rng: np.random.Generator) -> list[list[Array]]:
     index = np.repeat(np.arange(k), cell.sizes)
     place = rng.random(k)
     found = []
-    for rate in cell.rates:
+    for rate, trainings in zip(cell.rates, _trainings(cell), strict=True):
         rates = np.full(k, rate)
         if cell.icc:
             scale = (1 - cell.icc) / cell.icc
             rates = betaincinv(rate * scale, (1 - rate) * scale, place)
         noise = rng.exponential(1, k) - 1 if cell.skewed else rng.standard_normal(k)
         rates = np.clip(rates + cell.effect * noise, 0, 1)[index]
-        seeds = rng.normal(0, SEED_SPREAD, cell.trainings) * (cell.trainings > 1)
+        seeds = rng.normal(0, SEED_SPREAD, trainings) * bool(cell.ways or trainings > 1)
         found.append([_answers(cell, np.clip(rates + seed, 0, 1), rng) for seed in seeds])
     return found
+
+
+def _trainings(cell: Cell) -> tuple[int, ...]:
+    return cell.ways or (cell.trainings,) * len(cell.rates)
 
 
 def _answers(cell: Cell, rates: Array, rng: np.random.Generator) -> Array:
@@ -126,6 +132,10 @@ class Tally:
     missing: int = 0
     contradictions: int = 0
     singles: float = 0.0
+    ways_wrong: int = 0
+    ways_found: int = 0
+    ways: int = 0
+    ways_covered: int = 0
 
     def add(self, other: Tally) -> None:
         """Add what happened in others."""
@@ -150,12 +160,14 @@ def simulate(cell: Cell, runs: int, seed: int) -> Tally:
             for i, each in enumerate(answers)
         }
         seeds = None
-        if cell.trainings > 1:
+        if max(_trainings(cell)) > 1:
             seeds = {
                 f"c{i}": [dict(zip(ids, one.tolist(), strict=True)) for one in each]
                 for i, each in enumerate(answers)
             }
-        pairs = compare_all(scores, "m", clusters, seeds=seeds)
+        ways = dict.fromkeys(scores, ("one",)) if cell.ways else None
+        pairs = compare_all(scores, "m", clusters, seeds=seeds, ways=ways)
+        _count_ways(tally, pairs, truth)
         _count_pairs(tally, pairs, truth)
         _count_singles(tally, cell, answers, names)
     return tally
@@ -179,6 +191,25 @@ def _count_pairs(
         for low, high, p in (
             (pair.low, pair.high, pair.p_value),
             (pair.low_adjusted, pair.high_adjusted, pair.p_adjusted),
+        ):
+            if low is not None and high is not None:
+                tally.contradictions += (low > 0 or high < 0) != (p < SIGNIFICANT)
+
+
+def _count_ways(
+    tally: Tally, pairs: Sequence[Comparison], truth: Mapping[tuple[str, str], float]
+) -> None:
+    """Count what is said of training anew, of which the true rates are the truth."""
+    said = [(pair.training, truth[pair.a, pair.b]) for pair in pairs if pair.training]
+    tally.ways_wrong += any(way.outcome != "cannot be told" for way, real in said if not real)
+    tally.ways_found += any(way.outcome == "a better" for way, real in said if real > 0)
+    for way, real in said:
+        if way.low is not None and way.high is not None:
+            tally.ways += 1
+            tally.ways_covered += way.low <= real <= way.high
+        for low, high, p in (
+            (way.low, way.high, way.p_value),
+            (way.low_adjusted, way.high_adjusted, way.p_adjusted),
         ):
             if low is not None and high is not None:
                 tally.contradictions += (low > 0 or high < 0) != (p < SIGNIFICANT)
@@ -239,6 +270,25 @@ def cells() -> Iterator[Cell]:
                     f"{k} contenders, {trainings} seeds each, {n} independent yes/no",
                     (1,) * n, (0.5,) * k, trainings=trainings, is_target=trainings > 2,
                 )  # fmt: skip
+    yield from _new_trainings()
+
+
+def _new_trainings() -> Iterator[Cell]:
+    """Yield trainings that differ between seeds, where the question is which way is better."""
+    for n in (200, 1_000):
+        for name, ways in (
+            ("3 seeds each", (3, 3)),
+            ("3 seeds, 1 pooled from it", (3, 1)),
+            ("3 seeds, 3 seeds, 1, 1 pooled from them", (3, 3, 1, 1)),
+        ):
+            for ahead in (0.0, 0.15):
+                rates = (RIGHT + ahead, *[RIGHT] * (len(ways) - 1))
+                what = f"{len(ways)} contenders, {'one ahead, ' if ahead else ''}{name}"
+                yield Cell(f"trained anew: {what}, {n} independent yes/no", (1,) * n, rates,
+                           ways=ways)  # fmt: skip
+    for layout in ("8 clusters (the demo's)", "20 clusters (Spider's)"):
+        yield Cell(f"trained anew: 2 contenders, 3 seeds each, {layout}", tuple(LAYOUTS[layout]),
+                   (RIGHT,) * 2, True, 0.1, 0.05, ways=(3, 3))  # fmt: skip
 
 
 def _ahead(n: int) -> float:
@@ -250,6 +300,9 @@ def figures(cell: Cell, tally: Tally) -> Iterator[Figure]:
     """Yield what is printed of a cell, with its targets."""
     runs = tally.runs
     null = len(set(cell.rates)) < len(cell.rates)
+    if cell.ways:
+        yield from _figures_of_ways(cell, tally, null)
+        return
     if null:
         yield _figure(cell, "family-wise error", tally.wrong, runs, "at most", 0.06)
     if tally.intervals:
@@ -264,6 +317,24 @@ def figures(cell: Cell, tally: Tally) -> Iterator[Figure]:
         by_holm = tally.found_by_holm / runs
         yield _figure(cell, "power", tally.found, runs, "at least", by_holm)
         yield _figure(cell, "power by Holm", tally.found_by_holm, runs, "", 0.0)
+
+
+def _figures_of_ways(cell: Cell, tally: Tally, null: bool) -> Iterator[Figure]:
+    """Yield what is printed of training anew, and how often a verdict, which is about the models at
+    hand, would be wrong about it."""
+    runs = tally.runs
+    if null:
+        yield _figure(
+            cell, "a way is called better falsely", tally.ways_wrong, runs, "at most", 0.06
+        )
+        yield _figure(cell, "a model is better where its way is not", tally.wrong, runs, "", 0.0)
+    yield _figure(
+        cell, "coverage of differences between ways", tally.ways_covered, tally.ways, "at least",
+        0.92, runs=runs,
+    )  # fmt: skip
+    yield _figure(cell, "contradictions", tally.contradictions, runs, "at most", 0.0)
+    if len(set(cell.rates)) > 1:
+        yield _figure(cell, "power", tally.ways_found, runs, "", 0.0)
 
 
 def _figure(

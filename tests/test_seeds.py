@@ -13,11 +13,12 @@ from helpers import recompute
 
 import tuneoff
 from tuneoff import bakeoff as story
+from tuneoff.compare import compare_runs
 from tuneoff.records import Prediction, TrainingRecord
 from tuneoff.results import ContenderResult, Results
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.intervals import score_interval
-from tuneoff.summary import table
+from tuneoff.summary import comparison_table, table
 from tuneoff.training import tune as training
 
 TEXT = """\
@@ -152,6 +153,10 @@ def test_scores_are_means_over_seeds(scored: tuple[RunDir, Results]) -> None:
     assert (score.low, score.high) == score_interval(Counter(means), True, seeds=(0.8, 0.4))
     pair = results.comparisons[0]
     assert (pair.difference, pair.test) == (pytest.approx(0.6), "t over seeds and examples")
+    way = pair.training
+    assert way is not None
+    assert way.p_value == pair.p_value, "the seeds are in the verdict's own test"
+    assert (way.seeds_b, way.seeds_a and way.seeds_a.contenders) == (None, ("lora",))
     assert prompted.seeds == prompted.scores["exact_match"].by_seed == ()
     assert sum(found.error_classes.values()) == 2, "the first seed's"
 
@@ -201,6 +206,11 @@ def test_the_report_shows_seeds_and_curve(scored: tuple[RunDir, Results]) -> Non
         "this test set."
     ) in markdown
     assert "80.0, 40.0" in table(results)
+    assert "ahead if lora was trained anew cannot be told: " in markdown
+    found = compare_runs([run.path, run.path])
+    assert found["changes"][0]["training"]["outcome"] == "cannot be told"
+    assert "; whether a new training would be better cannot be told: [" in comparison_table(found)
+    assert found["notes"][0].endswith(f"28.3 points for lora ({run.path}) (1 degree of freedom).")
 
 
 def test_the_same_again_does_nothing_twice(

@@ -18,7 +18,7 @@ from tuneoff.baselines import collect_baselines
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.measuring import counted, divided, times
 from tuneoff.contenders.samples import list_scored, share_of_disagreement
-from tuneoff.contenders.trainings import Training, trainings
+from tuneoff.contenders.trainings import Training, find_way, trainings
 from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
 from tuneoff.opening import resolved
@@ -399,7 +399,8 @@ def _comparisons(
 ) -> tuple[Comparison, ...]:
     scored = {name: found for name, found in means.items() if found}
     margin = parts.bakeoff.requirements.margin_points / 100
-    return compare_all(scored, metric, clusters, parts.cluster or "", seeds, margin)
+    ways = {s.name: find_way(s, parts.bakeoff.folder) for s in parts.bakeoff.contenders}
+    return compare_all(scored, metric, clusters, parts.cluster or "", seeds, margin, ways)
 
 
 def _values(rows: Mapping[str, ScoredRow], metric: str) -> dict[str, float]:

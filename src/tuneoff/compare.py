@@ -14,19 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.contenders.samples import list_scored
-from tuneoff.contenders.trainings import trainings
+from tuneoff.contenders.trainings import find_way, trainings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.opening import stored_bakeoff
+from tuneoff.records import from_dict
 from tuneoff.report import pairs
-from tuneoff.results import TESTS_RULE, ContenderResult, Results
+from tuneoff.results import TESTS_RULE, ContenderResult, Results, SeedSpread
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.aggregate import over_samples, over_seeds
 from tuneoff.scoring.equivalence import MARGIN
-from tuneoff.scoring.paired import Pair
+from tuneoff.scoring.paired import KnownSeeds, Pair
 from tuneoff.scoring.pairs import compare_pairs
+from tuneoff.scoring.way_of_training import Way, find_seeds
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
+# The same of new trainings.
+ANEW = {
+    "a better": "a new training would be better again",
+    "b better": "a new training would be worse again",
+    "cannot be told": "whether a new training would be better cannot be told",
+}
 # What it means that now (a) is better or worse than before (b).
 SAID = {
     "a better": ("better", "better by"),
@@ -44,6 +52,7 @@ class ScoredRun:
     results: Results
     values: Mapping[str, Values]
     seeds: Mapping[str, Sequence[Values]]
+    ways: Mapping[str, Way | None]
     hashes: Mapping[str, str]
     clusters: Mapping[str, str] | None
     cluster: str
@@ -56,8 +65,8 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
         `metric`; `runs` (`run`, `name`, `created`, `examples`, `rules`); `warnings`;
         `contenders` (`name`, `runs`: for each run its scores and costs, or null); `changes`
         (`contender`, `before`, `run`, `verdict` better, worse, tie or failed, `difference` now
-        minus before, its bounds and test, null where it failed, `sentence`); `worse`, whether one
-        of them is worse or failed.
+        minus before, its bounds and test, null where it failed, `training` as in `Comparison`,
+        `sentence`); `notes` on new trainings; `worse`, whether one of them is worse or failed.
 
     Raises:
         ConfigError, RunDirectoryError: a folder holds no finished run, or they cannot be compared.
@@ -74,7 +83,9 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
                 f"{metric}; name the same metric first in task.metrics, and run them again."
             )
     names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
-    changes = list(_told([each for run in runs[1:] for each in _changes(baseline, run)], runs))
+    between = _seeds_of(runs)
+    found = [each for run in runs[1:] for each in _changes(baseline, run, between)]
+    changes = list(_told(found, runs))
     return {
         "metric": metric,
         "runs": [
@@ -86,6 +97,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
             {"name": name, "runs": [_cell(run.results, name) for run in runs]} for name in names
         ],
         "changes": changes,
+        "notes": _training_notes(runs, changes, between),
         "warnings": _warnings(baseline, runs[1:]),
         "worse": any(change["verdict"] in ("worse", "failed") for change in changes),
     }  # fmt: skip
@@ -117,7 +129,7 @@ def read_scored_run(folder: Path) -> ScoredRun:
     bakeoff, metric = stored_bakeoff(folder), results.primary_metric
     cluster = bakeoff.task.cluster or load_task(bakeoff.task.id, bakeoff.folder).CLUSTER
     test = run.examples("test")
-    values, seeds = {}, {}
+    values, seeds, ways = {}, {}, {}
     for settings in bakeoff.contenders:
         directories = [
             each.directory(run.contender(settings.name))
@@ -127,6 +139,7 @@ def read_scored_run(folder: Path) -> ScoredRun:
         scored = (over_samples(list_scored(settings, each)) for each in directories)
         used = ({id: r for id, r in of.items() if id not in results.left_out} for of in scored)
         rows = [found for found in used if found]
+        ways[settings.name] = find_way(settings, bakeoff.folder)
         seeds[settings.name] = [_values(each, metric) for each in rows]
         values[settings.name] = _values(over_seeds(rows), metric) if rows else {}
     return ScoredRun(
@@ -134,6 +147,7 @@ def read_scored_run(folder: Path) -> ScoredRun:
         results=results,
         values=values,
         seeds=seeds,
+        ways=ways,
         hashes={example.id: example.sha256() for example in test},
         clusters={e.id: str(e.meta.get(cluster)) for e in test} if cluster else None,
         cluster=cluster or "",
@@ -164,7 +178,48 @@ def _contender(results: Results, name: str | None) -> ContenderResult | None:
     return next((c for c in results.contenders if c.name == name), None)
 
 
-def _changes(baseline: ScoredRun, run: ScoredRun) -> Iterator[dict[str, Any]]:
+def _seeds_of(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
+    """Return by whose seeds, of all these runs, the variance between trainings is known, by the
+    labels of contenders. A run's own test set says so, whether or not another run has it."""
+    return find_seeds(
+        {_label(run, name): way for run in runs for name, way in run.ways.items()},
+        {_label(run, name): of for run in runs for name, of in run.seeds.items()},
+    )
+
+
+def _label(run: ScoredRun, name: str) -> str:
+    return f"{name} ({run.label})"
+
+
+def _training_notes(
+    runs: Sequence[ScoredRun],
+    changes: Sequence[Mapping[str, Any]],
+    between: Mapping[str, KnownSeeds],
+) -> list[str]:
+    """Return sentences that say how far apart new trainings lie, and of whom that is not known."""
+    known: dict[str, SeedSpread] = {}
+    unknown: dict[str, Way] = {}
+    by_label = {run.label: run for run in runs}
+    for change in changes:
+        for key, run, name in (
+            ("seeds_a", by_label[change["run"]], change["contender"]),
+            ("seeds_b", runs[0], change["before"]),
+        ):
+            way, spread = run.ways.get(name), (change.get("training") or {}).get(key)
+            if spread is not None:
+                known[_label(run, name)] = from_dict(SeedSpread, spread)
+            elif way and between[_label(run, name)] is None:
+                unknown[name] = way
+    told = pairs.describe_spreads(known)
+    if unknown:
+        seeds = any(kind == "local" for kind, *_ in unknown.values())
+        told.append(pairs.describe_unknown(list(unknown), seeds))
+    return told
+
+
+def _changes(
+    baseline: ScoredRun, run: ScoredRun, between: Mapping[str, KnownSeeds]
+) -> Iterator[dict[str, Any]]:
     """Yield what became of the contenders that both runs have, or of their choices."""
     same = [id for id, digest in run.hashes.items() if baseline.hashes.get(id) == digest]
     if not same:
@@ -183,13 +238,18 @@ def _changes(baseline: ScoredRun, run: ScoredRun) -> Iterator[dict[str, Any]]:
             )
         names = [(chosen[0], chosen[1])]
     for before, now in names:
-        found = _change(baseline, run, before, now, same)
+        found = _change(baseline, run, before, now, same, between)
         if found is not None:
             yield {"contender": now, "before": before, "run": run.label, **found}
 
 
 def _change(
-    baseline: ScoredRun, run: ScoredRun, before: str, now: str, same: Sequence[str]
+    baseline: ScoredRun,
+    run: ScoredRun,
+    before: str,
+    now: str,
+    same: Sequence[str],
+    between: Mapping[str, KnownSeeds],
 ) -> dict[str, Any] | None:
     """One contender now against one before; None where there was nothing before."""
     old, new = baseline.values.get(before, {}), run.values.get(now, {})
@@ -208,6 +268,8 @@ def _change(
         {id: old[id] for id in common},
         _complete(run.seeds[now], common),
         _complete(baseline.seeds[before], common),
+        between[_label(run, now)],
+        between[_label(baseline, before)],
     )
     return {"pair": pair, "examples": len(common)}
 
@@ -242,5 +304,8 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
         if tested_pair.outcome == "same":
             said = f"{pairs.describe_same(tested_pair)} as before,"
         sentence = f"{who}: {said} {pairs.numbers(tested_pair)} on {change['examples']} examples"
+        if tested_pair.training is not None:
+            shown = pairs.training_numbers(tested_pair.training)
+            sentence += f"; {ANEW[tested_pair.training.outcome]}: {shown}"
         figures = {k: v for k, v in asdict(tested_pair).items() if k not in ("a", "b", "metric")}
         yield {**kept, **figures, "verdict": verdict, "sentence": sentence}

@@ -18,6 +18,7 @@ Place = Literal["own", "provider"]
 TESTS_RULE = "tests"
 CaveatKind = Literal["poor", "low", "baseline", "ends", "behind", "unproven"]
 PairOutcome = Literal["a better", "b better", "same", "cannot be told"]
+WayOutcome = Literal["a better", "b better", "cannot be told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,38 @@ class FlipCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedSpread:
+    """How far apart the trainings of a contender lie: the standard deviation of its score between
+    seeds, and the degrees of freedom of that. It is of these `contenders`: of itself, or, where it
+    was trained once, of those of the same base and kind that have several seeds."""
+
+    deviation: float
+    freedom: float
+    contenders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WayOfTraining:
+    """Whether a pair's difference would be there again if its trained contenders were trained anew.
+
+    Bounds and p-values are those of Student's t over examples (or clusters) and seeds, with so many
+    degrees of `freedom`; adjusted or not as in `Comparison`, and no p-value is smaller than the one
+    there, and no bounds are narrower. `seeds_a` is null where nothing of a is trained.
+    """
+
+    outcome: WayOutcome
+    low: float
+    high: float
+    p_value: float
+    low_adjusted: float
+    high_adjusted: float
+    p_adjusted: float
+    freedom: float
+    seeds_a: SeedSpread | None
+    seeds_b: SeedSpread | None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """A pair of contenders on the same examples; `difference` is a minus b.
 
@@ -195,7 +228,9 @@ class Comparison:
     for any; those of runs before `rules.tests` 2 are null, too. `flips`: of a yes/no metric.
     `outcome` is the verdict, or in a tie whether the two are the same within the margin;
     `within_margin` says whether the true difference is smaller than it, whichever is better. A
-    margin is a share of 1, and null where scores are no shares.
+    margin is a share of 1, and null where scores are no shares. All of this is about the models at
+    hand; `training` is about training them anew, and null where nothing is trained, or where it is
+    not known how far apart trainings lie.
     """
 
     a: str
@@ -218,6 +253,7 @@ class Comparison:
     outcome: PairOutcome | None = None
     margin: float | None = None
     within_margin: bool | None = None
+    training: WayOfTraining | None = None
 
 
 @dataclass(frozen=True, slots=True)

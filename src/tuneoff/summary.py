@@ -130,6 +130,7 @@ def comparison_table(found: Mapping[str, Any]) -> str:
     for row in found["contenders"]:
         shown.add_row(row["name"], *(_compared(cell, share) for cell in row["runs"]))
     lines = [change["sentence"] + "." for change in found["changes"]]
+    lines += found["notes"]
     lines += [f"warning: {each}" for each in found["warnings"]]
     return plain(shown) + "\n".join(lines)
 

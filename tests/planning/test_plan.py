@@ -71,7 +71,8 @@ def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
     plan = json.loads(out)
     assert list(plan) == [
         "schema", "task", "as_of", "total_usd", "most_usd", "budget_usd",
-        "smallest_detectable_difference", "smallest_detectable_difference_of_many", "contenders",
+        "smallest_detectable_difference", "smallest_detectable_difference_of_many",
+        "margin", "more_seeds", "contenders",
     ]  # fmt: skip
     for contender in plan["contenders"]:
         assert list(contender) == [
@@ -86,6 +87,10 @@ def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
     code, out, _ = cli("plan", str(file), "--no-measure")
     assert code == 3
     assert "over the budget of $0.01, so it refuses." in out
+    assert plan["more_seeds"]["contenders"] == ["own"]
+    assert "seeds: [0, 1, 2] for it takes 2 more trainings (hours not known)" in out
+    assert plan["margin"]["points"] == 3
+    assert f"{plan['margin']['not_worse'][0]:,} to 2,408 test examples, that it is the same" in out
     assert "ends on 2027-01-14; instead: gpt-6-luna" in out
 
 
@@ -149,6 +154,14 @@ def test_own_prices_and_hours_of_the_book(tmp_path: Path) -> None:
     thrice = own.replace("id: local", "id: local, seeds: [1, 2, 3]")
     (three,) = planned(tmp_path, thrice).contenders
     assert training(three).seconds == pytest.approx(3 * (training(found).seconds or 0), rel=0.01)
+    parts = own.replace("name: own, id: local", "name: parts, id: local, learning_curve: [0.5]")
+    plan = planned(tmp_path, f"{own}, {parts}, {thrice.replace('name: own', 'name: three')}")
+    more = plan.more_seeds
+    assert more is not None
+    assert (more.contenders, more.trainings) == (("own", "parts"), 4)
+    assert more.seconds == pytest.approx(4 * (training(found).seconds or 0), rel=0.01)
+    assert more.usd == pytest.approx(more.seconds / 3600 * 1.79)
+    assert planned(tmp_path, thrice).more_seeds is None
 
 
 def test_reasoning_and_cache_writes_are_in_plan_and_most(tmp_path: Path) -> None:

@@ -6,12 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_results import METRIC, contender, recommend, results, score, training, write_answers
+from made_results import (
+    METRIC,
+    contender,
+    pair,
+    recommend,
+    results,
+    score,
+    training,
+    write_answers,
+)
 
 from tuneoff.report import format as f
 from tuneoff.report import write_report
 from tuneoff.report.charts import score_chart
-from tuneoff.results import AllTrainings, ContenderResult, Cost, CurvePoint
+from tuneoff.results import (
+    AllTrainings,
+    ContenderResult,
+    Cost,
+    CurvePoint,
+    SeedSpread,
+    WayOfTraining,
+)
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.summary import table
 
@@ -114,3 +130,32 @@ def test_the_axis_reaches_every_seed() -> None:
     )
     assert low <= 0.1
     assert high >= 0.9
+
+
+def test_the_report_says_whether_a_new_training_would_win_again(tmp_path: Path) -> None:
+    way = WayOfTraining(
+        outcome="b better", low=-0.2, high=-0.05, p_value=0.004, low_adjusted=-0.22,
+        high_adjusted=-0.02, p_adjusted=0.02, freedom=5.3,
+        seeds_a=None, seeds_b=SeedSpread(0.041, 2, ("lora",)),
+    )  # fmt: skip
+    found = replace(pair("base", "lora", "b better", -0.125), training=way)
+    unsure = replace(way, outcome="cannot be told", high_adjusted=0.05, seeds_a=way.seeds_b)
+    other = replace(pair("pooled", "lora", "b better", -0.125), training=unsure)
+    contenders = [seeded(), contender("pooled", 0.5), contender("base", 0.3, id="prompted"),
+                  contender("once", 0.2), contender("theirs", 0.2, id="recorded")]  # fmt: skip
+    alone, given = pair("once", "lora", "b better"), pair("theirs", "lora", "b better")
+    made = results(contenders, comparisons=(found, other, alone, given))
+    run = RunDir(tmp_path / "run")
+    run.write_results(made)
+    assert run.results() == made
+    html, markdown = (file.read_text().replace("\\", "") for file in write_report(run))
+    for text in (html.replace("&#39;", "'"), markdown):
+        assert "lora would be ahead again if it was trained anew: [2.0, 22.0], p = 0.02." in text
+        assert (
+            "Which would be ahead if both were trained anew cannot be told: [−22.0, 5.0], p = 0.02."
+        ) in text
+        assert (
+            "moves (one standard deviation) by 4.1 points for lora (2 degrees of freedom)" in text
+        )
+        assert "4.1 points for pooled (by the seeds of lora, 2 degrees of freedom)." in text
+        assert text.count("once was trained once: another seed may move its score by about") == 1

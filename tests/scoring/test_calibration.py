@@ -10,13 +10,19 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm, t
 
 from tuneoff.results import FlipCounts
-from tuneoff.scoring.mcnemar import mcnemar_p_value
+from tuneoff.scoring.equivalence import adjust_not_worse
+from tuneoff.scoring.margins import find_margin_examples
+from tuneoff.scoring.mcnemar import mcnemar_p_value, tango_statistic
+from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.power import (
+    DISCORDANCE,
     describe_power,
+    design_effect,
     find_detectable,
+    find_way_detectable,
     mcnemar_power,
     pair_level,
     smallest_difference,
@@ -112,3 +118,52 @@ def test_more_of_all_that_makes_it_hard_needs_a_larger_difference() -> None:
     assert clusters is not None
     assert clusters > few.few
     assert describe_power(500, None, 5).startswith("500 test examples can show differences from 6.")
+
+
+@pytest.mark.parametrize("discordance", [0, 1])
+def test_the_examples_of_a_margin_by_simulation(discordance: int) -> None:
+    """Equal models pass in 80% with so many examples, by Tango's test as parity takes it."""
+    needed = find_margin_examples(200, 0.03)
+    share = DISCORDANCE[discordance]
+    rng = np.random.default_rng(7)
+    for n, two_sided in ((needed.not_worse[discordance], False), (needed.same[discordance], True)):
+        draws = rng.multinomial(n, [share / 2, share / 2, 1 - share], 1_500).tolist()
+        passed = [
+            norm.sf(tango_statistic(counts, -0.03)) < 0.05
+            and (not two_sided or norm.cdf(tango_statistic(counts, 0.03)) < 0.05)
+            for counts in (FlipCounts(a, b, c, 0) for a, b, c in draws)
+        ]
+        assert np.mean(passed) == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_clusters_of_a_margin_by_simulation() -> None:
+    """The same with flips over clusters of 25 examples, whose means differ as power.py has it."""
+    needed = find_margin_examples(200, 0.05, [25] * 8)
+    assert needed.clusters is not None
+    clusters, deff = needed.clusters[0], design_effect([25] * 8)
+    assert (
+        needed.not_worse[0] == 25 * clusters > deff * find_margin_examples(200, 0.05).not_worse[0]
+    )
+    rng = np.random.default_rng(8)
+    means = rng.normal(0, (DISCORDANCE[0] * deff / 25) ** 0.5, (250, clusters))
+    zero = {str(i): 0.5 for i in range(clusters)}
+    passed = [
+        adjust_not_worse(
+            [Pair("a", "b", dict(zip(zero, 0.5 + row, strict=True)), zero)], None, 0.05
+        )
+        for row in means
+    ]
+    assert np.mean(np.array(passed) < 0.05) == pytest.approx(0.8, abs=0.07)
+
+
+def test_seeds_bring_less_where_they_are_fewer() -> None:
+    three, nine = (find_way_detectable(200, None, 2, seeds) for seeds in (3, 9))
+    assert three.few is not None
+    assert nine.few is not None
+    assert smallest_difference(200) < nine.few < three.few  # type: ignore[operator]
+    # By hand: 4 points between seeds, three of each, 15% of answers differ.
+    variance = 0.15 / 200 + 2 * 0.04**2 / 3
+    freedom = variance**2 / ((0.15 / 200) ** 2 / 199 + 2 * (0.04**2 / 3) ** 2 / 2)
+    quantiles = t.ppf(0.975, freedom) + t.ppf(0.8, freedom)
+    assert three.few == pytest.approx(quantiles * variance**0.5)
+    assert find_way_detectable(200, [40] * 5, 2, 3).few is None

@@ -10,9 +10,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from tuneoff.contender_settings import LocalSettings, TrainSettings
+from tuneoff.contender_settings import (
+    HostedSettings,
+    LocalSettings,
+    PromptedSettings,
+    TrainSettings,
+)
 from tuneoff.contenders import Work
 from tuneoff.errors import TuneoffError
 from tuneoff.records import Example
@@ -69,6 +75,19 @@ def trainings(settings: Any) -> tuple[Training, ...]:
         if fraction < 1
     ]
     return (*whole, *parts)
+
+
+def find_way(settings: Any, folder: Path) -> tuple[str, ...] | None:
+    """Return what a contender shares with those whose scores vary alike between seeds: base and
+    method, or the hosted model. Empty where nothing is trained; None for answers made elsewhere,
+    of which nobody knows."""
+    if isinstance(settings, LocalSettings):
+        local = (folder / Path(settings.base).expanduser()).resolve()
+        return ("local", str(local) if local.is_dir() else settings.base, settings.method)
+    if isinstance(settings, HostedSettings):
+        where = settings.base_url or settings.provider
+        return ("hosted", where, settings.model, settings.method or "")
+    return () if isinstance(settings, PromptedSettings) else None
 
 
 def what_failed(training: Training, error: Exception) -> str:

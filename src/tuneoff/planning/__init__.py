@@ -35,10 +35,12 @@ from tuneoff.planning.counting import (
 from tuneoff.planning.hosted import planned_answers, planned_hosted
 from tuneoff.planning.most import about_judges, most_of_run
 from tuneoff.planning.schema import Plan, PlannedContender
+from tuneoff.planning.seeds import plan_seeds
 from tuneoff.prepare import Parts
 from tuneoff.progress import Silent
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
+from tuneoff.scoring.margins import find_margin_examples
 from tuneoff.scoring.power import find_detectable
 from tuneoff.spending import refused_today
 from tuneoff.tasks.streaming import Stream, stream
@@ -113,6 +115,10 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
         budget_usd=bakeoff.budget_usd,
         smallest_detectable_difference=detectable.few,
         smallest_detectable_difference_of_many=detectable.many,
+        margin=find_margin_examples(
+            source.sizes["test"], bakeoff.requirements.margin_points / 100, source.clusters
+        ),
+        more_seeds=plan_seeds(bakeoff.contenders, planned, source.sizes["test"], source.clusters),
         contenders=tuple(planned),
     )
 

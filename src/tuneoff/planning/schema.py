@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
+from tuneoff.scoring.margins import MarginExamples
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedTraining:
@@ -36,12 +38,30 @@ class PlannedContender:
     samples: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class MoreSeeds:
+    """What `seeds` would take and bring for the `contenders` that have one: so many more
+    `trainings`, their seconds and price (None: not known), and the smallest difference between two
+    ways of training that shows then, for 15% and for 35% of answers that differ. With one training
+    each none shows."""
+
+    contenders: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trainings: int
+    seconds: float | None
+    usd: float | None
+    smallest_detectable_difference: float | None
+    smallest_detectable_difference_of_many: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A bake-off before anything is spent. `total_usd` sums what is expected and known, hours of
     own hardware included, at the prices of `as_of`; `most_usd` is what a run that begins today asks
     leave for: the most that providers can bill. `budget_usd` bounds what they bill. The smallest
-    differences that the test set shows are for 15% and for 35% of answers that differ."""
+    differences that the test set shows are for 15% and for 35% of answers that differ. `margin`
+    says how many examples `requirements.margin_points` takes; `more_seeds` is None where no
+    contender could have any."""
 
     schema: int = 1
     task: str
@@ -51,6 +71,8 @@ class Plan:
     budget_usd: float | None
     smallest_detectable_difference: float | None
     smallest_detectable_difference_of_many: float | None
+    margin: MarginExamples
+    more_seeds: MoreSeeds | None
     contenders: tuple[PlannedContender, ...]
 
     @property

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tuneoff.planning.schema import Plan, PlannedContender
+from tuneoff.planning.schema import MoreSeeds, Plan, PlannedContender
+from tuneoff.report.pairs import join
+from tuneoff.scoring.margins import MarginExamples
+from tuneoff.scoring.power import MEASURED_DEVIATION
 
 GIB = 2**30
 
@@ -64,7 +67,47 @@ def _lines(plan: Plan) -> list[str]:
         found.append(
             f"The test set can show differences from {shown} points (15% to 35% of answers differ)."
         )
+    found.append(_margin(plan.margin))
+    if plan.more_seeds is not None:
+        found += _seeds(plan.more_seeds)
     return found
+
+
+def _margin(margin: MarginExamples) -> str:
+    """Say how many examples a margin takes."""
+    clusters = ""
+    if margin.clusters is not None:
+        clusters = f" in {_range(margin.clusters)} clusters like these"
+    points = f"{margin.points:g} point{'s' * (margin.points != 1)}"
+    return (
+        f"That an equal model is not worse by {points} shows (80% power) with "
+        f"{_range(margin.not_worse)} test examples{clusters}, that it is the same within {points} "
+        f"with {_range(margin.same)}; there are {margin.examples:,}."
+    )
+
+
+def _seeds(more: MoreSeeds) -> list[str]:
+    """Say what one training each leaves open, and what seeds would take and bring."""
+    cost = [f"{more.seconds / 3600:.2f} h"] if more.seconds is not None else ["hours not known"]
+    cost += [_usd(more.usd)] if more.usd is not None else []
+    few = more.smallest_detectable_difference
+    many = more.smallest_detectable_difference_of_many
+    brings = "; this test set is too small for them to show any."
+    if few is not None:
+        shown = f"{100 * few:.1f}" + (f" to {100 * many:.1f}" if many else "")
+        brings = f", and can show differences between ways of training from {shown} points."
+    one = len(more.contenders) == 1
+    who = f"of {more.contenders[0]}" if one else f"each of {join(more.contenders)}"
+    return [
+        f"With one training {who} it will not show which way of training is better: another seed "
+        f"may move a score by about {100 * MEASURED_DEVIATION:g} points (measured on ViGGO).",
+        f"seeds: {list(more.seeds)} for {'it' if one else 'each'} takes "
+        f"{more.trainings} more trainings ({', '.join(cost)}){brings}",
+    ]
+
+
+def _range(values: tuple[int, int]) -> str:
+    return f"{values[0]:,} to {values[1]:,}"
 
 
 def _money(plan: Plan) -> str:

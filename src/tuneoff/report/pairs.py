@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from tuneoff.report import format as f
-from tuneoff.results import Comparison, ContenderResult
+from tuneoff.results import Comparison, ContenderResult, Results, SeedSpread, WayOfTraining
 from tuneoff.scoring.paired import LEAST_UNITS
-from tuneoff.scoring.power import describe_floor
+from tuneoff.scoring.power import MEASURED_DEVIATION, describe_floor
+
+# What is trained by tuneoff, or at its order.
+TRAINED = ("local", "hosted")
+MOST_NAMES = 4
 
 
 def metric_value(contender: ContenderResult, metric: str) -> float | None:
@@ -75,3 +79,91 @@ def shown_bounds(pair: Comparison, sign: int = 1) -> tuple[float | None, float |
     if low is None or high is None:
         return None, None
     return (low, high) if sign > 0 else (-high, -low)
+
+
+def describe_training(pair: Comparison, share: bool = True) -> str:
+    """Return whether the better one would be ahead again after new trainings; no full stop. Empty
+    where that was not asked, or is not known."""
+    way = pair.training
+    if way is None:
+        return ""
+    trained = [n for n, seeds in ((pair.a, way.seeds_a), (pair.b, way.seeds_b)) if seeds]
+    who = "both" if len(trained) > 1 else trained[0]
+    shown = training_numbers(way, share)
+    if way.outcome == "cannot be told":
+        verb = "were" if len(trained) > 1 else "was"
+        return f"Which would be ahead if {who} {verb} trained anew cannot be told: {shown}"
+    ahead = pair.a if way.outcome == "a better" else pair.b
+    again = "it was" if who == ahead else "both were" if who == "both" else f"{who} was"
+    return f"{ahead} would be ahead again if {again} trained anew: {shown}"
+
+
+def training_numbers(way: WayOfTraining, share: bool = True) -> str:
+    """Return `[2.0, 23.0], p = 0.02`, seen from the better one (from a where that cannot be
+    told)."""
+    low, high = way.low_adjusted, way.high_adjusted
+    if way.outcome == "b better":
+        low, high = -high, -low
+    return f"{f.interval(low, high, share)}, {f.p_equals(way.p_adjusted)}"
+
+
+def training_notes(results: Results, share: bool = True) -> list[str]:
+    """Return sentences that say how far apart new trainings lie, and of whom that is not known."""
+    found: dict[str, SeedSpread] = {}
+    for pair in results.comparisons:
+        if pair.training is not None:
+            sides = ((pair.a, pair.training.seeds_a), (pair.b, pair.training.seeds_b))
+            found |= {name: seeds for name, seeds in sides if seeds is not None}
+    return [*describe_spreads(found, share), *_unknown(results, found)]
+
+
+def describe_spreads(found: Mapping[str, SeedSpread], share: bool = True) -> list[str]:
+    """Return in a sentence how far apart the trainings of contenders lie, and whose seeds say so;
+    none where that is known of nobody."""
+    if not found:
+        return []
+    shown = "; ".join(_spread(name, spread, share) for name, spread in found.items())
+    return [
+        "Trained anew: Student's t over examples and seeds, p adjusted by Holm. From seed to seed "
+        f"a score moves (one standard deviation) by {shown}."
+    ]
+
+
+def _spread(name: str, spread: SeedSpread, share: bool) -> str:
+    freedom = f"{spread.freedom:g} degree{'s' * (spread.freedom != 1)} of freedom"
+    others = "" if spread.contenders == (name,) else f"by the seeds of {join(spread.contenders)}, "
+    return f"{f.difference(spread.deviation, share)} for {name} ({others}{freedom})"
+
+
+def _unknown(results: Results, known: Mapping[str, SeedSpread]) -> list[str]:
+    compared = {name for pair in results.comparisons for name in (pair.a, pair.b)}
+    once = [
+        c
+        for c in results.contenders
+        if c.id in TRAINED and c.name in compared and c.name not in known and len(c.seeds) < 2
+    ]
+    if not once:
+        return []
+    return [describe_unknown([c.name for c in once], any(c.id == "local" for c in once))]
+
+
+def describe_unknown(names: Sequence[str], seeds: bool) -> str:
+    """Return in a sentence that so many were trained once.
+
+    Args:
+        seeds: whether `seeds` is a key of one of them.
+    """
+    who = join(names) if len(names) <= MOST_NAMES else f"{len(names)} contenders"
+    were, each = ("was", "its") if len(names) == 1 else ("were", "a")
+    once = "once" if len(names) == 1 else "once each"
+    tail = "; seeds: [0, 1, 2] would tell more" if seeds else ""
+    return (
+        f"{who} {were} trained {once}: another seed may move {each} score by about "
+        f"{100 * MEASURED_DEVIATION:g} points (measured on ViGGO), and the verdict is about the "
+        f"models at hand{tail}."
+    )
+
+
+def join(names: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join(x for x in (", ".join(names[:-1]), names[-1]) if x)

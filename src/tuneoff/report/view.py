@@ -302,6 +302,7 @@ def _pairs(results: Results) -> View:
         rows.append(
             {
                 "words": words[0].upper() + words[1:] if words.startswith("no ") else words,
+                "anew": pairs.describe_training(pair, share),
                 "metric": f.words(pair.metric),
                 "p": f.p_value(pair.p_adjusted),
                 "difference": f.difference(pair.difference, share),
@@ -320,6 +321,7 @@ def _pairs(results: Results) -> View:
         "rows": rows,
         "test": ", ".join(tests),
         "explained": HOLM if old else STEP_DOWN,
+        "training": pairs.training_notes(results, shares.get(results.primary_metric, True)),
         "flips": _flips(results),
     }
 

@@ -173,6 +173,18 @@ def clip(low: float, high: float, least: float = 0.0) -> Bounds:
     return max(least, low), min(1.0, high)
 
 
+def agree(bounds: Bounds, difference: float, p_value: float) -> Bounds:
+    """Return bounds that leave out 0 exactly where the p-value is under 0.05.
+
+    Those of Tango and of t come from another distribution than the p-value beside them.
+    """
+    low, high = bounds
+    if p_value >= SIGNIFICANT:
+        return min(low, 0.0), max(high, 0.0)
+    least = difference / 1_000
+    return (max(low, least), high) if difference > 0 else (low, min(high, least))
+
+
 def _alike_deff(n: int, clusters: Sequence[tuple[float, int]]) -> float:
     """Return the design effect of examples whose own correlation cannot be seen."""
     if len(clusters) < 2:

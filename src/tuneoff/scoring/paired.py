@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -37,8 +38,34 @@ Values = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
+class SeedScores:
+    """A contender's score by seed, of several trainings."""
+
+    contender: str
+    scores: tuple[float, ...]
+
+    @property
+    def freedom(self) -> float:
+        """Return the degrees of freedom of the variance between seeds."""
+        return len(self.scores) - 1.0
+
+    @property
+    def variance(self) -> float:
+        """Return the variance between seeds."""
+        return statistics.variance(self.scores)
+
+
+# By whose seeds the variance between a contender's trainings is known: empty if it is not trained,
+# None if nobody knows.
+KnownSeeds = Sequence[SeedScores] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """Two contenders' scores by example id, and those of each training where one has several."""
+    """Two contenders' scores by example id, and those of each training where one has several.
+
+    `between_a` and `between_b` are for `way_of_training.py` alone.
+    """
 
     a: str
     b: str
@@ -46,6 +73,8 @@ class Pair:
     scores_b: Values
     seeds_a: Sequence[Values] = ()
     seeds_b: Sequence[Values] = ()
+    between_a: KnownSeeds = None
+    between_b: KnownSeeds = None
 
     def common(self) -> list[str]:
         """Return the ids of the examples that both have."""
@@ -125,9 +154,13 @@ class MeasuredPair:
         freedom."""
         if self.units < 2:  # one says nothing about others
             return math.inf, 1.0
+        return total_variance([self.unit_variance(), *seed_variances(self.seeds)])
+
+    def unit_variance(self) -> tuple[float, float]:
+        """Return the variance of the difference over at least two units, and its degrees of
+        freedom."""
         held = self.sizes > 0
-        over_units = mean_variance(self.sums[held], self.sizes[held], self.spread)
-        return total_variance([over_units, *seed_variances(self.seeds)])
+        return mean_variance(self.sums[held], self.sizes[held], self.spread)
 
     def bounds(
         self, flips: JointFlips | None, place: int, level: float, inclusive: bool = False

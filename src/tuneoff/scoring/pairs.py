@@ -19,8 +19,9 @@ from tuneoff.results import Comparison
 from tuneoff.scoring.equivalence import MARGIN, add_outcome
 from tuneoff.scoring.flips import JointFlips
 from tuneoff.scoring.holm import holm
-from tuneoff.scoring.intervals import SIGNIFICANT, Bounds
+from tuneoff.scoring.intervals import SIGNIFICANT, agree
 from tuneoff.scoring.paired import MeasuredPair, Pair, Values, flip_pairs, measure_pairs
+from tuneoff.scoring.way_of_training import Way, add_ways, find_seeds
 
 # How intervals and tests are made (docs/scoring.md); 1 until the joint flips came.
 TESTS_VERSION = 2
@@ -35,6 +36,7 @@ def compare_all(
     cluster: str = "cluster",
     seeds: Mapping[str, Sequence[Values]] | None = None,
     margin: float = MARGIN,
+    ways: Mapping[str, Way | None] | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare every pair of contenders, in their order, on the examples they have in common.
 
@@ -47,10 +49,20 @@ def compare_all(
         seeds: by contender, the scores of each of its trainings, where there are several;
             `scores_by_contender` holds their means.
         margin: a difference of shares that is smaller would not matter.
+        ways: by contender, how it is trained (`way_of_training.py`), where that is known.
     """
-    trainings = seeds or {}
+    trainings, between = seeds or {}, find_seeds(ways or {}, seeds or {})
     pairs = [
-        Pair(a, b, scores_a, scores_b, trainings.get(a, ()), trainings.get(b, ()))
+        Pair(
+            a,
+            b,
+            scores_a,
+            scores_b,
+            trainings.get(a, ()),
+            trainings.get(b, ()),
+            between.get(a),
+            between.get(b),
+        )
         for (a, scores_a), (b, scores_b) in combinations(scores_by_contender.items(), 2)
         if any(id in scores_b for id in scores_a)
     ]
@@ -87,10 +99,11 @@ def compare_pairs(
         _judge(each, flips, place, p_values[place], adjusted[place], levels[place])
         for place, each in enumerate(measured)
     )
-    return tuple(
+    told = [
         add_outcome(pair, margin if each.is_share else None)
         for each, pair in zip(measured, judged, strict=True)
-    )
+    ]
+    return add_ways(measured, told)
 
 
 def _judge(
@@ -102,10 +115,11 @@ def _judge(
     level: float,
 ) -> Comparison:
     difference = measured.difference
-    found = measured.bounds(flips, place, SIGNIFICANT)
-    low, high = _agree(found, difference, p_value) or (None, None)
-    found = measured.bounds(flips, place, level, inclusive=True)
-    low_adjusted, high_adjusted = _agree(found, difference, p_adjusted) or (None, None)
+    low = high = low_adjusted = high_adjusted = None
+    if found := measured.bounds(flips, place, SIGNIFICANT):
+        low, high = agree(found, difference, p_value)
+    if found := measured.bounds(flips, place, level, inclusive=True):
+        low_adjusted, high_adjusted = agree(found, difference, p_adjusted)
     low_90, high_90 = measured.bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
     verdict: Verdict = "tie"
     if p_adjusted < SIGNIFICANT and difference:
@@ -129,17 +143,3 @@ def _judge(
         units=measured.units,
         flips=measured.counts,
     )
-
-
-def _agree(bounds: Bounds | None, difference: float, p_value: float) -> Bounds | None:
-    """Return bounds that leave out 0 exactly where the p-value is under 0.05.
-
-    Those of Tango and of t come from another distribution than the p-value beside them.
-    """
-    if bounds is None:
-        return None
-    low, high = bounds
-    if p_value >= SIGNIFICANT:
-        return min(low, 0.0), max(high, 0.0)
-    least = difference / 1_000
-    return (max(low, least), high) if difference > 0 else (low, min(high, least))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tuneoff.scoring.intervals import SIGNIFICANT, quantile
+from tuneoff.scoring.intervals import SIGNIFICANT, quantile, total_variance
 from tuneoff.scoring.mcnemar import binomial_cdf
 from tuneoff.scoring.paired import LEAST_UNITS
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 DISCORDANCE = (0.15, 0.35)
 CORRELATION = 0.05
 POWER = 0.8
+# How far seeds moved a score where it was measured: ViGGO, two contenders, three seeds each.
+MEASURED_DEVIATION = 0.04
 _STEPS = 20
 # Data sets that are simulated for a difference, and flips of each.
 _SIMULATED, _FLIPS, _SIMULATED_STEPS = 300, 400, 8
@@ -83,6 +85,40 @@ def smallest_difference(
         return _clustered_difference(cluster_sizes, max(2, contenders), discordance)
     power = _clustered_power(cluster_sizes, max(2, contenders), discordance)
     return _search(power, _SIMULATED_STEPS)
+
+
+def find_way_detectable(
+    n: int, cluster_sizes: Sequence[int] | None, contenders: int, seeds: int
+) -> Detectable:
+    """Return which differences between two ways of training can be shown with so many seeds each,
+    if seeds move scores as much as they did where it was measured."""
+    few, many = (
+        _way_difference(n, cluster_sizes, contenders, seeds, discordance)
+        for discordance in DISCORDANCE
+    )
+    return Detectable(few, many)
+
+
+def _way_difference(
+    n: int, cluster_sizes: Sequence[int] | None, contenders: int, seeds: int, discordance: float
+) -> float | None:
+    """Return the smallest difference that Student's t over units and seeds finds with enough power,
+    adjusted by Holm's method."""
+    sizes = [1] * n if cluster_sizes is None else [size for size in cluster_sizes if size]
+    if len(sizes) < LEAST_UNITS:
+        return None
+    examples = (discordance * design_effect(sizes) / sum(sizes), len(sizes) - 1.0)
+    between = (MEASURED_DEVIATION**2 / seeds, seeds - 1.0)
+    variance, freedom = total_variance([examples, between, between])
+    level = SIGNIFICANT / max(1, math.comb(contenders, 2))
+    quantiles = quantile(level, freedom) + quantile(2 * (1 - POWER), freedom)
+    found = quantiles * math.sqrt(variance)
+    return found if found < 1 else None
+
+
+def design_effect(sizes: Sequence[int]) -> float:
+    """Return the design effect of Kish (1965) for clusters of unequal size."""
+    return 1 + (sum(size**2 for size in sizes) / sum(sizes) - 1) * CORRELATION
 
 
 def describe_power(
@@ -207,10 +243,8 @@ def _clustered_power(
 def _clustered_difference(
     sizes: Sequence[int], contenders: int, discordance: float
 ) -> float | None:
-    """Return the smallest difference that a t-test of many clusters finds with enough power, with
-    the design effect of Kish (1965) for clusters of unequal size."""
-    total, freedom = sum(sizes), sum(size > 0 for size in sizes) - 1
-    deff = 1 + (sum(size**2 for size in sizes) / total - 1) * CORRELATION
+    """Return the smallest difference that a t-test of many clusters finds with enough power."""
+    total, freedom, deff = sum(sizes), sum(size > 0 for size in sizes) - 1, design_effect(sizes)
     quantiles = quantile(pair_level(contenders), freedom) + quantile(2 * (1 - POWER), freedom)
     found = quantiles * math.sqrt(discordance * deff / total)
     if found > discordance:  # more answers differ then than was assumed

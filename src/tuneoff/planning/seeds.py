@@ -1,0 +1,58 @@
+"""What several seeds would take and bring, for own models that are trained once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tuneoff.contender_settings import LocalSettings
+from tuneoff.contenders.trainings import trainings
+from tuneoff.planning.schema import MoreSeeds, PlannedContender
+from tuneoff.scoring.power import find_way_detectable
+
+SEEDS = (0, 1, 2)
+
+
+def plan_seeds(
+    contenders: Sequence[Any],
+    planned: Sequence[PlannedContender],
+    n: int,
+    cluster_sizes: Sequence[int] | None,
+) -> MoreSeeds | None:
+    """Return what `SEEDS` would take and bring; None where no contender could have them.
+
+    Args:
+        contenders: their settings, in the order of `planned`.
+        n: test examples.
+        cluster_sizes: examples of each cluster; None when they are independent.
+    """
+    once = [
+        (settings, each.training)
+        for settings, each in zip(contenders, planned, strict=True)
+        if isinstance(settings, LocalSettings) and settings.seeds is None and each.training
+    ]
+    if not once:
+        return None
+    more = len(SEEDS) - 1
+    # A plan's figures are of all trainings, parts of the learning curve included.
+    times = [more / sum(each.fraction for each in trainings(settings)) for settings, _ in once]
+    seconds = [training.seconds for _, training in once]
+    usd = [training.usd for _, training in once]
+    found = find_way_detectable(n, cluster_sizes, len(planned), len(SEEDS))
+    return MoreSeeds(
+        contenders=tuple(settings.name for settings, _ in once),
+        seeds=SEEDS,
+        trainings=more * len(once),
+        seconds=_sum(seconds, times),
+        usd=_sum(usd, times),
+        smallest_detectable_difference=found.few,
+        smallest_detectable_difference_of_many=found.many,
+    )
+
+
+def _sum(values: Sequence[float | None], times: Sequence[float]) -> float | None:
+    """Return the weighted sum; None where one of the values is not known."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return sum(value * factor for value, factor in zip(known, times, strict=True))

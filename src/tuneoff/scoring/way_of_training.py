@@ -1,0 +1,204 @@
+"""Would a contender be ahead again if it were trained anew?
+
+The verdict is about the models at hand. A *way of training* gives another model with every seed, so
+its difference varies by the examples (or clusters) and, for each trained contender, by the variance
+between its seeds over the number of its trainings: Student's t with Satterthwaite's degrees of
+freedom. That variance is the contender's own where it has several seeds; where it was trained once,
+it is pooled from those of the same way that have; where there is none, nobody knows.
+
+Nothing is told where the models at hand are not told apart: no p-value is smaller than the pair's,
+and no interval is narrower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tuneoff.results import Comparison, SeedSpread, WayOfTraining, WayOutcome
+from tuneoff.scoring.holm import holm
+from tuneoff.scoring.intervals import (
+    SIGNIFICANT,
+    Bounds,
+    agree,
+    clip,
+    quantile,
+    total_variance,
+)
+from tuneoff.scoring.paired import LEAST_UNITS, KnownSeeds, MeasuredPair, SeedScores, Values
+
+# What contenders have in common that vary alike between seeds, for instance base and method; empty
+# where nothing is trained.
+Way = tuple[str, ...]
+Part = tuple[float, float]  # a variance and its degrees of freedom
+
+
+def find_seeds(
+    ways: Mapping[str, Way | None], seeds: Mapping[str, Sequence[Values]]
+) -> dict[str, KnownSeeds]:
+    """Return by whose seeds the variance between each contender's trainings is known.
+
+    Args:
+        ways: how each contender is trained; None where that is not known.
+        seeds: the scores of each of its trainings by example.
+    """
+    own = {
+        name: SeedScores(name, tuple(math.fsum(of.values()) / len(of) for of in trainings))
+        for name, trainings in seeds.items()
+        if len(trainings) > 1 and all(trainings)
+    }
+    # The same trainings may be there twice: in a run and in its copy.
+    pooled: dict[Way, dict[tuple[float, ...], SeedScores]] = defaultdict(dict)
+    for name, found in own.items():
+        way = ways.get(name)
+        if way:
+            pooled[way].setdefault(found.scores, found)
+    return {name: _seeds_of(own.get(name), way, pooled) for name, way in ways.items()}
+
+
+def _seeds_of(
+    own: SeedScores | None,
+    way: Way | None,
+    pooled: Mapping[Way, Mapping[tuple[float, ...], SeedScores]],
+) -> KnownSeeds:
+    if own is not None:
+        return (own,)
+    if not way:
+        return None if way is None else ()
+    return tuple(pooled[way].values()) if way in pooled else None
+
+
+def add_ways(
+    measured: Sequence[MeasuredPair], pairs: Sequence[Comparison]
+) -> tuple[Comparison, ...]:
+    """Return the pairs with what is known of training them anew; p-values are adjusted over all of
+    them by Holm's method."""
+    found = [
+        (place, sides, _spread(each, *sides))
+        for place, each in enumerate(measured)
+        if (sides := _sides(each)) is not None
+    ]
+    p_values = [
+        max(pairs[place].p_value, _t_test(measured[place].difference, *spread))
+        for place, _, spread in found
+    ]
+    judged = list(pairs)
+    for (place, (a, b), spread), p_value, (by_holm, level) in zip(
+        found, p_values, holm(p_values), strict=True
+    ):
+        pair, each = pairs[place], measured[place]
+        p_adjusted = max(pair.p_adjusted, by_holm)
+        alone = _widen(_bounds(each, *spread, SIGNIFICANT), pair.low, pair.high)
+        adjusted = _widen(_bounds(each, *spread, level), pair.low_adjusted, pair.high_adjusted)
+        low, high = agree(alone, pair.difference, p_value)
+        low_adjusted, high_adjusted = agree(adjusted, pair.difference, p_adjusted)
+        way = WayOfTraining(
+            outcome=_outcome(pair.difference, p_adjusted),
+            low=low,
+            high=high,
+            p_value=p_value,
+            low_adjusted=low_adjusted,
+            high_adjusted=high_adjusted,
+            p_adjusted=p_adjusted,
+            freedom=spread[1],
+            seeds_a=a.summarize(),
+            seeds_b=b.summarize(),
+        )
+        judged[place] = replace(pair, training=way)
+    return tuple(judged)
+
+
+def _outcome(difference: float, p_adjusted: float) -> WayOutcome:
+    if p_adjusted >= SIGNIFICANT or not difference:
+        return "cannot be told"
+    return "a better" if difference > 0 else "b better"
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The seeds by which a contender's variance between trainings is known, and how many trainings
+    its own score is the mean of."""
+
+    seeds: Sequence[SeedScores]
+    trainings: int
+
+    @property
+    def freedom(self) -> float:
+        return math.fsum(each.freedom for each in self.seeds)
+
+    def summarize(self) -> SeedSpread | None:
+        """Return how far apart trainings lie; None if nothing is trained."""
+        if not self.seeds:
+            return None
+        squares = math.fsum(each.freedom * each.variance for each in self.seeds)
+        names = tuple(each.contender for each in self.seeds)
+        return SeedSpread(math.sqrt(squares / self.freedom), self.freedom, names)
+
+
+def _sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
+    """Return both sides of a pair; None where nothing is trained, or one of them is not known, or
+    where the units are too few to show anything."""
+    pair = measured.pair
+    if pair.between_a is None or pair.between_b is None or measured.units < LEAST_UNITS:
+        return None
+    if not pair.between_a and not pair.between_b:
+        return None
+    own = iter(measured.seeds)
+    sides = []
+    for trainings, between in ((pair.seeds_a, pair.between_a), (pair.seeds_b, pair.between_b)):
+        if len(trainings) > 1:  # over the examples of this pair
+            scores = tuple(next(own))
+            if len(between) != 1:  # one of its trainings has no score
+                return None
+            between = (SeedScores(between[0].contender, scores),)
+        if between and not any(each.variance for each in between):
+            return None  # seeds that score alike do not say how far apart others lie
+        sides.append(_Side(between, max(1, len(trainings))))
+    return sides[0], sides[1]
+
+
+def _spread(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
+    """Return the variance of the difference over units and new trainings, and its degrees of
+    freedom.
+
+    A contender's seeds may count twice: as its own and for the other one, or pooled for both. That
+    is one estimate, not two independent ones.
+    """
+    weights: dict[str, float] = defaultdict(float)
+    for side in (a, b):
+        for each in side.seeds:
+            weights[each.contender] += each.freedom / (side.freedom * side.trainings)
+    own = [side.seeds[0] for side in (a, b) if side.trainings > 1]
+    named = {each.contender for each in own}
+    pools = (tuple(each for each in side.seeds if each.contender not in named) for side in (a, b))
+    estimates = [*((each,) for each in own), *dict.fromkeys(pool for pool in pools if pool)]
+    parts = [
+        (
+            math.fsum(weights[each.contender] * each.variance for each in seeds),
+            math.fsum(each.freedom for each in seeds),
+        )
+        for seeds in estimates
+    ]
+    return total_variance([measured.unit_variance(), *parts])
+
+
+def _t_test(difference: float, variance: float, freedom: float) -> float:
+    """Return the two-sided p-value of Student's t."""
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(freedom, -abs(difference) / math.sqrt(variance)))
+
+
+def _bounds(measured: MeasuredPair, variance: float, freedom: float, level: float) -> Bounds:
+    half = quantile(level, freedom) * math.sqrt(variance)
+    low, high = measured.difference - half, measured.difference + half
+    return clip(low, high, least=-1.0) if measured.is_share else (low, high)
+
+
+def _widen(bounds: Bounds, low: float | None, high: float | None) -> Bounds:
+    """Return bounds that take in those of the models at hand."""
+    if low is None or high is None:
+        return bounds
+    return min(bounds[0], low), max(bounds[1], high)
