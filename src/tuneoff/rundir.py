@@ -36,6 +36,7 @@
                                          planned.json, which are the contender's
         part-0.25/ …                     the same of a training on part of the examples
       judgements.jsonl                   what a judge was asked and said (paid for)
+      labels.jsonl                       what people said of the same answers (`tuneoff label`)
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
       results.csv                        the same figures, a row for each contender and metric
@@ -313,6 +314,7 @@ class RunDir:
         self.charts = path / "charts"
         self.events = path / "events.jsonl"
         self.judgements = path / "judgements.jsonl"
+        self.labels = path / "labels.jsonl"
         self.all_examples = path / "examples.jsonl"
 
     def contender(self, name: str) -> ContenderDir:

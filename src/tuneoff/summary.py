@@ -7,6 +7,7 @@ from io import StringIO
 from typing import Any
 
 from tuneoff.report import format
+from tuneoff.report.labels import NEEDED, label_view
 from tuneoff.report.view import unread_replies
 from tuneoff.results import ContenderResult, Results
 
@@ -39,8 +40,33 @@ def table(results: Results) -> str:
         if c.error is not None
     )
     unread = [line for line in [unread_replies(results)] if line]
-    lines = (*failed, *unread, *results.recommendation.because)
+    lines = (*failed, *unread, *label_lines(results), *results.recommendation.because)
     return plain(shown) + "".join(f"{line}\n" for line in lines)
+
+
+def label_lines(results: Results) -> list[str]:
+    """Return what people's labels say of a judge; empty without labels."""
+    from rich.table import Table
+
+    found = label_view(results, results.contenders)
+    if found is None:
+        return []
+    lines = list(found["sentences"])
+    tables = (
+        (("by a judge", "judge", "corrected", "labelled"), found["scores"]),
+        (("difference", "judge", "corrected", "labelled", "for 5 points"), found["pairs"]),
+    )
+    for columns, rows in tables:
+        shown = Table()
+        for column in columns:
+            shown.add_column(column, justify="left" if column is columns[0] else "right")
+        for name, cells in rows:
+            shown.add_row(name, *cells)
+        if rows and not found["short"]:
+            lines.append(plain(shown).rstrip())
+    explained = [found["short"]] if found["short"] else [found["explained"]]
+    explained += [f"For 5 points: {NEEDED[0].lower()}{NEEDED[1:]}"] * found["needs"]
+    return [*lines, *explained, *found["contradictions"]]
 
 
 def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:

@@ -14,6 +14,7 @@ import yaml
 from tuneoff.records import TrainingRecord
 from tuneoff.report import format as f
 from tuneoff.report import pairs
+from tuneoff.report.labels import label_view, list_contradictions
 from tuneoff.report.ladder import ladder
 from tuneoff.report.method import methods
 from tuneoff.report.money import money
@@ -104,6 +105,7 @@ def view(results: Results) -> View:
         "names": [c.name for c in contenders],
         "scores": _scores(results, contenders),
         "judge_unread": unread_replies(results),
+        "labels": label_view(results, contenders),
         "table": columns_of(results, contenders, _shares(results)),
         "facts": _facts(results, contenders),
         "money": money(results, contenders),
@@ -136,7 +138,8 @@ def _subtitle(results: Results) -> str:
 
 def _answer(results: Results) -> View:
     found = results.recommendation
-    return {"choice": found.choice, "because": found.because, "when_not": found.when_not}
+    when_not = (*list_contradictions(results), *found.when_not)
+    return {"choice": found.choice, "because": found.because, "when_not": when_not}
 
 
 def _shares(results: Results) -> dict[str, bool]:
