@@ -311,7 +311,7 @@ UNDECIDED = 0.1
 def label_cells() -> Iterator[LabelCell]:
     """Yield every kind of labelled rows."""
     single = (1,) * 1_000
-    for n in (30, 100, 300):
+    for n in (20, 30, 100, 300):
         for name, judges in JUDGES.items():
             yield LabelCell(f"{n} labels of 1,000, judge {name}", n, single, (0.8, 0.7), judges)
         few = f"{n} labels of 1,000, 95% right, judge good"

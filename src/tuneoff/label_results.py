@@ -1,4 +1,4 @@
-"""People's labels in the results of a run: the judge's agreement with them, and corrected scores."""
+"""People's labels in a run's results: the judge's agreement with them, and corrected scores."""
 
 from __future__ import annotations
 

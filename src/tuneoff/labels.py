@@ -1,10 +1,10 @@
 """People's labels of answers that a judge scored: which rows, what is asked, what was said.
 
-Rows come in the order of a hash of seed and id, so that the first 30 are a random sample, and stay the
-first 30 when more are asked for. A person is asked what the judge was asked (`scoring/judge.py`), and
-sees neither whose answer it is nor which of the two texts is the reference. Equal answers to a row
-are asked about once. What needs no person is noted when its row is complete: no answer is worse
-than the reference, and the reference itself equal to it.
+Rows come in the order of a hash of seed and id, so that the first 30 are a random sample, and stay
+the first 30 when more are asked for. A person is asked what the judge was asked
+(`scoring/judge.py`), and sees neither whose answer it is nor which of the two texts is the
+reference. Equal answers to a row are asked about once. What needs no person is noted when its row
+is complete: no answer is worse than the reference, and the reference itself equal to it.
 
 `labels.jsonl` is appended label by label; of the same person's the last one counts. A label keeps a
 hash of all that was shown, so that it is not used once the answer, or the rubric, is another.

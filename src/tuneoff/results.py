@@ -44,9 +44,10 @@ class Corrected:
     """A judge's score, or a difference of two, corrected by people's labels, with 95% bounds
     (`scoring/corrected.py`); without figures where the labels are too few.
 
-    `n` rows have labels, of `of` that were judged; `clusters` of them, where rows have any. `weight`
-    is how far the judge is trusted on the other rows (0: people alone). `rows_needed` labelled rows
-    would show a difference of 5 points (power 80%); None where not even all do, and of scores.
+    `n` rows have labels, of `of` that were judged; `clusters` of them, where rows have any.
+    `weight` is how far the judge is trusted on the other rows (0: people alone). `rows_needed`
+    labelled rows would show a difference of 5 points (power 80%); None where not even all do, and
+    of scores.
     """
 
     value: float | None
@@ -321,9 +322,10 @@ class Labels:
 class Results:
     """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
     judge's answers; None where there is none, or none that is priced. `judge_unread` is None where
-    all of its replies were read, `labels` where no person was asked. `left_out` says why the references of some test examples, by id,
-    could not be used; no contender's scores have them. `rules` are the versions of the scoring
-    rules by which every contender was scored: where they differ, each rule's lowest.
+    all of its replies were read, `labels` where no person was asked. `left_out` says why the
+    references of some test examples, by id, could not be used; no contender's scores have them.
+    `rules` are the versions of the scoring rules by which every contender was scored: where they
+    differ, each rule's lowest.
     """
 
     schema: int

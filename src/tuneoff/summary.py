@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 from tuneoff.report import format
-from tuneoff.report.labels import NEEDED, label_view
+from tuneoff.report.labels import describe_labels, label_view
 from tuneoff.report.view import unread_replies
 from tuneoff.results import ContenderResult, Results
 
@@ -51,10 +51,10 @@ def label_lines(results: Results) -> list[str]:
     found = label_view(results, results.contenders)
     if found is None:
         return []
-    lines = list(found["sentences"])
+    lines = describe_labels(results.labels) if results.labels else []
     tables = (
-        (("by a judge", "judge", "corrected", "labelled"), found["scores"]),
-        (("difference", "judge", "corrected", "labelled", "for 5 points"), found["pairs"]),
+        (("score", "judge", "corrected", "rows labelled"), found["scores"]),
+        (("difference", "judge", "corrected", "rows labelled", "to find 5 points"), found["pairs"]),
     )
     for columns, rows in tables:
         shown = Table()
@@ -65,7 +65,7 @@ def label_lines(results: Results) -> list[str]:
         if rows and not found["short"]:
             lines.append(plain(shown).rstrip())
     explained = [found["short"]] if found["short"] else [found["explained"]]
-    explained += [f"For 5 points: {NEEDED[0].lower()}{NEEDED[1:]}"] * found["needs"]
+    explained += [found["needed"]] * found["needs"]
     return [*lines, *explained, *found["contradictions"]]
 
 

@@ -45,7 +45,7 @@ def label(
     judged = load_judged_run(run, before)
     session = Session(run, judged.rubric, judged.questions(seed), rows, by, seed)
     session.recall(read_labels(run))
-    stopped = not session.ask_all()
+    session.ask_all()
     results = add_labels(run, before)
     if as_json:
         print_json({
@@ -62,8 +62,7 @@ def label(
     for line in label_lines(results):
         typer.echo(line)
     typer.echo(f"labels: {run.labels}")
-    left = f"the same command goes on, {session.count_left()} answers are left; " * stopped
-    typer.echo(f"Next: {left}tuneoff report {run_dir} puts this into the report.")
+    typer.echo(f"{session.describe_left()} `tuneoff report {run_dir}` puts this into the report.")
 
 
 @dataclass
@@ -85,6 +84,7 @@ class Session:
     known: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.all_rows = len(self.drawn)
         self.drawn = dict(list(self.drawn.items())[: self.rows])
         self.row_of = {id: place for place, id in enumerate(self.drawn, 1)}
         self.asked = [q for row in self.drawn.values() for q in row if q.known is None]
@@ -99,8 +99,18 @@ class Session:
         """Count the answers that this person has not been asked about."""
         return sum(_key(question) not in self.said for question in self.asked)
 
-    def ask_all(self) -> bool:
-        """Ask until nothing is left, and say whether that was reached."""
+    def describe_left(self) -> str:
+        """Return a sentence: how to go on."""
+        left, rows = self.count_left(), f"{len(self.drawn)} rows"
+        if left:
+            answers = "1 answer" if left == 1 else f"{left} answers"
+            return f"{answers} to the first {rows} left; the same command goes on."
+        if self.all_rows > len(self.drawn):
+            return f"Nothing is left of the first {rows}; a larger --rows adds some."
+        return f"Nothing is left: these are all {rows}."
+
+    def ask_all(self) -> None:
+        """Ask until nothing is left, or the person quits."""
         self._note_known()
         keys, first = _read_keys(), True
         while self.count_left():
@@ -108,9 +118,8 @@ class Session:
             _show(self._page(place, with_rubric=first))
             first = False
             if not self._take_key(place, keys):
-                return False
+                return
             self._note_known()
-        return True
 
     def _take_key(self, place: int, keys: Iterator[str]) -> bool:
         """Carry out the next key that means something here; return False to quit."""

@@ -17,7 +17,10 @@ EXPLAINED = (
     "Corrected: what people would say of all rows, from their labels and the judge's scores of the "
     "other rows (PPI++), with 95% intervals, each of its own pair alone."
 )
-NEEDED = "A difference of 5 points would be found four times in five with so many labelled rows."
+NEEDED = (
+    "To find 5 points: how many labelled rows would show a true difference of 5 points in four "
+    "cases of five."
+)
 
 
 def label_view(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Any] | None:
@@ -32,7 +35,7 @@ def label_view(results: Results, contenders: Sequence[ContenderResult]) -> dict[
     corrected = [(c, c.corrected[Judge.PRIMARY]) for c in contenders if c.corrected]
     pairs = [pair for pair in results.comparisons if pair.corrected is not None]
     return {
-        "sentences": describe_labels(labels),
+        "text": " ".join(describe_labels(labels)),
         "table": _table(labels),
         "scores": [_score_row(c, found) for c, found in corrected],
         "pairs": [_pair_row(pair) for pair in pairs],
@@ -87,8 +90,8 @@ def explain_too_few(found: Sequence[Corrected]) -> str:
             "least; `tuneoff label` adds some."
         )
     return (
-        f"No corrected scores: the labelled rows are of {most.clusters} clusters, {LEAST_UNITS} are "
-        "the least."
+        f"No corrected scores: the labelled rows are of {most.clusters} clusters, and "
+        f"{LEAST_UNITS} are the least; `tuneoff label` with more --rows may reach others."
     )
 
 
@@ -145,7 +148,7 @@ def _pair_row(pair: Comparison) -> tuple[str, list[str]]:
         cells = [f.difference(pair.difference), f.MISSING, f.MISSING, f.MISSING]
     else:
         shown = f"{f.difference(found.value)} {f.interval(found.low, found.high)}"
-        needed = f"more than {f.count(found.of)}"
+        needed = f"more than all {f.count(found.of)}"
         if found.rows_needed is not None:
             needed = f.count(found.rows_needed)
         cells = [f.difference(pair.difference), shown, _of(found), needed]

@@ -1,18 +1,19 @@
 """A judge's score, corrected by people's labels of some of the rows that it judged.
 
-PPI++ (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453) for a mean: the labelled rows say how far
-the judge is off, the others are judged by it alone,
+PPI++ (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453) for a mean: the labelled rows say how
+far the judge is off, the others are judged by it alone,
 
     mean(people - w · judge, over labelled rows) + w · mean(judge, over all other rows).
 
 The weight w is the one with the smallest variance, within [0, 1]: 0 asks people alone, and a judge
-that is no better than chance gets it. With any w the figure is right on average if the labelled rows
-were drawn at random. Rows of a cluster (a database) are summed, labelled and others together, before
-the variance is taken; Student's t has Satterthwaite's degrees of freedom.
+that is no better than chance gets about that. With any w the figure is right on average if the
+labelled rows were drawn at random. Rows of a cluster (a database) are summed, labelled and others
+together, before the variance is taken; Student's t has Satterthwaite's degrees of freedom.
 
 Where a judge is seldom wrong, a few labels may show no error at all. Two more labels are therefore
-counted in the interval, half a one in each corner (Agresti and Coull, The American Statistician 1998;
-of differences Agresti and Min, Statistics in Medicine 2005). The figure itself does not have them.
+counted in the interval, half a label in each of four corners (Agresti and Coull, The American
+Statistician 1998; of differences Agresti and Min, Statistics in Medicine 2005). The figure itself
+does not have them.
 """
 
 from __future__ import annotations
@@ -149,13 +150,12 @@ def _mean_with(values: Array, corners: Array) -> float:
 def _tune(rows: _Rows) -> tuple[float, float]:
     """Return how much people's values rise with the judge's, and the weight with the smallest
     variance; both within [0, 1]."""
-    total = rows.labelled + _HALF * len(rows.corners)
-    people = rows.people - _mean_with(rows.people, rows.corners[:, 0])
-    judged = rows.judged - _mean_with(rows.judged, rows.corners[:, 1])
-    # Corners lie evenly around their own middle, so that they add nothing to the covariance.
-    corners = rows.corners[:, 1] - _mean_with(rows.judged, rows.corners[:, 1])
-    together = float(people @ judged) / total
-    spread = float(judged @ judged + _HALF * corners @ corners) / total
+    people = _mean_with(rows.people, rows.corners[:, 0])
+    judged = _mean_with(rows.judged, rows.corners[:, 1])
+    corners = rows.corners - (people, judged)
+    off = rows.judged - judged
+    together = float((rows.people - people) @ off) + _HALF * float(corners[:, 0] @ corners[:, 1])
+    spread = float(off @ off) + _HALF * float(corners[:, 1] @ corners[:, 1])
     slope = min(1.0, max(0.0, together / spread))
     return slope, slope * len(rows.others) / (rows.labelled + len(rows.others))
 
@@ -185,8 +185,9 @@ def _by_unit(places: Places, values: Array, units: int) -> Array:
     import numpy as np
 
     share = np.bincount(places, minlength=units) / len(places)
-    sums: Array = np.bincount(places, weights=values, minlength=units)
-    return sums / np.sqrt(1 - np.minimum(share, 1 - 1 / len(places)))
+    sums = np.bincount(places, weights=values, minlength=units)
+    larger = 1 / np.sqrt(1 - np.minimum(share, 1 - 1 / len(places)))
+    return np.asarray(sums * larger, dtype=np.float64)
 
 
 def _freedom(places: Places, values: Array, units: int) -> float:
@@ -200,8 +201,9 @@ def _mean_of_clusters(places: Places, values: Array, units: int) -> tuple[float,
     sizes = np.bincount(places, minlength=units).astype(np.float64)
     if (sizes > 0).sum() < 2:
         return 0.0, 1.0
-    sums = np.bincount(places, weights=values, minlength=units)[sizes > 0]
-    return mean_variance(sums, sizes[sizes > 0], float(values.var()))
+    sums = np.bincount(places, weights=values, minlength=units).astype(np.float64)
+    held = sizes > 0
+    return mean_variance(sums[held], sizes[held], float(values.var()))
 
 
 def _find_rows_needed(rows: _Rows, slope: float) -> int | None:
