@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Places = NDArray[np.intp]
 
-# Fewer labelled rows bring no figure: benchmarks/calibration.py measures from here on.
+# Fewer labelled rows bring no figure: benchmarks/corrected_scores.py measures from here on.
 LEAST_LABELS = 20
 # People's and the judge's values of what is counted beside the labels, each with weight 1/2.
 _CORNERS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0))
