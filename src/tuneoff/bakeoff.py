@@ -25,21 +25,21 @@ from tuneoff.contenders.samples import count_samples, list_left, list_scored
 from tuneoff.contenders.trainings import Training, trainings, what_failed
 from tuneoff.costs.ledger import TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, unknown
+from tuneoff.label_results import add_labels
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
 from tuneoff.opening import keep_file, open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
-from tuneoff.records import SPLITS, Example, Prediction, ScoredRow, ServingRecord, Split
+from tuneoff.records import SPLITS, Example, ScoredRow, ServingRecord, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.results import Results
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
-from tuneoff.scoring import RULES, Options, Row, judge
+from tuneoff.scoring import RULES, Options, judge
 from tuneoff.scoring.aggregate import over_samples
-from tuneoff.scoring.answer_text import ends_thought, ends_unopened_thought
-from tuneoff.scoring.rows import ThoughtCounter, leave_out
+from tuneoff.scoring.rows import ThoughtCounter, build_rows, leave_out
 from tuneoff.settings import Reasoning
 from tuneoff.spending import judge_purse, judges, paid, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
@@ -155,7 +155,7 @@ def _run(
     bases.forget()
     _say_uncertain(run, progress)
     score_baselines(parts, run, examples, options, progress)
-    results = collect(parts, run, examples, options, command)
+    results = add_labels(run, collect(parts, run, examples, options, command))
     _say_older_rules(bakeoff, run, progress)
     run.write_results(results)
     write_report(run)
@@ -438,7 +438,7 @@ def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
     usable = [e for e in work.test if e.id not in unusable]
     samples = count_samples(settings, work.directory)
     rows = [
-        _scoring_rows(usable, {id: answer for (id, of), answer in answers.items() if of == sample})
+        build_rows(usable, {id: answer for (id, of), answer in answers.items() if of == sample})
         for sample in range(samples)
     ]
     details: list[Mapping[str, Any]] = []
@@ -463,28 +463,3 @@ def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
     work.directory.write_scores([*scored, *without])
     work.directory.write_scoring_rules(RULES)
     work.directory.write_details(details)
-
-
-def _scoring_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -> list[Row]:
-    """Return the answered examples as rows to score. Where some answers end a thought that they did
-    not begin, the prompts begin it. An answer that was cut before such an end is all thought."""
-    begun = any(
-        ends_unopened_thought(p.prediction) and not ends_thought(e.completion)
-        for e in test
-        if (p := predictions.get(e.id)) is not None
-    )
-    return [
-        Row(
-            e.id,
-            e.completion,
-            p.prediction,
-            e.meta,
-            p.error,
-            e.inputs,
-            is_cut=begun
-            and p.finish_reason == "length"
-            and not (ends_thought(p.prediction) or ends_thought(e.completion)),
-        )
-        for e in test
-        if (p := predictions.get(e.id)) is not None
-    ]

@@ -42,6 +42,27 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Corrected:
+    """A judge's score, or a difference of two, corrected by people's labels, with 95% bounds
+    (`scoring/corrected.py`); without figures where the labels are too few.
+
+    `n` rows have labels, of `of` that were judged; `clusters` of them, where rows have any.
+    `weight` is how far the judge is trusted on the other rows (0: people alone). `rows_needed`
+    labelled rows would show a difference of 5 points (power 80%); None where not even all do, and
+    of scores.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    of: int
+    weight: float | None = None
+    clusters: int | None = None
+    rows_needed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Money of one contender, in USD.
 
@@ -141,6 +162,7 @@ class ContenderResult:
 
     `rules` are the versions of the scoring rules that its scores were made by; empty where they
     were scored before rules were counted, when each was at version 1.
+    `corrected` are a judge's scores as people's labels correct them.
     `place` says who answers: an `own` model, or a `provider`; None where that is not known.
     `data` is what reported figures are of, where that is not the run's own test set. The hashes
     and notes about its prompts are those of `PromptRecord`.
@@ -157,6 +179,7 @@ class ContenderResult:
     ends: str | None = None
     error: str | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
+    corrected: Mapping[str, Corrected] = field(default_factory=dict)
     rules: Mapping[str, int] = field(default_factory=dict)
     breakdowns: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     error_classes: Mapping[str, int] = field(default_factory=dict)
@@ -228,9 +251,10 @@ class Comparison:
     for any; those of runs before `rules.tests` 2 are null, too. `flips`: of a yes/no metric.
     `outcome` is the verdict, or in a tie whether the two are the same within the margin;
     `within_margin` says whether the true difference is smaller than it, whichever is better. A
-    margin is a share of 1, and null where scores are no shares. All of this is about the models at
-    hand; `training` is about training them anew, and null where nothing is trained, or where it is
-    not known how far apart trainings lie.
+    margin is a share of 1, and null where scores are no shares. `corrected` is the difference by
+    people's labels, where a judge decides. All of this is about the models at hand; `training` is
+    about training them anew, and null where nothing is trained, or where it is not known how far
+    apart trainings lie.
     """
 
     a: str
@@ -254,6 +278,7 @@ class Comparison:
     margin: float | None = None
     within_margin: bool | None = None
     training: WayOfTraining | None = None
+    corrected: Corrected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,12 +382,36 @@ class UnreadReplies:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """What people said of answers that a judge scored (`labels.jsonl`), as far as it is used.
+
+    `answers` of `rows` test rows were labelled by `people`. `agreement` is the share of the judge's
+    readings that say what people say (not worse than the reference, or worse), `kappa` the same
+    beyond chance (Cohen 1960), null where one of the two always says the same. `table` counts
+    answers by what the judge said, then by what people did. `between_people` is how often two of
+    them agree, over the answers that have labels of several. `changed` labels are of answers that
+    are others now, and `skipped` answers have none.
+    """
+
+    rows: int
+    answers: int
+    people: int
+    agreement: Score | None = None
+    kappa: float | None = None
+    table: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    between_people: Score | None = None
+    changed: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
     judge's answers; None where there is none, or none that is priced. `judge_unread` is None where
-    all of its replies were read. `left_out` says why the references of some test examples, by id,
-    could not be used; no contender's scores have them. `rules` are the versions of the scoring
-    rules by which every contender was scored: where they differ, each rule's lowest.
+    all of its replies were read, `labels` where no person was asked. `left_out` says why the
+    references of some test examples, by id, could not be used; no contender's scores have them.
+    `rules` are the versions of the scoring rules by which every contender was scored: where they
+    differ, each rule's lowest.
     """
 
     schema: int
@@ -383,6 +432,7 @@ class Results:
     comparisons: tuple[Comparison, ...] = ()
     judge_usd: float | None = None
     judge_unread: UnreadReplies | None = None
+    labels: Labels | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, int] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()

@@ -38,6 +38,7 @@
       baselines/NAME/                    baseline.json, predictions.jsonl, scores.jsonl and
                                          scoring.json of answers that no model gave
       judgements.jsonl                   what a judge was asked and said (paid for)
+      labels.jsonl                       what people said of the same answers (`tuneoff label`)
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
       results.csv                        the same figures, a row for each contender and metric
@@ -364,6 +365,7 @@ class RunDir:
         self.charts = path / "charts"
         self.events = path / "events.jsonl"
         self.judgements = path / "judgements.jsonl"
+        self.labels = path / "labels.jsonl"
         self.all_examples = path / "examples.jsonl"
 
     def contender(self, name: str) -> ContenderDir:

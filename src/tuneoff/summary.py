@@ -7,6 +7,7 @@ from io import StringIO
 from typing import Any
 
 from tuneoff.report import format
+from tuneoff.report.labels import describe_labels, label_view
 from tuneoff.report.view import baselines, headline, repeated_answers, unread_replies
 from tuneoff.results import ContenderResult, Results
 
@@ -42,8 +43,33 @@ def table(results: Results) -> str:
     bar = [line for line in [baselines(results)] if line]
     repeated = repeated_answers(results.contenders)
     because = results.recommendation.because
-    lines = (*failed, *repeated, *unread, headline(results), *because, *bar)
+    lines = (*failed, *repeated, *unread, *label_lines(results), headline(results), *because, *bar)
     return plain(shown) + "".join(f"{line}\n" for line in lines)
+
+
+def label_lines(results: Results) -> list[str]:
+    """Return what people's labels say of a judge; empty without labels."""
+    from rich.table import Table
+
+    found = label_view(results, results.contenders)
+    if found is None:
+        return []
+    lines = describe_labels(results.labels) if results.labels else []
+    tables = (
+        (("score", "judge", "corrected", "rows labelled"), found["scores"]),
+        (("difference", "judge", "corrected", "rows labelled", "to find 5 points"), found["pairs"]),
+    )
+    for columns, rows in tables:
+        shown = Table()
+        for column in columns:
+            shown.add_column(column, justify="left" if column is columns[0] else "right")
+        for name, cells in rows:
+            shown.add_row(name, *cells)
+        if rows and not found["short"]:
+            lines.append(plain(shown).rstrip())
+    explained = [found["short"]] if found["short"] else [found["explained"]]
+    explained += [found["needed"]] * found["needs"]
+    return [*lines, *explained, *found["contradictions"]]
 
 
 def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:

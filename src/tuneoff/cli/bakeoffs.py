@@ -216,11 +216,14 @@ def report(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Build the report of a finished run again."""
+    """Build the report of a finished run again, with people's labels where there are any."""
+    from tuneoff.label_results import take_labels
     from tuneoff.report import write_report
     from tuneoff.rundir import RunDir
 
-    html, markdown = write_report(RunDir(run_dir), with_examples=examples)
+    run = RunDir(run_dir)
+    take_labels(run)
+    html, markdown = write_report(run, with_examples=examples)
     if as_json:
         table = run_dir / "results.csv"
         print_json({"html": str(html), "markdown": str(markdown), "csv": str(table)})

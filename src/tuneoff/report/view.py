@@ -16,6 +16,7 @@ from tuneoff.report import format as f
 from tuneoff.report import pairs
 from tuneoff.report.baselines import word_baselines
 from tuneoff.report.headline import word_headline
+from tuneoff.report.labels import label_view, list_contradictions
 from tuneoff.report.ladder import ladder
 from tuneoff.report.method import methods
 from tuneoff.report.money import money
@@ -108,6 +109,7 @@ def view(results: Results) -> View:
         "baselines": baselines(results),
         "repeated": repeated_answers(contenders),
         "judge_unread": unread_replies(results),
+        "labels": label_view(results, contenders),
         "table": columns_of(results, contenders, _shares(results)),
         "facts": _facts(results, contenders),
         "money": money(results, contenders),
@@ -143,7 +145,7 @@ def _answer(results: Results) -> View:
     return {
         "headline": headline(results),
         "because": found.because,
-        "when_not": found.when_not,
+        "when_not": (*list_contradictions(results), *found.when_not),
     }
 
 

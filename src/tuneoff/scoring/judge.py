@@ -62,7 +62,7 @@ def most_tokens(
     Args:
         answer_bytes: how long the answer may be, where it is not there yet.
     """
-    texts = (_TASK, settings.rubric, _shown(row.inputs), row.reference)
+    texts = (_TASK, settings.rubric, show_inputs(row.inputs), row.reference)
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     if answer_bytes is None:
         answer_bytes = len(row.prediction.encode("utf-8", "surrogatepass"))
@@ -144,7 +144,7 @@ class Judge:
     ) -> Outcome | None:
         """How the first answer is, compared with the second; None when the judge does not say."""
         text = (
-            f"{_TASK}\n\nRubric:\n{self._settings.rubric}\n\nTask:\n{_shown(row.inputs)}\n\n"
+            f"{_TASK}\n\nRubric:\n{self._settings.rubric}\n\nTask:\n{show_inputs(row.inputs)}\n\n"
             f"Answer A:\n{answers[0]}\n\nAnswer B:\n{answers[1]}"
         )
         key = hashlib.sha256(
@@ -210,7 +210,7 @@ def _swapped(outcome: Outcome | None) -> Outcome | None:
     return other[outcome] if outcome is not None else None
 
 
-def _shown(inputs: Mapping[str, Any]) -> str:
+def show_inputs(inputs: Mapping[str, Any]) -> str:
     """An example's content: its turns, or its fields."""
     turns = inputs.get("messages")
     if isinstance(turns, list):

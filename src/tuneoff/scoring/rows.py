@@ -6,13 +6,18 @@ seconds, memory is bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tuneoff.records import ScoredRow
-from tuneoff.scoring.answer_text import UNFINISHED, strip_thoughts
+from tuneoff.records import Example, Prediction, ScoredRow
+from tuneoff.scoring.answer_text import (
+    UNFINISHED,
+    ends_thought,
+    ends_unopened_thought,
+    strip_thoughts,
+)
 
 Kind = Literal["yes/no", "fraction"]
 Mode = Literal["strict", "official"]
@@ -98,6 +103,31 @@ class Scorer(Protocol):
     PRIMARY: str
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]: ...
+
+
+def build_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -> list[Row]:
+    """Return the answered examples as rows to score. Where some answers end a thought that they did
+    not begin, the prompts begin it. An answer that was cut before such an end is all thought."""
+    begun = any(
+        ends_unopened_thought(p.prediction) and not ends_thought(e.completion)
+        for e in test
+        if (p := predictions.get(e.id)) is not None
+    )
+    return [
+        Row(
+            e.id,
+            e.completion,
+            p.prediction,
+            e.meta,
+            p.error,
+            e.inputs,
+            is_cut=begun
+            and p.finish_reason == "length"
+            and not (ends_thought(p.prediction) or ends_thought(e.completion)),
+        )
+        for e in test
+        if (p := predictions.get(e.id)) is not None
+    ]
 
 
 def no_answer(row: Row) -> str | None:

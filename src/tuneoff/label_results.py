@@ -1,0 +1,196 @@
+"""People's labels in a run's results: the judge's agreement with them, and corrected scores."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from tuneoff.labels import VALUES, JudgedRun, Label, Question, load_judged_run, read_labels
+from tuneoff.results import Comparison, ContenderResult, Labels, Results, Score
+from tuneoff.rundir import RunDir, alone_in
+from tuneoff.scoring.corrected import correct_mean
+from tuneoff.scoring.intervals import score_interval
+from tuneoff.scoring.judge import Judge
+
+# People's labels of each answer, by row and hash.
+Given = Mapping[tuple[str, str], Sequence[Label]]
+
+
+def take_labels(run: RunDir) -> None:
+    """Write results.json anew where there are labels that it does not have yet.
+
+    Raises:
+        RunDirectoryError: another process works in the run directory.
+    """
+    if run.labels.exists():
+        with alone_in(run.path):
+            before = run.results()
+            after = add_labels(run, before)
+            if after != before:
+                run.write_results(after)
+
+
+def add_labels(run: RunDir, results: Results) -> Results:
+    """Return the same results with what people's labels say; unchanged where there are none."""
+    if not run.labels.exists():
+        return results
+    judged, labels = load_judged_run(run, results), read_labels(run)
+    current = {
+        (question.id, question.sha256): question
+        for questions in judged.questions().values()
+        for question in questions
+    }
+    given: dict[tuple[str, str], list[Label]] = {}
+    for label in labels:
+        if label.verdict in VALUES and (label.id, label.sha256) in current:
+            given.setdefault((label.id, label.sha256), []).append(label)
+    values = {name: _values(by_seed, given) for name, by_seed in judged.answers.items()}
+    return replace(
+        results,
+        labels=_describe(judged, labels, current, given),
+        contenders=tuple(_correct_one(c, judged, values) for c in results.contenders),
+        comparisons=tuple(
+            _correct_pair(pair, results, judged, values) for pair in results.comparisons
+        ),
+    )
+
+
+def _values(trainings: Sequence[Mapping[str, Question]], given: Given) -> dict[str, float]:
+    """Return people's value of each row of a contender: the mean over people, then trainings."""
+    found = {}
+    for id in trainings[0]:
+        answers = [answers[id] for answers in trainings if id in answers]
+        labels = [given.get((id, answer.sha256), ()) for answer in answers]
+        if len(labels) == len(trainings) and all(labels):
+            found[id] = math.fsum(map(_mean, labels)) / len(labels)
+    return found
+
+
+def _mean(labels: Sequence[Label]) -> float:
+    return math.fsum(VALUES[label.verdict] for label in labels) / len(labels)
+
+
+def _correct_one(
+    contender: ContenderResult, judged: JudgedRun, values: Mapping[str, Mapping[str, float]]
+) -> ContenderResult:
+    if contender.name not in values:
+        return contender
+    found = correct_mean(
+        judged.scores[contender.name],
+        values[contender.name],
+        judged.clusters,
+        [_by_seed(contender)],
+    )
+    return replace(contender, corrected={Judge.PRIMARY: found})
+
+
+def _correct_pair(
+    pair: Comparison,
+    results: Results,
+    judged: JudgedRun,
+    values: Mapping[str, Mapping[str, float]],
+) -> Comparison:
+    if pair.metric != Judge.PRIMARY or not {pair.a, pair.b} <= values.keys():
+        return pair
+    found = correct_mean(
+        _differ(judged.scores[pair.a], judged.scores[pair.b]),
+        _differ(values[pair.a], values[pair.b]),
+        judged.clusters,
+        [_by_seed(c) for c in results.contenders if c.name in (pair.a, pair.b)],
+        of_differences=True,
+    )
+    return replace(pair, corrected=found)
+
+
+def _by_seed(contender: ContenderResult) -> tuple[float, ...]:
+    score = contender.scores.get(Judge.PRIMARY)
+    return score.by_seed if score else ()
+
+
+def _differ(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    return {id: value - b[id] for id, value in a.items() if id in b}
+
+
+def _describe(
+    judged: JudgedRun,
+    labels: Sequence[Label],
+    current: Mapping[tuple[str, str], Question],
+    given: Given,
+) -> Labels:
+    """Return what people were asked and how far the judge agrees with them."""
+    asked = {key: said for key, said in given.items() if current[key].known is None}
+    clusters = judged.clusters or {}
+    agreements = [
+        (clusters.get(key[0], f"id {key[0]}"), 1 - abs(current[key].judged - _mean(said)))
+        for key, said in asked.items()
+    ]
+    table: dict[str, Counter[str]] = {}
+    for key, said in asked.items():
+        table.setdefault(_word(current[key].judged), Counter()).update(x.verdict for x in said)
+    between = [
+        (clusters.get(key[0], f"id {key[0]}"), _agree(said))
+        for key, said in asked.items()
+        if len(said) > 1
+    ]
+    changed = [x for x in labels if (x.id, x.sha256) not in current and x.verdict in VALUES]
+    skipped = {
+        (x.id, x.sha256)
+        for x in labels
+        if x.verdict == "skipped" and (x.id, x.sha256) in current.keys() - given.keys()
+    }
+    return Labels(
+        rows=len({id for id, _ in given}),
+        answers=len(asked),
+        people=len({label.by for said in asked.values() for label in said}),
+        agreement=_share(agreements),
+        kappa=_kappa([(current[key].judged, _mean(said)) for key, said in asked.items()]),
+        table=table,
+        between_people=_share(between),
+        changed=len(changed),
+        skipped=len(skipped),
+    )
+
+
+def _word(judged: float) -> str:
+    """Return what the judge's two readings say of an answer."""
+    if judged == 1:
+        return "not worse"
+    return "worse" if judged == 0 else "undecided"
+
+
+def _agree(said: Sequence[Label]) -> float:
+    """Return how many of the pairs of people agree whether an answer is worse."""
+    pairs = list(combinations((VALUES[label.verdict] for label in said), 2))
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def _share(values: Sequence[tuple[str, float]]) -> Score | None:
+    """Return a mean of shares by cluster with its interval; None without any."""
+    if not values:
+        return None
+    sums, sizes = Counter[str](), Counter[str]()
+    for cluster, value in values:
+        sums[cluster] += value  # type: ignore[assignment]
+        sizes[cluster] += 1
+    n = len(values)
+    by_cluster = [(sums[cluster], size) for cluster, size in sizes.items()]
+    bounds = score_interval(Counter(value for _, value in values), True, by_cluster)
+    low, high = bounds or (None, None)
+    return Score(math.fsum(value for _, value in values) / n, low, high, n)
+
+
+def _kappa(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Return the agreement of judge and people beyond what chance brings; None where one of them
+    always says the same."""
+    if not pairs:
+        return None
+    n = len(pairs)
+    judge, people = (math.fsum(values) / n for values in zip(*pairs, strict=True))
+    agreement = math.fsum(1 - abs(a - b) for a, b in pairs) / n
+    chance = judge * people + (1 - judge) * (1 - people)
+    if 1e-12 < judge < 1 - 1e-12 and 1e-12 < people < 1 - 1e-12:
+        return (agreement - chance) / (1 - chance)
+    return None

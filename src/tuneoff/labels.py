@@ -1,0 +1,201 @@
+"""People's labels of answers that a judge scored: which rows, what is asked, what was said.
+
+Rows come in the order of a hash of seed and id, so that the first 30 are a random sample, and stay
+the first 30 when more are asked for. A person is asked what the judge was asked
+(`scoring/judge.py`), and sees neither whose answer it is nor which of the two texts is the
+reference. Equal answers to a row are asked about once. What needs no person is noted when its row
+is complete: no answer is worse than the reference, and the reference itself equal to it.
+
+`labels.jsonl` is appended label by label; of the same person's the last one counts. A label keeps a
+hash of all that was shown, so that it is not used once the answer, or the rubric, is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from tuneoff.config import JudgeSettings
+from tuneoff.contenders.trainings import Training, trainings
+from tuneoff.errors import ConfigError, RunDirectoryError
+from tuneoff.files import append_lines, read_lines
+from tuneoff.opening import stored_bakeoff
+from tuneoff.records import Example, ScoredRow
+from tuneoff.results import Results
+from tuneoff.rundir import ContenderDir, RunDir
+from tuneoff.scoring.aggregate import over_seeds
+from tuneoff.scoring.judge import Judge, show_inputs
+from tuneoff.scoring.rows import Row, build_rows, no_answer
+from tuneoff.spending import judges
+from tuneoff.tasks import load_task
+
+# What is said of an answer, compared with the reference; of a skipped one nothing, and what was
+# undone is asked again.
+Verdict = Literal["better", "equal", "worse", "skipped", "undone"]
+VALUES: Mapping[str, float] = {"better": 1.0, "equal": 1.0, "worse": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One line of `labels.jsonl`. `by` says who; `known` why nobody had to be asked."""
+
+    id: str
+    sha256: str
+    verdict: Verdict
+    by: str = ""
+    known: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One answer to a test row, as a person is asked about it.
+
+    `judged` is the judge's value, a mean where trainings that gave the same answer have several;
+    `known` says why there is nothing to ask, and `verdict` what is then true of the answer.
+    """
+
+    id: str
+    sha256: str
+    task: str
+    reference: str
+    answer: str
+    judged: float
+    known: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return what is true of an answer that nobody has to be asked about."""
+        return "worse" if self.known == "no answer" else "equal"
+
+    def texts(self, seed: int) -> tuple[str, str, bool]:
+        """Return what stands as A and as B, and whether A is the answer: drawn by the seed."""
+        is_first = int(_hash(seed, "order", self.sha256), 16) % 2 == 0
+        pair = (self.answer, self.reference)
+        return (*(pair if is_first else pair[::-1]), is_first)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRun:
+    """A run whose answers a judge scored.
+
+    `answers` are each contender's questions by row id, one for each of its trainings; `scores` the
+    judge's means over these; `clusters` what each row belongs to, where rows belong to anything.
+    """
+
+    rubric: str
+    answers: Mapping[str, Sequence[Mapping[str, Question]]]
+    scores: Mapping[str, Mapping[str, float]]
+    clusters: Mapping[str, str] | None
+
+    def questions(self, seed: int = 0) -> dict[str, list[Question]]:
+        """Return the different answers to each row, rows and answers in the seed's order."""
+        found: dict[str, dict[str, Question]] = {}
+        for by_training in self.answers.values():
+            for answers in by_training:
+                for id, question in answers.items():
+                    found.setdefault(id, {})[question.sha256] = question
+        rows = sorted(found, key=partial(_hash, seed))
+        return {id: sorted(found[id].values(), key=lambda q: _hash(seed, q.sha256)) for id in rows}
+
+
+def read_labels(run: RunDir) -> list[Label]:
+    """Return the labels of a run that count: the last of each person about each answer."""
+    found: dict[tuple[str, str, str], Label] = {}
+    for row in read_lines(run.labels):
+        label = Label(**row)
+        found[label.id, label.sha256, label.by] = label
+    return [label for label in found.values() if label.verdict != "undone"]
+
+
+def append_label(run: RunDir, label: Label) -> None:
+    """Write a label down at once."""
+    row: dict[str, Any] = {"id": label.id, "sha256": label.sha256, "verdict": label.verdict}
+    if label.by:
+        row["by"] = label.by
+    if label.known is not None:
+        row["known"] = label.known
+    append_lines(run.labels, [row])
+
+
+def load_judged_run(run: RunDir, results: Results) -> JudgedRun:
+    """Return what a judge scored in a finished run.
+
+    Raises:
+        RunDirectoryError: the folder is no run directory, or no answer has a judge's score.
+        ConfigError: the run has no judge.
+    """
+    bakeoff = stored_bakeoff(run.path)
+    found = judges(bakeoff)
+    if not found:
+        raise ConfigError(
+            f"{run.path}: this run has no judge whose scores people could check; add one to "
+            "task.metrics, {id: judge, model: …, rubric: …}, and run the bake-off again, which "
+            "only asks the judge."
+        )
+    test = run.examples("test")
+    finished = {contender.name for contender in results.contenders if contender.error is None}
+    chosen = [settings for settings in bakeoff.contenders if settings.name in finished]
+    answers: dict[str, list[dict[str, Question]]] = {}
+    scores = {}
+    for settings in chosen:
+        whole = [training for training in trainings(settings) if training.fraction == 1]
+        directory = run.contender(settings.name)
+        rows = [_read_scores(training, directory) for training in whole]
+        means = _means(rows)
+        if means:
+            scores[settings.name] = means
+            answers[settings.name] = [
+                dict(_read_answers(found[0], test, training.directory(directory), means, scored))
+                for training, scored in zip(whole, rows, strict=True)
+            ]
+    if not scores:
+        raise RunDirectoryError(
+            f"{run.path}: no answer in it has a judge's score; run the bake-off again, which asks "
+            "the judge what is missing."
+        )
+    key = bakeoff.task.cluster or load_task(bakeoff.task.id, bakeoff.folder).CLUSTER
+    clusters = {example.id: str(example.meta[key]) for example in test} if key else None
+    return JudgedRun(found[0].rubric, answers, scores, clusters)
+
+
+def _read_scores(training: Training, directory: ContenderDir) -> dict[str, ScoredRow]:
+    return training.directory(directory).scores()
+
+
+def _means(rows: Sequence[Mapping[str, ScoredRow]]) -> dict[str, float]:
+    """Return the judge's score of each row, over all trainings."""
+    return {
+        id: float(row.scores[Judge.PRIMARY])
+        for id, row in over_seeds(rows).items()
+        if Judge.PRIMARY in row.scores
+    }
+
+
+def _read_answers(
+    settings: JudgeSettings,
+    test: Sequence[Example],
+    directory: ContenderDir,
+    judged: Mapping[str, float],
+    scored: Mapping[str, ScoredRow],
+) -> Iterator[tuple[str, Question]]:
+    """Yield a training's answers, with their ids, as far as the judge scored them."""
+    predictions = directory.predictions()
+    for row in build_rows([e for e in test if e.id in judged], predictions):
+        yield row.id, _ask(settings, row, float(scored[row.id].scores[Judge.PRIMARY]))
+
+
+def _ask(settings: JudgeSettings, row: Row, judged: float) -> Question:
+    missing = no_answer(row) is not None
+    answer, reference = "" if missing else row.prediction.strip(), row.reference.strip()
+    task = show_inputs(row.inputs)
+    known = "no answer" if missing else "the reference" if answer == reference else None
+    sha256 = _hash(settings.rubric, task, reference, answer)
+    return Question(row.id, sha256, task, reference, answer, judged, known)
+
+
+def _hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
