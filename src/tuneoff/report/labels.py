@@ -86,8 +86,8 @@ def explain_too_few(found: Sequence[Corrected]) -> str:
     most = max(found, key=lambda each: each.n)
     if most.n < LEAST_LABELS:
         return (
-            f"No corrected scores: {most.n} labelled rows are too few, {LEAST_LABELS} are the "
-            "least; `tuneoff label` adds some."
+            f"No corrected scores: {_count(most.n, 'labelled row')} cannot show enough, "
+            f"{LEAST_LABELS} are the least; `tuneoff label` adds some."
         )
     return (
         f"No corrected scores: the labelled rows are of {most.clusters} clusters, and "
