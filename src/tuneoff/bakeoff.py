@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tuneoff.baselines import score_baselines
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, Work, describe_prompts
+from tuneoff.contenders.samples import count_samples, list_left, list_scored
 from tuneoff.contenders.trainings import Training, trainings, what_failed
 from tuneoff.costs.ledger import TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, unknown
@@ -29,12 +31,13 @@ from tuneoff.opening import keep_file, open_run
 from tuneoff.planning.kept import keep_plan
 from tuneoff.prepare import Parts
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
-from tuneoff.records import SPLITS, Example, Prediction, ServingRecord, Split
+from tuneoff.records import SPLITS, Example, Prediction, ScoredRow, ServingRecord, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.results import Results
 from tuneoff.rundir import ContenderDir, RunDir, alone_in
 from tuneoff.scoring import RULES, Options, Row, judge
+from tuneoff.scoring.aggregate import over_samples
 from tuneoff.scoring.answer_text import ends_thought, ends_unopened_thought
 from tuneoff.scoring.rows import ThoughtCounter, leave_out
 from tuneoff.settings import Reasoning
@@ -269,7 +272,7 @@ def _options(
 
 def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
     folders = (each.directory(run.contender(settings.name)) for each in trainings(settings))
-    return all(len(folder.predictions()) >= len(test) for folder in folders)
+    return not any(list_left(settings, folder, test) for folder in folders)
 
 
 def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
@@ -338,7 +341,8 @@ def _carry_out(
 
 def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
     """Say how a contender did by the deciding metric; of several seeds, the first one."""
-    metric, rows = parts.deciding_metric(options), _first(settings, work).scores()
+    metric = parts.deciding_metric(options)
+    rows = over_samples(list_scored(settings, _first(settings, work)))
     values = [float(row.scores[metric]) for row in rows.values() if metric in row.scores]
     if not values:
         return "done"
@@ -362,7 +366,7 @@ def _carry_out_one(
     _answer(kind, settings, work)
     release_memory()
     run.event("score", contender=settings.name)
-    _score(parts, settings.name, work, options)
+    _score(parts, settings, work, options)
 
 
 def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
@@ -392,9 +396,12 @@ def _may_be_timed(before: ServingRecord, work: Work) -> bool:
 
 def _answer(kind: Contender, settings: Any, work: Work) -> None:
     """Answers what is not answered yet; each batch is written as it comes."""
-    answered = work.directory.predictions()
-    left = [example for example in work.test if example.id not in answered]
-    done = len(answered)
+    answered = work.directory.answers()
+    questions = list_left(settings, work.directory, work.test)
+    ids = {example.id for example, _ in questions}
+    left = [example for example in work.test if example.id in ids]
+    total = len(work.test) * count_samples(settings, work.directory)
+    done = total - len(questions)
     before = work.directory.prompt()
     if left or (answered and before is None):
         record = describe_prompts(kind, settings, work)
@@ -407,12 +414,12 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
         work.directory.write_prompt(record)
     if not left:
         return
-    step = work.progress.stage(f"{settings.name}: answering", len(work.test))
+    step = work.progress.stage(f"{settings.name}: answering", total)
     for batch in kind.answer(settings, work, left):
         work.directory.append_predictions(batch)
         done += len(batch)
         step(done)
-    cut = sum(p.finish_reason == "length" for p in work.directory.predictions().values())
+    cut = sum(p.finish_reason == "length" for p in work.directory.answers().values())
     if cut:
         reasoning = settings.max_reasoning_tokens if isinstance(settings, Reasoning) else 0
         more = f" and reasoning_tokens ({reasoning})" if reasoning else ""
@@ -422,12 +429,18 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
         )
 
 
-def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
-    predictions = work.directory.predictions()
-    if not predictions:
+def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
+    name = settings.name
+    answers = work.directory.answers()
+    if not answers:
         return
     unusable = options.left_out
-    rows = _scoring_rows([e for e in work.test if e.id not in unusable], predictions)
+    usable = [e for e in work.test if e.id not in unusable]
+    samples = count_samples(settings, work.directory)
+    rows = [
+        _scoring_rows(usable, {id: answer for (id, of), answer in answers.items() if of == sample})
+        for sample in range(samples)
+    ]
     details: list[Mapping[str, Any]] = []
 
     def keep(result: Mapping[str, Any]) -> None:
@@ -435,15 +448,17 @@ def _score(parts: Parts, name: str, work: Work, options: Options) -> None:
             details.append(result)
 
     counter = ThoughtCounter(options.mode)
-    for row in rows:
+    for row in chain(*rows):
         counter.add(row)
     for warning in counter.warnings():
         work.progress.say(f"warning: {name}: {warning}")
-    step = work.progress.stage(f"{name}: scoring", len(predictions))
-    scored = []
-    for found in parts.scorer.score_rows(rows, replace(options, details=keep)):
-        scored.append(found)
-        step(len(scored))
+    step = work.progress.stage(f"{name}: scoring", sum(map(len, rows)))
+    scored = list[ScoredRow]()
+    for sample, some in enumerate(rows):
+        shown = replace(options, details=None if sample else keep)  # the report shows the first
+        for found in parts.scorer.score_rows(some, shown):
+            scored.append(replace(found, sample=sample))
+            step(len(scored))
     without = (leave_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
     work.directory.write_scores([*scored, *without])
     work.directory.write_scoring_rules(RULES)

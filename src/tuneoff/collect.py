@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from tuneoff import machine
 from tuneoff.baselines import collect_baselines
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.measuring import counted, divided, times
+from tuneoff.contenders.samples import list_scored, share_of_disagreement
 from tuneoff.contenders.trainings import Training, trainings
 from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
@@ -52,6 +53,7 @@ from tuneoff.scoring.aggregate import (
     Breakdown,
     aggregate,
     error_classes,
+    over_samples,
     over_seeds,
     values_by_seed,
 )
@@ -69,16 +71,22 @@ MOST_OF_A_REPLY = 500
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one training of a contender left in its folder."""
+    """What one training of a contender left in its folder.
+
+    `samples` are the scored rows of each sample by example id, `rows` their means; `answers` are
+    those of the samples that count, of `answers_held` in all.
+    """
 
     training: Training
     directory: ContenderDir
     record: TrainingRecord | None
-    predictions: Mapping[str, Prediction]
+    answers: Sequence[Prediction]
+    answers_held: int
+    samples: Sequence[Mapping[str, ScoredRow]]
     rows: Mapping[str, ScoredRow]
 
     def answering_seconds(self) -> float | None:
-        return _sum(p.seconds for p in self.predictions.values())
+        return _sum(p.seconds for p in self.answers)
 
 
 def collect(
@@ -169,15 +177,17 @@ def _outcomes(settings: Any, contender: ContenderDir) -> list[Outcome]:
     found = []
     for training in trainings(settings):
         folder = training.directory(contender)
-        record, rows = folder.training(), folder.scores()
-        found.append(Outcome(training, folder, record, folder.predictions(), rows))
+        samples, answers = list_scored(settings, folder), folder.answers()
+        used = [answer for (_, sample), answer in answers.items() if sample < len(samples)]
+        record, rows = folder.training(), over_samples(samples)
+        found.append(Outcome(training, folder, record, used, len(answers), samples, rows))
     return found
 
 
 def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadReplies | None:
     """Count a judge's replies that are no score, and quote one; None where there are none."""
     asked = judges(parts.bakeoff)
-    rows = [row for outcome in outcomes for row in outcome.rows.values()]
+    rows = [row for each in outcomes for sample in each.samples for row in sample.values()]
     unread = [row.id for row in rows if Judge.PRIMARY not in row.scores]
     if not asked or not unread:
         return None
@@ -193,16 +203,18 @@ def _used(
     that did not run for one contender counts for none."""
     left_out = dict(options.left_out)
     for outcome in (each for found in outcomes.values() for each in found):
-        reasons = {id: find_reason_left_out(row) for id, row in outcome.rows.items()}
-        left_out |= {id: why for id, why in reasons.items() if why and id not in left_out}
-    used = {
-        name: [
-            replace(each, rows={id: r for id, r in each.rows.items() if id not in left_out})
-            for each in found
-        ]
-        for name, found in outcomes.items()
-    }
+        rows = (pair for sample in outcome.samples for pair in sample.items())
+        reasons = {id: why for id, row in rows if (why := find_reason_left_out(row))}
+        left_out |= {id: why for id, why in reasons.items() if id not in left_out}
+    used = {name: [_without(each, left_out) for each in found] for name, found in outcomes.items()}
     return used, left_out
+
+
+def _without(outcome: Outcome, left_out: Collection[str]) -> Outcome:
+    samples = [
+        {id: row for id, row in sample.items() if id not in left_out} for sample in outcome.samples
+    ]
+    return replace(outcome, samples=samples, rows=over_samples(samples))
 
 
 def _whole(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -232,8 +244,9 @@ def _contender(
     measured = Measured(
         training=training,
         answering_seconds=_mean([o.answering_seconds() for o in whole]),
-        serving=_serving(settings, first, [p for o in whole for p in o.predictions.values()]),
+        serving=_serving(settings, first, [p for o in whole for p in o.answers]),
         record=None if paid(settings) else first.directory.serving(),
+        times_answered=_times_answered(first),
         correct=decisive.value if decisive else None,
         planned_usd=planned.training_usd if planned else None,
     )
@@ -252,11 +265,13 @@ def _contender(
         ends=pricing.ends(settings),
         scores=scores,
         rules=first.directory.scoring_rules(),
-        breakdowns=_breakdowns(parts, groups, rows, metric, clusters, len(whole)),
+        breakdowns=_breakdowns(parts, groups, rows, metric, clusters, whole),
         error_classes=error_classes(
-            first.rows.values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
+            first.samples[0].values(), metric, getattr(parts.scorer, "ERROR_CLASSES", None)
         ),
         training=training,
+        samples=len(first.samples),
+        samples_disagree=share_of_disagreement(first.samples, metric),
         seeds=tuple(o.training.seed for o in whole if o.training.seed is not None),
         all_trainings=_all_trainings(pricing, settings, outcomes),
         learning_curve=_curve(parts, outcomes, metric, clusters),
@@ -265,6 +280,13 @@ def _contender(
         serving=measured.serving,
     )
     return result, money
+
+
+def _times_answered(outcome: Outcome) -> float:
+    """Return how often an example was answered on average, samples that no longer count included:
+    all of them were paid for."""
+    firsts = sum(answer.sample == 0 for answer in outcome.answers)
+    return outcome.answers_held / firsts if firsts else 1.0
 
 
 def _common_rules(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -322,13 +344,12 @@ def _scores(
         return {metric: _reported(figure.value, figure.n) for metric, figure in reported.items()}
     if not rows:
         return {}
-    errors = {
-        p.id for o in whole for p in o.predictions.values() if p.error is not None and p.id in rows
-    }
+    errors = {p.id for o in whole for p in o.answers if p.error is not None and p.id in rows}
     trainings = [outcome.rows for outcome in whole]
     metrics = parts.scorer.METRICS
     seeds = {metric: values_by_seed(trainings, rows, metric) for metric in metrics}
-    found = aggregate(rows.values(), metrics, len(errors), clusters, seeds)
+    answers = len(whole[0].samples)
+    found = aggregate(rows.values(), metrics, len(errors), clusters, seeds, answers)
     return {metric: found[metric] for metric in parts.metrics or tuple(found) if found[metric].n}
 
 
@@ -357,10 +378,11 @@ def _breakdowns(
     rows: Mapping[str, ScoredRow],
     metric: str,
     clusters: Mapping[str, str] | None,
-    trainings: int,
+    whole: Sequence[Outcome],
 ) -> dict[str, dict[str, dict[str, Score]]]:
     """The primary metric by every key that has a handful of values."""
-    found = Breakdown(metric, parts.scorer.METRICS[metric], trainings)
+    kind, answers = parts.scorer.METRICS[metric], len(whole[0].samples)
+    found = Breakdown(metric, kind, answers, len(whole))
     for id, row in rows.items():
         found.add(row, groups[id], clusters[id] if clusters else None)
     return found.scores()
@@ -391,7 +413,8 @@ def _clusters(parts: Parts, test: Sequence[Example]) -> dict[str, str] | None:
 def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -> Serving:
     """Return speed and answer lengths."""
     answered = [p for p in predictions if p.error is None]
-    found = _provider_serving(settings, answered) if paid(settings) else _own(first, answered)
+    timed = [p for p in answered if p.sample == 0]  # prompts of others may be in a cache by then
+    found = _provider_serving(settings, timed) if paid(settings) else _own(first, timed)
     return replace(
         found,
         tokens_in_mean=_mean([p.tokens_in for p in answered]),

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneoff.contenders.samples import list_scored
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.opening import stored_bakeoff
 from tuneoff.report import pairs
 from tuneoff.results import TESTS_RULE, ContenderResult, Results
 from tuneoff.rundir import RunDir
-from tuneoff.scoring.aggregate import over_seeds
+from tuneoff.scoring.aggregate import over_samples, over_seeds
 from tuneoff.scoring.equivalence import MARGIN
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.pairs import compare_pairs
@@ -123,7 +124,7 @@ def read_scored_run(folder: Path) -> ScoredRun:
             for each in trainings(settings)
             if each.fraction == 1
         ]
-        scored = (directory.scores() for directory in directories)
+        scored = (over_samples(list_scored(settings, each)) for each in directories)
         used = ({id: r for id, r in of.items() if id not in results.left_out} for of in scored)
         rows = [found for found in used if found]
         seeds[settings.name] = [_values(each, metric) for each in rows]

@@ -18,7 +18,15 @@ from pydantic import (
     model_validator,
 )
 
-from tuneoff.settings import BaseUrl, KeyVariable, PriceSettings, Reasoning, Settings, Usd
+from tuneoff.settings import (
+    BaseUrl,
+    KeyVariable,
+    PriceSettings,
+    Reasoning,
+    Sampling,
+    Settings,
+    Usd,
+)
 
 SHIPPED_BASE = "tiny"
 Rendering = Literal["chat", "text"]
@@ -133,6 +141,21 @@ class ContenderBase(Settings):
     prompt: Literal["full", "short"] | None = None
 
 
+def _refuse_sampling(value: Any, why: str) -> Any:
+    """Say in words why a kind of contender has no `samples`, instead of calling the key unknown."""
+    given = [key for key in Sampling.model_fields if isinstance(value, dict) and key in value]
+    if given:
+        raise ValueError(f"{' and '.join(given)}: {why}")
+    return value
+
+
+GREEDY = (
+    "an open base answers greedily here, so all samples of an example would be the same; leave it "
+    "out, or serve the model and ask it as `id: prompted` with provider, model, base_url and "
+    "temperature"
+)
+
+
 class LocalSettings(ContenderBase):
     """An open model tuned here. `base: tiny` is the model that ships with tuneoff.
 
@@ -155,6 +178,11 @@ class LocalSettings(ContenderBase):
     seed: int = 0
     seeds: tuple[Seed, ...] | None = None
     learning_curve: tuple[Fraction, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _greedy(cls, value: Any) -> Any:
+        return _refuse_sampling(value, GREEDY)
 
     @field_validator("seeds")
     @classmethod
@@ -209,7 +237,7 @@ class LocalSettings(ContenderBase):
         return self
 
 
-class HostedSettings(ContenderBase):
+class HostedSettings(ContenderBase, Sampling):
     """A model tuned through a provider's fine-tuning API, and asked through its chat API.
 
     `key_variable` names the environment variable with the key, where it is not the provider's
@@ -222,7 +250,8 @@ class HostedSettings(ContenderBase):
     Together `learning_rate`, `method` and `early_stopping` (which needs a validation split).
     Where a tuned model answers only once it is deployed, `deployment` is the name it then has
     there; it may be given, or changed, when the model is already tuned. `batch: true` has the test
-    set answered through the provider's Batch API: at half the price, within a day.
+    set answered through the provider's Batch API: at half the price, within a day. How often and at
+    which temperature the tuned model is asked, `Sampling` says.
     """
 
     id: Literal["hosted"]
@@ -246,11 +275,12 @@ class HostedSettings(ContenderBase):
     concurrency: int = Field(default=16, ge=1, le=1000)
 
 
-class PromptedSettings(ContenderBase, Reasoning):
+class PromptedSettings(ContenderBase, Reasoning, Sampling):
     """A model that only answers, zero-shot or with `shots` examples from train.
 
     Either an open `base`, answered here, or a `model` of a `provider`; with `batch: true` through
-    its Batch API. What a provider's model may do before it answers, `Reasoning` says.
+    its Batch API. What a provider's model may do before it answers, `Reasoning` says; how often and
+    at which temperature it is asked, `Sampling`.
     """
 
     id: Literal["prompted"]
@@ -285,6 +315,14 @@ class PromptedSettings(ContenderBase, Reasoning):
             raise ValueError("backend is for an open base; a provider has its own")
         if self.base is not None and (self.reasoning_effort or self.reasoning_tokens):
             raise ValueError("reasoning_effort and reasoning_tokens go with model, not with base")
+        if self.base is not None and (self.samples > 1 or self.temperature is not None):
+            given = "samples" if self.samples > 1 else "temperature"
+            raise ValueError(f"{given}: {GREEDY}")
+        if self.temperature is not None and self.reasoning_effort not in (None, "none"):
+            raise ValueError(
+                "a model takes no temperature while it reasons; leave temperature or "
+                "reasoning_effort out"
+            )
         return self
 
 
@@ -314,9 +352,10 @@ class RecordedSettings(ContenderBase):
     """Answers made elsewhere (`predictions`, a JSONL file), or reported figures without answers
     (`scores`, `training`).
 
-    `source` says where figures were published. `provider` (whose `model` it is) or `hardware`
-    (of one's own) says who answers; `data` what the figures are of, where contenders of one file
-    are of different data: their money is compared within the same.
+    A row of `predictions` may have `sample: k` (none means 0): with several for each example, its
+    score is their mean. `source` says where figures were published. `provider` (whose `model` it
+    is) or `hardware` (of one's own) says who answers; `data` what the figures are of, where
+    contenders of one file are of different data: their money is compared within the same.
     """
 
     id: Literal["recorded"]
@@ -328,6 +367,12 @@ class RecordedSettings(ContenderBase):
     hardware: Hardware | None = None
     data: str | None = None
     source: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _made_elsewhere(cls, value: Any) -> Any:
+        why = "nothing is asked; the rows of its predictions say which `sample` they are"
+        return _refuse_sampling(value, why)
 
     @model_validator(mode="after")
     def _something(self) -> RecordedSettings:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prepare, references
+from tuneoff.contenders.samples import count_samples
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.files import read_lines, remove_folder, write_lines, write_text
 from tuneoff.prepare import Parts
 from tuneoff.progress import Progress
 from tuneoff.prompts import messages
-from tuneoff.records import SPLITS, Example, Split, to_dict
+from tuneoff.records import SPLITS, Example, Prediction, Split, to_dict
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.spending import Again, most_again
 from tuneoff.tasks.splits import input_key
@@ -263,7 +264,7 @@ def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
                 answers
                 for folder in _folders(run)
                 if run.contender(settings.name).path in (folder.path, folder.path.parent)
-                and (answers := folder.predictions())
+                for answers in _by_sample(settings, folder)
             ]
             for settings in parts.bakeoff.contenders
         },
@@ -271,6 +272,15 @@ def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
         [e for e in new["test"] if e.id in judged],
         found.kept,
     )
+
+
+def _by_sample(settings: Any, folder: ContenderDir) -> list[dict[str, Prediction]]:
+    """Return the answers that count, by id, of each sample; none where there are no answers."""
+    answers = folder.answers()
+    return [
+        {id: answer for (id, of), answer in answers.items() if of == sample}
+        for sample in range(count_samples(settings, folder) if answers else 0)
+    ]
 
 
 def _move_answers(folder: Path, journal: Mapping[str, Any]) -> None:
@@ -285,8 +295,8 @@ def _move_answers(folder: Path, journal: Mapping[str, Any]) -> None:
     if (folder / "recorded.json").exists():  # its file knows ids, and no inputs
         answers.unlink(missing_ok=True)
         return
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[int, dict[str, Any]]] = {}
     for row in read_lines(before):
-        rows.setdefault(row["id"], row)
-    kept = journal["kept"].items()
-    write_lines(answers, ({**rows[old], "id": new} for new, old in kept if old in rows))
+        rows.setdefault(row["id"], {}).setdefault(row.get("sample", 0), row)
+    kept = ((new, rows.get(old, {}).values()) for new, old in journal["kept"].items())
+    write_lines(answers, ({**row, "id": new} for new, of in kept for row in of))

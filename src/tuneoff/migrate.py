@@ -28,7 +28,7 @@ from tuneoff.files import write_lines, write_text
 from tuneoff.progress import Progress, Silent
 from tuneoff.providers import Provider, TunedModel, connect
 from tuneoff.providers.calls import repeated
-from tuneoff.records import to_dict
+from tuneoff.records import to_row
 from tuneoff.results import Comparison, Results
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.equivalence import MARGIN, adjust_not_worse
@@ -219,7 +219,7 @@ def _captured(
     if failed is not None:
         raise DataError(f"{model} could not be asked: {failed}")
     predictions = RunDir(run_dir).contender(HOSTED).predictions()
-    write_lines(out / "answers.jsonl", map(to_dict, predictions.values()))
+    write_lines(out / "answers.jsonl", map(to_row, predictions.values()))
     return results
 
 

@@ -17,8 +17,8 @@ from tuneoff.files import write_text
 from tuneoff.rundir import RunDir
 
 # How answers are judged may change: they are scored again, and nothing else. So may what work
-# costs, how much of it may be spent, how many requests are under way at once, and whether what is
-# left to do is timed.
+# costs, how much of it may be spent, how many requests are under way at once, how often each
+# example is answered, and whether what is left to do is timed.
 SCORING_KEYS = (
     "task.cluster",
     "task.derived_databases",
@@ -37,7 +37,7 @@ SPENDING_KEYS = (
     "serving",
 )
 # A deployment is the same model under another name.
-SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price")
+SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price", "samples")
 
 
 def resolved(bakeoff: BakeOff) -> dict[str, Any]:

@@ -65,7 +65,8 @@ class Prediction:
     `seconds` is the wall time of the answer's batch divided by the batch's size; of a provider's
     answer that of its request, while no more than `concurrency` requests were under way (None: not
     known, or an own model's).
-    `error` is set when no answer could be had; such a row counts as wrong.
+    `error` is set when no answer could be had; such a row counts as wrong. `sample` tells repeated
+    answers to one example apart; on disk, 0 is left out.
     """
 
     id: str
@@ -76,16 +77,19 @@ class Prediction:
     finish_reason: str | None = None
     error: str | None = None
     concurrency: int | None = None
+    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
     """Every metric of one prediction. `verdict` is `right`, `wrong`, or the reason; a row whose
-    reference cannot be used has no scores, and `left out: ` with the reason as its verdict."""
+    reference cannot be used has no scores, and `left out: ` with the reason as its verdict.
+    `sample` is that of the prediction."""
 
     id: str
     scores: Mapping[str, bool | float]
     verdict: str
+    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,14 @@ def to_dict(record: Any) -> dict[str, Any]:
     value = _adapter(cast("Hashable", type(record))).dump_python(record, mode="json")
     plain: dict[str, Any] = _finite(value)
     return plain
+
+
+def to_row(record: Prediction | ScoredRow) -> dict[str, Any]:
+    """Return a row of a file of answers or scores; the first sample's does not name it."""
+    value = to_dict(record)
+    if not record.sample:
+        del value["sample"]
+    return value
 
 
 def _finite(value: Any) -> Any:

@@ -48,7 +48,9 @@ class Cost:
     bases say how the figures come about, or why there are none. `fixed_usd_per_month` is due
     whatever is asked: the machines that are reserved, or a provider's hosting fee and its share
     of tuning again. `unit_prices` are those of the day that the figures were made with, by their
-    names in a file's `price:`, or `usd_per_hour`.
+    names in a file's `price:`, or `usd_per_hour`. `answering_usd` is for answering the test set
+    once; where each example was answered several times, `all_answers_usd` is what all that cost
+    (else None).
     """
 
     training_usd: float | None = None
@@ -61,6 +63,7 @@ class Cost:
     serving_basis: str | None = None
     price_sources: tuple[str, ...] = ()
     unit_prices: Mapping[str, float] = field(default_factory=dict)
+    all_answers_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,11 @@ class ContenderResult:
     curve and classes of error are the first seed's. `all_trainings` says what all took;
     it is None where there was one.
 
+    Of a contender that answered each example several times, `samples` says how often; scores,
+    breakdowns and comparisons are of an example's mean over them, `errors` are the examples without
+    one of their answers, and `samples_disagree` is the share of examples whose answers differ in
+    their score by the primary metric. Classes of error are the first answers', times theirs alone.
+
     `rules` are the versions of the scoring rules that its scores were made by; empty where they
     were scored before rules were counted, when each was at version 1.
     `place` says who answers: an `own` model, or a `provider`; None where that is not known.
@@ -152,6 +160,8 @@ class ContenderResult:
     breakdowns: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     error_classes: Mapping[str, int] = field(default_factory=dict)
     training: TrainingRecord | None = None
+    samples: int = 1
+    samples_disagree: float | None = None
     seeds: tuple[int, ...] = ()
     all_trainings: AllTrainings | None = None
     learning_curve: tuple[CurvePoint, ...] = ()

@@ -20,14 +20,14 @@
         processes/                       while several train together: what they say, their logs
         cluster/  storage-key            while it trains on a cluster: what is kept of it, or where
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
-        predictions.jsonl                appended as they finish
+        predictions.jsonl                appended as they finish; with `samples`, a row each
         answers-before/                  all answers as they were before `--fresh-data` moved some
         prompt.json                      hashes of the test prompts as this contender sees them,
                                          and what was done for its chat template
         serving.json                     how long test prompts took one at a time; own models:
                                          throughput, too
         planned.json                     what training was planned to cost when the run began
-        scores.jsonl                     per example, every metric and its verdict
+        scores.jsonl                     per answer, every metric and its verdict
         scoring.json                     the rules that these scores were made by
         details.jsonl                    results of wrong answers and their references, capped
         recorded.json                    hash of the file that recorded answers came from
@@ -76,6 +76,7 @@ from tuneoff.records import (
     from_dict,
     to_dict,
     to_json,
+    to_row,
 )
 from tuneoff.results import Results
 
@@ -119,10 +120,14 @@ class ContenderDir:
         return [found for each in folders if (found := each.weights()) is not None]
 
     def predictions(self) -> dict[str, Prediction]:
-        """Answers so far by example id; of a repeated id the first counts."""
-        found: dict[str, Prediction] = {}
+        """Answers so far by example id, of each example the first sample's."""
+        return {id: answer for (id, sample), answer in self.answers().items() if sample == 0}
+
+    def answers(self) -> dict[tuple[str, int], Prediction]:
+        """All answers so far by example id and sample; of a repeated one the first counts."""
+        found: dict[tuple[str, int], Prediction] = {}
         for row in read_lines(self.path / "predictions.jsonl"):
-            found.setdefault(row["id"], from_dict(Prediction, row))
+            found.setdefault((row["id"], row.get("sample", 0)), from_dict(Prediction, row))
         return found
 
     def answers_of(self, sha256: str) -> None:
@@ -135,7 +140,7 @@ class ContenderDir:
             write_text(path, json.dumps({"sha256": sha256}) + "\n")
 
     def append_predictions(self, rows: Iterable[Prediction]) -> None:
-        append_lines(self.path / "predictions.jsonl", map(to_dict, rows))
+        append_lines(self.path / "predictions.jsonl", map(to_row, rows))
 
     def training(self) -> TrainingRecord | None:
         return _read_record(self.path / "training.json", TrainingRecord)
@@ -166,15 +171,20 @@ class ContenderDir:
         write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
-        """Return the scored rows by example id; those that were left out have no scores."""
+        """Return the scored rows by example id, of each example the first sample's; those that were
+        left out have no scores."""
+        return {id: row for (id, sample), row in self.all_scores().items() if sample == 0}
+
+    def all_scores(self) -> dict[tuple[str, int], ScoredRow]:
+        """Return the scored rows of all samples by example id and sample."""
         rows = read_lines(self.path / "scores.jsonl")
-        return {row["id"]: from_dict(ScoredRow, row) for row in rows}
+        return {(row["id"], row.get("sample", 0)): from_dict(ScoredRow, row) for row in rows}
 
     def has_scores(self) -> bool:
         return (self.path / "scores.jsonl").exists()
 
     def write_scores(self, rows: Iterable[ScoredRow]) -> None:
-        write_lines(self.path / "scores.jsonl", map(to_dict, rows))
+        write_lines(self.path / "scores.jsonl", map(to_row, rows))
 
     def write_scoring_rules(self, rules: Mapping[str, int]) -> None:
         write_text(self.path / "scoring.json", json.dumps({"rules": dict(rules)}) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +17,19 @@ from tuneoff.databases import database_hashes
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.files import write_lines
 from tuneoff.progress import Progress, Silent, Step
-from tuneoff.records import ScoredRow, to_dict
+from tuneoff.records import ScoredRow, to_dict, to_row
 from tuneoff.references import NAMED, advise, name_unusable
 from tuneoff.results import TESTS_RULE, Score
 from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
-from tuneoff.scoring.aggregate import Breakdown, Totals, error_class, most_frequent
+from tuneoff.scoring.aggregate import (
+    Breakdown,
+    Totals,
+    error_class,
+    merge_answers,
+    most_frequent,
+)
 from tuneoff.scoring.pairs import TESTS_VERSION
-from tuneoff.scoring.rows import Mode, Row, ThoughtCounter, find_reason_left_out
+from tuneoff.scoring.rows import Kind, Mode, Row, ThoughtCounter, find_reason_left_out
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, check_rows, read_rows
 from tuneoff.tasks import load_task
@@ -75,14 +81,15 @@ def score_file(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score a file; return what `score` gives as plain values, and write the scored rows to `out`
-    as they come. Rows are not kept in memory.
+    as they come. Rows are not kept in memory, unless an example has several.
 
     `missing` counts the examples of the task's own test set that have no prediction; `left_out`
     the rows, not part of `n`, whose reference cannot be used, with the reasons of the first ones;
     `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
     values) are those of `primary_metric`; `database_sha256` says on which databases answers
     were executed; `warnings` say what the figures do not; `rules` are the versions of the
-    scoring rules.
+    scoring rules; `samples` is how many answers an example has, of which its score is the mean, and
+    `samples_disagree` the share of examples whose answers differ in theirs.
     """
     into = Path(out) if out is not None else None
     found = _scored(task, Path(predictions), how, into, progress or Silent())
@@ -98,6 +105,8 @@ def score_file(
         "breakdowns": found.breakdowns,
         "database_sha256": found.database_sha256,
         "warnings": found.warnings,
+        "samples": found.samples,
+        "samples_disagree": found.samples_disagree,
         "rules": {**RULES, TESTS_RULE: TESTS_VERSION},
     }
 
@@ -116,6 +125,8 @@ class _Scored:
     breakdowns: dict[str, dict[str, dict[str, dict[str, Any]]]]
     database_sha256: dict[str, str]
     warnings: list[str]
+    samples: int
+    samples_disagree: float | None
 
 
 def _scored(
@@ -135,7 +146,7 @@ def _scored(
         raise DataError(
             f'{error} (Rows without a "reference" of their own need the task\'s test set.)'
         ) from None
-    count = check_rows(predictions, references)
+    count, samples = check_rows(predictions, references)
     with TemporaryDirectory() as made:
         if parts is not None and folder is None:
             folder = parts.task.databases(parts.settings, parts.place, Path(made) / "databases")
@@ -155,7 +166,7 @@ def _scored(
         rows = read_rows(predictions, references)
         step = progress.stage("scoring", count)
         cluster = load_task(task).CLUSTER
-        return _through(scorer, rows, options, references, out, step, how, cluster)
+        return _through(scorer, rows, options, references, out, step, how, cluster, samples)
 
 
 def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> None:
@@ -205,20 +216,20 @@ def _through(
     step: Step,
     how: How,
     cluster: str | None,
+    samples: int,
 ) -> _Scored:
     """Every row, scored, counted and written down one after another."""
     metric = primary_metric(scorer, options)
     if options.metrics is not None and metric not in options.metrics:
         metric = options.metrics[0]
     wanted = options.metrics or tuple(scorer.METRICS)
-    totals = Totals({name: kind for name, kind in scorer.METRICS.items() if name in wanted})
-    breakdown = Breakdown(metric, scorer.METRICS[metric])
+    kinds = {name: kind for name, kind in scorer.METRICS.items() if name in wanted}
+    counts = _Counts(kinds, metric, getattr(scorer, "ERROR_CLASSES", None), samples)
     known_groups = getattr(scorer, "groups", None)
     waiting: deque[Row] = deque()
-    names = getattr(scorer, "ERROR_CLASSES", None)
     thoughts = ThoughtCounter(options.mode)
-    errors, found_ids, db_ids, classes = 0, set[str](), set[str](), Counter[str]()
-    left_out, reasons = 0, dict[str, str]()
+    errors, found_ids, db_ids = set[str](), set[str](), set[str]()
+    done, left_out, reasons = 0, set[str](), dict[str, str]()
 
     def read() -> Iterator[Row]:
         for row in rows:
@@ -227,46 +238,45 @@ def _through(
             yield row
 
     def scored() -> Iterator[ScoredRow]:
-        nonlocal errors, left_out
+        nonlocal done
         for result in scorer.score_rows(read(), options):
             if options.metrics is not None:  # not every scorer leaves the others out
                 scores = {name: value for name, value in result.scores.items() if name in wanted}
                 result = replace(result, scores=scores)
             row = waiting.popleft()
+            result, done = replace(result, sample=row.sample), done + 1
+            step(done)
             if references is not None:
                 found_ids.add(row.id)
             if "db_id" in row.meta:
                 db_ids.add(str(row.meta["db_id"]))
             reason = find_reason_left_out(result)
             if reason is not None:
-                left_out += 1
+                left_out.add(row.id)
                 if len(reasons) < NAMED:
                     reasons[row.id] = reason
                 yield result
                 continue
-            errors += row.error is not None
+            if row.error is not None:
+                errors.add(row.id)
             held = None if cluster is None else str(row.meta.get(cluster, f"id {row.id}"))
-            totals.add(result, held)
-            step(totals.n + left_out)
-            wrong = error_class(result, metric, names)
-            if wrong is not None:
-                classes[wrong] += 1
             more = known_groups(row, options) if known_groups else {}
-            breakdown.add(result, {**row.meta, **more}, held)
+            counts.add(result, {**row.meta, **more}, held)
             yield result
 
     if out is not None:
-        write_lines(out, map(to_dict, scored()))
+        write_lines(out, map(to_row, scored()))
     else:
         deque(scored(), maxlen=0)
+    counts.finish()
+    totals = counts.totals
     if not totals.n and left_out:
-        raise DataError(
-            f"{left_out_sentence(left_out, left_out, reasons, how)} Nothing was scored."
-        )
+        sentence = left_out_sentence(len(left_out), len(left_out), reasons, how)
+        raise DataError(f"{sentence} Nothing was scored.")
     hashes = (
         database_hashes(options.databases, db_ids, options.derived) if options.databases else {}
     )
-    measured = {name: score for name, score in totals.scores(errors).items() if score.n}
+    measured = {name: score for name, score in totals.scores(len(errors)).items() if score.n}
     for name in options.metrics or ():
         if name not in measured:
             needs = "several databases (--derive)" if "suite" in name else "--databases"
@@ -275,17 +285,74 @@ def _through(
         n=totals.n,
         scores=measured,
         missing=sum(id not in found_ids for id in references or ()),
-        left_out=left_out,
+        left_out=len(left_out),
         left_out_first=reasons,
         primary_metric=metric,
-        error_classes=most_frequent(classes),
+        error_classes=most_frequent(counts.classes),
         breakdowns={
             key: {group: {m: to_dict(s) for m, s in scores.items()} for group, scores in by.items()}
-            for key, by in breakdown.scores().items()
+            for key, by in counts.breakdown.scores().items()
         },
         database_sha256=hashes,
-        warnings=thoughts.warnings(),
+        warnings=[*thoughts.warnings(), *counts.warnings()],
+        samples=samples,
+        samples_disagree=counts.share_of_disagreement(),
     )
+
+
+class _Counts:
+    """What is counted of scored rows, an example at a time: those of an example that was answered
+    several times may lie anywhere in the file, so they are kept until its end."""
+
+    def __init__(
+        self, kinds: Mapping[str, Kind], metric: str, names: Mapping[str, str] | None, samples: int
+    ) -> None:
+        self.totals, self.classes = Totals(kinds, samples), Counter[str]()
+        self.breakdown = Breakdown(metric, kinds[metric], samples)
+        self._metric, self._names, self._samples = metric, names, samples
+        self._kept: dict[str, list[tuple[ScoredRow, Mapping[str, Any], str | None]]] = {}
+        self._compared = self._different = self._uneven = 0
+
+    def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None) -> None:
+        """Count a row, or keep it until all of its example's are there."""
+        if self._samples == 1:
+            self._count([row], groups, cluster)
+        else:
+            self._kept.setdefault(row.id, []).append((row, groups, cluster))
+
+    def finish(self) -> None:
+        """Count the examples whose rows were kept."""
+        for found in self._kept.values():
+            found.sort(key=lambda each: each[0].sample)
+            rows, (_, groups, cluster) = [row for row, _, _ in found], found[0]
+            self._count(rows, groups, cluster)
+            values = {float(row.scores[self._metric]) for row in rows if self._metric in row.scores}
+            self._compared += bool(values)
+            self._different += len(values) > 1
+            self._uneven += len(rows) < self._samples
+
+    def _count(
+        self, rows: Sequence[ScoredRow], groups: Mapping[str, Any], cluster: str | None
+    ) -> None:
+        merged = merge_answers(rows)
+        self.totals.add(merged, cluster)
+        self.breakdown.add(merged, groups, cluster)
+        wrong = error_class(rows[0], self._metric, self._names)
+        if wrong is not None:
+            self.classes[wrong] += 1
+
+    def share_of_disagreement(self) -> float | None:
+        """Return the share of examples whose answers differ in their score."""
+        return self._different / self._compared if self._compared else None
+
+    def warnings(self) -> list[str]:
+        """Return a warning where some examples have fewer answers than others."""
+        if not self._uneven:
+            return []
+        return [
+            f"{self._uneven} of {len(self._kept)} examples have fewer than {self._samples} "
+            "answers; their score is the mean of those that they have."
+        ]
 
 
 def _brings_reference(predictions: Path) -> bool:

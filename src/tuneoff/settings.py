@@ -37,6 +37,8 @@ class PriceSettings(Settings):
     hosting_usd_per_hour: Usd | None = None
 
 
+# A model's answers to one example, at most; so many say how much they differ.
+MOST_SAMPLES = 100
 # OpenAI's words for it; each model takes some of them.
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 # Tokens that a model may reason for before each answer, where the file does not say.
@@ -68,6 +70,18 @@ class Reasoning(Settings):
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
         return 0 if self.reasoning_effort in (None, "none") else REASONING_TOKENS
+
+
+class Sampling(Settings):
+    """How often, and how, a provider's model answers each test example.
+
+    A model that is asked twice may answer otherwise. With `samples: K` each example is asked K
+    times; its score is the mean of its answers. `temperature` is sent as it is; left out, it is
+    0, or the model's own where it reasons.
+    """
+
+    samples: int = Field(default=1, ge=1, le=MOST_SAMPLES)
+    temperature: float | None = Field(default=None, ge=0, le=2)
 
 
 class Limit(Settings):

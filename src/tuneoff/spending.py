@@ -16,6 +16,7 @@ from typing import Any, TypedDict, cast
 from tuneoff.config import BakeOff, JudgeSettings
 from tuneoff.contender_settings import HostedSettings, PromptedSettings
 from tuneoff.contenders import Contender, Work, load_contender
+from tuneoff.contenders.samples import is_answered
 from tuneoff.costs.arithmetic import max_usd
 from tuneoff.costs.ledger import Ledger, Purse
 from tuneoff.costs.pricebook import Price, PriceBook, base_of, no_price, price_of
@@ -75,7 +76,7 @@ def with_guards(
             mine = replace(mine, directory=NOWHERE)
         kind = kind_of(settings) if kind_of else load_contender(settings.id)
         kind.ready(settings, mine)
-        if not paid(settings) or _is_done(mine):
+        if not paid(settings) or is_answered(settings, mine):
             continue
         if mine.replay is not None:
             ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
@@ -144,7 +145,8 @@ def most_again(
     are asked, and some answers judged, again.
 
     Args:
-        answers: those of each contender's trainings, by id; who has none has nothing again.
+        answers: those of each contender's trainings and samples, by id; who has none has nothing
+            again.
         asked: its test examples are asked of each contender that is paid.
         judged: the examples whose answers a judge has to see.
         kept: under which id the answer of a judged example is; others have none yet.
@@ -160,7 +162,7 @@ def most_again(
             _, tokens_in, tokens_out = cast("Any", bound).most_tokens(settings, asked)
             usd += max_usd(price, 0, tokens_in, tokens_out, batch=settings.batch)
             unpriced += [str(settings.model)] if price is None else []
-            count += len(asked.test)
+            count += len(asked.test) * settings.samples
     for judge in judges(parts.bakeoff):
         if asks_nothing(judge):
             continue
@@ -250,10 +252,6 @@ def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bo
     sentence = ended(settings, prices, day, tuned)
     if sentence is not None:
         raise ConfigError(sentence)
-
-
-def _is_done(work: Work) -> bool:
-    return len(work.directory.predictions()) >= len(work.test)
 
 
 def asks_nothing(settings: Paid | JudgeSettings) -> bool:

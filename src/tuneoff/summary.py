@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 from tuneoff.report import format
-from tuneoff.report.view import baselines, headline, unread_replies
+from tuneoff.report.view import baselines, headline, repeated_answers, unread_replies
 from tuneoff.results import ContenderResult, Results
 
 WIDTH = 110
@@ -40,7 +40,9 @@ def table(results: Results) -> str:
     )
     unread = [line for line in [unread_replies(results)] if line]
     bar = [line for line in [baselines(results)] if line]
-    lines = (*failed, *unread, headline(results), *results.recommendation.because, *bar)
+    repeated = repeated_answers(results.contenders)
+    because = results.recommendation.because
+    lines = (*failed, *repeated, *unread, headline(results), *because, *bar)
     return plain(shown) + "".join(f"{line}\n" for line in lines)
 
 
@@ -70,7 +72,9 @@ def score_lines(found: Mapping[str, Any]) -> str:
     """What `tuneoff score` prints."""
     from rich.table import Table
 
-    shown = Table(title=f"{found['n']} predictions", title_justify="left")
+    several = f" answered {found['samples']} times" if found["samples"] > 1 else ""
+    title = f"{found['n']} {'examples' if several else 'predictions'}{several}"
+    shown = Table(title=title, title_justify="left")
     for column in ("metric", "value", "95%", "n", "errors"):
         shown.add_column(column, justify="left" if column == "metric" else "right")
     for metric, score in found["scores"].items():
@@ -84,6 +88,9 @@ def score_lines(found: Mapping[str, Any]) -> str:
         )
     lines = [plain(shown).rstrip(), *(f"warning: {each}" for each in found["warnings"])]
     metric = found["primary_metric"]
+    if found["samples_disagree"] is not None:
+        share = format.percent(found["samples_disagree"])
+        lines.append(f"for {share} of the examples the answers differ in {metric}")
     for key, groups in found["breakdowns"].items():
         if len(groups) > MOST_GROUPS:
             continue  # --json has them

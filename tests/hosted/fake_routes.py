@@ -321,6 +321,11 @@ class Api:
         if "POISON" in question:
             raise Refusal(500, "The server had an error while processing your request")
         answer = f"answer {hashlib.sha256(question.encode()).hexdigest()[:12]}"
+        if behaviour.varies:
+            with self.state.lock:
+                turn = self.state.asked.get(question, 0)
+            is_right = turn % 2 == len(question) % 2
+            answer = f"A {question}" if is_right else f"other answer {turn}"
         prompt = round(tokens(asked["messages"]) * behaviour.bills)
         limit = asked.get("max_tokens") or asked.get("max_completion_tokens") or 1000
         output = min(len(PIECES.findall(answer)) + behaviour.reasoning, limit)

@@ -67,6 +67,7 @@ class Behaviour:
     usage: bool = True
     bills: float = 1.0
     cached: bool = False  # half of each prompt is read from the cache, a quarter is written to it
+    varies: bool = False  # a question's answers are right and wrong by turns
     reasoning: int = 0  # so many tokens an answer, as far as they are allowed
     echo: int = 0  # so many answers are errors that say the key
     refuse_create: int = 0

@@ -55,8 +55,8 @@ def test_a_plan_is_over_the_budget_where_a_run_is_refused(
     batch = {"batch_input_usd_per_million_tokens": 0.1, "batch_output_usd_per_million_tokens": 0.7}
     contenders = (
         hosted(fake.url, price=PRICE, epochs=2),
-        prompted(fake.url, price=PRICE, shots=2),
-        prompted(fake.url, "later", price=PRICE | batch, batch=True),
+        prompted(fake.url, price=PRICE, shots=2, samples=2),
+        prompted(fake.url, "later", price=PRICE | batch, batch=True, samples=3),
     )
     file = bakeoff_file(tmp_path / "b", *contenders, test=TESTS)
 

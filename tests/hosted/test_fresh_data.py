@@ -40,13 +40,13 @@ def answers(file: Path, name: str) -> dict[str, Any]:
 
 
 def test_only_what_is_new_is_asked_and_paid_for(fake: Trainer, tmp_path: Path) -> None:
-    paid, tuned = prompted(fake.url, price=PRICE), hosted(fake.url, price=PRICE)
+    paid, tuned = prompted(fake.url, price=PRICE, samples=2), hosted(fake.url, price=PRICE)
     file = bakeoff_file(tmp_path / "b", paid, tuned, test=6)
     asked = questions(6, 200)
     write_test(file, {q: f"A {q}" for q in asked})
     run(file)
     before, jobs = {name: answers(file, name) for name in ("asked", "tuned")}, fake.creates()
-    assert fake.completions() == 12
+    assert fake.completions() == 18
 
     # A row is put before the others, one is gone, one has another reference.
     fresh = {questions(1, 900)[0]: "new", **dict.fromkeys(asked[:1], "other"),
@@ -54,7 +54,7 @@ def test_only_what_is_new_is_asked_and_paid_for(fake: Trainer, tmp_path: Path) -
     write_test(file, fresh)
     kept = (file.parent / "run" / "data" / "test.jsonl").read_bytes()
     for heard in (Heard(), Heard(answer=False)):
-        with pytest.raises(ConfigError, match=r"2 paid answers will be asked for again: at most "
+        with pytest.raises(ConfigError, match=r"3 paid answers will be asked for again: at most "
                            r"\$0\.0\d+\. Say --yes as well"):  # fmt: skip
             run(file, heard, fresh_data=True)
     assert (file.parent / "run" / "data" / "test.jsonl").read_bytes() == kept
@@ -63,10 +63,11 @@ def test_only_what_is_new_is_asked_and_paid_for(fake: Trainer, tmp_path: Path) -
     assert "1 test row with new inputs, 1 test row with other references, 1 test row gone" in (
         heard.text()
     )
-    assert (fake.completions(), fake.creates()) == (14, jobs)
+    assert (fake.completions(), fake.creates()) == (21, jobs)
     for name, earlier in before.items():
         now = answers(file, name)
         assert len(now) == 6
+        assert len(rows(file, name)) == (12 if name == "asked" else 6)
         # The same answer under the id of its row of now.
         assert now["test-3"]["prediction"] == earlier["test-2"]["prediction"]
         (path,) = (file.parent / "run" / "contenders" / name / "answers-before").iterdir()
@@ -76,7 +77,7 @@ def test_only_what_is_new_is_asked_and_paid_for(fake: Trainer, tmp_path: Path) -
     spent = Ledger(file.parent / "run" / "events.jsonl").spent()
     assert float(spent.known) == pytest.approx(fake.billed_usd())
     run(file)
-    assert fake.completions() == 14
+    assert fake.completions() == 21
 
 
 def test_what_is_refused(fake: Trainer, tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
 from tuneoff.records import ScoredRow
 from tuneoff.results import Score
 from tuneoff.scoring.aggregate import (
     Breakdown,
     aggregate,
     error_classes,
+    over_samples,
     over_seeds,
     values_by_seed,
 )
@@ -122,3 +125,41 @@ def test_a_single_training_is_left_as_it_is() -> None:
 def test_a_seed_without_scores_leaves_nothing_to_average() -> None:
     assert over_seeds([rows_of({"1": True}), {}]) == {}
     assert over_seeds([{}, rows_of({"1": True})]) == {}
+
+
+def test_an_example_is_the_mean_of_its_answers() -> None:
+    first = {"1": ScoredRow("1", {"m": True}, "right"), "2": ScoredRow("2", {"m": False}, "wrong")}
+    second = {"1": ScoredRow("1", {"m": False, "n": 1.0}, "wrong", sample=1)}
+    third = {id: ScoredRow(id, {"m": True}, "right", sample=2) for id in ("1", "2")}
+    # The second example has no second answer yet; a metric that one answer lacks is the others'.
+    assert over_samples([first, second, third]) == {
+        "1": ScoredRow("1", {"m": 2 / 3, "n": 1.0}, "right")
+    }
+    assert over_samples([first]) == first
+
+
+def test_an_example_is_worth_one_answer_to_all_of_its_answers() -> None:
+    """Answers that always agree tell as much as one; where they differ, more is known."""
+    alike, mixed = Counter({1.0: 60, 0.0: 40}), Counter({0.8: 50, 0.4: 50})
+    agreeing = score_interval(alike, yes_no=True, answers=5) or (0.0, 1.0)
+    once = score_interval(alike, yes_no=True) or (0.0, 1.0)
+    differing = score_interval(mixed, yes_no=True, answers=5) or (0.0, 1.0)
+    assert abs((agreeing[1] - agreeing[0]) / (once[1] - once[0]) - 1) < 0.02
+    assert agreeing[1] - agreeing[0] > once[1] - once[0]
+    assert differing[1] - differing[0] < (once[1] - once[0]) / 2
+    # All answers are never worth more than as many independent ones.
+    least = wilson(0.6 * 500, 500)
+    even = score_interval(Counter({0.6: 99, 0.8: 1}), yes_no=True, answers=5) or (0.0, 1.0)
+    assert even[1] - even[0] >= (least[1] - least[0]) * 0.99
+
+
+def test_the_interval_of_repeated_answers_holds_the_truth() -> None:
+    """As often as it says, though answers to one example are alike more or less."""
+    for spread, seed in ((0.3, 1), (3.0, 2), (30.0, 3)):
+        draw = np.random.default_rng(seed)
+        held = 0
+        for _ in range(400):
+            chances = draw.beta(0.8 * spread, 0.2 * spread, 50)
+            found = score_interval(Counter(draw.binomial(5, chances) / 5), yes_no=True, answers=5)
+            held += found is not None and found[0] <= 0.8 <= found[1]
+        assert 0.92 <= held / 400 <= 0.98

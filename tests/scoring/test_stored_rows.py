@@ -86,7 +86,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_a_mistake_in_the_last_line_is_found(tmp_path: Path) -> None:
     good = '{"id": "e1", "prediction": "p"}\n\n{"id": "2", "reference": "r", "prediction": ""}\n'
-    assert check_rows(write(tmp_path, good), KNOWN) == 2
+    assert check_rows(write(tmp_path, good), KNOWN) == (2, 1)
     with pytest.raises(DataError, match="jsonl:4"):
         check_rows(write(tmp_path, f"{good}broken"), KNOWN)
 
@@ -97,7 +97,7 @@ def test_rows_are_read_as_they_are_used(tmp_path: Path) -> None:
     path = write(tmp_path, "\n".join(lines))
     tracemalloc.start()
     try:
-        assert check_rows(path) == 5_000
+        assert check_rows(path) == (5_000, 1)
         assert sum(len(row.prediction) for row in read_rows(path)) == 5_000_000
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -19,14 +20,17 @@ from tuneoff.billing import counter_for
 from tuneoff.contender_settings import HostedSettings, PromptedSettings
 from tuneoff.contenders import Ticket, Work
 from tuneoff.contenders.measuring import MOST, asks_on, divided, timed_then
+from tuneoff.contenders.samples import name_request
 from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
 from tuneoff.providers.calls import ClosedError, Limiter, most_tries, pause_before, tell
-from tuneoff.providers.recording import Player, Recorder, Tape
+from tuneoff.providers.recording import Player, Recorder, Tape, asking_sample
 from tuneoff.records import Example, Prediction
 
 Settings = HostedSettings | PromptedSettings
+# What is asked: of which example, for which sample, by which turns.
+Asked = tuple[Example, int, list[Message]]
 # Lost answers may each have been paid for; being told to wait costs nothing but time.
 MOST_LOST, MOST_BUSY = 6, 40
 # A model that was just tuned is not found at first, while it is being loaded.
@@ -56,9 +60,9 @@ def ask_all(
     work: Work,
     provider: Provider,
     model: str,
-    asked: Iterable[tuple[Example, list[Message]]],
+    asked: Iterable[Asked],
 ) -> Iterator[list[Prediction]]:
-    """Answers at temperature 0, handed out as they come. A request that the provider refuses for
+    """Answers, handed out as they come. A request that the provider refuses for
     good is a row with `error`; refusals are held back until something was answered, for if nothing
     is, they say nothing about single examples.
 
@@ -105,7 +109,7 @@ def connected(settings: Settings, work: Work) -> Provider:
 def _has_answered(work: Work) -> bool:
     """Whether the provider has answered this contender before, perhaps to another command."""
     batches = any(batch["batch_id"] for batch in work.directory.batches())
-    answers = any(row.error is None for row in work.directory.predictions().values())
+    answers = any(row.error is None for row in work.directory.answers().values())
     return bool(batches or answers or work.directory.job().get("job_id"))
 
 
@@ -129,6 +133,11 @@ def effort_of(settings: Settings) -> str | None:
     return settings.reasoning_effort if isinstance(settings, PromptedSettings) else None
 
 
+def name_temperature(settings: Settings) -> str:
+    """Return what a model's name says of its temperature; empty where the file has none."""
+    return "" if settings.temperature is None else f", temperature {settings.temperature:g}"
+
+
 def max_output_tokens(settings: Settings, max_new_tokens: int) -> int:
     """Return the most tokens that one answer may take and bill, its reasoning included."""
     reasoning = settings.max_reasoning_tokens if isinstance(settings, PromptedSettings) else 0
@@ -140,17 +149,22 @@ def most_answering_tokens(
 ) -> tuple[int, int]:
     """The most tokens, in and out, that the answers still to be had can bill. What a batch that is
     under way can, the ledger has."""
-    known = set(work.directory.predictions())
+    known = {name_request(*each) for each in work.directory.answers()}
     for batch in work.directory.batches():
         if not batch["read"] and (batch["batch_id"] or batch["look_until"]):
             known.update(batch["ids"])
-    left = [most_billed(settings, turns) for example, turns in asked if example.id not in known]
-    return sum(left), len(left) * max_output_tokens(settings, work.max_new_tokens)
+    tokens = count = 0
+    for example, turns in asked:
+        names = (name_request(example.id, sample) for sample in range(settings.samples))
+        times = sum(name not in known for name in names)
+        if times:
+            tokens, count = tokens + times * most_billed(settings, turns), count + times
+    return tokens, count * max_output_tokens(settings, work.max_new_tokens)
 
 
 def _finished(
     asking: _Asking,
-    asked: Iterable[tuple[Example, list[Message]]],
+    asked: Iterable[Asked],
     asks_more: Callable[[], bool],
 ) -> Iterator[list[Prediction]]:
     """Answers as they come. When something goes wrong, or somebody presses Ctrl-C, no more is
@@ -208,12 +222,14 @@ class _Asking:
         self._settings, self._work, self._provider = settings, work, provider
         self._model, self._limiter = model, Limiter(settings.concurrency)
         self.concurrency = settings.concurrency
-        before = [row for row in work.directory.predictions().values() if row.error is None]
+        known = work.directory.predictions()
+        before = [row for row in known.values() if row.error is None]
         self.answered_before = bool(before)
         self._timed = [row.seconds or 0.0 for row in divided(before, self.concurrency)[0]]
-        self._asked_alone = 0
-        self._recorded = work.replay.predictions() if work.replay is not None else None
-        self._alone_then = len(set(timed_then(work)) - set(work.directory.predictions()))
+        # Only first samples are timed: what was asked before may be in the provider's cache.
+        self._asked_alone, self._most_alone = 0, min(MOST + 1, len(work.test) - len(known))
+        self._recorded = work.replay.answers() if work.replay is not None else None
+        self._alone_then = len(set(timed_then(work)) - set(known))
 
     def at_once(self) -> int:
         """Returns how many requests may be under way: one while answers are timed. That ends though
@@ -221,7 +237,8 @@ class _Asking:
         if self._recorded is not None:
             times_on = self._asked_alone < self._alone_then
         else:
-            times_on = self._work.measure and self._asked_alone <= MOST and asks_on(self._timed)
+            left = self._asked_alone < self._most_alone
+            times_on = self._work.measure and left and asks_on(self._timed)
         return 1 if times_on else self.concurrency
 
     def stop(self) -> None:
@@ -234,7 +251,7 @@ class _Asking:
             f"{self._settings.name}: waiting for the answers that are under way, and paid for"
         )
 
-    def ask(self, example: Example, turns: list[Message], at_once: int) -> Prediction:
+    def ask(self, example: Example, sample: int, turns: list[Message], at_once: int) -> Prediction:
         """Return one answer, after as many tries as it takes. One that the server fails at each
         time, while it answers others, is a row with `error`, for it would be so for ever.
 
@@ -246,6 +263,11 @@ class _Asking:
             BudgetError: a try could pass the budget.
             ClosedError: everything is being stopped.
         """
+        with asking_sample(sample):
+            found = self._ask(example, sample, turns, at_once)
+        return replace(found, sample=sample)
+
+    def _ask(self, example: Example, sample: int, turns: list[Message], at_once: int) -> Prediction:
         lost = busy = 0
         self._asked_alone += at_once == 1
         before = self._limiter.answers
@@ -254,7 +276,7 @@ class _Asking:
             new = self._is_new()
             try:
                 reply, seconds = self._tried(turns, busy, new)
-                return self._answered(example, reply, reply.seconds or seconds, at_once)
+                return self._answered(example, sample, reply, reply.seconds or seconds, at_once)
             except RefusedError as refusal:
                 if new and refusal.status == NOT_FOUND and busy < MOST_LOADING:
                     error, busy = refusal, busy + 1
@@ -283,10 +305,12 @@ class _Asking:
             if busy >= MOST_BUSY:
                 raise _given_up(error, lost + busy)
 
-    def _answered(self, example: Example, reply: Reply, seconds: float, at_once: int) -> Prediction:
+    def _answered(
+        self, example: Example, sample: int, reply: Reply, seconds: float, at_once: int
+    ) -> Prediction:
         """Returns an answer as a row. A replay has `concurrency` from the recorded run."""
         if self._recorded is not None:
-            before = self._recorded.get(example.id)
+            before = self._recorded.get((example.id, sample))
             at_once_then = before.concurrency if before is not None else None
             return prediction(example.id, reply, seconds, at_once_then)
         found = prediction(example.id, reply, seconds, at_once)
@@ -309,7 +333,8 @@ class _Asking:
             began = time.perf_counter()
             try:
                 effort = effort_of(self._settings)
-                reply = self._provider.chat(self._model, turns, most, effort)
+                temperature = self._settings.temperature
+                reply = self._provider.chat(self._model, turns, most, effort, temperature)
             except RefusedError as error:
                 # Azure bills prompts that its filter refuses.
                 if error.concerns_all() or self._settings.provider != "azure":

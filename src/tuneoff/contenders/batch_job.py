@@ -26,7 +26,8 @@ MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 1024**2
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS, SLOWER = 0.5, 60.0, 1.3
 LOOKING_TRIES = 25
 
-Asked = dict[str, list[Message]]
+# What is left to ask, by the names of requests (`samples.py`).
+Left = dict[str, list[Message]]
 
 
 class BatchJobs:
@@ -39,7 +40,7 @@ class BatchJobs:
             self._kept = [{**facts, "read": False} for facts in work.replay.batches()]
         self.url = batches.url
         self._most = max_output_tokens(settings, work.max_new_tokens)
-        before = work.directory.predictions().values()
+        before = work.directory.answers().values()
         self.answered_before = any(row.error is None for row in before)
 
     def note(self, facts: dict[str, Any], **changed: Any) -> None:
@@ -47,7 +48,7 @@ class BatchJobs:
         facts.update(changed)
         self._work.directory.write_batches(self._kept)
 
-    def current(self, left: Asked) -> dict[str, Any]:
+    def current(self, left: Left) -> dict[str, Any]:
         """The batch that is under way, or a new one of what is left."""
         unread = next((facts for facts in self._kept if not facts["read"]), None)
         if unread is not None:
@@ -59,7 +60,7 @@ class BatchJobs:
         self.note(facts)
         return facts
 
-    def followed(self, facts: dict[str, Any], left: Asked) -> Batch:
+    def followed(self, facts: dict[str, Any], left: Left) -> Batch:
         """A batch when it is at its end.
 
         Raises:
@@ -91,20 +92,19 @@ class BatchJobs:
         _settle(ticket, batch, rows)
         return rows
 
-    def _lines(self, left: Asked) -> Iterator[tuple[str, str]]:
+    def _lines(self, left: Left) -> Iterator[tuple[str, str]]:
         """Requests as lines, as many as one batch takes."""
         size = 0
         for count, (id, turns) in enumerate(left.items()):
-            request = self.batches.request(
-                id, self._model, turns, self._most, effort_of(self._settings)
-            )
+            effort, temperature = effort_of(self._settings), self._settings.temperature
+            request = self.batches.request(id, self._model, turns, self._most, effort, temperature)
             line = json.dumps(request, ensure_ascii=False) + "\n"
             size += len(line.encode())
             if count == MOST_REQUESTS or (count and size > MOST_BYTES):
                 return
             yield id, line
 
-    def _ticket(self, facts: dict[str, Any], left: Asked | None = None) -> Ticket:
+    def _ticket(self, facts: dict[str, Any], left: Left | None = None) -> Ticket:
         """Leave for a batch, asked for once however often this is carried out."""
         turns = [left[id] for id in facts["ids"] if id in left] if left else []
         return self._work.guard.authorize(
@@ -115,7 +115,7 @@ class BatchJobs:
             batch=True,
         )
 
-    def _submitted(self, facts: dict[str, Any], left: Asked) -> Batch:
+    def _submitted(self, facts: dict[str, Any], left: Left) -> Batch:
         """The batch: the one of `batch.json`, one that an earlier try created, or a new one."""
         if facts["batch_id"] is not None:
             return repeated(lambda: self.batches.batch(facts["batch_id"]))
@@ -147,7 +147,7 @@ class BatchJobs:
             lambda: self.batches.find_file(name), lambda: self.batches.upload(path), begun
         )
 
-    def _created(self, facts: dict[str, Any], left: Asked, file: str) -> Batch:
+    def _created(self, facts: dict[str, Any], left: Left, file: str) -> Batch:
         """A batch: one that an earlier try created, or a new one."""
         metadata = {RUN: self._work.name[:500], CONTENDER: self._settings.name,
                     INTENT: facts["intent"]}  # fmt: skip

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tuneoff.contenders import Work
-from tuneoff.contenders.asking import MOST_REFUSED, Settings, prediction
-from tuneoff.contenders.batch_job import Asked, BatchJobs
+from tuneoff.contenders.asking import MOST_REFUSED, Asked, Settings, prediction
+from tuneoff.contenders.batch_job import BatchJobs, Left
+from tuneoff.contenders.samples import Question, name_request, name_requests, read_request
 from tuneoff.errors import ConfigError, ProviderError, RefusedError
-from tuneoff.prompts import Message
 from tuneoff.providers import Batches, BatchRow, Provider
 from tuneoff.providers.sdk import REFUSALS
-from tuneoff.records import Example, Prediction
+from tuneoff.records import Prediction
 
 # So many batches may fail to answer an example.
 MOST_TRIES = 3
@@ -44,9 +44,9 @@ def ask_in_batches(
     work: Work,
     provider: Provider,
     model: str,
-    asked: Iterable[tuple[Example, list[Message]]],
+    asked: Iterable[Asked],
 ) -> Iterator[list[Prediction]]:
-    """Answers at temperature 0, handed out when a batch is finished. A request that is refused for
+    """Answers, handed out when a batch is finished. A request that is refused for
     good is a row with `error`.
 
     Raises:
@@ -54,14 +54,20 @@ def ask_in_batches(
         BudgetError: the next batch could pass the budget.
     """
     jobs = BatchJobs(settings, work, batches_of(settings, provider), model)
-    left: Asked = {example.id: turns for example, turns in asked}
+    questions, left = list[Question](), Left()
+    for example, sample, turns in asked:
+        questions.append((example, sample))
+        left[name_request(example.id, sample)] = turns
+    named = name_requests(questions)
     failed, last = Counter[str](), dict[str, BatchRow]()
     while left:
         facts = jobs.current(left)
         rows = jobs.read(facts, jobs.followed(facts, left))
         outcome = _outcome(jobs, [row for row in rows if row.id in left], len(left))
-        if outcome.found:
-            yield outcome.found
+        found = [_as_row(each, named) for each in outcome.found]
+        found += _no_longer_asked(work, rows, left)
+        if found:
+            yield found
         jobs.note(facts, read=True)
         if outcome.refusal is not None:
             raise ProviderError(f"{jobs.url} {outcome.refusal}")
@@ -73,9 +79,27 @@ def ask_in_batches(
         failed.update(id for id in facts["ids"] if id in left)
         given_up = _given_up(jobs, [id for id in left if failed[id] >= MOST_TRIES], last)
         if given_up:
-            yield given_up
+            yield [_as_row(each, named) for each in given_up]
             for answered in given_up:
                 left.pop(answered.id)
+
+
+def _no_longer_asked(work: Work, rows: Iterable[BatchRow], left: Left) -> list[Prediction]:
+    """Return answers to samples that the file asked for when the batch was sent: they are paid."""
+    ids, answered = {example.id for example in work.test}, work.directory.answers()
+    found = list[Prediction]()
+    for row in rows:
+        question = read_request(row.id, ids) if row.id not in left else None
+        if row.reply is not None and question is not None and question not in answered:
+            id, sample = question
+            found.append(replace(prediction(id, row.reply, None), sample=sample))
+    return found
+
+
+def _as_row(answered: Prediction, named: Mapping[str, Question]) -> Prediction:
+    """Return an answer under its example's id and sample instead of its request's name."""
+    example, sample = named[answered.id]
+    return replace(answered, id=example.id, sample=sample)
 
 
 @dataclass

@@ -9,8 +9,15 @@ from pathlib import Path
 from tuneoff import prompts, providers
 from tuneoff.contender_settings import HostedSettings
 from tuneoff.contenders import Work, hosted_following, hosted_job, measuring, template_for
-from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
+from tuneoff.contenders.asking import (
+    ask_all,
+    connected,
+    most_answering_tokens,
+    name_temperature,
+    refuse_text,
+)
 from tuneoff.contenders.batching import ask_in_batches, batches_of
+from tuneoff.contenders.samples import is_answered, list_questions
 from tuneoff.progress import AWAY
 from tuneoff.providers.sdk import is_here
 from tuneoff.records import Example, Prediction, ServingRecord
@@ -25,7 +32,7 @@ def check(settings: HostedSettings, folder: Path) -> None:
 def ready(settings: HostedSettings, work: Work) -> None:
     """The SDK and the key must be there, and the training file be what the provider takes, unless
     everything was done before."""
-    if len(work.directory.predictions()) < len(work.test):
+    if not is_answered(settings, work):
         with closing(connected(settings, work)) as provider:
             if settings.batch:
                 batches_of(settings, provider)
@@ -34,11 +41,12 @@ def ready(settings: HostedSettings, work: Work) -> None:
 
 def model_name(settings: HostedSettings) -> str:
     """The provider's name of the model, and who tunes it."""
-    if settings.base_url is None:
-        return f"{settings.model}, tuned by {settings.provider}"
-    if is_here(settings.base_url):
-        return f"{settings.model}, tuned through the fine-tuning API of a server on this machine"
-    return f"{settings.model}, tuned at {settings.base_url}"
+    where = f"tuned by {settings.provider}"
+    if settings.base_url is not None:
+        where = f"tuned at {settings.base_url}"
+        if is_here(settings.base_url):
+            where = "tuned through the fine-tuning API of a server on this machine"
+    return f"{settings.model}, {where}{name_temperature(settings)}"
 
 
 def begin(settings: HostedSettings, work: Work) -> None:
@@ -75,11 +83,11 @@ def tune(settings: HostedSettings, work: Work) -> None:
 def answer(
     settings: HostedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """Answers of the tuned model at temperature 0."""
+    """Answers of the tuned model, as often as the file says."""
     model = settings.deployment or hosted_job.answers_with(settings, work)
     template = template_for(settings, work)
-    ordered = examples if settings.batch else measuring.asked_first(work, examples)
-    asked = ((example, prompts.messages(example, template)) for example in ordered)
+    questions = list_questions(settings, work, examples)
+    asked = ((e, sample, prompts.messages(e, template)) for e, sample in questions)
     with closing(connected(settings, work)) as provider:
         ask = ask_in_batches if settings.batch else ask_all
         yield from ask(settings, work, provider, model, asked)

@@ -14,8 +14,15 @@ from tuneoff import prompts, providers
 from tuneoff.contender_settings import PromptedSettings
 from tuneoff.contenders import Work, measuring, template_for, with_vllm
 from tuneoff.contenders.answering import answers, describe_prompts
-from tuneoff.contenders.asking import ask_all, connected, most_answering_tokens, refuse_text
+from tuneoff.contenders.asking import (
+    ask_all,
+    connected,
+    most_answering_tokens,
+    name_temperature,
+    refuse_text,
+)
 from tuneoff.contenders.batching import ask_in_batches, batches_of
+from tuneoff.contenders.samples import is_answered, list_questions
 from tuneoff.contenders.shots import shots_of
 from tuneoff.generation import vllm
 from tuneoff.models import bases
@@ -38,18 +45,18 @@ def ready(settings: PromptedSettings, work: Work) -> None:
     """The SDK and the key of a provider must be there, unless everything was answered before; vLLM
     where it is to answer."""
     with_vllm.ready(settings)
-    if settings.model is not None and len(work.directory.predictions()) < len(work.test):
+    if settings.model is not None and not is_answered(settings, work):
         with closing(connected(settings, work)) as provider:
             if settings.batch:
                 batches_of(settings, provider)
 
 
 def model_name(settings: PromptedSettings) -> str:
-    """Return model and number of shots, for instance `tiny, 5 shots`, and its reasoning effort if
-    one is asked for."""
+    """Return model and number of shots, for instance `tiny, 5 shots`, and what is asked for
+    of reasoning effort and temperature."""
     shots = "zero-shot" if settings.shots == 0 else f"{settings.shots} shots"
     effort = f", reasoning {settings.reasoning_effort}" if settings.reasoning_effort else ""
-    return f"{settings.base or settings.model}, {shots}{effort}"
+    return f"{settings.base or settings.model}, {shots}{effort}{name_temperature(settings)}"
 
 
 def tune(settings: PromptedSettings, work: Work) -> None:
@@ -59,11 +66,11 @@ def tune(settings: PromptedSettings, work: Work) -> None:
 def answer(
     settings: PromptedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """Greedy answers of the untuned base, or answers of the provider's model at temperature 0."""
+    """Greedy answers of the untuned base, or the provider's model's, as often as the file says."""
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
-        ordered = examples if settings.batch else measuring.asked_first(work, examples)
-        asked = ((e, prompts.messages(e, template, shots.of(e))) for e in ordered)
+        questions = list_questions(settings, work, examples)
+        asked = ((e, k, prompts.messages(e, template, shots.of(e))) for e, k in questions)
         with closing(connected(settings, work)) as provider:
             ask = ask_in_batches if settings.batch else ask_all
             yield from ask(settings, work, provider, settings.model, asked)

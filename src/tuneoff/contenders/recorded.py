@@ -10,6 +10,7 @@ from tuneoff.contender_settings import RecordedSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example, Prediction
+from tuneoff.scoring.stored import read_sample
 from tuneoff.tasks.rows import read
 
 
@@ -45,34 +46,47 @@ def answer(
     """The file's answers; an example without one is a row with `error`.
 
     Raises:
-        DataError: a row has no id or prediction, or an id is there twice.
+        DataError: a row has no id or prediction, or an id is there twice (with the same sample).
     """
     if settings.predictions is None:
         return
     path = _file(settings, work.folder)
-    found: dict[str, str] = {}
+    found: dict[tuple[str, int], str] = {}
     for record in read(path, warn=lambda line: work.progress.say(f"warning: {line}")):
         row, where = record.row, record.where
         if not isinstance(row.get("id"), str) or not isinstance(row.get("prediction"), str):
             raise DataError(f"{where}: a row needs the texts id and prediction.")
-        if row["id"] in found:
-            raise DataError(f"{where}: the id {row['id']!r} is there twice; ids must differ.")
-        found[row["id"]] = row["prediction"]
-    lacking = sum(e.id not in found for e in work.test)
-    if lacking == len(work.test):
+        question = (row["id"], read_sample(row, where))
+        if question in found:
+            raise DataError(
+                f"{where}: the id {row['id']!r} is there twice; ids must differ, or the rows say "
+                'which `"sample"` they are (0, 1, …).'
+            )
+        found[question] = row["prediction"]
+    samples = 1 + max((sample for _, sample in found), default=0)
+    # The last sample first: where the writing is cut, what is there says how many there are.
+    wanted = [(e.id, sample) for e in work.test for sample in reversed(range(samples))]
+    lacking = sum(question not in found for question in wanted)
+    if lacking == len(wanted):
         raise DataError(
-            f"{path}: none of its {len(found)} ids is one of the {len(work.test)} test examples; "
-            "the run's data/test.jsonl has theirs."
+            f"{path}: none of its {len({id for id, _ in found})} ids is one of the "
+            f"{len(work.test)} test examples; the run's data/test.jsonl has theirs."
         )
     if lacking:
+        what = "test examples have no answer"
+        if samples > 1:
+            what = f"answers ({samples} to each test example) are not"
         work.progress.say(
-            f"warning: {settings.name}: {lacking} of {len(work.test)} test examples have no answer "
-            f"in {path}; they count as wrong."
+            f"warning: {settings.name}: {lacking} of {len(wanted)} {what} in {path}; they count as "
+            "wrong."
         )
-    missing = "the predictions file has no answer to this example"
+    ids, missing = {e.id for e in examples}, "the predictions file has no answer to this example"
     yield [
-        Prediction(e.id, found[e.id]) if e.id in found else Prediction(e.id, "", error=missing)
-        for e in examples
+        Prediction(id, found[id, sample], sample=sample)
+        if (id, sample) in found
+        else Prediction(id, "", error=missing, sample=sample)
+        for id, sample in wanted
+        if id in ids
     ]
 
 

@@ -55,6 +55,7 @@ def planned_hosted(
         answering_usd=_answering(settings, settings.model, price, test, warnings),
         ends=price.ends if price else None,
         warnings=tuple(warnings),
+        samples=settings.samples,
     )
 
 
@@ -82,6 +83,7 @@ def planned_answers(
         answering_usd=_answering(settings, model, price, tallies["test"], warnings),
         ends=price.ends if price else None,
         warnings=tuple(warnings),
+        samples=settings.samples,
     )
 
 
@@ -128,16 +130,23 @@ def _answering(
     warnings: list[str],
 ) -> float | None:
     """Count the test set's prompts, those that are long enough as written to the provider's cache,
-    and answers as long as its references, with all the reasoning that they may have."""
+    and answers as long as its references, with all the reasoning that they may have; each as often
+    as it is asked."""
+    times = settings.samples
+    if times > 1:
+        warnings.append(
+            f"each test example is asked {times} times (samples), {times * test.examples:,} "
+            "answers in all; what answering costs is for all of them."
+        )
     if price is None:
         return None
     reasoning = max_output_tokens(settings, 0)
     usd = answering_usd(
         price,
-        test.of_all(test.prompt),
-        test.of_all(test.completion) + reasoning * test.examples,
+        times * test.of_all(test.prompt),
+        times * (test.of_all(test.completion) + reasoning * test.examples),
         batch=settings.batch,
-        written_tokens_in=test.of_all(test.cacheable),
+        written_tokens_in=times * test.of_all(test.cacheable),
     )
     if reasoning:
         warnings.append(

@@ -24,7 +24,8 @@ class PlannedTraining:
 
 @dataclass(frozen=True, slots=True)
 class PlannedContender:
-    """One contender; `training` is None where nothing is trained."""
+    """One contender; `training` is None where nothing is trained. `answering_usd` is for the test
+    set as often as it is asked, `samples` times."""
 
     name: str
     id: str
@@ -32,6 +33,7 @@ class PlannedContender:
     answering_usd: float | None = None
     ends: datetime.date | None = None
     warnings: tuple[str, ...] = ()
+    samples: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,8 @@ Monthly = Own | Hosted
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a contender's directory says of it. `correct` is its share of right answers."""
+    """What a contender's directory says of it. `correct` is its share of right answers;
+    `times_answered` how often a provider answered each example."""
 
     training: TrainingRecord | None
     answering_seconds: float | None
@@ -43,6 +44,7 @@ class Measured:
     record: ServingRecord | None
     correct: float | None
     planned_usd: float | None
+    times_answered: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Pricing:
         monthly: Monthly | None
         if paid(settings):
             billed = found.training.tokens_billed if found.training else None
-            cost = api_cost(settings.name, billed, self.ledger)
+            cost = _once(api_cost(settings.name, billed, self.ledger), found.times_answered)
             cost = replace(cost, unit_prices=self._unit_prices(settings))
             monthly, basis = self._hosted(settings, found, cost)
         else:
@@ -200,6 +202,14 @@ class Pricing:
             f"it ends on {ends}: tuning again every {months} months at ${training:,.2f} is "
             f"${usd:,.2f} a month"
         ]
+
+
+def _once(cost: Cost, times: float) -> Cost:
+    """Return the same, where the test set was answered several times, of answering it once."""
+    if times <= 1 or cost.answering_usd is None:
+        return cost
+    once = cost.answering_usd / times
+    return replace(cost, answering_usd=once, all_answers_usd=cost.answering_usd)
 
 
 def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:

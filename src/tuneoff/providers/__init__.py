@@ -226,8 +226,9 @@ class Batches(Protocol):
         messages: Sequence[Mapping[str, str]],
         max_tokens: int | None,
         reasoning_effort: str | None = None,
+        temperature: float | None = None,
     ) -> dict[str, Any]:
-        """One line of a file of requests."""
+        """One line of a file of requests, as `Provider.chat` would ask it."""
         ...
 
     def adapted(self, row: BatchRow) -> bool:
@@ -317,12 +318,14 @@ class Provider(Protocol):
         messages: Sequence[Mapping[str, str]],
         max_tokens: int | None = None,
         reasoning_effort: str | None = None,
+        temperature: float | None = None,
     ) -> Reply:
-        """Return one answer at temperature 0, or at the model's own where it reasons.
+        """Return one answer.
 
         Args:
             max_tokens: what it may take, its reasoning included.
             reasoning_effort: how much it is to reason; left out, as much as it does by itself.
+            temperature: sent as it is; left out it is 0, or the model's own where it reasons.
         """
         ...
 

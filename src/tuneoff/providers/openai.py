@@ -253,11 +253,14 @@ class OpenAI:
         messages: Sequence[Mapping[str, str]],
         max_tokens: int | None = None,
         reasoning_effort: str | None = None,
+        temperature: float | None = None,
     ) -> Reply:
         while True:
             left_out = frozenset(self._left_out)
             try:
-                return self._chat(self.chat_body(model, messages, max_tokens, reasoning_effort))
+                return self._chat(
+                    self.chat_body(model, messages, max_tokens, reasoning_effort, temperature)
+                )
             except RefusedError as error:
                 self.adapted(error)
                 # Another thread may have found out meanwhile what this one was refused for.
@@ -292,14 +295,17 @@ class OpenAI:
         messages: Sequence[Mapping[str, str]],
         max_tokens: int | None,
         reasoning_effort: str | None = None,
+        temperature: float | None = None,
     ) -> dict[str, Any]:
-        """What is asked for one answer at temperature 0."""
+        """What is asked for one answer."""
         body: dict[str, Any] = {"model": model, "messages": [dict(turn) for turn in messages]}
         # Models that reason take the newer word for the limit, and no temperature while they do.
         newer = reasoning_effort is not None or "max_tokens" in self._left_out
         if max_tokens is not None:
             body["max_completion_tokens" if newer else "max_tokens"] = max_tokens
-        if "temperature" not in self._left_out and reasoning_effort in (None, "none"):
+        if temperature is not None:  # asked for by the user: a refusal is for the user to see
+            body["temperature"] = temperature
+        elif "temperature" not in self._left_out and reasoning_effort in (None, "none"):
             body["temperature"] = 0
         if reasoning_effort is not None:
             body["reasoning_effort"] = reasoning_effort

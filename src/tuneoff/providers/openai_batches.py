@@ -61,8 +61,9 @@ class Batches:
         messages: Sequence[Mapping[str, str]],
         max_tokens: int | None,
         reasoning_effort: str | None = None,
+        temperature: float | None = None,
     ) -> dict[str, Any]:
-        body = self._provider.chat_body(model, messages, max_tokens, reasoning_effort)
+        body = self._provider.chat_body(model, messages, max_tokens, reasoning_effort, temperature)
         return {"custom_id": id, "method": "POST", "url": CHAT_URL, "body": body}
 
     def adapted(self, row: BatchRow) -> bool:

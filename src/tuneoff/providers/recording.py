@@ -4,7 +4,8 @@
 header that is kept and is struck out of every body. A model that has been switched off can then
 be measured for ever: a replay gives the SDK the recorded bytes, and nothing leaves the machine.
 
-In a replay a question gets the answers that this very question got, in their order. Everything
+In a replay a question gets the answers that this very question got, in their order; those of each
+sample of repeated answers are kept apart, for many are under way at once. Everything
 else (a job's state, a listing) gets the last answer there was, so nobody waits for a job that
 ended long ago. What failed and was tried again is left out.
 """
@@ -12,12 +13,14 @@ ended long ago. What failed and was tried again is left out.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import threading
 import time
 import urllib.request
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -33,6 +36,20 @@ KEPT_HEADERS = (
     "content-type", "date", "retry-after", "retry-after-ms", "x-request-id", "openai-version",
     "openai-model", "openai-processing-ms",
 )  # fmt: skip
+
+
+# Which sample is asked for: a request does not say it, and no provider is to be told.
+_SAMPLE: ContextVar[int] = ContextVar("sample", default=0)
+
+
+@contextlib.contextmanager
+def asking_sample(sample: int) -> Iterator[None]:
+    """While inside, what is asked on this thread is recorded, or replayed, as of this sample."""
+    token = _SAMPLE.set(sample)
+    try:
+        yield
+    finally:
+        _SAMPLE.reset(token)
 
 
 class Tape(Protocol):
@@ -162,7 +179,8 @@ def _asked(request: Any) -> dict[str, Any]:
     # Of what is uploaded as it is read from a file, nothing is left to be read again.
     if "json" in request.headers.get("content-type", ""):
         body = json.loads(request.read())
-    return {"method": request.method, "path": parts.path, "query": parts.query, "body": body}
+    found = {"method": request.method, "path": parts.path, "query": parts.query, "body": body}
+    return found | ({"sample": sample} if (sample := _SAMPLE.get()) else {})
 
 
 def _row(request: Any, response: Any, content: bytes, seconds: float, key: str) -> dict[str, Any]:
@@ -188,7 +206,8 @@ def _content(row: Mapping[str, Any]) -> bytes:
 
 
 def _question(row: Mapping[str, Any]) -> str:
-    return json.dumps([row["path"], row["body"]], sort_keys=True)
+    asked = [row["path"], row["body"], *([row["sample"]] if "sample" in row else [])]
+    return json.dumps(asked, sort_keys=True)
 
 
 def _place(row: Mapping[str, Any]) -> str:

@@ -196,6 +196,7 @@ class Together:
         messages: Sequence[Mapping[str, str]],
         max_tokens: int | None = None,
         reasoning_effort: str | None = None,
+        temperature: float | None = None,
     ) -> Reply:
         asked: Any = {"model": model, "messages": [dict(turn) for turn in messages]}
         if max_tokens is not None:
@@ -207,7 +208,7 @@ class Together:
         try:
             with self._calling(f"model {model!r} did not answer"):
                 completions = self.sdk.chat.completions.with_raw_response
-                raw = completions.create(**asked, temperature=0)
+                raw = completions.create(**asked, temperature=temperature or 0)
                 answer = raw.parse()
                 choice, usage = answer.choices[0], answer.usage
                 return Reply(

@@ -32,11 +32,19 @@ def _method(kind: str, settings: Mapping[str, Any]) -> str:
     if kind == "local" and settings.get("method") == "full":
         return "all parameters"
     if kind == "hosted" and settings.get("provider"):
-        return f"tuned by {settings['provider']}"
+        return f"tuned by {settings['provider']}{_sampled(settings)}"
     if kind == "prompted":
         shots = settings.get("shots") or 0
-        return f"prompted, {shots} shot{'s' * (shots > 1)}" if shots else "prompted only"
+        how = f"prompted, {shots} shot{'s' * (shots > 1)}" if shots else "prompted only"
+        return how + _sampled(settings)
     return kind
+
+
+def _sampled(settings: Mapping[str, Any]) -> str:
+    """Says at which temperature, and how often, a provider's model was asked."""
+    temperature, samples = settings.get("temperature"), settings.get("samples") or 1
+    shown = "" if temperature is None else f", temperature {temperature:g}"
+    return shown + (f", {samples} answers each" if samples > 1 else "")
 
 
 def _short(settings: Mapping[str, Any], task: Mapping[str, Any]) -> str:

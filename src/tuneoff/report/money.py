@@ -85,6 +85,8 @@ def _basis(cost: Cost) -> list[str]:
     found = []
     if cost.training_basis:
         found.append(f"training: {cost.training_basis}.")
+    if cost.all_answers_usd is not None:
+        found.append(f"all answers to the test set: {f.usd(cost.all_answers_usd)}.")
     if cost.serving_basis and cost.serving_usd_per_1k_requests is not None:
         found.append(f"answering: {cost.serving_basis}.")
     if cost.price_sources and found:

@@ -11,7 +11,8 @@ from typing import Any
 
 
 class Rows:
-    """The rows of a file by the place of their id. Of a repeated id the first counts."""
+    """The rows of a file by the place of their id; of repeated answers the first sample's. Of a
+    repeated id the first row counts."""
 
     def __init__(
         self,
@@ -28,7 +29,7 @@ class Rows:
         self._starts = array("q", [-1]) * len(places)
         for start, row in _with_starts(path):
             place = places.get(row["id"])
-            if place is not None and self._starts[place] < 0:
+            if place is not None and not row.get("sample") and self._starts[place] < 0:
                 self._starts[place] = start
                 if note is not None:
                     note(place, row)

@@ -81,6 +81,8 @@ def _metric(c: ContenderResult, metric: str, shares: Mapping[str, bool], decides
         return _cell(f.MISSING, None)
     share = shares.get(metric, True)
     under = [f.interval(score.low, score.high, share)]
+    if decides and c.samples > 1:
+        under.append(f"mean of {c.samples} answers")
     if decides and score.by_seed:  # beside the first only: the table would be too wide
         under.append(seeds(score, share))
     return _cell(f.score(score.value, share), score.value, *under)

@@ -106,6 +106,7 @@ def view(results: Results) -> View:
         "names": [c.name for c in contenders],
         "scores": _scores(results, contenders),
         "baselines": baselines(results),
+        "repeated": repeated_answers(contenders),
         "judge_unread": unread_replies(results),
         "table": columns_of(results, contenders, _shares(results)),
         "facts": _facts(results, contenders),
@@ -197,6 +198,23 @@ def unread_replies(results: Results) -> str:
         f"The judge's replies about {counted} answers could not be read as A, B or TIE, so they "
         f"are missing from its metrics.{quoted}"
     )
+
+
+def repeated_answers(contenders: Sequence[ContenderResult]) -> list[str]:
+    """Says of each contender that answered the test set several times how much its answers differ;
+    a sentence each."""
+    found = []
+    for c in contenders:
+        if c.samples > 1 and c.error is None:
+            told = (
+                f"{f.clean(c.name)} answered each test example {c.samples} times: an example's "
+                "score is the mean, and where one answer is shown, it is the first."
+            )
+            if c.samples_disagree is not None:
+                share = f.percent(c.samples_disagree)
+                told += f" For {share} of the examples the answers differ in their score."
+            found.append(told)
+    return found
 
 
 def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | None) -> View:

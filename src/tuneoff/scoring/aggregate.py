@@ -1,7 +1,7 @@
 """From scored rows to scores: a mean with its 95% interval, and what went wrong how often.
 
-Several trainings of one contender (seeds) are put together example by example, so that an
-example counts once however often it was answered.
+Several trainings of one contender (seeds), and several answers to one example (samples), are put
+together example by example, so that an example counts once however often it was answered.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tuneoff.records import ScoredRow
@@ -27,10 +28,10 @@ class Totals:
     rows need as much memory as there are different values and clusters.
     """
 
-    def __init__(self, metrics: Mapping[str, Kind], trainings: int = 1) -> None:
-        """`trainings`: the values are means over so many."""
-        self.n = 0
-        self._trainings = trainings
+    def __init__(self, metrics: Mapping[str, Kind], answers: int = 1, trainings: int = 1) -> None:
+        """`answers` is how many there are to each example in each of so many `trainings`; the
+        values are the means of all of them."""
+        self.n, self._answers, self._trainings = 0, answers, trainings
         self._metrics = metrics
         self._counts: dict[str, Counter[float]] = {name: Counter() for name in metrics}
         self._clusters: dict[str, dict[str, tuple[float, int]]] = {name: {} for name in metrics}
@@ -61,8 +62,8 @@ class Totals:
         if n == 0:
             return Score(value=None, low=None, high=None, n=0, errors=errors)
         total = math.fsum(value * times for value, times in counts.items())
-        yes_no = kind == "yes/no" and are_yes_no(counts, self._trainings)
-        found = score_interval(counts, yes_no, clusters, seeds)
+        yes_no = kind == "yes/no" and are_yes_no(counts, self._answers * self._trainings)
+        found = score_interval(counts, yes_no, clusters, seeds, self._answers)
         low, high = found or (None, None)
         return Score(total / n, low, high, n, errors, tuple(seeds) if len(seeds) > 1 else ())
 
@@ -73,6 +74,7 @@ def aggregate(
     errors: int = 0,
     clusters: Mapping[str, str] | None = None,
     seeds: Mapping[str, Sequence[float]] | None = None,
+    answers: int = 1,
 ) -> dict[str, Score]:
     """Return the score of every metric with its interval (`intervals.py`).
 
@@ -83,9 +85,10 @@ def aggregate(
         clusters: what each example belongs to; one that is missing is a cluster of its own. None:
             the examples are independent.
         seeds: by metric, the value of each of several trainings.
+        answers: how many there are to each example, of which the rows are the means.
     """
     trainings = max((len(values) for values in (seeds or {}).values()), default=1)
-    totals = Totals(metrics, max(1, trainings))
+    totals = Totals(metrics, answers, max(1, trainings))
     for row in rows:
         totals.add(row, None if clusters is None else clusters.get(row.id, f"id {row.id}"))
     return totals.scores(errors, seeds)
@@ -94,8 +97,9 @@ def aggregate(
 class Breakdown:
     """A metric by what the examples are: by each key that has a handful of values."""
 
-    def __init__(self, metric: str, kind: Kind, trainings: int = 1) -> None:
-        self._kinds, self._trainings = {metric: kind}, trainings
+    def __init__(self, metric: str, kind: Kind, answers: int = 1, trainings: int = 1) -> None:
+        """The values are means of so many answers, as those of `Totals`."""
+        self._totals = partial(Totals, {metric: kind}, answers, trainings)
         self._groups: dict[str, dict[str, Totals]] = {}
 
     def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None = None) -> None:
@@ -104,7 +108,7 @@ class Breakdown:
             found = self._groups.setdefault(key, {})
             # One group more than is shown says that there are too many.
             if str(group) in found or len(found) <= MOST_GROUPS:
-                found.setdefault(str(group), Totals(self._kinds, self._trainings)).add(row, cluster)
+                found.setdefault(str(group), self._totals()).add(row, cluster)
 
     def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
         """Key → group → metric → score, sorted."""
@@ -139,6 +143,32 @@ def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]
     return found
 
 
+def over_samples(samples: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
+    """Return each example's mean score over its repeated answers, with the first one's verdict.
+
+    `samples` are each sample's rows by example id. Only examples that all of them have are kept:
+    one whose answers are not all there yet has no score. A metric that some of them lack (a judge
+    did not say) is the mean of the others. The rows of a single sample are returned as they are.
+    """
+    first, *others = samples
+    if not others:
+        return dict(first)
+    whole = (id for id in first if all(id in each for each in others))
+    return {id: merge_answers([each[id] for each in samples]) for id in whole}
+
+
+def merge_answers(rows: Sequence[ScoredRow]) -> ScoredRow:
+    """Return the mean of one example's scored answers, with the first one's verdict."""
+    if len(rows) == 1:
+        return rows[0]
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for metric, value in row.scores.items():
+            values.setdefault(metric, []).append(float(value))
+    means = {metric: math.fsum(each) / len(each) for metric, each in values.items()}
+    return ScoredRow(rows[0].id, means, rows[0].verdict)
+
+
 def values_by_seed(
     seeds: Sequence[Mapping[str, ScoredRow]], common: Mapping[str, ScoredRow], metric: str
 ) -> tuple[float, ...]:
@@ -149,12 +179,11 @@ def values_by_seed(
     return tuple(sum(float(rows[id].scores[metric]) for id in ids) / len(ids) for rows in seeds)
 
 
-def are_yes_no(values: Iterable[float], trainings: int = 1) -> bool:
-    """Say whether values are 0 or 1, or means of such over several trainings. A metric of one's
-    own may give other numbers."""
+def are_yes_no(values: Iterable[float], answers: int = 1) -> bool:
+    """Say whether values are 0 or 1, or means of such over several answers. A metric of one's own
+    may give other numbers."""
     return all(
-        0 <= value <= 1 and abs(value * trainings - round(value * trainings)) < 1e-9
-        for value in values
+        0 <= value <= 1 and abs(value * answers - round(value * answers)) < 1e-9 for value in values
     )
 
 

@@ -9,7 +9,9 @@ size n / deff · (t(n-1) / t(df))² of Korn and Graubard (Survey Methodology 199
 n. Miller (arXiv 2411.00640) and Bowyer et al. (arXiv 2503.01747) say why an evaluation needs it.
 
 Where a contender was trained with several seeds, the variance of the seeds' scores is added, so
-the interval covers the choice of examples and the training.
+the interval covers the choice of examples and the training. Where each example was answered several
+times, its value is the mean, whose variance holds the noise of answering; a yes/no score is then
+Wilson's on at most as many as there are answers.
 
 Where all examples are alike nothing can be estimated; the design effect is then that of an
 intraclass correlation of `ALIKE_CORRELATION`. No interval has a width of zero.
@@ -54,16 +56,19 @@ def score_interval(
     yes_no: bool,
     clusters: Sequence[tuple[float, int]] = (),
     seeds: Sequence[float] = (),
+    answers: int = 1,
 ) -> Bounds | None:
     """Return the 95% interval of a mean; None where nothing bounds it (one value, or values that
     are all alike, and no shares).
 
     Args:
         counts: how often each value occurred.
-        yes_no: whether the values are yes or no, or means of such over seeds.
+        yes_no: whether the values are yes or no, or means of such over seeds or samples.
         clusters: of each cluster the sum of its values and their number. Fewer than two: the
             values are independent, or the score is about this one cluster.
         seeds: the score of each of several trainings, of which the values are the means.
+        answers: of how many answers to one example each value is the mean. An example is worth one
+            answer if they always agree, and at most all of them.
     """
     n = sum(counts.values())
     if n == 0:
@@ -75,7 +80,7 @@ def score_interval(
         units = len(clusters) if len(clusters) > 1 else n
         alike = effective_size(n, 1 / _alike_deff(n, clusters), units - 1)
         return wilson(mean * alike, alike) if is_share else None
-    freely = n if yes_no else n - 1  # a share's variance is p(1 - p)
+    freely = n if yes_no and answers == 1 else n - 1  # a share's variance is p(1 - p)
     if len(clusters) < 2:
         variances = [(squares / freely / n, n - 1.0)]
     else:
@@ -84,24 +89,26 @@ def score_interval(
     variance, freedom = total_variance([*variances, *seed_variances([seeds])])
     independent = mean * (1 - mean) / n if yes_no else squares / (n - 1) / n
     ratio = independent / variance if variance > 0 else math.inf
-    effective = effective_size(n, ratio, freedom)
+    effective = effective_size(n, ratio, freedom, answers if yes_no else 1)
     if yes_no:
         return wilson(mean * effective, effective)
     half = quantile(SIGNIFICANT, n - 1) * math.sqrt(independent * n / effective)
     return clip(mean - half, mean + half) if is_share else (mean - half, mean + half)
 
 
-def effective_size(n: int, ratio: float, freedom: float) -> float:
-    """Return how many independent examples n examples are worth, at most n.
+def effective_size(n: int, ratio: float, freedom: float, answers: int = 1) -> float:
+    """Return how many independent answers n examples are worth, at most all of their answers.
 
     Args:
-        ratio: the variance of n independent examples by the one that was found (1 / deff).
+        ratio: the variance of n independent answers by the one that was found (1 / deff).
         freedom: the degrees of freedom of the variance that was found.
+        answers: how many there are to each example.
     """
     if n < 2:
         return float(n)
-    known = quantile(SIGNIFICANT, n - 1) / quantile(SIGNIFICANT, min(freedom, n - 1))
-    return min(float(n), n * ratio * known**2)
+    most = n * answers
+    known = quantile(SIGNIFICANT, most - 1) / quantile(SIGNIFICANT, min(freedom, most - 1))
+    return min(float(most), n * ratio * known**2)
 
 
 def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, float]:

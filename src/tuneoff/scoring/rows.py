@@ -28,7 +28,8 @@ class Row:
     `prediction` becomes the answer without its thoughts, and is empty where a thought never ends
     (`is_unfinished`); `given` keeps what came. `error` says why there is no answer; it then counts
     as wrong. `inputs` are the example's, where they are known. `is_cut` says that the answer was
-    cut in a thought that its prompt began, so that nothing in it shows the thought.
+    cut in a thought that its prompt began, so that nothing in it shows the thought. `sample`
+    tells repeated answers to one example apart.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Row:
     error: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     is_cut: bool = False
+    sample: int = 0
     given: str = field(init=False)
     is_unfinished: bool = field(init=False)
 

@@ -2,7 +2,8 @@
 
 A predictions file is JSONL, a row a line: `{"id": "..", "prediction": ".."}`, or with its
 own reference `{"id": "..", "reference": "..", "prediction": "..", "meta": {..}}`. A row
-may have `error` (why there is no answer).
+may have `error` (why there is no answer), and `sample` (0, 1, …) where each example was answered
+several times.
 """
 
 from __future__ import annotations
@@ -16,27 +17,31 @@ from typing import Any
 
 from tuneoff.errors import DataError
 from tuneoff.scoring.rows import Row
+from tuneoff.settings import MOST_SAMPLES
 
 References = Mapping[str, tuple[str, Mapping[str, Any]]]
 _FORM = '{"id": "..", "prediction": ".."}'
 
 
-def check_rows(path: Path, references: References | None = None) -> int:
+def check_rows(path: Path, references: References | None = None) -> tuple[int, int]:
     """Looks through a whole predictions file, so that a mistake in its last line is found before
-    anything is scored; how many rows it has.
+    anything is scored; how many rows it has, and how many answers to each example.
 
     Args:
         references: reference and meta by example id, for rows without their own.
 
     Raises:
         DataError: the file is missing or empty, a line of it cannot be used, or an id is there
-            twice; the message names file and line.
+            twice (with the same sample); the message names file and line.
     """
-    hashes = array("Q", (_hash(row.id) for _, row in _numbered(path, references)))
+    hashes, samples = array("Q"), 1
+    for _, row in _numbered(path, references):
+        hashes.append(_hash(row))
+        samples = max(samples, row.sample + 1)
     if not hashes:
         raise DataError(f"{path}: the file is empty; give one JSON object a line, {_FORM}.")
     _refuse_repeated(path, references, hashes)
-    return len(hashes)
+    return len(hashes), samples
 
 
 def read_rows(path: Path, references: References | None = None) -> Iterator[Row]:
@@ -51,20 +56,23 @@ def _refuse_repeated(path: Path, references: References | None, hashes: array[in
 
     values, times = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
     suspects = {int(value) for value in values[times > 1]}
-    first_lines: dict[str, int] = {}
+    first_lines: dict[tuple[str, int], int] = {}
     for number, row in _numbered(path, references) if suspects else ():
-        if _hash(row.id) not in suspects:
+        if _hash(row) not in suspects:
             continue
-        if row.id in first_lines:
+        question = (row.id, row.sample)
+        if question in first_lines:
             raise DataError(
                 f"{path}:{number}: the id {row.id!r} was already given on line "
-                f"{first_lines[row.id]}; keep one row for each id."
+                f"{first_lines[question]}; keep one row for each id, or say which "
+                '"sample" each row is (0, 1, …).'
             )
-        first_lines[row.id] = number
+        first_lines[question] = number
 
 
-def _hash(id: str) -> int:
-    digest = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _hash(row: Row) -> int:
+    name = f"{row.sample} {row.id}"
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
@@ -121,4 +129,20 @@ def _row(value: dict[str, Any], references: References, where: str) -> Row:
     if not isinstance(meta, dict):
         raise DataError(f'{where}: "meta" of {id!r} must be an object, got {meta!r:.40}.')
     shown = None if error is None else str(error)
-    return Row(id, reference, prediction, {**known_meta, **meta}, shown)
+    sample = read_sample(value, where)
+    return Row(id, reference, prediction, {**known_meta, **meta}, shown, sample=sample)
+
+
+def read_sample(row: Mapping[str, Any], where: str) -> int:
+    """Return which of repeated answers to its example a row is; 0 where it does not say.
+
+    Raises:
+        DataError: it is no number that a run would give.
+    """
+    sample = row.get("sample", 0)
+    if type(sample) is not int or not 0 <= sample < MOST_SAMPLES:
+        raise DataError(
+            f'{where}: "sample" must be a whole number from 0 to {MOST_SAMPLES - 1}, got '
+            f"{sample!r:.40}."
+        )
+    return sample

@@ -1,0 +1,100 @@
+"""Repeated answers: with `samples: K` each test example is asked K times, and counts once.
+
+An answer is known by its example's id and its sample, 0 to K - 1. All examples are asked once
+before any is asked again, so whatever stops a run leaves whole samples. Answers beyond K, of a file
+that asked for more before, stay on disk and are not used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from tuneoff.contender_settings import RecordedSettings
+from tuneoff.contenders import Work
+from tuneoff.contenders.measuring import asked_first
+from tuneoff.errors import DataError
+from tuneoff.records import Example, ScoredRow
+from tuneoff.rundir import ContenderDir
+from tuneoff.settings import Sampling
+
+Question = tuple[Example, int]
+_LATER = re.compile(r"sample-(\d+)/(.*)", re.DOTALL)
+
+
+def count_samples(settings: Any, directory: ContenderDir) -> int:
+    """Return how often each example is answered; of recorded answers the most there are."""
+    if isinstance(settings, RecordedSettings):
+        return 1 + max((sample for _, sample in directory.answers()), default=0)
+    return settings.samples if isinstance(settings, Sampling) else 1
+
+
+def list_left(settings: Any, directory: ContenderDir, test: Sequence[Example]) -> list[Question]:
+    """Return the examples and samples that have no answer yet, the first sample before others."""
+    answered, samples = directory.answers().keys(), count_samples(settings, directory)
+    return [(e, k) for k in range(samples) for e in test if (e.id, k) not in answered]
+
+
+def is_answered(settings: Any, work: Work) -> bool:
+    """Say whether nothing is left to be asked."""
+    return not list_left(settings, work.directory, work.test)
+
+
+def list_questions(settings: Any, work: Work, examples: Sequence[Example]) -> list[Question]:
+    """Return what a provider is to be asked about these examples, in that order: of the first
+    sample those before all others that are timed."""
+    left = list_left(settings, work.directory, examples)
+    if settings.batch:
+        return left
+    first = asked_first(work, [example for example, sample in left if sample == 0])
+    return [*((example, 0) for example in first), *(each for each in left if each[1])]
+
+
+def name_requests(questions: Sequence[Question]) -> dict[str, Question]:
+    """Return questions by the names of their requests in a batch: that of a first sample is its
+    example's id.
+
+    Raises:
+        DataError: two of them would have the same name.
+    """
+    named = {name_request(example.id, sample): (example, sample) for example, sample in questions}
+    if len(named) < len(questions):
+        raise DataError(
+            "two requests of a batch would have one name, for a test example has an id of the form "
+            "sample-K/ID; give it another id, or leave `batch` out."
+        )
+    return named
+
+
+def name_request(id: str, sample: int) -> str:
+    """Return the name of a request about an example in a batch."""
+    return f"sample-{sample}/{id}" if sample else id
+
+
+def read_request(name: str, ids: Container[str]) -> tuple[str, int] | None:
+    """Return the example's id and the sample of a later sample's request; None of any other."""
+    found = _LATER.fullmatch(name)
+    return (found[2], int(found[1])) if found and found[2] in ids else None
+
+
+def list_scored(settings: Any, directory: ContenderDir) -> list[dict[str, ScoredRow]]:
+    """Return the scored rows of each sample, by example id."""
+    found: list[dict[str, ScoredRow]] = [{} for _ in range(count_samples(settings, directory))]
+    for (id, sample), row in directory.all_scores().items():
+        if sample < len(found):
+            found[sample][id] = row
+    return found
+
+
+def share_of_disagreement(samples: Sequence[Mapping[str, ScoredRow]], metric: str) -> float | None:
+    """Return the share of examples whose answers differ in their score; None where there is one
+    answer each, or none is scored."""
+    if len(samples) < 2:
+        return None
+    values = [
+        {float(rows[id].scores[metric]) for rows in samples}
+        for id in samples[0]
+        if all(id in rows and metric in rows[id].scores for rows in samples)
+    ]
+    return sum(len(each) > 1 for each in values) / len(values) if values else None
