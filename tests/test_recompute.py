@@ -60,7 +60,7 @@ def write(file: Path, rows: list[dict[str, Any]]) -> None:
 def test_every_figure_agrees(run: Path) -> None:
     found = recompute(run)
     assert (found.wrong, found.not_made) == ([], {})
-    assert found.compared["row scores"] == 3 * 120 * 2
+    assert found.compared["row scores"] == (3 + 2) * 120 * 2, "contenders and baselines"
     results = json.loads((run / "results.json").read_text())
     assert {pair["test"] for pair in results["comparisons"]} == {"cluster sign-flip"}
     assert results["comparisons"][0]["units"] > 16
