@@ -206,7 +206,7 @@ def test_the_report_shows_seeds_and_curve(scored: tuple[RunDir, Results]) -> Non
         "this test set."
     ) in markdown
     assert "80.0, 40.0" in table(results)
-    assert "ahead if lora was trained anew cannot be told: " in markdown
+    assert "ahead if lora were trained anew cannot be told: " in markdown
     found = compare_runs([run.path, run.path])
     assert found["changes"][0]["training"]["outcome"] == "cannot be told"
     assert "; whether a new training would be better cannot be told: [" in comparison_table(found)

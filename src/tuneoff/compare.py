@@ -305,7 +305,7 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
             said = f"{pairs.describe_same(tested_pair)} as before,"
         sentence = f"{who}: {said} {pairs.numbers(tested_pair)} on {change['examples']} examples"
         if tested_pair.training is not None:
-            shown = pairs.training_numbers(tested_pair.training)
+            shown = pairs.training_numbers(tested_pair, tested_pair.training)
             sentence += f"; {ANEW[tested_pair.training.outcome]}: {shown}"
         figures = {k: v for k, v in asdict(tested_pair).items() if k not in ("a", "b", "metric")}
         yield {**kept, **figures, "verdict": verdict, "sentence": sentence}

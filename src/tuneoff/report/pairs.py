@@ -89,20 +89,18 @@ def describe_training(pair: Comparison, share: bool = True) -> str:
         return ""
     trained = [n for n, seeds in ((pair.a, way.seeds_a), (pair.b, way.seeds_b)) if seeds]
     who = "both" if len(trained) > 1 else trained[0]
-    shown = training_numbers(way, share)
+    shown = training_numbers(pair, way, share)
     if way.outcome == "cannot be told":
-        verb = "were" if len(trained) > 1 else "was"
-        return f"Which would be ahead if {who} {verb} trained anew cannot be told: {shown}"
+        return f"Which would be ahead if {who} were trained anew cannot be told: {shown}"
     ahead = pair.a if way.outcome == "a better" else pair.b
-    again = "it was" if who == ahead else "both were" if who == "both" else f"{who} was"
-    return f"{ahead} would be ahead again if {again} trained anew: {shown}"
+    again = "it" if who == ahead else who
+    return f"{ahead} would be ahead again if {again} were trained anew: {shown}"
 
 
-def training_numbers(way: WayOfTraining, share: bool = True) -> str:
-    """Return `[2.0, 23.0], p = 0.02`, seen from the better one (from a where that cannot be
-    told)."""
+def training_numbers(pair: Comparison, way: WayOfTraining, share: bool = True) -> str:
+    """Return `[2.0, 23.0], p = 0.02`, seen from the same side as the verdict."""
     low, high = way.low_adjusted, way.high_adjusted
-    if way.outcome == "b better":
+    if pair.verdict == "b better":
         low, high = -high, -low
     return f"{f.interval(low, high, share)}, {f.p_equals(way.p_adjusted)}"
 
