@@ -90,11 +90,12 @@ def sum_by_cluster(values, clusters):
     return np.bincount(unit, weights=values), np.bincount(unit).astype(float)
 
 
-def score_interval(values, yes_no, clusters=None, seeds=()):
+def score_interval(values, yes_no, clusters=None, seeds=(), answers=1):
     """95% interval of a mean, or None where nothing bounds it.
 
     clusters: what each value belongs to; None, or one for all: the values are independent.
     seeds: the score of each of several trainings, of which the values are the means.
+    answers: how many there are to each example, of which its value is the mean.
     """
     y = np.array(values, dtype=float)
     n = len(y)
@@ -104,11 +105,11 @@ def score_interval(values, yes_no, clusters=None, seeds=()):
     clustered = clusters is not None and len(set(clusters)) > 1
     sums, sizes = sum_by_cluster(y, clusters) if clustered else (y, np.ones(n))
 
-    def effective(ratio, freedom):
+    def effective(ratio, freedom, most=n):
         if n < 2:
             return float(n)
-        known = t_quantile(LEVEL, n - 1) / t_quantile(LEVEL, min(freedom, n - 1))
-        return min(float(n), n * ratio * known**2)
+        known = t_quantile(LEVEL, most - 1) / t_quantile(LEVEL, min(freedom, most - 1))
+        return min(float(most), n * ratio * known**2)
 
     if squares <= 1e-18 * n:  # all alike: an intraclass correlation of 0.1 is assumed
         deff = 1 + ((sizes**2).sum() / n - 1) * 0.1
@@ -116,12 +117,13 @@ def score_interval(values, yes_no, clusters=None, seeds=()):
     if clustered:
         parts = [clustered_variance(sums, sizes, squares / n)]
     else:
-        parts = [(squares / (n if yes_no else n - 1) / n, n - 1.0)]
+        parts = [(squares / (n if yes_no and answers == 1 else n - 1) / n, n - 1.0)]
     if len(seeds) > 1:
         parts.append(variance_of_seeds(seeds))
     variance, freedom = add_variances(parts)
     independent = mean * (1 - mean) / n if yes_no else squares / (n - 1) / n
-    size = effective(independent / variance if variance > 0 else math.inf, freedom)
+    ratio = independent / variance if variance > 0 else math.inf
+    size = effective(ratio, freedom, n * answers if yes_no else n)
     if yes_no:
         return wilson(mean, size)
     half = t_quantile(LEVEL, n - 1) * math.sqrt(independent * n / size)

@@ -351,9 +351,11 @@ def find_paid(run, contender):
         run.ledger.settled[contender.name, what] for what in ("training", "answering")
     )
     known = training or (record.get("tokens_billed") is not None and price["training"] is not None)
+    times = contender.whole[0].times_answered()
     return {
         "training_usd": float(training) if known else None,
-        "answering_usd": float(answering),
+        "answering_usd": float(answering) / times if times > 1 else float(answering),
+        "all_answers_usd": float(answering) if times > 1 else None,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,34 +83,62 @@ def read_lines(path):
 
 @dataclass
 class Training:
-    """What one training of a contender left in its folder."""
+    """What one training of a contender left in its folder; `samples` answers to each example."""
 
     folder: Path
     fraction: float = 1.0
+    samples: int = 1
 
     def __post_init__(self):
         self.record = read_json(self.folder / "training.json")
         self.serving = read_json(self.folder / "serving.json")
-        rows = read_lines(self.folder / "scores.jsonl")
-        if any(row.get("sample") for row in rows):
-            raise BadInput(
-                f"{self.folder}: answers were sampled several times (`samples`), and this program "
-                "knows one answer for each example; it cannot check this run."
-            )
-        self.rows = {row["id"]: row for row in rows}
-        self.predictions = {}
+        kept = {}
         for row in read_lines(self.folder / "predictions.jsonl"):
-            self.predictions.setdefault(row["id"], row)
+            kept.setdefault((row["id"], row.get("sample", 0)), row)
+        self.answers_held = len(kept)
+        self.answers = [
+            {id: row for (id, sample), row in kept.items() if sample == k}
+            for k in range(self.samples)
+        ]
+        rows = read_lines(self.folder / "scores.jsonl")
+        self.by_sample = [
+            {row["id"]: row for row in rows if row.get("sample", 0) == k}
+            for k in range(self.samples)
+        ]
+        self.average()
+
+    def average(self):
+        """Makes `rows`, the means over the samples of the examples that all of them have."""
+        first, *others = self.by_sample
+        self.rows = first
+        if others:
+            ids = [id for id in first if all(id in of for of in others)]
+            self.rows = {id: average_rows([of[id] for of in self.by_sample]) for id in ids}
 
     def answered(self):
-        return [row for row in self.predictions.values() if row.get("error") is None]
+        return [row for of in self.answers for row in of.values() if row.get("error") is None]
 
     def losses(self):
         return read_lines(self.folder / "loss.jsonl")
 
     def answering_seconds(self):
-        known = [row["seconds"] for row in self.predictions.values() if row.get("seconds")]
+        answers = [row for of in self.answers for row in of.values()]
+        known = [row["seconds"] for row in answers if row.get("seconds")]
         return sum(known) if known else None
+
+    def times_answered(self):
+        """How often an example was answered on average; samples that no longer count were paid."""
+        return self.answers_held / len(self.answers[0]) if self.answers[0] else 1.0
+
+
+def average_rows(rows):
+    """The mean of one example's answers; of a metric that some of them lack, of the others."""
+    values = defaultdict(list)
+    for row in rows:
+        for metric, value in row["scores"].items():
+            values[metric].append(float(value))
+    scores = {metric: math.fsum(each) / len(each) for metric, each in values.items()}
+    return rows[0] | {"scores": scores}
 
 
 class Contender:
@@ -123,8 +151,9 @@ class Contender:
         local = settings["id"] == "local"
         seeds = (settings.get("seeds") if local else None) or []
         parts = [f for f in (settings.get("learning_curve") if local else None) or [] if f < 1]
+        self.samples = result.get("samples", 1)
         whole = [Training(self.folder / f"seed-{seed}") for seed in seeds]
-        self.whole = whole or [Training(self.folder)]
+        self.whole = whole or [Training(self.folder, samples=self.samples)]
         self.parts = [Training(self.folder / f"part-{f}", f) for f in parts]
         self.trainings = [*self.whole, *self.parts]
         self.is_paid = settings["id"] == "hosted" or (

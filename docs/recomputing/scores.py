@@ -7,7 +7,7 @@ import math
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from recomputing import answers, inference, sql
+from recomputing import answers, inference, new_trainings, sql
 from recomputing.run import BadInput, read_lines
 
 FRACTIONS = ("slot_precision", "slot_recall", "slot_f1", "judge")
@@ -39,30 +39,40 @@ def remake_rows(run, databases, findings):
     reported_out = set(run.results["left_out"])
     unusable = set()
     for training in run.trainings():
-        rows = training.rows.items()
+        rows = [pair for of in training.by_sample for pair in of.items()]
         unusable |= {id for id, row in rows if row["verdict"].startswith(LEFT_OUT)}
     if run.task["id"] == "functional_representation":
         unusable |= {e["id"] for e in run.test if answers.parse_call(e["completion"]) is None}
     findings.hold("counts", "left_out", sorted(reported_out), sorted(unusable))
-    examples = {example["id"]: example for example in run.test}
     for training in run.trainings():
-        cut = answers.find_cut_ids(run.test, training.predictions)
-        training.rows = {id: row for id, row in training.rows.items() if id not in reported_out}
-        for id, row in training.rows.items():
-            said = training.predictions.get(id)
-            if said is None:
-                findings.not_made["scored rows without an answer in predictions.jsonl"] += 1
+        for place, (rows, said) in enumerate(
+            zip(training.by_sample, training.answers, strict=True)
+        ):
+            for id in reported_out & rows.keys():
+                del rows[id]
+            where = f"{training.folder.relative_to(run.path)}/scores.jsonl"
+            where += f" sample {place}" if place else ""
+            remake_sample(run, databases, rows, said, where, findings)
+        training.average()
+
+
+def remake_sample(run, databases, rows, said, where, findings):
+    """Makes the scores of one answer to each example again."""
+    examples = {example["id"]: example for example in run.test}
+    cut = answers.find_cut_ids(run.test, said)
+    for id, row in rows.items():
+        if id not in said:
+            findings.not_made["scored rows without an answer in predictions.jsonl"] += 1
+            continue
+        own = remake_row(run, databases, examples[id], said[id], id in cut, row, findings)
+        for metric, value in own.items():
+            if metric not in row["scores"]:
                 continue
-            own = remake_row(run, databases, examples[id], said, id in cut, row, findings)
-            where = f"{training.folder.relative_to(run.path)}/scores.jsonl {id}"
-            for metric, value in own.items():
-                if metric not in row["scores"]:
-                    continue
-                if value is None:
-                    findings.not_made["SQL rows that ties or limits settle"] += 1
-                    continue
-                findings.hold("row scores", f"{where} {metric}", row["scores"][metric], value)
-                row["scores"][metric] = value
+            if value is None:
+                findings.not_made["SQL rows that ties or limits settle"] += 1
+                continue
+            findings.hold("row scores", f"{where} {id} {metric}", row["scores"][metric], value)
+            row["scores"][metric] = value
 
 
 def remake_row(run, databases, example, said, is_cut, row, findings):
@@ -124,23 +134,21 @@ def find_databases(run, data, findings):
 # --- scores -------------------------------------------------------------------------------------
 
 
-def is_yes_no(metric, values, seeds):
-    """Whether a metric's values are yes or no, or means of such over the seeds."""
-    whole = (value * max(1, seeds) for value in values)
-    return metric not in FRACTIONS and all(
-        abs(v - round(v)) < 1e-9 and 0 <= v <= max(1, seeds) for v in whole
-    )
+def is_yes_no(metric, values, of):
+    """Whether a metric's values are yes or no, or means of so many of such."""
+    whole = [value * of for value in values]
+    return metric not in FRACTIONS and all(abs(v - round(v)) < 1e-9 and 0 <= v <= of for v in whole)
 
 
-def hold_score(findings, where, reported, metric, scores, clusters, seeds=(), errors=0):
+def hold_score(findings, where, reported, metric, scores, clusters, seeds=(), errors=0, samples=1):
     """A score over examples: value, bounds, counts."""
     values = list(scores.values())
     of_seeds = [sum(s.values()) / len(s) for s in seeds]
     value = math.fsum(values) / len(values) if values else None
     bounds = None
     if values:
-        yes_no = is_yes_no(metric, values, len(seeds))
-        bounds = inference.score_interval(values, yes_no, clusters, of_seeds)
+        yes_no = is_yes_no(metric, values, max(1, len(seeds)) * samples)
+        bounds = inference.score_interval(values, yes_no, clusters, of_seeds, samples)
     low, high = bounds or (None, None)
     findings.hold("scores", where, reported, {"value": value, "by_seed": of_seeds})
     findings.hold("intervals of scores", where, reported, {"low": low, "high": high})
@@ -158,7 +166,8 @@ def hold_scores(run, contender, findings):
     errors = {
         p["id"]
         for t in contender.whole
-        for p in t.predictions.values()
+        for of in t.answers
+        for p in of.values()
         if p.get("error") is not None and p["id"] in ids
     }
     shown = {metric for row in contender.whole[0].rows.values() for metric in row["scores"]}
@@ -168,15 +177,33 @@ def hold_scores(run, contender, findings):
         scores = contender.scores(metric)
         hold_score(
             findings, f"{where}.scores.{metric}", reported, metric, scores,
-            run.clusters_of(scores), contender.by_seed(metric), len(errors),
+            run.clusters_of(scores), contender.by_seed(metric), len(errors), contender.samples,
         )  # fmt: skip
     hold_breakdowns(run, contender, ids, common, findings)
     counts = Counter(
-        name for row in contender.trainings[0].rows.values() if (name := name_error(run, row))
+        name
+        for row in contender.trainings[0].by_sample[0].values()
+        if (name := name_error(run, row))
     )
     findings.hold("counts", f"{where}.error_classes", result["error_classes"], dict(counts))
     findings.hold("counts", f"{where}.error_classes", len(result["error_classes"]), len(counts))
     hold_curve(run, contender, findings)
+    hold_samples(run, contender, findings)
+
+
+def hold_samples(run, contender, findings):
+    """The share of examples whose answers differ in their score."""
+    if contender.samples == 1:
+        return
+    by_sample = contender.whole[0].by_sample
+    values = [
+        {float(of[id]["scores"][run.metric]) for of in by_sample}
+        for id in by_sample[0]
+        if all(id in of and run.metric in of[id]["scores"] for of in by_sample)
+    ]
+    share = sum(len(each) > 1 for each in values) / len(values) if values else None
+    where = f"{contender.name}.samples_disagree"
+    findings.hold("scores", where, contender.result["samples_disagree"], share)
 
 
 def hold_baselines(run, findings):
@@ -199,7 +226,8 @@ def hold_unread(run, findings):
     """How many of a judge's answers have no score, for its reply could not be read."""
     if not any(isinstance(m, dict) and m["id"] == "judge" for m in run.task.get("metrics") or ()):
         return
-    rows = [r for c in run.contenders for t in c.trainings for r in t.rows.values()]
+    trainings = [t for c in run.contenders for t in c.trainings]
+    rows = [row for t in trainings for of in t.by_sample for row in of.values()]
     unread = sum("judge" not in row["scores"] for row in rows)
     own = {"answers": unread, "of": len(rows)} if unread else None
     findings.hold("counts", "judge_unread", run.results["judge_unread"], own)
@@ -218,17 +246,18 @@ def hold_breakdowns(run, contender, ids, scores, findings):
         for group, members in of.items():
             found = reported.get(key, {}).get(group, {}).get(run.metric, {})
             some = {id: scores[id] for id in members if id in scores}
-            seeds = len(contender.whole)
-            hold_group(findings, f"{where}.{key}.{group}", found, run, some, seeds)
+            hold_group(findings, f"{where}.{key}.{group}", found, run, some, contender)
 
 
-def hold_group(findings, where, reported, run, scores, seeds):
+def hold_group(findings, where, reported, run, scores, contender):
     """A group's score: its interval knows clusters, and not the seeds."""
+    samples = contender.samples
     values = list(scores.values())
     bounds = None
     if values:
-        yes_no = is_yes_no(run.metric, values, seeds)
-        bounds = inference.score_interval(values, yes_no, run.clusters_of(scores))
+        yes_no = is_yes_no(run.metric, values, len(contender.whole) * samples)
+        of = run.clusters_of(scores)
+        bounds = inference.score_interval(values, yes_no, of, answers=samples)
     low, high = bounds or (None, None)
     value = math.fsum(values) / len(values) if values else None
     findings.hold("scores", where, reported, {"value": value})
@@ -285,8 +314,14 @@ def hold_pairs(run, findings):
     names = [[pair["a"], pair["b"]] for pair in reported]
     findings.hold("counts", "comparisons", names, [[pair.a, pair.b] for pair in pairs])
     of = {(pair["a"], pair["b"]): pair for pair in reported}
-    for pair, figures in zip(pairs, inference.judge_pairs(pairs, margin), strict=True):
+    judged = inference.judge_pairs(pairs, margin)
+    known = new_trainings.find_seeds(finished, run.metric)
+    trainings = {name: len(of) for name, of in seeds.items()}
+    told = new_trainings.judge_new_trainings(pairs, judged, known, trainings)
+    for pair, figures, anew in zip(pairs, judged, told, strict=True):
         where = f"{pair.a} against {pair.b}"
+        training = of.get((pair.a, pair.b), {}).get("training")
+        findings.hold("new trainings", f"{where}.training", training, anew)
         for kind, keys in PAIR_FIGURES.items():
             some = {key: figures[key] for key in keys}
             findings.hold(kind, where, of.get((pair.a, pair.b)), some)
