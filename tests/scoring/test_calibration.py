@@ -145,7 +145,7 @@ def test_the_clusters_of_a_margin_by_simulation() -> None:
         needed.not_worse[0] == 25 * clusters > deff * find_margin_examples(200, 0.05).not_worse[0]
     )
     rng = np.random.default_rng(8)
-    means = rng.normal(0, (DISCORDANCE[0] * deff / 25) ** 0.5, (250, clusters))
+    means = rng.normal(0, (DISCORDANCE[0] * deff / 25) ** 0.5, (70, clusters))
     zero = {str(i): 0.5 for i in range(clusters)}
     passed = [
         adjust_not_worse(
@@ -153,7 +153,7 @@ def test_the_clusters_of_a_margin_by_simulation() -> None:
         )
         for row in means
     ]
-    assert np.mean(np.array(passed) < 0.05) == pytest.approx(0.8, abs=0.07)
+    assert np.mean(np.array(passed) < 0.05) == pytest.approx(0.8, abs=0.1)
 
 
 def test_seeds_bring_less_where_they_are_fewer() -> None:
