@@ -267,7 +267,9 @@ def hold_times(contender, findings):
     }
     first = contender.whole[0]
     if contender.is_paid:
-        found |= times_of_provider(answered, contender.settings["concurrency"])
+        # Prompts of later answers may be in the provider's cache.
+        timed = [row for row in answered if not row.get("sample")]
+        found |= times_of_provider(timed, contender.settings["concurrency"])
     else:
         found |= times_of_own(first.serving, first.answered())
         if first.serving and first.serving["alone"] and not first.serving.get("alone_seconds"):

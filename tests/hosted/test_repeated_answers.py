@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import recompute
 from world import PRICE, Trainer, bakeoff_file, hosted, prompted, rows
 from world import run as carry_out
 
@@ -74,12 +75,15 @@ def test_more_samples_are_added_and_fewer_are_used(fake: Trainer, tmp_path: Path
     # Only first answers are timed: the prompts of the others may be in a cache by then.
     assert thrice.serving.requests == once.serving.requests
 
+    assert recompute(file.parent / "run").wrong == []
+
     twice = asked_with(file, samples=2)
     assert (fake.completions(), twice.samples, sampled(file)[2]) == (3 * TESTS, 2, TESTS)
     assert twice.scores["exact_match"].value == pytest.approx(0.5)
     assert twice.cost.answering_usd == pytest.approx(billed / 3)
     kept = {row.get("sample", 0) for row in rows(file, "asked", "scores")}
     assert kept == {0, 1}
+    assert recompute(file.parent / "run").wrong == []
 
 
 def test_a_budget_stops_in_the_second_sample_and_nothing_is_paid_twice(
