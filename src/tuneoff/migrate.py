@@ -69,7 +69,9 @@ def tuned_models(source: Source) -> list[dict[str, Any]]:
     with closing(source.connect()) as provider:
         models = repeated(provider.tuned_models)
     for each in models:
-        end = prices.end_of(source.provider, each.base) if source.base_url is None else None
+        end = None
+        if source.base_url is None or source.provider == "azure":
+            end = prices.end_of(source.provider, each.base, tuned=True)
         found.append(
             {
                 "model": each.model,

@@ -81,7 +81,7 @@ def _rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[di
             continue
         figures = {name: getattr(price, name) for name in PriceSettings.model_fields}
         for name in price.names:
-            end = prices.end_of(file.provider or "", name)
+            end = prices.end_of(file.provider or "", name, price.variant == "tuned")
             yield {
                 "provider": file.provider,
                 "model": name,

@@ -225,10 +225,10 @@ def judge_price(settings: JudgeSettings, prices: PriceBook) -> tuple[Price | Non
 def ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> str | None:
     """One sentence about a contender whose model its provider no longer offers on a day, or no
     longer tunes, unless it is `tuned` already; None where there is nothing to say."""
-    if not paid(settings) or settings.base_url is not None:
+    if not paid(settings) or is_elsewhere(settings):
         return None
     provider = settings.provider or "openai"
-    end = prices.end_of(provider, settings.model)
+    end = prices.end_of(provider, settings.model, isinstance(settings, HostedSettings))
     if end is None:
         return None
     instead = f"; its provider names {end.replacement} instead" if end.replacement else ""
@@ -252,6 +252,15 @@ def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bo
     sentence = ended(settings, prices, day, tuned)
     if sentence is not None:
         raise ConfigError(sentence)
+
+
+def is_elsewhere(settings: Any) -> bool:
+    """Say whether a server answers of which the price book's end dates say nothing. On Azure each
+    resource has an address of its own; a prompted model is named there as its owner likes."""
+    url = getattr(settings, "base_url", None)
+    if url is None:
+        return False
+    return settings.provider != "azure" or settings.id != "hosted" or is_here(url)
 
 
 def asks_nothing(settings: Paid | JudgeSettings) -> bool:

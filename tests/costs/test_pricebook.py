@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tuneoff.contender_settings import HostedSettings
 from tuneoff.costs import checking
 from tuneoff.costs.pricebook import (
     SHIPPED,
@@ -22,6 +23,7 @@ from tuneoff.costs.pricebook import (
 )
 from tuneoff.errors import ConfigError
 from tuneoff.settings import PriceSettings
+from tuneoff.spending import ended
 
 SEED_DAY = datetime.date(2023, 9, 12)
 TODAY = datetime.date(2026, 11, 24)
@@ -254,3 +256,52 @@ def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
     ]
     assert "2026-01-01 to 2026-01-31" in found[3].sentence
     assert found[2].sentence.endswith("in 30 days; instead: come.")
+
+
+def test_what_was_tuned_may_end_on_another_day() -> None:
+    """On Azure tuned models outlive their bases by a year; at OpenAI both end together."""
+    days = {
+        (provider, model, tuned): end.ends
+        for provider, model, tuned in (
+            ("azure", "gpt-4.1-mini", True),
+            ("azure", "gpt-4.1-mini", False),
+            ("azure", "ft:gpt-4o-2024-08-06:me::1", False),
+            ("openai", "gpt-4o-mini", True),
+            ("openai", "gpt-4o-mini", False),
+        )
+        if (end := book().end_of(provider, model, tuned)) is not None
+    }
+    assert list(days.values()) == [
+        datetime.date(2027, 10, 14),
+        datetime.date(2026, 10, 14),
+        datetime.date(2027, 10, 1),
+        datetime.date(2027, 1, 14),
+        datetime.date(2027, 1, 14),
+    ]
+    day = datetime.date(2026, 11, 30)
+    price = price_of("azure", "gpt-4.1", day, tuned=True)
+    assert price is not None
+    assert (price.ends, price.training_ends) == (
+        datetime.date(2027, 10, 14),
+        datetime.date(2027, 4, 14),
+    )
+    ended = [f.sentence for f in checking.check(book(), day) if f.kind == "ended"]
+    assert any(line.startswith("azure gpt-4o-mini") and ", base: ended" in line for line in ended)
+
+
+@pytest.mark.parametrize(
+    ("day", "sentence"),
+    [
+        ("2027-04-13", None),
+        ("2027-04-14", "azure takes no new fine-tuning jobs for gpt-4.1-mini since 2027-04-14"),
+        ("2027-10-14", "azure's gpt-4.1-mini ended on 2027-10-14"),
+    ],
+)
+def test_a_resource_on_azure_is_azure(day: str, sentence: str | None) -> None:
+    """Though its address is one's own; a server on this machine is nobody's."""
+    where = {"provider": "azure", "base_url": "https://mine.openai.azure.com/openai/v1/"}
+    facts = {"name": "bridge", "id": "hosted", "model": "gpt-4.1-mini"}
+    found = ended(HostedSettings(**facts, **where), book(), datetime.date.fromisoformat(day))
+    assert (found is None) if sentence is None else (sentence in str(found))
+    here = HostedSettings(**facts, provider="azure", base_url="http://127.0.0.1:9/v1")
+    assert ended(here, book(), datetime.date(2028, 1, 1)) is None

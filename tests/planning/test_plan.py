@@ -189,6 +189,19 @@ def test_reasoning_and_cache_writes_are_in_plan_and_most(tmp_path: Path) -> None
     assert 0 < (shots.most_usd or 0) - (shots.contenders[0].answering_usd or 0) < 10 * 100 * 1e-6
 
 
+def test_prompts_that_cost_more_than_the_book_says_are_pointed_out(tmp_path: Path) -> None:
+    prices = (
+        "provider: openai\nprices:\n  - {models: [m], input_usd_per_million_tokens: 1, "
+        "output_usd_per_million_tokens: 1, long_prompt_tokens: %d}\n"
+    )
+    for limit, told in ((10, True), (100_000, False)):
+        (tmp_path / "prices.yaml").write_text(prices % limit)
+        asked = "{name: asked, id: prompted, model: m}"
+        (found,) = planned(tmp_path, asked, "prices: prices.yaml\n").contenders
+        said = [line for line in found.warnings if "prompts of more than 10 cost more" in line]
+        assert bool(said) == told
+
+
 def test_a_server_of_ones_own_has_no_price(tmp_path: Path) -> None:
     own = "{name: h, id: hosted, model: gpt-4.1, base_url: 'http://localhost:1/v1'}"
     (found,) = planned(tmp_path, own).contenders

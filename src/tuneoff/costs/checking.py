@@ -55,6 +55,7 @@ def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
     yield from _without_batch(file, day)
     for end in file.models:
         what = f"{file.provider} {', '.join(end.models)}"
+        what += f", {end.variant}" if end.variant else ""
         instead = f"; instead: {end.replacement}" if end.replacement else ""
         if end.ends < day:
             yield Finding("ended", what, f"{what}: ended on {end.ends}{instead}.")

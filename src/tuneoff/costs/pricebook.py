@@ -42,7 +42,8 @@ _BILLIONS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[Bb](?![\w.])(?!-\d+E)")
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs. None: not known, or not sold that way.
+    """What a model costs. None: not known, or not sold that way. Prompts of more than
+    `long_prompt_tokens` cost more.
 
     `stale`: it still holds as far as is known, and was read more than 90 days before.
     """
@@ -61,6 +62,7 @@ class Price:
     ends: datetime.date | None = None
     training_ends: datetime.date | None = None
     replacement: str | None = None
+    long_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,14 @@ class PriceBook:
         """The providers that there are prices of."""
         return sorted({file.provider for file in self.files if file.provider})
 
-    def end_of(self, provider: str, model: str) -> ModelEnd | None:
-        """When a model (or what is tuned on it) ends, if that is known."""
-        base = base_of(model)
+    def end_of(self, provider: str, model: str, tuned: bool = False) -> ModelEnd | None:
+        """Return when a model ends, or what is `tuned` on it (a name that begins with `ft:` means
+        that anyway); None where that is not known."""
+        base, variant = base_of(model), _variant(model, tuned)
         ends = (end for file in self.files if file.provider == provider for end in file.models)
-        return next((end for end in ends if base in end.models), None)
+        return next(
+            (end for end in ends if base in end.models and end.variant in (None, variant)), None
+        )
 
     def accelerators(self) -> list[Accelerator]:
         """Every accelerator, the smallest memory first."""
@@ -182,7 +187,7 @@ def price_of(
     if entry is None and override is None:
         return None
     own = _figures(override)
-    end = prices.end_of(provider, model)
+    end = prices.end_of(provider, model, tuned)
     return Price(
         **(_figures(entry) | own),
         source=_source(entry, own),
@@ -191,6 +196,7 @@ def price_of(
         ends=end.ends if end else None,
         training_ends=end.training_ends if end else None,
         replacement=end.replacement if end else None,
+        long_prompt_tokens=entry.long_prompt_tokens if entry else None,
     )
 
 

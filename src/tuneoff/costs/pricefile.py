@@ -48,12 +48,14 @@ class Dated(Settings):
 class ModelPrice(Dated, PriceSettings):
     """What models of a provider cost: as they are (`base`), or after and for their own
     fine-tuning (`tuned`). Named one by one, or by the billions of parameters in their names;
-    `method` where LoRA and all parameters have prices of their own."""
+    `method` where LoRA and all parameters have prices of their own. Prompts of more than
+    `long_prompt_tokens` cost more than is said here."""
 
     models: tuple[str, ...] = ()
     billion_parameters: Billions | None = None
     variant: Variant = "base"
     method: Method | None = None
+    long_prompt_tokens: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _says_which(self) -> ModelPrice:
@@ -78,9 +80,11 @@ class ModelPrice(Dated, PriceSettings):
 
 
 class ModelEnd(Settings):
-    """When models stop answering, when they take their last training job, what follows."""
+    """When models stop answering, when they take their last training job, what follows. A
+    `variant` where what was tuned on them ends on another day than they do; else both end."""
 
     models: tuple[str, ...] = Field(min_length=1)
+    variant: Variant | None = None
     ends: datetime.date
     training_ends: datetime.date | None = None
     replacement: str | None = None

@@ -120,7 +120,7 @@ class ApproximateView:
 @dataclass(slots=True)
 class Tally:
     """Sums over a split. `counted` of its `examples` were looked at; `cacheable` are the tokens of
-    prompts that are long enough for a provider's cache."""
+    prompts that are long enough for a provider's cache, `longest_prompt` those of one prompt."""
 
     examples: int = 0
     counted: int = 0
@@ -128,6 +128,7 @@ class Tally:
     completion: int = 0
     whole: int = 0
     longest: int = 0
+    longest_prompt: int = 0
     cut: int = 0
     cacheable: int = 0
 
@@ -138,6 +139,7 @@ class Tally:
         self.completion += size.completion
         self.whole += min(size.whole, most)
         self.longest = max(self.longest, min(size.whole, most))
+        self.longest_prompt = max(self.longest_prompt, size.prompt)
         self.cut += size.whole > most
         self.cacheable += size.prompt if size.prompt >= CACHED_FROM else 0
 

@@ -115,7 +115,7 @@ def _ended(
     provider: str, model: str, prices: PriceBook, day: datetime.date, tuned: bool
 ) -> list[str]:
     """A model without a price may have none because it ended."""
-    end = prices.end_of(provider, model)
+    end = prices.end_of(provider, model, tuned)
     if end is None:
         return []
     gone = Price(ends=end.ends, training_ends=end.training_ends, replacement=end.replacement)
@@ -158,6 +158,13 @@ def _answering(
         warnings.append(
             f"prompts of {CACHED_FROM:,} tokens and more are counted as written to the provider's "
             f"cache, at ${write:f} per million; what it reads from there costs less."
+        )
+    limit = price.long_prompt_tokens
+    if limit is not None and test.longest_prompt > limit:
+        warnings.append(
+            f"the longest test prompt has {test.longest_prompt:,} tokens, and prompts of more than "
+            f"{limit:,} cost more than the price book says; that is not counted, nor part of the "
+            "most."
         )
     hour = price.hosting_usd_per_hour
     if usd is None and hour is not None:

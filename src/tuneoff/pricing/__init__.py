@@ -27,7 +27,7 @@ from tuneoff.records import ServingRecord, TrainingRecord
 from tuneoff.results import Cost, Place, Serving
 from tuneoff.rundir import RunDir
 from tuneoff.settings import PriceSettings
-from tuneoff.spending import asks_nothing, judge_name, judges, paid, price_for
+from tuneoff.spending import asks_nothing, is_elsewhere, judge_name, judges, paid, price_for
 
 NAME_HARDWARE = "not priced: name hardware"
 Monthly = Own | Hosted
@@ -104,9 +104,10 @@ class Pricing:
     def ends(self, settings: Any) -> str | None:
         """The day on which a provider's model ends, if that is known."""
         provider, model = getattr(settings, "provider", None), getattr(settings, "model", None)
-        if not model or place_of(settings) != "provider" or getattr(settings, "base_url", None):
+        if not model or place_of(settings) != "provider" or is_elsewhere(settings):
             return None
-        end = self.prices.end_of(provider or "openai", model)
+        tuned = settings.id == "hosted"
+        end = self.prices.end_of(provider or "openai", model, tuned)
         return end.ends.isoformat() if end else None
 
     def _served(self, cost: Cost, monthly: Monthly | None, correct: float | None) -> Cost:
