@@ -58,6 +58,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
     found = Writes()
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
+    monkeypatch.setattr(bakeoff, "score_baselines", lambda *_: None)  # they are made anew each time
     monkeypatch.setattr(machine, "describe", lambda: "a machine")
     for module, name, seconds in PAUSES:
         monkeypatch.setattr(module, name, seconds / 5)
@@ -98,10 +99,13 @@ def ends_well(fake: Trainer, file: Path, where: str) -> None:
 
 
 def chosen(told: list[str], how: str, since: str = "") -> list[int]:
-    """Numbers of the writes to die at, from the first one of a file on. Only what is appended can
-    be torn; files that are written whole are renamed into their places."""
+    """Numbers of the writes to die at, from the first one of a file on: by turns before and after
+    one, and inside each. Only what is appended can be torn; files that are written whole are renamed
+    into their places."""
     first = next(n for n, each in enumerate(told) if since in each)
-    return [n for n in range(first, len(told)) if how != "inside" or "append" in told[n]]
+    if how != "inside":
+        return list(range(first + (how == "after"), len(told), 2))
+    return [n for n in range(first, len(told)) if "append" in told[n]]
 
 
 @pytest.mark.parametrize("how", ["before", "inside", "after"])
