@@ -1,8 +1,8 @@
 """`tuneoff` with short pauses between tries, so that tests of faults take seconds: nothing else
 is changed. With `--held` it says when it is ready, and begins when a line comes on stdin; with
 `--bare` it writes no report, answers no baselines and does not look for an accelerator, which takes
-longer than everything else together, and pays nobody. With `--elsewhere` no provider counts as one on this
-machine. With `--loud` every library logs all it can to stderr.
+longer than everything else together, and pays nobody. With `--elsewhere` no provider counts as one
+on this machine. With `--loud` every library logs all it can to stderr.
 """
 
 from __future__ import annotations

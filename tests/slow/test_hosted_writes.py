@@ -100,8 +100,8 @@ def ends_well(fake: Trainer, file: Path, where: str) -> None:
 
 def chosen(told: list[str], how: str, since: str = "") -> list[int]:
     """Numbers of the writes to die at, from the first one of a file on: by turns before and after
-    one, and inside each. Only what is appended can be torn; files that are written whole are renamed
-    into their places."""
+    one, and inside each. Only what is appended can be torn; files that are written whole are
+    renamed into their places."""
     first = next(n for n, each in enumerate(told) if since in each)
     if how != "inside":
         return list(range(first + (how == "after"), len(told), 2))
