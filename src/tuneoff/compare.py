@@ -29,11 +29,11 @@ from tuneoff.scoring.way_of_training import Way, find_seeds
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
-# The same of new trainings.
+# The same after new trainings, of whichever of the two is trained.
 ANEW = {
-    "a better": "a new training would be better again",
-    "b better": "a new training would be worse again",
-    "cannot be told": "whether a new training would be better cannot be told",
+    "a better": "after new trainings it would be better again",
+    "b better": "after new trainings it would be worse again",
+    "cannot be told": "which of the two would be ahead after new trainings cannot be told",
 }
 # What it means that now (a) is better or worse than before (b).
 SAID = {
@@ -201,6 +201,8 @@ def _training_notes(
     unknown: dict[str, Way] = {}
     by_label = {run.label: run for run in runs}
     for change in changes:
+        if change["verdict"] == "failed":
+            continue
         for key, run, name in (
             ("seeds_a", by_label[change["run"]], change["contender"]),
             ("seeds_b", runs[0], change["before"]),
