@@ -47,7 +47,7 @@ def describe_same(pair: Comparison) -> str:
 
 def margin(pair: Comparison) -> str:
     """Return the margin of a pair: `3 points`."""
-    return f"{100 * (pair.margin or 0):g} points"
+    return f.points(pair.margin or 0)
 
 
 def same_numbers(pair: Comparison, share: bool = True) -> str:
