@@ -171,7 +171,7 @@ def hold_scores(run, contender, findings):
         for p in of.values()
         if p.get("error") is not None and p["id"] in ids
     }
-    shown = {metric for row in contender.whole[0].rows.values() for metric in row["scores"]}
+    shown = {metric for id in ids for metric in contender.whole[0].rows[id]["scores"]}
     if run.task.get("metrics") is None:
         findings.hold("counts", f"{where}.scores", sorted(result["scores"]), sorted(shown))
     for metric, reported in result["scores"].items():

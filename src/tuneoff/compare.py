@@ -97,7 +97,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
             {"name": name, "runs": [_cell(run.results, name) for run in runs]} for name in names
         ],
         "changes": changes,
-        "notes": _training_notes(runs, changes, between),
+        "notes": _list_training_notes(runs, changes, between),
         "warnings": _warnings(baseline, runs[1:]),
         "worse": any(change["verdict"] in ("worse", "failed") for change in changes),
     }  # fmt: skip
@@ -191,7 +191,7 @@ def _label(run: ScoredRun, name: str) -> str:
     return f"{name} ({run.label})"
 
 
-def _training_notes(
+def _list_training_notes(
     runs: Sequence[ScoredRun],
     changes: Sequence[Mapping[str, Any]],
     between: Mapping[str, KnownSeeds],
@@ -307,7 +307,7 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
             said = f"{pairs.describe_same(tested_pair)} as before,"
         sentence = f"{who}: {said} {pairs.numbers(tested_pair)} on {change['examples']} examples"
         if tested_pair.training is not None:
-            shown = pairs.training_numbers(tested_pair, tested_pair.training)
+            shown = pairs.show_training_numbers(tested_pair, tested_pair.training)
             sentence += f"; {ANEW[tested_pair.training.outcome]}: {shown}"
         figures = {k: v for k, v in asdict(tested_pair).items() if k not in ("a", "b", "metric")}
         yield {**kept, **figures, "verdict": verdict, "sentence": sentence}
