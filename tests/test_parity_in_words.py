@@ -60,9 +60,15 @@ def test_a_match_takes_enough_examples(
 
 
 def test_a_model_that_gets_nothing_right_is_nothing_to_match(tmp_path: Path) -> None:
-    (found,) = parity_of(carried_out(tmp_path, 400, 0, 0))
+    run = carried_out(tmp_path, 400, 0, 0)
+    (found,) = parity_of(run)
     assert found["verdict"] == "not shown"
     assert "none of the hosted model's answers is right" in found["sentence"]
+    stored = json.loads((run / "results.json").read_text())
+    stored["settings"]["migrating_from"] = "own"
+    (run / "results.json").write_text(json.dumps(stored))
+    (found,) = parity_of(run)
+    assert found["sentence"].startswith("hosted cannot match: none of own's answers is right")
 
 
 def test_a_captured_contender_that_failed_is_said(tmp_path: Path) -> None:

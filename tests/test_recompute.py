@@ -36,7 +36,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         contenders.append({"name": name, "id": "recorded", "predictions": f"{name}.jsonl"})
     task = {"id": "chat", "cluster": "topic", "metrics": ["exact_match", "./mine.py"]}
     files = {name: f"{name}.jsonl" for name in ("train", "validation", "test")}
-    bakeoff = {"name": "recorded", "task": {**task, **files}, "contenders": contenders}
+    bakeoff = {
+        "name": "recorded", "task": {**task, **files}, "requirements": {"margin_points": 5},
+        "contenders": contenders,
+    }  # fmt: skip
     (folder / "b.yaml").write_text(json.dumps(bakeoff))
     tuneoff.run(tuneoff.load(folder / "b.yaml"), folder / "run")
     return folder / "run"
@@ -44,6 +47,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def example(i: int, rng: random.Random) -> dict[str, Any]:
     turns = [("user", f"What is {i} and {i % 7}?"), ("assistant", f"It is {i + i % 7}.")]
+    if i in (6000, 6001):  # the most frequent training answer is long
+        turns[1] = ("assistant", "I do not know. " * 20)
     messages = [{"role": role, "content": content} for role, content in turns]
     return {"id": f"t{i}", "messages": messages, "meta": {"topic": int(20 * rng.random() ** 2)}}
 
@@ -74,6 +79,10 @@ def spoil_bound(results: Any) -> None:
     results["contenders"][0]["scores"]["mine"]["high"] += 1e-6
 
 
+def spoil_bar(results: Any) -> None:
+    results["baselines"][1]["comparisons"][2]["p_value"] += 1e-6
+
+
 def spoil_choice(results: Any) -> None:
     results["recommendation"]["choice"] = "c"
 
@@ -83,6 +92,7 @@ def spoil_choice(results: Any) -> None:
     [
         (spoil_p, "adjusted p-values", "a against c.p_adjusted"),
         (spoil_bound, "intervals of scores", "a.scores.mine.high"),
+        (spoil_bar, "p-values", "c against nearest example.p_value"),
         (spoil_choice, "ranks", "recommendation.choice"),
     ],
 )

@@ -12,6 +12,7 @@ from recomputing.run import BadInput, read_lines
 
 FRACTIONS = ("slot_precision", "slot_recall", "slot_f1", "judge")
 MAX_GROUPS = 24
+CHARACTERS_SHOWN = 200
 LEFT_OUT = "left out: "
 # How SQLite says what the classes of error say.
 CLASSES = {
@@ -170,7 +171,7 @@ def hold_scores(run, contender, findings):
         for p in of.values()
         if p.get("error") is not None and p["id"] in ids
     }
-    shown = {metric for row in contender.whole[0].rows.values() for metric in row["scores"]}
+    shown = {metric for id in ids for metric in contender.whole[0].rows[id]["scores"]}
     if run.task.get("metrics") is None:
         findings.hold("counts", f"{where}.scores", sorted(result["scores"]), sorted(shown))
     for metric, reported in result["scores"].items():
@@ -218,7 +219,7 @@ def hold_baselines(run, findings):
         if result["name"] == "most frequent answer":
             times = Counter(e["completion"] for e in read_lines(run.path / "data" / "train.jsonl"))
             answer, count = times.most_common(1)[0]
-            own = {"answer": answer, "share": count / times.total()}
+            own = {"answer": answer[:CHARACTERS_SHOWN], "share": count / times.total()}
             findings.hold("counts", where, result, own)
 
 
@@ -310,6 +311,7 @@ def hold_pairs(run, findings):
     seeds = {c.name: c.by_seed(run.metric) for c in finished}
     pairs = inference.make_pairs(scores, run.clusters, seeds)
     margin = run.results["requirements"]["margin_points"] / 100
+    hold_bars(run, scores, seeds, margin, findings)
     reported = run.results["comparisons"]
     names = [[pair["a"], pair["b"]] for pair in reported]
     findings.hold("counts", "comparisons", names, [[pair.a, pair.b] for pair in pairs])
@@ -322,6 +324,26 @@ def hold_pairs(run, findings):
         where = f"{pair.a} against {pair.b}"
         training = of.get((pair.a, pair.b), {}).get("training")
         findings.hold("new trainings", f"{where}.training", training, anew)
-        for kind, keys in PAIR_FIGURES.items():
-            some = {key: figures[key] for key in keys}
-            findings.hold(kind, where, of.get((pair.a, pair.b)), some)
+        hold_pair(where, of.get((pair.a, pair.b)), figures, findings)
+
+
+def hold_bars(run, scores, seeds, margin, findings):
+    """Every figure of each contender's test against each baseline, each pair by itself."""
+    for result, training in run.baselines:
+        rows, name = training.rows.items(), result["name"]
+        bar = {id: float(r["scores"][run.metric]) for id, r in rows if run.metric in r["scores"]}
+        of = {pair["a"]: pair for pair in result["comparisons"]}
+        others = [other for other in scores if scores[other].keys() & bar.keys()]
+        findings.hold("counts", f"baselines.{name}.comparisons", list(of), others)
+        for other in others:
+            both = {other: scores[other], name: bar}
+            (figures,) = inference.judge_pairs(
+                inference.make_pairs(both, run.clusters, seeds), margin
+            )
+            hold_pair(f"{other} against {name}", of.get(other), figures, findings)
+
+
+def hold_pair(where, reported, figures, findings):
+    for kind, keys in PAIR_FIGURES.items():
+        some = {key: figures[key] for key in keys}
+        findings.hold(kind, where, reported, some)

@@ -137,6 +137,7 @@ def _collect(
     left_out: Mapping[str, str],
 ) -> Baseline:
     rows = [row for row in folder.scores().values() if row.id not in left_out and row.scores]
+    margin = parts.bakeoff.requirements.margin_points / 100
     kinds = parts.scorer.METRICS
     scores = aggregate(rows, kinds, clusters=clusters)
     values = {row.id: float(row.scores[metric]) for row in rows if metric in row.scores}
@@ -152,6 +153,7 @@ def _collect(
                 metric,
                 clusters,
                 parts.cluster,
+                margin,
             )
             for name, found in means.items()
             if any(id in values for id in found)
@@ -160,7 +162,11 @@ def _collect(
 
 
 def _compare(
-    pair: Pair, metric: str, clusters: Mapping[str, str] | None, cluster: str | None
+    pair: Pair,
+    metric: str,
+    clusters: Mapping[str, str] | None,
+    cluster: str | None,
+    margin: float,
 ) -> Comparison:
-    (found,) = compare_pairs([pair], metric, clusters, cluster or "")
-    return found
+    (compared,) = compare_pairs([pair], metric, clusters, cluster or "", margin)
+    return compared

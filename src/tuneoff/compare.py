@@ -29,11 +29,11 @@ from tuneoff.scoring.way_of_training import Way, find_seeds
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
-# The same of new trainings.
+# The same after new trainings, of whichever of the two is trained.
 ANEW = {
-    "a better": "a new training would be better again",
-    "b better": "a new training would be worse again",
-    "cannot be told": "whether a new training would be better cannot be told",
+    "a better": "after new trainings it would be better again",
+    "b better": "after new trainings it would be worse again",
+    "cannot be told": "which of the two would be ahead after new trainings cannot be told",
 }
 # What it means that now (a) is better or worse than before (b).
 SAID = {
@@ -97,7 +97,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
             {"name": name, "runs": [_cell(run.results, name) for run in runs]} for name in names
         ],
         "changes": changes,
-        "notes": _training_notes(runs, changes, between),
+        "notes": _list_training_notes(runs, changes, between),
         "warnings": _warnings(baseline, runs[1:]),
         "worse": any(change["verdict"] in ("worse", "failed") for change in changes),
     }  # fmt: skip
@@ -191,7 +191,7 @@ def _label(run: ScoredRun, name: str) -> str:
     return f"{name} ({run.label})"
 
 
-def _training_notes(
+def _list_training_notes(
     runs: Sequence[ScoredRun],
     changes: Sequence[Mapping[str, Any]],
     between: Mapping[str, KnownSeeds],
@@ -201,6 +201,8 @@ def _training_notes(
     unknown: dict[str, Way] = {}
     by_label = {run.label: run for run in runs}
     for change in changes:
+        if change["verdict"] == "failed":
+            continue
         for key, run, name in (
             ("seeds_a", by_label[change["run"]], change["contender"]),
             ("seeds_b", runs[0], change["before"]),
@@ -305,7 +307,7 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
             said = f"{pairs.describe_same(tested_pair)} as before,"
         sentence = f"{who}: {said} {pairs.numbers(tested_pair)} on {change['examples']} examples"
         if tested_pair.training is not None:
-            shown = pairs.training_numbers(tested_pair, tested_pair.training)
+            shown = pairs.show_training_numbers(tested_pair, tested_pair.training)
             sentence += f"; {ANEW[tested_pair.training.outcome]}: {shown}"
         figures = {k: v for k, v in asdict(tested_pair).items() if k not in ("a", "b", "metric")}
         yield {**kept, **figures, "verdict": verdict, "sentence": sentence}

@@ -29,6 +29,7 @@ from tuneoff.progress import Progress, Silent
 from tuneoff.providers import Provider, TunedModel, connect
 from tuneoff.providers.calls import repeated
 from tuneoff.records import to_row
+from tuneoff.report import format as f
 from tuneoff.results import Comparison, Results
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.equivalence import MARGIN, adjust_not_worse
@@ -283,9 +284,8 @@ def _count(path: Path) -> int:
 def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any]]:
     """Say of each other contender of a finished run whether it matches the model that is being left
     (`migrating_from`; of an earlier file, `hosted`): `name`, `difference`, `low`, `high` (own minus
-    hosted, 90%), `p_value` (of "it is worse by the margin or
-    more", one-sided, adjusted over the contenders), `verdict` (`better`, `matches`, `worse`, `not
-    shown`) and a `sentence`.
+    hosted, 90%), `p_value` (of "it is worse by the margin or more", one-sided, adjusted over the
+    contenders), `verdict` (`better`, `matches`, `worse`, `not shown`) and a `sentence`.
 
     It matches when that p-value is under 5%; whether it is better, or worse, is what the run says.
 
@@ -332,16 +332,16 @@ def _judged(
         f"{round(100 * value, 1) + 0.0:+.1f}" for value in (sign * pair.difference, *bounds)
     )
     points = f"{shown} points" + (f" [{', '.join(limits)}], 90%" if limits else "")
-    allowed = f"{100 * margin:g} points"
+    allowed, hosted = f.points(margin), "the hosted model" if left == HOSTED else left
     better = "a better" if sign > 0 else "b better"
     if pair.verdict == better:
-        verdict, said = "better", "is better than the hosted model"
+        verdict, said = "better", f"is better than {hosted}"
     elif nothing:
-        verdict, said = "not shown", "cannot match: none of the hosted model's answers is right"
+        verdict, said = "not shown", f"cannot match: none of {hosted}'s answers is right"
     elif p_value < SIGNIFICANT:
-        verdict, said = "matches", f"matches the hosted model: it loses less than {allowed}"
+        verdict, said = "matches", f"matches {hosted}: it loses less than {allowed}"
     elif pair.verdict != "tie":
-        verdict, said = "worse", "is worse than the hosted model"
+        verdict, said = "worse", f"is worse than {hosted}"
     else:
         more = (
             describe_floor(pair.units or 0, pair.cluster)

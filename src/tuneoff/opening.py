@@ -18,7 +18,7 @@ from tuneoff.rundir import RunDir
 
 # How answers are judged may change: they are scored again, and nothing else. So may what work
 # costs, how much of it may be spent, how many requests are under way at once, how often each
-# example is answered, and whether what is left to do is timed.
+# example is answered, whether what is left to do is timed, and which model is to be replaced.
 SCORING_KEYS = (
     "task.cluster",
     "task.derived_databases",

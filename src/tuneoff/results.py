@@ -344,13 +344,13 @@ class Baseline:
 class Caveat:
     """What the headline must say beside the choice.
 
-    - `poor`, `low`: its share of right answers, or its mean, `value`, is under a half; `contenders`
-      were compared.
+    - `poor`, `low`: its share of right answers, or its mean, `value`, is under a half; it is the
+      best of so many `contenders` (null: another one has a better score).
     - `baseline`: it is not better than the baseline `other`, whose score is `value`.
     - `ends`: it ends on the day `ends`.
     - `behind`: it is worse than `other`, the model that is being left, by `value`.
-    - `unproven`: it may be worse than `other`, the model that is being left, by more than the
-      margin.
+    - `unproven`: it is not shown to lose less than the margin, `value` (null: there is none, or
+      nothing to compare with), against `other`, the model that is being left.
     """
 
     kind: CaveatKind

@@ -90,7 +90,7 @@ def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
     assert plan["more_seeds"]["contenders"] == ["own"]
     assert "seeds: [0, 1, 2] for it takes 2 more trainings (hours not known)" in out
     assert plan["margin"]["points"] == 3
-    assert f"{plan['margin']['not_worse'][0]:,} to 2,408 test examples, that it is the same" in out
+    assert f"It takes {plan['margin']['not_worse'][0]:,} to 2,408 test examples to show" in out
     assert "ends on 2027-01-14; instead: gpt-6-luna" in out
 
 

@@ -150,6 +150,13 @@ def test_nothing_right_at_all_is_no_choice() -> None:
     )
     assert found.choice is None
     assert "No contender got a single test example right" in found.because[0]
+    found = recommend(
+        [contender("old", 0.5), contender("new", 0.0)],
+        [pair("old", "new", "a better", 0.5)],
+        METRIC,
+        leaving="old",
+    )
+    assert found.because[0].startswith("No contender that may be chosen got a single test example")
 
 
 def test_none_scored() -> None:
@@ -227,6 +234,12 @@ def test_the_model_that_is_left_is_the_yardstick() -> None:
         (replace(tie, outcome="cannot be told", margin=0.03),
          [Caveat("unproven", value=0.03, other="old")],
          "Use own: it may lose more than 3 points against old, which is being left."),
+        (replace(tie, outcome="cannot be told", margin=0.01, low_90=-0.03, high_90=0.02),
+         [Caveat("unproven", value=0.01, other="old")],
+         "Use own: it may lose more than 1 point against old, which is being left."),
+        # Not worse, as parity has it, though it may be better by more than the margin.
+        (replace(tie, outcome="cannot be told", margin=0.03, low_90=-0.08, high_90=0.02), [],
+         "Use own."),
         (replace(tie, outcome="same", margin=0.03, low_90=-0.01, high_90=0.02), [], "Use own."),
         (pair("old", "own", "b better", -0.2), [], "Use own."),
     ):  # fmt: skip
@@ -237,6 +250,11 @@ def test_the_model_that_is_left_is_the_yardstick() -> None:
         assert "old (90.0%) is left out: it is the model that is being left." in found.because
         assert any("old" in line and "own" in line for line in found.because[1:-1])
     assert recommend([old], [], METRIC, leaving="old").choice is None
+    failed = replace(old, scores={}, error="it broke")
+    found = recommend([failed, own], [], METRIC, leaving="old")
+    assert word_headline(found, METRIC) == (
+        "Use own: it may lose something against old, which is being left."
+    )
 
 
 def test_a_poor_choice_says_so_in_the_headline() -> None:
@@ -246,6 +264,12 @@ def test_a_poor_choice_says_so_in_the_headline() -> None:
     assert word_headline(found, METRIC) == "Use a: the best of three, wrong in 6 of 10."
     found = recommend([contender("a", 0.004)], [], METRIC)
     assert word_headline(found, METRIC) == "Use a: the only one compared, wrong in 99.6%."
+    # A model that is as good and cheaper, or not the one that is being left, is not the best.
+    ending = contender("ending", 0.31, ends="2027-01-14")
+    found = recommend([ending, group[1]], [pair("ending", "b", "tie", 0.01)], METRIC)
+    assert word_headline(found, METRIC) == "Use b: wrong in 7 of 10."
+    found = recommend(group, pairs, METRIC, leaving="a")
+    assert word_headline(found, METRIC).endswith("by 12.0 points; wrong in 7 of 10.")
     found = recommend(group, pairs, METRIC, kind="fraction")
     assert word_headline(found, METRIC).endswith("three, at only 42.0% execution accuracy.")
     assert recommend([contender("a", 0.42), contender("b", 7.0)], [], METRIC).caveats == ()

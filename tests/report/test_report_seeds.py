@@ -20,6 +20,7 @@ from made_results import (
 from tuneoff.report import format as f
 from tuneoff.report import write_report
 from tuneoff.report.charts import score_chart
+from tuneoff.report.pairs import describe_unknown
 from tuneoff.results import (
     AllTrainings,
     ContenderResult,
@@ -157,3 +158,7 @@ def test_the_report_says_whether_a_new_training_would_win_again(tmp_path: Path) 
         )
         assert "4.1 points for pooled (by the seeds of lora, 2 degrees of freedom)." in text
         assert text.count("once was trained once: another seed may move its score by about") == 1
+    assert describe_unknown(["a", "b"], seeds=False, share=False) == (
+        "a and b were trained once each: another seed may move a score, and the verdict is about "
+        "the models at hand."
+    )

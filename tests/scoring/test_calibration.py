@@ -167,3 +167,12 @@ def test_seeds_bring_less_where_they_are_fewer() -> None:
     quantiles = t.ppf(0.975, freedom) + t.ppf(0.8, freedom)
     assert three.few == pytest.approx(quantiles * variance**0.5)
     assert find_way_detectable(200, [40] * 5, 2, 3).few is None
+    # Of 40 examples more differ than 15%, where a difference shows: as many as the difference.
+    few = find_way_detectable(40, None, 2, 3).few
+    assert few is not None
+    assert few > 0.15
+    examples = few / 40
+    variance = examples + 2 * 0.04**2 / 3
+    freedom = variance**2 / (examples**2 / 39 + 2 * (0.04**2 / 3) ** 2 / 2)
+    quantiles = t.ppf(0.975, freedom) + t.ppf(0.8, freedom)
+    assert few == pytest.approx(quantiles * variance**0.5, rel=1e-4)

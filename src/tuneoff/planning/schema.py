@@ -40,10 +40,10 @@ class PlannedContender:
 
 @dataclass(frozen=True, slots=True)
 class MoreSeeds:
-    """What `seeds` would take and bring for the `contenders` that have one: so many more
-    `trainings`, their seconds and price (None: not known), and the smallest difference between two
-    ways of training that shows then, for 15% and for 35% of answers that differ. With one training
-    each none shows."""
+    """What `seeds` would take and bring for the `contenders` that are trained once: the number of
+    further `trainings`, their seconds and price (None: not known), and the smallest difference
+    between two ways of training that shows then, for 15% and for 35% of answers that differ. With
+    one training each none shows, unless another contender of the same way has seeds."""
 
     contenders: tuple[str, ...]
     seeds: tuple[int, ...]

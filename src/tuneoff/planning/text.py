@@ -80,9 +80,9 @@ def _margin(margin: MarginExamples) -> str:
         clusters = f" in {_range(margin.clusters)} clusters like these"
     points = f"{margin.points:g} point{'s' * (margin.points != 1)}"
     return (
-        f"That an equal model is not worse by {points} shows (80% power) with "
-        f"{_range(margin.not_worse)} test examples{clusters}, that it is the same within {points} "
-        f"with {_range(margin.same)}; there are {margin.examples:,}."
+        f"It takes {_range(margin.not_worse)} test examples{clusters} to show that an equal model "
+        f"is not worse by {points} (80% power), and {_range(margin.same)} to show that it is the "
+        f"same within {points}; there are {margin.examples:,}."
     )
 
 
@@ -99,8 +99,8 @@ def _seeds(more: MoreSeeds) -> list[str]:
     one = len(more.contenders) == 1
     who = f"of {more.contenders[0]}" if one else f"each of {join(more.contenders)}"
     return [
-        f"With one training {who} it will not show which way of training is better: another seed "
-        f"may move a score by about {100 * MEASURED_DEVIATION:g} points (measured on ViGGO).",
+        f"One training {who} says little about the way of training: another seed may move a score "
+        f"by about {100 * MEASURED_DEVIATION:g} points (measured on ViGGO).",
         f"seeds: {list(more.seeds)} for {'it' if one else 'each'} takes "
         f"{more.trainings} more trainings ({', '.join(cost)}){brings}",
     ]

@@ -54,6 +54,11 @@ def difference(value: float, share: bool = True) -> str:
     return f"{_signed(100 * value, 1)} points" if share else _signed(value, 2)
 
 
+def points(margin: float) -> str:
+    """Return a margin as `3 points`."""
+    return f"{100 * margin:g} point{'s' * (f'{100 * margin:g}' != '1')}"
+
+
 def p_value(value: float | None) -> str:
     """A p-value in two significant digits, never shown as 0."""
     if value is None or _missing(value):

@@ -20,26 +20,29 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 def find_caveats(
     choice: ContenderResult,
-    contenders: int,
+    scores: Sequence[float],
     metric: str,
     share: bool,
     kind: Kind = "yes/no",
     baselines: Sequence[Baseline] = (),
-    leaving: Comparison | None = None,
+    leaving: str | None = None,
+    pair: Comparison | None = None,
 ) -> tuple[Caveat, ...]:
     """Return what stands beside the choice in the headline, the most important first.
 
     Args:
-        contenders: how many have a score.
+        scores: those of all contenders that have one.
         share: whether the metric lies between 0 and 1.
         kind: whether it says right or wrong of each example.
-        leaving: the choice's pair with the model that is being left.
+        leaving: the model that is being left.
+        pair: the choice's comparison with it, where there is one.
     """
-    found = [] if leaving is None else list(_hold_against(choice.name, leaving))
+    found = [] if leaving is None else list(_hold_against(choice.name, leaving, pair))
     value = metric_value(choice, metric)
     if share and value is not None and value < POOR:
-        poor = Caveat("poor" if kind == "yes/no" else "low", value=value, contenders=contenders)
-        found.append(poor)
+        # One that is as good and cheaper need not have the best score.
+        rank = len(scores) if value >= max(scores) else None
+        found.append(Caveat("poor" if kind == "yes/no" else "low", value=value, contenders=rank))
     found += [
         Caveat("baseline", value=score.value, other=baseline.name)
         for baseline in baselines
@@ -50,15 +53,25 @@ def find_caveats(
     return tuple(found)
 
 
-def _hold_against(choice: str, pair: Comparison) -> Iterator[Caveat]:
-    """Yield what speaks against the choice, of its pair with the model that is being left."""
+def _hold_against(choice: str, leaving: str, pair: Comparison | None) -> Iterator[Caveat]:
+    """Yield what speaks against the choice beside the model that is being left."""
+    if pair is None:  # it failed, or only its figures are known
+        yield Caveat("unproven", other=leaving)
+        return
     lead = pair.difference if pair.a == choice else -pair.difference
-    left = pair.b if pair.a == choice else pair.a
     if pair.verdict == "tie":
-        if pair.outcome == "cannot be told":
-            yield Caveat("unproven", value=pair.margin, other=left)
+        if not _is_not_worse(choice, pair):
+            yield Caveat("unproven", value=pair.margin, other=leaving)
     elif lead < 0:
-        yield Caveat("behind", value=-lead, other=left)
+        yield Caveat("behind", value=-lead, other=leaving)
+
+
+def _is_not_worse(choice: str, pair: Comparison) -> bool:
+    """Say whether a tie shows the choice to be not worse by the margin (one-sided, 5%), as parity
+    asks."""
+    if pair.low_90 is None or pair.high_90 is None or pair.margin is None:
+        return False
+    return (pair.low_90 if pair.a == choice else -pair.high_90) > -pair.margin
 
 
 def _is_beaten(baseline: Baseline, choice: str) -> bool:
@@ -104,16 +117,22 @@ def _word_bars(bars: Sequence[Caveat], share: bool, baselines: Sequence[Baseline
 def _word(caveat: Caveat, metric: str, share: bool) -> str:
     value = caveat.value or 0.0
     if caveat.kind in ("poor", "low"):
-        count = caveat.contenders or 1
-        rank = "the only one compared" if count == 1 else f"the best of {_spell(count)}"
         low = f"at only {f.score(value)} {f.words(metric)}"
-        return f"{rank}, {_word_failure(value) if caveat.kind == 'poor' else low}"
+        return _word_rank(caveat.contenders) + (
+            _word_failure(value) if caveat.kind == "poor" else low
+        )
     if caveat.kind == "behind":
         return f"worse than {caveat.other}, which is being left, by {f.difference(value, share)}"
     if caveat.kind == "unproven":
-        lost = f"more than {100 * value:g} points" if value else "something"
+        lost = f"more than {f.points(value)}" if value else "something"
         return f"it may lose {lost} against {caveat.other}, which is being left"
     return f"it ends on {caveat.ends}"
+
+
+def _word_rank(contenders: int | None) -> str:
+    if contenders is None:
+        return ""
+    return "the only one compared, " if contenders == 1 else f"the best of {_spell(contenders)}, "
 
 
 def _word_failure(value: float) -> str:

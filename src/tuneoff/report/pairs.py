@@ -47,7 +47,7 @@ def describe_same(pair: Comparison) -> str:
 
 def margin(pair: Comparison) -> str:
     """Return the margin of a pair: `3 points`."""
-    return f"{100 * (pair.margin or 0):g} points"
+    return f.points(pair.margin or 0)
 
 
 def same_numbers(pair: Comparison, share: bool = True) -> str:
@@ -89,7 +89,7 @@ def describe_training(pair: Comparison, share: bool = True) -> str:
         return ""
     trained = [n for n, seeds in ((pair.a, way.seeds_a), (pair.b, way.seeds_b)) if seeds]
     who = "both" if len(trained) > 1 else trained[0]
-    shown = training_numbers(pair, way, share)
+    shown = show_training_numbers(pair, way, share)
     if way.outcome == "cannot be told":
         return f"Which would be ahead if {who} were trained anew cannot be told: {shown}"
     ahead = pair.a if way.outcome == "a better" else pair.b
@@ -97,7 +97,7 @@ def describe_training(pair: Comparison, share: bool = True) -> str:
     return f"{ahead} would be ahead again if {again} were trained anew: {shown}"
 
 
-def training_numbers(pair: Comparison, way: WayOfTraining, share: bool = True) -> str:
+def show_training_numbers(pair: Comparison, way: WayOfTraining, share: bool = True) -> str:
     """Return `[2.0, 23.0], p = 0.02`, seen from the same side as the verdict."""
     low, high = way.low_adjusted, way.high_adjusted
     if pair.verdict == "b better":
@@ -105,14 +105,14 @@ def training_numbers(pair: Comparison, way: WayOfTraining, share: bool = True) -
     return f"{f.interval(low, high, share)}, {f.p_equals(way.p_adjusted)}"
 
 
-def training_notes(results: Results, share: bool = True) -> list[str]:
+def list_training_notes(results: Results, share: bool = True) -> list[str]:
     """Return sentences that say how far apart new trainings lie, and of whom that is not known."""
     found: dict[str, SeedSpread] = {}
     for pair in results.comparisons:
         if pair.training is not None:
             sides = ((pair.a, pair.training.seeds_a), (pair.b, pair.training.seeds_b))
             found |= {name: seeds for name, seeds in sides if seeds is not None}
-    return [*describe_spreads(found, share), *_unknown(results, found)]
+    return [*describe_spreads(found, share), *_describe_once_trained(results, found, share)]
 
 
 def describe_spreads(found: Mapping[str, SeedSpread], share: bool = True) -> list[str]:
@@ -133,7 +133,9 @@ def _spread(name: str, spread: SeedSpread, share: bool) -> str:
     return f"{f.difference(spread.deviation, share)} for {name} ({others}{freedom})"
 
 
-def _unknown(results: Results, known: Mapping[str, SeedSpread]) -> list[str]:
+def _describe_once_trained(
+    results: Results, known: Mapping[str, SeedSpread], share: bool
+) -> list[str]:
     compared = {name for pair in results.comparisons for name in (pair.a, pair.b)}
     once = [
         c
@@ -142,23 +144,24 @@ def _unknown(results: Results, known: Mapping[str, SeedSpread]) -> list[str]:
     ]
     if not once:
         return []
-    return [describe_unknown([c.name for c in once], any(c.id == "local" for c in once))]
+    return [describe_unknown([c.name for c in once], any(c.id == "local" for c in once), share)]
 
 
-def describe_unknown(names: Sequence[str], seeds: bool) -> str:
-    """Return in a sentence that so many were trained once.
+def describe_unknown(names: Sequence[str], seeds: bool, share: bool = True) -> str:
+    """Return in a sentence that these contenders were trained once.
 
     Args:
         seeds: whether `seeds` is a key of one of them.
+        share: whether the metric lies in [0, 1], as it did where seeds were measured.
     """
     who = join(names) if len(names) <= MOST_NAMES else f"{len(names)} contenders"
     were, each = ("was", "its") if len(names) == 1 else ("were", "a")
     once = "once" if len(names) == 1 else "once each"
     tail = "; seeds: [0, 1, 2] would tell more" if seeds else ""
+    about = f" by about {100 * MEASURED_DEVIATION:g} points (measured on ViGGO)" if share else ""
     return (
-        f"{who} {were} trained {once}: another seed may move {each} score by about "
-        f"{100 * MEASURED_DEVIATION:g} points (measured on ViGGO), and the verdict is about the "
-        f"models at hand{tail}."
+        f"{who} {were} trained {once}: another seed may move {each} score{about}, and the verdict "
+        f"is about the models at hand{tail}."
     )
 
 

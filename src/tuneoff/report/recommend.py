@@ -80,8 +80,9 @@ def recommend(
         why = "No contender can be chosen."
         return Recommendation(None, (why, *left_out), tuple(when_not))
     if not any(values[c.name] for c in fit):
+        nobody = "No contender that may be chosen" if left_out else "No contender"
         why = (
-            f"No contender got a single test example right ({f.words(primary_metric)}): nothing "
+            f"{nobody} got a single test example right ({f.words(primary_metric)}): nothing "
             "here can be chosen between; look at the answers below."
         )
         return Recommendation(None, (why, *left_out), tuple(when_not))
@@ -103,7 +104,10 @@ def recommend(
         for c in scored
         if c not in measured
     ]
-    caveats = find_caveats(choice, len(others), primary_metric, share, kind, baselines, replaced)
+    scores = [value for value in values.values() if value is not None]
+    caveats = find_caveats(
+        choice, scores, primary_metric, share, kind, baselines, leaving, replaced
+    )
     return Recommendation(
         choice.name, tuple(dict.fromkeys((*because, *left_out, *pro))), tuple(when_not), caveats
     )

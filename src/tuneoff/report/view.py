@@ -323,7 +323,7 @@ def _pairs(results: Results) -> View:
         "rows": rows,
         "test": ", ".join(tests),
         "explained": HOLM if old else STEP_DOWN,
-        "training": pairs.training_notes(results, shares.get(results.primary_metric, True)),
+        "training": pairs.list_training_notes(results, shares.get(results.primary_metric, True)),
         "flips": _flips(results),
     }
 

@@ -53,7 +53,7 @@ def find_nearest_answers(train: Sequence[Example], test: Sequence[Example]) -> l
         return None
     vectorizer = TfidfVectorizer(token_pattern=WORDS, dtype=np.float32)
     try:
-        known = vectorizer.fit_transform(map(_read_input, used)).T.tocsc()
+        known = vectorizer.fit_transform(map(_read_input, used)).T.tocsr()
     except ValueError:  # the inputs hold no words
         return None
     asked = vectorizer.transform(map(_read_input, test))

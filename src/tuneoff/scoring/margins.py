@@ -52,11 +52,11 @@ def find_margin_examples(
         return MarginExamples(
             points,
             n,
-            not_worse=(_independent(margin, few, one), _independent(margin, many, one)),
-            same=(_independent(margin, few, both), _independent(margin, many, both)),
+            not_worse=(_count_examples(margin, few, one), _count_examples(margin, many, one)),
+            same=(_count_examples(margin, few, both), _count_examples(margin, many, both)),
         )
-    needed = [_clusters(margin, share, one, sizes) for share in DISCORDANCE]
-    needed_of_same = [_clusters(margin, share, both, sizes) for share in DISCORDANCE]
+    needed = [_count_clusters(margin, share, one, sizes) for share in DISCORDANCE]
+    needed_of_same = [_count_clusters(margin, share, both, sizes) for share in DISCORDANCE]
     mean = sum(sizes) / len(sizes)
     return MarginExamples(
         points,
@@ -67,7 +67,7 @@ def find_margin_examples(
     )
 
 
-def _independent(margin: float, discordance: float, missed: float) -> int:
+def _count_examples(margin: float, discordance: float, missed: float) -> int:
     """Return the examples with which a test at 5% misses no more than half of `missed`."""
     # What Tango's test takes the share of each side to be where the difference is the margin.
     linear = discordance + 2 * margin
@@ -78,7 +78,7 @@ def _independent(margin: float, discordance: float, missed: float) -> int:
     return max(LEAST_UNITS, math.ceil(((rejects + finds) / margin) ** 2))
 
 
-def _clusters(margin: float, discordance: float, missed: float, sizes: Sequence[int]) -> int:
+def _count_clusters(margin: float, discordance: float, missed: float, sizes: Sequence[int]) -> int:
     """Return how many clusters of such sizes it takes."""
     each = discordance * design_effect(sizes) * len(sizes) / sum(sizes)
     units = LEAST_UNITS

@@ -107,13 +107,19 @@ def _way_difference(
     sizes = [1] * n if cluster_sizes is None else [size for size in cluster_sizes if size]
     if len(sizes) < LEAST_UNITS:
         return None
-    examples = (discordance * design_effect(sizes) / sum(sizes), len(sizes) - 1.0)
-    between = (MEASURED_DEVIATION**2 / seeds, seeds - 1.0)
-    variance, freedom = total_variance([examples, between, between])
     level = SIGNIFICANT / max(1, math.comb(contenders, 2))
-    quantiles = quantile(level, freedom) + quantile(2 * (1 - POWER), freedom)
-    found = quantiles * math.sqrt(variance)
-    return found if found < 1 else None
+    between = (MEASURED_DEVIATION**2 / seeds, seeds - 1.0)
+
+    def detectable(differing: float) -> float:
+        examples = (differing * design_effect(sizes) / sum(sizes), len(sizes) - 1.0)
+        variance, freedom = total_variance([examples, between, between])
+        quantiles = quantile(level, freedom) + quantile(2 * (1 - POWER), freedom)
+        return quantiles * math.sqrt(variance)
+
+    # Where the difference is larger than the discordance, all that differs is the difference.
+    if detectable(discordance) <= discordance:
+        return detectable(discordance)
+    return _search(lambda x: float(detectable(max(x, discordance)) <= x), _STEPS)
 
 
 def design_effect(sizes: Sequence[int]) -> float:

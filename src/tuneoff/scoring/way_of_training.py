@@ -76,9 +76,9 @@ def add_ways(
     """Return the pairs with what is known of training them anew; p-values are adjusted over all of
     them by Holm's method."""
     found = [
-        (place, sides, _spread(each, *sides))
+        (place, sides, _sum_variances(each, *sides))
         for place, each in enumerate(measured)
-        if (sides := _sides(each)) is not None
+        if (sides := _find_sides(each)) is not None
     ]
     p_values = [
         max(pairs[place].p_value, _t_test(measured[place].difference, *spread))
@@ -95,7 +95,7 @@ def add_ways(
         low, high = agree(alone, pair.difference, p_value)
         low_adjusted, high_adjusted = agree(adjusted, pair.difference, p_adjusted)
         way = WayOfTraining(
-            outcome=_outcome(pair.difference, p_adjusted),
+            outcome=_decide(pair.difference, p_adjusted),
             low=low,
             high=high,
             p_value=p_value,
@@ -110,7 +110,7 @@ def add_ways(
     return tuple(judged)
 
 
-def _outcome(difference: float, p_adjusted: float) -> WayOutcome:
+def _decide(difference: float, p_adjusted: float) -> WayOutcome:
     if p_adjusted >= SIGNIFICANT or not difference:
         return "cannot be told"
     return "a better" if difference > 0 else "b better"
@@ -137,7 +137,7 @@ class _Side:
         return SeedSpread(math.sqrt(squares / self.freedom), self.freedom, names)
 
 
-def _sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
+def _find_sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
     """Return both sides of a pair; None where nothing is trained, or one of them is not known, or
     where the units are too few to show anything."""
     pair = measured.pair
@@ -159,7 +159,7 @@ def _sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
     return sides[0], sides[1]
 
 
-def _spread(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
+def _sum_variances(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
     """Return the variance of the difference over units and new trainings, and its degrees of
     freedom.
 
