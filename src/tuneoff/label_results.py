@@ -142,7 +142,7 @@ def _describe(
         for key, said in asked.items()
         if len(said) > 1
     ]
-    changed = [x for x in labels if (x.id, x.sha256) not in current and x.verdict in VALUES]
+    by_people = [label for label in labels if label.verdict in VALUES and label.known is None]
     skipped = {
         (x.id, x.sha256)
         for x in labels
@@ -156,7 +156,7 @@ def _describe(
         kappa=_kappa([(current[key].judged, _mean(said)) for key, said in asked.items()]),
         table=table,
         between_people=_share(between),
-        changed=len(changed),
+        changed=sum((label.id, label.sha256) not in current for label in by_people),
         skipped=len(skipped),
     )
 

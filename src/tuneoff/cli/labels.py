@@ -101,13 +101,14 @@ class Session:
 
     def describe_left(self) -> str:
         """Return a sentence: how to go on."""
-        left, rows = self.count_left(), f"{len(self.drawn)} rows"
+        left, count = self.count_left(), len(self.drawn)
+        rows = "1 row" if count == 1 else f"{count} rows"
         if left:
-            answers = "1 answer" if left == 1 else f"{left} answers"
-            return f"{answers} to the first {rows} left; the same command goes on."
+            answers = "1 answer is" if left == 1 else f"{left} answers are"
+            return f"{answers} left of the first {rows}; the same command goes on."
         if self.all_rows > len(self.drawn):
             return f"Nothing is left of the first {rows}; a larger --rows adds some."
-        return f"Nothing is left: these are all {rows}."
+        return f"Nothing is left: the run has {rows}."
 
     def ask_all(self) -> None:
         """Ask until nothing is left, or the person quits."""
