@@ -239,7 +239,7 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
     code, out, err = cli("score", "--task", "chat", "--predictions", path, "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert (told["n"], told["samples"], told["samples_disagree"]) == (4, 2, 0.75)
+    assert (told["n"], told["samples"], told["samples_disagree"]) == (4, 2, 1.0)  # of three
     assert told["scores"]["exact_match"]["value"] == 3 / 8
     assert "1 of 4 examples have fewer than 2 answers" in told["warnings"][0]
     for bad, message in (
@@ -250,6 +250,25 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
         code, _, err = cli("score", "--task", "chat", "--predictions", path)
         assert code == 2
         assert message in err
+
+
+def test_an_example_is_left_out_with_all_its_answers(tmp_path: Path, cli: Any) -> None:
+    """Also where only one of its rows has a reference that cannot be read."""
+    given = [
+        {"id": id, "sample": sample, "reference": reference, "prediction": "inform(a[x])"}
+        for id, sample, reference in (
+            ("1", 0, "no call"), ("1", 1, "inform(a[x])"),
+            ("2", 0, "inform(a[x])"), ("2", 1, "inform(a[x])"),
+        )
+    ]  # fmt: skip
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in given))
+    code, out, err = cli(
+        "score", "--task", "functional_representation", "--predictions", path, "--json"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["n"], told["left_out"], told["samples"]) == (1, 1, 2)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -14,8 +14,9 @@ from tuneoff.scoring.paired import LEAST_UNITS
 JUDGE_WORDS = ("not worse", "undecided", "worse")
 PEOPLE_WORDS = ("better", "equal", "worse")
 EXPLAINED = (
-    "Corrected: what people would say of all rows, estimated from their labels and from the judge's "
-    "scores of the other rows (PPI++), with 95% intervals, which are not adjusted for several pairs."
+    "Corrected: what people would say of all rows, estimated from their labels and the judge's "
+    "scores of the other rows (PPI++), with 95% intervals, which are not adjusted for several "
+    "pairs."
 )
 NEEDED = (
     "To find 5 points: how many labelled rows would show a true difference of 5 points in four "
@@ -91,9 +92,10 @@ def explain_too_few(found: Sequence[Corrected]) -> str:
             f"No corrected scores: {_count(most.n, 'labelled row')} cannot show enough, "
             f"{LEAST_LABELS} are the least; `tuneoff label` adds some."
         )
+    clusters = _count(most.clusters or 0, "cluster")
     return (
-        f"No corrected scores: the labelled rows are of {_count(most.clusters or 0, 'cluster')}, and "
-        f"{LEAST_UNITS} are the least; `tuneoff label` with more --rows may reach others."
+        f"No corrected scores: the labelled rows are of {clusters}, and {LEAST_UNITS} are the "
+        "least; `tuneoff label` with more --rows may reach others."
     )
 
 
