@@ -15,6 +15,7 @@ from world import PRICE, Trainer, bakeoff_file, hosted, prompted, rows
 from world import run as carry_out
 
 import tuneoff
+from tuneoff.contenders.batch_job import BatchJobs
 from tuneoff.contenders.batching import _no_longer_asked
 from tuneoff.contenders.samples import name_requests, read_request
 from tuneoff.costs.ledger import Ledger
@@ -150,6 +151,24 @@ def test_a_batch_that_held_more_samples_is_kept_whole(tmp_path: Path) -> None:
     assert [(each.id, each.sample, each.prediction) for each in found] == [("a", 2, "it")]
 
 
+def test_a_batch_that_was_not_sent_asks_for_no_more_than_the_file(tmp_path: Path) -> None:
+    """The file asked for two samples when the batch was prepared, and now asks for one."""
+    directory, url = ContenderDir(tmp_path), "http://127.0.0.1:1/v1"
+    prepared = {"intent": "i", "since": 0.0, "ids": ["a", "sample-1/a"], "file": None,
+                "batch_id": None, "status": None, "look_until": None, "read": False}  # fmt: skip
+    work: Any = SimpleNamespace(directory=directory, replay=None, max_new_tokens=8)
+    settings: Any = SimpleNamespace(temperature=None)
+    batches: Any = SimpleNamespace(url=url, request=lambda *asked: {"custom_id": asked[0]})
+    for sent, left, ids in (
+        ({}, ("a",), ["a"]),
+        ({}, ("a", "sample-1/a"), ["a", "sample-1/a"]),
+        ({"batch_id": "b"}, ("a",), ["a", "sample-1/a"]),
+    ):
+        directory.write_batches([prepared | sent])
+        facts = BatchJobs(settings, work, batches, "m").current({name: [] for name in left})
+        assert (facts["ids"], len(directory.batches())) == (ids, 1)
+
+
 def test_requests_of_a_batch_have_names_of_their_own() -> None:
     one, like = Example("a", {}, ""), Example("sample-1/a", {}, "")
     named = name_requests([(one, 0), (one, 1), (like, 0)][:2])
@@ -226,7 +245,8 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
         if (line, sample) != (4, 1)
     ]
     path = file.parent / "answers.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in given))
+    elsewhere = {"id": "of no test example", "prediction": "no", "sample": 9}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*given, elsewhere]))
     (found,) = carry_out(file).contenders
     score = found.scores["exact_match"]
     assert (found.samples, found.samples_disagree) == (2, 0.75)
