@@ -199,7 +199,10 @@ def test_a_plan_counts_every_sample(fake: Trainer, tmp_path: Path) -> None:
     one = (thrice.most_usd - once.most_usd) / 2
     assert thrice.most_usd - 3 * one == pytest.approx(once.most_usd - one)
     assert one > answering
-    assert any("asked 3 times (samples), 24 answers in all" in line for line in planned.warnings)
+    assert any(
+        "asked 3 times (samples); the cost of answering is for all 24" in line
+        for line in planned.warnings
+    )
     assert not any("samples" in line for line in once.contenders[0].warnings)
 
 
