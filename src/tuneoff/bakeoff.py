@@ -418,7 +418,7 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
     for batch in kind.answer(settings, work, left):
         work.directory.append_predictions(batch)
         done += len(batch)
-        step(done)
+        step(min(done, total))  # recorded answers tell only now how many samples there are
     cut = sum(p.finish_reason == "length" for p in work.directory.answers().values())
     if cut:
         reasoning = settings.max_reasoning_tokens if isinstance(settings, Reasoning) else 0

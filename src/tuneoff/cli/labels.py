@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -152,8 +152,8 @@ class Session:
     def _write(self, question: Question, verdict: Verdict, known: str | None = None) -> None:
         from tuneoff.labels import Label, append_label
 
-        label = Label(question.id, question.sha256, verdict, self.by, known)
-        append_label(self.run, label if known is None else replace(label, by=""))
+        by = self.by if known is None else ""  # nobody said it
+        append_label(self.run, Label(question.id, question.sha256, verdict, by, known))
 
     def _note_known(self) -> None:
         """Note what needs no person of the rows that are complete, up to the first that is not:
