@@ -22,6 +22,7 @@ from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, DataError
 from tuneoff.providers import BatchRow, Reply
 from tuneoff.records import Example, Prediction
+from tuneoff.report.view import repeated_answers
 from tuneoff.results import ContenderResult
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.summary import table
@@ -256,6 +257,8 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
     # Each has one of two right, but the last, whose right answer is not there.
     assert (score.value, score.n, score.errors) == (3 / 8, 4, 1)
     assert sampled(file) == {0: 4, 1: 4}
+    (sentence,) = repeated_answers([found])
+    assert sentence.endswith("For 1 example an answer is missing, which counts as wrong.")
 
     texts = dict(zip((f"test-{line}" for line in range(1, 5)), tests, strict=True))
     path.write_text("".join(json.dumps(r | {"reference": texts[r["id"]]}) + "\n" for r in given))
