@@ -218,6 +218,7 @@ def test_skip_undo_and_more_rows(run: RunDir, press: Press) -> None:
     assert "There is nothing to undo." in err
     assert "The key 'x' means nothing." in err
     assert "1 answer was skipped." in out
+    assert f"{len(to_ask(run, 30)) - 2} answers are left of the first 30 rows; the same com" in out
     assert "No corrected scores: 1 labelled row cannot show enough, 20 are the least" in out
     said = {(x.id, x.sha256): x.verdict for x in read_labels(run) if x.known is None}
     second = "worse" if asked[1].texts(0)[2] else "better"

@@ -102,13 +102,13 @@ class Session:
     def describe_left(self) -> str:
         """Return a sentence: how to go on."""
         left, count = self.count_left(), len(self.drawn)
-        rows = "1 row" if count == 1 else f"{count} rows"
+        first = "the first row" if count == 1 else f"the first {count} rows"
         if left:
             answers = "1 answer is" if left == 1 else f"{left} answers are"
-            return f"{answers} left of the first {rows}; the same command goes on."
+            return f"{answers} left of {first}; the same command goes on."
         if self.all_rows > len(self.drawn):
-            return f"Nothing is left of the first {rows}; a larger --rows adds some."
-        return f"Nothing is left: the run has {rows}."
+            return f"Nothing is left of {first}; a larger --rows adds some."
+        return "No answer of any row is left."
 
     def ask_all(self) -> None:
         """Ask until nothing is left, or the person quits."""

@@ -57,7 +57,11 @@ def describe_labels(labels: Labels) -> list[str]:
         said = ["No answer has a label of a person that can be used."]
     if labels.agreement is not None:
         score = labels.agreement
-        kappa = "" if labels.kappa is None else f"; Cohen's kappa {labels.kappa:.2f}"
+        kappa = (
+            ""
+            if labels.kappa is None
+            else f"; Cohen's kappa {f.difference(labels.kappa, share=False)}"
+        )
         said.append(
             f"The judge agrees with people in {f.score(score.value)} of its readings "
             f"{f.interval(score.low, score.high)} whether an answer is worse than the reference"
