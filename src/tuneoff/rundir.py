@@ -133,11 +133,11 @@ class ContenderDir:
 
     def answers_by_sample(self, samples: int) -> list[dict[str, Prediction]]:
         """Return the answers so far by example id, for each of so many samples."""
-        found: list[dict[str, Prediction]] = [{} for _ in range(samples)]
+        by_sample: list[dict[str, Prediction]] = [{} for _ in range(samples)]
         for (id, sample), answer in self.answers().items():
             if sample < samples:
-                found[sample][id] = answer
-        return found
+                by_sample[sample][id] = answer
+        return by_sample
 
     def answers_of(self, sha256: str) -> None:
         """Forgets answers that were read from a file of another content."""

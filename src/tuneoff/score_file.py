@@ -298,7 +298,7 @@ def _through(
         database_sha256=hashes,
         warnings=[*thoughts.warnings(), *counts.warnings()],
         samples=samples,
-        samples_disagree=counts.share_of_disagreement(),
+        samples_disagree=counts.find_disagreement(),
     )
 
 
@@ -345,7 +345,7 @@ class _Counts:
         if wrong is not None:
             self.classes[wrong] += 1
 
-    def share_of_disagreement(self) -> float | None:
+    def find_disagreement(self) -> float | None:
         """Return the share of the examples with several answers whose answers differ in score."""
         return self._different / self._compared if self._compared else None
 
