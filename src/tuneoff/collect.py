@@ -17,7 +17,7 @@ from tuneoff import machine
 from tuneoff.baselines import collect_baselines
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.measuring import counted, divided, times
-from tuneoff.contenders.samples import list_scored, find_disagreement
+from tuneoff.contenders.samples import find_disagreement, list_scored
 from tuneoff.contenders.trainings import Training, find_way, trainings
 from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
