@@ -18,7 +18,16 @@ from helpers import Cli
 from judge_server import running_server
 
 import tuneoff
-from tuneoff.labels import JudgedRun, Question, load_judged_run, read_labels
+from tuneoff.files import write_lines
+from tuneoff.labels import (
+    JudgedRun,
+    Label,
+    Question,
+    Verdict,
+    append_label,
+    load_judged_run,
+    read_labels,
+)
 from tuneoff.rundir import RunDir
 
 pytest.importorskip("openai")
@@ -39,19 +48,19 @@ def says(place: int, name: str) -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two contenders whose judge takes every fourth poor answer for a good one."""
-    folder = tmp_path_factory.mktemp("judged")
-    for split, count in (("train", 4), ("validation", 4), ("test", ROWS)):
-        rows = [{"prompt": f"{split} {i}", "completion": f"good {i}"} for i in range(count)]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name in ("short", "long"):
-        answers = [{"id": f"test-{i + 1}", "prediction": says(i, name)} for i in range(ROWS)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
+def carry_out(folder: Path, answers: dict[str, list[dict[str, Any]]], rows: int) -> None:
+    """A run of recorded contenders whose judge takes every eighth poor answer for a good one, and
+    says nothing about an odd one."""
+    for split, count in (("train", 4), ("validation", 4), ("test", rows)):
+        examples = [{"prompt": f"{split} {i}", "completion": f"good {i}"} for i in range(count)]
+        write_lines(folder / f"{split}.jsonl", examples)
+    for name, given in answers.items():
+        write_lines(folder / f"{name}.jsonl", given)
 
     def rule(prompt: str, a: str, b: str) -> str:
         answer = b if a.startswith("good") else a
+        if answer.startswith("odd"):
+            return "Hm."
         is_wrong = answer.startswith("poor") and int(answer.split()[1]) % 8
         return ("A" if answer == b else "B") if is_wrong else "TIE"
 
@@ -61,11 +70,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         metric = f"{{id: judge, model: m, base_url: 'http://{host!s}:{port}/v1', rubric: Be good.}}"
         (folder / "b.yaml").write_text(
             f"name: judged\ntask: {{id: chat, train: train.jsonl, validation: validation.jsonl, "
-            f"test: test.jsonl, metrics: [{metric}]}}\ncontenders:\n"
-            "  - {name: short, id: recorded, predictions: short.jsonl}\n"
-            "  - {name: long, id: recorded, predictions: long.jsonl}\n"
+            f"test: test.jsonl, metrics: [{metric}, exact_match]}}\ncontenders:\n"
+            + "".join(
+                f"  - {{name: {name}, id: recorded, predictions: {name}.jsonl}}\n"
+                for name in answers
+            )
         )
         tuneoff.run(tuneoff.load(folder / "b.yaml"), folder / "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two contenders."""
+    folder = tmp_path_factory.mktemp("judged")
+    answers = {
+        name: [{"id": f"test-{i + 1}", "prediction": says(i, name)} for i in range(ROWS)]
+        for name in ("short", "long")
+    }
+    carry_out(folder, answers, ROWS)
     return folder
 
 
@@ -196,6 +218,7 @@ def test_skip_undo_and_more_rows(run: RunDir, press: Press) -> None:
     assert "There is nothing to undo." in err
     assert "The key 'x' means nothing." in err
     assert "1 answer was skipped." in out
+    assert f"{len(to_ask(run, 30)) - 2} answers are left of the first 30 rows; the same com" in out
     assert "No corrected scores: 1 labelled row cannot show enough, 20 are the least" in out
     said = {(x.id, x.sha256): x.verdict for x in read_labels(run) if x.known is None}
     second = "worse" if asked[1].texts(0)[2] else "better"
@@ -238,6 +261,51 @@ def test_two_people_and_an_answer_that_has_changed(run: RunDir, press: Press, cl
     assert results.labels.changed == 2
     assert {c.name: c.corrected["judge"].n for c in results.contenders} == {"short": 30, "long": 29}
     assert "2 labels are not used" in (run.path / "report.md").read_text()
+
+
+def test_all_repeated_answers_are_asked_about(tmp_path: Path, cli: Cli) -> None:
+    """Score and correction are of the same: of an example's mean over its answers."""
+    twice = [
+        {"id": f"test-{i + 1}", "sample": k, "prediction": f"{word} {i} {k if i % 3 else ''}"}
+        for i in range(24)
+        for k, word in enumerate(
+            ("odd", "fine") if i == 1 else ("fine", "poor") if i % 3 else ("fine", "fine")
+        )
+    ]
+    once = [{"id": f"test-{i + 1}", "prediction": f"fine {i}"} for i in range(24)]
+    carry_out(tmp_path, {"twice": twice, "once": once}, 24)
+    run = RunDir(tmp_path / "run")
+    asked = to_ask(run, 24)
+    # Of every third row all answers are equal; of one the judge has no score of the first.
+    assert Counter(Counter(q.id for q in asked).values()) == {1: 8, 2: 1, 3: 15}
+    before = run.results()
+    shares = [1.0 if i % 3 == 0 or i == 1 else 0.5 + 0.5 * (i % 8 == 0) for i in range(24)]
+    assert before.contenders[0].scores["judge"].value == pytest.approx(sum(shares) / 24)
+    for question in asked:
+        verdict: Verdict = "worse" if question.answer.startswith("poor") else "equal"
+        append_label(run, Label(question.id, question.sha256, verdict))
+    assert cli("report", run.path)[0] == 0
+    after = run.results()
+    found = {c.name: c.corrected["judge"] for c in after.contenders}
+    assert {name: (each.n, each.of) for name, each in found.items()} == {
+        "twice": (24, 24), "once": (24, 24)
+    }  # fmt: skip
+    right = sum(1.0 if i % 3 == 0 or i == 1 else 0.5 for i in range(24)) / 24
+    assert (found["twice"].value, found["once"].value) == (pytest.approx(right), 1.0)
+    assert after.comparisons[0].corrected is not None
+    assert after.comparisons[0].corrected.value == pytest.approx(right - 1)
+
+
+def test_labels_without_a_judge_stop_nothing(run: RunDir, cli: Cli) -> None:
+    question = to_ask(run, 1)[0]
+    append_label(run, Label(question.id, question.sha256, "equal"))
+    file = run.path.parent / "b.yaml"
+    text = file.read_text()
+    start, end = text.index("{id: judge"), text.index("exact_match")
+    file.write_text(text[:start] + text[end:])
+    results = tuneoff.run(tuneoff.load(file), run.path)
+    assert (results.primary_metric, results.labels) == ("exact_match", None)
+    assert cli("report", run.path)[0] == 0
 
 
 def test_what_cannot_be_labelled_is_one_sentence(run: RunDir, press: Press) -> None:

@@ -418,7 +418,7 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
     for batch in kind.answer(settings, work, left):
         work.directory.append_predictions(batch)
         done += len(batch)
-        step(done)
+        step(min(done, total))  # recorded answers tell only now how many samples there are
     cut = sum(p.finish_reason == "length" for p in work.directory.answers().values())
     if cut:
         reasoning = settings.max_reasoning_tokens if isinstance(settings, Reasoning) else 0
@@ -431,16 +431,13 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
 
 def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
     name = settings.name
-    answers = work.directory.answers()
-    if not answers:
+    samples = count_samples(settings, work.directory)
+    answers = work.directory.answers_by_sample(samples)
+    if not any(answers):
         return
     unusable = options.left_out
     usable = [e for e in work.test if e.id not in unusable]
-    samples = count_samples(settings, work.directory)
-    rows = [
-        build_rows(usable, {id: answer for (id, of), answer in answers.items() if of == sample})
-        for sample in range(samples)
-    ]
+    rows = [build_rows(usable, of_sample) for of_sample in answers]
     details: list[Mapping[str, Any]] = []
 
     def keep(result: Mapping[str, Any]) -> None:

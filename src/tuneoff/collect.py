@@ -17,7 +17,7 @@ from tuneoff import machine
 from tuneoff.baselines import collect_baselines
 from tuneoff.contenders import load_contender
 from tuneoff.contenders.measuring import counted, divided, times
-from tuneoff.contenders.samples import list_scored, share_of_disagreement
+from tuneoff.contenders.samples import find_disagreement, list_scored
 from tuneoff.contenders.trainings import Training, find_way, trainings
 from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
@@ -273,7 +273,7 @@ def _contender(
         ),
         training=training,
         samples=len(first.samples),
-        samples_disagree=share_of_disagreement(first.samples, metric),
+        samples_disagree=find_disagreement(first.samples, metric),
         seeds=tuple(o.training.seed for o in whole if o.training.seed is not None),
         all_trainings=_all_trainings(pricing, settings, outcomes),
         learning_curve=_curve(parts, outcomes, metric, clusters),

@@ -276,11 +276,8 @@ def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
 
 def _by_sample(settings: Any, folder: ContenderDir) -> list[dict[str, Prediction]]:
     """Return the answers that count, by id, of each sample; none where there are no answers."""
-    answers = folder.answers()
-    return [
-        {id: answer for (id, of), answer in answers.items() if of == sample}
-        for sample in range(count_samples(settings, folder) if answers else 0)
-    ]
+    found = folder.answers_by_sample(count_samples(settings, folder))
+    return found if any(found) else []
 
 
 def _move_answers(folder: Path, journal: Mapping[str, Any]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from tuneoff.labels import VALUES, JudgedRun, Label, Question, load_judged_run, read_labels
+from tuneoff.labels import VALUES, JudgedRun, Label, Question, find_judged_run, read_labels
 from tuneoff.results import Comparison, ContenderResult, Labels, Results, Score
 from tuneoff.rundir import RunDir, alone_in
 from tuneoff.scoring.corrected import correct_mean
@@ -34,10 +34,12 @@ def take_labels(run: RunDir) -> None:
 
 
 def add_labels(run: RunDir, results: Results) -> Results:
-    """Return the same results with what people's labels say; unchanged where there are none."""
-    if not run.labels.exists():
+    """Return the same results with what people's labels say; unchanged where there are none, or
+    no judge that they could be about."""
+    judged = find_judged_run(run, results) if run.labels.exists() else None
+    if judged is None:
         return results
-    judged, labels = load_judged_run(run, results), read_labels(run)
+    labels = read_labels(run)
     current = {
         (question.id, question.sha256): question
         for questions in judged.questions().values()
@@ -47,7 +49,10 @@ def add_labels(run: RunDir, results: Results) -> Results:
     for label in labels:
         if label.verdict in VALUES and (label.id, label.sha256) in current:
             given.setdefault((label.id, label.sha256), []).append(label)
-    values = {name: _values(by_seed, given) for name, by_seed in judged.answers.items()}
+    values = {
+        name: _values(judged.scores[name], answers, given)
+        for name, answers in judged.answers.items()
+    }
     return replace(
         results,
         labels=_describe(judged, labels, current, given),
@@ -58,13 +63,15 @@ def add_labels(run: RunDir, results: Results) -> Results:
     )
 
 
-def _values(trainings: Sequence[Mapping[str, Question]], given: Given) -> dict[str, float]:
-    """Return people's value of each row of a contender: the mean over people, then trainings."""
+def _values(
+    rows: Iterable[str], answers: Sequence[Mapping[str, Question]], given: Given
+) -> dict[str, float]:
+    """Return people's value of each row whose answers all have labels: the mean over people, then
+    over a contender's trainings or samples."""
     found = {}
-    for id in trainings[0]:
-        answers = [answers[id] for answers in trainings if id in answers]
-        labels = [given.get((id, answer.sha256), ()) for answer in answers]
-        if len(labels) == len(trainings) and all(labels):
+    for id in rows:
+        labels = [given.get((id, each[id].sha256), ()) for each in answers if id in each]
+        if labels and all(labels):
             found[id] = math.fsum(map(_mean, labels)) / len(labels)
     return found
 
@@ -135,7 +142,7 @@ def _describe(
         for key, said in asked.items()
         if len(said) > 1
     ]
-    changed = [x for x in labels if (x.id, x.sha256) not in current and x.verdict in VALUES]
+    by_people = [label for label in labels if label.verdict in VALUES and label.known is None]
     skipped = {
         (x.id, x.sha256)
         for x in labels
@@ -149,7 +156,7 @@ def _describe(
         kappa=_kappa([(current[key].judged, _mean(said)) for key, said in asked.items()]),
         table=table,
         between_people=_share(between),
-        changed=len(changed),
+        changed=sum((label.id, label.sha256) not in current for label in by_people),
         skipped=len(skipped),
     )
 

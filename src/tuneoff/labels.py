@@ -3,8 +3,9 @@
 Rows come in the order of a hash of seed and id, so that the first 30 are a random sample, and stay
 the first 30 when more are asked for. A person is asked what the judge was asked
 (`scoring/judge.py`), and sees neither whose answer it is nor which of the two texts is the
-reference. Equal answers to a row are asked about once. What needs no person is noted when its row
-is complete: no answer is worse than the reference, and the reference itself equal to it.
+reference. Where trainings or samples gave several answers to a row, all are asked about; equal ones
+once. What needs no person is noted when its row is complete: no answer is worse than the reference,
+and the reference itself equal to it.
 
 `labels.jsonl` is appended label by label; of the same person's the last one counts. A label keeps a
 hash of all that was shown, so that it is not used once the answer, or the rubric, is another.
@@ -14,20 +15,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
-from tuneoff.contenders.trainings import Training, trainings
+from tuneoff.contenders.samples import list_scored
+from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.files import append_lines, read_lines
 from tuneoff.opening import stored_bakeoff
-from tuneoff.records import Example, ScoredRow
+from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.results import Results
-from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.scoring.aggregate import over_seeds
+from tuneoff.rundir import RunDir
+from tuneoff.scoring.aggregate import over_samples, over_seeds
 from tuneoff.scoring.judge import Judge, show_inputs
 from tuneoff.scoring.rows import Row, build_rows, no_answer
 from tuneoff.spending import judges
@@ -54,8 +56,8 @@ class Label:
 class Question:
     """One answer to a test row, as a person is asked about it.
 
-    `judged` is the judge's value, a mean where trainings that gave the same answer have several;
-    `known` says why there is nothing to ask, and `verdict` what is then true of the answer.
+    `judged` is the judge's value; `known` says why there is nothing to ask, and `verdict` what is
+    then true of the answer.
     """
 
     id: str
@@ -82,8 +84,9 @@ class Question:
 class JudgedRun:
     """A run whose answers a judge scored.
 
-    `answers` are each contender's questions by row id, one for each of its trainings; `scores` the
-    judge's means over these; `clusters` what each row belongs to, where rows belong to anything.
+    `answers` are each contender's questions by row id, for each of its trainings and samples;
+    `scores` the judge's means over these; `clusters` what each row belongs to, where rows belong to
+    anything.
     """
 
     rubric: str
@@ -94,8 +97,8 @@ class JudgedRun:
     def questions(self, seed: int = 0) -> dict[str, list[Question]]:
         """Return the different answers to each row, rows and answers in the seed's order."""
         found: dict[str, dict[str, Question]] = {}
-        for by_training in self.answers.values():
-            for answers in by_training:
+        for several in self.answers.values():
+            for answers in several:
                 for id, question in answers.items():
                     found.setdefault(id, {})[question.sha256] = question
         rows = sorted(found, key=partial(_hash, seed))
@@ -128,64 +131,78 @@ def load_judged_run(run: RunDir, results: Results) -> JudgedRun:
         RunDirectoryError: the folder is no run directory, or no answer has a judge's score.
         ConfigError: the run has no judge.
     """
-    bakeoff = stored_bakeoff(run.path)
-    found = judges(bakeoff)
-    if not found:
+    judged = find_judged_run(run, results)
+    if judged is not None:
+        return judged
+    if not judges(stored_bakeoff(run.path)):
         raise ConfigError(
             f"{run.path}: this run has no judge whose scores people could check; add one to "
             "task.metrics, {id: judge, model: …, rubric: …}, and run the bake-off again, which "
             "only asks the judge."
         )
+    raise RunDirectoryError(
+        f"{run.path}: no answer in it has a judge's score; run the bake-off again, which asks the "
+        "judge what is missing."
+    )
+
+
+def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
+    """Return what a judge scored in a finished run; None without a judge, or any score of it."""
+    bakeoff = stored_bakeoff(run.path)
+    asked = judges(bakeoff)
+    if not asked:
+        return None
     test = run.examples("test")
+    usable = [example for example in test if example.id not in results.left_out]
     finished = {contender.name for contender in results.contenders if contender.error is None}
-    chosen = [settings for settings in bakeoff.contenders if settings.name in finished]
     answers: dict[str, list[dict[str, Question]]] = {}
     scores = {}
-    for settings in chosen:
-        whole = [training for training in trainings(settings) if training.fraction == 1]
+    for settings in bakeoff.contenders:
+        if settings.name not in finished:
+            continue
         directory = run.contender(settings.name)
-        rows = [_read_scores(training, directory) for training in whole]
-        means = _means(rows)
+        whole = [each.directory(directory) for each in trainings(settings) if each.fraction == 1]
+        scored = [list_scored(settings, folder) for folder in whole]
+        means = _means(usable, scored)
         if means:
             scores[settings.name] = means
             answers[settings.name] = [
-                dict(_read_answers(found[0], test, training.directory(directory), means, scored))
-                for training, scored in zip(whole, rows, strict=True)
+                _read_answers(asked[0], usable, given, rows, means)
+                for folder, samples in zip(whole, scored, strict=True)
+                for given, rows in zip(folder.answers_by_sample(len(samples)), samples, strict=True)
             ]
     if not scores:
-        raise RunDirectoryError(
-            f"{run.path}: no answer in it has a judge's score; run the bake-off again, which asks "
-            "the judge what is missing."
-        )
+        return None
     key = bakeoff.task.cluster or load_task(bakeoff.task.id, bakeoff.folder).CLUSTER
     clusters = {example.id: str(example.meta[key]) for example in test} if key else None
-    return JudgedRun(found[0].rubric, answers, scores, clusters)
+    return JudgedRun(asked[0].rubric, answers, scores, clusters)
 
 
-def _read_scores(training: Training, directory: ContenderDir) -> dict[str, ScoredRow]:
-    return training.directory(directory).scores()
-
-
-def _means(rows: Sequence[Mapping[str, ScoredRow]]) -> dict[str, float]:
-    """Return the judge's score of each row, over all trainings."""
+def _means(
+    usable: Sequence[Example], scored: Sequence[Sequence[Mapping[str, ScoredRow]]]
+) -> dict[str, float]:
+    """Return the judge's score of each row, over all trainings and samples."""
+    rows = over_seeds([over_samples(samples) for samples in scored])
     return {
-        id: float(row.scores[Judge.PRIMARY])
-        for id, row in over_seeds(rows).items()
-        if Judge.PRIMARY in row.scores
+        example.id: float(rows[example.id].scores[Judge.PRIMARY])
+        for example in usable
+        if example.id in rows and Judge.PRIMARY in rows[example.id].scores
     }
 
 
 def _read_answers(
     settings: JudgeSettings,
-    test: Sequence[Example],
-    directory: ContenderDir,
-    judged: Mapping[str, float],
+    usable: Sequence[Example],
+    given: Mapping[str, Prediction],
     scored: Mapping[str, ScoredRow],
-) -> Iterator[tuple[str, Question]]:
-    """Yield a training's answers, with their ids, as far as the judge scored them."""
-    predictions = directory.predictions()
-    for row in build_rows([e for e in test if e.id in judged], predictions):
-        yield row.id, _ask(settings, row, float(scored[row.id].scores[Judge.PRIMARY]))
+    means: Mapping[str, float],
+) -> dict[str, Question]:
+    """Return one answer to each row that has a mean, by id, as far as the judge scored it."""
+    return {
+        row.id: _ask(settings, row, float(scored[row.id].scores[Judge.PRIMARY]))
+        for row in build_rows(usable, given)  # of all rows: others may show where thoughts end
+        if row.id in means and Judge.PRIMARY in scored[row.id].scores
+    }
 
 
 def _ask(settings: JudgeSettings, row: Row, judged: float) -> Question:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,8 +88,8 @@ def score_file(
     `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
     values) are those of `primary_metric`; `database_sha256` says on which databases answers
     were executed; `warnings` say what the figures do not; `rules` are the versions of the
-    scoring rules; `samples` is how many answers an example has, of which its score is the mean, and
-    `samples_disagree` the share of examples whose answers differ in theirs.
+    scoring rules; `samples` is how many answers an example has at most, of which its score is the
+    mean, and `samples_disagree` the share of examples with several whose answers differ in theirs.
     """
     into = Path(out) if out is not None else None
     found = _scored(task, Path(predictions), how, into, progress or Silent())
@@ -268,7 +268,7 @@ def _through(
         write_lines(out, map(to_row, scored()))
     else:
         deque(scored(), maxlen=0)
-    counts.finish()
+    counts.finish(left_out)
     totals = counts.totals
     if not totals.n and left_out:
         sentence = left_out_sentence(len(left_out), len(left_out), reasons, how)
@@ -276,7 +276,9 @@ def _through(
     hashes = (
         database_hashes(options.databases, db_ids, options.derived) if options.databases else {}
     )
-    measured = {name: score for name, score in totals.scores(len(errors)).items() if score.n}
+    measured = {
+        name: score for name, score in totals.scores(len(errors - left_out)).items() if score.n
+    }
     for name in options.metrics or ():
         if name not in measured:
             needs = "several databases (--derive)" if "suite" in name else "--databases"
@@ -296,7 +298,7 @@ def _through(
         database_sha256=hashes,
         warnings=[*thoughts.warnings(), *counts.warnings()],
         samples=samples,
-        samples_disagree=counts.share_of_disagreement(),
+        samples_disagree=counts.find_disagreement(),
     )
 
 
@@ -320,15 +322,17 @@ class _Counts:
         else:
             self._kept.setdefault(row.id, []).append((row, groups, cluster))
 
-    def finish(self) -> None:
-        """Count the examples whose rows were kept."""
+    def finish(self, left_out: Collection[str] = ()) -> None:
+        """Count the examples whose rows were kept, but for those that were left out."""
+        for id in left_out:
+            self._kept.pop(id, None)
         for found in self._kept.values():
             found.sort(key=lambda each: each[0].sample)
             rows, (_, groups, cluster) = [row for row, _, _ in found], found[0]
             self._count(rows, groups, cluster)
-            values = {float(row.scores[self._metric]) for row in rows if self._metric in row.scores}
-            self._compared += bool(values)
-            self._different += len(values) > 1
+            values = [float(row.scores[self._metric]) for row in rows if self._metric in row.scores]
+            self._compared += len(values) > 1
+            self._different += len(set(values)) > 1
             self._uneven += len(rows) < self._samples
 
     def _count(
@@ -341,8 +345,8 @@ class _Counts:
         if wrong is not None:
             self.classes[wrong] += 1
 
-    def share_of_disagreement(self) -> float | None:
-        """Return the share of examples whose answers differ in their score."""
+    def find_disagreement(self) -> float | None:
+        """Return the share of the examples with several answers whose answers differ in score."""
         return self._different / self._compared if self._compared else None
 
     def warnings(self) -> list[str]:

@@ -99,7 +99,8 @@ def score_lines(found: Mapping[str, Any]) -> str:
     from rich.table import Table
 
     several = f" answered {found['samples']} times" if found["samples"] > 1 else ""
-    title = f"{found['n']} {'examples' if several else 'predictions'}{several}"
+    counted = "example" if several else "prediction"
+    title = f"{found['n']} {counted}{'' if found['n'] == 1 else 's'}{several}"
     shown = Table(title=title, title_justify="left")
     for column in ("metric", "value", "95%", "n", "errors"):
         shown.add_column(column, justify="left" if column == "metric" else "right")

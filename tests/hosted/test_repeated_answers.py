@@ -15,12 +15,14 @@ from world import PRICE, Trainer, bakeoff_file, hosted, prompted, rows
 from world import run as carry_out
 
 import tuneoff
+from tuneoff.contenders.batch_job import BatchJobs
 from tuneoff.contenders.batching import _no_longer_asked
 from tuneoff.contenders.samples import name_requests, read_request
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, DataError
 from tuneoff.providers import BatchRow, Reply
 from tuneoff.records import Example, Prediction
+from tuneoff.report.view import repeated_answers
 from tuneoff.results import ContenderResult
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.summary import table
@@ -150,6 +152,24 @@ def test_a_batch_that_held_more_samples_is_kept_whole(tmp_path: Path) -> None:
     assert [(each.id, each.sample, each.prediction) for each in found] == [("a", 2, "it")]
 
 
+def test_a_batch_that_was_not_sent_asks_for_no_more_than_the_file(tmp_path: Path) -> None:
+    """The file asked for two samples when the batch was prepared, and now asks for one."""
+    directory, url = ContenderDir(tmp_path), "http://127.0.0.1:1/v1"
+    prepared = {"intent": "i", "since": 0.0, "ids": ["a", "sample-1/a"], "file": None,
+                "batch_id": None, "status": None, "look_until": None, "read": False}  # fmt: skip
+    work: Any = SimpleNamespace(directory=directory, replay=None, max_new_tokens=8)
+    settings: Any = SimpleNamespace(temperature=None)
+    batches: Any = SimpleNamespace(url=url, request=lambda *asked: {"custom_id": asked[0]})
+    for sent, left, ids in (
+        ({}, ("a",), ["a"]),
+        ({}, ("a", "sample-1/a"), ["a", "sample-1/a"]),
+        ({"batch_id": "b"}, ("a",), ["a", "sample-1/a"]),
+    ):
+        directory.write_batches([prepared | sent])
+        facts = BatchJobs(settings, work, batches, "m").current({name: [] for name in left})
+        assert (facts["ids"], len(directory.batches())) == (ids, 1)
+
+
 def test_requests_of_a_batch_have_names_of_their_own() -> None:
     one, like = Example("a", {}, ""), Example("sample-1/a", {}, "")
     named = name_requests([(one, 0), (one, 1), (like, 0)][:2])
@@ -180,7 +200,10 @@ def test_a_plan_counts_every_sample(fake: Trainer, tmp_path: Path) -> None:
     one = (thrice.most_usd - once.most_usd) / 2
     assert thrice.most_usd - 3 * one == pytest.approx(once.most_usd - one)
     assert one > answering
-    assert any("asked 3 times (samples), 24 answers in all" in line for line in planned.warnings)
+    assert any(
+        "asked 3 times (samples); the cost of answering is for all 24" in line
+        for line in planned.warnings
+    )
     assert not any("samples" in line for line in once.contenders[0].warnings)
 
 
@@ -226,20 +249,23 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
         if (line, sample) != (4, 1)
     ]
     path = file.parent / "answers.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in given))
+    elsewhere = {"id": "of no test example", "prediction": "no", "sample": 9}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*given, elsewhere]))
     (found,) = carry_out(file).contenders
     score = found.scores["exact_match"]
     assert (found.samples, found.samples_disagree) == (2, 0.75)
     # Each has one of two right, but the last, whose right answer is not there.
     assert (score.value, score.n, score.errors) == (3 / 8, 4, 1)
     assert sampled(file) == {0: 4, 1: 4}
+    (sentence,) = repeated_answers([found])
+    assert sentence.endswith("For 1 example an answer is missing, which counts as wrong.")
 
     texts = dict(zip((f"test-{line}" for line in range(1, 5)), tests, strict=True))
     path.write_text("".join(json.dumps(r | {"reference": texts[r["id"]]}) + "\n" for r in given))
     code, out, err = cli("score", "--task", "chat", "--predictions", path, "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert (told["n"], told["samples"], told["samples_disagree"]) == (4, 2, 0.75)
+    assert (told["n"], told["samples"], told["samples_disagree"]) == (4, 2, 1.0)  # of three
     assert told["scores"]["exact_match"]["value"] == 3 / 8
     assert "1 of 4 examples have fewer than 2 answers" in told["warnings"][0]
     for bad, message in (
@@ -250,6 +276,25 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
         code, _, err = cli("score", "--task", "chat", "--predictions", path)
         assert code == 2
         assert message in err
+
+
+def test_an_example_is_left_out_with_all_its_answers(tmp_path: Path, cli: Any) -> None:
+    """Also where only one of its rows has a reference that cannot be read."""
+    given = [
+        {"id": id, "sample": sample, "reference": reference, "prediction": "inform(a[x])"}
+        for id, sample, reference in (
+            ("1", 0, "no call"), ("1", 1, "inform(a[x])"),
+            ("2", 0, "inform(a[x])"), ("2", 1, "inform(a[x])"),
+        )
+    ]  # fmt: skip
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in given))
+    code, out, err = cli(
+        "score", "--task", "functional_representation", "--predictions", path, "--json"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["n"], told["left_out"], told["samples"]) == (1, 1, 2)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from made_results import contender, pair
 
-from tuneoff.report.labels import list_contradictions
-from tuneoff.results import Corrected, Results
+from tuneoff.report.labels import describe_labels, explain_too_few, list_contradictions
+from tuneoff.results import Corrected, Labels, Results
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,14 @@ def test_a_contradiction_is_a_sentence(
     found = list_contradictions(results)
     assert [words in sentence for sentence in found if words] == [True] * (words is not None)
     assert bool(found) == (words is not None)
+
+
+def test_counts_of_one_and_none_read_well() -> None:
+    assert describe_labels(Labels(rows=2, answers=0, people=0, skipped=1, changed=1)) == [
+        "No answer has a label of a person that can be used.",
+        "1 answer was skipped.",
+        "1 label is not used: answer, reference or rubric have changed since, or the answer has no "
+        "score of the judge now.",
+    ]
+    few = explain_too_few([Corrected(None, None, None, 30, 40, clusters=1)])
+    assert "the labelled rows are of 1 cluster, and 6 are the least" in few

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,13 +101,14 @@ class Session:
 
     def describe_left(self) -> str:
         """Return a sentence: how to go on."""
-        left, rows = self.count_left(), f"{len(self.drawn)} rows"
+        left, count = self.count_left(), len(self.drawn)
+        first = "the first row" if count == 1 else f"the first {count} rows"
         if left:
-            answers = "1 answer" if left == 1 else f"{left} answers"
-            return f"{answers} to the first {rows} left; the same command goes on."
+            answers = "1 answer is" if left == 1 else f"{left} answers are"
+            return f"{answers} left of {first}; the same command goes on."
         if self.all_rows > len(self.drawn):
-            return f"Nothing is left of the first {rows}; a larger --rows adds some."
-        return f"Nothing is left: these are all {rows}."
+            return f"Nothing is left of {first}; a larger --rows adds some."
+        return "No answer of any row is left."
 
     def ask_all(self) -> None:
         """Ask until nothing is left, or the person quits."""
@@ -151,8 +152,8 @@ class Session:
     def _write(self, question: Question, verdict: Verdict, known: str | None = None) -> None:
         from tuneoff.labels import Label, append_label
 
-        label = Label(question.id, question.sha256, verdict, self.by, known)
-        append_label(self.run, label if known is None else replace(label, by=""))
+        by = self.by if known is None else ""  # nobody said it
+        append_label(self.run, Label(question.id, question.sha256, verdict, by, known))
 
     def _note_known(self) -> None:
         """Note what needs no person of the rows that are complete, up to the first that is not:

@@ -25,7 +25,7 @@ from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, Ref
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
 from tuneoff.providers.calls import ClosedError, Limiter, most_tries, pause_before, tell
-from tuneoff.providers.recording import Player, Recorder, Tape, asking_sample
+from tuneoff.providers.recording import Player, Recorder, Tape, mark_sample
 from tuneoff.records import Example, Prediction
 
 Settings = HostedSettings | PromptedSettings
@@ -263,7 +263,7 @@ class _Asking:
             BudgetError: a try could pass the budget.
             ClosedError: everything is being stopped.
         """
-        with asking_sample(sample):
+        with mark_sample(sample):
             found = self._ask(example, sample, turns, at_once)
         return replace(found, sample=sample)
 

@@ -51,8 +51,10 @@ class BatchJobs:
     def current(self, left: Left) -> dict[str, Any]:
         """The batch that is under way, or a new one of what is left."""
         unread = next((facts for facts in self._kept if not facts["read"]), None)
-        if unread is not None:
+        if unread is not None and not _is_given_up(unread, left):
             return unread
+        if unread is not None:
+            self._kept.remove(unread)
         intent, ids = secrets.token_hex(12), [id for id, _ in self._lines(left)]
         facts = {"intent": intent, "since": time.time(), "ids": ids, "file": None, "batch_id": None,
                  "status": None, "look_until": None, "read": False}  # fmt: skip
@@ -186,6 +188,12 @@ class BatchJobs:
             raise ProviderError(
                 f"{error}; batch {id} goes on there, and the same command follows it again"
             ) from None
+
+
+def _is_given_up(facts: dict[str, Any], left: Left) -> bool:
+    """Say whether a batch was never sent and holds what is no longer asked: later samples."""
+    is_sent = facts["batch_id"] is not None or facts["look_until"] is not None
+    return not is_sent and not left.keys() >= set(facts["ids"])
 
 
 def _settle(ticket: Ticket, batch: Batch, rows: list[BatchRow]) -> None:

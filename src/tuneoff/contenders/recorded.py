@@ -63,7 +63,8 @@ def answer(
                 'which `"sample"` they are (0, 1, …).'
             )
         found[question] = row["prediction"]
-    samples = 1 + max((sample for _, sample in found), default=0)
+    ids = {example.id for example in work.test}
+    samples = 1 + max((sample for id, sample in found if id in ids), default=0)
     # The last sample first: where the writing is cut, what is there says how many there are.
     wanted = [(e.id, sample) for e in work.test for sample in reversed(range(samples))]
     lacking = sum(question not in found for question in wanted)
@@ -80,13 +81,13 @@ def answer(
             f"warning: {settings.name}: {lacking} of {len(wanted)} {what} in {path}; they count as "
             "wrong."
         )
-    ids, missing = {e.id for e in examples}, "the predictions file has no answer to this example"
+    asked, missing = {e.id for e in examples}, "the predictions file has no answer to this example"
     yield [
         Prediction(id, found[id, sample], sample=sample)
         if (id, sample) in found
         else Prediction(id, "", error=missing, sample=sample)
         for id, sample in wanted
-        if id in ids
+        if id in asked
     ]
 
 

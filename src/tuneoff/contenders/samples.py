@@ -42,13 +42,14 @@ def is_answered(settings: Any, work: Work) -> bool:
 
 
 def list_questions(settings: Any, work: Work, examples: Sequence[Example]) -> list[Question]:
-    """Return what a provider is to be asked about these examples, in that order: of the first
-    sample those before all others that are timed."""
+    """Return the questions that a provider is asked, in order: first the examples that are timed,
+    then the other first samples, then later ones."""
     left = list_left(settings, work.directory, examples)
     if settings.batch:
         return left
     first = asked_first(work, [example for example, sample in left if sample == 0])
-    return [*((example, 0) for example in first), *(each for each in left if each[1])]
+    later = (question for question in left if question[1] > 0)
+    return [*((example, 0) for example in first), *later]
 
 
 def name_requests(questions: Sequence[Question]) -> dict[str, Question]:
@@ -80,14 +81,14 @@ def read_request(name: str, ids: Container[str]) -> tuple[str, int] | None:
 
 def list_scored(settings: Any, directory: ContenderDir) -> list[dict[str, ScoredRow]]:
     """Return the scored rows of each sample, by example id."""
-    found: list[dict[str, ScoredRow]] = [{} for _ in range(count_samples(settings, directory))]
+    samples: list[dict[str, ScoredRow]] = [{} for _ in range(count_samples(settings, directory))]
     for (id, sample), row in directory.all_scores().items():
-        if sample < len(found):
-            found[sample][id] = row
-    return found
+        if sample < len(samples):
+            samples[sample][id] = row
+    return samples
 
 
-def share_of_disagreement(samples: Sequence[Mapping[str, ScoredRow]], metric: str) -> float | None:
+def find_disagreement(samples: Sequence[Mapping[str, ScoredRow]], metric: str) -> float | None:
     """Return the share of examples whose answers differ in their score; None where there is one
     answer each, or none is scored."""
     if len(samples) < 2:

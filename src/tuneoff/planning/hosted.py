@@ -129,14 +129,16 @@ def _answering(
     test: Tally,
     warnings: list[str],
 ) -> float | None:
-    """Count the test set's prompts, those that are long enough as written to the provider's cache,
-    and answers as long as its references, with all the reasoning that they may have; each as often
-    as it is asked."""
+    """Return the USD of answering the test set as often as it is asked; None without a price.
+
+    Prompts that are long enough are counted as written to the provider's cache, answers as long as
+    the references, with all the reasoning that they may have.
+    """
     times = settings.samples
     if times > 1:
         warnings.append(
-            f"each test example is asked {times} times (samples), {times * test.examples:,} "
-            "answers in all; what answering costs is for all of them."
+            f"each test example is asked {times} times (samples); the cost of answering is for all "
+            f"{times * test.examples:,} answers."
         )
     if price is None:
         return None

@@ -206,7 +206,7 @@ class Pricing:
 
 
 def _once(cost: Cost, times: float) -> Cost:
-    """Return the same, where the test set was answered several times, of answering it once."""
+    """Return a cost whose answering is that of one answer to each example, not of all of them."""
     if times <= 1 or cost.answering_usd is None:
         return cost
     once = cost.answering_usd / times

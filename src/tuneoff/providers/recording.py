@@ -43,8 +43,8 @@ _SAMPLE: ContextVar[int] = ContextVar("sample", default=0)
 
 
 @contextlib.contextmanager
-def asking_sample(sample: int) -> Iterator[None]:
-    """While inside, what is asked on this thread is recorded, or replayed, as of this sample."""
+def mark_sample(sample: int) -> Iterator[None]:
+    """Record, or replay, what is asked on this thread as of this sample, while inside."""
     token = _SAMPLE.set(sample)
     try:
         yield

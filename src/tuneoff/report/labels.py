@@ -14,8 +14,9 @@ from tuneoff.scoring.paired import LEAST_UNITS
 JUDGE_WORDS = ("not worse", "undecided", "worse")
 PEOPLE_WORDS = ("better", "equal", "worse")
 EXPLAINED = (
-    "Corrected: what people would say of all rows, from their labels and the judge's scores of the "
-    "other rows (PPI++), with 95% intervals, each of its own pair alone."
+    "Corrected: what people would say of all rows, estimated from their labels and the judge's "
+    "scores of the other rows (PPI++), with 95% intervals, which are not adjusted for several "
+    "pairs."
 )
 NEEDED = (
     "To find 5 points: how many labelled rows would show a true difference of 5 points in four "
@@ -52,9 +53,15 @@ def describe_labels(labels: Labels) -> list[str]:
     by = f"{labels.people} people" if labels.people > 1 else "A person"
     counted = f"{_count(labels.answers, 'answer')} to {_count(labels.rows, 'test row')}"
     said = [f"{by} labelled {counted}, drawn at random."]
+    if not labels.answers:
+        said = ["No answer has a label of a person that can be used."]
     if labels.agreement is not None:
         score = labels.agreement
-        kappa = "" if labels.kappa is None else f"; Cohen's kappa {labels.kappa:.2f}"
+        kappa = (
+            ""
+            if labels.kappa is None
+            else f"; Cohen's kappa {f.difference(labels.kappa, share=False)}"
+        )
         said.append(
             f"The judge agrees with people in {f.score(score.value)} of its readings "
             f"{f.interval(score.low, score.high)} whether an answer is worse than the reference"
@@ -89,9 +96,10 @@ def explain_too_few(found: Sequence[Corrected]) -> str:
             f"No corrected scores: {_count(most.n, 'labelled row')} cannot show enough, "
             f"{LEAST_LABELS} are the least; `tuneoff label` adds some."
         )
+    clusters = _count(most.clusters or 0, "cluster")
     return (
-        f"No corrected scores: the labelled rows are of {most.clusters} clusters, and "
-        f"{LEAST_UNITS} are the least; `tuneoff label` with more --rows may reach others."
+        f"No corrected scores: the labelled rows are of {clusters}, and {LEAST_UNITS} are the "
+        "least; `tuneoff label` with more --rows may reach others."
     )
 
 

@@ -215,6 +215,10 @@ def repeated_answers(contenders: Sequence[ContenderResult]) -> list[str]:
             if c.samples_disagree is not None:
                 share = f.percent(c.samples_disagree)
                 told += f" For {share} of the examples the answers differ in their score."
+            lacking = max((score.errors for score in c.scores.values()), default=0)
+            if lacking:
+                counted = f"{f.count(lacking)} example{'' if lacking == 1 else 's'}"
+                told += f" For {counted} an answer is missing, which counts as wrong."
             found.append(told)
     return found
 
