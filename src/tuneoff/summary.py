@@ -124,8 +124,8 @@ def score_lines(found: Mapping[str, Any]) -> str:
         parts = (f"{name} {_share(by[metric])}" for name, by in groups.items())
         lines.append(f"{metric} by {key}: {', '.join(parts)}")
     if found["error_classes"]:
-        counted = (f"{times} {name}" for name, times in found["error_classes"].items())
-        lines.append(f"what is wrong by {metric}: {', '.join(counted)}")
+        classes = (f"{times} {name}" for name, times in found["error_classes"].items())
+        lines.append(f"what is wrong by {metric}: {', '.join(classes)}")
     return "\n".join(lines)
 
 
