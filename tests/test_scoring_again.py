@@ -11,12 +11,12 @@ import pytest
 
 import tuneoff
 from tuneoff import bakeoff
-from tuneoff.bakeoff import _scoring_rows
 from tuneoff.errors import ConfigError, DataError, RunDirectoryError
 from tuneoff.progress import Silent
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import RunDir
 from tuneoff.scoring import RULES
+from tuneoff.scoring.rows import build_rows
 from tuneoff.tasks.samples import sql
 
 TEXT = """\
@@ -154,8 +154,8 @@ def test_an_answer_that_was_cut_in_a_thought_of_its_prompt() -> None:
     reasons = {"a": "stop", "b": "length", "c": "stop", "d": "length"}
     predictions = {id: Prediction(id, texts[id], finish_reason=reasons[id]) for id in texts}
     test = [Example(id, {}, "x") for id in texts]
-    rows = _scoring_rows(test, predictions)
+    rows = build_rows(test, predictions)
     assert [row.id for row in rows if row.is_unfinished] == ["b"]
     assert [row.prediction for row in rows] == ["x", "", "x", "x"]
     del predictions["a"], predictions["d"]
-    assert not any(row.is_unfinished for row in _scoring_rows(test, predictions))
+    assert not any(row.is_unfinished for row in build_rows(test, predictions))

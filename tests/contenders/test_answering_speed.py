@@ -113,7 +113,8 @@ def test_the_same_command_again_measures_nothing(
     finished: tuple[RunDir, Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = finished
-    files = sorted(run.path.rglob("serving.json")) + sorted(run.path.rglob("predictions.jsonl"))
+    contenders = run.path / "contenders"
+    files = [*contenders.rglob("serving.json"), *contenders.rglob("predictions.jsonl")]
     assert len(files) == 5
     before = [file.read_bytes() for file in files]
     monkeypatch.setattr("tuneoff.bakeoff.write_report", lambda run: (run.path, run.path))
