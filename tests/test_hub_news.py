@@ -11,6 +11,14 @@ from pathlib import Path
 
 from tuneoff.hub_news import OneLine
 
+# The library waits between its tries, all in all for a minute.
+IMPATIENT = """\
+import time
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(seconds, 0.05))
+from tuneoff.cli import main
+main()
+"""
 BAKEOFF = """\
 name: offline
 task: {id: functional_representation, source: sample, limit: {train: 8, test: 8}}
@@ -27,7 +35,7 @@ def test_a_hub_that_is_away_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(BAKEOFF)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path / "hf")}
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()"]
+    command = [sys.executable, "-c", IMPATIENT]
     done = subprocess.run(
         [*command, "run", "b.yaml", "--run-dir", "r"], cwd=tmp_path, env=environment, text=True,
         capture_output=True, timeout=300, check=False,
