@@ -21,7 +21,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -84,9 +84,9 @@ class Figure:
     cell: str
     what: str
     value: float
-    error: float
-    target: str | None
-    met: bool | None
+    error: float | None = None
+    target: str | None = None
+    met: bool | None = None
 
 
 def draw(cell: Cell, rng: np.random.Generator) -> list[list[Array]]:
@@ -455,20 +455,21 @@ def run(runs: int, processes: int, only: str) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def print_figures(about: str, measure: Callable[[int, int, str], dict[str, Any]]) -> None:
+    """Read the command line, measure, and print every figure (`--json`) or what was missed."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--only", default="", help="cells whose name has this")
+    parser.add_argument("--only", default="", help="kinds of data whose name has this")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args()
-    found = run(given.runs, given.processes, given.only)
+    measured = measure(given.runs, given.processes, given.only)
     if given.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(measured, indent=1))
     else:
-        for figure in found["missed"]:
+        for figure in measured["missed"]:
             print("missed:", figure)
 
 
 if __name__ == "__main__":
-    main()
+    print_figures(__doc__ or "", run)

@@ -13,8 +13,6 @@ rates of his own.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 from collections import Counter
@@ -24,25 +22,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from calibration import SPIDER, Array, Figure, print_figures
 from scipy.special import betaincinv
 
 from tuneoff.scoring.corrected import correct_mean
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-RUNS = 2_000
 LEAST = 0.92
-SPIDER = [2, 3, 4, 10, 12, 16, 18, 20, 20, 24, 26, 28, 30, 36, 42, 44, 48, 55, 60, 70]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of one kind of data; a share has its standard error, and what it should be."""
-
-    cell: str
-    what: str
-    value: float
-    error: float | None = None
-    met: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +132,7 @@ def label_figures(cell: LabelCell, sums: Mapping[str, float]) -> Iterator[Figure
         value = sums[f"coverage of corrected {what}"] / made
         error = math.sqrt(value * (1 - value) / made)
         met = LEAST - value <= 2 * error
-        yield Figure(cell.name, f"coverage of {what}", value, error, met)
+        yield Figure(cell.name, f"coverage of {what}", value, error, f">= {LEAST}", met)
         for name in ("bias", "width"):
             mean = sums[f"{name} of corrected {what}"] / made
             yield Figure(cell.name, f"{name} of {what}", mean)
@@ -170,20 +155,5 @@ def run(runs: int, processes: int, only: str) -> dict[str, Any]:
     return {"runs": runs, "figures": [asdict(figure) for figure in shown], "missed": missed}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--only", default="", help="kinds of data whose name has this")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
-    found = run(given.runs, given.processes, given.only)
-    if given.json:
-        print(json.dumps(found, indent=1))
-    else:
-        for figure in found["missed"]:
-            print("missed:", figure)
-
-
 if __name__ == "__main__":
-    main()
+    print_figures(__doc__ or "", run)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from tuneoff.prepare import Parts, build_free_scorer
 from tuneoff.progress import Progress
 from tuneoff.records import BaselineRecord, Example, Prediction, ScoredRow, Split
-from tuneoff.results import Baseline, Comparison
+from tuneoff.results import Baseline
 from tuneoff.rundir import BaselineDir, RunDir
 from tuneoff.scoring import RULES, Options, Row
 from tuneoff.scoring.aggregate import aggregate
@@ -69,7 +70,7 @@ def _read(folder: BaselineDir, key: str, test: Examples) -> Answers:
 
 def _hash(train: Examples, test: Examples) -> str:
     found = hashlib.sha256()
-    for example in (*train, *test):
+    for example in chain(train, test):
         found.update(f"{example.id}\0{example.sha256()}\n".encode())
     return found.hexdigest()
 
@@ -119,54 +120,29 @@ def collect_baselines(
         means: by contender, the score of each example; `seeds`: of each training, where several.
         left_out: examples whose references cannot be used, by id.
     """
-    return tuple(
-        _collect(parts, record, folder, metric, means, seeds, clusters, left_out)
-        for folder in map(run.baseline, ANSWERS)
-        if (record := folder.record()) is not None
-    )
-
-
-def _collect(
-    parts: Parts,
-    record: BaselineRecord,
-    folder: BaselineDir,
-    metric: str,
-    means: Mapping[str, Values],
-    seeds: Mapping[str, Sequence[Values]],
-    clusters: Mapping[str, str] | None,
-    left_out: Mapping[str, str],
-) -> Baseline:
-    rows = [row for row in folder.scores().values() if row.id not in left_out and row.scores]
     margin = parts.bakeoff.requirements.margin_points / 100
-    kinds = parts.scorer.METRICS
-    scores = aggregate(rows, kinds, clusters=clusters)
-    values = {row.id: float(row.scores[metric]) for row in rows if metric in row.scores}
-    answer = record.answer
-    return Baseline(
-        name=record.name,
-        answer=None if answer is None else answer[:MOST_SHOWN],
-        share=record.share,
-        scores={name: scores[name] for name in parts.metrics or kinds if scores[name].n},
-        comparisons=tuple(
-            _compare(
-                Pair(name, record.name, found, values, seeds.get(name, ())),
-                metric,
-                clusters,
-                parts.cluster,
-                margin,
+    kinds, baselines = parts.scorer.METRICS, []
+    for folder in map(run.baseline, ANSWERS):
+        record = folder.record()
+        if record is None:
+            continue
+        rows = [row for row in folder.scores().values() if row.id not in left_out and row.scores]
+        scores = aggregate(rows, kinds, clusters=clusters)
+        values = {row.id: float(row.scores[metric]) for row in rows if metric in row.scores}
+        pairs = [
+            Pair(name, record.name, own, values, seeds.get(name, ()))
+            for name, own in means.items()
+            if any(id in values for id in own)
+        ]
+        # Each pair by itself: a bar is no further contender to be adjusted for.
+        tested = (compare_pairs([p], metric, clusters, parts.cluster or "", margin) for p in pairs)
+        baselines.append(
+            Baseline(
+                name=record.name,
+                answer=None if record.answer is None else record.answer[:MOST_SHOWN],
+                share=record.share,
+                scores={name: scores[name] for name in parts.metrics or kinds if scores[name].n},
+                comparisons=tuple(comparison for (comparison,) in tested),
             )
-            for name, found in means.items()
-            if any(id in values for id in found)
-        ),
-    )
-
-
-def _compare(
-    pair: Pair,
-    metric: str,
-    clusters: Mapping[str, str] | None,
-    cluster: str | None,
-    margin: float,
-) -> Comparison:
-    (compared,) = compare_pairs([pair], metric, clusters, cluster or "", margin)
-    return compared
+        )
+    return tuple(baselines)

@@ -49,7 +49,7 @@ class BatchJobs:
         self._work.directory.write_batches(self._kept)
 
     def current(self, left: Left) -> dict[str, Any]:
-        """The batch that is under way, or a new one of what is left."""
+        """Return the batch that is under way, or a new one of what is left."""
         unread = next((facts for facts in self._kept if not facts["read"]), None)
         if unread is not None and not _is_given_up(unread, left):
             return unread
@@ -63,7 +63,7 @@ class BatchJobs:
         return facts
 
     def followed(self, facts: dict[str, Any], left: Left) -> Batch:
-        """A batch when it is at its end.
+        """Follow a batch to its end and return it.
 
         Raises:
             KeyboardInterrupt: the batch goes on.
@@ -118,7 +118,7 @@ class BatchJobs:
         )
 
     def _submitted(self, facts: dict[str, Any], left: Left) -> Batch:
-        """The batch: the one of `batch.json`, one that an earlier try created, or a new one."""
+        """Return the batch of `batch.json`, one that an earlier try created, or a new one."""
         if facts["batch_id"] is not None:
             return repeated(lambda: self.batches.batch(facts["batch_id"]))
         begun = facts["file"] is not None
@@ -150,7 +150,7 @@ class BatchJobs:
         )
 
     def _created(self, facts: dict[str, Any], left: Left, file: str) -> Batch:
-        """A batch: one that an earlier try created, or a new one."""
+        """Return a batch that an earlier try created, or a new one."""
         metadata = {RUN: self._work.name[:500], CONTENDER: self._settings.name,
                     INTENT: facts["intent"]}  # fmt: skip
         return found_or_created(

@@ -28,7 +28,7 @@ class Totals:
     """
 
     def __init__(self, metrics: Mapping[str, Kind], trainings: int = 1, answers: int = 1) -> None:
-        """The values are means over so many trainings, and answers of each to an example."""
+        """Take values that are means over so many trainings, and answers of each to an example."""
         self.n = 0
         self._trainings, self._answers = trainings, answers
         self._metrics = metrics

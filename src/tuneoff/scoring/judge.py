@@ -211,7 +211,7 @@ def _swapped(outcome: Outcome | None) -> Outcome | None:
 
 
 def show_inputs(inputs: Mapping[str, Any]) -> str:
-    """An example's content: its turns, or its fields."""
+    """Return an example's content as text: its turns, or its fields."""
     turns = inputs.get("messages")
     if isinstance(turns, list):
         return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
