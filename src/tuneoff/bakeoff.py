@@ -21,7 +21,7 @@ from tuneoff.baselines import score_baselines
 from tuneoff.collect import collect
 from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, Work, describe_prompts
-from tuneoff.contenders.samples import count_samples, list_left, list_scored
+from tuneoff.contenders.samples import count_samples, divide_answers, list_left, list_scored
 from tuneoff.contenders.trainings import Training, trainings, what_failed
 from tuneoff.costs.ledger import TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, unknown
@@ -272,7 +272,7 @@ def _options(
 
 def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
     folders = (each.directory(run.contender(settings.name)) for each in trainings(settings))
-    return not any(list_left(settings, folder, test) for folder in folders)
+    return not any(list_left(settings, folder.answers(), test) for folder in folders)
 
 
 def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
@@ -397,10 +397,10 @@ def _may_be_timed(before: ServingRecord, work: Work) -> bool:
 def _answer(kind: Contender, settings: Any, work: Work) -> None:
     """Answers what is not answered yet; each batch is written as it comes."""
     answered = work.directory.answers()
-    questions = list_left(settings, work.directory, work.test)
+    questions = list_left(settings, answered, work.test)
     ids = {example.id for example, _ in questions}
     left = [example for example in work.test if example.id in ids]
-    total = len(work.test) * count_samples(settings, work.directory)
+    total = len(work.test) * count_samples(settings, answered)
     done = total - len(questions)
     before = work.directory.prompt()
     if left or (answered and before is None):
@@ -431,8 +431,7 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
 
 def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
     name = settings.name
-    samples = count_samples(settings, work.directory)
-    answers = work.directory.answers_by_sample(samples)
+    answers = divide_answers(settings, work.directory)
     if not any(answers):
         return
     unusable = options.left_out

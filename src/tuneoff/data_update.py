@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prepare, references
-from tuneoff.contenders.samples import count_samples
+from tuneoff.contenders.samples import divide_answers
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.files import read_lines, remove_folder, write_lines, write_text
@@ -276,8 +276,8 @@ def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
 
 def _by_sample(settings: Any, folder: ContenderDir) -> list[dict[str, Prediction]]:
     """Return the answers that count, by id, of each sample; none where there are no answers."""
-    found = folder.answers_by_sample(count_samples(settings, folder))
-    return found if any(found) else []
+    samples = divide_answers(settings, folder)
+    return samples if any(samples) else []
 
 
 def _move_answers(folder: Path, journal: Mapping[str, Any]) -> None:

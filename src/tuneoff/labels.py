@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
-from tuneoff.contenders.samples import list_scored
+from tuneoff.contenders.samples import divide_answers, list_scored
 from tuneoff.contenders.trainings import trainings
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.files import append_lines, read_lines
@@ -169,7 +169,8 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
             answers[settings.name] = [
                 _read_answers(asked[0], usable, given, rows, means)
                 for folder, samples in zip(whole, scored, strict=True)
-                for given, rows in zip(folder.answers_by_sample(len(samples)), samples, strict=True)
+                # Of recorded answers some may have come that are not scored yet.
+                for given, rows in zip(divide_answers(settings, folder), samples, strict=False)
             ]
     if not scores:
         return None

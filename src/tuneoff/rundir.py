@@ -131,14 +131,6 @@ class ContenderDir:
             found.setdefault((row["id"], row.get("sample", 0)), from_dict(Prediction, row))
         return found
 
-    def answers_by_sample(self, samples: int) -> list[dict[str, Prediction]]:
-        """Return the answers so far by example id, for each of so many samples."""
-        by_sample: list[dict[str, Prediction]] = [{} for _ in range(samples)]
-        for (id, sample), answer in self.answers().items():
-            if sample < samples:
-                by_sample[sample][id] = answer
-        return by_sample
-
     def answers_of(self, sha256: str) -> None:
         """Forgets answers that were read from a file of another content."""
         path = self.path / "recorded.json"

@@ -8,14 +8,14 @@ that asked for more before, stay on disk and are not used.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from tuneoff.contender_settings import RecordedSettings
 from tuneoff.contenders import Work
 from tuneoff.contenders.measuring import asked_first
 from tuneoff.errors import DataError
-from tuneoff.records import Example, ScoredRow
+from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.rundir import ContenderDir
 from tuneoff.settings import Sampling
 
@@ -23,28 +23,44 @@ Question = tuple[Example, int]
 _LATER = re.compile(r"sample-(\d+)/(.*)", re.DOTALL)
 
 
-def count_samples(settings: Any, directory: ContenderDir) -> int:
-    """Return how often each example is answered; of recorded answers the most there are."""
+def count_samples(settings: Any, answered: Iterable[tuple[str, int]]) -> int:
+    """Return how often each example is answered; of recorded answers the most there are.
+
+    Args:
+        answered: ids and samples that have an answer.
+    """
     if isinstance(settings, RecordedSettings):
-        return 1 + max((sample for _, sample in directory.answers()), default=0)
+        return 1 + max((sample for _, sample in answered), default=0)
     return settings.samples if isinstance(settings, Sampling) else 1
 
 
-def list_left(settings: Any, directory: ContenderDir, test: Sequence[Example]) -> list[Question]:
+def list_left(
+    settings: Any, answered: Collection[tuple[str, int]], test: Sequence[Example]
+) -> list[Question]:
     """Return the examples and samples that have no answer yet, the first sample before others."""
-    answered, samples = directory.answers().keys(), count_samples(settings, directory)
+    samples = count_samples(settings, answered)
     return [(e, k) for k in range(samples) for e in test if (e.id, k) not in answered]
+
+
+def divide_answers(settings: Any, directory: ContenderDir) -> list[dict[str, Prediction]]:
+    """Return the answers that count by example id, for each sample."""
+    answers = directory.answers()
+    samples: list[dict[str, Prediction]] = [{} for _ in range(count_samples(settings, answers))]
+    for (id, sample), answer in answers.items():
+        if sample < len(samples):
+            samples[sample][id] = answer
+    return samples
 
 
 def is_answered(settings: Any, work: Work) -> bool:
     """Say whether nothing is left to be asked."""
-    return not list_left(settings, work.directory, work.test)
+    return not list_left(settings, work.directory.answers(), work.test)
 
 
 def list_questions(settings: Any, work: Work, examples: Sequence[Example]) -> list[Question]:
     """Return the questions that a provider is asked, in order: first the examples that are timed,
     then the other first samples, then later ones."""
-    left = list_left(settings, work.directory, examples)
+    left = list_left(settings, work.directory.answers(), examples)
     if settings.batch:
         return left
     first = asked_first(work, [example for example, sample in left if sample == 0])
@@ -81,8 +97,9 @@ def read_request(name: str, ids: Container[str]) -> tuple[str, int] | None:
 
 def list_scored(settings: Any, directory: ContenderDir) -> list[dict[str, ScoredRow]]:
     """Return the scored rows of each sample, by example id."""
-    samples: list[dict[str, ScoredRow]] = [{} for _ in range(count_samples(settings, directory))]
-    for (id, sample), row in directory.all_scores().items():
+    scores = directory.all_scores()
+    samples: list[dict[str, ScoredRow]] = [{} for _ in range(count_samples(settings, scores))]
+    for (id, sample), row in scores.items():
         if sample < len(samples):
             samples[sample][id] = row
     return samples
