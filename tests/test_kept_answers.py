@@ -13,11 +13,11 @@ import pytest
 
 import tuneoff
 from tuneoff import data_update
+from tuneoff.answer_check import compare
 from tuneoff.contenders import hosted_job
 from tuneoff.contenders.asking import prediction
 from tuneoff.generation.ending import Ending
 from tuneoff.models.loading import load_tokenizer
-from tuneoff.parity import compare
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.providers import Reply
 from tuneoff.records import Example, Prediction

@@ -16,7 +16,7 @@ PACKAGE = Path(tuneoff.__file__).parent
 # From the top: each layer may import the ones after it, and not its own other entries.
 LAYERS = (
     {"cli"},
-    {"cluster", "server", "demo", "migrate", "publish"},
+    {"cluster", "server", "demo", "migration", "publish"},
     {"bakeoff"},
     {"planning", "turns"},
     {
@@ -30,7 +30,7 @@ LAYERS = (
         "summary",
         "terminal",
     },
-    {"baselines", "labels", "parity", "pricing"},
+    {"answer_check", "baselines", "labels", "pricing"},
     {"data_update"},
     {"spending", "references"},
     {"prepare", "init"},

@@ -10,7 +10,7 @@ import pytest
 
 import tuneoff
 from tuneoff.errors import DataError
-from tuneoff.migrate import parity_of
+from tuneoff.migration import parity_of
 
 
 def carried_out(folder: Path, count: int, hosted: int, own: int) -> Path:

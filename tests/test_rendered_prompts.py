@@ -12,7 +12,7 @@ import pytest
 from helpers import write_base
 
 import tuneoff
-from tuneoff import parity
+from tuneoff import answer_check
 from tuneoff.config import BakeOff
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import load_tokenizer
@@ -91,7 +91,7 @@ def test_what_was_done_is_kept_and_reported(folder: Path) -> None:
 
 
 def test_training_serving_and_exports_render_the_same(folder: Path) -> None:
-    (tuned,) = parity.tuned_contenders(folder / "run")
+    (tuned,) = answer_check.tuned_contenders(folder / "run")
     example, template = tuned.work.test[0], tuned.work.template
     asked = messages(example, template)
     expected = "<s>03 Feb 2024[user]Say it loud.\n\nMinsk[assistant]"

@@ -11,8 +11,8 @@ from running import request, server
 
 import tuneoff
 from tuneoff import prompts
+from tuneoff.answer_check import Parity
 from tuneoff.errors import ConfigError, RunDirectoryError
-from tuneoff.parity import Parity
 from tuneoff.rundir import RunDir
 
 pytest.importorskip("fastapi")

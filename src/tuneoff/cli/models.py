@@ -48,7 +48,7 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Move from a hosted fine-tune that is ending to an open model, with proof of parity."""
-    from tuneoff import migrate as migration
+    from tuneoff import migration
     from tuneoff.summary import migration_table
 
     found: Any

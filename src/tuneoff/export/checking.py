@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneoff import prompts
+from tuneoff.answer_check import ROUNDED_SAMPLE, SAMPLE, Gap, Parity, Tuned, compare
 from tuneoff.contenders import template_for
 from tuneoff.contenders.answering import prompts_of
 from tuneoff.export import runtime
@@ -27,7 +28,6 @@ from tuneoff.models.loading import (
     load_tokenizer,
     rendering_of,
 )
-from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Gap, Parity, Tuned, compare
 from tuneoff.records import Example
 from tuneoff.tokenization.chat_template import load_chat_template
 from tuneoff.tokenization.decode import decode

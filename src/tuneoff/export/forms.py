@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tuneoff.answer_check import Tuned
 from tuneoff.contenders import template_for
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.export import checking
@@ -18,7 +19,6 @@ from tuneoff.export.options import Options
 from tuneoff.files import write_text
 from tuneoff.generation.ending import ending_of
 from tuneoff.models.loading import dtype_of, load_tokenizer, release_memory, rendering_of
-from tuneoff.parity import Tuned
 from tuneoff.prompts import SYSTEM_ROLES, conversations
 from tuneoff.tokenization.chat_template import write_adapted
 from tuneoff.training.card import template_lines, write_card

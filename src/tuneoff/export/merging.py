@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tuneoff.answer_check import Tuned
 from tuneoff.errors import ContenderError
 from tuneoff.export.options import Dtype
 from tuneoff.models.head import is_tied, untie_head
 from tuneoff.models.loading import load_model
-from tuneoff.parity import Tuned
 
 if TYPE_CHECKING:
     import torch

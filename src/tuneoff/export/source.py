@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tuneoff.answer_check import ROUNDED_SAMPLE, Judge, Tuned, tuned_contenders
 from tuneoff.contender_settings import LocalSettings, TrainSettings
 from tuneoff.contenders import Work
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.models.loading import dtype_of, load_model, load_tokenizer
 from tuneoff.opening import stored_bakeoff
-from tuneoff.parity import ROUNDED_SAMPLE, Judge, Tuned, tuned_contenders
 from tuneoff.progress import Silent
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.rundir import ContenderDir

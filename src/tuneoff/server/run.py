@@ -3,7 +3,7 @@ scored.
 
 Before the server opens, a sample of the test set is answered by the engine that will answer
 clients, on the same bases and adapters, and compared with the predictions that were scored
-(`parity.py`).
+(`answer_check.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneoff.answer_check import ROUNDED_SAMPLE, SAMPLE, Parity, Tuned, compare, tuned_contenders
 from tuneoff.contenders.answering import prompts_of
 from tuneoff.errors import ConfigError
-from tuneoff.parity import ROUNDED_SAMPLE, SAMPLE, Parity, Tuned, compare, tuned_contenders
 from tuneoff.server.answer import Piece, Request, TokenChance
 from tuneoff.server.backend import Answerer
 from tuneoff.server.base import Served
