@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
+from tuneoff.imports import log_summary, request_forms, request_log
 from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.sources import find_files, read_first_rows
 
@@ -34,7 +35,14 @@ class Form:
 
 
 # The most particular ones first.
-FORMS: tuple[Form, ...] = ()
+FORMS: tuple[Form, ...] = (
+    Form(
+        request_forms.NAMES,
+        request_forms.recognize_rows,
+        request_log.import_log,
+        log_summary.describe_import,
+    ),
+)
 
 
 def import_files(
