@@ -102,7 +102,7 @@ def says_something(value: Any) -> bool:
 def _with_added(places: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     found = []
     for place in places:
-        found += [place, *(place[key] for key in ADDED if isinstance(place.get(key), Mapping))]
+        found += [place, *(place[key] for key in ADDED if isinstance(place.get(key), dict))]
     return found
 
 
@@ -110,7 +110,9 @@ def _texts(places: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> Iterator
     for place in places:
         for key in keys:
             value = place.get(key)
-            if isinstance(value, Mapping):  # the responses API: {"id": "conv_…"}
+            if value is None:
+                continue
+            if isinstance(value, dict):  # the responses API: {"id": "conv_…"}
                 value = value.get("id")
             if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
                 yield str(value)

@@ -30,7 +30,7 @@ from tuneoff.imports.log_fields import (
     says_something,
 )
 from tuneoff.tasks.rows import parse_json
-from tuneoff.tasks.training_rows import ROLES, find_fault
+from tuneoff.tasks.training_rows import ROLES, find_half_pair
 
 Row = Mapping[str, Any]
 Turn = dict[str, Any]
@@ -55,6 +55,7 @@ ENDS = {
     "length": CUT_OFF, "max_tokens": CUT_OFF, "max_output_tokens": CUT_OFF,
     "content_filter": FILTERED, "tool_calls": TOOLS, "function_call": TOOLS, "error": FAILED,
 }  # fmt: skip
+STATUSES = ("status", "status_code", "response_status", "response_status_code", "level")
 FAILED_WORDS = ("failure", "failed", "error", "cancelled", "expired")
 
 
@@ -110,7 +111,7 @@ def _split_pair(request: str, response: str) -> Callable[[Row], tuple[Any, Any] 
 def _split_litellm(row: Row) -> tuple[Any, Any] | None:
     if "messages" in row and "response" in row:
         settings = row.get("model_parameters")
-        inside = settings if isinstance(settings, Mapping) else {}
+        inside = settings if isinstance(settings, dict) else {}
         return {**inside, "messages": _open(row["messages"])}, _open(row["response"])
     return None
 
@@ -120,7 +121,7 @@ def _split_chat(row: Row) -> tuple[Any, Any] | None:
     if not isinstance(turns, list):
         return None
     answered = (
-        bool(turns) and isinstance(turns[-1], Mapping) and turns[-1].get("role") == ("assistant")
+        bool(turns) and isinstance(turns[-1], dict) and turns[-1].get("role") == ("assistant")
     )
     return {**row, "messages": turns[:-1] if answered else turns}, turns[-1] if answered else None
 
@@ -173,10 +174,11 @@ def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversatio
     turns = [*before, {"role": "assistant", "content": answer}]
     if not any(turn["role"] == "user" for turn in turns):
         raise LeftOutError(NO_USER)
-    inside = request if isinstance(request, Mapping) else {}
-    outside = response if isinstance(response, Mapping) else {}
+    inside = request if isinstance(request, dict) else {}
+    outside = response if isinstance(response, dict) else {}
     user, conversation = find_user((row, inside)), find_conversation((row, inside))
-    if find_fault({"messages": turns, "meta": {"ids": [user or "", conversation or ""]}}):
+    texts = [turn["content"] for turn in turns] + [user or "", conversation or ""]
+    if not all(map(str.isascii, texts)) and find_half_pair(texts) is not None:
         raise LeftOutError(UNFIT)
     return Conversation(
         form,
@@ -206,11 +208,11 @@ def _unwrap(row: Row, response: Any) -> Any:
         LeftOutError: the row or the response says that there was an error.
     """
     for place in (row, response):
-        if isinstance(place, Mapping):
+        if isinstance(place, dict):
             _refuse_failed(place)
-    if isinstance(response, Mapping) and "body" in response and "choices" not in response:
+    if isinstance(response, dict) and "body" in response and "choices" not in response:
         body = _open(response["body"])
-        if isinstance(body, Mapping):
+        if isinstance(body, dict):
             _refuse_failed(body)
         return body
     return response
@@ -219,9 +221,8 @@ def _unwrap(row: Row, response: Any) -> Any:
 def _refuse_failed(place: Row) -> None:
     if says_something(place.get("error")):
         raise LeftOutError(FAILED)
-    for key in ("status", "status_code", "response_status", "response_status_code", "level"):
-        value = place.get(key)
-        text = str(value).lower()
+    for key in STATUSES:
+        text = str(place.get(key, "")).lower()
         if text in FAILED_WORDS or (text.isdigit() and int(text) >= 400):
             raise LeftOutError(FAILED)
 
@@ -232,7 +233,7 @@ def _refuse_failed(place: Row) -> None:
 def _read_answer(response: Any) -> str:
     if isinstance(response, str):
         text = response
-    elif not isinstance(response, Mapping):
+    elif not isinstance(response, dict):
         raise LeftOutError(NO_ANSWER)
     elif isinstance(response.get("choices"), list):
         text = _read_choice(response["choices"])
@@ -246,14 +247,14 @@ def _read_answer(response: Any) -> str:
 
 
 def _read_choice(choices: list[Any]) -> str:
-    if not choices or not isinstance(choices[0], Mapping):
+    if not choices or not isinstance(choices[0], dict):
         raise LeftOutError(NO_ANSWER)
     choice = choices[0]
     reason = ENDS.get(str(choice.get("finish_reason")))
     if reason is not None:
         raise LeftOutError(reason)
     message = choice.get("message")
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise LeftOutError(NO_ANSWER)
     return _read_message(message)
 
@@ -271,12 +272,12 @@ def _read_message(message: Row) -> str:
 def _read_output(response: Row) -> str:
     """Returns the text of an answer of the responses API."""
     details = response.get("incomplete_details")
-    reason = details.get("reason") if isinstance(details, Mapping) else None
+    reason = details.get("reason") if isinstance(details, dict) else None
     if reason is not None or response.get("status") == "incomplete":
         raise LeftOutError(ENDS.get(str(reason), CUT_OFF))
     texts = []
     for item in response["output"]:
-        kind = str(item.get("type", "message")) if isinstance(item, Mapping) else ""
+        kind = str(item.get("type", "message")) if isinstance(item, dict) else ""
         if kind == "message":
             texts.append(_read_message(item))
         elif kind.startswith(RESPONSE_TOOLS) or kind.endswith("_call"):
@@ -290,7 +291,7 @@ def _read_output(response: Row) -> str:
 
 
 def _read_prompt(request: Any) -> list[Turn]:
-    if isinstance(request, Mapping):
+    if isinstance(request, dict):
         if any(says_something(request.get(key)) for key in TOOL_KEYS):
             raise LeftOutError(TOOLS)
         if any(says_something(request.get(key)) for key in ("images", "audio", "videos")):
@@ -314,7 +315,7 @@ def _read_prompt(request: Any) -> list[Turn]:
 
 
 def _read_turn(turn: Any) -> Turn:
-    if not isinstance(turn, Mapping):
+    if not isinstance(turn, dict):
         raise LeftOutError(UNFIT)
     role, kind = turn.get("role"), turn.get("type")
     if (
@@ -347,7 +348,7 @@ def _read_content(message: Row) -> str:
     for part in content:
         if isinstance(part, str):
             texts.append(part)
-        elif not isinstance(part, Mapping):
+        elif not isinstance(part, dict):
             raise LeftOutError(UNFIT)
         elif part.get("type") == "refusal":
             raise LeftOutError(REFUSED)
@@ -361,6 +362,6 @@ def _read_content(message: Row) -> str:
 def _asks_for_json(request: Row) -> bool:
     """Says whether a request has a response format other than text."""
     wanted = request.get("response_format")
-    if wanted is None and isinstance(request.get("text"), Mapping):
+    if wanted is None and isinstance(request.get("text"), dict):
         wanted = request["text"].get("format")
-    return isinstance(wanted, Mapping) and wanted.get("type", "text") != "text"
+    return isinstance(wanted, dict) and wanted.get("type", "text") != "text"

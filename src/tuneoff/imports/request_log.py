@@ -9,11 +9,13 @@ from __future__ import annotations
 import datetime
 import filecmp
 import hashlib
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,13 @@ from tuneoff.imports.request_forms import (
 )
 from tuneoff.imports.sources import read_rows
 from tuneoff.records import Example
-from tuneoff.tasks.splits import input_key, near_key
+from tuneoff.tasks.splits import input_key, keep_letters
 from tuneoff.tasks.training_rows import split_answer
 
 SIDES: tuple[Side, ...] = ("train", "test")
 OTHER_MODEL = "answers of another model"
+# Instructions are the same in most rows, and are searched once.
+_find_personal_data = lru_cache(maxsize=64)(find_personal_data)
 # Places of one kind of personal data that are shown.
 MOST_SHOWN = 3
 MOST_MODELS = 20
@@ -161,18 +165,18 @@ def _make_row(
     }
     if meta:
         row["meta"] = meta
-    example = _make_example(turns)
+    key, whole = _hash_turns(turns)
     first = next(place for place, turn in enumerate(turns) if turn["role"] == "assistant")
-    opening = example if first == len(turns) - 1 else _make_example(turns[: first + 1])
+    opening = whole if first == len(turns) - 1 else _hash_turns(turns[: first + 1])[1]
     talk = conversation.conversation
     return SpooledRow(
         source,
         line,
         conversation.seconds,
-        bytes.fromhex(example.sha256())[:HASH_BYTES],
-        _hash(input_key(example)),
-        _hash(near_key(example)),
-        bytes.fromhex(opening.sha256())[:HASH_BYTES],
+        whole,
+        _hash(key),
+        _hash(keep_letters(key)),
+        opening,
         _hash(talk) if talk is not None else None,
         found,
         line_of(row),
@@ -181,16 +185,19 @@ def _make_row(
 
 def _search(text: str, redacted: Sequence[str], found: list[tuple[str, str]]) -> str:
     """Adds what a text holds of personal data to `found`; returns the text, redacted if asked."""
-    findings = find_personal_data(text)
+    findings = _find_personal_data(text)
     if not findings:
         return text
     found += [(finding.kind, finding.masked) for finding in findings]
     return redact(text, [finding for finding in findings if finding.kind in redacted])
 
 
-def _make_example(turns: Sequence[Turn]) -> Example:
+def _hash_turns(turns: Sequence[Turn]) -> tuple[str, bytes]:
+    """Returns what makes the prompt of turns the same as another, and the hash of all of them:
+    that of an example (`Example.sha256`)."""
     before, answer = split_answer(turns)
-    return Example("", {"messages": before}, answer)
+    key = input_key(Example("", {"messages": before}, answer))
+    return key, _hash(f"[{key}, {json.dumps(answer, ensure_ascii=False)}]")
 
 
 def _hash(text: str) -> bytes:
