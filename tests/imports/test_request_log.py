@@ -122,6 +122,7 @@ LEFT_OUT = [
     (request_forms.NO_ANSWER, _answered(message={**ANSWER, "content": " \n"})),
     (request_forms.NO_ANSWER, {"messages": ASKED}),
     (request_forms.NO_PROMPT, BODY),
+    (request_forms.GOES_ON, {**RESPONSE, "input": "And?", "previous_response_id": "resp_1"}),
     (request_forms.NO_USER, {"messages": [ASKED[0], ANSWER]}),
     (request_forms.NAMED, {"messages": [{**ASKED[1], "name": "ann"}, ANSWER]}),
     (request_forms.UNFIT, {"messages": [{"role": "user", "content": "\ud83d"}, ANSWER]}),
@@ -154,6 +155,13 @@ def _write(file: Path, rows: Iterable[Any]) -> Path:
     return file
 
 
+def count_rows(found: dict[str, Any]) -> int:
+    """Whatever became of a row, it is counted once."""
+    reasons = [*found["left_out"].values(), *found["unreadable"].values()]
+    kept = found["split"]["train"] + found["split"]["test"] + found["older_than_limit"]
+    return kept + sum(found["repeats"].values()) + sum(each["rows"] for each in reasons)
+
+
 def _questions(file: Path) -> list[str]:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     return [row["messages"][-2]["content"] for row in rows]
@@ -176,6 +184,7 @@ def test_a_log_becomes_two_files_that_check_takes(cli: Cli, tmp_path: Path) -> N
     assert code == 0
     found = json.loads(text)
     assert found["rows"] == 16
+    assert found["rows"] == count_rows(found)
     assert found["repeats"] == {"exact": 1, "other_answers": 1}
     assert found["unreadable"] == {
         "not JSON": {"rows": 1, "first": f"{file}:13"},
@@ -194,8 +203,7 @@ def test_a_log_becomes_two_files_that_check_takes(cli: Cli, tmp_path: Path) -> N
     assert (code, "fine. 8 examples" in text) == (0, True)
     starter = out / "bakeoff.yaml"
     assert cli("init", out / "train.jsonl", "--test", out / "test.jsonl", "--out", starter)[0] == 0
-    code, text, _ = cli("check", starter, "--json")
-    assert json.loads(text)["split_sizes"]["test"] == 2
+    assert "  test: test.jsonl\n" in starter.read_text()
 
     before = (out / "train.jsonl").read_bytes()
     assert cli(*command)[0] == 0
@@ -254,6 +262,7 @@ def test_options_choose_rows(cli: Cli, tmp_path: Path) -> None:
     )  # fmt: skip
     assert code == 0
     found = json.loads(text)
+    assert found["rows"] == count_rows(found)
     assert (found["models"], found["older_than_limit"]) == ({"a": 6, "b": 7}, 2)
     assert _questions(tmp_path / "out" / "train.jsonl") == ["Q5?", "Q7?", "Q9?"]
     assert _questions(tmp_path / "out" / "test.jsonl") == ["Q11?", "Q1?"]
@@ -297,12 +306,14 @@ def test_personal_data_is_pointed_out_and_replaced_only_if_asked(tmp_path: Path)
         ([_row(0, "x")], ("--redact", "mail"), "unknown kind 'mail' (allowed: card, email"),
         ([_row(0, "x")], ("--test-share", "1"), "it must be from 0 to below 1"),
         ([_row(0, "x")], ("--repeats", "first"), "(allowed: all, latest"),
+        ([_row(0, "x")], ("--out", "."), "is read from there; give another folder"),
     ],
 )
 def test_one_sentence_says_why_nothing_was_imported(
     rows: list[Any], options: tuple[str, ...], sentence: str, cli: Cli, tmp_path: Path
 ) -> None:
     file = _write(tmp_path / "log.jsonl", rows)
+    options = tuple(str(tmp_path) if option == "." else option for option in options)
     code, _, err = cli("import", file, "--out", tmp_path / "out", *options)
     assert code == 2
     assert err.startswith("error: ")
