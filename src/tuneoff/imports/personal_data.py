@@ -133,7 +133,7 @@ def _find_emails(text: str) -> Iterator[Span]:
 
 # A run of digits with the separators that people put between them. It begins with a digit, for
 # which Python looks fast.
-_DIGITS = re.compile(r"\d[\d ()./-]{6,}+")
+_DIGITS = re.compile(r"[0-9][0-9 ()./-]{6,}+")
 _BEFORE_NONE = re.compile(r"[\w.,-]")
 FEWEST_DIGITS = 8
 _CARD = re.compile(
