@@ -181,7 +181,8 @@ def _find_numbers(text: str) -> Iterator[Span]:
             *_find_cards(text, start, end),
             *_find_phones(text, start, end),
         ):
-            if not first or not _BEFORE_NONE.match(text[first - 1]):
+            begins = not first or not _BEFORE_NONE.match(text[first - 1])
+            if begins and not text[last : last + 1].isalnum():
                 yield kind, first, last
 
 
