@@ -16,7 +16,7 @@ from typing import Any
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.parity_check.answers import score_answers
 from tuneoff.parity_check.flips import count_flips, show_flips
-from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_places
+from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_clusters, find_places
 from tuneoff.progress import Progress, Silent
 from tuneoff.records import to_dict
 from tuneoff.report.parity import describe_parity
@@ -94,7 +94,7 @@ def check_parity(
     places = find_places([reference, *candidates], how.contenders)
     found = _read(places, how, progress or Silent())
     first, *others = found.sides
-    clusters = _find_clusters(found, how)
+    clusters = find_clusters(found.examples, found.cluster, how.cluster is not None)
     pairs = [_pair(side, first, found.metric) for side in others]
     judged = judge_parity(pairs, found.metric, clusters, found.cluster or "", how.margin)
     return {
@@ -173,27 +173,6 @@ def _by_training(side: Side, metric: str, ids: Sequence[str]) -> list[dict[str, 
     ]
 
 
-def _find_clusters(found: Scored, how: How) -> dict[str, str] | None:
-    """Return what each example belongs to, by the key that is given or the task's.
-
-    Raises:
-        DataError: an example has no such key, which was asked for.
-    """
-    key = found.cluster
-    if key is None:
-        return None
-    without = next((e.id for e in found.examples.values() if key not in e.meta), None)
-    if without is not None and how.cluster is not None:
-        known = ", ".join(sorted(found.examples[without].meta)) or "nothing"
-        raise DataError(
-            f"--cluster: {without!r} has no {key!r} in its meta (it has: {known}); name a key that "
-            "every row has."
-        )
-    if all(key not in e.meta for e in found.examples.values()):
-        return None
-    return {e.id: str(e.meta.get(key, f"id {e.id}")) for e in found.examples.values()}
-
-
 def _measure(
     side: Side, found: Scored, others: Sequence[Side], clusters: Mapping[str, str] | None
 ) -> dict[str, Any]:
@@ -215,11 +194,11 @@ def _measure(
 def _count_left_out(side: Side, reference: Side, metric: str) -> dict[str, Any]:
     """Return how many ids are not compared, and why: with the first few of each kind."""
     only = {
-        "reference_only": [id for id in reference.answers if id not in side.answers],
-        "candidate_only": [id for id in side.answers if id not in reference.answers],
+        "reference_only": [id for id in reference.ids if id not in side.ids],
+        "candidate_only": [id for id in side.ids if id not in reference.ids],
     }
     unusable = {**reference.left_out, **side.left_out}
-    both = [id for id in reference.answers if id in side.answers and id not in unusable]
+    both = [id for id in reference.ids if id in side.ids and id not in unusable]
     ours, theirs = _values(side, metric), _values(reference, metric)
     unscored = [id for id in both if id not in ours or id not in theirs]
     kinds = {**only, "no_score": unscored}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from tuneoff import prepare
 from tuneoff.errors import ConfigError, DataError, unknown
 from tuneoff.parity_check.paid_judge import open_judge, pay_judge
 from tuneoff.parity_check.references import AnswerFile, build_file_rows, join_examples, look_through
-from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, name_first
+from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_clusters, name_first
 from tuneoff.progress import Progress
 from tuneoff.records import Example, ScoredRow
 from tuneoff.score_file import MODES
@@ -52,6 +52,8 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
     common = _find_common(places, ids)
     asked = replace(how, task=task_id)
     examples, parts = join_examples(list(files.values()), of_runs, common, asked)
+    cluster = cluster or task.CLUSTER
+    find_clusters(examples, cluster, how.cluster is not None)  # before a judge is paid
     with _databases(how, parts) as databases:
         sides = _score_sides(
             places, files, rows_of, examples, scorer, how, databases, metric, progress
@@ -67,7 +69,7 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
             "the judge was shown no task, for nothing says what was asked; give --references FILE "
             "with the messages."
         )
-    return Scored(sides, examples, metric, kinds, cluster or task.CLUSTER, warnings)
+    return Scored(sides, examples, metric, kinds, cluster, warnings)
 
 
 def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str | None]:
@@ -164,15 +166,15 @@ def _score_sides(
         time_limit_seconds=how.seconds,
         memory_limit_bytes=how.memory_bytes,
     )
-    prepared: list[tuple[str, list[list[Row]], int]] = []
+    prepared: list[tuple[str, Collection[str], list[list[Row]], int]] = []
     for place in places:
         if isinstance(place, Chosen):
             rows = [[row for row in each if row.id in examples] for each in rows_of[place]]
             samples = 1 + max(row.sample for row in rows[0])
-            prepared.append((place.name, rows, samples))
+            prepared.append((place.name, _list_ids(rows_of[place]), rows, samples))
         else:
             found, samples = build_file_rows(files[place], examples)
-            prepared.append((str(place), [found], samples))
+            prepared.append((str(place), files[place].ids, [found], samples))
     paid = nullcontext(options)
     if how.judge is not None:
         paid = pay_judge(how.judge, options, how.budget_usd, how.yes, progress)  # type: ignore[assignment]
@@ -182,6 +184,7 @@ def _score_sides(
 
 def _score_side(
     name: str,
+    ids: Collection[str],
     trainings: Sequence[Sequence[Row]],
     samples: int,
     scorer: Scorer,
@@ -206,6 +209,7 @@ def _score_side(
     first = [row for row in trainings[0] if row.sample == 0] or trainings[0]
     return Side(
         name=name,
+        ids=ids,
         answers={row.id: row.given for row in first},
         scored=scored,
         samples=samples,

@@ -65,6 +65,7 @@ def _read_side(chosen: Chosen, run: ScoredRun, between: Mapping[str, Any]) -> Si
     samples = divide_answers(settings, folders[0])
     return Side(
         name=chosen.name,
+        ids=samples[0],
         answers={id: answer.prediction for id, answer in samples[0].items()},
         scored=[rows for rows in kept if rows],
         samples=len(samples),

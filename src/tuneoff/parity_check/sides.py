@@ -57,11 +57,16 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Answers and their scores. `scored` are the rows by example id, of each training (one, but of
-    a contender with seeds), means over `samples` answers; `answers` the first ones, to be shown;
-    `errors` the ids without an answer; `left_out` those whose reference cannot be used, and why."""
+    """Answers and their scores.
+
+    `ids` are all that were answered, `answers` the first ones, to be shown. `scored` are the rows
+    by example id, of each training (one, but of a contender with seeds), means over `samples`
+    answers; `errors` the ids without an answer; `left_out` those whose reference cannot be used,
+    and why.
+    """
 
     name: str
+    ids: Collection[str]
     answers: Mapping[str, str]
     scored: Sequence[Mapping[str, ScoredRow]]
     samples: int = 1
@@ -158,3 +163,29 @@ def refuse_differing(first: str, second: str, ids: Sequence[str], what: str, adv
 def name_first(ids: Sequence[str]) -> str:
     """Return the first few ids, in quotes."""
     return ", ".join(map(repr, ids[:NAMED])) + (", …" if len(ids) > NAMED else "")
+
+
+def find_clusters(
+    examples: Mapping[str, Example], key: str | None, is_asked: bool
+) -> dict[str, str] | None:
+    """Return what each example belongs to; None where nothing says so.
+
+    Args:
+        key: of the examples' meta.
+        is_asked: whether that key was asked for; otherwise it is the task's.
+
+    Raises:
+        DataError: an example has no such key, which was asked for.
+    """
+    if key is None:
+        return None
+    without = [each for each in examples.values() if key not in each.meta]
+    if without and is_asked:
+        known = ", ".join(sorted(without[0].meta)) or "nothing"
+        raise DataError(
+            f"--cluster: {without[0].id!r} has no {key!r} in its meta (it has: {known}); name a "
+            "key that every row has."
+        )
+    if len(without) == len(examples):
+        return None
+    return {e.id: str(e.meta.get(key, f"id {e.id}")) for e in examples.values()}

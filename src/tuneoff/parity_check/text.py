@@ -11,10 +11,10 @@ from tuneoff.summary import plain
 # Characters of a text that is shown on one line.
 LINE = 100
 LEFT_OUT = {
-    "reference_only": "ids are in {reference} only",
-    "candidate_only": "ids are in {candidate} only",
-    "no_score": "ids have no score on one side (the judge did not say)",
-    "unusable_reference": "ids have a reference that cannot be used",
+    "reference_only": "ids in {reference} only",
+    "candidate_only": "ids in {candidate} only",
+    "no_score": "ids without a score on one side (the judge did not say)",
+    "unusable_reference": "ids whose reference cannot be used",
 }
 
 
@@ -37,7 +37,7 @@ def _draw_scores(found: Mapping[str, Any]) -> str:
     counts = sorted({each["n"] for each in found["candidates"]})
     several = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
     key = f", in {found['candidates'][0]['units']} clusters ({found['cluster']})"
-    title = f"{several} examples in common{key if found['cluster'] else ''}"
+    title = f"{several} example{'s' * (counts != [1])} in common{key if found['cluster'] else ''}"
     shown = Table(title=Text(title), title_justify="left")
     shown.add_column("metric")
     for each in sides:
@@ -98,7 +98,7 @@ def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
             if isinstance(first, Mapping):
                 names = [f"{id}: {why}" for id, why in first.items()]
             shown = ", ".join(map(show_line, names)) + (", …" if of["n"] > len(names) else "")
-            lines.append(f"left out: {f.count(of['n'])} {said} ({shown}).")
+            lines.append(f"left out, {said}: {f.count(of['n'])} ({shown}).")
     return lines
 
 
