@@ -24,6 +24,7 @@ LAYERS = (
         "check",
         "compare",
         "export",
+        "imports",
         "label_results",
         "prices",
         "score_file",

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from tuneoff.cli import bakeoffs, labels, models, money
+from tuneoff.cli import bakeoffs, imports, labels, models, money
 from tuneoff.errors import TuneoffError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )  # fmt: skip
 for each in COMMANDS:
     app.command()(each)
+app.command("import")(imports.import_)
 app.add_typer(prices, name="prices")
 
 

@@ -1,0 +1,66 @@
+"""`tuneoff import`: what other tools wrote down becomes training rows, test rows and metrics.
+
+A file's form is recognised by its first rows; the first of `FORMS` that knows them imports all
+files that were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneoff.errors import DataError
+from tuneoff.imports.options import ImportOptions
+from tuneoff.imports.sources import find_files, read_first_rows
+
+Row = Mapping[str, Any]
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A kind of file that can be imported."""
+
+    name: str
+    """What it is called in sentences."""
+    recognize_rows: Callable[[Sequence[Row]], bool]
+    """Says whether a file's first rows are of this form."""
+    import_files: Callable[[Sequence[Path], Path, ImportOptions], Found]
+    """Writes what the files hold to a folder, and returns what was found."""
+    describe: Callable[[Found, Path], list[str]]
+    """Says what was found, in lines for people."""
+
+
+# The most particular ones first.
+FORMS: tuple[Form, ...] = ()
+
+
+def import_files(
+    sources: Sequence[Path], out: Path, options: ImportOptions
+) -> tuple[Found, list[str]]:
+    """Imports files of any form that is known.
+
+    Args:
+        sources: JSONL files, gzipped or not, or folders of them.
+        out: the folder that is written.
+
+    Returns:
+        What was found, as plain values, and the same in lines for people.
+
+    Raises:
+        DataError: a source cannot be read, or its form is not known.
+        ConfigError: an option does not fit, or `out` holds another import.
+    """
+    files = find_files(sources)
+    rows = read_first_rows(files)
+    form = next((form for form in FORMS if form.recognize_rows(rows)), None)
+    if form is None:
+        keys = ", ".join(rows[0]) or "none"
+        raise DataError(
+            f"{files[0]}: the form of its rows is not known (the first one's keys: {keys:.200}); "
+            f"what can be imported: {'; '.join(form.name for form in FORMS)}."
+        )
+    found = form.import_files(files, out, options)
+    return found, form.describe(found, out)

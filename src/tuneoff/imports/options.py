@@ -1,0 +1,57 @@
+"""The options of `tuneoff import`."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.imports.personal_data import KINDS
+
+Repeats = Literal["latest", "all"]
+TEST_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What a user may choose about an import."""
+
+    test_share: float = TEST_SHARE
+    """The share of the rows, the newest ones, that become test rows: from 0 to below 1."""
+    test_from: datetime.datetime | None = None
+    """The time from which on rows are test rows; it takes the place of `test_share`."""
+    repeats: Repeats = "latest"
+    """Which answers to one prompt are kept where they differ."""
+    model: str | None = None
+    """The model whose answers alone are kept."""
+    limit: int | None = None
+    """How many rows are kept at most, the newest ones."""
+    redact: tuple[str, ...] = ()
+    """The kinds of personal data that are replaced by their name in brackets."""
+
+
+def read_options(
+    test_share: float,
+    test_from: datetime.datetime | None,
+    repeats: str,
+    model: str | None,
+    limit: int | None,
+    redact: str | None,
+) -> ImportOptions:
+    """Returns the options as they were given on the command line.
+
+    Raises:
+        ConfigError: one of them is not allowed.
+    """
+    if not 0 <= test_share < 1:
+        raise ConfigError(f"--test-share is {test_share:g}; it must be from 0 to below 1.")
+    if repeats not in get_args(Repeats):
+        raise ConfigError(f"--repeats: {unknown('choice', repeats, get_args(Repeats))}.")
+    kinds = tuple(dict.fromkeys(kind.strip() for kind in (redact or "").split(",") if kind.strip()))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ConfigError(f"--redact: {unknown('kind', kind, KINDS)}.")
+    if test_from is not None and test_from.tzinfo is None:
+        test_from = test_from.replace(tzinfo=datetime.UTC)
+    return ImportOptions(test_share, test_from, cast("Repeats", repeats), model, limit, kinds)

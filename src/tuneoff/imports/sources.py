@@ -1,0 +1,98 @@
+"""The files that are imported, and their rows, one by one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, cast
+
+from tuneoff.errors import DataError
+from tuneoff.tasks.rows import parse_json
+from tuneoff.tasks.text_lines import MARK
+
+SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+# Rows that are looked at to recognise a form.
+LOOKED_AT = 100
+NOT_UTF8, NOT_JSON, NO_OBJECT = "not UTF-8", "not JSON", "not a JSON object"
+
+
+def find_files(sources: Sequence[Path]) -> list[Path]:
+    """Returns the files to be read: those given, and of each folder given those in it.
+
+    Raises:
+        DataError: a source does not exist, is no JSONL, or is given twice.
+    """
+    files: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            inside = sorted(file for file in source.iterdir() if _is_readable(file))
+            if not inside:
+                raise DataError(f"{source}: no JSONL file in this folder ({_suffixes()}).")
+            files += inside
+        elif not source.is_file():
+            raise DataError(f"{source}: there is no such file; check the path.")
+        elif not _is_readable(source):
+            raise DataError(f"{source}: not a JSONL file by its name (allowed: {_suffixes()}).")
+        else:
+            files.append(source)
+    resolved = [file.resolve() for file in files]
+    twice = next((file for file in resolved if resolved.count(file) > 1), None)
+    if twice is not None:
+        raise DataError(f"{twice}: the file is given twice; give it once.")
+    return files
+
+
+def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yields each line's number, from 1, and its row, or the reason why it cannot be read.
+
+    Raises:
+        DataError: the file cannot be read, or is not gzip though its name says so.
+    """
+    opened: Any = gzip.open if file.suffix == ".gz" else open
+    try:
+        with cast("IO[bytes]", opened(file, "rb")) as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, _read_row(line)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{file}: this is not gzip, or damaged ({error}); pack it anew.") from None
+    except OSError as error:
+        raise DataError(f"{file}: the file cannot be read ({error.strerror or error}).") from None
+
+
+def read_first_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Returns the first rows that can be read.
+
+    Raises:
+        DataError: there is none.
+    """
+    readable = (row for file in files for _, row in read_rows(file) if isinstance(row, dict))
+    rows = list(islice(readable, LOOKED_AT))
+    if not rows:
+        raise DataError(
+            f"{', '.join(map(str, files)):.200}: there is no row that can be read; each line must "
+            "be one JSON object."
+        )
+    return rows
+
+
+def _read_row(line: bytes) -> dict[str, Any] | str:
+    try:
+        row = parse_json(line.decode("utf-8").removeprefix(MARK))
+    except UnicodeDecodeError:
+        return NOT_UTF8
+    except (json.JSONDecodeError, DataError):
+        return NOT_JSON
+    return row if isinstance(row, dict) else NO_OBJECT
+
+
+def _is_readable(file: Path) -> bool:
+    return file.is_file() and file.name.lower().endswith(SUFFIXES)
+
+
+def _suffixes() -> str:
+    return ", ".join(SUFFIXES)
