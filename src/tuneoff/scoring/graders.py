@@ -144,7 +144,7 @@ class Multi:
         self.templates = [each for part in self._parts.values() for each in part.templates]
 
     def grade(self, item: Values, sample: Values) -> Grade:
-        found = {name: _grade_answer(part, item, sample) for name, part in self._parts.items()}
+        found = {name: grade_sample(part, item, sample) for name, part in self._parts.items()}
         fault = next((each.fault for each in found.values() if each.fault), None)
         try:
             value = self._formula.evaluate({name: each.score for name, each in found.items()})
@@ -174,7 +174,7 @@ class GraderMetric:
                 continue
             item, sample = build_item(row), build_sample(read_answer(row))
             try:
-                grade = _grade_answer(self._grader, item, sample)
+                grade = grade_sample(self._grader, item, sample)
             except MissingFieldError as error:
                 raise refuse_missing(error, row, self._where) from None
             yield build_scored(row, grade, self.PRIMARY, self.METRICS, self._form)
@@ -268,11 +268,6 @@ def refuse_missing(error: MissingFieldError, row: Row, where: Path) -> DataError
     )
 
 
-def grade_answer(form: forms.AnyForm, where: str, item: Values, answer: str) -> Grade:
-    """Return what a grader that asks nobody gives one answer."""
-    return _grade_answer(build_grader(form, where), item, build_sample(answer))
-
-
 def build_grader(form: forms.AnyForm, where: str) -> Grader:
     """Return a grader that is computed here.
 
@@ -302,7 +297,7 @@ def _build_part(name: str, value: Values, where: str) -> Grader:
     return build_grader(form, f"{where}: grader {name}")
 
 
-def _grade_answer(grader: Grader, item: Values, sample: Values) -> Grade:
+def grade_sample(grader: Grader, item: Values, sample: Values) -> Grade:
     """Return the grade; an answer that lacks what a template names of it has 0.
 
     Raises:
