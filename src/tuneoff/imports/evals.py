@@ -1,8 +1,9 @@
 """OpenAI's evals, which ended: an export becomes a test set, files of answers, and graders.
 
 `test.jsonl` has the items as chat rows, the answer of each being its reference; `meta.item` is the
-item itself, which graders read. `answers-RUN.jsonl` has what a run's model said, for `tuneoff score` and
-`tuneoff parity`. `graders/NAME.json` are the testing criteria as they were, for `task.metrics`.
+item itself, which graders read. `answers-RUN.jsonl` has what a run's model said, for `tuneoff
+score` and `tuneoff parity`. `graders/NAME.json` are the testing criteria as they were, for
+`task.metrics`.
 """
 
 from __future__ import annotations
@@ -116,12 +117,12 @@ def describe(found: Mapping[str, Any], out: Path) -> list[str]:
             f"{out / 'test.jsonl'}: {found['items']} test examples; their reference is "
             f"{found['reference']} ({found['reference_from']})."
         )
-    for reason, count in found["left_out"].items():
-        lines.append(f"{count} left out: {reason}.")
-    for run in found["runs"]:
-        lines.append(_describe_answers(run, out))
-    for grader in found["graders"]:
-        lines.append(f"{out / 'graders' / grader['file']}: {_describe_grader(grader)}.")
+    lines += [f"{count} left out: {reason}." for reason, count in found["left_out"].items()]
+    lines += [_describe_answers(run, out) for run in found["runs"]]
+    lines += [
+        f"{out / 'graders' / grader['file']}: {_describe_grader(grader)}."
+        for grader in found["graders"]
+    ]
     usable = [f"graders/{each['file']}" for each in found["graders"] if each["fault"] is None]
     if usable:
         lines.append(f"As metrics of a bake-off file: task.metrics: [{', '.join(usable)}].")

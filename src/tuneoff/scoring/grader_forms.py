@@ -133,12 +133,13 @@ def check_grader(value: Any, where: str) -> AnyForm:
     Raises:
         ConfigError: it is none, or one that cannot be computed here.
     """
-    if not isinstance(value, Mapping) or value.get("type") not in TYPES:
-        got = value.get("type") if isinstance(value, Mapping) else type(value).__name__
+    if not isinstance(value, Mapping):
         raise ConfigError(
-            f"{where}: this is no grader ({unknown('type', str(got), TYPES)}); give one of "
-            "OpenAI's grader objects, with its type."
+            f"{where}: this is no grader but a {type(value).__name__}; give one of OpenAI's grader "
+            "objects, with its type."
         )
+    if value.get("type") not in TYPES:
+        raise ConfigError(f"{where}: {unknown('type of grader', str(value.get('type')), TYPES)}.")
     # An export writes null for what was not given.
     given = {key: each for key, each in value.items() if each is not None}
     try:
