@@ -27,6 +27,8 @@ CLOSE = {
 }  # fmt: skip
 CODE = {"type": "python", "name": "Code", "source": "raise SystemExit('run by an import')"}
 BLEU = CLOSE | {"name": "B", "evaluation_metric": "bleu"}
+PARTS = {"type": "multi", "name": "Code", "graders": {"c": CODE}, "calculate_output": "c"}
+CALLS = MATCH | {"name": "Calls", "id": "c", "input": "{{sample.output_tools[0].function.name}}"}
 EVAL = {
     "object": "eval",
     "id": "e",
@@ -102,13 +104,16 @@ def test_what_an_export_holds(source: Path, tmp_path: Path) -> None:
     assert json.loads((out / "graders" / "match_output.json").read_text()) == MATCH
     # Of four stored scores of Match output the second differs. Without case and with words alone,
     # "software" is the reference, so Close agrees with all four.
-    match, close, code, bleu = found["graders"]
+    match, close, code, bleu, parts, calls = found["graders"]
     assert match["scores"] == {
         "of": 4, "agree": 3, "skipped": None, "first": {"id": "item-1", "ours": 0.0, "theirs": 1},
     }  # fmt: skip
     assert (close["scores"]["agree"], close["scores"]["of"]) == (4, 4)
     assert code["scores"]["skipped"] == "it is code, which an import does not run"
+    assert parts["scores"] == code["scores"]
+    assert parts["file"] == "code-2.json"
     assert "bleu cannot be computed" in bleu["fault"]
+    assert "names sample.output_tools" in calls["fault"]
     text = "\n".join(lines)
     for part in (
         "4 test examples; their reference is item.correct_label (grader Match output)",
@@ -117,7 +122,8 @@ def test_what_an_export_holds(source: Path, tmp_path: Path) -> None:
         "answer",
         "1 were asked otherwise than test.jsonl asks",
         "agrees with 3 of 4 stored scores; the first that differs: item-1 (stored 1, here 0)",
-        "task.metrics: [graders/match_output.json, graders/close.json, graders/code.json]",
+        "task.metrics: [graders/match_output.json, graders/close.json, graders/code.json, "
+        "graders/code-2.json]",
     ):
         assert part in text
     # The same again is no change; another content is refused, and nothing of it is written.

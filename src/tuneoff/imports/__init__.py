@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
-from tuneoff.imports import evals
+from tuneoff.imports import evals, log_summary, request_forms, request_log
 from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.sources import find_files, read_first_rows
 
@@ -41,6 +41,12 @@ FORMS: tuple[Form, ...] = (
         evals.recognize_rows,
         lambda files, out, options: evals.import_evals(files, out, options.reference),
         evals.describe,
+    ),
+    Form(
+        request_forms.NAMES,
+        request_forms.recognize_rows,
+        request_log.import_log,
+        log_summary.describe_import,
     ),
 )
 

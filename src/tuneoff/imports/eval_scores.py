@@ -37,12 +37,19 @@ class Comparison:
     skipped: str | None = None
 
 
+def runs_code(form: forms.AnyForm) -> bool:
+    """Say whether a grader is somebody's code, or has a part that is."""
+    if isinstance(form, forms.Multi):
+        return any(part.get("type") == "python" for part in form.graders.values())
+    return isinstance(form, forms.Python)
+
+
 def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[str, Any]:
     """Return how far a grader agrees with the stored scores, as plain values."""
     found = Comparison(len(stored))
     if isinstance(form, forms.AskingForm):
         found.skipped = ASKS
-    elif isinstance(form, forms.Python):
+    elif runs_code(form):
         found.skipped = IS_CODE
     elif stored:
         try:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneoff.errors import ConfigError, DataError
+from tuneoff.config import GraderSettings
+from tuneoff.errors import ConfigError, DataError, MissingExtraError
 from tuneoff.files import line_of, write_text
 from tuneoff.imports.eval_export import (
     Export,
@@ -26,7 +27,7 @@ from tuneoff.imports.eval_export import (
     read_export,
     read_turns,
 )
-from tuneoff.imports.eval_scores import StoredScore, compare_scores
+from tuneoff.imports.eval_scores import StoredScore, compare_scores, runs_code
 from tuneoff.scoring import grader_forms as forms
 from tuneoff.scoring.grader_templates import (
     Field,
@@ -35,6 +36,8 @@ from tuneoff.scoring.grader_templates import (
     build_sample,
     write_value,
 )
+from tuneoff.scoring.graders import build_grader
+from tuneoff.scoring.model_grader import ModelGrader
 from tuneoff.tasks.training_rows import find_fault
 
 Values = Mapping[str, Any]
@@ -84,12 +87,13 @@ def import_evals(files: Sequence[Path], out: Path, reference: str | None = None)
         ConfigError: the reference cannot be read as a field.
     """
     export = read_export(files)
-    criteria = _name_criteria([*export.criteria, *_read_saved(out, export)])
+    criteria = _name_criteria(export.criteria) or _read_saved(out / "graders")
     field_of, source = _find_reference(export, criteria, reference)
     maker = _Maker(export, field_of)
     for output in export.outputs:
         maker.add(output)
-    written = {f"graders/{each.file}": _to_json(each.value) for each in criteria}
+    new = criteria if export.criteria else []
+    written = {f"graders/{each.file}": _to_json(each.value) for each in new}
     if maker.tests:
         written["test.jsonl"] = "".join(map(line_of, maker.tests.values()))
     for name, run in maker.runs.items():
@@ -217,31 +221,47 @@ def _weigh(turns: Iterable[Values]) -> list[dict[str, Any]]:
     return [{**turn, **({"weight": 0} if turn["role"] == "assistant" else {})} for turn in turns]
 
 
-def _read_saved(out: Path, export: Export) -> list[Values]:
-    """Return the graders of an earlier import into the folder, where this one has none."""
-    if export.criteria or not (out / "graders").is_dir():
-        return []
-    return [
-        json.loads(file.read_text(encoding="utf-8"))
-        for file in sorted((out / "graders").glob("*.json"))
-    ]
-
-
 def _name_criteria(values: Sequence[Values]) -> list[Criterion]:
+    """Return the criteria, each with the name of its file."""
     found: list[Criterion] = []
     for value in values:
         if any(each.value == value for each in found):
             continue
-        try:
-            form, fault = forms.check_grader(value, "this grader"), None
-        except ConfigError as error:
-            form, fault = None, str(error).removeprefix("this grader: ")
         name = re.sub(r"\W+", "_", str(value.get("name") or value.get("type")).lower()).strip("_")
-        names = [f"{name or 'grader'}{'' if place == 1 else f'-{place}'}.json"
-                 for place in range(1, len(found) + 2)]  # fmt: skip
-        file = next(each for each in names if all(each != other.file for other in found))
-        found.append(Criterion(value, file, form, fault))
+        file, place = f"{name or 'grader'}.json", 1
+        while any(each.file == file for each in found):
+            place += 1
+            file = f"{name or 'grader'}-{place}.json"
+        found.append(_check_criterion(value, file))
     return found
+
+
+def _read_saved(folder: Path) -> list[Criterion]:
+    """Return the graders that an earlier import saved."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: this is no JSON that can be read ({error}).") from None
+        if isinstance(value, Mapping):
+            found.append(_check_criterion(value, file.name))
+    return found
+
+
+def _check_criterion(value: Values, file: str) -> Criterion:
+    """Return a criterion with its grader; no code of it is run."""
+    try:
+        form = forms.check_grader(value, file)
+        if isinstance(form, forms.AskingForm):
+            ModelGrader(form, GraderSettings(id="grader", file=file), Path(file))
+        elif not runs_code(form):
+            build_grader(form, file)
+    except ConfigError as error:
+        return Criterion(value, file, None, str(error).removeprefix(f"{file}: "))
+    except MissingExtraError:  # the metric can be had; its scores are not compared
+        pass
+    return Criterion(value, file, form)
 
 
 def _find_reference(

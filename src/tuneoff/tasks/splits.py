@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CARVED_FRACTION, CARVED_MOST = 0.1, 500
 # Overlapping examples that an error names; more would hide them.
 MOST_NAMED = 3
+_LETTERS = re.compile(r"[^\W_]+")
 # Finds where the examples of a split are that are wanted.
 Places = Callable[[Split, Callable[[Example], bool]], Sequence[str]]
 
@@ -135,7 +136,12 @@ def input_key(example: Example) -> str:
 
 def near_key(example: Example) -> str:
     """What makes two inputs nearly the same: letters and digits only, one case."""
-    return re.sub(r"[\W_]+", "", input_key(example).casefold())
+    return keep_letters(input_key(example))
+
+
+def keep_letters(text: str) -> str:
+    """Returns a text's letters and digits in one case."""
+    return "".join(_LETTERS.findall(text.casefold()))
 
 
 def without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:

@@ -1,0 +1,112 @@
+"""What an import of request logs found, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KINDS = {
+    "key": "keys", "email": "mail addresses", "phone": "phone numbers", "card": "card numbers",
+    "iban": "IBANs",
+}  # fmt: skip
+
+
+def describe_import(found: Mapping[str, Any], out: Path) -> list[str]:
+    """Returns the lines that say what `import_log` found."""
+    lines = [
+        *_describe_reading(found),
+        *_describe_repeats(found),
+        *_describe_split(found),
+        *_describe_personal_data(found),
+    ]
+    train, test = out / "train.jsonl", found["written"].get("test")
+    for_test = f" --test {test}" if test else ""
+    lines.append(
+        f"Next: tuneoff check {train}; tuneoff init {train}{for_test} --out {out / 'bakeoff.yaml'}"
+    )
+    return lines
+
+
+def _describe_reading(found: Mapping[str, Any]) -> list[str]:
+    files = found["files"][0] if len(found["files"]) == 1 else f"{len(found['files'])} files"
+    forms = _join_counts(found["forms"])
+    lines = [f"{files}: {found['rows']:,} rows; usable: {forms}."]
+    if len(found["models"]) > 1:
+        lines.append(
+            f"models: {_join_counts(found['models'])}; --model NAME keeps the answers of one."
+        )
+    if found["unreadable"]:
+        lines.append(f"could not be read: {_join_reasons(found['unreadable'])}.")
+    if found["left_out"]:
+        lines.append(f"left out: {_join_reasons(found['left_out'])}.")
+    if found["had_response_format"]:
+        lines.append(
+            f"note: {found['had_response_format']:,} requests asked for JSON (response_format); a "
+            "training row cannot, so the model learns it from the answers alone."
+        )
+    return lines
+
+
+def _describe_repeats(found: Mapping[str, Any]) -> list[str]:
+    exact, others = found["repeats"]["exact"], found["repeats"].get("other_answers")
+    parts = [f"{exact:,} the same conversation again"] if exact else []
+    if others:
+        parts.append(f"{others:,} another answer to the same prompt (the latest is kept)")
+    lines = [f"repeats left out: {'; '.join(parts)}."] if parts else []
+    if found["older_than_limit"]:
+        lines.append(f"--limit: {found['older_than_limit']:,} older rows were left out.")
+    return lines
+
+
+def _describe_split(found: Mapping[str, Any]) -> list[str]:
+    split = found["split"]
+    lines = []
+    for side in ("train", "test"):
+        if side in found["written"]:
+            first, last = split[f"{side}_from"], split[f"{side}_to"]
+            times = f", {_shorten(first)} to {_shorten(last)}" if first else ""
+            lines.append(f"{side}: {split[side]:,} rows{times} ({found['written'][side]}).")
+    if split["by"] == "order":
+        lines.append("note: no row has a time, so the last rows of the files are for the test.")
+    elif split["without_time"]:
+        lines.append(f"note: {split['without_time']:,} rows without a time are for training.")
+    if split["moved_to_train"]:
+        lines.append(
+            f"note: {split['moved_to_train']:,} newer rows stay in train, for their prompt (but "
+            "for case, blanks and punctuation) or their conversation is there."
+        )
+    if not split["test"]:
+        lines.append("warning: there is no test row; --test-share or --test-from moves the bound.")
+    if not split["train"]:
+        lines.append("warning: there is no training row; move --test-from to a later time.")
+    return lines
+
+
+def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for kind, seen in found["personal_data"].items():
+        done = "replaced" if kind in found["redacted"] else "found"
+        places = "; ".join(f"{p['line']} ({p['source']}): {p['value']}" for p in seen["first"])
+        lines.append(f"{KINDS[kind]} {done}: {seen['found']:,} in {seen['rows']:,} rows: {places}")
+    left = [kind for kind in found["personal_data"] if kind not in found["redacted"]]
+    if left:
+        lines.append(
+            f"Nothing of that was removed; --redact {','.join(left)} replaces it. The patterns "
+            "find no names and no addresses of places."
+        )
+    return lines
+
+
+def _join_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def _join_reasons(reasons: Mapping[str, Mapping[str, Any]]) -> str:
+    return "; ".join(
+        f"{each['rows']:,} {reason} ({each['first']})" for reason, each in reasons.items()
+    )
+
+
+def _shorten(time: str) -> str:
+    return time.removesuffix("+00:00").replace("T", " ")
