@@ -19,28 +19,19 @@ from tuneoff.errors import ConfigError, DataError
 from tuneoff.opening import stored_bakeoff
 from tuneoff.records import from_dict
 from tuneoff.report import pairs
+from tuneoff.report.parity import describe_change
 from tuneoff.results import TESTS_RULE, ContenderResult, Results, SeedSpread
-from tuneoff.rundir import RunDir
+from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.aggregate import over_samples, over_seeds
 from tuneoff.scoring.equivalence import MARGIN
 from tuneoff.scoring.paired import KnownSeeds, Pair
-from tuneoff.scoring.pairs import compare_pairs
+from tuneoff.scoring.parity import judge_parity
 from tuneoff.scoring.way_of_training import Way, find_seeds
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
-# The same after new trainings, of whichever of the two is trained.
-ANEW = {
-    "a better": "after new trainings it would be better again",
-    "b better": "after new trainings it would be worse again",
-    "cannot be told": "which of the two would be ahead after new trainings cannot be told",
-}
-# What it means that now (a) is better or worse than before (b).
-SAID = {
-    "a better": ("better", "better by"),
-    "b better": ("worse", "worse by"),
-    "tie": ("tie", "no difference can be shown,"),
-}
+# What is said of a contender now (a) that is held against itself before (b).
+VERDICTS = {"better": "better", "worse": "worse", "same": "tie", "cannot be told": "tie"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +57,8 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
         `contenders` (`name`, `runs`: for each run its scores and costs, or null); `changes`
         (`contender`, `before`, `run`, `verdict` better, worse, tie or failed, `difference` now
         minus before, its bounds and test, null where it failed, `training` as in `Comparison`,
-        `sentence`); `notes` on new trainings; `worse`, whether one of them is worse or failed.
+        `is_not_worse` and `p_not_worse` as in `Parity`, `sentence`); `notes` on new trainings;
+        `worse`, whether one of them is worse or failed.
 
     Raises:
         ConfigError, RunDirectoryError: a folder holds no finished run, or they cannot be compared.
@@ -83,7 +75,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
                 f"{metric}; name the same metric first in task.metrics, and run them again."
             )
     names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
-    between = _seeds_of(runs)
+    between = find_known_seeds(runs)
     found = [each for run in runs[1:] for each in _changes(baseline, run, between)]
     changes = list(_told(found, runs))
     return {
@@ -118,25 +110,20 @@ def _scoring(results: Results) -> dict[str, int]:
     return {name: version for name, version in results.rules.items() if name != TESTS_RULE}
 
 
-def read_scored_run(folder: Path) -> ScoredRun:
-    """Return a finished run with its scores.
+def read_scored_run(folder: Path, metric: str | None = None) -> ScoredRun:
+    """Return a finished run with its scores by a metric; left out: by its primary one.
 
     Raises:
         RunDirectoryError: the folder holds none.
     """
     run = RunDir(folder)
     results = run.results()
-    bakeoff, metric = stored_bakeoff(folder), results.primary_metric
+    bakeoff, metric = stored_bakeoff(folder), metric or results.primary_metric
     cluster = bakeoff.task.cluster or load_task(bakeoff.task.id, bakeoff.folder).CLUSTER
     test = run.examples("test")
     values, seeds, ways = {}, {}, {}
     for settings in bakeoff.contenders:
-        directories = [
-            each.directory(run.contender(settings.name))
-            for each in trainings(settings)
-            if each.fraction == 1
-        ]
-        scored = (over_samples(list_scored(settings, each)) for each in directories)
+        scored = (over_samples(list_scored(settings, each)) for each in list_whole(run, settings))
         used = ({id: r for id, r in of.items() if id not in results.left_out} for of in scored)
         rows = [found for found in used if found]
         ways[settings.name] = find_way(settings, bakeoff.folder)
@@ -152,6 +139,29 @@ def read_scored_run(folder: Path) -> ScoredRun:
         clusters={e.id: str(e.meta.get(cluster)) for e in test} if cluster else None,
         cluster=cluster or "",
     )
+
+
+def list_whole(run: RunDir, settings: Any) -> list[ContenderDir]:
+    """Return where a contender's trainings on all examples are kept."""
+    return [
+        each.directory(run.contender(settings.name))
+        for each in trainings(settings)
+        if each.fraction == 1
+    ]
+
+
+def find_known_seeds(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
+    """Return by whose seeds, of all these runs, the variance between trainings is known, by the
+    labels of contenders. A run's own test set says so, whether or not another run has it."""
+    return find_seeds(
+        {label(run, name): way for run in runs for name, way in run.ways.items()},
+        {label(run, name): of for run in runs for name, of in run.seeds.items()},
+    )
+
+
+def label(run: ScoredRun, name: str) -> str:
+    """Return a name that tells a contender from those of other runs."""
+    return f"{name} ({run.label})"
 
 
 def _values(rows: Mapping[str, Any], metric: str) -> Values:
@@ -178,19 +188,6 @@ def _contender(results: Results, name: str | None) -> ContenderResult | None:
     return next((c for c in results.contenders if c.name == name), None)
 
 
-def _seeds_of(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
-    """Return by whose seeds, of all these runs, the variance between trainings is known, by the
-    labels of contenders. A run's own test set says so, whether or not another run has it."""
-    return find_seeds(
-        {_label(run, name): way for run in runs for name, way in run.ways.items()},
-        {_label(run, name): of for run in runs for name, of in run.seeds.items()},
-    )
-
-
-def _label(run: ScoredRun, name: str) -> str:
-    return f"{name} ({run.label})"
-
-
 def _list_training_notes(
     runs: Sequence[ScoredRun],
     changes: Sequence[Mapping[str, Any]],
@@ -209,8 +206,8 @@ def _list_training_notes(
         ):
             way, spread = run.ways.get(name), (change.get("training") or {}).get(key)
             if spread is not None:
-                known[_label(run, name)] = from_dict(SeedSpread, spread)
-            elif way and between[_label(run, name)] is None:
+                known[label(run, name)] = from_dict(SeedSpread, spread)
+            elif way and between[label(run, name)] is None:
                 unknown[name] = way
     told = pairs.describe_spreads(known)
     if unknown:
@@ -268,15 +265,15 @@ def _change(
         before,
         {id: new[id] for id in common},
         {id: old[id] for id in common},
-        _complete(run.seeds[now], common),
-        _complete(baseline.seeds[before], common),
-        between[_label(run, now)],
-        between[_label(baseline, before)],
+        keep_complete(run.seeds[now], common),
+        keep_complete(baseline.seeds[before], common),
+        between[label(run, now)],
+        between[label(baseline, before)],
     )
     return {"pair": pair, "examples": len(common)}
 
 
-def _complete(seeds: Sequence[Values], ids: Sequence[str]) -> list[Values]:
+def keep_complete(seeds: Sequence[Values], ids: Sequence[str]) -> list[Values]:
     """Return the trainings that answered all of these examples."""
     return [scores for scores in seeds if all(id in scores for id in ids)]
 
@@ -291,7 +288,7 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
     cluster = next((run.cluster for run in runs if run.cluster), "")
     metric = runs[0].results.primary_metric
     margin = runs[0].results.requirements.get("margin_points", 100 * MARGIN) / 100
-    tested = iter(compare_pairs(found, metric, clusters, cluster, margin))
+    judged = iter(judge_parity(found, metric, clusters, cluster, margin))
     for change in changes:
         who = change["contender"]
         if change["before"] != who:
@@ -301,13 +298,13 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
             sentence = f"{who} failed: {change['error']}"
             yield {**kept, "verdict": "failed", "sentence": sentence}
             continue
-        tested_pair = next(tested)
-        verdict, said = SAID[tested_pair.verdict]
-        if tested_pair.outcome == "same":
-            said = f"{pairs.describe_same(tested_pair)} as before,"
-        sentence = f"{who}: {said} {pairs.numbers(tested_pair)} on {change['examples']} examples"
-        if tested_pair.training is not None:
-            shown = pairs.show_training_numbers(tested_pair, tested_pair.training)
-            sentence += f"; {ANEW[tested_pair.training.outcome]}: {shown}"
-        figures = {k: v for k, v in asdict(tested_pair).items() if k not in ("a", "b", "metric")}
-        yield {**kept, **figures, "verdict": verdict, "sentence": sentence}
+        parity = next(judged)
+        figures = {k: v for k, v in asdict(parity.pair).items() if k not in ("a", "b", "metric")}
+        yield {
+            **kept,
+            **figures,
+            "is_not_worse": parity.is_not_worse,
+            "p_not_worse": parity.p_not_worse,
+            "verdict": VERDICTS[parity.outcome],
+            "sentence": f"{who}: {describe_change(parity)}",
+        }

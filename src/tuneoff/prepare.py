@@ -62,7 +62,7 @@ def parts(bakeoff: BakeOff) -> Parts:
     settings = _with_source(bakeoff.task, task)
     scorer = load_scorer(task.SCORER)
     asked = list(settings.metrics or ())
-    added = [_added(metric, bakeoff.folder) for metric in asked]
+    added = [build_added(metric, bakeoff.folder) for metric in asked]
     scorer = combined(scorer, [each for each in added if each is not None])
     metrics = [
         str(metric) if each is None else each.PRIMARY
@@ -89,8 +89,8 @@ def parts(bakeoff: BakeOff) -> Parts:
     )
 
 
-def _added(metric: Metric, folder: Path) -> Scorer | None:
-    """The scorer of a metric that the task's own one does not have; None for an id of it."""
+def build_added(metric: Metric, folder: Path) -> Scorer | None:
+    """Return the scorer of a metric that the task's own one does not have; None for an id of it."""
     if isinstance(metric, JudgeSettings):
         return Judge(metric)
     if isinstance(metric, GraderSettings):
@@ -100,13 +100,18 @@ def _added(metric: Metric, folder: Path) -> Scorer | None:
     return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
 
 
+def is_metric_file(metric: str) -> bool:
+    """Say whether a metric is a file: a Python file's `score`, or a grader."""
+    return metric.endswith(".py") or is_grader_file(metric)
+
+
 def load_grader(settings: GraderSettings, folder: Path) -> GraderMetric | ModelGrader:
     """Return the scorer of a grader's file.
 
     Raises:
         ConfigError: the file holds no grader that can be used, or the settings do not fit it.
     """
-    where = (folder / Path(settings.file).expanduser()).resolve()
+    where = _find_grader(settings, folder)
     form = read_grader(where)
     if isinstance(form, AskingForm):
         return ModelGrader(form, settings, where)
@@ -118,22 +123,28 @@ def load_grader(settings: GraderSettings, folder: Path) -> GraderMetric | ModelG
     return GraderMetric(build_grader(form, str(where)), form, where)
 
 
+def _find_grader(settings: GraderSettings, folder: Path) -> Path:
+    return (folder / Path(settings.file).expanduser()).resolve()
+
+
 def load_model_graders(bakeoff: BakeOff) -> list[ModelGrader]:
     """Return the graders among a file's metrics that ask a model, which has to be paid."""
-    found = (
-        _added(metric, bakeoff.folder)
-        for metric in bakeoff.task.metrics or ()
-        if isinstance(metric, GraderSettings)
-        or (isinstance(metric, str) and is_grader_file(metric))
-    )
-    return [each for each in found if isinstance(each, ModelGrader)]
+    found = []
+    for metric in bakeoff.task.metrics or ():
+        if isinstance(metric, str) and is_grader_file(metric):
+            metric = GraderSettings(id="grader", file=metric)
+        if isinstance(metric, GraderSettings):
+            where = _find_grader(metric, bakeoff.folder)
+            form = read_grader(where)
+            found += [ModelGrader(form, metric, where)] if isinstance(form, AskingForm) else []
+    return found
 
 
 def build_free_scorer(parts: Parts) -> Scorer:
     """Return the scorer of a bake-off file without what asks a model, which would have to be
     paid."""
-    added = (_added(metric, parts.bakeoff.folder) for metric in parts.settings.metrics or ())
-    free = [e for e in added if e is not None and not isinstance(e, Judge | ModelGrader)]
+    added = (build_added(each, parts.bakeoff.folder) for each in parts.settings.metrics or ())
+    free = [each for each in added if not isinstance(each, Judge | ModelGrader | None)]
     return combined(load_scorer(parts.task.SCORER), free)
 
 
