@@ -18,6 +18,7 @@ from tuneoff.errors import BudgetError, DataError
 from tuneoff.prepare import load_grader
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, Row
+from tuneoff.scoring.judge import unread_reply
 from tuneoff.scoring.model_grader import ModelGrader, read_result
 from tuneoff.spending import grader_purses
 
@@ -90,9 +91,13 @@ def test_labels(server: Server, tmp_path: Path) -> None:
     replies = iter(['{"result": "kind"}', "rude", '{"result": "so so"}'])
     server.rule = lambda prompt, a, b: next(replies)
     rows = [Row(str(n), "x", f"answer {n}") for n in range(3)]
-    found = list(grader(tmp_path, server, LABEL).score_rows(rows, Options()))
+    scorer, kept = grader(tmp_path, server, LABEL), tmp_path / "judgements.jsonl"
+    found = list(scorer.score_rows(rows, Options(judgements=kept)))
     assert [row.scores for row in found] == [{"tone": True}, {"tone": False}, {}]
     assert found[2].verdict == "the grader did not say"
+    assert scorer.find_unread(kept, {"0", "1", "2"}) == ("2", '{"result": "so so"}')
+    assert scorer.find_unread(kept, {"0", "1"}) is None
+    assert unread_reply(kept, "m", {"0", "1", "2"}) is None, "none of them is a judge's"
 
 
 @pytest.mark.parametrize(

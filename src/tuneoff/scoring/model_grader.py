@@ -12,13 +12,14 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tuneoff.config import GraderSettings
 from tuneoff.errors import ConfigError
+from tuneoff.files import read_lines
 from tuneoff.providers import Provider
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import grader_forms as forms
@@ -142,6 +143,14 @@ class ModelGrader:
         times = sum(field.namespace == "sample" for field in fields)
         more = times * (answer_bytes or 0)
         return count_bytes(turns) + more, self._form.sampling_params.find_most_reply()
+
+    def find_unread(self, judgements: Path, ids: Container[str]) -> tuple[str, str] | None:
+        """Return a reply that gave no result, about one of these examples, behind its id."""
+        for row in read_lines(judgements):
+            is_about_them = row.get("grader") == self.PRIMARY and row["id"] in ids
+            if is_about_them and self._read(str(row["reply"])) is None:
+                return str(row["id"]), str(row["reply"])
+        return None
 
     def _score(
         self, row: Row, provider: Provider, memory: Memory, purse: Purse | None
