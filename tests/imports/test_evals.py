@@ -52,7 +52,7 @@ def output(
         "datasource_item": {"ticket_text": text, "correct_label": label}, "results": results,
         "status": "pass", "sample": {
             "model": "gpt-4.1-mini", "error": None, "output": [
-                {"role": "assistant", "content": answer}] if answer is not None else [],
+                {"content": answer}] if answer is not None else [],
             "input": [{"role": "developer", "content": "Sort."}, {"role": "user", "content": text}],
             **more,
         },

@@ -147,14 +147,15 @@ def _read_output(row: Values) -> Output:
     if set(item) <= {"item", "sample"} and isinstance(item.get("item"), Mapping):
         item = item["item"]
     sample = sample if isinstance(sample, Mapping) else {}
-    said = read_turns([t for t in sample.get("output") or [] if read_text(t.get("content"))])
+    said = [turn for turn in sample.get("output") or [] if isinstance(turn, Mapping)]
+    texts = [text for turn in said if (text := read_text(turn.get("content"))) is not None]
     results = [each for each in row.get("results") or [] if isinstance(each, Mapping)]
     return Output(
         item,
         str(row.get("datasource_item_id", "")),
         str(row.get("run_id") or "run"),
         read_turns(sample.get("input")),
-        said[-1]["content"] if said else None,
+        texts[-1] if texts else None,
         _read_error(sample.get("error")),
         sample.get("model") if isinstance(sample.get("model"), str) else None,
         results,

@@ -51,7 +51,7 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
 def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yields each line's number, from 1, and its row, or the reason why it cannot be read.
 
-    A JSON file is one row, or a list of rows, which are numbered.
+    A JSON file is one row, or a list or an API's page of rows, which are numbered.
 
     Raises:
         DataError: the file cannot be read, is not gzip or JSON though its name says so.
@@ -96,6 +96,8 @@ def _read_json(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         raise DataError(
             f"{file}: this is not JSON ({error}); a file with one object a line is called .jsonl."
         ) from None
+    if isinstance(value, dict) and value.get("object") == "list":  # a page of an API's list
+        value = value.get("data")
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         yield number, row if isinstance(row, dict) else NO_OBJECT
 
