@@ -40,9 +40,14 @@ contenders:
 """
 
 
-def write_starter(data: Path | str, out: Path | str) -> dict[str, Any]:
+def write_starter(
+    data: Path | str, out: Path | str, test: Path | str | None = None
+) -> dict[str, Any]:
     """Writes `out` and says what was found: `{"examples", "form", "file",
     "warnings"}`.
+
+    Args:
+        test: examples for the test alone; without them the run carves some out of `data`.
 
     Raises:
         ConfigError: `out` is there already.
@@ -55,6 +60,9 @@ def write_starter(data: Path | str, out: Path | str) -> dict[str, Any]:
     warnings: list[str] = []
     examples = chat.checked_examples(data, columns, warnings.append)
     task: dict[str, Any] = {"id": "chat", "train": _relative(data, out.parent)}
+    if test is not None:
+        examples += chat.checked_examples(Path(test), columns, warnings.append)
+        task["test"] = _relative(Path(test), out.parent)
     if columns is not None:
         task["columns"] = columns.model_dump(mode="json", exclude_none=True)
     longest = max(len(example.completion.encode()) for example in examples)

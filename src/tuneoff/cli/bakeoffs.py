@@ -45,16 +45,20 @@ def demo(
 def init(
     data: Annotated[Path, typer.Argument(help="Your examples: JSONL, CSV or Parquet.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("bakeoff.yaml"),
+    test: Annotated[
+        Path | None, typer.Option(help="Examples for the test alone, of the same form.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look at your data and write a starter bake-off file."""
     from tuneoff.init import write_starter
 
-    found = write_starter(data, out)
+    found = write_starter(data, out, test)
     if as_json:
         print_json(found)
         return
-    typer.echo(f"{found['examples']} examples in {data} ({found['form']}).")
+    where = data if test is None else f"{data} and {test}"
+    typer.echo(f"{found['examples']} examples in {where} ({found['form']}).")
     for warning in found["warnings"]:
         typer.echo(f"warning: {warning}")
     typer.echo(f"Wrote {out}. Next: tuneoff check {out}; tuneoff run {out}")

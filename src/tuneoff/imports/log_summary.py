@@ -91,9 +91,10 @@ def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"{KINDS[kind]} {done}: {seen['found']:,} in {seen['rows']:,} rows: {places}")
     left = [kind for kind in found["personal_data"] if kind not in found["redacted"]]
     if left:
+        named = " and ".join(KINDS[kind] for kind in left)
         lines.append(
-            f"Nothing of that was removed; --redact {','.join(left)} replaces it. The patterns "
-            "find no names and no addresses of places."
+            f"note: no {named} were removed; --redact {','.join([*found['redacted'], *left])} "
+            "replaces them, into another --out. Patterns find no names and no postal addresses."
         )
     return lines
 

@@ -82,13 +82,14 @@ _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("xox", r"xox[abeoprs]-[A-Za-z0-9-]{10,}+"),  # Slack
         ("AIza", r"AIza[0-9A-Za-z_-]{35}(?![A-Za-z0-9_-])"),  # Google
         ("eyJ", r"eyJ[\w-]{8,}+\.eyJ[\w-]{8,}+(?:\.[\w-]++)?"),  # JSON web tokens
-        ("earer", r"[Bb]earer[ \t]{1,4}[A-Za-z0-9._~+/=-]{24,}+"),
+        ("earer", r"[Bb]earer[ \t]{1,4}(?:[A-Za-z0-9_~+/=-]|\.(?=[A-Za-z0-9])){24,}+"),
     )
 )
+# To its end, or as far as its lines go where the end was cut off.
 _PEM_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
-    r"(?:[A-Za-z0-9+/=\s\\:,]|-(?!-))*+"
-    r"(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
+    r"(?:(?:[A-Za-z0-9+/=\s\\:,]|-(?!-))*+-----END [A-Z ]{0,30}PRIVATE KEY-----"
+    r"|(?:(?:\s|\\n)*+[A-Za-z0-9+/=]{16,}+)*+)"
 )
 _RUN = re.compile(r"[A-Za-z0-9]{16,}+")
 
@@ -112,7 +113,7 @@ def _is_random(word: str) -> bool:
 
 _EMAIL = re.compile(
     r"(?<![\w.%+-])([\w.%+-]{1,64}+)@"
-    r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}+\.){1,8}+([A-Za-z]{2,24}+)(?![\w@-])"
+    r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}+\.){1,8}([A-Za-z]{2,24}+)(?![\w@-])"
 )
 # `icon@2x.png` and `git@github.com:…` are none.
 _NO_ENDS = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp"})
@@ -153,7 +154,7 @@ _ISSUERS = re.compile(
 _PHONES = (
     # International: + or 00, and 8 to 15 digits; with 00 they are grouped.
     re.compile(r"\+[1-9](?:[ ()./-]{0,3}\d){7,14}(?!\d)"),
-    re.compile(r"(?<![\d+])00[1-9]\d{0,2}[ /-](?:[ ()./-]{0,3}\d){6,12}(?!\d)"),
+    re.compile(r"(?<![\d+])(?<!\d[ .-])00[1-9]\d{0,2}[ /-](?:[ ()./-]{0,3}\d){6,12}(?!\d)"),
     # North America.
     re.compile(
         r"(?<!\d)(?<!\d[ .-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[.-]\d{4}(?!\d)"
@@ -162,7 +163,7 @@ _PHONES = (
     re.compile(r"(?<!\d)(?<!\d[ .-])0[1-9](?:([ .-])\d\d)(?:\1\d\d){3}(?!\d)(?![ .-]\d)"),
     # Germany, the United Kingdom and their like: an area code with 0, and a number behind it.
     re.compile(
-        r"(?<!\d)(?<!\d[ .-])\(?0[1-9]\d{1,4}\)?(?: ?[/-] ?| )"
+        r"(?<!\d)(?<!\d[ .-])(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}(?: ?[/-] ?| ))"
         r"\d{3,8}(?:[ -]\d{2,4}){0,2}(?!\d)(?![ .-]\d)"
     ),
 )
@@ -176,9 +177,12 @@ def _find_numbers(text: str) -> Iterator[Span]:
         start, end = run.span()
         while start and text[start - 1] in "+(" and run.start() - start < 2:
             start -= 1
-        if not start or not _BEFORE_NONE.match(text[start - 1]):
-            yield from _find_cards(text, start, end)
-            yield from _find_phones(text, start, end)
+        for kind, first, last in (
+            *_find_cards(text, start, end),
+            *_find_phones(text, start, end),
+        ):
+            if not first or not _BEFORE_NONE.match(text[first - 1]):
+                yield kind, first, last
 
 
 def _find_cards(text: str, start: int, end: int) -> Iterator[Span]:

@@ -43,6 +43,7 @@ FILTERED = "an answer that a filter stopped"
 REFUSED = "a refusal"
 TOOLS = "tools or tool calls"
 MEDIA = "images, audio or files"
+GOES_ON = "a request that goes on from turns kept elsewhere"
 NO_PROMPT = "no messages of the request"
 NO_USER = "no message of a user"
 NO_ANSWER = "no answer, or an empty one"
@@ -50,6 +51,7 @@ NAMED = "a turn with a name"
 UNFIT = "not usable as a training row"
 
 TOOL_KEYS = ("tools", "functions", "tool_calls", "function_call", "tool_call_id")
+KEPT_ELSEWHERE = ("previous_response_id", "conversation")
 RESPONSE_TOOLS = ("function_call", "tool_call", "mcp", "computer", "web_search", "file_search")
 ENDS = {
     "length": CUT_OFF, "max_tokens": CUT_OFF, "max_output_tokens": CUT_OFF,
@@ -299,6 +301,9 @@ def _read_prompt(request: Any) -> list[Turn]:
         messages = request.get("messages")
         if messages is None:
             messages = request.get("input")
+            # The responses API: the turns before are the server's, and not in the row.
+            if any(says_something(request.get(key)) for key in KEPT_ELSEWHERE):
+                raise LeftOutError(GOES_ON)
         first = request.get("instructions")
         if first is None:
             first = request.get("system")

@@ -69,6 +69,9 @@ def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict
         ConfigError: `out` holds another import, or an option does not fit the log.
         DataError: no row of the log can be used.
     """
+    inside = next((file for file in files if file.parent.resolve() == out.resolve()), None)
+    if inside is not None:
+        raise ConfigError(f"--out {out}: {inside} is read from there; give another folder.")
     with _folder_for_work(out) as work, LogSpool(work / "rows.sqlite") as spool:
         counts = _read_into(spool, files, options)
         repeats = {"exact": spool.leave_out_repeats("whole")}
