@@ -30,11 +30,9 @@ BLEU = CLOSE | {"name": "B", "evaluation_metric": "bleu"}
 PARTS = {"type": "multi", "name": "Code", "graders": {"c": CODE}, "calculate_output": "c"}
 CALLS = MATCH | {"name": "Calls", "id": "c", "input": "{{sample.output_tools[0].function.name}}"}
 EVAL = {
-    "object": "eval",
-    "id": "e",
-    "name": "Tickets",
-    "testing_criteria": [MATCH, CLOSE, CODE, BLEU],
-}
+    "object": "eval", "id": "e", "name": "Tickets",
+    "testing_criteria": [MATCH, CLOSE, CODE, BLEU, PARTS, CALLS],
+}  # fmt: skip
 
 
 def output(
