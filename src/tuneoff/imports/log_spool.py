@@ -22,7 +22,7 @@ PRAGMA cache_size = -8000;
 PRAGMA temp_store = FILE;
 CREATE TABLE rows (
     seq INTEGER PRIMARY KEY, source INTEGER, line INTEGER, seconds REAL,
-    whole BLOB, prompt BLOB, near BLOB, opening BLOB, talk BLOB,
+    whole BLOB, prompt BLOB, near BLOB, opening BLOB, conversation BLOB,
     side TEXT, found TEXT, text TEXT
 );
 """
@@ -38,7 +38,7 @@ UPDATE rows SET side = ? WHERE seq IN (
 _MOVE_TO_TRAIN = """\
 UPDATE rows SET side = 'train' WHERE side = 'test' AND (
     near IN (SELECT near FROM rows WHERE side = 'train')
-    OR talk IN (SELECT talk FROM rows WHERE side = 'train')
+    OR conversation IN (SELECT conversation FROM rows WHERE side = 'train')
     OR opening IN (SELECT opening FROM rows WHERE side = 'train')
 )
 """
@@ -46,20 +46,26 @@ UPDATE rows SET side = 'train' WHERE side = 'test' AND (
 
 @dataclass(frozen=True, slots=True)
 class SpooledRow:
-    """A row that waits. `whole`, `prompt`, `near`, `opening` and `talk` are hashes: of the row, of
-    its prompt, of that without case, blanks and punctuation, of its turns until the first answer,
-    and of the conversation's id. `found` are kinds and masked values of personal data."""
+    """A row that waits, with the hashes of what makes it the same as another."""
 
     source: int
+    """The number of its file."""
     line: int
     seconds: float | None
+    """Its time, in seconds since 1970; None where it has none."""
     whole: bytes
+    """Of its prompt and its answer."""
     prompt: bytes
     near: bytes
+    """Of its prompt without case, blanks and punctuation."""
     opening: bytes
-    talk: bytes | None
+    """Of its turns until the first answer."""
+    conversation: bytes | None
+    """Of its conversation's id."""
     found: Sequence[tuple[str, str]]
+    """Kinds and masked values of personal data."""
     text: str
+    """The line that is written for it."""
 
 
 class LogSpool:
@@ -83,7 +89,7 @@ class LogSpool:
             "INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
             (
                 row.source, row.line, row.seconds, row.whole, row.prompt, row.near, row.opening,
-                row.talk, found, row.text,
+                row.conversation, found, row.text,
             ),
         )  # fmt: skip
 
@@ -129,7 +135,7 @@ class LogSpool:
             "UPDATE rows SET opening = NULL "
             "WHERE NOT EXISTS (SELECT 1 FROM rows AS other WHERE other.whole = rows.opening)"
         )
-        for column in ("near", "talk", "opening"):
+        for column in ("near", "conversation", "opening"):
             self._change(f"CREATE INDEX by_{column} ON rows ({column}) WHERE side = 'train'")
         moved, last = 0, -1
         while last:  # a row that moves may take others of its conversation along

@@ -31,7 +31,7 @@ def describe_import(found: Mapping[str, Any], out: Path) -> list[str]:
 def _describe_reading(found: Mapping[str, Any]) -> list[str]:
     files = found["files"][0] if len(found["files"]) == 1 else f"{len(found['files'])} files"
     forms = _join_counts(found["forms"])
-    lines = [f"{files}: {found['rows']:,} rows; usable: {forms}."]
+    lines = [f"{files}: {_count(found['rows'])}; usable: {forms}."]
     if len(found["models"]) > 1:
         lines.append(
             f"models: {_join_counts(found['models'])}; --model NAME keeps the answers of one."
@@ -41,9 +41,10 @@ def _describe_reading(found: Mapping[str, Any]) -> list[str]:
     if found["left_out"]:
         lines.append(f"left out: {_join_reasons(found['left_out'])}.")
     if found["had_response_format"]:
+        asked = _count(found["had_response_format"], "request")
         lines.append(
-            f"note: {found['had_response_format']:,} requests asked for JSON (response_format); a "
-            "training row cannot, so the model learns it from the answers alone."
+            f"note: {asked} asked for JSON (response_format); a training row cannot, so the model "
+            "learns it from the answers alone."
         )
     return lines
 
@@ -55,7 +56,7 @@ def _describe_repeats(found: Mapping[str, Any]) -> list[str]:
         parts.append(f"{others:,} another answer to the same prompt (the latest is kept)")
     lines = [f"repeats left out: {'; '.join(parts)}."] if parts else []
     if found["older_than_limit"]:
-        lines.append(f"--limit: {found['older_than_limit']:,} older rows were left out.")
+        lines.append(f"--limit: {_count(found['older_than_limit'], 'older row')} left out.")
     return lines
 
 
@@ -66,15 +67,16 @@ def _describe_split(found: Mapping[str, Any]) -> list[str]:
         if side in found["written"]:
             first, last = split[f"{side}_from"], split[f"{side}_to"]
             times = f", {_shorten(first)} to {_shorten(last)}" if first else ""
-            lines.append(f"{side}: {split[side]:,} rows{times} ({found['written'][side]}).")
+            lines.append(f"{side}: {_count(split[side])}{times} ({found['written'][side]}).")
     if split["by"] == "order":
         lines.append("note: no row has a time, so the last rows of the files are for the test.")
     elif split["without_time"]:
-        lines.append(f"note: {split['without_time']:,} rows without a time are for training.")
+        lines.append(f"note: for training, as they have no time: {_count(split['without_time'])}.")
     if split["moved_to_train"]:
+        moved = _count(split["moved_to_train"], "newer row")
         lines.append(
-            f"note: {split['moved_to_train']:,} newer rows stay in train, for their prompt (but "
-            "for case, blanks and punctuation) or their conversation is there."
+            f"note: {moved} in train, for the prompt (but for case, blanks and punctuation) or the "
+            "conversation is there."
         )
     if not split["test"]:
         lines.append("warning: there is no test row; --test-share or --test-from moves the bound.")
@@ -88,7 +90,7 @@ def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
     for kind, seen in found["personal_data"].items():
         done = "replaced" if kind in found["redacted"] else "found"
         places = "; ".join(f"{p['line']} ({p['source']}): {p['value']}" for p in seen["first"])
-        lines.append(f"{KINDS[kind]} {done}: {seen['found']:,} in {seen['rows']:,} rows: {places}")
+        lines.append(f"{KINDS[kind]} {done}: {seen['found']:,} in {_count(seen['rows'])}: {places}")
     left = [kind for kind in found["personal_data"] if kind not in found["redacted"]]
     if left:
         named = " and ".join(KINDS[kind] for kind in left)
@@ -97,6 +99,10 @@ def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
             "replaces them, into another --out. Patterns find no names and no postal addresses."
         )
     return lines
+
+
+def _count(count: int, noun: str = "row") -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _join_counts(counts: Mapping[str, int]) -> str:

@@ -133,7 +133,7 @@ def _find_emails(text: str) -> Iterator[Span]:
 
 # A run of digits with the separators that people put between them. It begins with a digit, for
 # which Python looks fast.
-_DIGITS = re.compile(r"\d[\d ()./-]{6,}+")
+_DIGITS = re.compile(r"[0-9][0-9 ()./-]{6,}+")
 _BEFORE_NONE = re.compile(r"[\w.,-]")
 FEWEST_DIGITS = 8
 _CARD = re.compile(
@@ -181,7 +181,8 @@ def _find_numbers(text: str) -> Iterator[Span]:
             *_find_cards(text, start, end),
             *_find_phones(text, start, end),
         ):
-            if not first or not _BEFORE_NONE.match(text[first - 1]):
+            begins = not first or not _BEFORE_NONE.match(text[first - 1])
+            if begins and not text[last : last + 1].isalnum():
                 yield kind, first, last
 
 

@@ -171,7 +171,7 @@ def _make_row(
     key, whole = _hash_turns(turns)
     first = next(place for place, turn in enumerate(turns) if turn["role"] == "assistant")
     opening = whole if first == len(turns) - 1 else _hash_turns(turns[: first + 1])[1]
-    talk = conversation.conversation
+    name = conversation.conversation
     return SpooledRow(
         source,
         line,
@@ -180,7 +180,7 @@ def _make_row(
         _hash(key),
         _hash(keep_letters(key)),
         opening,
-        _hash(talk) if talk is not None else None,
+        _hash(name) if name is not None else None,
         found,
         line_of(row),
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CARVED_FRACTION, CARVED_MOST = 0.1, 500
 # Overlapping examples that an error names; more would hide them.
 MOST_NAMED = 3
+_ASCII_MARKS = {code: None for code in range(128) if not chr(code).isalnum()}
 _LETTERS = re.compile(r"[^\W_]+")
 # Finds where the examples of a split are that are wanted.
 Places = Callable[[Split, Callable[[Example], bool]], Sequence[str]]
@@ -141,7 +142,10 @@ def near_key(example: Example) -> str:
 
 def keep_letters(text: str) -> str:
     """Returns a text's letters and digits in one case."""
-    return "".join(_LETTERS.findall(text.casefold()))
+    folded = text.casefold()
+    if folded.isascii():  # some seven times as fast
+        return folded.translate(_ASCII_MARKS)
+    return "".join(_LETTERS.findall(folded))
 
 
 def without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
