@@ -96,7 +96,8 @@ def read_text(content: Any) -> str | None:
         part.get("text") if isinstance(part, Mapping) and part.get("type") in _TEXT_PARTS else part
         for part in parts
     ]
-    return "\n".join(texts) if texts and all(isinstance(text, str) for text in texts) else None
+    written = [text for text in texts if isinstance(text, str)]
+    return "\n".join(written) if written and len(written) == len(texts) else None
 
 
 def find_turns_of_item(item: Values, reference: str | None) -> list[dict[str, str]] | None:

@@ -103,7 +103,7 @@ class PythonGrader:
             raise ConfigError(
                 f"{where}: the grader's source cannot be run ({_describe(error)})."
             ) from error
-        self._grade = names.get("grade")
+        self._grade: Any = names.get("grade")
         if not callable(self._grade):
             raise ConfigError(f"{where}: the grader's source has no grade(sample, item); add it.")
 
@@ -114,7 +114,7 @@ class PythonGrader:
             DataError: it fails for want of a module or a name, which is no answer's fault.
         """
         try:
-            value = self._grade(sample, item)  # type: ignore[misc]
+            value = self._grade(sample, item)
         except (ImportError, NameError) as error:
             raise DataError(
                 f"{self._where}: grade() failed ({_describe(error)}); install or correct it and "
