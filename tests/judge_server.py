@@ -16,6 +16,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     rule: Callable[[str, str, str], str]
     prompts: list[str]
+    bodies: list[dict[str, Any]]
     most: int | None = None
 
 
@@ -24,9 +25,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = body["messages"][0]["content"]
+        prompt = "\n".join(turn["content"] for turn in body["messages"])
         self.server.prompts.append(prompt)
-        a, b = prompt.split("Answer A:\n")[1].split("\n\nAnswer B:\n")
+        self.server.bodies.append(body)
+        a = b = ""  # a grader's question has no two answers
+        if "Answer A:\n" in prompt:
+            a, b = prompt.split("Answer A:\n")[1].split("\n\nAnswer B:\n")
         self.server.most = body.get("max_tokens")
         reply = self.server.rule(prompt, a, b)
         status = {"refuse": 400, "busy": 503}.get(reply, 200)
@@ -53,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 def running_server() -> Iterator[Server]:
     """Run a judge's server while inside."""
     with Server(("127.0.0.1", 0), Handler) as running:
-        running.prompts = []
+        running.prompts, running.bodies = [], []
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
         yield running

@@ -41,7 +41,7 @@ from tuneoff.scoring import RULES, Options, judge
 from tuneoff.scoring.aggregate import over_samples
 from tuneoff.scoring.rows import ThoughtCounter, build_rows, leave_out
 from tuneoff.settings import Reasoning
-from tuneoff.spending import judge_purse, judges, paid, with_guards
+from tuneoff.spending import asked_models, grader_purses, judge_purse, paid, with_guards
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
 DEFAULT_FOLDER = Path("runs")
@@ -82,7 +82,7 @@ def run(
     """
     progress = progress or Silent()
     parts = prepare.parts(bakeoff)
-    for each in judges(bakeoff):
+    for each in asked_models(bakeoff):
         judge.ready(each)
     names = [contender.name for contender in bakeoff.contenders]
     if only is not None and only not in names:
@@ -276,11 +276,13 @@ def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
 
 
 def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
-    """The same options, where a judge is asked with what it is paid from."""
+    """The same options, where a judge or a grader's model is asked with what it is paid from."""
     purse, unpriced = judge_purse(bakeoff, ledger)
-    if unpriced is not None:
-        progress.say(f"warning: {unpriced}")
-    return replace(options, purse=purse)
+    purses, more = grader_purses(bakeoff, ledger)
+    for sentence in dict.fromkeys([unpriced, *more]):
+        if sentence is not None:
+            progress.say(f"warning: {sentence}")
+    return replace(options, purse=purse, grader_purses=purses)
 
 
 def _work(

@@ -15,9 +15,9 @@ from tuneoff.costs.pricebook import PriceBook, no_hour
 from tuneoff.init import form_of
 from tuneoff.records import SPLITS, Split
 from tuneoff.spending import (
+    asked_models,
     explain_doubts,
     judge_price,
-    judges,
     paid,
     refuse_ended,
     refused_today,
@@ -94,7 +94,7 @@ def _prices(bakeoff: BakeOff, prices: PriceBook, day: datetime.date) -> list[str
     """What a run will refuse, or will not count, for want of a price. Warnings, for the book knows
     not everything, and what it knows may change until the run."""
     found = [refused_today(contender, prices) for contender in bakeoff.contenders]
-    found += [judge_price(judge, prices)[1] for judge in judges(bakeoff)]
+    found += [judge_price(judge, prices)[1] for judge in asked_models(bakeoff)]
     for contender in bakeoff.contenders:
         hardware = _priced_by_hours(contender)
         if hardware is not None and hardware.accelerator is not None:

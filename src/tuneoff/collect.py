@@ -11,6 +11,7 @@ import datetime
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tuneoff import machine
@@ -22,7 +23,7 @@ from tuneoff.contenders.trainings import Training, find_way, trainings
 from tuneoff.costs.arithmetic import total_usd
 from tuneoff.databases import database_hashes
 from tuneoff.opening import resolved
-from tuneoff.prepare import Parts
+from tuneoff.prepare import Parts, load_model_graders
 from tuneoff.pricing import Measured, Priced, Pricing, place_of
 from tuneoff.pricing.breakeven import break_evens
 from tuneoff.prompts import content_sha256
@@ -185,15 +186,20 @@ def _outcomes(settings: Any, contender: ContenderDir) -> list[Outcome]:
 
 
 def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadReplies | None:
-    """Count a judge's replies that are no score, and quote one; None where there are none."""
-    asked = judges(parts.bakeoff)
+    """Count the replies of a judge, or else of a grader's model, that are no score, and quote one;
+    None where there are none."""
     rows = [row for each in outcomes for sample in each.samples for row in sample.values()]
-    unread = [row.id for row in rows if Judge.PRIMARY not in row.scores]
-    if not asked or not unread:
-        return None
-    id, reply = unread_reply(run.judgements, asked[0].model, set(unread)) or (None, None)
-    shown = None if reply is None else reply[:MOST_OF_A_REPLY]
-    return UnreadReplies(len(unread), len(rows), id, shown)
+    asked = [(Judge.PRIMARY, None, partial(unread_reply, run.judgements, judge.model))
+             for judge in judges(parts.bakeoff)]  # fmt: skip
+    graders = [(grader.PRIMARY, grader.PRIMARY, partial(grader.find_unread, run.judgements))
+               for grader in load_model_graders(parts.bakeoff)]  # fmt: skip
+    for metric, grader, find in (*asked, *graders):
+        unread = [row.id for row in rows if metric not in row.scores]
+        if unread:
+            id, reply = find(set(unread)) or (None, None)
+            shown = None if reply is None else reply[:MOST_OF_A_REPLY]
+            return UnreadReplies(len(unread), len(rows), id, shown, grader)
+    return None
 
 
 def _used(

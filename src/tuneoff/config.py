@@ -38,13 +38,32 @@ class JudgeSettings(Settings):
     concurrency: int = Field(default=8, ge=1, le=1000)
 
 
+class GraderSettings(Settings):
+    """A grader of OpenAI's in a JSON or YAML file (`scoring/graders.py`). The other keys are for
+    one that asks a model: `model` is asked instead of the file's own, which may have ended."""
+
+    id: Literal["grader"]
+    file: str = Field(min_length=1)
+    provider: Literal["openai"] = "openai"
+    model: str | None = Field(default=None, min_length=1)
+    base_url: BaseUrl | None = None
+    price: PriceSettings | None = None
+    concurrency: int = Field(default=8, ge=1, le=1000)
+
+
 def _kind_of_metric(metric: Any) -> str:
-    return "judge" if isinstance(metric, (Mapping, JudgeSettings)) else "id"
+    if isinstance(metric, GraderSettings):
+        return "grader"
+    if isinstance(metric, Mapping):
+        return "grader" if metric.get("id") == "grader" else "judge"
+    return "judge" if isinstance(metric, JudgeSettings) else "id"
 
 
-# Told apart before they are looked at, so that only one of the two has something to say.
+# Told apart before they are looked at, so that only one of them has something to say.
 Metric = Annotated[
-    Annotated[str, Tag("id")] | Annotated[JudgeSettings, Tag("judge")],
+    Annotated[str, Tag("id")]
+    | Annotated[JudgeSettings, Tag("judge")]
+    | Annotated[GraderSettings, Tag("grader")],
     Discriminator(_kind_of_metric),
 ]
 
@@ -58,10 +77,11 @@ class TaskSettings(Settings):
     then of validation, whose inputs are in a later split, too; the test set stays as it is.
 
     `metrics` are the ones to show, the first of which decides: ids, the path of a Python file
-    with `score(example, prediction)`, or a judge. Tests of a difference hold examples of the
-    same `cluster`, a key of `meta`, together (left out: what the task knows of). `mode` and
-    `derived_databases` are for SQL: whose verdicts, and how many databases are derived from
-    each to complete its suite; so are `seconds` and `memory_gb`, which a query may take.
+    with `score(example, prediction)` or of a grader (JSON or YAML), or a judge. Tests of a
+    difference hold examples of the same `cluster`, a key of `meta`, together (left out: what the
+    task knows of). `mode` and `derived_databases` are for SQL: whose verdicts, and how many
+    databases are derived from each to complete its suite; so are `seconds` and `memory_gb`, which
+    a query may take.
     """
 
     id: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tuneoff.config import BakeOff, JudgeSettings, TaskSettings
+from tuneoff.config import BakeOff, GraderSettings, JudgeSettings, Metric, TaskSettings
 from tuneoff.contender_settings import RecordedSettings
 from tuneoff.contenders import Work, lengths, load_contender
 from tuneoff.costs.pricebook import PriceBook, book
@@ -21,7 +21,10 @@ from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
 from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.combined import combined
+from tuneoff.scoring.grader_forms import AskingForm, is_grader_file, read_grader
+from tuneoff.scoring.graders import GraderMetric, build_grader
 from tuneoff.scoring.judge import Judge
+from tuneoff.scoring.model_grader import ModelGrader
 from tuneoff.scoring.own import OwnMetric
 from tuneoff.scoring.power import describe_power
 from tuneoff.tasks import Place, Task, load_task, splits
@@ -86,18 +89,63 @@ def parts(bakeoff: BakeOff) -> Parts:
     )
 
 
-def build_added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
+def build_added(metric: Metric, folder: Path) -> Scorer | None:
     """Return the scorer of a metric that the task's own one does not have; None for an id of it."""
     if isinstance(metric, JudgeSettings):
         return Judge(metric)
+    if isinstance(metric, GraderSettings):
+        return load_grader(metric, folder)
+    if is_grader_file(metric):
+        return load_grader(GraderSettings(id="grader", file=metric), folder)
     return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
 
 
+def is_metric_file(metric: str) -> bool:
+    """Say whether a metric is a file: a Python file's `score`, or a grader."""
+    return metric.endswith(".py") or is_grader_file(metric)
+
+
+def load_grader(settings: GraderSettings, folder: Path) -> GraderMetric | ModelGrader:
+    """Return the scorer of a grader's file.
+
+    Raises:
+        ConfigError: the file holds no grader that can be used, or the settings do not fit it.
+    """
+    where = _find_grader(settings, folder)
+    form = read_grader(where)
+    if isinstance(form, AskingForm):
+        return ModelGrader(form, settings, where)
+    for key in sorted(settings.model_fields_set - {"id", "file"}):
+        raise ConfigError(
+            f"task.metrics: {key} is for graders that ask a model, and {settings.file} is a "
+            f"{form.type}; drop it."
+        )
+    return GraderMetric(build_grader(form, str(where)), form, where)
+
+
+def _find_grader(settings: GraderSettings, folder: Path) -> Path:
+    return (folder / Path(settings.file).expanduser()).resolve()
+
+
+def load_model_graders(bakeoff: BakeOff) -> list[ModelGrader]:
+    """Return the graders among a file's metrics that ask a model, which has to be paid."""
+    found = []
+    for metric in bakeoff.task.metrics or ():
+        if isinstance(metric, str) and is_grader_file(metric):
+            metric = GraderSettings(id="grader", file=metric)
+        if isinstance(metric, GraderSettings):
+            where = _find_grader(metric, bakeoff.folder)
+            form = read_grader(where)
+            found += [ModelGrader(form, metric, where)] if isinstance(form, AskingForm) else []
+    return found
+
+
 def build_free_scorer(parts: Parts) -> Scorer:
-    """Return the scorer of a bake-off file without its judge, which would have to be paid."""
-    free = [each for each in parts.settings.metrics or () if isinstance(each, str)]
-    added = (build_added(metric, parts.bakeoff.folder) for metric in free)
-    return combined(load_scorer(parts.task.SCORER), [each for each in added if each is not None])
+    """Return the scorer of a bake-off file without what asks a model, which would have to be
+    paid."""
+    added = (build_added(each, parts.bakeoff.folder) for each in parts.settings.metrics or ())
+    free = [each for each in added if not isinstance(each, Judge | ModelGrader | None)]
+    return combined(load_scorer(parts.task.SCORER), free)
 
 
 def build_options(parts: Parts, databases: Path | None, derived: Path | None = None) -> Options:

@@ -373,12 +373,14 @@ class Recommendation:
 @dataclass(frozen=True, slots=True)
 class UnreadReplies:
     """So many of the answers that a judge was asked about have no score, for its reply was none of
-    its three words; one such reply, cut to its beginning, and the example it is about."""
+    its three words; one such reply, cut to its beginning, and the example it is about. `grader` is
+    the metric of a grader whose model was asked, where it was no judge."""
 
     answers: int
     of: int
     id: str | None = None
     reply: str | None = None
+    grader: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

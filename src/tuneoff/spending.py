@@ -22,11 +22,13 @@ from tuneoff.costs.ledger import Ledger, Purse
 from tuneoff.costs.pricebook import Price, PriceBook, base_of, no_price, price_of
 from tuneoff.costs.pricefile import Method
 from tuneoff.errors import ConfigError
-from tuneoff.prepare import Parts, price_book
+from tuneoff.prepare import Parts, load_model_graders, price_book
 from tuneoff.providers.sdk import is_here
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import NOWHERE, RunDir
 from tuneoff.scoring.judge import most_tokens
+from tuneoff.scoring.model_grader import ModelGrader
+from tuneoff.scoring.questions import AskedModel
 from tuneoff.scoring.rows import Row
 from tuneoff.settings import REASONING_TOKENS
 
@@ -163,7 +165,7 @@ def most_again(
             usd += max_usd(price, 0, tokens_in, tokens_out, batch=settings.batch)
             unpriced += [str(settings.model)] if price is None else []
             count += len(asked.test) * settings.samples
-    for judge in judges(parts.bakeoff):
+    for judge in asked_models(parts.bakeoff):
         if asks_nothing(judge):
             continue
         price, _ = judge_price(judge, prices)
@@ -171,10 +173,10 @@ def most_again(
             for example in judged:
                 said = rows.get(kept.get(example.id, ""))
                 text = said.prediction if said is not None else ""
-                row = Row(example.id, example.completion, text, inputs=example.inputs)
+                row = Row(example.id, example.completion, text, example.meta, inputs=example.inputs)
                 # A token is seldom more than so many bytes.
                 most = None if said is not None else TOKEN_BYTES * parts.max_new_tokens
-                usd += max_usd(price, 0, *most_tokens(judge, row, most))
+                usd += max_usd(price, 0, *_most_of_question(judge, row, most))
                 times += 1
         unpriced += [judge.model] if price is None and judged else []
     return Again(count, times, usd, tuple(dict.fromkeys(unpriced)))
@@ -194,8 +196,21 @@ def judges(bakeoff: BakeOff) -> list[JudgeSettings]:
     return [each for each in bakeoff.task.metrics or () if isinstance(each, JudgeSettings)]
 
 
-def judge_name(settings: JudgeSettings) -> str:
-    """Whose spending a judge's is, in the ledger; no contender can have this name."""
+def asked_models(bakeoff: BakeOff) -> list[JudgeSettings | ModelGrader]:
+    """Return the judges, and the graders that ask a model, among a file's metrics."""
+    return [*judges(bakeoff), *load_model_graders(bakeoff)]
+
+
+def _most_of_question(
+    asked: JudgeSettings | ModelGrader, row: Row, answer_bytes: int | None
+) -> tuple[int, int]:
+    if isinstance(asked, ModelGrader):
+        return asked.most_tokens(row, answer_bytes)
+    return most_tokens(asked, row, answer_bytes)
+
+
+def judge_name(settings: AskedModel) -> str:
+    """Whose spending a judge's or grader's is, in the ledger; no contender can have this name."""
     return f"judge:{settings.model}"
 
 
@@ -208,7 +223,19 @@ def judge_purse(bakeoff: BakeOff, ledger: Ledger) -> tuple[Purse | None, str | N
     return None, None
 
 
-def judge_price(settings: JudgeSettings, prices: PriceBook) -> tuple[Price | None, str | None]:
+def grader_purses(bakeoff: BakeOff, ledger: Ledger) -> tuple[dict[str, Purse], list[str]]:
+    """Return what a file's graders that ask a model are paid from, by metric, at today's prices,
+    and a sentence about each that has no price."""
+    purses, unpriced = dict[str, Purse](), list[str]()
+    for grader in load_model_graders(bakeoff):
+        price, sentence = judge_price(grader, price_book(bakeoff))
+        if price is not None:
+            purses[grader.PRIMARY] = ledger.purse(judge_name(grader), price)
+        unpriced += [sentence] if sentence else []
+    return purses, unpriced
+
+
+def judge_price(settings: AskedModel, prices: PriceBook) -> tuple[Price | None, str | None]:
     """A judge's price of today; None where it has none, which a sentence then says unless it needs
     none."""
     if asks_nothing(settings):
@@ -263,7 +290,7 @@ def is_elsewhere(settings: Any) -> bool:
     return settings.provider != "azure" or settings.id != "hosted" or is_here(url)
 
 
-def asks_nothing(settings: Paid | JudgeSettings) -> bool:
+def asks_nothing(settings: Paid | AskedModel) -> bool:
     """Whether it is a server of one's own, on this machine, that no price was given for."""
     own = settings.base_url is not None and is_here(settings.base_url)
     return own and settings.price is None

@@ -14,7 +14,8 @@ from tuneoff.terminal import print_json
 
 def import_(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="JSONL files (.gz too), or folders.")
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="JSONL (.gz too) or JSON files, or folders."),
     ],
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     test_share: Annotated[
@@ -38,13 +39,17 @@ def import_(
         str | None,
         typer.Option(metavar="KIND,...", help="Logs: replace key, email, phone, card, iban."),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Evals: the field of an item that is its reference."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make training and test rows of a request log, or of another tool's export."""
     from tuneoff.imports import import_files
     from tuneoff.imports.options import read_options
 
-    options = read_options(test_share, test_from, repeats, model, limit, redact)
+    options = read_options(test_share, test_from, repeats, model, limit, redact, reference)
     found, lines = import_files(sources, out, options)
     if as_json:
         print_json(found)

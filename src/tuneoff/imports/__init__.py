@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
-from tuneoff.imports import log_summary, request_forms, request_log
+from tuneoff.imports import evals, log_summary, request_forms, request_log
 from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.sources import find_files, read_first_rows
 
@@ -37,6 +37,12 @@ class Form:
 # The most particular ones first.
 FORMS: tuple[Form, ...] = (
     Form(
+        "exports of OpenAI's evals",
+        evals.recognize_rows,
+        lambda files, out, options: evals.import_evals(files, out, options.reference),
+        evals.describe,
+    ),
+    Form(
         request_forms.NAMES,
         request_forms.recognize_rows,
         request_log.import_log,
@@ -51,7 +57,7 @@ def import_files(
     """Imports files of any form that is known.
 
     Args:
-        sources: JSONL files, gzipped or not, or folders of them.
+        sources: JSONL files, gzipped or not, JSON files, or folders of them.
         out: the folder that is written.
 
     Returns:

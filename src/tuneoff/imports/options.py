@@ -29,6 +29,8 @@ class ImportOptions:
     """How many rows are kept at most, the newest ones."""
     redact: tuple[str, ...] = ()
     """The kinds of personal data that are replaced by their name in brackets."""
+    reference: str | None = None
+    """The field of an eval's item that is its reference."""
 
 
 def read_options(
@@ -38,6 +40,7 @@ def read_options(
     model: str | None,
     limit: int | None,
     redact: str | None,
+    reference: str | None = None,
 ) -> ImportOptions:
     """Returns the options as they were given on the command line.
 
@@ -54,4 +57,5 @@ def read_options(
             raise ConfigError(f"--redact: {unknown('kind', kind, KINDS)}.")
     if test_from is not None and test_from.tzinfo is None:
         test_from = test_from.replace(tzinfo=datetime.UTC)
-    return ImportOptions(test_share, test_from, cast("Repeats", repeats), model, limit, kinds)
+    kept = cast("Repeats", repeats)
+    return ImportOptions(test_share, test_from, kept, model, limit, kinds, reference)

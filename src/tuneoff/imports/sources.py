@@ -14,7 +14,7 @@ from tuneoff.errors import DataError
 from tuneoff.tasks.rows import parse_json
 from tuneoff.tasks.text_lines import MARK
 
-SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json")
 # Rows that are looked at to recognise a form.
 LOOKED_AT = 100
 NOT_UTF8, NOT_JSON, NO_OBJECT = "not UTF-8", "not JSON", "not a JSON object"
@@ -24,19 +24,21 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
     """Returns the files to be read: those given, and of each folder given those in it.
 
     Raises:
-        DataError: a source does not exist, is no JSONL, or is given twice.
+        DataError: a source does not exist, is no JSONL or JSON, or is given twice.
     """
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
             inside = sorted(file for file in source.iterdir() if _is_readable(file))
             if not inside:
-                raise DataError(f"{source}: no JSONL file in this folder ({_suffixes()}).")
+                raise DataError(f"{source}: no JSONL or JSON file in this folder ({_suffixes()}).")
             files += inside
         elif not source.is_file():
             raise DataError(f"{source}: there is no such file; check the path.")
         elif not _is_readable(source):
-            raise DataError(f"{source}: not a JSONL file by its name (allowed: {_suffixes()}).")
+            raise DataError(
+                f"{source}: not a JSONL or JSON file by its name (allowed: {_suffixes()})."
+            )
         else:
             files.append(source)
     resolved = [file.resolve() for file in files]
@@ -49,9 +51,14 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
 def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yields each line's number, from 1, and its row, or the reason why it cannot be read.
 
+    A JSON file is one row, or a list or an API's page of rows, which are numbered.
+
     Raises:
-        DataError: the file cannot be read, or is not gzip though its name says so.
+        DataError: the file cannot be read, is not gzip or JSON though its name says so.
     """
+    if file.suffix.lower() == ".json":
+        yield from _read_json(file)
+        return
     opened: Any = gzip.open if file.suffix == ".gz" else open
     try:
         with cast("IO[bytes]", opened(file, "rb")) as stream:
@@ -78,6 +85,21 @@ def read_first_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
             "be one JSON object."
         )
     return rows
+
+
+def _read_json(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    try:
+        value = parse_json(file.read_text(encoding="utf-8").removeprefix(MARK))
+    except OSError as error:
+        raise DataError(f"{file}: the file cannot be read ({error.strerror or error}).") from None
+    except (ValueError, DataError) as error:
+        raise DataError(
+            f"{file}: this is not JSON ({error}); a file with one object a line is called .jsonl."
+        ) from None
+    if isinstance(value, dict) and value.get("object") == "list":  # a page of an API's list
+        value = value.get("data")
+    for number, row in enumerate(value if isinstance(value, list) else [value], 1):
+        yield number, row if isinstance(row, dict) else NO_OBJECT
 
 
 def _read_row(line: bytes) -> dict[str, Any] | str:

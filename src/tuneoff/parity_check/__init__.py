@@ -17,6 +17,7 @@ from tuneoff.errors import ConfigError, DataError
 from tuneoff.parity_check.answers import score_answers
 from tuneoff.parity_check.flips import count_flips, show_flips
 from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_clusters, find_places
+from tuneoff.prepare import is_metric_file
 from tuneoff.progress import Progress, Silent
 from tuneoff.records import to_dict
 from tuneoff.report.parity import describe_parity
@@ -130,7 +131,7 @@ def _read(places: Sequence[Place], how: How, progress: Progress) -> Scored:
     chosen = [each for each in places if isinstance(each, Chosen)]
     first = how.metrics[0] if how.metrics else None
     of_runs = len(chosen) == len(places) and how.judge is None and how.references is None
-    if of_runs and not (first or "").endswith(".py"):
+    if of_runs and not is_metric_file(first or ""):
         from tuneoff.parity_check.runs import read_stored
 
         stored = read_stored(chosen, first, how.cluster)

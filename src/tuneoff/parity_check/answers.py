@@ -20,6 +20,7 @@ from tuneoff.score_file import MODES
 from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
 from tuneoff.scoring.aggregate import merge_answers
 from tuneoff.scoring.combined import combined
+from tuneoff.scoring.model_grader import ModelGrader
 from tuneoff.scoring.rows import Mode, Row, find_reason_left_out
 from tuneoff.tasks import load_task
 
@@ -82,9 +83,15 @@ def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str 
         if metric.endswith(".py") and not Path(metric).is_file():
             raise ConfigError(f"--metric: there is no file {metric}; check the path.")
         made = prepare.build_added(metric, Path())
+        if isinstance(made, ModelGrader):
+            raise ConfigError(
+                f"--metric: the grader {metric} asks a model, which costs money; give it as a "
+                "metric of a bake-off file, or ask a judge (--judge FILE)."
+            )
         if made is None and metric not in own.METRICS:
             raise ConfigError(
-                f"--metric: {unknown('metric', metric, own.METRICS)}, or a Python file (.py)."
+                f"--metric: {unknown('metric', metric, own.METRICS)}, or a file: Python (.py) or a "
+                "grader (.json, .yaml)."
             )
         added += [] if made is None else [made]
         names.append(metric if made is None else made.PRIMARY)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from tuneoff.config import BakeOff
 from tuneoff.contenders import Work, load_contender
 from tuneoff.costs.pricebook import PriceBook
-from tuneoff.spending import judge_price, judges, most_usd, paid
+from tuneoff.spending import asked_models, judge_price, most_usd, paid
 
 
 def most_of_run(bakeoff: BakeOff, work: Work, prices: PriceBook) -> Decimal:
@@ -33,7 +33,7 @@ def most_of_run(bakeoff: BakeOff, work: Work, prices: PriceBook) -> Decimal:
 def about_judges(bakeoff: BakeOff, prices: PriceBook) -> list[str]:
     """What a judge costs depends on answers that nobody has yet."""
     found = []
-    for settings in judges(bakeoff):
+    for settings in asked_models(bakeoff):
         price, unpriced = judge_price(settings, prices)
         if price is not None:
             found.append(

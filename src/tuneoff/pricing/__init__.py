@@ -27,7 +27,7 @@ from tuneoff.records import ServingRecord, TrainingRecord
 from tuneoff.results import Cost, Place, Serving
 from tuneoff.rundir import RunDir
 from tuneoff.settings import PriceSettings
-from tuneoff.spending import asks_nothing, is_elsewhere, judge_name, judges, paid, price_for
+from tuneoff.spending import asked_models, asks_nothing, is_elsewhere, judge_name, paid, price_for
 
 NAME_HARDWARE = "not priced: name hardware"
 Monthly = Own | Hosted
@@ -89,7 +89,7 @@ class Pricing:
 
     def judge_usd(self) -> float | None:
         """What the judge's answers cost, as the ledger has it; None where they have no price."""
-        names = [judge_name(each) for each in judges(self.bakeoff)]
+        names = dict.fromkeys(judge_name(each) for each in asked_models(self.bakeoff))
         known = [self.ledger.spent(name).known for name in names if name in self.ledger.priced]
         return float(sum(known, serving.NOTHING)) if known else None
 

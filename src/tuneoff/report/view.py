@@ -196,6 +196,11 @@ def unread_replies(results: Results) -> str:
     if unread.reply is not None:
         reply = f.shorten(" ".join(f.clean(unread.reply).split()), MAX_REPLY)
         quoted = f" About {f.clean(unread.id or '')} it said: “{reply}”"
+    if unread.grader is not None:
+        return (
+            f"The replies to the grader {f.words(unread.grader)} about {counted} answers gave no "
+            f"result, so they are missing from its metrics.{quoted}"
+        )
     return (
         f"The judge's replies about {counted} answers could not be read as A, B or TIE, so they "
         f"are missing from its metrics.{quoted}"

@@ -5,34 +5,35 @@ each answer is judged twice, once before the reference and once after it. `judge
 of the two readings in which the answer is not worse; `judge_agreement` says whether they
 agree: if it is low, the judge or the rubric is no measure of anything. A reply that is none of
 the three words is no score: such rows are missing from both metrics' n. What the judge said is
-paid for, so it is written down at once (`judgements.jsonl`) and not asked again; each question
-needs leave of the run's ledger, and what was billed is noted there.
+kept and paid for as `questions.py` says.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import threading
-from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 from tuneoff.config import JudgeSettings
-from tuneoff.errors import ProviderError
-from tuneoff.files import append_lines, read_lines
-from tuneoff.providers import Provider, Reply, connect
-from tuneoff.providers.calls import repeated
+from tuneoff.files import read_lines
 from tuneoff.records import ScoredRow
+from tuneoff.scoring.questions import (
+    AROUND,
+    MOST_REPLY,
+    AskedModel,
+    Memory,
+    Question,
+    ask,
+    connect_to,
+    hash_question,
+    score_in_order,
+)
 from tuneoff.scoring.rows import Kind, Options, Purse, Row, no_answer, unanswered
 
 AGREEMENT = "judge_agreement"
-# Tokens around a question, and of a reply at most: one that thinks aloud before its word.
-AROUND, MOST_REPLY = 16, 4096
 # What stands between the parts of a question, as bytes, and what is around all of it.
 _FRAME = 64 + AROUND
 _TASK = (
@@ -45,13 +46,13 @@ _REPLY = re.compile(r"\W*(?:(?:answer|it is|a|the)\W+)*?(A|B|TIE)\W*", re.IGNORE
 Outcome = Literal["better", "equal", "worse"]
 
 
-def ready(settings: JudgeSettings) -> None:
-    """Before anything is trained or spent.
+def ready(asked: AskedModel) -> None:
+    """Check that a model that scores can be asked, before anything is trained or spent.
 
     Raises:
         ConfigError: the SDK or the key is missing.
     """
-    _connected(settings).close()
+    connect_to(asked).close()
 
 
 def most_tokens(
@@ -69,10 +70,6 @@ def most_tokens(
     return 2 * (_FRAME + size + answer_bytes), 2 * MOST_REPLY
 
 
-def _connected(settings: JudgeSettings) -> Provider:
-    return connect(settings.provider, settings.base_url)
-
-
 def outcome_of(reply: str) -> Outcome | None:
     """Reads a reply: how answer A is, compared with B; None where it is none of the words."""
     said = _REPLY.fullmatch(reply.strip().split("\n", 1)[0])
@@ -84,7 +81,8 @@ def unread_reply(judgements: Path, model: str, ids: Container[str]) -> tuple[str
     """Finds a reply of a judge that could not be read, about one of these examples; the example's
     id comes with it."""
     for row in read_lines(judgements):
-        of_these = row.get("model") == model and row.get("id") in ids
+        # A grader (`grader`) may ask the same model, for other words.
+        of_these = row.get("model") == model and row.get("id") in ids and "grader" not in row
         if of_these and outcome_of(str(row["reply"])) is None:
             return str(row["id"]), str(row["reply"])
     return None
@@ -108,24 +106,15 @@ class Judge:
             ProviderError: the judge cannot be asked. What it said before is kept.
             BudgetError: the next question could pass the budget; the same holds.
         """
-        waiting: deque[Future[ScoredRow]] = deque()
-        with (
-            self._alone,
-            closing(_connected(self._settings)) as self._provider,
-            ThreadPoolExecutor(self._settings.concurrency) as threads,
-        ):
-            memory = _Memory(options.judgements)
-            try:
-                for row in rows:
-                    waiting.append(threads.submit(self._score, row, memory, options.purse))
-                    if len(waiting) >= 2 * self._settings.concurrency:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                threads.shutdown(wait=True, cancel_futures=True)
+        with self._alone, closing(connect_to(self._settings)) as self._provider:
+            memory = Memory(options.judgements)
+            yield from score_in_order(
+                rows,
+                lambda row: self._score(row, memory, options.purse),
+                self._settings.concurrency,
+            )
 
-    def _score(self, row: Row, memory: _Memory, purse: Purse | None) -> ScoredRow:
+    def _score(self, row: Row, memory: Memory, purse: Purse | None) -> ScoredRow:
         missing = no_answer(row)
         if missing is not None:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
@@ -140,68 +129,16 @@ class Judge:
         return ScoredRow(row.id, scores, "right" if value == 1 else "worse")
 
     def _ask(
-        self, row: Row, answers: tuple[str, str], memory: _Memory, purse: Purse | None
+        self, row: Row, answers: tuple[str, str], memory: Memory, purse: Purse | None
     ) -> Outcome | None:
         """How the first answer is, compared with the second; None when the judge does not say."""
         text = (
             f"{_TASK}\n\nRubric:\n{self._settings.rubric}\n\nTask:\n{show_inputs(row.inputs)}\n\n"
             f"Answer A:\n{answers[0]}\n\nAnswer B:\n{answers[1]}"
         )
-        key = hashlib.sha256(
-            json.dumps([self._settings.base_url, self._settings.model, text]).encode()
-        ).hexdigest()
-        reply = memory.get(key)
-        if reply is None:
-            given = repeated(lambda: self._paid(text, purse))
-            reply = given.text
-            memory.add({
-                "key": key, "id": row.id, "model": self._settings.model, "reply": reply,
-                "tokens_in": given.tokens_in, "tokens_out": given.tokens_out,
-            })  # fmt: skip
-        return outcome_of(reply)
-
-    def _paid(self, text: str, purse: Purse | None) -> Reply:
-        """One try to get a reply; where it is lost, or the server counts no tokens, the leave
-        stays in the ledger as money that may have been spent."""
-        asked = [{"role": "user", "content": text}]
-        if purse is None:
-            return self._provider.chat(self._settings.model, asked, MOST_REPLY)
-        # No tokenizer makes more tokens than a text has bytes.
-        most = AROUND + len(text.encode("utf-8", "surrogatepass"))
-        ticket = purse.authorize("judging", input=most, output=MOST_REPLY)
-        try:
-            given = self._provider.chat(self._settings.model, asked, MOST_REPLY)
-        except ProviderError as error:
-            if error.certain:
-                ticket.give_back()
-            raise
-        if given.tokens_in is not None and given.tokens_out is not None:
-            ticket.settle(
-                input=given.tokens_in,
-                output=given.tokens_out,
-                cached=given.cached_tokens_in,
-                written=given.written_tokens_in,
-            )
-        return given
-
-
-class _Memory:
-    """What the judge said, by a hash of everything it was asked; in a file if there is one."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._replies = {row["key"]: row["reply"] for row in (read_lines(path) if path else ())}
-
-    def get(self, key: str) -> str | None:
-        with self._lock:
-            return self._replies.get(key)
-
-    def add(self, row: dict[str, Any]) -> None:
-        with self._lock:
-            self._replies[row["key"]] = row["reply"]
-            if self._path is not None:
-                append_lines(self._path, [row])
+        key = hash_question(self._settings.base_url, self._settings.model, text)
+        question = Question(row.id, key, ({"role": "user", "content": text},))
+        return outcome_of(ask(question, self._settings.model, self._provider, memory, purse))
 
 
 def _swapped(outcome: Outcome | None) -> Outcome | None:

@@ -71,7 +71,8 @@ class Options:
     (None: one per core, at most four); `metrics` are the ones to compute (None: all); `left_out`
     says why the references of some examples cannot be used, by id: a run does not score their
     rows; `judgements` is the file in which a judge's paid answers are kept, `purse` what they are
-    paid from (None: they are not counted); `details` is called with the results of both queries
+    paid from (None: they are not counted), `grader_purses` the same of graders that ask a model,
+    by metric; `details` is called with the results of both queries
     for each row whose answer was executed and found wrong.
     """
 
@@ -83,6 +84,7 @@ class Options:
     left_out: Mapping[str, str] = field(default_factory=dict)
     judgements: Path | None = None
     purse: Purse | None = None
+    grader_purses: Mapping[str, Purse] = field(default_factory=dict)
     details: Callable[[Mapping[str, Any]], None] | None = None
     time_limit_seconds: float = 5.0
     memory_limit_bytes: int = 1_000_000_000

@@ -1,0 +1,82 @@
+"""Scores that an export holds, compared with what its graders give here on the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tuneoff.errors import UserError
+from tuneoff.scoring import grader_forms as forms
+from tuneoff.scoring.grader_templates import MissingFieldError, build_sample
+from tuneoff.scoring.graders import build_grader, grade_sample, is_passed
+
+# Scores that differ by less are the same: OpenAI's are written with few digits.
+SAME = 0.001
+ASKS, IS_CODE = "it asks a model, which costs money", "it is code, which an import does not run"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredScore:
+    """What OpenAI's grader gave one answer."""
+
+    id: str
+    item: Mapping[str, Any]
+    answer: str
+    result: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Comparison:
+    """How many stored scores a grader agrees with. `first` is the first that differs; `skipped`
+    says why none was compared."""
+
+    of: int = 0
+    agree: int = 0
+    first: dict[str, Any] | None = None
+    skipped: str | None = None
+
+
+def runs_code(form: forms.AnyForm) -> bool:
+    """Say whether a grader is somebody's code, or has a part that is."""
+    if isinstance(form, forms.Multi):
+        return any(part.get("type") == "python" for part in form.graders.values())
+    return isinstance(form, forms.Python)
+
+
+def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[str, Any]:
+    """Return how far a grader agrees with the stored scores, as plain values."""
+    found = Comparison(len(stored))
+    if isinstance(form, forms.AskingForm):
+        found.skipped = ASKS
+    elif runs_code(form):
+        found.skipped = IS_CODE
+    elif stored:
+        try:
+            _compare(form, stored, found)
+        except UserError as error:
+            found.skipped = str(error)
+    return asdict(found)
+
+
+def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], found: Comparison) -> None:
+    grader = build_grader(form, f"grader {form.name}")
+    for each in stored:
+        try:
+            ours = grade_sample(grader, each.item, build_sample(each.answer))
+        except MissingFieldError as error:
+            found.first = found.first or {"id": each.id, "ours": str(error), "theirs": None}
+            continue
+        score, passed = each.result.get("score"), each.result.get("passed")
+        is_number = isinstance(score, (int, float)) and not isinstance(score, bool)
+        same = abs(float(score or 0) - ours.score) < SAME if is_number else True
+        if isinstance(passed, bool):
+            same = same and passed == is_passed(ours, form)
+        if same:
+            found.agree += 1
+        elif found.first is None:
+            found.first = {
+                "id": each.id,
+                "ours": ours.score,
+                "theirs": score if is_number else passed,
+            }

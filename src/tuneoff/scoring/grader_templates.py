@@ -1,0 +1,166 @@
+"""Templates of OpenAI's graders: `{{ item.label }}`, `{{ sample.output_json.names[0] }}`.
+
+`item` is a row of the eval's data, `sample` what the model answered. Source: OpenAI's guide
+"Graders", section "Templating".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuneoff.errors import ConfigError
+from tuneoff.scoring.rows import Row
+
+_BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_FIELD = re.compile(r"\s*(item|sample)((?:\s*\.\s*[^.\[\]{}'\"]+|\[\s*\d+\s*\]|\[(['\"]).*?\3\])+)")
+_STEP = re.compile(r"\.\s*([^.\[\]{}'\"]+)|\[\s*(\d+)\s*\]|\[(['\"])(.*?)\3\]")
+# What a text answer has of a sample. Tool calls and audio it has not.
+SAMPLE_FIELDS = ("output_text", "output_json", "choices")
+
+
+class MissingFieldError(LookupError):
+    """A template names a field that a row or an answer does not have."""
+
+    def __init__(self, field: Field, there: str) -> None:
+        super().__init__(f"{field.written} is not there ({there})")
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A place in an item or a sample, as a template names it."""
+
+    namespace: str
+    path: tuple[str | int, ...]
+
+    @property
+    def written(self) -> str:
+        """Return the field as a template writes it."""
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path)
+        return self.namespace + "".join(steps)
+
+    def look_up(self, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Any:
+        """Return the value of the field.
+
+        Raises:
+            MissingFieldError: there is none.
+        """
+        value: Any = item if self.namespace == "item" else sample
+        for step in self.path:
+            if not _has_step(value, step):
+                raise MissingFieldError(self, _describe(value))
+            value = value[step]
+        return value
+
+
+class Template:
+    """A text with fields to fill in."""
+
+    def __init__(self, text: str, where: str) -> None:
+        """Read a template.
+
+        Raises:
+            ConfigError: it names something that no grader of texts has.
+        """
+        self.pieces: list[str | Field] = []
+        end = 0
+        for braces in _BRACES.finditer(text):
+            self.pieces += [text[end : braces.start()], _read_field(braces, where)]
+            end = braces.end()
+        self.pieces.append(text[end:])
+        self.pieces = [piece for piece in self.pieces if piece != ""]
+
+    @property
+    def fields(self) -> list[Field]:
+        """Return the fields that the template names."""
+        return [piece for piece in self.pieces if isinstance(piece, Field)]
+
+    def find_only_field(self) -> Field | None:
+        """Return the field of a template that is one field and nothing else."""
+        only = self.pieces[0] if len(self.pieces) == 1 else None
+        return only if isinstance(only, Field) else None
+
+    def render(self, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
+        """Return the text with its fields filled in.
+
+        Raises:
+            MissingFieldError: a field is not there.
+        """
+        return "".join(
+            piece if isinstance(piece, str) else write_value(piece.look_up(item, sample))
+            for piece in self.pieces
+        )
+
+
+def build_item(row: Row) -> Mapping[str, Any]:
+    """Return the `item` of an example: its own where it was imported, else meta, inputs and
+    `completion`."""
+    own = row.meta.get("item")
+    if isinstance(own, Mapping):
+        return own
+    return {**row.meta, **row.inputs, "completion": row.reference}
+
+
+def build_sample(answer: str) -> dict[str, Any]:
+    """Return the `sample` of an answer; `output_json` is None where the answer is no JSON."""
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError):
+        value = None
+    message = {"role": "assistant", "content": answer}
+    return {
+        "output_text": answer,
+        "output_json": value if isinstance(value, (dict, list)) else None,
+        "output_tools": [],
+        "output_audio": None,
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }
+
+
+def read_answer(row: Row) -> str:
+    """Return the answer that a grader sees: as it came, or what follows its thought."""
+    return row.prediction if row.prediction == row.given else row.prediction.strip()
+
+
+def write_value(value: Any) -> str:
+    """Return a value as text: texts as they are, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read_field(braces: re.Match[str], where: str) -> Field:
+    field = _FIELD.fullmatch(braces[1].rstrip())
+    if field is None:
+        raise ConfigError(
+            f"{where}: cannot read the template {braces[0]!r:.60}; allowed are fields of item and "
+            "sample, such as {{ item.label }} and {{ sample.output_text }}."
+        )
+    path = tuple(
+        int(step[2]) if step[2] else (step[1].strip() if step[1] else step[4])
+        for step in _STEP.finditer(field[2])
+    )
+    if field[1] == "sample" and path[0] not in SAMPLE_FIELDS:
+        raise ConfigError(
+            f"{where}: the template names sample.{path[0]}, and the answers here are texts; "
+            f"allowed of a sample: {', '.join(SAMPLE_FIELDS)}."
+        )
+    return Field(field[1], path)
+
+
+def _has_step(value: Any, step: str | int) -> bool:
+    if isinstance(step, str):
+        return isinstance(value, Mapping) and step in value
+    return _is_list(value) and step < len(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"there are: {', '.join(map(str, value)) or 'no fields'}"
+    return f"a list of {len(value)}" if _is_list(value) else f"{write_value(value)!r:.40}"

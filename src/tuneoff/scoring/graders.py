@@ -1,0 +1,319 @@
+"""Graders of OpenAI's as metrics, from files that hold a grader object as it was exported.
+
+    metrics: [graders/match.json, exact_match]
+
+`string_check`, `text_similarity`, `python` and `multi` are computed here; `score_model` and
+`label_model` ask a model (`model_grader.py`). Each gives what OpenAI's guide "Graders" says that it
+gives. The metric is named like the grader; with a `pass_threshold` there is a second one,
+`NAME_passed`. A python grader is its author's code: it runs in this process, without limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.records import ScoredRow
+from tuneoff.scoring import grader_forms as forms
+from tuneoff.scoring.formula import Formula
+from tuneoff.scoring.grader_templates import (
+    MissingFieldError,
+    Template,
+    build_item,
+    build_sample,
+    read_answer,
+)
+from tuneoff.scoring.own import TRIED
+from tuneoff.scoring.rows import Kind, Options, Row, no_answer, shortened, unanswered
+from tuneoff.scoring.similarity import SIMILARITIES, check_fuzzy_match
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a grader gives an answer. `fault` says why it could not be graded, which is a 0."""
+
+    score: float
+    fault: str | None = None
+
+
+class Grader(Protocol):
+    """A grader that is computed here. `templates` are those that it fills in."""
+
+    templates: Sequence[Template]
+    kind: Kind
+
+    def grade(self, item: Values, sample: Values) -> Grade: ...
+
+
+class StringCheck:
+    """Whether a text is, is not, or holds another one; case counts but for `ilike`."""
+
+    kind: Kind = "yes/no"
+
+    def __init__(self, form: forms.StringCheck, where: str) -> None:
+        self._operation = form.operation
+        self.templates = (Template(form.input, where), Template(form.reference, where))
+
+    def grade(self, item: Values, sample: Values) -> Grade:
+        text, reference = (template.render(item, sample) for template in self.templates)
+        match self._operation:
+            case "eq":
+                return Grade(float(text == reference))
+            case "ne" | "neq":
+                return Grade(float(text != reference))
+            case "like":
+                return Grade(float(reference in text))
+        return Grade(float(reference.lower() in text.lower()))
+
+
+class TextSimilarity:
+    """How alike two texts are."""
+
+    kind: Kind = "fraction"
+
+    def __init__(self, form: forms.TextSimilarity, where: str) -> None:
+        if form.evaluation_metric == "fuzzy_match":
+            check_fuzzy_match()
+        self._measure = SIMILARITIES[form.evaluation_metric]
+        self.templates = (Template(form.input, where), Template(form.reference, where))
+
+    def grade(self, item: Values, sample: Values) -> Grade:
+        text, reference = (template.render(item, sample) for template in self.templates)
+        return Grade(self._measure(text, reference))
+
+
+class PythonGrader:
+    """The author's `grade(sample, item)`."""
+
+    kind: Kind = "yes/no"
+    templates: Sequence[Template] = ()
+
+    def __init__(self, form: forms.Python, where: str) -> None:
+        names: dict[str, Any] = {"__name__": "grader"}
+        self._where = where
+        try:
+            exec(compile(form.source, where, "exec"), names)
+        except Exception as error:
+            raise ConfigError(
+                f"{where}: the grader's source cannot be run ({_describe(error)})."
+            ) from error
+        self._grade: Any = names.get("grade")
+        if not callable(self._grade):
+            raise ConfigError(f"{where}: the grader's source has no grade(sample, item); add it.")
+
+    def grade(self, item: Values, sample: Values) -> Grade:
+        """Return what the function gives; what fails, or is no number, is 0, as at OpenAI.
+
+        Raises:
+            DataError: it fails for want of a module or a name, which is no answer's fault.
+        """
+        try:
+            value = self._grade(sample, item)
+        except (ImportError, NameError) as error:
+            raise DataError(
+                f"{self._where}: grade() failed ({_describe(error)}); install or correct it and "
+                "score again."
+            ) from error
+        except Exception as error:
+            return Grade(0.0, f"grade() failed: {_describe(error)}")
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            return Grade(0.0, f"grade() gave {value!r:.40}")
+        return Grade(number)
+
+
+class Multi:
+    """A formula over the scores of several graders."""
+
+    kind: Kind = "fraction"
+
+    def __init__(self, form: forms.Multi, where: str) -> None:
+        self._parts = {
+            name: _build_part(name, value, where) for name, value in form.graders.items()
+        }
+        self._formula = Formula(form.calculate_output, form.graders.keys(), where)
+        self.templates = [each for part in self._parts.values() for each in part.templates]
+
+    def grade(self, item: Values, sample: Values) -> Grade:
+        found = {name: grade_sample(part, item, sample) for name, part in self._parts.items()}
+        fault = next((each.fault for each in found.values() if each.fault), None)
+        try:
+            value = self._formula.evaluate({name: each.score for name, each in found.items()})
+        except (ArithmeticError, ValueError) as error:
+            return Grade(0.0, f"calculate_output: {_describe(error)}")
+        return Grade(value, fault)
+
+
+class GraderMetric:
+    """The scorer that a grader makes which asks nobody."""
+
+    def __init__(self, grader: Grader, form: forms.Form, where: Path) -> None:
+        self.PRIMARY = forms.name_metric(form, where.stem)
+        self.METRICS = name_metrics(self.PRIMARY, grader.kind, form)
+        self._grader, self._form, self._where = grader, form, where
+
+    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+        """Yield the metrics of each row, in order.
+
+        Raises:
+            DataError: a row lacks a field of `item`, or a python grader fails whatever the answer.
+        """
+        for row in rows:
+            missing = no_answer(row)
+            if missing is not None:
+                yield unanswered(row, missing, self.METRICS)
+                continue
+            item, sample = build_item(row), build_sample(read_answer(row))
+            try:
+                grade = grade_sample(self._grader, item, sample)
+            except MissingFieldError as error:
+                raise refuse_missing(error, row, self._where) from None
+            yield build_scored(row, grade, self.PRIMARY, self.METRICS, self._form)
+
+    def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+        """Yield nothing: a field of `item` that a row lacks is refused, before there are answers.
+
+        Raises:
+            DataError: a template names such a field.
+        """
+        check_items(self._grader.templates, rows, self._where)
+        return iter(())
+
+    def doubts(self, rows: Sequence[Row]) -> list[str]:
+        """Return a sentence where the grader does not give a reference, as an answer, its full
+        mark, and one where it is code."""
+        found = []
+        if isinstance(self._grader, PythonGrader):
+            found.append(
+                f"{self._where.name}: this grader is Python code; it runs in tuneoff's own "
+                "process, without limits."
+            )
+        tried, least = rows[:TRIED], self._form.pass_threshold
+        answers = [replace(row, prediction=row.reference) for row in tried]
+        less = [
+            row for row in self.score_rows(answers, Options())
+            if float(row.scores[self.PRIMARY]) < (1 if least is None else least)
+        ]  # fmt: skip
+        if less:
+            found.append(
+                f"{self._where.name}: the grader {self.PRIMARY} gives {len(less)} of {len(tried)} "
+                f"references themselves less than {1 if least is None else least:g}, "
+                f"{less[0].id} for one ({less[0].verdict}); an answer that is the reference should "
+                "be right."
+            )
+        return found
+
+
+def name_metrics(name: str, kind: Kind, form: forms.Form) -> dict[str, Kind]:
+    """Return the metrics of a grader with their kinds."""
+    passed: dict[str, Kind] = {f"{name}_passed": "yes/no"}
+    return {name: kind, **(passed if form.pass_threshold is not None else {})}
+
+
+def build_scored(
+    row: Row, grade: Grade, name: str, metrics: Mapping[str, Kind], form: forms.Form
+) -> ScoredRow:
+    """Return a grade as a scored row: right is what passes, else what has the full mark."""
+    passed = is_passed(grade, form)
+    value = bool(grade.score) if _is_yes_no(metrics[name], grade) else grade.score
+    scores: dict[str, bool | float] = {name: value}
+    if form.pass_threshold is not None:
+        scores[f"{name}_passed"] = passed
+    fault = None if grade.fault is None else f"wrong: {shortened(grade.fault)}"
+    return ScoredRow(row.id, scores, fault or ("right" if passed else "wrong"))
+
+
+def is_passed(grade: Grade, form: forms.Form) -> bool:
+    """Say whether a grade passes: it reaches the threshold, or where there is none, 1."""
+    return grade.score >= (1 if form.pass_threshold is None else form.pass_threshold)
+
+
+def check_items(templates: Sequence[Template], rows: Iterable[Row], where: Path) -> None:
+    """Refuse templates that name a field of `item` which a row lacks.
+
+    Raises:
+        DataError: there is such a row.
+    """
+    fields = [f for template in templates for f in template.fields if f.namespace == "item"]
+    for row in rows if fields else ():
+        item = build_item(row)
+        for field in fields:
+            try:
+                field.look_up(item, {})
+            except MissingFieldError as error:
+                raise refuse_missing(error, row, where) from None
+
+
+def explain_missing(error: MissingFieldError, sample: Values) -> str:
+    """Say what an answer lacks that a template names."""
+    if "output_json" in error.field.path and sample["output_json"] is None:
+        return "the answer is no JSON"
+    return str(error)
+
+
+def refuse_missing(error: MissingFieldError, row: Row, where: Path) -> DataError:
+    """Return the error of a row that lacks a field of `item`."""
+    return DataError(
+        f"{where}: example {row.id!r} has no field for the template: {error}; give every test "
+        "example the field (in its meta.item), or correct the template."
+    )
+
+
+def build_grader(form: forms.AnyForm, where: str) -> Grader:
+    """Return a grader that is computed here.
+
+    Raises:
+        ConfigError: its template, source or formula cannot be used.
+        MissingExtraError: a library that it needs is not installed.
+    """
+    match form:
+        case forms.StringCheck():
+            return StringCheck(form, where)
+        case forms.TextSimilarity():
+            return TextSimilarity(form, where)
+        case forms.Python():
+            return PythonGrader(form, where)
+        case forms.Multi():
+            return Multi(form, where)
+    raise AssertionError("graders that ask a model are built elsewhere")
+
+
+def _build_part(name: str, value: Values, where: str) -> Grader:
+    form = forms.check_grader(value, f"{where}: grader {name}")
+    if isinstance(form, forms.Multi | forms.AskingForm):
+        raise ConfigError(
+            f"{where}: grader {name} is a {form.type}, which cannot be a part of a multi grader "
+            "here; give it a file of its own."
+        )
+    return build_grader(form, f"{where}: grader {name}")
+
+
+def grade_sample(grader: Grader, item: Values, sample: Values) -> Grade:
+    """Return the grade; an answer that lacks what a template names of it has 0.
+
+    Raises:
+        MissingFieldError: the item lacks it, which is no answer's fault.
+    """
+    try:
+        return grader.grade(item, sample)
+    except MissingFieldError as error:
+        if error.field.namespace == "item":
+            raise
+        return Grade(0.0, explain_missing(error, sample))
+
+
+def _is_yes_no(kind: Kind, grade: Grade) -> bool:
+    return kind == "yes/no" and grade.score in (0, 1)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"

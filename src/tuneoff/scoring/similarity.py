@@ -1,0 +1,74 @@
+"""Text similarities of OpenAI's `text_similarity` grader, each from 0 to 1.
+
+`fuzzy_match` is rapidfuzz's WRatio without case and punctuation, as in the example of OpenAI's
+guide "Graders". `rouge_*` are F-measures over words of a to z and 0 to 9, as in Google's
+rouge-score without its stemmer. How OpenAI tokenizes and smooths BLEU, GLEU and METEOR is not
+documented, and `cosine` needs its embeddings: these would be other metrics of the same names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tuneoff.errors import MissingExtraError
+
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+def check_fuzzy_match() -> None:
+    """Refuse `fuzzy_match` where its library is missing.
+
+    Raises:
+        MissingExtraError: rapidfuzz is not installed.
+    """
+    try:
+        import rapidfuzz  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("rapidfuzz", "graders", "the grader's fuzzy_match") from None
+
+
+def match_fuzzily(text: str, reference: str) -> float:
+    """Return rapidfuzz's weighted ratio."""
+    from rapidfuzz import fuzz, utils
+
+    return fuzz.WRatio(text, reference, processor=utils.default_process) / 100
+
+
+def measure_rouge_n(n: int, text: str, reference: str) -> float:
+    """Return the F-measure of the runs of n words that two texts share."""
+    own, other = (_count_runs(_split(each), n) for each in (text, reference))
+    return _f_measure((own & other).total(), own.total(), other.total())
+
+
+def measure_rouge_l(text: str, reference: str) -> float:
+    """Return the F-measure of the longest sequence of words that both texts have in this order."""
+    own, other = _split(text), _split(reference)
+    lengths = [0] * (len(other) + 1)
+    for word in own:
+        before = lengths[:]
+        for place, each in enumerate(other, 1):
+            equal = before[place - 1] + 1
+            lengths[place] = equal if word == each else max(before[place], lengths[place - 1])
+    return _f_measure(lengths[-1], len(own), len(other))
+
+
+SIMILARITIES: dict[str, Callable[[str, str], float]] = {
+    "fuzzy_match": match_fuzzily,
+    **{f"rouge_{n}": partial(measure_rouge_n, n) for n in range(1, 6)},
+    "rouge_l": measure_rouge_l,
+}
+
+
+def _split(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _count_runs(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(words[at : at + n]) for at in range(len(words) - n + 1))
+
+
+def _f_measure(shared: int, own: int, other: int) -> float:
+    return 2 * shared / (own + other) if shared else 0.0
