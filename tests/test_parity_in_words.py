@@ -40,21 +40,24 @@ def carried_out(folder: Path, count: int, hosted: int, own: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("count", "hosted", "own", "verdict"),
+    ("count", "hosted", "own", "verdict", "said"),
     [
-        (8, 6, 6, "not shown"),  # the same answers, but of so few examples
-        (400, 300, 300, "matches"),
-        (400, 300, 298, "matches"),
-        (400, 300, 280, "worse"),
-        (400, 280, 300, "better"),
-        (60, 50, 49, "not shown"),
+        # The same answers, but of so few examples.
+        (8, 6, 6, "not shown", "Whether own is as good as the hosted model cannot be told"),
+        (400, 300, 300, "matches", "own is the same as the hosted model within 3 points"),
+        (400, 300, 298, "matches", "own is the same as the hosted model within 3 points"),
+        (400, 300, 280, "worse", "own is worse than the hosted model by 5.0 points ["),
+        (400, 300, 294, "matches", "own is worse than the hosted model, by less than 3 points"),
+        (400, 280, 300, "better", "own is better than the hosted model by 5.0 points ["),
+        (60, 50, 49, "not shown", "; about 210 examples of this kind would show that"),
     ],
 )
 def test_a_match_takes_enough_examples(
-    tmp_path: Path, count: int, hosted: int, own: int, verdict: str
+    tmp_path: Path, count: int, hosted: int, own: int, verdict: str, said: str
 ) -> None:
     (found,) = parity_of(carried_out(tmp_path, count, hosted, own))
     assert found["verdict"] == verdict
+    assert said in found["sentence"]
     assert "-0.0" not in found["sentence"]
     assert found["low"] <= found["difference"] <= found["high"]
 

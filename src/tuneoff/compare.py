@@ -19,28 +19,19 @@ from tuneoff.errors import ConfigError, DataError
 from tuneoff.opening import stored_bakeoff
 from tuneoff.records import from_dict
 from tuneoff.report import pairs
+from tuneoff.report.parity import describe_change
 from tuneoff.results import TESTS_RULE, ContenderResult, Results, SeedSpread
 from tuneoff.rundir import RunDir
 from tuneoff.scoring.aggregate import over_samples, over_seeds
 from tuneoff.scoring.equivalence import MARGIN
 from tuneoff.scoring.paired import KnownSeeds, Pair
-from tuneoff.scoring.pairs import compare_pairs
+from tuneoff.scoring.parity import judge_parity
 from tuneoff.scoring.way_of_training import Way, find_seeds
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
-# The same after new trainings, of whichever of the two is trained.
-ANEW = {
-    "a better": "after new trainings it would be better again",
-    "b better": "after new trainings it would be worse again",
-    "cannot be told": "which of the two would be ahead after new trainings cannot be told",
-}
-# What it means that now (a) is better or worse than before (b).
-SAID = {
-    "a better": ("better", "better by"),
-    "b better": ("worse", "worse by"),
-    "tie": ("tie", "no difference can be shown,"),
-}
+# What is said of a contender now (a) that is held against itself before (b).
+VERDICTS = {"better": "better", "worse": "worse", "same": "tie", "cannot be told": "tie"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +57,8 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
         `contenders` (`name`, `runs`: for each run its scores and costs, or null); `changes`
         (`contender`, `before`, `run`, `verdict` better, worse, tie or failed, `difference` now
         minus before, its bounds and test, null where it failed, `training` as in `Comparison`,
-        `sentence`); `notes` on new trainings; `worse`, whether one of them is worse or failed.
+        `is_not_worse` and `p_not_worse` as in `Parity`, `sentence`); `notes` on new trainings;
+        `worse`, whether one of them is worse or failed.
 
     Raises:
         ConfigError, RunDirectoryError: a folder holds no finished run, or they cannot be compared.
@@ -291,7 +283,7 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
     cluster = next((run.cluster for run in runs if run.cluster), "")
     metric = runs[0].results.primary_metric
     margin = runs[0].results.requirements.get("margin_points", 100 * MARGIN) / 100
-    tested = iter(compare_pairs(found, metric, clusters, cluster, margin))
+    judged = iter(judge_parity(found, metric, clusters, cluster, margin))
     for change in changes:
         who = change["contender"]
         if change["before"] != who:
@@ -301,13 +293,13 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
             sentence = f"{who} failed: {change['error']}"
             yield {**kept, "verdict": "failed", "sentence": sentence}
             continue
-        tested_pair = next(tested)
-        verdict, said = SAID[tested_pair.verdict]
-        if tested_pair.outcome == "same":
-            said = f"{pairs.describe_same(tested_pair)} as before,"
-        sentence = f"{who}: {said} {pairs.numbers(tested_pair)} on {change['examples']} examples"
-        if tested_pair.training is not None:
-            shown = pairs.show_training_numbers(tested_pair, tested_pair.training)
-            sentence += f"; {ANEW[tested_pair.training.outcome]}: {shown}"
-        figures = {k: v for k, v in asdict(tested_pair).items() if k not in ("a", "b", "metric")}
-        yield {**kept, **figures, "verdict": verdict, "sentence": sentence}
+        parity = next(judged)
+        figures = {k: v for k, v in asdict(parity.pair).items() if k not in ("a", "b", "metric")}
+        yield {
+            **kept,
+            **figures,
+            "is_not_worse": parity.is_not_worse,
+            "p_not_worse": parity.p_not_worse,
+            "verdict": VERDICTS[parity.outcome],
+            "sentence": f"{who}: {describe_change(parity)}",
+        }

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from tuneoff.compare import ScoredRun, read_scored_run
 from tuneoff.errors import DataError
 from tuneoff.migration.exits import HOSTED
-from tuneoff.report import format as f
-from tuneoff.results import Comparison
-from tuneoff.scoring.equivalence import MARGIN, adjust_not_worse
-from tuneoff.scoring.intervals import SIGNIFICANT
+from tuneoff.report.parity import describe_parity
+from tuneoff.scoring.equivalence import MARGIN
 from tuneoff.scoring.paired import Pair
-from tuneoff.scoring.pairs import compare_all
-from tuneoff.scoring.power import describe_floor
+from tuneoff.scoring.parity import Parity, judge_parity
+from tuneoff.scoring.way_of_training import find_seeds
 
 
 def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any]]:
     """Say of each other contender of a finished run whether it matches the model that is being left
     (`migrating_from`; of an earlier file, `hosted`): `name`, `difference`, `low`, `high` (own minus
     hosted, 90%), `p_value` (of "it is worse by the margin or more", one-sided, adjusted over the
-    contenders), `verdict` (`better`, `matches`, `worse`, `not shown`) and a `sentence`.
+    contenders; null where scores are no shares), `verdict` (`better`, `matches`, `worse`, `not
+    shown`), `outcome` (`better`, `worse`, `same`, `cannot be told`) and a `sentence`.
 
     It matches when that p-value is under 5%; whether it is better, or worse, is what the run says.
 
@@ -40,58 +40,44 @@ def parity_of(run_dir: Path | str, margin: float = MARGIN) -> list[dict[str, Any
     captured = next(each for each in results.contenders if each.name == left)
     if captured.error:
         raise DataError(f"{results.name}: {left} failed: {captured.error}")
-    score = captured.scores.get(results.primary_metric)
-    nothing = score is None or not score.value
-    scores = {each.name: run.values[each.name] for each in results.contenders if not each.error}
-    tested = compare_all(
-        {name: found for name, found in scores.items() if found},
-        results.primary_metric, run.clusters, run.cluster, run.seeds,
-    )  # fmt: skip
-    own = [pair for pair in tested if left in (pair.a, pair.b)]
-    pairs = [_own_first(pair, run, left) for pair in own]
-    p_values = adjust_not_worse(pairs, run.clusters, margin)
-    return [_judged(pair, left, p, margin, nothing) for pair, p in zip(own, p_values, strict=True)]
+    own, others = _pairs(run, left)
+    label = "the hosted model" if left == HOSTED else left
+    judged = judge_parity(own, results.primary_metric, run.clusters, run.cluster, margin, others)
+    return [_say(parity, label) for parity in judged]
 
 
-def _own_first(pair: Comparison, run: ScoredRun, left: str) -> Pair:
-    own = pair.a if pair.b == left else pair.b
-    return Pair(own, left, run.values[own], run.values[left], run.seeds[own], run.seeds[left])
-
-
-def _judged(
-    pair: Comparison, left: str, p_value: float, margin: float, nothing: bool
-) -> dict[str, Any]:
-    """`nothing`: none of the captured answers is right, so there is nothing to match."""
-    sign, own = (1, pair.a) if pair.b == left else (-1, pair.b)
-    bounds = sorted(sign * x for x in (pair.low_90, pair.high_90) if x is not None)
-    shown, *limits = (
-        f"{round(100 * value, 1) + 0.0:+.1f}" for value in (sign * pair.difference, *bounds)
-    )
-    points = f"{shown} points" + (f" [{', '.join(limits)}], 90%" if limits else "")
-    allowed, hosted = f.points(margin), "the hosted model" if left == HOSTED else left
-    better = "a better" if sign > 0 else "b better"
-    if pair.verdict == better:
-        verdict, said = "better", f"is better than {hosted}"
-    elif nothing:
-        verdict, said = "not shown", f"cannot match: none of {hosted}'s answers is right"
-    elif p_value < SIGNIFICANT:
-        verdict, said = "matches", f"matches {hosted}: it loses less than {allowed}"
-    elif pair.verdict != "tie":
-        verdict, said = "worse", f"is worse than {hosted}"
-    else:
-        more = (
-            describe_floor(pair.units or 0, pair.cluster)
-            if pair.low is None
-            else ("this test set cannot tell; more test examples would")
+def _pairs(run: ScoredRun, left: str) -> tuple[list[Pair], list[Pair]]:
+    """Return the run's pairs: each contender with the one that is left, and all others."""
+    there = [
+        each.name for each in run.results.contenders if not each.error and run.values[each.name]
+    ]
+    between = find_seeds(run.ways, run.seeds)
+    own, others = list[Pair](), list[Pair]()
+    for a, b in combinations(there, 2):
+        if a == left:
+            a, b = b, a
+        pair = Pair(
+            a, b, run.values[a], run.values[b], run.seeds[a], run.seeds[b], between[a], between[b]
         )
-        verdict, said = "not shown", f"may lose more than {allowed}: {more}"
-    low, high = bounds or (None, None)
+        if pair.common():
+            (own if b == left else others).append(pair)
+    return own, others
+
+
+def _say(parity: Parity, label: str) -> dict[str, Any]:
+    """Return a judged contender as plain values; `label` is what the model being left is called."""
+    verdict = "not shown"
+    if parity.outcome == "better" or (parity.outcome == "worse" and not parity.is_not_worse):
+        verdict = parity.outcome
+    elif parity.is_not_worse:
+        verdict = "matches"
     return {
-        "name": own,
-        "difference": sign * pair.difference,
-        "low": low,
-        "high": high,
-        "p_value": p_value,
+        "name": parity.name,
+        "difference": parity.pair.difference,
+        "low": parity.pair.low_90,
+        "high": parity.pair.high_90,
+        "p_value": parity.p_not_worse,
         "verdict": verdict,
-        "sentence": f"{own} {said} ({points}).",
+        "outcome": parity.outcome,
+        "sentence": f"{describe_parity(parity, label)}.",
     }

@@ -67,6 +67,18 @@ def find_margin_examples(
     )
 
 
+def count_needed(
+    margin: float, discordance: float, cluster_sizes: Sequence[int] | None = None
+) -> int:
+    """Return how many test examples show an equal contender to be not worse by a margin, with a
+    power of 80%, where so large a share of the answers differs."""
+    sizes = [size for size in cluster_sizes or () if size]
+    if not sizes:
+        return _count_examples(margin, discordance, 2 * (1 - POWER))
+    clusters = _count_clusters(margin, discordance, 2 * (1 - POWER), sizes)
+    return math.ceil(clusters * sum(sizes) / len(sizes))
+
+
 def _count_examples(margin: float, discordance: float, missed: float) -> int:
     """Return the examples with which a test at 5% misses no more than half of `missed`."""
     # What Tango's test takes the share of each side to be where the difference is the margin.
