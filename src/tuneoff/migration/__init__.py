@@ -7,9 +7,9 @@ of what may follow it. `verdicts` says, when that has run, whether the others ma
 non-inferiority, for "no difference was found" proves nothing.
 """
 
-from tuneoff.migration.exits import USUAL_BASES
+from tuneoff.migration.exits import Choices
 from tuneoff.migration.listing import Source, tuned_models
 from tuneoff.migration.saving import migrate
-from tuneoff.migration.verdicts import parity_of
+from tuneoff.migration.verdicts import parity_of, summarize_exits
 
-__all__ = ["USUAL_BASES", "Source", "migrate", "parity_of", "tuned_models"]
+__all__ = ["Choices", "Source", "migrate", "parity_of", "summarize_exits", "tuned_models"]

@@ -1,10 +1,10 @@
 """The bake-off file of a migration: the model that is being left, and three exits from it.
 
-An open model of one's own; the same base tuned again on Azure, as long as the price book says that
-Azure tunes it; and the successor that the provider names, prompted, without and with examples. What
-each costs and until when it lasts stands above it, as the price book has it on the day. An exit that
-a run could not carry out as it is (Azure needs the address of a resource, another a price) is
-written as a comment, ready to be used.
+An open model of one's own; the same base tuned again on Azure, as long as Azure tunes it; and the
+successor that the provider names, prompted, without and with examples. What each costs and until
+when it lasts stands above it, as the price book has it on the day. An exit that a run could not
+carry out as it is (Azure needs the address of a resource, another a price) is written as a comment,
+ready to be used.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ COMMENT_WIDTH = 96
 class Choices:
     """What a user wants of the bake-off file of a migration.
 
-    `bases` are the open models; `azure_url` is the address of a resource there, `azure_key_variable`
-    the environment variable with its key. `successor` comes before the one that the price book
-    names; with `has_successor` false there is none. `metrics` are ids or Python files, `judge` is a
-    file with the keys of one; the first of them decides. `requests_per_month` is the traffic that
-    costs a month are of.
+    `bases` are the open models; `azure_url` is the address of a resource there,
+    `azure_key_variable` the environment variable with its key. `successor` comes before the one
+    that the price book names; with `has_successor` false there is none. `metrics` are ids or Python
+    files, `judge` is a file with the keys of one; the first of them decides. `requests_per_month`
+    is the traffic that costs a month are of.
 
     Raises:
         ConfigError: the address is none.
@@ -168,8 +168,8 @@ def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = Non
     head = {"name": _spell(left.name)[:60] or "migration", "task": dict(left.task)}
     said = (
         f"Written by `tuneoff migrate` on {market.day}: what may follow {left.model}? Its answers "
-        "are in answers.jsonl for good, whether it is still there or not. Prices and ends are those "
-        "of the price book on that day; `tuneoff plan` has today's."
+        "are in answers.jsonl for good, whether it is still there or not. Prices and ends are the "
+        "price book's on that day; `tuneoff plan` has today's."
     )
     lines = [f"# {line}\n" for line in _wrap(said)]
     lines += [_dump(head | {"migrating_from": HOSTED}), _render_traffic(choices.requests_per_month)]
@@ -381,9 +381,7 @@ def _spell(text: str) -> str:
 def _wrap(text: str) -> list[str]:
     """Return a comment's lines; nothing in them can end the comment."""
     printable = "".join(c if c.isprintable() else "?" for c in text)
-    return textwrap.wrap(
-        printable, COMMENT_WIDTH, break_long_words=False, break_on_hyphens=False
-    )
+    return textwrap.wrap(printable, COMMENT_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _dump(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tuneoff import bakeoff
 from tuneoff.bakeoff_file import load
 from tuneoff.errors import ConfigError, DataError, RefusedError, unknown
 from tuneoff.files import write_lines, write_text
-from tuneoff.migration.exits import HOSTED, USUAL_BASES, find_longest, render_bakeoff
+from tuneoff.migration.exits import HOSTED, Choices, Left, find_longest, render_bakeoff
 from tuneoff.migration.listing import Source
 from tuneoff.progress import Progress, Silent
 from tuneoff.providers import Provider, TunedModel
@@ -32,7 +31,7 @@ def migrate(
     *,
     train: Path | None = None,
     test: Path | None = None,
-    bases: Sequence[str] = USUAL_BASES,
+    choices: Choices | None = None,
     limit: int | None = None,
     budget_usd: float | None = None,
     yes: bool = False,
@@ -45,12 +44,13 @@ def migrate(
         out: the folder; the same call with it goes on where an earlier one stopped.
         train: your copy of the training file, where the provider no longer has it.
         test: examples that the model has not seen; left out, its validation file.
-        bases: open models to tune on the same examples.
+        choices: what the bake-off file is to hold.
         limit: at most so many test examples.
         yes: the model may be asked although it has no price in the book.
 
     Returns:
-        `file` (the bake-off file), `train`, `test`, `answered` (numbers of examples), `score`.
+        `file` (the bake-off file), `train`, `test`, `answered` (numbers of examples), `metric`,
+        `score`, `run_dir` (where a run of the file will lie).
 
     Raises:
         ConfigError, DataError: the model is not there, or there is no test set it has not seen.
@@ -58,6 +58,8 @@ def migrate(
         BudgetError: asking it could pass the budget.
     """
     source, out, progress = source or Source(), Path(out), progress or Silent()
+    choices = choices or Choices()
+    metrics = choices.read_metrics(out)
     with closing(source.connect()) as provider:
         provider.reach.tell_to(progress.say, False)
         known = {each.model: each for each in repeated(provider.tuned_models)}
@@ -66,6 +68,8 @@ def migrate(
         examples = _Examples(out, provider, known[model], progress)
         files = {"train": examples.of("train", train), "test": examples.test(test)}
     task = {"id": "chat", **files, "max_new_tokens": find_longest(out / files["train"])}
+    if metrics:
+        task["metrics"] = metrics
     if limit is not None:
         task["limit"] = {"test": limit}
     answers = _captured(model, out, source, task, budget_usd, yes, progress)
@@ -73,12 +77,16 @@ def migrate(
     if file.exists():
         progress.say(f"{file} is there already, and stays as it is")
     else:
-        write_text(file, render_bakeoff(model, out.resolve().name, task, bases))
+        name, examples = out.resolve().name, _count(out / files["train"])
+        left = Left(model, known[model].base, source, name, task, examples)
+        write_text(file, render_bakeoff(left, choices))
     return {
         "file": str(file),
+        "run_dir": str(bakeoff.DEFAULT_FOLDER / load(file).name),
         "train": _count(out / files["train"]),
         "test": answers.split_sizes["test"],
         "answered": answers.contenders[0].scores[answers.primary_metric].n,
+        "metric": answers.primary_metric,
         "score": answers.contenders[0].scores[answers.primary_metric].value,
     }
 
@@ -151,8 +159,8 @@ def _captured(
     file, run_dir = out / "capture.yaml", out / "capture"
     if file.exists() and (run_dir / "bakeoff.yaml").exists():
         _refuse_another(file, value)
-    else:  # nothing was captured by it yet
-        write_text(file, yaml.safe_dump(value, sort_keys=False))
+    # Nothing was captured by it yet, or it is to be scored otherwise.
+    write_text(file, yaml.safe_dump(value, sort_keys=False))
     settings = load(file).model_copy(update={"budget_usd": budget_usd})
     results = bakeoff.run(
         settings, run_dir, yes=yes, progress=progress, command=f"tuneoff migrate {model}"
@@ -170,6 +178,7 @@ def _refuse_another(file: Path, value: dict[str, Any]) -> None:
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
     was, now = before["contenders"][0]["model"], value["contenders"][0]["model"]
     keys = {**before["task"], **value["task"]}
+    keys.pop("metrics", None)  # how answers are scored may change
     changed = sorted(k for k in keys if before["task"].get(k) != value["task"].get(k))
     if was != now:
         changed = [f"the model was {was}"]
