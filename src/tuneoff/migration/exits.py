@@ -120,7 +120,8 @@ class Block:
 
     def render(self) -> str:
         """Return its lines, indented as those of a list are."""
-        lines = [f"# {line}" for line in _wrap(self.comment)]
+        hint = " To use it, take the first # of each line away." * (not self.live)
+        lines = [f"# {line}" for line in _wrap(self.comment + hint * bool(self.comment))]
         if self.settings is not None:
             item = _dump([dict(self.settings)]).rstrip("\n").split("\n")
             item += [f"  # {line}" for line in self.more]
@@ -283,10 +284,7 @@ def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Bloc
         "developer deployment has no fee by the hour, and lasts 24 hours: enough for the run."
     )
     if url is None:
-        comment += (
-            " To use it, take the first # of each line away and write your resource's address "
-            "(or give --azure-url before this file is written)."
-        )
+        comment += " Its base_url is your resource's (or give --azure-url with a new --out)."
     figures = ", ".join(f"{each}_usd_per_million_tokens: N" for each in TOKEN_PRICES)
     return [Block(comment, settings, url is not None, (f"price: {{{figures}}}",))]
 
