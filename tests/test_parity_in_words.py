@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tuneoff
 from tuneoff.errors import DataError
-from tuneoff.migration import parity_of
+from tuneoff.migration import parity_of, summarize_exits
 
 
 def carried_out(folder: Path, count: int, hosted: int, own: int) -> Path:
@@ -81,3 +82,66 @@ def test_a_captured_contender_that_failed_is_said(tmp_path: Path) -> None:
     (run / "results.json").write_text(json.dumps(stored))
     with pytest.raises(DataError, match="hosted failed: its answers have other ids"):
         parity_of(run)
+
+
+def changed(run: Path, own: dict[str, Any], **settings: Any) -> tuple[dict[str, Any], str]:
+    """What is said of the other contender, and of all exits, with other facts about it."""
+    results = run / "results.json"
+    before = results.read_text()
+    stored = json.loads(before)
+    stored["contenders"][1] |= own
+    stored["settings"] |= settings
+    results.write_text(json.dumps(stored))
+    (row,) = rows = parity_of(run)
+    results.write_text(before)
+    return row, summarize_exits(rows)
+
+
+def test_each_exit_says_what_it_costs_and_until_when_it_lasts(tmp_path: Path, cli: Any) -> None:
+    run = carried_out(tmp_path, 400, 300, 298)
+    priced = {"serving_usd_per_1k_requests": 0.5, "fixed_usd_per_month": 10.0}
+    for own, settings, month, said in (
+        ({"place": "own"}, {}, None, "No price known; it has no end."),
+        ({"cost": {"serving_basis": "not priced: name hardware"}}, {}, None,
+         "No price known (name hardware); no end date is known."),
+        ({"cost": priced, "ends": "2999-01-01"}, {"serving": {"requests_per_month": 100_000}}, 50.0,
+         "It costs $50.00 a month at 100,000 requests; it ends on 2999-01-01."),
+        ({"cost": priced, "place": "own"}, {}, 10.0, "It costs $10.00 a month, one machine"),
+        ({"cost": priced}, {}, None, "It costs $0.50 for 1,000 requests and $10.00 a month beside"),
+        ({"cost": {**priced, "unit_prices": {"hosting_usd_per_hour": 1.7}}}, {}, None,
+         "Hosting costs $1,241.00 a month, and no price of its tokens is known;"),
+    ):  # fmt: skip
+        row, summary = changed(run, own, **settings)
+        assert said in row["sentence"]
+        assert (row["holds"], row["outcome"], row["usd_per_month"]) == (True, "same", month)
+        assert summary == "By exact match, 1 of 1 exits holds: own."
+    row, summary = changed(run, {"ends": "2020-01-01"})
+    assert (row["verdict"], row["holds"]) == ("matches", False)
+    assert "it ended on 2020-01-01" in row["sentence"]
+    assert summary == "By exact match, the only exit does not hold."
+    row, _ = changed(run, {"error": "contender own: its deployment is gone."})
+    assert (row["sentence"], row["verdict"]) == ("own failed: its deployment is gone.", "failed")
+    assert cli("migrate", "--parity", run, "--fail-if-worse")[0] == 0
+    # A margin of the run's own counts where none is given.
+    row, _ = changed(run, {})
+    stored = json.loads((run / "results.json").read_text())
+    stored["requirements"]["margin_points"] = 0.5
+    (run / "results.json").write_text(json.dumps(stored))
+    assert (row["verdict"], parity_of(run)[0]["verdict"]) == ("matches", "not shown")
+    assert parity_of(run, 0.03)[0]["verdict"] == "matches"
+    assert cli("migrate", "--parity", run, "--fail-if-worse")[0] == 1
+
+
+def test_the_cheapest_that_holds_is_named() -> None:
+    def row(name: str, holds: bool, usd: float | None) -> dict[str, Any]:
+        return {"name": name, "metric": "exact_match", "holds": holds, "usd_per_month": usd}
+
+    for rows, said in (
+        ([row("a", True, 12.0), row("b", True, 9.0), row("c", False, 1.0)],
+         "2 of 3 exits hold: a and b. The cheapest of them is b: $9.00 a month."),
+        ([row("a", True, 12.0), row("b", True, None)],
+         "2 of 2 exits hold: a and b. The cheapest of those whose cost is known is a: $12.00"),
+        ([row("a", False, None), row("b", False, None)], "none of 2 exits holds."),
+    ):  # fmt: skip
+        assert said in summarize_exits(rows)
+    assert "no other contender" in summarize_exits([])

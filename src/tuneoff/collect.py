@@ -62,6 +62,7 @@ from tuneoff.scoring.curve import learning_curve
 from tuneoff.scoring.intervals import wilson
 from tuneoff.scoring.judge import Judge, unread_reply
 from tuneoff.scoring.pairs import TESTS_VERSION, compare_all
+from tuneoff.scoring.parity import list_not_worse
 from tuneoff.scoring.rows import find_reason_left_out
 from tuneoff.scoring.selection import find_allowance
 from tuneoff.spending import judges, paid
@@ -130,6 +131,8 @@ def collect(
     comparisons = _comparisons(parts, means, seeds, metric, clusters)
     baselines = collect_baselines(parts, run, metric, means, seeds, clusters, left_out)
     places = {c.name: c.place for c in contenders}
+    leaving = parts.bakeoff.migrating_from
+    margin = parts.bakeoff.requirements.margin_points / 100
     crossings = break_evens(priced, places, parts.bakeoff.serving.utilization)
     return Results(
         schema=1,
@@ -168,7 +171,10 @@ def collect(
                 name, best, {n: means[n] for n in names}, clusters
             ),
             kind=parts.scorer.METRICS[metric],
-            leaving=parts.bakeoff.migrating_from,
+            leaving=leaving,
+            not_worse=list_not_worse(means, seeds, leaving, metric, clusters, margin)
+            if leaving
+            else (),
             baselines=baselines,
         ),
     )

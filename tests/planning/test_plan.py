@@ -76,7 +76,7 @@ def test_json_is_the_schema(cli: Any, tmp_path: Path) -> None:
     ]  # fmt: skip
     for contender in plan["contenders"]:
         assert list(contender) == [
-            "name", "id", "training", "answering_usd", "ends", "warnings", "samples",
+            "name", "id", "training", "answering_usd", "ends", "warnings", "samples", "place",
         ]  # fmt: skip
     hosted, asked, own = plan["contenders"]
     assert set(hosted["training"]) == set(own["training"]) == TRAINING

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from running import server
 
+from tuneoff.migration.exits import choose_training
 from tuneoff.tasks.samples import functional
 
 pytestmark = pytest.mark.slow
@@ -73,13 +74,11 @@ def test_from_a_served_model_to_an_open_one(tmp_path: Path, cli: Any) -> None:
     with tuned(tmp_path / "data") as (url, model):
         code, out, err = cli("migrate", "--base-url", url, "--json")
         assert code == 0, err
-        rows = json.loads(out)
-        assert model in {row["model"] for row in rows}
-        for row in rows:  # the others are its checkpoints
-            assert row["model"].startswith(model)
-            assert row["base"] == BASE
-            assert row["training_file"]
-            assert row["validation_file"]
+        (row,) = json.loads(out)["models"]
+        assert (row["model"], row["base"]) == (model, BASE)
+        assert all(each.startswith(model) for each in row["checkpoints"])
+        assert row["training_file"]
+        assert row["validation_file"]
         command = ("migrate", model, "--out", place, "--base", BASE, "--base-url", url, "--json")
         code, out, err = cli(*command)
         assert code == 0, err
@@ -97,6 +96,7 @@ def test_from_a_served_model_to_an_open_one(tmp_path: Path, cli: Any) -> None:
     file = place / "bakeoff.yaml"
     written = yaml.safe_load(file.read_text())
     assert [each["id"] for each in written["contenders"]] == ["recorded", "local"]
+    assert written["contenders"][1]["train"] == choose_training(TRAIN)
     written["contenders"][1]["train"] = {"max_steps": 6, "batch_size": 8}
     file.write_text(yaml.safe_dump(written))
     run = tmp_path / "run"
@@ -114,5 +114,7 @@ def test_from_a_served_model_to_an_open_one(tmp_path: Path, cli: Any) -> None:
     assert own["difference"] == pytest.approx(value - found["score"])
     assert own["low"] <= own["difference"] <= own["high"]
     assert own["verdict"] in ("better", "matches", "worse", "not shown")
-    code, out, err = cli("migrate", "--parity", run)
-    assert (code, own["sentence"] in out) == (0, True), err
+    assert (own["metric"], own["usd_per_month"], own["ends"]) == ("exact_match", None, None)
+    code, out, err = cli("migrate", "--parity", run, "--fail-if-worse")
+    assert (code, own["sentence"] in out) == (0 if own["holds"] else 1, True), err
+    assert "No price known (name hardware); it has no end" in own["sentence"]

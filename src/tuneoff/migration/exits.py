@@ -1,52 +1,386 @@
-"""The bake-off file of a migration: the model that is being left, and what may follow it."""
+"""The bake-off file of a migration: the model that is being left, and three exits from it.
+
+An open model of one's own; the same base tuned again on Azure, as long as Azure tunes it; and the
+successor that the provider names, prompted, without and with examples. What each costs and until
+when it lasts stands above it, as the price book has it on the day. An exit that a run could not
+carry out as it is (Azure needs the address of a resource, another a price) is written as a comment,
+ready to be used.
+"""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import os
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from tuneoff.config import JudgeSettings
+from tuneoff.contender_settings import SHIPPED_BASE
+from tuneoff.costs.pricebook import Price, PriceBook, base_of, book, price_of
+from tuneoff.costs.pricefile import ModelEnd
+from tuneoff.costs.serving import HOURS_A_MONTH
+from tuneoff.errors import ConfigError
+from tuneoff.migration.listing import Source
+from tuneoff.providers.sdk import is_here
+from tuneoff.report import format as f
+from tuneoff.spending import REASONS
 from tuneoff.tasks import chat
 
 # What is tuned instead, unless others are named.
 USUAL_BASES = ("Qwen/Qwen3-8B",)
 HOSTED = "hosted"
+AZURE = "azure"
+AZURE_URL = "https://YOURS.openai.azure.com/openai/v1/"
+AZURE_PATH = "/openai/v1/"
+SHOTS = 8
+# Models that reason unasked and take no `reasoning_effort: none` (OpenAI's model pages).
+ALWAYS_REASONS = re.compile(r"o\d(-|$)|gpt-5(-|$)")
+# Few examples make few steps: with batches of 32 too few to learn in, whatever the rate.
+FEW_EXAMPLES, SMALL_BATCH = 2000, 8
+TOKEN_PRICES = ("training", "input", "output")
+NO_PRICE = "no price known"
+COMMENT_WIDTH = 96
 
 
-def render_bakeoff(model: str, name: str, task: dict[str, Any], bases: Sequence[str]) -> str:
-    contenders: list[dict[str, Any]] = [
-        {"name": HOSTED, "id": "recorded", "model": model, "predictions": "answers.jsonl",
-         "source": f"captured {datetime.date.today()} by tuneoff migrate"},
-    ]  # fmt: skip
-    for base in bases:
-        own = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in base)
-        contenders.append(
-            {
-                "name": own.strip("._-")[-60:].lower() + "-lora",
-                "id": "local",
-                "base": base if not Path(base).exists() else str(Path(base).resolve()),
-                "lora": {"r": 16, "alpha": 32, "target_modules": "all-linear"},
-                "train": {"until": "converged", "epochs": 5},
-            }
-        )
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
-    value = {
-        "name": kept.strip("._-")[:60] or "migration",
-        "task": task,
-        "migrating_from": HOSTED,
-        "contenders": contenders,
-    }
-    head = (
-        f"# Written by `tuneoff migrate`. Do open models match {model}?\n"
-        "# Its answers are in answers.jsonl for good, whether it is still there or not.\n"
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user wants of the bake-off file of a migration.
+
+    `bases` are the open models; `azure_url` is the address of a resource there,
+    `azure_key_variable` the environment variable with its key. `successor` comes before the one
+    that the price book names; with `has_successor` false there is none. `metrics` are ids or Python
+    files, `judge` is a file with the keys of one; the first of them decides. `requests_per_month`
+    is the traffic that costs a month are of.
+
+    Raises:
+        ConfigError: the address is none.
+    """
+
+    bases: Sequence[str] = USUAL_BASES
+    azure_url: str | None = None
+    azure_key_variable: str | None = None
+    successor: str | None = None
+    has_successor: bool = True
+    metrics: Sequence[str] = ()
+    judge: Path | None = None
+    requests_per_month: int | None = None
+
+    def __post_init__(self) -> None:
+        url = self.azure_url
+        if url is not None and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
+            raise ConfigError(
+                f"--azure-url is {url!r}; give the address of your resource, as {AZURE_URL}."
+            )
+
+    def read_metrics(self, folder: Path) -> list[str | dict[str, Any]]:
+        """Return `task.metrics` of a bake-off file in a folder; empty where the task's own do.
+
+        Raises:
+            ConfigError: a file is not there, or holds no judge.
+        """
+        found: list[str | dict[str, Any]] = []
+        for metric in self.metrics:
+            path = Path(metric).expanduser()
+            if metric.endswith(".py") and not path.is_file():
+                raise ConfigError(f"--metric: there is no file {metric}; check the path.")
+            inside = os.path.relpath(path.resolve(), folder.resolve())
+            found.append(inside if metric.endswith(".py") else metric)
+        return found + ([_read_judge(self.judge)] if self.judge else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The model that is being left, what it was tuned on, and where; the name of its folder, the
+    task that it was captured on, and the number of training examples in it."""
+
+    model: str
+    base: str
+    source: Source
+    name: str
+    task: Mapping[str, Any]
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A contender of the file below its comment; without `settings` the comment stands alone, and
+    one that is not `live` is a comment, too. `more` are lines that a user may want in it."""
+
+    comment: str
+    settings: Mapping[str, Any] | None = None
+    live: bool = True
+    more: tuple[str, ...] = ()
+
+    def render(self) -> str:
+        """Return its lines, indented as those of a list are."""
+        hint = " To use it, take the first # of each line away." * (not self.live)
+        lines = [f"# {line}" for line in _wrap(self.comment + hint * bool(self.comment))]
+        if self.settings is not None:
+            item = _dump([dict(self.settings)]).rstrip("\n").split("\n")
+            item += [f"  # {line}" for line in self.more]
+            lines += item if self.live else [f"# {line}" for line in item]
+        return "".join(f"  {line}\n" for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What the price book says on a day of exits from a source."""
+
+    source: Source
+    base: str
+    day: datetime.date
+    prices: PriceBook
+
+    @property
+    def is_in_book(self) -> bool:
+        """Say whether the source is the provider itself, so that the book's words hold there."""
+        return self.source.base_url is None or self.source.provider == AZURE
+
+    def find_end(self, provider: str, model: str, tuned: bool) -> ModelEnd | None:
+        """Return when a model ends; None where nobody says so."""
+        return self.prices.end_of(provider, model, tuned)
+
+    def find_price(self, provider: str, model: str, tuned: bool) -> Price | None:
+        """Return what a model costs; None where that is not known."""
+        return price_of(provider, model, self.day, tuned=tuned, prices=self.prices)
+
+
+def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = None) -> str:
+    """Return the text of a bake-off file with the captured model and the exits from it.
+
+    Args:
+        day: the day whose prices and ends are written down; today if left out.
+    """
+    market = Market(left.source, left.base, day or datetime.date.today(), book())
+    taken = {HOSTED}
+    blocks = [
+        _write_captured(left.model, market),
+        *_write_open(choices.bases, left.examples, taken),
+        *_write_azure(choices, market, taken),
+        *_write_successor(choices, market, taken),
+    ]
+    head = {"name": _spell(left.name)[:60] or "migration", "task": dict(left.task)}
+    said = (
+        f"Written by `tuneoff migrate` on {market.day}: what may follow {left.model}? Its answers "
+        "are in answers.jsonl for good, whether it is still there or not. Prices and ends are the "
+        "price book's on that day; `tuneoff plan` has today's."
     )
-    return head + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    lines = [f"# {line}\n" for line in _wrap(said)]
+    lines += [_dump(head | {"migrating_from": HOSTED}), _render_traffic(choices.requests_per_month)]
+    return "".join(lines) + "contenders:\n" + "".join(block.render() for block in blocks)
 
 
 def find_longest(path: Path) -> int:
-    """Room for the longest answer: no usual tokenizer makes more than a token of two bytes."""
+    """Return room for the longest answer: no usual tokenizer makes more than a token of two
+    bytes."""
     longest = max(len(each.completion.encode()) for each in chat.read_examples(path))
     return max(16, min(4096, longest // 2 + 16))
+
+
+def choose_training(examples: int) -> dict[str, Any]:
+    """Return how an open model is trained on so many examples: at the rate that a short search
+    finds, for one that fits a large base leaves a small one where it was."""
+    train: dict[str, Any] = {"until": "converged", "learning_rate": "search"}
+    if examples < FEW_EXAMPLES:
+        return train | {"batch_size": SMALL_BATCH, "epochs": 10}
+    return train | {"epochs": 5}
+
+
+def _read_judge(file: Path) -> dict[str, Any]:
+    """Return the keys of a judge as its file has them.
+
+    Raises:
+        ConfigError: it is no such file.
+    """
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        judge = JudgeSettings.model_validate({"id": "judge", **value})
+    except FileNotFoundError:
+        raise ConfigError(f"--judge: there is no file {file}; check the path.") from None
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"--judge: {file} holds no judge ({_first_problem(error)}); it takes model and rubric, "
+            "as a judge in task.metrics does (docs/scoring.md)."
+        ) from None
+    return judge.model_dump(mode="json", exclude_unset=True)
+
+
+def _first_problem(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    return str(error).split("\n", 1)[0]
+
+
+def _render_traffic(requests: int | None) -> str:
+    if requests is not None:
+        return _dump({"serving": {"requests_per_month": requests}})
+    return "# serving: {requests_per_month: 100000}  # your traffic: costs a month are of that\n"
+
+
+def _write_captured(model: str, market: Market) -> Block:
+    end = market.find_end(market.source.provider, market.base, True) if market.is_in_book else None
+    until = f"It ends on {end.ends}." if end else "When it ends is not known here."
+    return Block(
+        f"The model that is being left. {until}",
+        {
+            "name": HOSTED,
+            "id": "recorded",
+            "model": model,
+            "predictions": "answers.jsonl",
+            "source": f"captured {market.day} by tuneoff migrate",
+        },
+    )
+
+
+def _write_open(bases: Sequence[str], examples: int, taken: set[str]) -> list[Block]:
+    comment = (
+        "Exit: an open model of your own, tuned on the same examples. It has no end. It costs the "
+        "hours of what it is trained and served on: name that as its hardware."
+    )
+    found = []
+    for base in bases:
+        folder = base != SHIPPED_BASE and Path(base).expanduser().is_dir()
+        own = Path(base).expanduser().resolve() if folder else None
+        name = _name(f"{own.name if own else base}-lora", taken)
+        settings = {
+            "name": name,
+            "id": "local",
+            "base": str(own) if own else base,
+            "lora": {"r": 16, "alpha": 32, "target_modules": "all-linear"},
+            "train": choose_training(examples),
+        }
+        more = ("hardware: {accelerator: H100}  # its price is in the book: tuneoff prices",)
+        found.append(Block(comment, settings, more=more))
+    return found
+
+
+def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Block]:
+    if market.source.provider == AZURE:
+        return []  # this is where it is being left
+    base, url = market.base, choices.azure_url
+    end = market.find_end(AZURE, base, tuned=True)
+    if end is None and url is None:
+        return []
+    closed = end is not None and min(end.training_ends or end.ends, end.ends) <= market.day
+    if end is not None and closed:
+        return [Block(f"Azure takes no new training jobs for {base} since {end.training_ends}.")]
+    settings = {"name": _name(AZURE, taken), "id": "hosted", "provider": AZURE}
+    settings |= {"model": base, "base_url": _complete(url or AZURE_URL)}
+    if choices.azure_key_variable is not None:
+        settings["key_variable"] = choices.azure_key_variable
+    comment = (
+        f"Exit: {base} tuned again on Azure, from the saved files. {_say_azure(end)} Price: "
+        f"{_say_price(market.find_price(AZURE, base, tuned=True))}; token prices differ there by "
+        "region and contract, so give yours as price:, or run with --yes. Deploy the tuned model "
+        "when its job is done, add deployment: NAME here, and give the same command again. A "
+        "developer deployment has no fee by the hour, and lasts 24 hours: enough for the run."
+    )
+    if url is None:
+        comment += " Its base_url is your resource's (or give --azure-url with a new --out)."
+    figures = ", ".join(f"{each}_usd_per_million_tokens: N" for each in TOKEN_PRICES)
+    return [Block(comment, settings, url is not None, (f"price: {{{figures}}}",))]
+
+
+def _say_azure(end: ModelEnd | None) -> str:
+    if end is None:
+        return "Until when Azure tunes it is not known here."
+    read = f" (read {end.retrieved})" if end.retrieved else ""
+    last = ""
+    if end.training_ends is not None:
+        safe = end.training_ends - datetime.timedelta(days=1)
+        last = f"Last safe day for a training: {safe}, for existing customers. "
+    return f"{last}What is tuned there ends on {end.ends}{read}."
+
+
+def _write_successor(choices: Choices, market: Market, taken: set[str]) -> list[Block]:
+    if not choices.has_successor:
+        return []
+    source = market.source
+    known = market.find_end(source.provider, market.base, tuned=True)
+    model = choices.successor or (known.replacement if known else None)
+    if model is None:
+        return []
+    end = market.find_end(source.provider, model, tuned=False)
+    price = market.find_price(source.provider, model, tuned=False) if market.is_in_book else None
+    # One that a run would refuse, or of which the book speaks at another address, is not live.
+    ended = market.is_in_book and end is not None and end.ends <= market.day
+    is_sure = choices.successor is not None or (market.is_in_book and price is not None)
+    settings: dict[str, Any] = {"id": "prompted", **source.written(), "model": model}
+    if REASONS.match(base_of(model)) and not ALWAYS_REASONS.match(base_of(model)):
+        settings["reasoning_effort"] = "none"  # it reasons unasked, and answers would be cut
+    until = f"It ends on {end.ends}." if end else "No end date is known."
+    named = "" if choices.successor else f" It is what {source.provider} names instead."
+    need = "" if price or _is_own(source) else ": give one as price:, or run with --yes"
+    comment = (
+        f"Exit: {model}, prompted, without examples and with {SHOTS} of them.{named} {until} "
+        f"Price: {_say_price(price)}{need}."
+    )
+    name, shown = _name(model, taken), _name(f"{model}-{SHOTS}-shots", taken)
+    return [
+        Block(comment, {"name": name, **settings}, is_sure and not ended),
+        Block("", {"name": shown, **settings, "shots": SHOTS}, is_sure and not ended),
+    ]
+
+
+def _is_own(source: Source) -> bool:
+    """Say whether a source is a server on this machine, which needs no price."""
+    return source.base_url is not None and is_here(source.base_url)
+
+
+def _say_price(price: Price | None) -> str:
+    """Return a price in words, with the day it was read on."""
+    if price is None:
+        return NO_PRICE
+    found = []
+    for what in TOKEN_PRICES:
+        usd = getattr(price, f"{what}_usd_per_million_tokens")
+        found += [] if usd is None else [f"{f.usd(float(usd))} {what}"]
+    said = [f"{', '.join(found)} per million tokens"] if found else []
+    hour = price.hosting_usd_per_hour
+    if hour is not None:
+        month = f.usd(float(hour * HOURS_A_MONTH))
+        said.append(f"hosting {f.usd(float(hour))} an hour, used or not: {month} a month")
+    read = f" (read {price.retrieved})" if price.retrieved else ""
+    return (", ".join(said) or NO_PRICE) + read
+
+
+def _complete(url: str) -> str:
+    """Return a resource's address with the path of its API, where only the host was given."""
+    host = url.rstrip("/")
+    return host + AZURE_PATH if host.endswith(".azure.com") else url
+
+
+def _name(wanted: str, taken: set[str]) -> str:
+    """Return a contender's name that no other has, and note it."""
+    name = _spell(wanted)[-60:].lstrip("._-").lower() or "exit"
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    taken.add(free)
+    return free
+
+
+def _spell(text: str) -> str:
+    """Return a text in the letters that a name may have."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text).strip(
+        "._-"
+    )
+
+
+def _wrap(text: str) -> list[str]:
+    """Return a comment's lines; nothing in them can end the comment."""
+    printable = "".join(c if c.isprintable() else "?" for c in text)
+    return textwrap.wrap(printable, COMMENT_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _dump(value: Any) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10_000))

@@ -37,6 +37,7 @@ from tuneoff.planning.most import about_judges, most_of_run
 from tuneoff.planning.schema import Plan, PlannedContender
 from tuneoff.planning.seeds import plan_seeds
 from tuneoff.prepare import Parts
+from tuneoff.pricing import find_end, place_of
 from tuneoff.progress import Silent
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NOWHERE
@@ -102,6 +103,10 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
     planned = [
         _planned(contender, view, count, work, examples, prices, day, measure)
         for contender, view, count in zip(bakeoff.contenders, views, counted, strict=True)
+    ]
+    planned = [
+        replace(each, place=place_of(contender), ends=each.ends or find_end(contender, prices))
+        for contender, each in zip(bakeoff.contenders, planned, strict=True)
     ]
     # What is true of the data, or of the whole file, is said once, with the first contender.
     said = (*source.warnings, *about_judges(bakeoff, prices))

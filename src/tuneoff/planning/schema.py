@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
+from tuneoff.results import Place
 from tuneoff.scoring.margins import MarginExamples
 
 
@@ -36,6 +37,7 @@ class PlannedContender:
     ends: datetime.date | None = None
     warnings: tuple[str, ...] = ()
     samples: int = 1
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def table(plan: Plan) -> str:
     shown.add_column("contender", no_wrap=True)
     for column in ("examples", "epochs", "tokens/epoch", "hours", "GiB", "training", "answering"):
         shown.add_column(column, justify="right")
-    shown.add_column("ends")
+    shown.add_column("ends", no_wrap=True)
     for contender in plan.contenders:
         shown.add_row(*_cells(contender))
     return plain(shown) + "".join(f"{line}\n" for line in _lines(plan))
@@ -29,7 +29,7 @@ def table(plan: Plan) -> str:
 def _cells(contender: PlannedContender) -> list[str]:
     training = contender.training
     money = [_usd(training.usd if training else None), _usd(contender.answering_usd)]
-    ends = str(contender.ends or "")
+    ends = str(contender.ends or ("no end" if contender.place == "own" else ""))
     if training is None:
         # Not "not tuned": it may have been, before or elsewhere.
         return [contender.name, "", "", "", "", "", contender.id, money[1], ends]

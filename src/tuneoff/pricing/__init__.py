@@ -18,7 +18,7 @@ from tuneoff.contender_settings import Hardware, LocalSettings, PromptedSettings
 from tuneoff.costs import serving
 from tuneoff.costs.arithmetic import own_cost
 from tuneoff.costs.ledger import Ledger, api_cost
-from tuneoff.costs.pricebook import Price, hour_source, priced
+from tuneoff.costs.pricebook import Price, PriceBook, hour_source, priced
 from tuneoff.costs.serving import Hosted, Own
 from tuneoff.files import read_lines
 from tuneoff.prepare import price_book
@@ -103,12 +103,8 @@ class Pricing:
 
     def ends(self, settings: Any) -> str | None:
         """The day on which a provider's model ends, if that is known."""
-        provider, model = getattr(settings, "provider", None), getattr(settings, "model", None)
-        if not model or place_of(settings) != "provider" or is_elsewhere(settings):
-            return None
-        tuned = settings.id == "hosted"
-        end = self.prices.end_of(provider or "openai", model, tuned)
-        return end.ends.isoformat() if end else None
+        day = find_end(settings, self.prices)
+        return day.isoformat() if day else None
 
     def _served(self, cost: Cost, monthly: Monthly | None, correct: float | None) -> Cost:
         """The same with what answering costs."""
@@ -221,6 +217,15 @@ def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
     if first is None:
         return datetime.date.today()
     return datetime.datetime.fromisoformat(first["at"]).date()
+
+
+def find_end(settings: Any, prices: PriceBook) -> datetime.date | None:
+    """Return the day on which a provider's model ends; None where that is not known."""
+    provider, model = getattr(settings, "provider", None), getattr(settings, "model", None)
+    if not model or place_of(settings) != "provider" or is_elsewhere(settings):
+        return None
+    end = prices.end_of(provider or "openai", model, settings.id == "hosted")
+    return end.ends if end else None
 
 
 def place_of(settings: Any) -> Place | None:

@@ -27,6 +27,7 @@ def find_caveats(
     baselines: Sequence[Baseline] = (),
     leaving: str | None = None,
     pair: Comparison | None = None,
+    is_not_worse: bool | None = None,
 ) -> tuple[Caveat, ...]:
     """Return what stands beside the choice in the headline, the most important first.
 
@@ -36,8 +37,9 @@ def find_caveats(
         kind: whether it says right or wrong of each example.
         leaving: the model that is being left.
         pair: the choice's comparison with it, where there is one.
+        is_not_worse: whether parity with it is shown; None: as the pair's own interval says.
     """
-    found = [] if leaving is None else list(_hold_against(choice.name, leaving, pair))
+    found = [] if leaving is None else list(_hold_against(choice.name, leaving, pair, is_not_worse))
     value = metric_value(choice, metric)
     if share and value is not None and value < POOR:
         # One that is as good and cheaper need not have the best score.
@@ -53,14 +55,17 @@ def find_caveats(
     return tuple(found)
 
 
-def _hold_against(choice: str, leaving: str, pair: Comparison | None) -> Iterator[Caveat]:
+def _hold_against(
+    choice: str, leaving: str, pair: Comparison | None, is_not_worse: bool | None
+) -> Iterator[Caveat]:
     """Yield what speaks against the choice beside the model that is being left."""
     if pair is None:  # it failed, or only its figures are known
         yield Caveat("unproven", other=leaving)
         return
     lead = pair.difference if pair.a == choice else -pair.difference
     if pair.verdict == "tie":
-        if not _is_not_worse(choice, pair):
+        shown = _is_not_worse(choice, pair) if is_not_worse is None else is_not_worse
+        if not shown:
             yield Caveat("unproven", value=pair.margin, other=leaving)
     elif lead < 0:
         yield Caveat("behind", value=-lead, other=leaving)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from tuneoff.config import Requirements
 from tuneoff.report import format as f
@@ -44,6 +44,7 @@ def recommend(
     allowance: Allowance,
     kind: Kind = "yes/no",
     leaving: str | None = None,
+    not_worse: Collection[str] | None = None,
     baselines: Sequence[Baseline] = (),
 ) -> Recommendation:
     """Return the recommendation for a run's contenders and its pairs on the primary metric.
@@ -53,6 +54,8 @@ def recommend(
         allowance: by how much the best may be ahead by chance (`scoring/selection.py`).
         kind: whether the metric says right or wrong of each example.
         leaving: the contender that others are to replace (`migrating_from`).
+        not_worse: those that parity is shown of (`scoring/parity.py`); left out, a pair's own
+            interval says whether it is.
         baselines: what a choice must be better than.
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
@@ -105,8 +108,9 @@ def recommend(
         if c not in measured
     ]
     scores = [value for value in values.values() if value is not None]
+    holds = None if not_worse is None else choice.name in not_worse
     caveats = find_caveats(
-        choice, scores, primary_metric, share, kind, baselines, leaving, replaced
+        choice, scores, primary_metric, share, kind, baselines, leaving, replaced, holds
     )
     return Recommendation(
         choice.name, tuple(dict.fromkeys((*because, *left_out, *pro))), tuple(when_not), caveats

@@ -88,6 +88,28 @@ def judge_parity(
     ]
 
 
+def list_not_worse(
+    scores: Mapping[str, Mapping[str, float]],
+    seeds: Mapping[str, Sequence[Mapping[str, float]]],
+    leaving: str,
+    metric: str,
+    clusters: Mapping[str, str] | None,
+    margin: float,
+) -> set[str]:
+    """Return the contenders that are shown not to be worse, by the margin, than the one that is
+    being left; scores and those of each training are by contender and example."""
+    left, left_seeds = scores.get(leaving, {}), seeds.get(leaving, ())
+    pairs = [
+        Pair(name, leaving, found, left, seeds[name], left_seeds)
+        for name, found in scores.items()
+        if name != leaving
+    ]
+    judged = judge_parity(
+        [each for each in pairs if each.common()], metric, clusters, margin=margin
+    )
+    return {parity.name for parity in judged if parity.is_not_worse}
+
+
 def _judge(
     pair: Pair, tested: Comparison, clusters: Mapping[str, str] | None, p_not_worse: float | None
 ) -> Parity:
