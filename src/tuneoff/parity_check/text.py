@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneoff.report import format as f
+from tuneoff.scoring.power import count_units
 from tuneoff.summary import plain
 
 # Characters of a text that is shown on one line.
@@ -36,7 +37,7 @@ def _draw_scores(found: Mapping[str, Any]) -> str:
     sides = [found["reference"], *found["candidates"]]
     counts = sorted({each["n"] for each in found["candidates"]})
     several = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
-    key = f", in {found['candidates'][0]['units']} clusters ({found['cluster']})"
+    key = f", in {count_units(found['candidates'][0]['units'], found['cluster'])}"
     title = f"{several} example{'s' * (counts != [1])} in common{key if found['cluster'] else ''}"
     shown = Table(title=Text(title), title_justify="left")
     shown.add_column("metric")
