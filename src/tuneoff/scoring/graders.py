@@ -58,7 +58,10 @@ class StringCheck:
 
     def __init__(self, form: forms.StringCheck, where: str) -> None:
         self._operation = form.operation
-        self.templates = (Template(form.input, where), Template(form.reference, where))
+        self.templates: Sequence[Template] = (
+            Template(form.input, where),
+            Template(form.reference, where),
+        )
 
     def grade(self, item: Values, sample: Values) -> Grade:
         text, reference = (template.render(item, sample) for template in self.templates)
@@ -81,7 +84,10 @@ class TextSimilarity:
         if form.evaluation_metric == "fuzzy_match":
             check_fuzzy_match()
         self._measure = SIMILARITIES[form.evaluation_metric]
-        self.templates = (Template(form.input, where), Template(form.reference, where))
+        self.templates: Sequence[Template] = (
+            Template(form.input, where),
+            Template(form.reference, where),
+        )
 
     def grade(self, item: Values, sample: Values) -> Grade:
         text, reference = (template.render(item, sample) for template in self.templates)
@@ -141,7 +147,9 @@ class Multi:
             name: _build_part(name, value, where) for name, value in form.graders.items()
         }
         self._formula = Formula(form.calculate_output, form.graders.keys(), where)
-        self.templates = [each for part in self._parts.values() for each in part.templates]
+        self.templates: Sequence[Template] = [
+            each for part in self._parts.values() for each in part.templates
+        ]
 
     def grade(self, item: Values, sample: Values) -> Grade:
         found = {name: grade_sample(part, item, sample) for name, part in self._parts.items()}
@@ -158,7 +166,7 @@ class GraderMetric:
 
     def __init__(self, grader: Grader, form: forms.Form, where: Path) -> None:
         self.PRIMARY = forms.name_metric(form, where.stem)
-        self.METRICS = name_metrics(self.PRIMARY, grader.kind, form)
+        self.METRICS: Mapping[str, Kind] = name_metrics(self.PRIMARY, grader.kind, form)
         self._grader, self._form, self._where = grader, form, where
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:

@@ -68,7 +68,7 @@ class ModelGrader:
         """
         kind: Kind = "yes/no" if isinstance(form, forms.LabelModel) else "fraction"
         self.PRIMARY = forms.name_metric(form, where.stem)
-        self.METRICS = name_metrics(self.PRIMARY, kind, form)
+        self.METRICS: Mapping[str, Kind] = name_metrics(self.PRIMARY, kind, form)
         self._form, self._settings, self._where = form, settings, where
         self._turns = [
             (turn.role, Template(_read_content(turn.content, str(where)), str(where)))
