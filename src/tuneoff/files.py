@@ -22,15 +22,20 @@ _APPENDING = threading.Lock()
 
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file, or nothing."""
-    _write(path, (text,))
+    _write(path, (text.encode(),))
 
 
-def _write(path: Path, pieces: Iterable[str]) -> None:
-    """Writes a file as its text comes, or nothing: beside its place first, then renamed."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file as it came, or nothing."""
+    _write(path, (content,))
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
+    """Writes a file as its content comes, or nothing: beside its place first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("w", encoding="utf-8") as stream:
+        with beside.open("wb") as stream:
             stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())
@@ -62,7 +67,7 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a whole JSONL file, or nothing."""
-    _write(path, map(line_of, rows))
+    _write(path, (line_of(row).encode() for row in rows))
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -14,6 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 import fake_batches
 from fake_state import DEFAULT_EPOCHS, PIECES, RESULTS, Refusal, State, tokens
 
+# Validation losses by steps.
+CHECKPOINTS = {4: 1.1, 8: 0.9, 10: 1.2}
+
 
 class Api:
     """Answers requests as the hosted API would; `answer` raises `Refusal`."""
@@ -69,10 +72,24 @@ class Api:
         raise Refusal(404, f"there is no {method} {target}")
 
     def _models(self) -> Any:
+        behaviour, rows = self.state.behaviour, []
         with self.state.lock:
-            names = [job["fine_tuned_model"] for job in self.state.jobs if job["fine_tuned_model"]]
-        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "org"} for n in names]
+            jobs = [job for job in self.state.jobs if job["fine_tuned_model"]]
+            gone = behaviour.unlisted_models
+        for job in jobs:
+            name = job["fine_tuned_model"]
+            names = [name] * (name not in gone)
+            if behaviour.lists_checkpoints:
+                names += [f"{name}:ckpt-step-{step}" for step in CHECKPOINTS]
+            told = {"shutdown_date": behaviour.shutdown.get(job["model"])}
+            told = told if job["model"] in behaviour.shutdown else {}
+            rows += [{"id": n, "object": "model", "created": 0, "owned_by": "org"} | told
+                     for n in names]  # fmt: skip
         return {"object": "list", "data": rows}
+
+    def _refuse_gone(self, id: str) -> None:
+        if id in self.state.behaviour.gone_files:
+            raise Refusal(404, f"No such File object: {id}", param="id")
 
     # files
 
@@ -108,6 +125,7 @@ class Api:
             return stored
 
     def _look_at_file(self, id: str) -> Any:
+        self._refuse_gone(id)
         with self.state.lock:
             file = next((f for f in self.state.files if f["id"] == id), None)
             if file is None:
@@ -118,11 +136,15 @@ class Api:
             return shown_file(file)
 
     def _content(self, id: str) -> bytes:
+        self._refuse_gone(id)
         with self.state.lock:
             found = next((f for f in self.state.files if f["id"] == id), None)
         if found is None:
             raise Refusal(404, f"no file {id}")
-        return bytes(found["content"])
+        with self.state.lock:
+            short = self.state.behaviour.short_files > 0
+            self.state.behaviour.short_files -= short
+        return bytes(found["content"][: -1 if short else None])
 
     def _visible(self, things: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The newest first; a listing may lag behind."""
@@ -179,6 +201,8 @@ class Api:
             return shown(job)
 
     def _jobs(self, query: dict[str, str]) -> Any:
+        if self.state.behaviour.hides_jobs:
+            raise Refusal(403, "You have insufficient permissions for this operation.")
         wanted = {k[9:-1]: v for k, v in query.items() if k.startswith("metadata[")}
         if wanted and self.state.behaviour.metadata == "refused":
             raise Refusal(400, "unknown parameter: metadata", "unknown_parameter", "metadata")
@@ -273,7 +297,6 @@ class Api:
     def _checkpoints(self, id: str, query: dict[str, str]) -> Any:
         with self.state.lock:
             job = self._job(id)
-            losses = {4: 1.1, 8: 0.9, 10: 1.2}
             rows = [
                 {
                     "id": f"ftckpt-{step}", "object": "fine_tuning.job.checkpoint",
@@ -282,7 +305,7 @@ class Api:
                     "step_number": step,
                     "metrics": {"step": step, "train_loss": 2 / step, "full_valid_loss": loss},
                 }
-                for step, loss in losses.items()
+                for step, loss in CHECKPOINTS.items()
             ]  # fmt: skip
             return self._page(rows[::-1], query)
 

@@ -71,6 +71,13 @@ class Behaviour:
     reasoning: int = 0  # so many tokens an answer, as far as they are allowed
     echo: int = 0  # so many answers are errors that say the key
     refuse_create: int = 0
+    # Of models by their base: what the list of models says; whether it has checkpoints.
+    shutdown: dict[str, Any] = field(default_factory=dict)
+    lists_checkpoints: bool = False
+    unlisted_models: list[str] = field(default_factory=list)
+    gone_files: list[str] = field(default_factory=list)
+    hides_jobs: bool = False
+    short_files: int = 0  # so many files come without their end
     refuse_key: bool = False
     faults: list[dict[str, Any]] = field(default_factory=list)
 

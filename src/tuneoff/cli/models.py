@@ -1,87 +1,20 @@
-"""Commands about tuned models: saving, serving and exporting them."""
+"""Commands about tuned models: serving and exporting them."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from tuneoff.cli.options import Json
-from tuneoff.terminal import print_json, quieten, shown_progress
+from tuneoff.terminal import print_json, quieten
 
 TunedIn = Annotated[
     Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
 ]
 Tuned = Annotated[str, typer.Argument(help="The tuned contender, or the model ft:….")]
-
-
-def migrate(
-    model: Annotated[
-        str | None, typer.Argument(help="The tuned model, ft:…; left out, all are listed.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for what is saved.")] = Path(
-        "migration"
-    ),
-    train: Annotated[Path | None, typer.Option(help="Your copy of its training file.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Examples that it has not seen.")] = None,
-    base: Annotated[
-        list[str] | None, typer.Option(help="An open model to tune instead (repeatable).")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many test examples.")] = None,
-    budget_usd: Annotated[
-        float | None, typer.Option(min=0, help="The most that asking it may cost.")
-    ] = None,
-    parity: Annotated[
-        Path | None, typer.Option(help="Say of this finished run whether open models match.")
-    ] = None,
-    margin: Annotated[
-        float, typer.Option(min=0, max=1, help="What may be lost and still be a match.")
-    ] = 0.03,
-    provider: Annotated[str, typer.Option(help="Where the tuned models are.")] = "openai",
-    base_url: Annotated[str | None, typer.Option(help="Its address, unless the usual.")] = None,
-    key_variable: Annotated[
-        str | None, typer.Option(help="Environment variable with the key, unless the usual.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask it even without a price.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Move from a hosted fine-tune that is ending to an open model, with proof of parity."""
-    from tuneoff import migration
-    from tuneoff.summary import migration_table
-
-    found: Any
-    if parity is not None:
-        found = migration.parity_of(parity, margin)
-        lines = [row["sentence"] for row in found] or ["No open model has answered yet."]
-    elif model is None:
-        found = migration.tuned_models(migration.Source(provider, base_url, key_variable))
-        lines = [migration_table(found)]
-    else:
-        with shown_progress() as progress:
-            found = migration.migrate(
-                model,
-                out,
-                migration.Source(provider, base_url, key_variable),
-                train=train,
-                test=test,
-                bases=tuple(base) if base else migration.USUAL_BASES,
-                limit=limit,
-                budget_usd=budget_usd,
-                yes=yes,
-                progress=progress,
-            )
-        lines = [
-            f"{found['answered']} answers of {model} are kept in {out / 'answers.jsonl'} "
-            f"({100 * found['score']:.1f}% right).",
-            f"Wrote {found['file']}. Next: tuneoff run {found['file']}; then "
-            "tuneoff migrate --parity runs/NAME",
-        ]
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo("\n".join(lines))
 
 
 def serve(

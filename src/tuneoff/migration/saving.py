@@ -1,184 +1,276 @@
-"""What can be saved of a tuned model: its examples, and its answers on a test set."""
+"""What can be saved of one tuned model, or of all of an account: files first, then answers."""
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tuneoff import bakeoff
-from tuneoff.bakeoff_file import load
-from tuneoff.errors import ConfigError, DataError, RefusedError, unknown
-from tuneoff.files import write_lines, write_text
-from tuneoff.migration.exits import HOSTED, USUAL_BASES, find_longest, render_bakeoff
-from tuneoff.migration.listing import Source
+from tuneoff.errors import BudgetError, ConfigError, TuneoffError, UnreachableError, unknown
+from tuneoff.files import write_text
+from tuneoff.migration import artifacts
+from tuneoff.migration.artifacts import TEST, TRAIN, Keeper, Manifest
+from tuneoff.migration.capture import capture, sum_spent
+from tuneoff.migration.exits import USUAL_BASES, find_longest, render_bakeoff
+from tuneoff.migration.listing import Source, find_end, find_models
 from tuneoff.progress import Progress, Silent
-from tuneoff.providers import Provider, TunedModel
+from tuneoff.providers import TunedModel
 from tuneoff.providers.calls import repeated
-from tuneoff.records import to_row
-from tuneoff.results import Results
-from tuneoff.rundir import RunDir
 from tuneoff.tasks import chat
+
+BAKEOFF_FILE = "bakeoff.yaml"
+# What became of a model, best first.
+SAVED, FILES_ALONE, OVER_BUDGET, FAILED = "saved", "files alone", "over budget", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How models are to be saved.
+
+    `train` is your copy of the training file, `test` examples that the model has not seen (left
+    out, its validation file), `limit` the most of them; `bases` are tuned on the same examples;
+    with `yes` a model without a price in the book is asked; without `answers` none is asked.
+    """
+
+    train: Path | None = None
+    test: Path | None = None
+    bases: Sequence[str] = USUAL_BASES
+    limit: int | None = None
+    yes: bool = False
+    answers: bool = True
 
 
 def migrate(
     model: str,
     out: Path | str,
     source: Source | None = None,
+    wishes: Wishes | None = None,
     *,
-    train: Path | None = None,
-    test: Path | None = None,
-    bases: Sequence[str] = USUAL_BASES,
-    limit: int | None = None,
     budget_usd: float | None = None,
-    yes: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Saves what can be saved of a tuned model into a folder and writes its bake-off file.
+    """Save what can be saved of a tuned model into a folder, and write its bake-off file.
 
     Args:
         model: the tuned model's name, `ft:…`.
         out: the folder; the same call with it goes on where an earlier one stopped.
-        train: your copy of the training file, where the provider no longer has it.
-        test: examples that the model has not seen; left out, its validation file.
-        bases: open models to tune on the same examples.
-        limit: at most so many test examples.
-        yes: the model may be asked although it has no price in the book.
+        budget_usd: the most that asking it may cost.
 
     Returns:
-        `file` (the bake-off file), `train`, `test`, `answered` (numbers of examples), `score`.
+        `model`, `folder`, `missing` (why files could not be had, by their names), `usd`; and with
+        answers `file` (the bake-off file), `run_dir` (where its run will lie), `train`, `test`,
+        `answered` (numbers of examples), `metric`, `score`.
 
     Raises:
         ConfigError, DataError: the model is not there, or there is no test set it has not seen.
         ProviderError: the provider does not answer.
         BudgetError: asking it could pass the budget.
     """
-    source, out, progress = source or Source(), Path(out), progress or Silent()
+    source, wishes = source or Source(), wishes or Wishes()
+    out, progress = Path(out), progress or Silent()
+    elsewhere = artifacts.find_saved(out).get(model)
+    if elsewhere is not None:
+        raise ConfigError(f"{out}: {model} is saved in {elsewhere}; give that as --out.")
     with closing(source.connect()) as provider:
         provider.reach.tell_to(progress.say, False)
         known = {each.model: each for each in repeated(provider.tuned_models)}
         if model not in known:
             raise ConfigError(f"{provider.url}: {unknown('tuned model', model, known)}.")
-        examples = _Examples(out, provider, known[model], progress)
-        files = {"train": examples.of("train", train), "test": examples.test(test)}
-    task = {"id": "chat", **files, "max_new_tokens": find_longest(out / files["train"])}
-    if limit is not None:
-        task["limit"] = {"test": limit}
-    answers = _captured(model, out, source, task, budget_usd, yes, progress)
-    file = out / "bakeoff.yaml"
-    if file.exists():
-        progress.say(f"{file} is there already, and stays as it is")
-    else:
-        write_text(file, render_bakeoff(model, out.resolve().name, task, bases))
-    return {
-        "file": str(file),
-        "train": _count(out / files["train"]),
-        "test": answers.split_sizes["test"],
-        "answered": answers.contenders[0].scores[answers.primary_metric].n,
-        "score": answers.contenders[0].scores[answers.primary_metric].value,
-    }
+        keeper = Keeper(provider, known[model], out, progress)
+        _save_files(keeper, known[model], wishes)
+    found = {"model": model, "folder": str(out), "missing": Manifest(out).missing}
+    if wishes.answers:
+        found |= _save_answers(known[model], out, source, wishes, budget_usd, progress)
+    return found | {"usd": float(sum_spent([out]))}
 
 
-class _Examples:
-    """The files that a model was tuned on, fetched once."""
+def migrate_all(
+    out: Path | str,
+    source: Source | None = None,
+    wishes: Wishes | None = None,
+    *,
+    budget_usd: float | None = None,
+    progress: Progress | None = None,
+    today: datetime.date | None = None,
+) -> dict[str, Any]:
+    """Save every tuned model of an account, each into a folder of its own: files of all of them
+    first, for they cost nothing, then answers, those that end first before the others.
 
-    def __init__(
-        self, out: Path, provider: Provider, model: TunedModel, progress: Progress
-    ) -> None:
-        self._out, self._provider, self._model, self._progress = out, provider, model, progress
+    Args:
+        out: where the folders are; the same call with it goes on where an earlier one stopped.
+        budget_usd: the most that asking all of them may cost, with what earlier calls spent.
 
-    def of(self, split: str, given: Path | None) -> str:
-        """The name of a split's file in the folder: a copy of the given one, or fetched."""
-        if given is not None:
-            chat.read_examples(given)
-            return os.path.relpath(given.resolve(), self._out.resolve())
-        path = self._out / f"{split}.jsonl"
-        if not path.exists():
-            write_text(path, self._fetched(split))
-        chat.read_examples(path)
-        return path.name
+    Returns:
+        `usd`, and `models`: of each what `migrate` returns, `state` (`saved`, `files alone`, `over
+        budget`, `failed`) and `why` it has no answers.
 
-    def test(self, given: Path | None) -> str:
-        """The test set: the given one, or the validation file, which nobody was trained on."""
-        if given is None and self._model.validation_file is None:
-            raise ConfigError(
-                f"{self._model.model} was tuned without a validation file, so all that the "
-                "provider has are examples it has seen; give examples it has not seen as --test."
-            )
-        return self.of("test", given)
-
-    def _fetched(self, split: str) -> str:
-        validation = split == "test"
-        id = self._model.validation_file if validation else self._model.training_file
-        option = "--test" if validation else "--train"
-        if id is None:
-            raise ConfigError(
-                f"{self._model.model}: the provider does not say what it was tuned on; give your "
-                f"copy as {option}."
-            )
-        try:
-            content = repeated(lambda: self._provider.download(id))
-        except RefusedError as error:
-            raise ConfigError(
-                f"{self._model.model}: its file {id} cannot be fetched any more ({error}); give "
-                f"your copy as {option}."
-            ) from None
-        self._progress.say(f"fetched {id} ({len(content)} bytes)")
-        return content.decode()
-
-
-def _captured(
-    model: str,
-    out: Path,
-    source: Source,
-    task: dict[str, Any],
-    budget_usd: float | None,
-    yes: bool,
-    progress: Progress,
-) -> Results:
-    """The model's answers, in a run of its own (which may be cut and goes on), and as a file."""
-    contender = {"name": HOSTED, "id": "prompted", "model": model, "record": True}
-    value = {
-        "name": "capture",
-        "task": task,
-        "contenders": [{**contender, **source.written()}],
-        "budget_usd": budget_usd,
-    }
-    file, run_dir = out / "capture.yaml", out / "capture"
-    if file.exists() and (run_dir / "bakeoff.yaml").exists():
-        _refuse_another(file, value)
-    else:  # nothing was captured by it yet
-        write_text(file, yaml.safe_dump(value, sort_keys=False))
-    settings = load(file).model_copy(update={"budget_usd": budget_usd})
-    results = bakeoff.run(
-        settings, run_dir, yes=yes, progress=progress, command=f"tuneoff migrate {model}"
-    )
-    failed = results.contenders[0].error
-    if failed is not None:
-        raise DataError(f"{model} could not be asked: {failed}")
-    predictions = RunDir(run_dir).contender(HOSTED).predictions()
-    write_lines(out / "answers.jsonl", map(to_row, predictions.values()))
-    return results
+    Raises:
+        ConfigError: `out` cannot be used, or there is a `train` file for one model.
+        ProviderError: the provider does not answer.
+    """
+    source, wishes = source or Source(), wishes or Wishes()
+    out, progress, today = Path(out), progress or Silent(), today or datetime.date.today()
+    _refuse_folder(out, wishes)
+    saved = artifacts.find_saved(out)
+    fetched = artifacts.find_fetched(saved)
+    failed: dict[str, str] = {}
+    with closing(source.connect()) as provider:
+        provider.reach.tell_to(progress.say, False)
+        models = [model for model, _ in find_models(provider, source, today)]
+        folders = {
+            each.model: saved.get(each.model, out / artifacts.name_folder(each.model))
+            for each in models
+        }
+        for each in models:
+            try:
+                keeper = Keeper(provider, each, folders[each.model], progress, fetched)
+                _save_files(keeper, each, wishes)
+            except UnreachableError:
+                raise  # no other model fares better; the same command goes on
+            except TuneoffError as error:
+                failed[each.model] = str(error).removeprefix(f"{each.model}: ").removesuffix(".")
+    every = {*saved.values(), *folders.values()}
+    rows = []
+    for each in models:
+        left = None
+        if budget_usd is not None:
+            others = sum_spent(every - {folders[each.model]})
+            left = float(max(Decimal(0), Decimal(str(budget_usd)) - others))
+        row = _save_one(each, folders[each.model], source, wishes, left, progress, today)
+        if each.model in failed:
+            row |= {"state": FAILED, "why": failed[each.model]}
+        rows.append(row)
+    return {"folder": str(out), "models": rows, "usd": float(sum_spent(every))}
 
 
-def _refuse_another(file: Path, value: dict[str, Any]) -> None:
-    """What was captured is kept for good; another model or test set wants a folder of its own."""
-    before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    was, now = before["contenders"][0]["model"], value["contenders"][0]["model"]
-    keys = {**before["task"], **value["task"]}
-    changed = sorted(k for k in keys if before["task"].get(k) != value["task"].get(k))
-    if was != now:
-        changed = [f"the model was {was}"]
-    if changed:
+def _refuse_folder(out: Path, wishes: Wishes) -> None:
+    owner = artifacts.read_owner(out)
+    if owner is not None:
         raise ConfigError(
-            f"{file.parent}: another capture was begun here (changed: {', '.join(changed)}); "
-            "undo the change, or give another --out."
+            f"{out}: this folder holds what was saved of {owner} alone; give another --out, or the "
+            "folder above it."
+        )
+    if wishes.train is not None:
+        raise ConfigError(
+            "--train is one model's file, and --all saves many; put your copy into the model's "
+            f"folder as {TRAIN}."
         )
 
 
-def _count(path: Path) -> int:
-    return len(chat.read_examples(path))
+def _save_files(keeper: Keeper, model: TunedModel, wishes: Wishes) -> None:
+    if wishes.train is None:
+        keeper.save_examples(TRAIN, model.training_file)
+    if model.validation_file is not None or (keeper.folder / TEST).exists():
+        keeper.save_examples(TEST, model.validation_file)
+    keeper.save_job()
+
+
+def _save_one(
+    model: TunedModel,
+    folder: Path,
+    source: Source,
+    wishes: Wishes,
+    budget_usd: float | None,
+    progress: Progress,
+    today: datetime.date,
+) -> dict[str, Any]:
+    """Return what became of one of many models, whatever it was."""
+    missing = Manifest(folder).missing
+    row: dict[str, Any] = {"model": model.model, "folder": str(folder), "missing": missing}
+    row |= {"state": FILES_ALONE, "why": None}
+    lost = [f"{name}: {why}" for name, why in missing.items() if name in (TRAIN, TEST)]
+    try:
+        if not wishes.answers:
+            row |= {"state": FAILED, "why": "; ".join(lost)} if lost else {}
+        elif wishes.test is None and not (folder / TEST).exists() and TEST not in missing:
+            row["why"] = (
+                "it was tuned without a validation file, so there are no examples that it has not "
+                "seen; give some as --test"
+            )
+        else:
+            if not model.listed and not Manifest(folder).answers():
+                raise ConfigError(
+                    f"it ended on {find_end(model, source).day}, so it can be asked no more"
+                )
+            row |= _save_answers(model, folder, source, wishes, budget_usd, progress)
+            row["state"] = SAVED
+    except BudgetError as error:
+        row |= {"state": OVER_BUDGET, "why": str(error)}
+    except TuneoffError as error:
+        row |= {"state": FAILED, "why": str(error)}
+    if row["why"] is not None:
+        row["why"] = row["why"].removeprefix(f"{model.model}: ").removesuffix(".")
+    return row | {"usd": float(sum_spent([folder]))}
+
+
+def _save_answers(
+    model: TunedModel,
+    folder: Path,
+    source: Source,
+    wishes: Wishes,
+    budget_usd: float | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Have a model asked what it has not seen, and write the bake-off file of what may follow."""
+    missing = Manifest(folder).missing
+    train = _choose_file(model, folder, TRAIN, wishes.train, "--train", missing)
+    if wishes.test is None and not (folder / TEST).exists() and TEST not in missing:
+        raise ConfigError(
+            f"{model.model} was tuned without a validation file, so all that the provider has are "
+            "examples it has seen; give examples it has not seen as --test (or save its files "
+            "alone: --no-answers)."
+        )
+    test = _choose_file(model, folder, TEST, wishes.test, "--test", missing)
+    task: dict[str, Any] = {"id": "chat", "train": train, "test": test}
+    task["max_new_tokens"] = find_longest(folder / train)
+    if wishes.limit is not None:
+        task["limit"] = {"test": wishes.limit}
+    answers = capture(model.model, folder, source, task, budget_usd, wishes.yes, progress)
+    file = folder / BAKEOFF_FILE
+    if file.exists():
+        progress.say(f"{file} is there already, and stays as it is")
+    else:
+        name = folder.resolve().name
+        write_text(file, render_bakeoff(model.model, name, task, wishes.bases))
+    kept = ("test", "answered", "metric", "score")
+    return {
+        "file": str(file),
+        "run_dir": str(find_run_dir(file)),
+        "train": len(chat.read_examples(folder / train)),
+        **{name: answers[name] for name in kept},
+    }
+
+
+def _choose_file(
+    model: TunedModel,
+    folder: Path,
+    name: str,
+    given: Path | None,
+    option: str,
+    missing: dict[str, str],
+) -> str:
+    """Return the name of a file of examples as it is in the folder's bake-off files."""
+    if given is not None:
+        chat.read_examples(given)
+        return os.path.relpath(given.resolve(), folder.resolve())
+    path = folder / name
+    if not path.exists():
+        raise ConfigError(
+            f"{model.model}: {missing.get(name, 'its file is not there')}; give your copy as "
+            f"{option}, or put it there as {path}."
+        )
+    chat.read_examples(path)
+    return name
+
+
+def find_run_dir(file: Path) -> Path:
+    """Return the folder in which `tuneoff run FILE` carries a bake-off file out."""
+    return bakeoff.DEFAULT_FOLDER / str(yaml.safe_load(file.read_text(encoding="utf-8"))["name"])

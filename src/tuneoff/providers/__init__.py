@@ -12,6 +12,7 @@ first be looked for, is the caller's to know (`providers/calls.py`).
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,12 +158,17 @@ class StepLoss:
 
 @dataclass(frozen=True, slots=True)
 class TunedModel:
-    """A model that an account has tuned, and the ids of the files it was tuned on, if known."""
+    """A model that an account has tuned, and what is known of it: the ids of the files it was tuned
+    on and of its job, and the day from which it answers no more. `listed`: the account's list of
+    models has it; one of a job that the list lacks was deleted, or has ended."""
 
     model: str
     base: str
     training_file: str | None = None
     validation_file: str | None = None
+    job: str | None = None
+    ends: datetime.date | None = None
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +202,11 @@ class BatchRow:
 @dataclass(frozen=True, slots=True)
 class FileState:
     """How far a provider is with an uploaded file; `status` in lower case, None where it does not
-    say. `error` is what is wrong with one that can never be used."""
+    say. `error` is what is wrong with one that can never be used; `size` is its bytes."""
 
     status: str | None
     error: str | None = None
+    size: int | None = None
 
 
 class Batches(Protocol):
@@ -305,7 +312,19 @@ class Provider(Protocol):
         ...
 
     def tuned_models(self) -> list[TunedModel]:
-        """What the account has tuned and can still be asked."""
+        """Returns what the account has tuned: what is listed first, then what only jobs show."""
+        ...
+
+    def has_jobs(self) -> bool | None:
+        """Returns whether the account shows any fine-tuning job; None where it may not be seen."""
+        ...
+
+    def job_facts(self, id: str) -> dict[str, Any]:
+        """Returns a job with all that the provider shows of it, and without the key."""
+        ...
+
+    def result_text(self, id: str) -> str:
+        """Returns the text of a job's file of results, without the key."""
         ...
 
     def download(self, id: str) -> bytes:

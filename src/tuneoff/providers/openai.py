@@ -35,12 +35,13 @@ from tuneoff.providers import (
     StepLoss,
     TunedModel,
     openai_batches,
+    openai_models,
     pages,
     read_end_of_job,
 )
 from tuneoff.providers.reach import Reach
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
-from tuneoff.providers.sdk import calling, hidden, is_here, key_of, pause_of
+from tuneoff.providers.sdk import calling, hidden, hidden_in, is_here, key_of, pause_of
 from tuneoff.providers.usage import read_usage
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -237,11 +238,30 @@ class OpenAI:
 
     def tuned_models(self) -> list[TunedModel]:
         with self._calling("its models could not be listed"):
-            listed = pages(self.sdk.models.list(), 1)
-            there = [each.id for each in listed if each.id.startswith("ft:")]
-            jobs = pages(self.sdk.fine_tuning.jobs.list(limit=PAGE), MOST_PAGES)
-            made = {job.fine_tuned_model: job for job in jobs if job.fine_tuned_model}
-        return [_tuned(name, made) for name in there]
+            listed = list(pages(self.sdk.models.list(), 1))
+        with (
+            contextlib.suppress(RefusedError),  # a key may be allowed less than all
+            self._calling("its jobs could not be listed"),
+        ):
+            jobs = list(pages(self.sdk.fine_tuning.jobs.list(limit=PAGE), MOST_PAGES))
+            return openai_models.join_models(listed, jobs)
+        return openai_models.join_models(listed, ())
+
+    def has_jobs(self) -> bool | None:
+        with (
+            contextlib.suppress(RefusedError),
+            self._calling("its jobs could not be listed"),
+        ):
+            return bool(self.sdk.fine_tuning.jobs.list(limit=1).data)
+        return None
+
+    def job_facts(self, id: str) -> dict[str, Any]:
+        with self._calling(f"job {id} could not be looked at"):
+            shown = self.sdk.fine_tuning.jobs.retrieve(id).to_dict(mode="json", warnings=False)
+            return dict(hidden_in(shown, self._key))
+
+    def result_text(self, id: str) -> str:
+        return hidden(_text(self.download(id)), self._key)
 
     def download(self, id: str) -> bytes:
         with self._calling(f"file {id} could not be fetched"):
@@ -386,15 +406,8 @@ def _state(given: Any) -> FileState:
     """Returns the state of a file as the SDK shows it. Servers may leave out its status."""
     status = given.status.lower() if isinstance(given.status, str) else None
     details = getattr(given, "status_details", None)
-    return FileState(status or None, str(details) if details and status in FILE_BAD else None)
-
-
-def _tuned(name: str, made: Mapping[str, Any]) -> TunedModel:
-    """A tuned model; a checkpoint (`…:ckpt-step-8`) was tuned by its model's job."""
-    job = made.get(name) or made.get(name.partition(":ckpt-")[0])
-    if job is None:
-        return TunedModel(name, name.split(":")[1])
-    return TunedModel(name, job.model, job.training_file, job.validation_file)
+    error = str(details) if details and status in FILE_BAD else None
+    return FileState(status or None, error, _whole(getattr(given, "bytes", None)))
 
 
 def _of_method(given: Any) -> Any:

@@ -150,6 +150,15 @@ def hidden(text: str, key: str) -> str:
     return _RUN.sub(struck, text) if end in text else text
 
 
+def hidden_in(value: Any, key: str) -> Any:
+    """Return what a server sent, texts within it without the key that it may have sent back."""
+    if isinstance(value, str):
+        return hidden(value, key)
+    if isinstance(value, dict):
+        return {hidden(str(name), key): hidden_in(inner, key) for name, inner in value.items()}
+    return [hidden_in(inner, key) for inner in value] if isinstance(value, list) else value
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """How many seconds a provider asks to wait: `retry-after-ms`, or `Retry-After` as seconds or
     as a date; None where it says nothing that can be read."""

@@ -34,7 +34,7 @@ from tuneoff.providers import (
 )
 from tuneoff.providers.reach import Reach
 from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
-from tuneoff.providers.sdk import calling, hidden, key_of, pause_of
+from tuneoff.providers.sdk import calling, hidden, hidden_in, key_of, pause_of
 from tuneoff.providers.together_shapes import event_of, fits, job_of, losses_of, number
 
 KEY_VARIABLE = "TOGETHER_API_KEY"
@@ -285,11 +285,25 @@ class Together:
     def tuned_models(self) -> list[TunedModel]:
         with self._calling("its jobs could not be listed"):
             return [
-                TunedModel(job.model, each.model or "", each.training_file, each.validation_file)
+                TunedModel(
+                    job.model, each.model or "", each.training_file, each.validation_file, job.id
+                )
                 for each in self.sdk.fine_tuning.list().data
                 for job in [job_of(each, self._key)]
                 if job.model is not None
             ]
+
+    def has_jobs(self) -> bool | None:
+        with self._calling("its jobs could not be listed"):
+            return bool(self.sdk.fine_tuning.list().data)
+
+    def job_facts(self, id: str) -> dict[str, Any]:
+        with self._calling(f"job {id} could not be looked at"):
+            shown = self.sdk.fine_tuning.retrieve(id).to_dict(mode="json", warnings=False)
+            return dict(hidden_in(shown, self._key))
+
+    def result_text(self, id: str) -> str:
+        return hidden(self.download(id).decode(errors="replace"), self._key)
 
     def download(self, id: str) -> bytes:
         with self._calling(f"file {id} could not be downloaded"):
@@ -309,7 +323,9 @@ def _state(given: Any) -> FileState:
     """Returns the state of a file as the SDK shows it."""
     status = str(given.processing_status).lower() if given.processing_status else None
     report = getattr(given, "validation_report", None)
-    return FileState(status, (report and report.error) or None)
+    return FileState(
+        status, (report and report.error) or None, getattr(given, "bytes", None) or None
+    )
 
 
 def _within(provider: Together, name: str, value: float, low: float, high: float) -> None:

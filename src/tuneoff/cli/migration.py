@@ -1,0 +1,142 @@
+"""The command about hosted fine-tunes that end: what there is, saving it, what may follow it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tuneoff.cli.options import Json
+from tuneoff.terminal import print_json, shown_progress
+
+
+def migrate(
+    model: Annotated[
+        str | None, typer.Argument(help="The tuned model, ft:…; left out, all are listed.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Save every tuned model, each in a folder of its own.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is saved.")] = Path(
+        "migration"
+    ),
+    train: Annotated[Path | None, typer.Option(help="Your copy of its training file.")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Examples not seen [default: the validation file].")
+    ] = None,
+    answers: Annotated[
+        bool, typer.Option("--answers/--no-answers", help="Ask it, or save files alone.")
+    ] = True,
+    base: Annotated[
+        list[str] | None, typer.Option(help="An open model to tune instead (repeatable).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many test examples.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, help="The most that asking may cost in all.")
+    ] = None,
+    parity: Annotated[
+        Path | None, typer.Option(help="Say of this finished run whether open models match.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="What may be lost and still be a match.")
+    ] = 0.03,
+    provider: Annotated[str, typer.Option(help="Where the tuned models are.")] = "openai",
+    base_url: Annotated[str | None, typer.Option(help="Its address, unless the usual.")] = None,
+    key_variable: Annotated[
+        str | None, typer.Option(help="Environment variable with the key, unless the usual.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask it even without a price.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Move from a hosted fine-tune that is ending to an open model, with proof of parity."""
+    from tuneoff import migration
+    from tuneoff.errors import ConfigError
+    from tuneoff.summary import migration_table
+
+    found: Any
+    source = migration.Source(provider, base_url, key_variable)
+    bases = tuple(base) if base else migration.USUAL_BASES
+    wishes = migration.Wishes(train, test, bases, limit, yes, answers)
+    if every and model is not None:
+        raise ConfigError(f"--all saves every tuned model; leave out {model}, or --all.")
+    code = 0
+    if parity is not None:
+        found = migration.parity_of(parity, margin)
+        lines = [row["sentence"] for row in found] or ["No open model has answered yet."]
+    elif every:
+        with shown_progress() as progress:
+            found = migration.migrate_all(
+                out, source, wishes, budget_usd=budget_usd, progress=progress
+            )
+        lines, code = _say_all(found), _code_of(found)
+    elif model is not None:
+        with shown_progress() as progress:
+            found = migration.migrate(
+                model, out, source, wishes, budget_usd=budget_usd, progress=progress
+            )
+        lines = _say_one(found)
+    else:
+        found = migration.list_models(source)
+        lines = [migration_table(found)]
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo("\n".join(lines))
+    if code:
+        raise typer.Exit(code)
+
+
+def _code_of(found: Mapping[str, Any]) -> int:
+    """Return the exit code: 4 where a model failed, else 3 where the budget left one unasked."""
+    states = {row["state"] for row in found["models"]}
+    return 4 if "failed" in states else 3 if "over budget" in states else 0
+
+
+def _say_answers(row: Mapping[str, Any]) -> str:
+    from tuneoff.report import format
+
+    value, share = row["score"], format.is_share(row["score"])
+    return f"{row['answered']} answers ({row['metric']} {format.score(value, share)})"
+
+
+def _say_next(file: str, run_dir: str) -> str:
+    run, compare = shlex.quote(file), shlex.quote(run_dir)
+    return f"Next: tuneoff run {run}; then tuneoff migrate --parity {compare}"
+
+
+def _say_one(row: Mapping[str, Any]) -> list[str]:
+    found = [f"{name} is not saved: {why}." for name, why in row["missing"].items()]
+    if "answered" not in row:
+        return [*found, f"What the provider has of {row['model']} is in {row['folder']}."]
+    kept = Path(row["folder"]) / "answers.jsonl"
+    return [
+        *found,
+        f"{_say_answers(row)} of {row['model']} are kept in {kept}.",
+        f"Wrote {row['file']}. {_say_next(row['file'], row['run_dir'])}",
+    ]
+
+
+def _say_all(found: Mapping[str, Any]) -> list[str]:
+    rows = found["models"]
+    if not rows:
+        return ["This account has no tuned models."]
+    lines = []
+    for row in rows:
+        what = [_say_answers(row) if "answered" in row else "files alone"]
+        what += [f"no {name}" for name in row["missing"]]
+        lines.append(f"{row['model']}: {', '.join(what)}, in {row['folder']}")
+    for state, said in (("files alone", "not asked"), ("over budget", "not asked"),
+                        ("failed", "failed")):  # fmt: skip
+        lines += [
+            f"{said}: {r['model']}: {r['why']}." for r in rows if r["state"] == state and r["why"]
+        ]
+    saved = [row for row in rows if "answered" in row]
+    cost = f"; asking cost ${found['usd']:.4f} so far" if found["usd"] else ""
+    lines.append(f"{len(saved)} of {len(rows)} tuned models have answered{cost}.")
+    for row in saved[:1]:
+        each = " (so for each)" if len(saved) > 1 else ""
+        lines.append(_say_next(row["file"], row["run_dir"]) + each)
+    return lines

@@ -1,0 +1,307 @@
+"""What a provider has of a tuned model, saved into a folder: its examples, its job, its curves.
+
+`saved.json` says of each file where it came from and what it holds (`files`: id, bytes, lines,
+sha256), what could not be had and why (`missing`), and what was answered (`answers`). A file is
+written whole and then noted, so one that is there is not fetched again, noted or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuneoff.errors import DataError, ProviderError, RefusedError
+from tuneoff.files import line_of, write_bytes, write_text
+from tuneoff.progress import Progress
+from tuneoff.providers import Provider, TunedModel
+from tuneoff.providers.calls import impatient, repeated
+
+MANIFEST, CAPTURE_FILE = "saved.json", "capture.yaml"
+TRAIN, TEST = "train.jsonl", "test.jsonl"
+JOB, CHECKPOINTS, LOSSES, RESULTS = "job.json", "checkpoints.json", "losses.jsonl", "results.csv"
+# The run directory of a bake-off file is named like its folder, by 60 letters at most.
+MOST_LETTERS, HASHED = 60, 8
+# A file that comes short is fetched once more.
+FETCHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file of examples that lies in a folder, and what it held when it came."""
+
+    path: Path
+    sha256: str
+
+    def is_whole(self) -> bool:
+        """Say whether it is there as it came."""
+        return self.path.is_file() and _hash(self.path.read_bytes()) == self.sha256
+
+
+class Manifest:
+    """A folder's `saved.json`; every change is written at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._value: dict[str, Any] = {"files": {}, "missing": {}}
+        self._value |= read_manifest(folder) or {}
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Facts of the files by their names."""
+        found: dict[str, dict[str, Any]] = self._value["files"]
+        return found
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why files could not be had, by their names."""
+        found: dict[str, str] = self._value["missing"]
+        return found
+
+    def describe(self, model: TunedModel) -> None:
+        """Notes whose folder it is."""
+        self._change({"model": model.model, "base": model.base, "job": model.job})
+
+    def note_file(self, name: str, **facts: Any) -> None:
+        """Notes a file that is there."""
+        if self.files.get(name) != facts or name in self.missing:
+            missing = {other: why for other, why in self.missing.items() if other != name}
+            self._change({"files": {**self.files, name: facts}, "missing": missing})
+
+    def note_missing(self, name: str, why: str) -> None:
+        """Notes why a file could not be had."""
+        self._change({"missing": {**self.missing, name: why}})
+
+    def answers(self) -> dict[str, Any]:
+        """Return what was noted of a finished capture; empty before."""
+        return dict(self._value.get("answers") or {})
+
+    def note_answers(self, facts: dict[str, Any]) -> None:
+        """Notes a finished capture."""
+        self._change({"answers": facts})
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        changed = {**self._value, **changes}
+        if changed != self._value or not (self.folder / MANIFEST).exists():
+            self._value = changed
+            write_text(self.folder / MANIFEST, json.dumps(changed, indent=2) + "\n")
+
+
+class Keeper:
+    """Saves what there is of one tuned model; what is in its folder already stays."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        model: TunedModel,
+        folder: Path,
+        progress: Progress,
+        fetched: dict[str, Fetched] | None = None,
+    ) -> None:
+        """`fetched` are files of other folders by their ids; those of this one are added."""
+        self._provider, self._model, self._progress = provider, model, progress
+        self._fetched = {} if fetched is None else fetched
+        self.folder, self.manifest = folder, Manifest(folder)
+        self.manifest.describe(model)
+
+    def save_examples(self, name: str, id: str | None) -> None:
+        """Saves a file of examples, or notes why there is none."""
+        if (self.folder / name).exists():
+            self._note(name, id)
+        elif id is None:
+            self.manifest.note_missing(name, "the provider does not say what it was tuned on")
+        else:
+            try:
+                self._save_file(name, id)
+            except RefusedError as error:
+                why = f"its file {id} cannot be fetched any more ({error})"
+                self.manifest.note_missing(name, why)
+
+    def save_job(self) -> None:
+        """Saves its job's settings, the curves of its training and a list of its checkpoints; what
+        cannot be had is noted, and holds up nothing."""
+        job = self._model.job
+        if job is None:
+            self.manifest.note_missing(JOB, "its job is not among those that the provider lists")
+            return
+        self._keep(JOB, job, lambda: _json_text(self._provider.job_facts(job)))
+        self._keep(CHECKPOINTS, job, lambda: _json_text(
+            [dataclasses.asdict(each) for each in self._provider.checkpoints(job)]
+        ))  # fmt: skip
+        path = self.folder / JOB
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        results = [str(each) for each in facts.get("result_files") or ()]
+        for number, id in enumerate(results, 1):
+            name = RESULTS if number == 1 else f"results-{number}.csv"
+            self._keep(name, id, lambda id=id: self._provider.result_text(id))  # type: ignore[misc]
+        if not results:
+            self._keep(LOSSES, job, self._losses)
+
+    def _losses(self) -> str:
+        job = self._provider.job(str(self._model.job))
+        rows = self._provider.losses(job)
+        return "".join(line_of(dataclasses.asdict(each)) for each in rows)
+
+    def _keep(self, name: str, id: str, text: Callable[[], str]) -> None:
+        path = self.folder / name
+        if not path.exists():
+            try:
+                with impatient():
+                    content = repeated(text)
+            except ProviderError as error:
+                self.manifest.note_missing(name, str(error))
+                self._progress.say(f"{self._model.model}: {name} is not saved: {error}")
+                return
+            write_bytes(path, content.encode(errors="replace"))
+        self._note(name, id)
+
+    def _save_file(self, name: str, id: str) -> None:
+        """Links a file that another folder has, or fetches it, and checks that it came whole."""
+        path, other = self.folder / name, self._fetched.get(id)
+        if other is not None and other.is_whole():
+            try:
+                os.link(other.path, path)
+            except OSError:  # a file system without links
+                write_bytes(path, other.path.read_bytes())
+        else:
+            content = self._fetch(id)
+            write_bytes(path, content)
+            self._progress.say(f"fetched {id} ({len(content)} bytes)")
+        self._note(name, id)
+
+    def _fetch(self, id: str) -> bytes:
+        size = self._size_of(id)
+        for _ in range(FETCHES):
+            content = repeated(lambda: self._provider.download(id))
+            if size in (None, len(content)):
+                break
+        else:
+            raise DataError(
+                f"{self._model.model}: {len(content)} of the {size} bytes of its file {id} came; "
+                "nothing of it was kept; give the same command again."
+            )
+        fault = find_bad_line(content)
+        if fault is not None:
+            raise DataError(
+                f"{self._model.model}: line {fault} of its file {id} is no JSON object; nothing "
+                "of it was kept; give the same command again."
+            )
+        return content
+
+    def _size_of(self, id: str) -> int | None:
+        try:
+            with impatient():
+                return repeated(lambda: self._provider.file_state(id)).size
+        except ProviderError:
+            return None
+
+    def _note(self, name: str, id: str | None) -> None:
+        path = self.folder / name
+        content = path.read_bytes()
+        facts = {
+            "id": id,
+            "bytes": len(content),
+            "lines": len(content.splitlines()),
+            "sha256": _hash(content),
+        }
+        before = self.manifest.files.get(name)
+        if before is not None and before["sha256"] != facts["sha256"]:
+            self._progress.say(f"warning: {path} was changed since it was saved; it stays so")
+            return
+        self.manifest.note_file(name, **facts)
+        if id is not None and name in (TRAIN, TEST):
+            self._fetched[id] = Fetched(path, str(facts["sha256"]))
+
+
+def find_bad_line(content: bytes) -> int | None:
+    """Return the number of the first line that is no JSON object; None where all are."""
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            if isinstance(json.loads(line), dict):
+                continue
+        except ValueError:
+            pass
+        return number
+    return None
+
+
+def name_folder(model: str) -> str:
+    """Return the name of a model's folder: the same each time, and no two models' the same.
+
+    >>> name_folder("ft:gpt-4o-mini-2024-07-18:acme::AbC")
+    'gpt-4o-mini-2024-07-18-acme-AbC-0c9c3d8a'
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix("ft:")).strip("._-")
+    # Names may differ in their case alone, and file systems may not see that.
+    own = hashlib.sha256(model.encode()).hexdigest()[:HASHED]
+    room = MOST_LETTERS - HASHED - 1
+    if len(plain) > room:
+        half = room // 2
+        plain = f"{plain[:half].rstrip('._-')}-{plain[-half:].lstrip('._-')}"[:room]
+    return f"{plain}-{own}" if plain else own
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder's `saved.json` holds; None without one."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path}: this is not what tuneoff wrote; delete it, or give another --out."
+        )
+    return value
+
+
+def read_owner(folder: Path) -> str | None:
+    """Return the model of which a folder holds what was saved; None where it holds nothing.
+
+    Folders of earlier versions have no `saved.json`; their capture's file names the model.
+    """
+    value = read_manifest(folder)
+    if value is not None:
+        return value.get("model")
+    file = folder / CAPTURE_FILE
+    try:
+        return str(yaml.safe_load(file.read_text(encoding="utf-8"))["contenders"][0]["model"])
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
+        return None
+
+
+def find_saved(out: Path) -> dict[str, Path]:
+    """Return the folders in a folder that hold what was saved of models, by the models' names."""
+    folders = sorted(each for each in out.iterdir() if each.is_dir()) if out.is_dir() else []
+    owners = ((read_owner(folder), folder) for folder in folders)
+    return {model: folder for model, folder in owners if model is not None}
+
+
+def find_fetched(folders: Mapping[str, Path]) -> dict[str, Fetched]:
+    """Return the files of examples that folders note, by their ids."""
+    found = {}
+    for folder in folders.values():
+        for name, facts in Manifest(folder).files.items():
+            if name in (TRAIN, TEST) and facts["id"] is not None:
+                found[facts["id"]] = Fetched(folder / name, facts["sha256"])
+    return found
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

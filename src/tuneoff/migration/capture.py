@@ -1,0 +1,115 @@
+"""A tuned model's answers to a test set, asked while it is there and kept for good.
+
+They are made by a run of their own (`capture.yaml`, `capture/`), which may be cut and goes on; its
+ledger says what they cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuneoff import bakeoff
+from tuneoff.bakeoff_file import load
+from tuneoff.costs.ledger import Ledger
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.files import write_lines, write_text
+from tuneoff.migration.artifacts import CAPTURE_FILE, Manifest
+from tuneoff.migration.exits import HOSTED
+from tuneoff.migration.listing import Source
+from tuneoff.progress import Progress
+from tuneoff.records import to_row
+from tuneoff.results import Results
+from tuneoff.rundir import RunDir
+
+ANSWERS, RUN = "answers.jsonl", "capture"
+
+
+def capture(
+    model: str,
+    folder: Path,
+    source: Source,
+    task: dict[str, Any],
+    budget_usd: float | None,
+    yes: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Have a model answer what is left of its test set; return what was noted of its answers.
+
+    Returns:
+        `test` and `answered` (numbers of examples), `metric`, `score`, and `sha256` and `limit` of
+        the test set.
+
+    Raises:
+        ConfigError: another capture was begun in this folder, or the model cannot be asked.
+        DataError: the model could not be asked.
+        BudgetError: asking it could pass the budget.
+    """
+    contender = {"name": HOSTED, "id": "prompted", "model": model, "record": True}
+    value = {
+        "name": "capture",
+        "task": task,
+        "contenders": [{**contender, **source.written()}],
+        "budget_usd": budget_usd,
+    }
+    file, run_dir, manifest = folder / CAPTURE_FILE, folder / RUN, Manifest(folder)
+    if file.exists() and (run_dir / "bakeoff.yaml").exists():
+        _refuse_another(file, value)
+    else:  # nothing was captured by it yet
+        write_text(file, yaml.safe_dump(value, sort_keys=False))
+    test = (folder / task["test"]).read_bytes()
+    asked = {"sha256": hashlib.sha256(test).hexdigest(), "limit": task.get("limit")}
+    noted = manifest.answers()
+    if noted and (folder / ANSWERS).exists() and noted == {**noted, **asked}:
+        return noted
+    settings = load(file).model_copy(update={"budget_usd": budget_usd})
+    results = bakeoff.run(
+        settings, run_dir, yes=yes, progress=progress, command=f"tuneoff migrate {model}"
+    )
+    failed = results.contenders[0].error
+    if failed is not None:
+        raise DataError(f"{model} could not be asked: {failed}")
+    predictions = RunDir(run_dir).contender(HOSTED).predictions()
+    write_lines(folder / ANSWERS, map(to_row, predictions.values()))
+    facts = {**asked, **_read_facts(results)}
+    manifest.note_answers(facts)
+    return facts
+
+
+def _read_facts(results: Results) -> dict[str, Any]:
+    score = results.contenders[0].scores[results.primary_metric]
+    return {
+        "test": results.split_sizes["test"],
+        "answered": score.n,
+        "metric": results.primary_metric,
+        "score": score.value,
+    }
+
+
+def sum_spent(folders: Iterable[Path]) -> Decimal:
+    """Return the USD that captures in folders cost, with what they may have cost."""
+    total = Decimal(0)
+    for folder in folders:
+        spent = Ledger(RunDir(folder / RUN).events).spent()
+        total += spent.known + spent.uncertain
+    return total
+
+
+def _refuse_another(file: Path, value: dict[str, Any]) -> None:
+    """What was captured is kept for good; another model or test set wants a folder of its own."""
+    before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    was, now = before["contenders"][0]["model"], value["contenders"][0]["model"]
+    keys = {**before["task"], **value["task"]}
+    changed = sorted(k for k in keys if before["task"].get(k) != value["task"].get(k))
+    if was != now:
+        changed = [f"the model was {was}"]
+    if changed:
+        raise ConfigError(
+            f"{file.parent}: another capture was begun here (changed: {', '.join(changed)}); "
+            "undo the change, or give another --out."
+        )
