@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tuneoff import machine
 from tuneoff.tasks import chat
 
 # What is tuned instead, unless others are named.
@@ -19,7 +19,7 @@ HOSTED = "hosted"
 def render_bakeoff(model: str, name: str, task: dict[str, Any], bases: Sequence[str]) -> str:
     contenders: list[dict[str, Any]] = [
         {"name": HOSTED, "id": "recorded", "model": model, "predictions": "answers.jsonl",
-         "source": f"captured {datetime.date.today()} by tuneoff migrate"},
+         "source": f"captured {machine.today()} by tuneoff migrate"},
     ]  # fmt: skip
     for base in bases:
         own = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in base)
