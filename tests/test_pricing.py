@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tuneoff import machine
 from tuneoff.bakeoff_file import parse
 from tuneoff.config import BakeOff
 from tuneoff.errors import ConfigError
@@ -283,7 +284,7 @@ def test_prices_are_of_the_day_on_which_the_run_began(tmp_path: Path) -> None:
     made = bakeoff(OWN)
     assert day_of(made, run) == datetime.date(2026, 11, 24)
     undated = bakeoff(OWN, as_of=None)
-    assert day_of(undated, run) == datetime.date.today()
+    assert day_of(undated, run) == machine.today()
     run.path.mkdir(exist_ok=True)
     run.events.write_text('{"at": "2026-10-01T12:00:00+00:00", "event": "tune"}\n')
     run.event("finished")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 ORDERS = ROOT / "examples" / "data" / "orders.csv"
 # What rents machines is no bake-off file: `test_cluster_files.py` looks at it.
 NOT_OURS = ("kuberay.yaml", "ray-aws.yaml", "skypilot.yaml")
+# What says itself that its models end, and the day from which it is refused.
+ENDS, BEFORE = {"hosted.yaml": "2027-01-06"}, "2026-11-24"
 FILES = sorted(
     file
     for file in (*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("src/tuneoff/assets/*.yaml"))
@@ -24,10 +27,16 @@ FILES = sorted(
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda p: p.name)
-def test_a_shipped_file_is_fine(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_file_is_fine(
+    file: Path, monkeypatch: pytest.MonkeyPatch, on_day: Callable[[str], None]
+) -> None:
     monkeypatch.delenv("TUNEOFF_DATA", raising=False)
-    found = tuneoff.check_file(file)
-    assert found["contenders"]
+    if file.name in ENDS:
+        on_day(ENDS[file.name])
+        with pytest.raises(tuneoff.ConfigError, match="takes no new fine-tuning jobs"):
+            tuneoff.check_file(file)
+        on_day(BEFORE)
+    assert tuneoff.check_file(file)["contenders"]
 
 
 def test_there_are_enough_of_them() -> None:

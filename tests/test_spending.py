@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,9 @@ def warnings_of(file: Path, contenders: str, more: str = "", task: str = TASK) -
     ],
 )  # fmt: skip
 def test_check_and_plan_say_what_may_be_otherwise(
-    contender: str, said: str | None, tmp_path: Path
+    contender: str, said: str | None, tmp_path: Path, on_day: Callable[[str], None]
 ) -> None:
+    on_day("2026-11-24")  # gpt-4.1-mini is still there
     file = tmp_path / "b.yaml"
     task = TASK[:-1] + ", max_new_tokens: 64}"
     file.write_text(

@@ -12,9 +12,12 @@ What a job goes over, and how often, is the provider's to know (`providers/`).
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from typing import Any, Literal
 
 Encoding = Literal["cl100k_base", "o200k_base"]
@@ -110,9 +113,26 @@ def _whole(text: str) -> str:
 def _tokenizer(encoding: Encoding) -> Any:
     # The package's documented class refuses texts of a million characters and more, and
     # makes lists only to be counted; the tokenizer underneath does neither.
-    from bpe_openai import _bindings
+    return _load_bindings().tokenizer_for_encoding(encoding)
 
-    return _bindings.tokenizer_for_encoding(encoding)
+
+def _load_bindings() -> Any:
+    """Return the compiled module of `bpe_openai` alone.
+
+    The package around it reads 450,000 tokens into dictionaries when it is imported, which takes
+    seconds in every process and which nobody here looks at.
+    """
+    name = "bpe_openai._bindings"
+    if name not in sys.modules:
+        package = importlib.util.find_spec("bpe_openai")
+        folders = package.submodule_search_locations if package else None
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None or spec.loader is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[name] = module
+    return sys.modules[name]
 
 
 @cache

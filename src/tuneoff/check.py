@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from tuneoff import prepare, references
+from tuneoff import machine, prepare, references
 from tuneoff.bakeoff_file import load
 from tuneoff.config import BakeOff
 from tuneoff.contender_settings import Hardware, LocalSettings, PromptedSettings, RecordedSettings
@@ -64,16 +64,16 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
         }
     else:
         warnings.append(NOT_LOCAL)
-    prices, day = prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today()
+    prices, day = prepare.price_book(bakeoff), bakeoff.as_of or machine.today()
     for contender in bakeoff.contenders:
         if isinstance(contender, LocalSettings | PromptedSettings):
             with_vllm.ready(contender)
         refuse_ended(contender, prices, day)
     warnings += _prices(bakeoff, prices, day)
-    today = datetime.date.today()
+    today = machine.today()
     for contender in bakeoff.contenders:
         warnings += explain_doubts(contender, prices, today, parts.max_new_tokens)
-    if bakeoff.as_of and bakeoff.as_of > datetime.date.today():
+    if bakeoff.as_of and bakeoff.as_of > machine.today():
         warnings.append(f"as_of {bakeoff.as_of} lies in the future.")
     counted = ", ".join(f"{count} {split}" for split, count in sizes.items())
     contenders = ", ".join(contender.name for contender in bakeoff.contenders)

@@ -7,7 +7,6 @@ or answering anything. Several seeds of a contender are put together here (see
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -142,7 +141,7 @@ def collect(
         primary_metric=metric,
         settings=resolved(parts.bakeoff),
         requirements=parts.bakeoff.requirements.model_dump(mode="json"),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=machine.now().isoformat(timespec="seconds"),
         command=command,
         split_sizes={split: len(examples[split]) for split in SPLITS},
         content_sha256=content_sha256(test),

@@ -1,7 +1,8 @@
-"""What a run was made on and with: machine and versions, no host or user names."""
+"""What a run was made on, with and when: machine, versions and day, no host or user names."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import re
@@ -19,6 +20,16 @@ PACKAGES = (
     "sqlglot",
     "vllm",
 )
+
+
+def now() -> datetime.datetime:
+    """Return the time it is, in UTC. All code reads the clock's day here and in `today`."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def today() -> datetime.date:
+    """Return the day it is where this machine stands; prices and models' ends go by it."""
+    return now().astimezone().date()
 
 
 def describe() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tuneoff import machine
 from tuneoff.costs import checking
 from tuneoff.costs.pricebook import PriceBook, book, stale
 from tuneoff.costs.pricefile import Dated, PriceFile
@@ -30,7 +31,7 @@ def listed(own: Path | None = None, as_of: datetime.date | None = None) -> dict[
     Raises:
         ConfigError: `own`, the user's file of prices, cannot be read.
     """
-    day = as_of or datetime.date.today()
+    day = as_of or machine.today()
     prices = book(own)
     accelerators = [
         {"name": a.name, "memory_gb": a.memory_gb, "peak_teraflops": a.peak_teraflops}
@@ -42,7 +43,7 @@ def listed(own: Path | None = None, as_of: datetime.date | None = None) -> dict[
 
 def checked(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
     """What there is to say about the book; `ok` unless something in it is wrong."""
-    day = as_of or datetime.date.today()
+    day = as_of or machine.today()
     found = checking.check(book(own), day)
     rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in found]
     return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in found), "findings": rows}

@@ -60,6 +60,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tuneoff import machine
 from tuneoff.errors import RunDirectoryError
 from tuneoff.files import append_lines, read_lines, remove_folder, write_lines, write_text
 from tuneoff.records import (
@@ -400,7 +401,7 @@ class RunDir:
 
     def event(self, kind: str, **facts: Any) -> None:
         """Notes that something happened, in UTC."""
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = machine.now().isoformat(timespec="seconds")
         append_lines(self.events, [{"at": now, "event": kind, **facts}])
 
     def write_examples(self, split: Split, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -432,7 +433,7 @@ class RunDir:
         if path.exists():
             return datetime.date.fromisoformat(json.loads(path.read_bytes())["today"])
         first = next(read_lines(self.events), None)
-        return datetime.date.fromisoformat(first["at"][:10]) if first else datetime.date.today()
+        return datetime.date.fromisoformat(first["at"][:10]) if first else machine.today()
 
     def keep_today(self) -> None:
         """Writes that date down, unless it is."""

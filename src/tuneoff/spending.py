@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypedDict, cast
 
+from tuneoff import machine
 from tuneoff.config import BakeOff, JudgeSettings
 from tuneoff.contender_settings import HostedSettings, PromptedSettings
 from tuneoff.contenders import Contender, Work, load_contender
@@ -83,7 +84,7 @@ def with_guards(
         if mine.replay is not None:
             ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
             continue
-        today, tuned = datetime.date.today(), bool(mine.directory.job().get("job_id"))
+        today, tuned = machine.today(), bool(mine.directory.job().get("job_id"))
         refuse_ended(settings, prices, today, tuned)
         unpriced = without_full_price(settings, prices, today)
         if unpriced is not None and not yes:
@@ -101,7 +102,7 @@ def with_guards(
 def most_usd(kind: Contender, settings: Any, work: Work, prices: PriceBook) -> Decimal:
     """The most, in USD at today's prices, that a provider can bill for what is left to do of one
     contender; what has no price is not counted."""
-    price = _counted(settings, prices, datetime.date.today())
+    price = _counted(settings, prices, machine.today())
     if price is None:
         return Decimal()
     bound: Any = kind
@@ -153,7 +154,7 @@ def most_again(
         judged: the examples whose answers a judge has to see.
         kept: under which id the answer of a judged example is; others have none yet.
     """
-    prices, today = price_book(parts.bakeoff), datetime.date.today()
+    prices, today = price_book(parts.bakeoff), machine.today()
     count, times, usd, unpriced = 0, 0, Decimal(), list[str]()
     contenders: Sequence[Any] = parts.bakeoff.contenders
     for settings in contenders:
@@ -187,7 +188,7 @@ def refused_today(settings: Any, prices: PriceBook) -> str | None:
     not. One about a price can be answered with --yes."""
     if not paid(settings):
         return None
-    today = datetime.date.today()
+    today = machine.today()
     return ended(settings, prices, today) or without_full_price(settings, prices, today)
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import days
 import yaml
 
 import tuneoff
@@ -207,7 +208,11 @@ def tuneoff_process(
 ) -> subprocess.Popen[str]:
     """`tuneoff` as a process with short pauses in a folder; `child.py`'s flags come first."""
     command = [sys.executable, str(HERE / "child.py"), *arguments]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "TUNEOFF_"))}
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k == days.VARIABLE or not k.startswith(("OPENAI_", "TUNEOFF_"))
+    }
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         command, cwd=folder, env=environment | dict(env or {}), text=True,

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ from tuneoff.training.tune import tune
 
 STEPS, EVERY = 20, 4
 FILE = "adapter_model.safetensors"
+SIXTY = {"max_steps": 60, "schedule": "constant"}
+# From how a training is divided to its folder and what it noted.
+Undisturbed = Callable[[str], tuple[Path, TrainingRecord]]
 
 
 def chosen(parallel: str, **fields: Any) -> LocalSettings:
@@ -132,14 +137,26 @@ def test_a_process_that_dies_ends_the_training_with_one_sentence(
     assert last >= 8
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Makes the training that nobody kills, once for each way to divide it."""
+
+    @cache
+    def train(parallel: str) -> tuple[Path, TrainingRecord]:
+        folder = tmp_path_factory.mktemp(parallel)
+        return folder, trained(tiny_base, folder, chosen(parallel, train=SIXTY))[0]
+
+    return train
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_run_again_it_goes_on_from_its_checkpoint(
-    tiny_base: Path, tmp_path: Path, parallel: str, rank: int
+    tiny_base: Path, tmp_path: Path, undisturbed: Undisturbed, parallel: str, rank: int
 ) -> None:
-    given = chosen(parallel, train={"max_steps": 60, "schedule": "constant"})
+    given = chosen(parallel, train=SIXTY)
     with pytest.raises(ContenderError, match=f"process {rank} of its 2"):
         trained(tiny_base, tmp_path / "cut", given, on_step=killing(rank, after=9))
     record, steps, _ = trained(tiny_base, tmp_path / "cut", given)
@@ -147,8 +164,8 @@ def test_run_again_it_goes_on_from_its_checkpoint(
     assert record.steps == steps[-1] == 60
     rows = [row.step for row in ContenderDir(tmp_path / "cut").loss()]
     assert rows == list(range(EVERY, 61, EVERY))
-    whole, _, _ = trained(tiny_base, tmp_path / "whole", given)
-    assert_alike(tmp_path / "cut" / "adapter", tmp_path / "whole" / "adapter", FILE)
+    folder, whole = undisturbed(parallel)
+    assert_alike(tmp_path / "cut" / "adapter", folder / "adapter", FILE)
     assert record.tokens_computed == whole.tokens_computed
 
 

@@ -9,7 +9,6 @@ provider says what it bills.
 
 from __future__ import annotations
 
-import datetime
 import secrets
 import threading
 from collections import defaultdict
@@ -19,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tuneoff import machine
 from tuneoff.costs.arithmetic import known_usd, max_usd, tokens_usd
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
@@ -218,7 +218,7 @@ class Ledger:
                 self._write(SETTLED, key=key, usd=0.0, given_back=True)
 
     def _write(self, event: str, **facts: Any) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = machine.now().isoformat(timespec="seconds")
         append_lines(self._events, [{"at": now, "event": event, **facts}])
         self._tell()
 

@@ -15,6 +15,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
+from tuneoff import machine
 from tuneoff.contender_settings import Hardware
 from tuneoff.costs.pricefile import (
     Accelerator,
@@ -111,7 +112,7 @@ class PriceBook:
         """The price of an hour of an accelerator on a day (today if left out)."""
         known = self.accelerator(name)
         names = known.names if known else (name.lower(),)
-        day = as_of or datetime.date.today()
+        day = as_of or machine.today()
         prices = (p for file in self.files for p in file.hours if p.accelerator.lower() in names)
         return next((price for price in prices if price.holds(day)), None)
 
@@ -182,7 +183,7 @@ def price_of(
         prices: the book; the shipped one if left out.
     """
     prices = prices or shipped()
-    day = as_of or datetime.date.today()
+    day = as_of or machine.today()
     entry = _entry(prices, provider, model, day, _variant(model, tuned), method)
     if entry is None and override is None:
         return None
@@ -213,7 +214,7 @@ def no_price(
     """One sentence about a contender whose model has no price, and what to do about it."""
     prices = prices or shipped()
     variant = _variant(model, tuned)
-    base, day = base_of(model), as_of or datetime.date.today()
+    base, day = base_of(model), as_of or machine.today()
     what_to_do = f"give contender {name} a `price:` in the file, or run with --yes"
     if provider not in prices.providers():
         known = ", ".join(prices.providers())

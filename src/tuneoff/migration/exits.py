@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tuneoff import machine
 from tuneoff.config import JudgeSettings
 from tuneoff.contender_settings import SHIPPED_BASE
 from tuneoff.costs.pricebook import Price, PriceBook, base_of, book, price_of
@@ -158,7 +159,7 @@ def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = Non
     Args:
         day: the day whose prices and ends are written down; today if left out.
     """
-    market = Market(left.source, left.base, day or datetime.date.today(), book())
+    market = Market(left.source, left.base, day or machine.today(), book())
     taken = {HOSTED}
     blocks = [
         _write_captured(left.model, market),

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from tuneoff import machine
 from tuneoff.costs.pricebook import book
 from tuneoff.errors import ProviderError, RefusedError
 from tuneoff.migration.new_jobs import judge_new_jobs
@@ -65,7 +66,7 @@ def list_models(source: Source, today: datetime.date | None = None) -> dict[str,
         (`training_file`) and whether it is there (`training_file_there`; None: not known).
         `new_jobs`: see `judge_new_jobs`.
     """
-    today = today or datetime.date.today()
+    today = today or machine.today()
     with closing(source.connect()) as provider:
         models = find_models(provider, source, today)
         has_jobs = repeated(provider.has_jobs)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tuneoff import bakeoff
+from tuneoff import bakeoff, machine
 from tuneoff.errors import BudgetError, ConfigError, TuneoffError, UnreachableError, unknown
 from tuneoff.files import write_text
 from tuneoff.migration import artifacts
@@ -117,7 +117,7 @@ def migrate_all(
         ProviderError: the provider does not answer.
     """
     source, wishes = source or Source(), wishes or Wishes()
-    out, progress, today = Path(out), progress or Silent(), today or datetime.date.today()
+    out, progress, today = Path(out), progress or Silent(), today or machine.today()
     _refuse_folder(out, wishes)
     saved = artifacts.find_saved(out)
     fetched = artifacts.find_fetched(saved)

@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from tuneoff import machine
 from tuneoff.compare import ScoredRun, read_scored_run
 from tuneoff.costs.serving import HOURS_A_MONTH
 from tuneoff.errors import DataError
@@ -127,7 +128,7 @@ def _say(
     """Return what is known of an exit as plain values; `label` is what the model that is being left
     is called."""
     verdict, outcome, said = _judge(contender, parity, label)
-    ended = contender.ends is not None and date.fromisoformat(contender.ends) <= date.today()
+    ended = contender.ends is not None and date.fromisoformat(contender.ends) <= machine.today()
     is_improving = contender.training is not None and contender.training.verdict == IMPROVING
     month, cost = _say_cost(contender, results)
     facts = [cost, _say_end(contender, ended)]

@@ -140,12 +140,13 @@ def release_memory() -> None:
     import gc
     import sys
 
-    gc.collect()
-    if "torch" in sys.modules:
-        import torch
+    if "torch" not in sys.modules:  # no model was loaded, and looking takes a quarter of a second
+        return
+    import torch
 
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def device() -> torch.device:

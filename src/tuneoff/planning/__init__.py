@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from tuneoff import prepare
+from tuneoff import machine, prepare
 from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, counter_for, trained_on
 from tuneoff.config import BakeOff
 from tuneoff.contender_settings import HostedSettings, LocalSettings, PromptedSettings
@@ -90,7 +90,7 @@ def plan_examples(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> 
 
 def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
     bakeoff = parts.bakeoff
-    prices, day = prepare.price_book(bakeoff), bakeoff.as_of or datetime.date.today()
+    prices, day = prepare.price_book(bakeoff), bakeoff.as_of or machine.today()
     work = _work(parts, source)
     views = [_view(contender, work) for contender in bakeoff.contenders]
     tallies = iter(tally(source.rows, source.sizes, [v for v in views if v is not None]))
@@ -130,7 +130,7 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
 
 def _with_today(found: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
     """The plan of another day, with what a run will say that begins today."""
-    if found.as_of == datetime.date.today():
+    if found.as_of == machine.today():
         return found
     planned = []
     for settings, each in zip(bakeoff.contenders, found.contenders, strict=True):

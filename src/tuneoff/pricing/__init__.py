@@ -215,7 +215,7 @@ def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
         return bakeoff.as_of
     first = next(read_lines(run.events), None)
     if first is None:
-        return datetime.date.today()
+        return machine.today()
     return datetime.datetime.fromisoformat(first["at"]).date()
 
 

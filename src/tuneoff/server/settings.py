@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuneoff import machine
 from tuneoff.contender_settings import SHIPPED_BASE
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import check_end, resolve_base
@@ -36,7 +37,7 @@ class ServerSettings:
     max_requests: int = 512
     max_waiting_jobs: int = 10_000
     workers: int | None = None
-    today: datetime.date = field(default_factory=datetime.date.today)
+    today: datetime.date = field(default_factory=lambda: machine.today())
 
     def ready(self) -> list[str]:
         """The names of bases and of what is served from a run."""

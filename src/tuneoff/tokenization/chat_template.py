@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tuneoff import machine
 from tuneoff.errors import TuneoffError
 from tuneoff.tokenization.adaptation import Adaptation, Roles, adapted, roles_of
 from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
@@ -60,7 +61,7 @@ class ChatTemplate:
         source, problem = plan(self.source, self._names, roles, add_generation_prompt)
         if problem is not None:
             raise TemplateError(problem)
-        day = self.today or datetime.date.today()
+        day = self.today or machine.today()
         moment = datetime.datetime.combine(day, datetime.time())
         try:
             return render_source(
@@ -71,12 +72,12 @@ class ChatTemplate:
 
     def sentences(self, conversations: Collection[Roles]) -> list[str]:
         """Say what is done for conversations of these roles, each as a clause."""
-        day = self.today or datetime.date.today()
+        day = self.today or machine.today()
         return list(self.adaptation.needed_for(conversations).sentences(day))
 
     def exported(self, conversations: Collection[Roles]) -> str:
         """Return the template's text with what such conversations need written into it."""
-        day = self.today or datetime.date.today()
+        day = self.today or machine.today()
         return adapted(self.source, self.adaptation.needed_for(conversations), day)
 
     @property

@@ -4,12 +4,13 @@ them (transformers 5, `utils/chat_template_utils.py`), without its import, which
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from tuneoff import machine
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -69,7 +70,7 @@ def _compile(source: str) -> Template:
         raise JinjaError(message)
 
     def now(form: str) -> str:
-        return datetime.datetime.now().strftime(form)
+        return machine.now().astimezone().replace(tzinfo=None).strftime(form)
 
     def to_json(value: Any, **options: Any) -> str:
         return json.dumps(value, **{"ensure_ascii": False, **options})
