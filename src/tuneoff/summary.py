@@ -132,23 +132,26 @@ def score_lines(found: Mapping[str, Any]) -> str:
 def migration_table(found: Mapping[str, Any]) -> str:
     """Return what `tuneoff migrate` prints of an account's tuned models."""
     from rich.table import Table
+    from rich.text import Text
 
     rows, sentence = found["models"], found["new_jobs"]["sentence"]
     if not rows:
         return f"This account has no tuned models.\n{sentence}"
     title = f"{len(rows)} tuned model{'s' * (len(rows) != 1)}"
     shown = Table(title=title, title_justify="left")
-    for column in ("model", "tuned on", "ends", "days left", "training file", "validation file"):
-        number = column == "days left"
-        shown.add_column(column, justify="right" if number else "left", overflow="fold")
+    shown.add_column("model", overflow="fold")
+    for column in ("ends", "said by", "days left", "training file", "validation file"):
+        shown.add_column(column, no_wrap=True)
     for row in rows:
         names = [row["model"]]
+        names += [f"  on {row['base']}"] * (row["base"] not in row["model"])
         names += [f"  {each.removeprefix(row['model'])}" for each in row["checkpoints"]]
-        ends = "not known" if row["ends"] is None else f"{row['ends']} ({row['ends_source']})"
         left = row["days_left"]
         days = "" if left is None else str(left) if left > 0 else "ended"
         files = (_file_words(row, kind) for kind in ("training_file", "validation_file"))
-        shown.add_row("\n".join(names), row["base"], ends, days, *files)
+        ends = (row["ends"] or "not known", row["ends_source"] or "")
+        # As it is: `:x:` within a name is no emoji.
+        shown.add_row(Text("\n".join(names)), *ends, days, *files)
     return f"{plain(shown).rstrip()}\n{sentence}"
 
 
@@ -156,7 +159,7 @@ def _file_words(row: Mapping[str, Any], kind: str) -> str:
     """Return what is known of one of a model's files."""
     if row[kind] is None:
         none = row["job"] is not None and kind == "validation_file"
-        return "none: --test is needed" if none else "not known"
+        return "none: --test" if none else "not known"
     there = row[f"{kind}_there"]
     return "not known" if there is None else "there" if there else "gone"
 

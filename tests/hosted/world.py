@@ -130,6 +130,26 @@ def prompted(url: str, name: str = "asked", **settings: Any) -> dict[str, Any]:
     return {"name": name, "id": "prompted", "model": "fake-1", "base_url": url, **settings}
 
 
+def tune(fake: Trainer, train: Path, validation: Path | None, base: str = "fake-1") -> str:
+    """Returns a model that a job tuned on files; the same file is uploaded once."""
+    import openai
+
+    with openai.OpenAI(base_url=fake.url, api_key=KEY, max_retries=0) as client:
+        sent = {file.filename: file.id for file in client.files.list()}
+        ids = []
+        for path in (train, validation):
+            if path is not None and path.name not in sent:
+                content = (path.name, path.read_bytes())
+                sent[path.name] = client.files.create(file=content, purpose="fine-tune").id
+            ids.append(sent[path.name] if path is not None else openai.NOT_GIVEN)
+        job = client.fine_tuning.jobs.create(
+            model=base, training_file=str(ids[0]), validation_file=ids[1]
+        )
+        while job.status != "succeeded":
+            job = client.fine_tuning.jobs.retrieve(job.id)
+    return str(job.fine_tuned_model)
+
+
 def questions(count: int, first: int = 0) -> list[str]:
     return [f"Question number {n}: which answer is it?" for n in range(first, first + count)]
 

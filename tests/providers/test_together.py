@@ -24,7 +24,7 @@ from tuneoff.contenders import hosted_following, once
 from tuneoff.costs.ledger import ANSWERING, TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError
 from tuneoff.progress import Silent
-from tuneoff.providers import together
+from tuneoff.providers import connect, together
 from tuneoff.providers.calls import repeated
 from tuneoff.rundir import RunDir
 
@@ -168,6 +168,11 @@ def test_the_whole_flow(tmp_path: Path, server: Server) -> None:
     kept = [path.read_bytes() for path in folder.path.rglob("*") if path.is_file()]
     assert KEY not in told
     assert not any(KEY.encode() in content for content in kept)
+    with closing(connect("together", server.url)) as provider:  # what `migrate` saves of it
+        (model,) = provider.tuned_models()
+        facts = provider.job_facts(str(model.job))
+        assert (provider.has_jobs(), facts["id"], facts["n_epochs"]) == (True, job["id"], 2)
+        assert KEY not in str(facts)
 
 
 @pytest.mark.parametrize("how", ["cut", "before", 500, 429])

@@ -74,11 +74,12 @@ def test_from_a_served_model_to_an_open_one(tmp_path: Path, cli: Any) -> None:
     with tuned(tmp_path / "data") as (url, model):
         code, out, err = cli("migrate", "--base-url", url, "--json")
         assert code == 0, err
-        (row,) = json.loads(out)["models"]
-        assert (row["model"], row["base"]) == (model, BASE)
+        listing = json.loads(out)
+        assert listing["new_jobs"]["possible"] == "not known"  # the server is nobody's book
+        (row,) = listing["models"]
+        assert (row["model"], row["base"], row["ends"]) == (model, BASE, None)
         assert all(each.startswith(model) for each in row["checkpoints"])
-        assert row["training_file"]
-        assert row["validation_file"]
+        assert row["training_file_there"] is row["validation_file_there"] is True
         command = ("migrate", model, "--out", place, "--base", BASE, "--base-url", url, "--json")
         code, out, err = cli(*command)
         assert code == 0, err
@@ -87,6 +88,8 @@ def test_from_a_served_model_to_an_open_one(tmp_path: Path, cli: Any) -> None:
         assert (place / "train.jsonl").read_bytes() == lines("train", TRAIN)
         assert (place / "test.jsonl").read_bytes() == lines("test", TESTS)
         kept = (place / "answers.jsonl").read_bytes()
+        assert found["missing"] == {}
+        assert json.loads((place / "job.json").read_text())["fine_tuned_model"] == model
         assert asked(place) == TESTS
         code, out, err = cli(*command)  # the same again: nothing is asked, nothing is changed
         assert (code, json.loads(out)) == (0, found), err

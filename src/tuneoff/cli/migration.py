@@ -170,7 +170,7 @@ def _say_all(found: Mapping[str, Any]) -> list[str]:
     for state, said in (("files alone", "not asked"), ("over budget", "not asked"),
                         ("failed", "failed")):  # fmt: skip
         lines += [
-            f"{said}: {r['model']}: {r['why']}" for r in rows if r["state"] == state and r["why"]
+            f"{said}: {r['model']}: {r['why']}." for r in rows if r["state"] == state and r["why"]
         ]
     saved = [row for row in rows if "answered" in row]
     cost = f"; asking cost ${found['usd']:.4f} so far" if found["usd"] else ""

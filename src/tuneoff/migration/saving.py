@@ -136,7 +136,7 @@ def migrate_all(
             except UnreachableError:
                 raise  # no other model fares better; the same command goes on
             except TuneoffError as error:
-                failed[each.model] = str(error)
+                failed[each.model] = str(error).removeprefix(f"{each.model}: ").removesuffix(".")
     every = {*saved.values(), *folders.values()}
     rows = []
     for each in models:
@@ -206,6 +206,8 @@ def _save_one(
         row |= {"state": OVER_BUDGET, "why": str(error)}
     except TuneoffError as error:
         row |= {"state": FAILED, "why": str(error)}
+    if row["why"] is not None:
+        row["why"] = row["why"].removeprefix(f"{model.model}: ").removesuffix(".")
     return row | {"usd": float(sum_spent([folder]))}
 
 
