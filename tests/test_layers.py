@@ -18,7 +18,7 @@ LAYERS = (
     {"cli"},
     {"cluster", "server", "demo", "migration", "publish"},
     {"bakeoff"},
-    {"planning", "turns"},
+    {"parity_check", "planning", "turns"},
     {
         "collect",
         "check",

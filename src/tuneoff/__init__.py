@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UserError,
     )
     from tuneoff.export import Exported, export_contender
+    from tuneoff.parity_check import parity
     from tuneoff.planning import plan
     from tuneoff.records import Example, Prediction
     from tuneoff.report import write_report
@@ -52,6 +53,7 @@ __all__ = [
     "check_file",
     "export_contender",
     "load",
+    "parity",
     "plan",
     "run",
     "score",
@@ -64,6 +66,7 @@ _HOMES = {
     "check": ("check_file",),
     "bakeoff_file": ("load",),
     "config": ("BakeOff",),
+    "parity_check": ("parity",),
     "planning": ("plan",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "export": ("Exported", "export_contender"),

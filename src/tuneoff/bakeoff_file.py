@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tuneoff.config import BakeOff
+from tuneoff.config import BakeOff, JudgeSettings
 from tuneoff.contender_settings import (
     CONTENDER_IDS,
     HostedSettings,
@@ -28,20 +28,51 @@ def load(file: Path | str) -> BakeOff:
         ConfigError: one sentence with file, line and what is allowed.
     """
     file = Path(file)
+    return parse(_read_text(file, "a bake-off file, or write one with `tuneoff init DATA`"), file)
+
+
+def load_judge(file: Path | str) -> JudgeSettings:
+    """Return the judge that a file describes: the keys of a judge among `task.metrics`.
+
+    Raises:
+        ConfigError: one sentence with file, line and what is allowed.
+    """
+    file = Path(file)
+    text = _read_text(file, "a judge's file (YAML: model, rubric)")
+    root, value = _read_yaml(text, file, "model, rubric")
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{file}: there is no such file; give the path of a bake-off file, "
-            "or write one with `tuneoff init DATA`."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read as UTF-8 text ({error}).") from None
-    return parse(text, file)
+        return JudgeSettings.model_validate({"id": "judge", **value})
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, value, root, file, JudgeSettings)) from None
 
 
 def parse(text: str, file: Path) -> BakeOff:
     """A bake-off file's text, checked. `file` is used for messages and relative paths."""
+    root, value = _read_yaml(text, file, "name, task, contenders")
+    # Only a run's own copy of its file has a folder: where the original lay, seen from the copy.
+    folder = value.get("folder", ".")
+    if not isinstance(folder, str):
+        line = _line(root, ("folder",))
+        raise ConfigError(f"{file}:{line}: folder is {folder!r}: input should be a path.")
+    _check_contender_ids(value, root, file)
+    try:
+        return BakeOff.model_validate({**value, "folder": (file.parent / folder).resolve()})
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, value, root, file)) from None
+
+
+def _read_text(file: Path, what: str) -> str:
+    """Return a file's text; `what` says which file to give instead of one that is not there."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such file; give the path of {what}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as UTF-8 text ({error}).") from None
+
+
+def _read_yaml(text: str, file: Path, keys: str) -> tuple[Any, Mapping[str, Any]]:
+    """Return the tree and the value of a file that has keys at its top, for instance `keys`."""
     try:
         root = yaml.compose(text)
         value = yaml.safe_load(text)
@@ -53,20 +84,12 @@ def parse(text: str, file: Path) -> BakeOff:
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigError(f"{where}: this is not valid YAML ({problem}).") from None
     if value is None:
-        raise ConfigError(f"{file}: the file is empty; it needs name, task and contenders.")
+        *first, last = keys.split(", ")
+        raise ConfigError(f"{file}: the file is empty; it needs {', '.join(first)} and {last}.")
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{file}:1: expected keys such as name, task, contenders at the top.")
+        raise ConfigError(f"{file}:1: expected keys such as {keys} at the top.")
     _refuse_repeated_keys(root, file)
-    # Only a run's own copy of its file has a folder: where the original lay, seen from the copy.
-    folder = value.get("folder", ".")
-    if not isinstance(folder, str):
-        line = _line(root, ("folder",))
-        raise ConfigError(f"{file}:{line}: folder is {folder!r}: input should be a path.")
-    _check_contender_ids(value, root, file)
-    try:
-        return BakeOff.model_validate({**value, "folder": (file.parent / folder).resolve()})
-    except ValidationError as error:
-        raise ConfigError(_sentence(error, value, root, file)) from None
+    return root, value
 
 
 def _refuse_repeated_keys(node: Any, file: Path) -> None:
@@ -101,7 +124,9 @@ def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> Non
             raise ConfigError(f"{file}:{line}: {unknown('contender id', str(got), CONTENDER_IDS)}.")
 
 
-def _sentence(error: ValidationError, value: Any, root: Any, file: Path) -> str:
+def _sentence(
+    error: ValidationError, value: Any, root: Any, file: Path, model: type[Settings] = BakeOff
+) -> str:
     found = error.errors()
     # A key that nobody knows is often the one that is missing, written wrongly.
     first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
@@ -110,7 +135,7 @@ def _sentence(error: ValidationError, value: Any, root: Any, file: Path) -> str:
     dotted = ".".join(str(part) for part in place) or "the file"
     kind, got = first["type"], first.get("input")
     if kind == "extra_forbidden":
-        known = unknown("key", str(place[-1]), _keys_at(place, value))
+        known = unknown("key", str(place[-1]), _keys_at(place, value, model))
         return f"{where}: {known} in {_parent(place)}."
     if kind == "missing":
         return f"{where}: {dotted} is missing; add it."
@@ -152,7 +177,7 @@ def _parent(place: tuple[Any, ...]) -> str:
     return ".".join(str(part) for part in place[:-1]) or "the file"
 
 
-def _keys_at(place: tuple[Any, ...], value: Any) -> list[str]:
+def _keys_at(place: tuple[Any, ...], value: Any, model: Any) -> list[str]:
     """Walk the models along a place; return the keys that are allowed there."""
     kinds: dict[str, type[Settings]] = {
         "local": LocalSettings,
@@ -160,7 +185,6 @@ def _keys_at(place: tuple[Any, ...], value: Any) -> list[str]:
         "prompted": PromptedSettings,
         "recorded": RecordedSettings,
     }
-    model: Any = BakeOff
     for depth, part in enumerate(place[:-1]):
         value = value[part]
         if depth == 1 and place[0] == "contenders":

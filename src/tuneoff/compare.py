@@ -21,7 +21,7 @@ from tuneoff.records import from_dict
 from tuneoff.report import pairs
 from tuneoff.report.parity import describe_change
 from tuneoff.results import TESTS_RULE, ContenderResult, Results, SeedSpread
-from tuneoff.rundir import RunDir
+from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.aggregate import over_samples, over_seeds
 from tuneoff.scoring.equivalence import MARGIN
 from tuneoff.scoring.paired import KnownSeeds, Pair
@@ -75,7 +75,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
                 f"{metric}; name the same metric first in task.metrics, and run them again."
             )
     names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
-    between = _seeds_of(runs)
+    between = find_known_seeds(runs)
     found = [each for run in runs[1:] for each in _changes(baseline, run, between)]
     changes = list(_told(found, runs))
     return {
@@ -110,25 +110,20 @@ def _scoring(results: Results) -> dict[str, int]:
     return {name: version for name, version in results.rules.items() if name != TESTS_RULE}
 
 
-def read_scored_run(folder: Path) -> ScoredRun:
-    """Return a finished run with its scores.
+def read_scored_run(folder: Path, metric: str | None = None) -> ScoredRun:
+    """Return a finished run with its scores by a metric; left out: by its primary one.
 
     Raises:
         RunDirectoryError: the folder holds none.
     """
     run = RunDir(folder)
     results = run.results()
-    bakeoff, metric = stored_bakeoff(folder), results.primary_metric
+    bakeoff, metric = stored_bakeoff(folder), metric or results.primary_metric
     cluster = bakeoff.task.cluster or load_task(bakeoff.task.id, bakeoff.folder).CLUSTER
     test = run.examples("test")
     values, seeds, ways = {}, {}, {}
     for settings in bakeoff.contenders:
-        directories = [
-            each.directory(run.contender(settings.name))
-            for each in trainings(settings)
-            if each.fraction == 1
-        ]
-        scored = (over_samples(list_scored(settings, each)) for each in directories)
+        scored = (over_samples(list_scored(settings, each)) for each in list_whole(run, settings))
         used = ({id: r for id, r in of.items() if id not in results.left_out} for of in scored)
         rows = [found for found in used if found]
         ways[settings.name] = find_way(settings, bakeoff.folder)
@@ -144,6 +139,29 @@ def read_scored_run(folder: Path) -> ScoredRun:
         clusters={e.id: str(e.meta.get(cluster)) for e in test} if cluster else None,
         cluster=cluster or "",
     )
+
+
+def list_whole(run: RunDir, settings: Any) -> list[ContenderDir]:
+    """Return where a contender's trainings on all examples are kept."""
+    return [
+        each.directory(run.contender(settings.name))
+        for each in trainings(settings)
+        if each.fraction == 1
+    ]
+
+
+def find_known_seeds(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
+    """Return by whose seeds, of all these runs, the variance between trainings is known, by the
+    labels of contenders. A run's own test set says so, whether or not another run has it."""
+    return find_seeds(
+        {label(run, name): way for run in runs for name, way in run.ways.items()},
+        {label(run, name): of for run in runs for name, of in run.seeds.items()},
+    )
+
+
+def label(run: ScoredRun, name: str) -> str:
+    """Return a name that tells a contender from those of other runs."""
+    return f"{name} ({run.label})"
 
 
 def _values(rows: Mapping[str, Any], metric: str) -> Values:
@@ -170,19 +188,6 @@ def _contender(results: Results, name: str | None) -> ContenderResult | None:
     return next((c for c in results.contenders if c.name == name), None)
 
 
-def _seeds_of(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
-    """Return by whose seeds, of all these runs, the variance between trainings is known, by the
-    labels of contenders. A run's own test set says so, whether or not another run has it."""
-    return find_seeds(
-        {_label(run, name): way for run in runs for name, way in run.ways.items()},
-        {_label(run, name): of for run in runs for name, of in run.seeds.items()},
-    )
-
-
-def _label(run: ScoredRun, name: str) -> str:
-    return f"{name} ({run.label})"
-
-
 def _list_training_notes(
     runs: Sequence[ScoredRun],
     changes: Sequence[Mapping[str, Any]],
@@ -201,8 +206,8 @@ def _list_training_notes(
         ):
             way, spread = run.ways.get(name), (change.get("training") or {}).get(key)
             if spread is not None:
-                known[_label(run, name)] = from_dict(SeedSpread, spread)
-            elif way and between[_label(run, name)] is None:
+                known[label(run, name)] = from_dict(SeedSpread, spread)
+            elif way and between[label(run, name)] is None:
                 unknown[name] = way
     told = pairs.describe_spreads(known)
     if unknown:
@@ -260,15 +265,15 @@ def _change(
         before,
         {id: new[id] for id in common},
         {id: old[id] for id in common},
-        _complete(run.seeds[now], common),
-        _complete(baseline.seeds[before], common),
-        between[_label(run, now)],
-        between[_label(baseline, before)],
+        keep_complete(run.seeds[now], common),
+        keep_complete(baseline.seeds[before], common),
+        between[label(run, now)],
+        between[label(baseline, before)],
     )
     return {"pair": pair, "examples": len(common)}
 
 
-def _complete(seeds: Sequence[Values], ids: Sequence[str]) -> list[Values]:
+def keep_complete(seeds: Sequence[Values], ids: Sequence[str]) -> list[Values]:
     """Return the trainings that answered all of these examples."""
     return [scores for scores in seeds if all(id in scores for id in ids)]
 

@@ -59,7 +59,7 @@ def parts(bakeoff: BakeOff) -> Parts:
     settings = _with_source(bakeoff.task, task)
     scorer = load_scorer(task.SCORER)
     asked = list(settings.metrics or ())
-    added = [_added(metric, bakeoff.folder) for metric in asked]
+    added = [build_added(metric, bakeoff.folder) for metric in asked]
     scorer = combined(scorer, [each for each in added if each is not None])
     metrics = [
         str(metric) if each is None else each.PRIMARY
@@ -86,8 +86,8 @@ def parts(bakeoff: BakeOff) -> Parts:
     )
 
 
-def _added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
-    """The scorer of a metric that the task's own one does not have; None for an id of it."""
+def build_added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
+    """Return the scorer of a metric that the task's own one does not have; None for an id of it."""
     if isinstance(metric, JudgeSettings):
         return Judge(metric)
     return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
@@ -96,7 +96,7 @@ def _added(metric: str | JudgeSettings, folder: Path) -> Scorer | None:
 def build_free_scorer(parts: Parts) -> Scorer:
     """Return the scorer of a bake-off file without its judge, which would have to be paid."""
     free = [each for each in parts.settings.metrics or () if isinstance(each, str)]
-    added = (_added(metric, parts.bakeoff.folder) for metric in free)
+    added = (build_added(metric, parts.bakeoff.folder) for metric in free)
     return combined(load_scorer(parts.task.SCORER), [each for each in added if each is not None])
 
 

@@ -139,7 +139,7 @@ def _scored(
     folder = Path(how.databases) if how.databases is not None else None
     if folder is not None and not folder.is_dir():
         raise DataError(f"--databases: there is no folder {folder}; check the path.")
-    parts = None if _brings_reference(predictions) else _own_test_set(task, how.source)
+    parts = None if _brings_reference(predictions) else find_own_test_set(task, how.source)
     try:
         references = _references(parts) if parts else None
     except DataError as error:
@@ -371,8 +371,12 @@ def _brings_reference(predictions: Path) -> bool:
     return not isinstance(row, dict) or "reference" in row
 
 
-def _own_test_set(task: str, source: str | None) -> prepare.Parts:
-    """The task with its data, looked up as a bake-off file's would be."""
+def find_own_test_set(task: str, source: str | None) -> prepare.Parts:
+    """Return the task with its data, looked up as a bake-off file's would be.
+
+    Raises:
+        DataError: the task reads files only, and has no test set of its own.
+    """
     if not load_task(task).SOURCES:
         raise DataError(
             f"task {task} has no test set of its own: each row of the predictions must bring its "

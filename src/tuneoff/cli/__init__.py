@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from tuneoff.cli import bakeoffs, labels, migration, models, money
+from tuneoff.cli import bakeoffs, labels, migration, models, money, parity
 from tuneoff.errors import TuneoffError
 
 app = typer.Typer(
@@ -34,7 +34,8 @@ prices.callback(invoke_without_command=True)(money.prices)
 prices.command("check")(money.check_prices)
 COMMANDS: tuple[Callable[..., None], ...] = (
     bakeoffs.demo, bakeoffs.init, bakeoffs.check, bakeoffs.plan, bakeoffs.run, bakeoffs.score,
-    bakeoffs.report, labels.label, bakeoffs.compare, migration.migrate, models.serve,
+    bakeoffs.report, labels.label, bakeoffs.compare, parity.parity, migration.migrate,
+    models.serve,
     models.export, models.publish,
 )  # fmt: skip
 for each in COMMANDS:

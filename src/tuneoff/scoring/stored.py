@@ -44,9 +44,13 @@ def check_rows(path: Path, references: References | None = None) -> tuple[int, i
     return len(hashes), samples
 
 
-def read_rows(path: Path, references: References | None = None) -> Iterator[Row]:
-    """Rows of a predictions file (`check_rows`), read as they are used."""
-    return (row for _, row in _numbered(path, references))
+def read_rows(
+    path: Path, references: References | None = None, is_preferred: bool = False
+) -> Iterator[Row]:
+    """Yield the rows of a predictions file (`check_rows`), read as they are used; `is_preferred`:
+    `references` stand for the rows' own."""
+    for number, value in read_objects(path):
+        yield _row(value, references or {}, f"{path}:{number}", is_preferred)
 
 
 def _refuse_repeated(path: Path, references: References | None, hashes: array[int]) -> None:
@@ -77,12 +81,16 @@ def _hash(row: Row) -> int:
 
 
 def _numbered(path: Path, references: References | None) -> Iterator[tuple[int, Row]]:
-    for number, value in _objects(path):
+    for number, value in read_objects(path):
         yield number, _row(value, references or {}, f"{path}:{number}")
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line that is not blank."""
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line number and the object of each line that is not blank.
+
+    Raises:
+        DataError: there is no such file, or a line is no object; the message names the line.
+    """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; give a JSONL file of predictions.")
     with path.open("rb") as stream:
@@ -104,14 +112,28 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
 
 
-def _row(value: dict[str, Any], references: References, where: str) -> Row:
+def read_id(value: Mapping[str, Any], where: str) -> str:
+    """Return a row's id.
+
+    Raises:
+        DataError: it has none.
+    """
     id = value.get("id")
     if isinstance(id, int) and not isinstance(id, bool):
         id = str(id)
     if not isinstance(id, str) or not id:
         raise DataError(f'{where}: the row has no "id" (a text); write {_FORM}.')
+    return id
+
+
+def _row(
+    value: dict[str, Any], references: References, where: str, is_preferred: bool = False
+) -> Row:
+    id = read_id(value, where)
     known, known_meta = references.get(id, (None, {}))
     reference = value.get("reference", known)
+    if is_preferred and known is not None:
+        reference = known
     if reference is None:
         raise DataError(
             f"{where}: the row has no reference and its id {id!r} is not one of the "

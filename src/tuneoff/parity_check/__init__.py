@@ -1,0 +1,208 @@
+"""The new one held against the old one: `tuneoff parity` and `tuneoff.parity`.
+
+Two or more files of answers, or contenders of finished runs, the reference first. `sides` says what
+is held against each other, `references` what the answers are answers to, `answers` scores files
+and `runs` reads what runs scored. The judgement is that of `compare` and `migrate --parity`
+(`scoring/parity.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.parity_check.answers import score_answers
+from tuneoff.parity_check.flips import count_flips, show_flips
+from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_clusters, find_places
+from tuneoff.progress import Progress, Silent
+from tuneoff.records import to_dict
+from tuneoff.report.parity import describe_parity
+from tuneoff.results import TESTS_RULE
+from tuneoff.scoring import RULES
+from tuneoff.scoring.aggregate import aggregate, over_seeds, values_by_seed
+from tuneoff.scoring.equivalence import MARGIN
+from tuneoff.scoring.paired import Pair
+from tuneoff.scoring.pairs import TESTS_VERSION
+from tuneoff.scoring.parity import judge_parity
+from tuneoff.scoring.rows import Kind
+
+__all__ = ["How", "check_parity", "parity"]
+
+# Of ids that are left out so many are named.
+FIRST = 5
+# Of a comparison, what is said elsewhere.
+NAMES = ("a", "b", "metric", "verdict", "outcome", "flips", "corrected")
+
+
+def parity(
+    reference: Path | str,
+    *candidates: Path | str,
+    task: str | None = None,
+    metrics: Sequence[str] = (),
+    references: Path | str | None = None,
+    databases: Path | str | None = None,
+    source: str | None = None,
+    margin: float = MARGIN,
+    cluster: str | None = None,
+) -> dict[str, Any]:
+    """Hold candidates against a reference; return what `tuneoff parity --json` prints.
+
+    Each is a JSONL file of answers (`id`, `prediction`), a run directory (its recommended choice),
+    or RUN:CONTENDER.
+
+    Raises:
+        ConfigError: a task, metric or contender is unknown, or does not fit.
+        DataError: a file cannot be used, or nothing is in common.
+    """
+    how = How(
+        task=task,
+        source=source,
+        metrics=tuple(metrics),
+        references=None if references is None else Path(references),
+        databases=None if databases is None else Path(databases),
+        cluster=cluster,
+        margin=margin,
+    )
+    return check_parity(reference, candidates, how)
+
+
+def check_parity(
+    reference: Path | str,
+    candidates: Sequence[Path | str],
+    how: How,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Hold candidates against a reference.
+
+    Returns:
+        `metric`, `margin`, `cluster`, `reference` (`name`, `scores`), `candidates` (`name`,
+        `scores`, `outcome`, `is_not_worse`, `p_not_worse`, `n`, `needed` as in `Parity`; the
+        figures of `Comparison`; `flips`, `examples`, `left_out`, `sentence`), `worse`, whether one
+        of them is, `warnings` and `rules`.
+
+    Raises:
+        ConfigError, DataError: as for `parity`.
+        BudgetError: the judge's next question could pass the budget; what it said is kept.
+    """
+    if not candidates:
+        raise ConfigError("parity takes two files or runs, or more: the reference first.")
+    if not 0 <= how.margin <= 1:
+        raise ConfigError(f"--margin: {how.margin:g} is no share; give 0.03 for 3 points.")
+    places = find_places([reference, *candidates], how.contenders)
+    found = _read(places, how, progress or Silent())
+    first, *others = found.sides
+    clusters = find_clusters(found.examples, found.cluster, how.cluster is not None)
+    pairs = [_pair(side, first, found.metric) for side in others]
+    judged = judge_parity(pairs, found.metric, clusters, found.cluster or "", how.margin)
+    return {
+        "metric": found.metric,
+        "margin": how.margin,
+        "cluster": found.cluster if clusters else None,
+        "reference": {"name": first.name, **_measure(first, found, others, clusters)},
+        "candidates": [
+            {
+                "name": side.name,
+                "sentence": f"{describe_parity(each)}.",
+                "outcome": each.outcome,
+                "is_not_worse": each.is_not_worse,
+                "p_not_worse": each.p_not_worse,
+                "n": each.n,
+                "needed": each.needed,
+                **{k: v for k, v in asdict(each.pair).items() if k not in NAMES},
+                "flips": count_flips(pair),
+                "examples": show_flips(pair, side, first, found.examples),
+                "left_out": _count_left_out(side, first, found.metric),
+                **_measure(side, found, [first], clusters),
+            }
+            for side, pair, each in zip(others, pairs, judged, strict=True)
+        ],
+        "worse": any(each.outcome == "worse" for each in judged),
+        "warnings": found.warnings,
+        "rules": {**RULES, TESTS_RULE: TESTS_VERSION},
+    }
+
+
+def _read(places: Sequence[Place], how: How, progress: Progress) -> Scored:
+    """Return the sides with their scores: of runs those that they have, if there are any."""
+    chosen = [each for each in places if isinstance(each, Chosen)]
+    first = how.metrics[0] if how.metrics else None
+    of_runs = len(chosen) == len(places) and how.judge is None and how.references is None
+    if of_runs and not (first or "").endswith(".py"):
+        from tuneoff.parity_check.runs import read_stored
+
+        stored = read_stored(chosen, first, how.cluster)
+        if stored is not None:
+            return stored
+    return score_answers(places, how, progress)
+
+
+def _pair(side: Side, reference: Side, metric: str) -> Pair:
+    ours, theirs = _values(side, metric), _values(reference, metric)
+    common = [id for id in theirs if id in ours]
+    if not common:
+        raise DataError(
+            f"{reference.name} and {side.name} have no example in common that has a {metric}; "
+            "nothing can be compared."
+        )
+    return Pair(
+        side.name,
+        reference.name,
+        {id: ours[id] for id in common},
+        {id: theirs[id] for id in common},
+        _by_training(side, metric, common),
+        _by_training(reference, metric, common),
+        side.between,
+        reference.between,
+    )
+
+
+def _values(side: Side, metric: str) -> dict[str, float]:
+    rows = over_seeds(side.scored)
+    return {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
+
+
+def _by_training(side: Side, metric: str, ids: Sequence[str]) -> list[dict[str, float]]:
+    """Return the scores of each training that has all of these examples."""
+    return [
+        {id: float(rows[id].scores[metric]) for id in ids}
+        for rows in side.scored
+        if all(id in rows and metric in rows[id].scores for id in ids)
+    ]
+
+
+def _measure(
+    side: Side, found: Scored, others: Sequence[Side], clusters: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return a side's scores over what it has in common with at least one of others."""
+    there = {id for other in others for id in over_seeds(other.scored)}
+    rows = {id: row for id, row in over_seeds(side.scored).items() if id in there}
+    names = dict.fromkeys(name for row in rows.values() for name in row.scores)
+    kinds: dict[str, Kind] = {name: found.kinds.get(name, "yes/no") for name in names}
+    by_seed = {name: values_by_seed(side.scored, rows, name) for name in kinds}
+    errors = len(set(side.errors) & set(rows))
+    scores = aggregate(rows.values(), kinds, errors, clusters, by_seed, side.samples)
+    deciding = {found.metric: scores[found.metric]}
+    return {
+        "scores": {name: to_dict(score) for name, score in {**deciding, **scores}.items()},
+        "samples": side.samples,
+    }
+
+
+def _count_left_out(side: Side, reference: Side, metric: str) -> dict[str, Any]:
+    """Return how many ids are not compared, and why: with the first few of each kind."""
+    only = {
+        "reference_only": [id for id in reference.ids if id not in side.ids],
+        "candidate_only": [id for id in side.ids if id not in reference.ids],
+    }
+    unusable = {**reference.left_out, **side.left_out}
+    both = [id for id in reference.ids if id in side.ids and id not in unusable]
+    ours, theirs = _values(side, metric), _values(reference, metric)
+    unscored = [id for id in both if id not in ours or id not in theirs]
+    kinds = {**only, "no_score": unscored}
+    return {
+        **{name: {"n": len(ids), "first": ids[:FIRST]} for name, ids in kinds.items()},
+        "unusable_reference": {"n": len(unusable), "first": dict(list(unusable.items())[:FIRST])},
+    }

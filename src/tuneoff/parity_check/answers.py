@@ -1,0 +1,226 @@
+"""Sides whose answers are scored here: files, and runs under a metric that they do not have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from tuneoff import prepare
+from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.parity_check.paid_judge import open_judge, pay_judge
+from tuneoff.parity_check.references import AnswerFile, build_file_rows, join_examples, look_through
+from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_clusters, name_first
+from tuneoff.progress import Progress
+from tuneoff.records import Example, ScoredRow
+from tuneoff.score_file import MODES
+from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
+from tuneoff.scoring.aggregate import merge_answers
+from tuneoff.scoring.combined import combined
+from tuneoff.scoring.rows import Mode, Row, find_reason_left_out
+from tuneoff.tasks import load_task
+
+
+def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scored:
+    """Score the examples that the reference and at least one candidate answered.
+
+    Raises:
+        ConfigError: a metric, a mode or a task is unknown, or does not fit.
+        DataError: a file cannot be used, or there is no common id.
+    """
+    task_id, folder, fallback, cluster = how.task or "chat", None, None, how.cluster
+    chosen = [each for each in places if isinstance(each, Chosen)]
+    if chosen:
+        from tuneoff.parity_check import runs
+
+        task_id, folder, fallback, of_run = runs.find_task(chosen)
+        cluster = cluster or of_run
+        if how.task not in (None, task_id):
+            raise ConfigError(f"--task: the run's task is {task_id}; drop it.")
+    task = load_task(task_id, folder)
+    scorer, metric = _build_scorer(task.SCORER, how, fallback)
+    of_runs = runs.read_examples(chosen) if chosen else {}
+    files = {each: look_through(each) for each in places if isinstance(each, Path)}
+    rows_of = {each: runs.build_run_rows(each) for each in chosen}
+    ids = [
+        list(files[each].ids) if isinstance(each, Path) else _list_ids(rows_of[each])
+        for each in places
+    ]
+    common = _find_common(places, ids)
+    asked = replace(how, task=task_id)
+    examples, parts = join_examples(list(files.values()), of_runs, common, asked)
+    cluster = cluster or task.CLUSTER
+    find_clusters(examples, cluster, how.cluster is not None)  # before a judge is paid
+    with _databases(how, parts) as databases:
+        sides = _score_sides(
+            places, files, rows_of, examples, scorer, how, databases, metric, progress
+        )
+    kinds = dict(scorer.METRICS)
+    metric = metric or primary_metric(scorer, Options(databases=databases))
+    measured = all(any(metric in r.scores for r in side.scored[0].values()) for side in sides)
+    if not measured:
+        raise DataError(_explain_unmeasured(metric, sides))
+    warnings = []
+    if how.judge is not None and not any(each.inputs for each in examples.values()):
+        warnings.append(
+            "the judge was shown no task, for nothing says what was asked; give --references FILE "
+            "with the messages."
+        )
+    return Scored(sides, examples, metric, kinds, cluster, warnings)
+
+
+def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str | None]:
+    """Return the scorer of the metrics that are asked for, and the one that decides; None: the
+    scorer's own first."""
+    own = load_scorer(id)
+    added: list[Scorer] = []
+    names: list[str] = []
+    for metric in how.metrics:
+        if metric.endswith(".py") and not Path(metric).is_file():
+            raise ConfigError(f"--metric: there is no file {metric}; check the path.")
+        made = prepare.build_added(metric, Path())
+        if made is None and metric not in own.METRICS:
+            raise ConfigError(
+                f"--metric: {unknown('metric', metric, own.METRICS)}, or a Python file (.py)."
+            )
+        added += [] if made is None else [made]
+        names.append(metric if made is None else made.PRIMARY)
+    if how.judge is not None:
+        made = open_judge(how.judge)
+        added.append(made)
+        names.append(made.PRIMARY)
+    if not names and fallback is not None:
+        if fallback not in own.METRICS:
+            raise ConfigError(
+                f"the run is judged by {fallback}, which a file is not; give --metric (a metric of "
+                "the task, or a Python file) or --judge FILE."
+            )
+        names = [fallback]
+    needs_own = not added or any(name in own.METRICS for name in names)
+    first, *others = [own, *added] if needs_own else added
+    _check(how, first)
+    return combined(first, others), names[0] if names else None
+
+
+def _check(how: How, scorer: Scorer) -> None:
+    """Refuses what would do nothing."""
+    if how.mode is not None and how.mode not in MODES:
+        raise ConfigError(f"--mode: {unknown('mode', how.mode, MODES)}.")
+    if how.databases is not None and not how.databases.is_dir():
+        raise DataError(f"--databases: there is no folder {how.databases}; check the path.")
+    if "execution_accuracy" not in scorer.METRICS:
+        for name in ("mode", "databases"):
+            if getattr(how, name) is not None:
+                raise ConfigError(f"--{name}: only metrics of SQL have it; drop it.")
+
+
+def _list_ids(rows: Sequence[Sequence[Row]]) -> list[str]:
+    return list(dict.fromkeys(row.id for row in rows[0]))
+
+
+def _find_common(places: Sequence[Place], ids: Sequence[Sequence[str]]) -> dict[str, None]:
+    """Return the ids that the reference has and any candidate, in the reference's order."""
+    reference, *candidates = ids
+    there = {id for each in candidates for id in each}
+    for place, each in zip(places[1:], candidates, strict=True):
+        if not set(each) & set(reference):
+            name = place.name if isinstance(place, Chosen) else place
+            other = places[0].name if isinstance(places[0], Chosen) else places[0]
+            raise DataError(
+                f"{other} and {name} have no id in common ({name_first(list(reference)[:1])} in "
+                f"one, {name_first(list(each)[:1])} in the other); answers are joined by id."
+            )
+    return {id: None for id in reference if id in there}
+
+
+@contextmanager
+def _databases(how: How, parts: prepare.Parts | None) -> Iterator[Path | None]:
+    """Give the folder of databases: the one that is named, else the task's own, if any."""
+    if how.databases is not None or parts is None:
+        yield how.databases
+        return
+    with TemporaryDirectory() as made:
+        yield parts.task.databases(parts.settings, parts.place, Path(made) / "databases")
+
+
+def _score_sides(
+    places: Sequence[Place],
+    files: Mapping[Path, AnswerFile],
+    rows_of: Mapping[Chosen, list[list[Row]]],
+    examples: Mapping[str, Example],
+    scorer: Scorer,
+    how: How,
+    databases: Path | None,
+    metric: str | None,
+    progress: Progress,
+) -> list[Side]:
+    wanted = tuple(name for name in how.metrics if name in scorer.METRICS)
+    options = Options(
+        databases=databases,
+        mode=cast(Mode, how.mode or "strict"),
+        workers=how.workers,
+        metrics=wanted if how.metrics and len(wanted) == len(how.metrics) else None,
+        time_limit_seconds=how.seconds,
+        memory_limit_bytes=how.memory_bytes,
+    )
+    prepared: list[tuple[str, Collection[str], list[list[Row]], int]] = []
+    for place in places:
+        if isinstance(place, Chosen):
+            rows = [[row for row in each if row.id in examples] for each in rows_of[place]]
+            samples = 1 + max(row.sample for row in rows[0])
+            prepared.append((place.name, _list_ids(rows_of[place]), rows, samples))
+        else:
+            found, samples = build_file_rows(files[place], examples)
+            prepared.append((str(place), files[place].ids, [found], samples))
+    paid = nullcontext(options)
+    if how.judge is not None:
+        paid = pay_judge(how.judge, options, how.budget_usd, how.yes, progress)  # type: ignore[assignment]
+    with paid as used:
+        return [_score_side(*each, scorer, used, progress) for each in prepared]
+
+
+def _score_side(
+    name: str,
+    ids: Collection[str],
+    trainings: Sequence[Sequence[Row]],
+    samples: int,
+    scorer: Scorer,
+    options: Options,
+    progress: Progress,
+) -> Side:
+    scored, left_out = [], dict[str, str]()
+    step, done = progress.stage(f"{name}: scoring", sum(map(len, trainings))), 0
+    for rows in trainings:
+        found: dict[str, list[ScoredRow]] = {}
+        for row, result in zip(rows, scorer.score_rows(rows, options), strict=True):
+            done += 1
+            step(done)
+            reason = find_reason_left_out(result)
+            if reason is not None:
+                left_out.setdefault(row.id, reason)
+            found.setdefault(row.id, []).append(replace(result, sample=row.sample))
+        scored.append({
+            id: merge_answers(sorted(each, key=lambda row: row.sample))
+            for id, each in found.items() if id not in left_out
+        })  # fmt: skip
+    first = [row for row in trainings[0] if row.sample == 0] or trainings[0]
+    return Side(
+        name=name,
+        ids=ids,
+        answers={row.id: row.given for row in first},
+        scored=scored,
+        samples=samples,
+        errors={row.id for row in trainings[0] if row.error is not None},
+        left_out=left_out,
+    )
+
+
+def _explain_unmeasured(metric: str, sides: Sequence[Side]) -> str:
+    reasons = {id: why for side in sides for id, why in side.left_out.items()}
+    if reasons and all(not side.scored[0] for side in sides):
+        id, why = next(iter(reasons.items()))
+        return f"none of the references can be used ({id}: {why}); nothing was scored."
+    return f"--metric: {metric} measured nothing; a metric that executes SQL needs --databases."

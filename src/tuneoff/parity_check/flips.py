@@ -1,0 +1,54 @@
+"""Where a candidate and its reference differ: counted, and one example of each way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuneoff.parity_check.sides import Side
+from tuneoff.records import Example
+from tuneoff.scoring.judge import show_inputs
+from tuneoff.scoring.paired import Pair
+
+
+def count_flips(pair: Pair) -> dict[str, int]:
+    """Return, of yes/no scores, how often `both`, `only_reference`, `only_candidate` and `neither`
+    were right; of others how often the candidate's is `higher`, `lower` or `equal`."""
+    found = [(pair.scores_a[id], pair.scores_b[id]) for id in pair.common()]
+    if all(value in (0, 1) for both in found for value in both):
+        return {
+            "both": found.count((1, 1)),
+            "only_reference": found.count((0, 1)),
+            "only_candidate": found.count((1, 0)),
+            "neither": found.count((0, 0)),
+        }
+    return {
+        "higher": sum(a > b for a, b in found),
+        "lower": sum(a < b for a, b in found),
+        "equal": sum(a == b for a, b in found),
+    }
+
+
+def show_flips(
+    pair: Pair, side: Side, reference: Side, examples: Mapping[str, Example]
+) -> dict[str, dict[str, Any]]:
+    """Return an example in which the candidate is `better`, and one in which it is `worse`: the
+    first ones with the largest difference."""
+    found: dict[str, tuple[float, str]] = {}
+    for id in pair.common():
+        difference = pair.scores_a[id] - pair.scores_b[id]
+        kind = "better" if difference > 0 else "worse"
+        if abs(difference) > found.get(kind, (0.0, ""))[0]:
+            found[kind] = (abs(difference), id)
+    return {
+        kind: {
+            "id": id,
+            "inputs": show_inputs(examples[id].inputs),
+            "reference": examples[id].completion,
+            "reference_answer": reference.answers.get(id, ""),
+            "candidate_answer": side.answers.get(id, ""),
+            "reference_score": pair.scores_b[id],
+            "candidate_score": pair.scores_a[id],
+        }
+        for kind, (_, id) in sorted(found.items())
+    }

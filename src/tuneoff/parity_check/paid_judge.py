@@ -1,0 +1,72 @@
+"""A judge that is paid outside a run: what it said and what it cost is kept beside its file.
+
+`FOLDER/judge.yaml` has `FOLDER/judge.kept/`: `judgements.jsonl` and `events.jsonl`, as in a run
+directory. The same question is paid for once, whichever command asks it; the budget is for all that
+was ever spent with this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tuneoff.bakeoff_file import load_judge
+from tuneoff.config import JudgeSettings
+from tuneoff.costs.ledger import Ledger
+from tuneoff.costs.pricebook import book
+from tuneoff.errors import ConfigError, RunDirectoryError
+from tuneoff.progress import Progress
+from tuneoff.rundir import alone_in
+from tuneoff.scoring import judge
+from tuneoff.scoring.rows import Options
+from tuneoff.spending import judge_name, judge_price
+
+KEPT = ".kept"
+
+
+def open_judge(file: Path) -> judge.Judge:
+    """Return the judge of a file.
+
+    Raises:
+        ConfigError: the file cannot be used, or the judge not be asked: no SDK, or no key.
+    """
+    settings = load_judge(file)
+    judge.ready(settings)
+    return judge.Judge(settings)
+
+
+@contextmanager
+def pay_judge(
+    file: Path, options: Options, budget_usd: float | None, yes: bool, progress: Progress
+) -> Iterator[Options]:
+    """Give options with what the judge said before and what it is paid from, while inside.
+
+    Raises:
+        ConfigError: the judge has no price and nobody said `yes`, or another command asks it.
+    """
+    settings = load_judge(file)
+    folder = file.with_name(file.stem + KEPT)
+    price, unpriced = judge_price(settings, book(None))
+    if unpriced is not None and not yes:
+        raise ConfigError(f"{file}: {unpriced.removesuffix('.')}, or ask it all the same: --yes.")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone_in(folder))
+        except RunDirectoryError:
+            raise ConfigError(
+                f"{folder}: another command is asking this judge; wait for its end."
+            ) from None
+        ledger = Ledger(folder / "events.jsonl", budget_usd, progress.spent)
+        purse = None if price is None else ledger.purse(judge_name(settings), price)
+        yield replace(options, judgements=folder / "judgements.jsonl", purse=purse)
+        progress.say(_say_spent(settings, ledger, folder))
+
+
+def _say_spent(settings: JudgeSettings, ledger: Ledger, folder: Path) -> str:
+    spent = ledger.spent()
+    cost = f"${spent.known:.2f}" + (
+        f", ${spent.uncertain:.2f} more perhaps" * bool(spent.uncertain)
+    )
+    return f"what {settings.model} said is kept in {folder}; it has cost {cost} so far."

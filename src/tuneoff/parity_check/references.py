@@ -1,0 +1,195 @@
+"""What the answers are answers to: references, inputs and meta, joined by id."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneoff import prepare
+from tuneoff.errors import DataError
+from tuneoff.parity_check.sides import How, name_first, refuse_differing
+from tuneoff.records import Example
+from tuneoff.score_file import find_own_test_set
+from tuneoff.scoring.rows import Row
+from tuneoff.scoring.stored import check_rows, read_id, read_objects, read_rows
+from tuneoff.tasks import chat, load_task
+from tuneoff.tasks.rows import read
+
+# What a row of references may hold of what was asked.
+INPUTS = ("input", "prompt", "question", "context", "sentence")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFile:
+    """A file of answers, looked through: its ids in order, and what its rows say of references."""
+
+    path: Path
+    ids: Mapping[str, None]
+    references: Mapping[str, str]
+    meta: Mapping[str, Mapping[str, Any]]
+
+
+def look_through(path: Path) -> AnswerFile:
+    """Return what a file of answers holds beside its answers.
+
+    Raises:
+        DataError: it is missing or empty, or a line of it cannot be used.
+    """
+    ids: dict[str, None] = {}
+    references: dict[str, str] = {}
+    meta: dict[str, Mapping[str, Any]] = {}
+    for number, value in read_objects(path):
+        id = read_id(value, f"{path}:{number}")
+        ids[id] = None
+        if isinstance(value.get("reference"), str):
+            reference = references.setdefault(id, value["reference"])
+            if reference.strip() != value["reference"].strip():
+                raise DataError(
+                    f"{path}:{number}: the id {id!r} has another reference than in a line before; "
+                    "correct it."
+                )
+        if isinstance(value.get("meta"), dict):
+            meta[id] = {**meta.get(id, {}), **value["meta"]}
+    if not ids:
+        check_rows(path)  # says what is wrong
+    return AnswerFile(path, ids, references, meta)
+
+
+def join_examples(
+    files: Sequence[AnswerFile],
+    of_runs: Mapping[str, Example],
+    common: Collection[str],
+    how: How,
+) -> tuple[dict[str, Example], prepare.Parts | None]:
+    """Return what each common id stands for, and the task with its own test set where that was
+    needed.
+
+    Raises:
+        DataError: a reference is missing, or differs.
+    """
+    if how.references is not None:
+        named = read_references(how.references)
+        known, parts = {**of_runs, **named}, None
+    else:
+        known, parts = _own_references(files, of_runs, common), None
+        if how.source is not None or any(id not in known for id in common):
+            own, parts = _read_own(files, how, [id for id in common if id not in known])
+            known = {**known, **own}
+    missing = [id for id in common if id not in known]
+    if missing and how.references is not None:
+        own = _own_references(files, of_runs, common)
+        known = {**{id: own[id] for id in missing if id in own}, **known}
+        missing = [id for id in missing if id not in known]
+    if missing:
+        where = f" in {how.references}" if how.references is not None else ""
+        raise DataError(
+            f"{len(missing)} of {len(common)} common ids have no reference{where} "
+            f'({name_first(missing)}); add "reference" to their rows, or give --references FILE '
+            "(rows of id and reference, or the data file)."
+        )
+    found = {}
+    for id in common:
+        meta = {key: value for each in files for key, value in each.meta.get(id, {}).items()}
+        found[id] = Example(id, known[id].inputs, known[id].completion, {**known[id].meta, **meta})
+    return found, parts
+
+
+def _own_references(
+    files: Sequence[AnswerFile], of_runs: Mapping[str, Example], common: Collection[str]
+) -> dict[str, Example]:
+    """Return the references that runs and rows bring along, which must agree."""
+    found = {id: of_runs[id] for id in common if id in of_runs}
+    first: dict[str, str] = dict.fromkeys(found, "the run")
+    for each in files:
+        differing: dict[str, list[str]] = {}
+        for id, reference in each.references.items():
+            if id not in common:
+                continue
+            if id not in found:
+                found[id], first[id] = Example(id, {}, reference), str(each.path)
+            elif found[id].completion.strip() != reference.strip():
+                differing.setdefault(first[id], []).append(id)
+        for other, ids in differing.items():
+            advice = "correct the ids, or say with --references FILE which holds"
+            refuse_differing(other, str(each.path), ids, "reference", advice)
+    return found
+
+
+def _read_own(
+    files: Sequence[AnswerFile], how: How, missing: Sequence[str]
+) -> tuple[dict[str, Example], prepare.Parts | None]:
+    """Return the task's own test set by id; nothing where it has none."""
+    task = how.task or "chat"
+    if not load_task(task).SOURCES and how.source is None:
+        return {}, None
+    parts = find_own_test_set(task, how.source)
+    try:
+        examples, _ = prepare.data(parts)
+    except DataError as error:
+        if not missing:
+            raise
+        raise DataError(
+            f"{error} ({len(missing)} rows without a reference need the task's test set; or give "
+            "--references FILE.)"
+        ) from None
+    return {example.id: example for example in examples["test"]}, parts
+
+
+def read_references(path: Path) -> dict[str, Example]:
+    """Return the examples of a file by id: rows of `id` and `reference`, or any data file.
+
+    Raises:
+        DataError: a row cannot be used, or an id is there twice with different references.
+    """
+    found: dict[str, Example] = {}
+    first = next(read(path)).row
+    is_plain = isinstance(first.get("reference"), str) and "messages" not in first
+    for example in _plain_references(path) if is_plain else chat.read_examples(path):
+        known = found.setdefault(example.id, example)
+        if known.completion.strip() != example.completion.strip():
+            raise DataError(
+                f"{path}: the id {example.id!r} is there twice, with different references; keep "
+                "one."
+            )
+    return found
+
+
+def _plain_references(path: Path) -> list[Example]:
+    examples = []
+    for record in read(path):
+        row = record.row
+        id, reference = read_id(row, record.where), row.get("reference")
+        if not isinstance(reference, str):
+            raise DataError(f'{record.where}: "reference" of {id!r} must be a text.')
+        inputs = {key: row[key] for key in INPUTS if key in row}
+        meta = row.get("meta")
+        examples.append(Example(id, inputs, reference, meta if isinstance(meta, dict) else {}))
+    return examples
+
+
+def build_file_rows(file: AnswerFile, examples: Mapping[str, Example]) -> tuple[list[Row], int]:
+    """Return the rows of a file that are about these examples, and how many answers one has.
+
+    Raises:
+        DataError: a row has no prediction, or an id is there twice.
+    """
+    # What is left out needs no reference.
+    known: dict[str, tuple[str, Mapping[str, Any]]] = {id: ("", {}) for id in file.ids}
+    known |= {id: (e.completion, e.meta) for id, e in examples.items()}
+    _, samples = check_rows(file.path, known)
+    rows = [
+        Row(
+            row.id,
+            row.reference,
+            row.given,
+            examples[row.id].meta,
+            row.error,
+            examples[row.id].inputs,
+            sample=row.sample,
+        )
+        for row in read_rows(file.path, known, is_preferred=True)
+        if row.id in examples
+    ]
+    return rows, samples

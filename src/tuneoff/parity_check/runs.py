@@ -1,0 +1,121 @@
+"""Contenders of finished runs, with the scores that lie in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuneoff.compare import ScoredRun, find_known_seeds, label, list_whole, read_scored_run
+from tuneoff.contenders.samples import divide_answers, list_scored
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.opening import stored_bakeoff
+from tuneoff.parity_check.sides import Chosen, Scored, Side, refuse_differing
+from tuneoff.records import Example
+from tuneoff.rundir import ContenderDir, RunDir
+from tuneoff.scoring import load_scorer
+from tuneoff.scoring.aggregate import over_samples
+from tuneoff.scoring.judge import Judge
+from tuneoff.scoring.rows import Row, build_rows
+from tuneoff.tasks import load_task
+
+
+def read_stored(chosen: Sequence[Chosen], metric: str | None, cluster: str | None) -> Scored | None:
+    """Return contenders with their stored scores; None where one of them has none by this metric.
+
+    Raises:
+        ConfigError: the runs are judged by different metrics.
+        DataError: an example is another one in another run.
+    """
+    folders = {each.folder.resolve(): each.folder for each in chosen}
+    primary = {str(f): RunDir(f).results().primary_metric for f in folders.values()}
+    if metric is None and len(set(primary.values())) > 1:
+        said = ", ".join(f"{folder} by {name}" for folder, name in primary.items())
+        raise ConfigError(f"the runs are judged by different metrics ({said}); give --metric.")
+    metric = metric or next(iter(primary.values()))
+    runs = {key: read_scored_run(folder, metric) for key, folder in folders.items()}
+    if any(not runs[each.folder.resolve()].values[each.contender] for each in chosen):
+        return None
+    first, *others = runs.values()
+    for run in others:
+        differing = [
+            id for id in run.hashes if first.hashes.get(id, run.hashes[id]) != run.hashes[id]
+        ]
+        advice = "give runs on the same test set"
+        refuse_differing(first.label, run.label, differing, "test example", advice)
+    between = find_known_seeds(list(runs.values()))
+    sides = [_read_side(each, runs[each.folder.resolve()], between) for each in chosen]
+    bakeoff = stored_bakeoff(chosen[0].folder)
+    scorer = load_scorer(load_task(bakeoff.task.id, bakeoff.folder).SCORER)
+    return Scored(
+        sides=sides,
+        examples=read_examples(chosen),
+        metric=metric,
+        kinds={**scorer.METRICS, **Judge.METRICS},
+        cluster=cluster or first.cluster or None,
+        warnings=[],
+    )
+
+
+def _read_side(chosen: Chosen, run: ScoredRun, between: Mapping[str, Any]) -> Side:
+    settings, folders = _settings(chosen)
+    left_out = run.results.left_out
+    scored = (over_samples(list_scored(settings, each)) for each in folders)
+    kept = ({id: row for id, row in rows.items() if id not in left_out} for rows in scored)
+    samples = divide_answers(settings, folders[0])
+    return Side(
+        name=chosen.name,
+        ids=samples[0],
+        answers={id: answer.prediction for id, answer in samples[0].items()},
+        scored=[rows for rows in kept if rows],
+        samples=len(samples),
+        errors={id for id, answer in samples[0].items() if answer.error is not None},
+        between=between[label(run, chosen.contender)],
+        left_out=left_out,
+    )
+
+
+def read_examples(chosen: Sequence[Chosen]) -> dict[str, Example]:
+    """Return the test examples of runs by id; those of an earlier run hold."""
+    found: dict[str, Example] = {}
+    for folder in dict.fromkeys(each.folder for each in chosen):
+        for example in RunDir(folder).each_example("test"):
+            found.setdefault(example.id, example)
+    return found
+
+
+def build_run_rows(chosen: Chosen) -> list[list[Row]]:
+    """Return a contender's answers as rows to score, of each of its trainings."""
+    run = RunDir(chosen.folder)
+    left_out = run.results().left_out
+    test = [each for each in run.examples("test") if each.id not in left_out]
+    settings, folders = _settings(chosen)
+    found = []
+    for directory in folders:
+        rows = []
+        for sample, predictions in enumerate(divide_answers(settings, directory)):
+            rows += [
+                Row(r.id, r.reference, r.given, r.meta, r.error, r.inputs, r.is_unfinished, sample)
+                for r in build_rows(test, predictions)
+            ]
+        if rows:
+            found.append(rows)
+    if not found:
+        raise ConfigError(f"{chosen.folder}: {chosen.contender} has no answers; name another one.")
+    return found
+
+
+def find_task(chosen: Sequence[Chosen]) -> tuple[str, Path, str, str | None]:
+    """Return task, folder, primary metric and cluster of the first of these runs."""
+    bakeoff = stored_bakeoff(chosen[0].folder)
+    primary = RunDir(chosen[0].folder).results().primary_metric
+    return bakeoff.task.id, bakeoff.folder, primary, bakeoff.task.cluster
+
+
+def _settings(chosen: Chosen) -> tuple[Any, list[ContenderDir]]:
+    bakeoff = stored_bakeoff(chosen.folder)
+    named = {each.name: each for each in bakeoff.contenders}
+    if chosen.contender not in named:
+        raise ConfigError(f"{chosen.folder}: {unknown('contender', chosen.contender, named)}.")
+    settings = named[chosen.contender]
+    return settings, list_whole(RunDir(chosen.folder), settings)

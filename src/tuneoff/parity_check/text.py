@@ -1,0 +1,109 @@
+"""What `tuneoff parity` prints: the outcome, the scores, the flips, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuneoff.report import format as f
+from tuneoff.scoring.power import count_units
+from tuneoff.summary import plain
+
+# Characters of a text that is shown on one line.
+LINE = 100
+LEFT_OUT = {
+    "reference_only": "ids in {reference} only",
+    "candidate_only": "ids in {candidate} only",
+    "no_score": "ids without a score on one side (the judge did not say)",
+    "unusable_reference": "ids whose reference cannot be used",
+}
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Return the text of `check_parity`'s result."""
+    reference, candidates = found["reference"], found["candidates"]
+    lines = [each["sentence"] for each in candidates] + ["", _draw_scores(found).rstrip()]
+    for each in candidates:
+        lines += ["", *_list_flips(each, reference["name"], found["metric"])]
+    lines += [line for each in candidates for line in _list_left_out(each, reference["name"])]
+    lines += [f"warning: {each}" for each in found["warnings"]]
+    return "\n".join(map(f.clean, lines))
+
+
+def _draw_scores(found: Mapping[str, Any]) -> str:
+    from rich.table import Table
+    from rich.text import Text
+
+    sides = [found["reference"], *found["candidates"]]
+    counts = sorted({each["n"] for each in found["candidates"]})
+    several = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
+    key = f", in {count_units(found['candidates'][0]['units'], found['cluster'])}"
+    title = f"{several} example{'s' * (counts != [1])} in common{key if found['cluster'] else ''}"
+    shown = Table(title=Text(title), title_justify="left")
+    shown.add_column("metric")
+    for each in sides:
+        shown.add_column(Text(f.clean(each["name"])), justify="right", overflow="fold")
+    for metric in found["reference"]["scores"]:
+        values = [each["scores"].get(metric) for each in sides]
+        share = f.is_share(*(each["value"] for each in values if each))
+        shown.add_row(metric, *(_show_score(each, share) for each in values))
+    return plain(shown)
+
+
+def _show_score(score: Mapping[str, Any] | None, share: bool) -> str:
+    if score is None:
+        return f.MISSING
+    bounds = f.interval(score["low"], score["high"], share)
+    return f"{f.score(score['value'], share)} {bounds}".rstrip()
+
+
+def _list_flips(candidate: Mapping[str, Any], reference: str, metric: str) -> list[str]:
+    """Return the counts of flips, and an example of each way."""
+    flips, name = candidate["flips"], candidate["name"]
+    if "both" in flips:
+        told = (
+            f"{metric}: both right {f.count(flips['both'])}, only {reference} "
+            f"{f.count(flips['only_reference'])}, only {name} {f.count(flips['only_candidate'])}, "
+            f"neither {f.count(flips['neither'])}."
+        )
+    else:
+        told = (
+            f"{metric} of {name}: higher {f.count(flips['higher'])}, lower "
+            f"{f.count(flips['lower'])}, equal {f.count(flips['equal'])}."
+        )
+    lines = [told]
+    for kind, example in candidate["examples"].items():
+        texts = [
+            ("asked", example["inputs"]),
+            ("reference", example["reference"]),
+            (reference, example["reference_answer"]),
+            (name, example["candidate_answer"]),
+        ]
+        if not example["inputs"]:
+            del texts[0]
+        width = max(len(label) for label, _ in texts)
+        lines.append(f"{name} is {kind}, for instance {show_line(example['id'])}:")
+        lines += [f"  {label:<{width}}  {show_line(text)}" for label, text in texts]
+    return lines
+
+
+def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
+    """Return a line for each reason for which ids were left out."""
+    lines = []
+    for kind, words in LEFT_OUT.items():
+        of = candidate["left_out"][kind]
+        if of["n"]:
+            said = words.format(reference=reference, candidate=candidate["name"])
+            first = of["first"]
+            names: Sequence[str] = list(first)
+            if isinstance(first, Mapping):
+                names = [f"{id}: {why}" for id, why in first.items()]
+            shown = ", ".join(map(show_line, names)) + (", …" if of["n"] > len(names) else "")
+            lines.append(f"left out, {said}: {f.count(of['n'])} ({shown}).")
+    return lines
+
+
+def show_line(text: str) -> str:
+    """Return a text on one line, cut, with nothing in it that a terminal would obey."""
+    line = f.clean(" ".join(text.split()))
+    return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
