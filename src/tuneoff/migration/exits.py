@@ -99,7 +99,8 @@ class Choices:
 @dataclass(frozen=True, slots=True)
 class Left:
     """The model that is being left, what it was tuned on, and where; the name of its folder, the
-    task that it was captured on, and the number of training examples in it."""
+    task that it was captured on, and the number of training examples in it; the day on which it
+    ends, where its provider says that."""
 
     model: str
     base: str
@@ -107,6 +108,7 @@ class Left:
     name: str
     task: Mapping[str, Any]
     examples: int
+    ends: datetime.date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = Non
     market = Market(left.source, left.base, day or machine.today(), book())
     taken = {HOSTED}
     blocks = [
-        _write_captured(left.model, market),
+        _write_captured(left, market),
         *_write_open(choices.bases, left.examples, taken),
         *_write_azure(choices, market, taken),
         *_write_successor(choices, market, taken),
@@ -226,15 +228,16 @@ def _render_traffic(requests: int | None) -> str:
     return "# serving: {requests_per_month: 100000}  # your traffic: costs a month are of that\n"
 
 
-def _write_captured(model: str, market: Market) -> Block:
-    end = market.find_end(market.source.provider, market.base, True) if market.is_in_book else None
-    until = f"It ends on {end.ends}." if end else "When it ends is not known here."
+def _write_captured(left: Left, market: Market) -> Block:
+    known = market.find_end(left.source.provider, left.base, True) if market.is_in_book else None
+    day = left.ends or (known.ends if known else None)
+    until = f"It ends on {day}." if day else "When it ends is not known here."
     return Block(
         f"The model that is being left. {until}",
         {
             "name": HOSTED,
             "id": "recorded",
-            "model": model,
+            "model": left.model,
             "predictions": "answers.jsonl",
             "source": f"captured {market.day} by tuneoff migrate",
         },

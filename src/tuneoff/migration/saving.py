@@ -242,7 +242,7 @@ def _save_answers(
         progress.say(f"{file} is there already, and stays as it is")
     else:
         name, examples = folder.resolve().name, len(chat.read_examples(folder / train))
-        left = Left(model.model, model.base, source, name, task, examples)
+        left = Left(model.model, model.base, source, name, task, examples, model.ends)
         write_text(file, render_bakeoff(left, wishes.choices))
     kept = ("test", "answered", "metric", "score")
     return {
