@@ -112,4 +112,7 @@ def test_a_refused_try_blocks_nothing_and_another_capture_is_refused(
     code, _, err = cli(*command, "--test", unseen, "--limit", 2)
     assert code == 2
     assert "another capture was begun here (changed: limit)" in err
+    write_examples(unseen, questions(4, 900))
+    code, _, err = cli(*command, "--test", unseen)
+    assert (code, f"it was changed since {model} answered it" in err) == (2, True)
     assert fake.completions() - answers == 3
