@@ -1,8 +1,8 @@
 """`tuneoff` with short pauses between tries, so that tests of faults take seconds: nothing else
 is changed. With `--held` it says when it is ready, and begins when a line comes on stdin; with
-`--bare` it writes no report, answers no baselines and does not look for an accelerator, which takes
-longer than everything else together, and pays nobody. With `--elsewhere` no provider counts as one
-on this machine. With `--loud` every library logs all it can to stderr.
+`--bare` it writes no report, answers no baselines, looks for no accelerator and quietens no
+library, for which torch and transformers would be loaded, and pays nobody. With `--elsewhere` no
+provider counts as one on this machine. With `--loud` every library logs all it can to stderr.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ if __name__ == "__main__":
     for module, name, seconds in PAUSES:
         setattr(module, name, seconds)
     given = _options()
-    from tuneoff import bakeoff, machine
+    from tuneoff import bakeoff, machine, terminal
     from tuneoff.cli import main
 
     if "--bare" in given:
         bakeoff.write_report = lambda run: (run.path, run.path)
         bakeoff.score_baselines = lambda *_: None
         machine.describe = lambda: "a machine"
+        terminal.quieten = lambda: None
     if "--elsewhere" in given:
         hosted.is_here = lambda url: False
     if "--loud" in given:

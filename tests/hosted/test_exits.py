@@ -18,7 +18,8 @@ import tuneoff
 from tuneoff.bakeoff_file import parse
 from tuneoff.errors import ConfigError
 from tuneoff.migration.exits import Choices, Left, choose_training, render_bakeoff
-from tuneoff.migration.listing import Source
+from tuneoff.migration.listing import Source, find_end
+from tuneoff.providers import TunedModel
 
 pytest.importorskip("openai")
 MINI = "gpt-4.1-mini-2025-04-14"
@@ -28,7 +29,9 @@ DAY = datetime.date(2026, 11, 30)
 
 def rendered(day: datetime.date, choices: Choices, base: str = MINI, **source: Any) -> str:
     task = {"id": "chat", "train": "train.jsonl", "test": "test.jsonl"}
-    left = Left(f"ft:{base}:acmé\n::x#1", base, Source(**source), "my \u2028 orders", task, 3000)
+    model, where = f"ft:{base}:acmé\n::x#1", Source(**source)
+    ends = find_end(TunedModel(model, base), where).day
+    left = Left(model, base, where, "my \u2028 orders", task, 3000, ends)
     return render_bakeoff(left, choices, day)
 
 
@@ -101,6 +104,8 @@ def test_what_cannot_be_used_is_said_before_anything_is_asked(tmp_path: Path) ->
     (tmp_path / "judge.yaml").write_text("model: m\n")
     for choices, said in (
         (Choices(metrics=("no.py",)), "--metric: there is no file no.py"),
+        (Choices(metrics=("exactmatch",)), "--metric: unknown metric .*did you mean exact_match"),
+        (Choices(metrics=(str(tmp_path / "judge.yaml"),)), "judge.yaml"),
         (Choices(judge=tmp_path / "none.yaml"), "--judge: there is no file"),
         (Choices(judge=tmp_path / "judge.yaml"), "holds no judge .rubric: field required"),
     ):
@@ -108,11 +113,32 @@ def test_what_cannot_be_used_is_said_before_anything_is_asked(tmp_path: Path) ->
             choices.read_metrics(tmp_path)
     (tmp_path / "judge.yaml").write_text("model: m\nrubric: as good?\n")
     (tmp_path / "loud.py").write_text(LOUD)
-    chosen = Choices(
-        metrics=(str(tmp_path / "loud.py"), "exact_match"), judge=tmp_path / "judge.yaml"
-    )
+    check = {"type": "string_check", "name": "c", "operation": "eq"}
+    check |= {"input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
+    (tmp_path / "check.json").write_text(json.dumps(check))
+    files = [str(tmp_path / name) for name in ("loud.py", "check.json")]
+    chosen = Choices(metrics=(*files, "exact_match"), judge=tmp_path / "judge.yaml")
     judge = {"id": "judge", "model": "m", "rubric": "as good?"}
-    assert chosen.read_metrics(tmp_path / "a" / "b") == ["../../loud.py", "exact_match", judge]
+    assert chosen.read_metrics(tmp_path / "a" / "b") == [
+        "../../loud.py", "../../check.json", "exact_match", judge,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--fail-if-worse",), "--fail-if-worse and --margin go with --parity"),
+        (("--margin", "0.1", "--all"), "--fail-if-worse and --margin go with --parity"),
+        (("ft:a:b::c", "--parity", "run"), "leave out MODEL, --all, --metric and --judge"),
+        (("--parity", "run", "--metric", "exact_match"), "found, by its own metrics"),
+        (("ft:a:b::c", "--all"), "leave out ft:a:b::c, or --all"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    options: tuple[str, ...], said: str, cli: Any
+) -> None:
+    code, _, err = cli("migrate", *options)
+    assert (code, said in " ".join(err.split())) == (2, True)
 
 
 @pytest.mark.usefixtures("no_report")
@@ -144,6 +170,9 @@ def test_the_file_runs_and_each_exit_gets_its_sentence(
     assert code == 0, err
     planned = tuneoff.plan(tuneoff.load(file), measure=False)
     assert [each.place for each in planned.contenders] == ["provider", *["own"] * 4]
+    # Training as it is written takes longer than all else, and is tested elsewhere.
+    short = file.read_text().replace("learning_rate: search", "learning_rate: 0.001")
+    file.write_text(short.replace("epochs: 10", "epochs: 1"))
     code, out, err = cli("run", file)
     assert code == 0, err
     names = ["a-base-lora", "azure", "gpt-6-luna", "gpt-6-luna-8-shots"]

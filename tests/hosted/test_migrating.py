@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import KEY, Trainer, bakeoff_file, hosted, questions, tuneoff_process, write_examples
-from world import run as carry_out
+from world import KEY, Trainer, questions, tune, tuneoff_process, write_examples
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")
 CHAT = "/v1/chat/completions"
-VALIDATION, WINDOW = 4, 2 * 16
+VALIDATION = 4
 
 
 @pytest.fixture
 def model(fake: Trainer, tmp_path: Path) -> str:
     """The name of a model that was tuned."""
-    carry_out(bakeoff_file(tmp_path / "before", hosted(fake.url), test=2))
-    return str(fake.saw()["jobs"][0]["fine_tuned_model"])
+    train, validation = tmp_path / "train.jsonl", tmp_path / "validation.jsonl"
+    write_examples(train, questions(12))
+    write_examples(validation, questions(VALIDATION, 100))
+    return tune(fake, train, validation)
 
 
 def counted(fake: Trainer) -> tuple[int, int, int]:
@@ -64,18 +65,10 @@ def test_killed_it_goes_on(fake: Trainer, model: str, tmp_path: Path, cli: Any) 
 def test_without_a_validation_file_it_wants_examples_it_has_not_seen(
     fake: Trainer, tmp_path: Path, cli: Any
 ) -> None:
-    import openai
-
     write_examples(tmp_path / "train.jsonl", questions(12))
     write_examples(tmp_path / "unseen.jsonl", questions(5, 50))
-    with openai.OpenAI(base_url=fake.url, api_key="any", max_retries=0) as client:
-        content = (tmp_path / "train.jsonl").read_bytes()
-        file = client.files.create(file=("train.jsonl", content), purpose="fine-tune")
-        job = client.fine_tuning.jobs.create(model="fake-1", training_file=file.id)
-        while job.status != "succeeded":
-            job = client.fine_tuning.jobs.retrieve(job.id)
-    command = ("migrate", job.fine_tuned_model, "--out", tmp_path / "saved",
-               "--base-url", fake.url)  # fmt: skip
+    model = tune(fake, tmp_path / "train.jsonl", None)
+    command = ("migrate", model, "--out", tmp_path / "saved", "--base-url", fake.url)
     code, _, err = cli(*command)
     assert code == 2
     assert "--test" in err
@@ -83,7 +76,9 @@ def test_without_a_validation_file_it_wants_examples_it_has_not_seen(
     code, out, err = cli(*command, "--test", tmp_path / "unseen.jsonl", "--json")
     assert code == 0, err
     assert json.loads(out)["answered"] == fake.completions() == 5
-    assert (tmp_path / "saved" / "train.jsonl").read_bytes() == content
+    assert (tmp_path / "saved" / "train.jsonl").read_bytes() == (
+        tmp_path / "train.jsonl"
+    ).read_bytes()
 
 
 def test_a_model_that_is_not_there_is_named(
@@ -112,4 +107,7 @@ def test_a_refused_try_blocks_nothing_and_another_capture_is_refused(
     code, _, err = cli(*command, "--test", unseen, "--limit", 2)
     assert code == 2
     assert "another capture was begun here (changed: limit)" in err
+    write_examples(unseen, questions(4, 900))
+    code, _, err = cli(*command, "--test", unseen)
+    assert (code, f"it was changed since {model} answered it" in err) == (2, True)
     assert fake.completions() - answers == 3

@@ -180,6 +180,44 @@ def test_all_are_saved_and_what_fails_stops_nothing(
     assert (code, str(folders[0]) in err) == (2, True)
     code, _, err = cli("migrate", "--all", "--out", folders[0], "--base-url", fake.url)
     assert (code, "of " + models[0] in err) == (2, True)
+    # Nor does a folder take a second model in, which would pass for the first one's files.
+    for model, folder in ((models[1], folders[0]), ("ft:a:b::new", out)):
+        code, _, err = cli(
+            "migrate", model, "--no-answers", "--out", folder, "--base-url", fake.url
+        )
+        assert (code, "this folder holds" in err) == (2, True)
+    assert json.loads((folders[0] / "saved.json").read_text())["model"] == models[0]
+    # Files alone, later: who answered before has answered.
+    code, said, err = cli(*command, "--no-answers")
+    assert (code, "2 of 3 tuned models have answered." in said) == (0, True), err
+
+
+def test_a_users_own_copy_is_no_file_of_the_provider(
+    fake: Trainer, tmp_path: Path, cli: Any
+) -> None:
+    first, second = tuned(fake, tmp_path, 2)
+    out = tmp_path / "exits"
+    command = ("migrate", "--all", "--no-answers", "--out", out, "--base-url", fake.url, "--json")
+    fake.set(gone_files=["file-0000"])  # both were tuned on it
+    code, said, err = cli(*command)
+    assert code == 4, err
+    folders = {row["model"]: Path(row["folder"]) for row in json.loads(said)["models"]}
+    write_examples(folders[first] / "train.jsonl", questions(5))
+    for _ in range(2):
+        code, said, err = cli(*command)
+        assert [row["state"] for row in json.loads(said)["models"]] == ["files alone", "failed"]
+        notes = json.loads((folders[first] / "saved.json").read_text())["files"]["train.jsonl"]
+        assert (notes["id"], notes["lines"]) == (None, 5)
+        assert not (folders[second] / "train.jsonl").exists()
+    # A file of two models is two files: who changes one in place means that one.
+    fake.set(gone_files=[])
+    (folders[first] / "train.jsonl").unlink()
+    (folders[first] / "saved.json").unlink()
+    code, _, err = cli(*command)
+    assert code == 0, err
+    sizes = [(folders[model] / "train.jsonl").stat() for model in (first, second)]
+    assert sizes[0].st_size == sizes[1].st_size
+    assert sizes[0].st_ino != sizes[1].st_ino
 
 
 def test_one_budget_is_for_all(

@@ -96,10 +96,17 @@ def migrate(
         judge=judge,
         requests_per_month=requests_per_month,
     )
-    choices.read_metrics(out)
-    wishes = migration.Wishes(train, test, choices, limit, yes, answers)
+    if parity is None and (fail_if_worse or margin is not None):
+        raise ConfigError("--fail-if-worse and --margin go with --parity and a finished run.")
+    if parity is not None and (model is not None or every or choices.metrics or judge):
+        raise ConfigError(
+            "--parity says what a finished run found, by its own metrics; leave out MODEL, --all, "
+            "--metric and --judge."
+        )
     if every and model is not None:
         raise ConfigError(f"--all saves every tuned model; leave out {model}, or --all.")
+    choices.read_metrics(out)
+    wishes = migration.Wishes(train, test, choices, limit, yes, answers)
     code = 0
     if parity is not None:
         found = migration.parity_of(parity, margin)
@@ -154,7 +161,7 @@ def _say_one(row: Mapping[str, Any]) -> list[str]:
     return [
         *found,
         f"{_say_answers(row)} of {row['model']} are kept in {kept}.",
-        f"Wrote {row['file']}. {_say_next(row['file'], row['run_dir'])}",
+        f"What may follow it is in {row['file']}. {_say_next(row['file'], row['run_dir'])}",
     ]
 
 
@@ -172,10 +179,11 @@ def _say_all(found: Mapping[str, Any]) -> list[str]:
         lines += [
             f"{said}: {r['model']}: {r['why']}." for r in rows if r["state"] == state and r["why"]
         ]
-    saved = [row for row in rows if "answered" in row]
+    answered = sum("answered" in row for row in rows)
     cost = f"; asking cost ${found['usd']:.4f} so far" if found["usd"] else ""
-    lines.append(f"{len(saved)} of {len(rows)} tuned models have answered{cost}.")
-    for row in saved[:1]:
-        each = " (so for each)" if len(saved) > 1 else ""
+    lines.append(f"{answered} of {len(rows)} tuned models have answered{cost}.")
+    ready = [row for row in rows if "file" in row]
+    for row in ready[:1]:
+        each = " (so for each)" if len(ready) > 1 else ""
         lines.append(_say_next(row["file"], row["run_dir"]) + each)
     return lines

@@ -67,8 +67,8 @@ def of_provider(settings: HostedSettings | PromptedSettings, work: Work) -> Serv
     alone, _ = divided(answered(work), settings.concurrency)
     if not alone:
         return None
-    found = record([], {row.id: row.seconds or 0.0 for row in alone})
-    return replace(found, accelerator=None, backend="provider")
+    seconds = {row.id: row.seconds or 0.0 for row in alone}
+    return replace(record([], seconds, own=False), backend="provider")
 
 
 def answered(work: Work) -> list[Prediction]:
@@ -159,13 +159,16 @@ def times(seconds: Sequence[float]) -> Times:
     return Times(len(seconds), p50, p95)
 
 
-def record(answers: Sequence[Prediction], alone: Mapping[str, float]) -> ServingRecord:
-    """Returns what was measured, with the machine it was measured on."""
+def record(
+    answers: Sequence[Prediction], alone: Mapping[str, float], *, own: bool = True
+) -> ServingRecord:
+    """Returns what was measured, with the machine it was measured on; one that computed nothing
+    (not `own`) is not asked for its accelerator, for which torch would be loaded."""
     saturated = [p.seconds for p in answers if p.seconds is not None]
     taken, found = math.fsum(saturated), times(counted(alone.values()))
     return ServingRecord(
         machine=machine.describe(),
-        accelerator=machine.accelerator(),
+        accelerator=machine.accelerator() if own else None,
         alone=found.count,
         seconds_p50=found.p50,
         seconds_p95=found.p95,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,7 +114,8 @@ class Keeper:
     def save_examples(self, name: str, id: str | None) -> None:
         """Saves a file of examples, or notes why there is none."""
         if (self.folder / name).exists():
-            self._note(name, id)
+            # One that the provider could not give is the user's own copy.
+            self._note(name, None if name in self.manifest.missing else id)
         elif id is None:
             self.manifest.note_missing(name, "the provider does not say what it was tuned on")
         else:
@@ -164,16 +164,14 @@ class Keeper:
         self._note(name, id)
 
     def _save_file(self, name: str, id: str) -> None:
-        """Links a file that another folder has, or fetches it, and checks that it came whole."""
-        path, other = self.folder / name, self._fetched.get(id)
+        """Copies a file that another folder has, or fetches it, and checks that it came whole."""
+        other = self._fetched.get(id)
         if other is not None and other.is_whole():
-            try:
-                os.link(other.path, path)
-            except OSError:  # a file system without links
-                write_bytes(path, other.path.read_bytes())
+            # No link: who changes one folder's file in place means no other's.
+            write_bytes(self.folder / name, other.path.read_bytes())
         else:
             content = self._fetch(id)
-            write_bytes(path, content)
+            write_bytes(self.folder / name, content)
             self._progress.say(f"fetched {id} ({len(content)} bytes)")
         self._note(name, id)
 
@@ -216,6 +214,8 @@ class Keeper:
         if before is not None and before["sha256"] != facts["sha256"]:
             self._progress.say(f"warning: {path} was changed since it was saved; it stays so")
             return
+        if before is not None and before["id"] is None:
+            return  # a user's own copy stays one
         self.manifest.note_file(name, **facts)
         if id is not None and name in (TRAIN, TEST):
             self._fetched[id] = Fetched(path, str(facts["sha256"]))

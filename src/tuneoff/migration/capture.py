@@ -67,6 +67,11 @@ def capture(
     asked = {"sha256": hashlib.sha256(test).hexdigest(), "limit": task.get("limit")}
     asked["metrics"] = task.get("metrics")
     noted = manifest.answers()
+    if noted and noted["sha256"] != asked["sha256"]:
+        raise ConfigError(
+            f"{folder / task['test']}: it was changed since {model} answered it; undo the change, "
+            "or give another --out."
+        )
     if noted and (folder / ANSWERS).exists() and noted == {**noted, **asked}:
         return noted
     settings = load(file).model_copy(update={"budget_usd": budget_usd})

@@ -27,10 +27,12 @@ from tuneoff.contender_settings import SHIPPED_BASE
 from tuneoff.costs.pricebook import Price, PriceBook, base_of, book, price_of
 from tuneoff.costs.pricefile import ModelEnd
 from tuneoff.costs.serving import HOURS_A_MONTH
-from tuneoff.errors import ConfigError
+from tuneoff.errors import ConfigError, unknown
 from tuneoff.migration.listing import Source
+from tuneoff.prepare import build_added, is_metric_file
 from tuneoff.providers.sdk import is_here
 from tuneoff.report import format as f
+from tuneoff.scoring.text import METRICS
 from tuneoff.spending import REASONS
 from tuneoff.tasks import chat
 
@@ -84,23 +86,26 @@ class Choices:
         """Return `task.metrics` of a bake-off file in a folder; empty where the task's own do.
 
         Raises:
-            ConfigError: a file is not there, or holds no judge.
+            ConfigError: a metric is unknown; a file is not there, or holds no metric or judge.
         """
         found: list[str | dict[str, Any]] = []
         for metric in self.metrics:
-            path = Path(metric).expanduser()
-            if metric.endswith(".py") and not path.is_file():
-                raise ConfigError(f"--metric: there is no file {metric}; check the path.")
-            inside = os.path.relpath(path.resolve(), folder.resolve())
-            found.append(inside if metric.endswith(".py") else metric)
+            if is_metric_file(metric):
+                found.append(_place_metric(Path(metric).expanduser(), folder))
+            elif metric in METRICS:
+                found.append(metric)
+            else:
+                raise ConfigError(
+                    f"--metric: {unknown('metric', metric, METRICS)}, or a file: Python (.py) or a "
+                    "grader (.json, .yaml)."
+                )
         return found + ([_read_judge(self.judge)] if self.judge else [])
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
     """The model that is being left, what it was tuned on, and where; the name of its folder, the
-    task that it was captured on, and the number of training examples in it; the day on which it
-    ends, where its provider says that."""
+    task that it was captured on, the number of training examples in it, and the day it ends."""
 
     model: str
     base: str
@@ -141,11 +146,6 @@ class Market:
     day: datetime.date
     prices: PriceBook
 
-    @property
-    def is_in_book(self) -> bool:
-        """Say whether the source is the provider itself, so that the book's words hold there."""
-        return self.source.base_url is None or self.source.provider == AZURE
-
     def find_end(self, provider: str, model: str, tuned: bool) -> ModelEnd | None:
         """Return when a model ends; None where nobody says so."""
         return self.prices.end_of(provider, model, tuned)
@@ -164,7 +164,7 @@ def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = Non
     market = Market(left.source, left.base, day or machine.today(), book())
     taken = {HOSTED}
     blocks = [
-        _write_captured(left, market),
+        _write_captured(left, market.day),
         *_write_open(choices.bases, left.examples, taken),
         *_write_azure(choices, market, taken),
         *_write_successor(choices, market, taken),
@@ -194,6 +194,15 @@ def choose_training(examples: int) -> dict[str, Any]:
     if examples < FEW_EXAMPLES:
         return train | {"batch_size": SMALL_BATCH, "epochs": 10}
     return train | {"epochs": 5}
+
+
+def _place_metric(file: Path, folder: Path) -> str:
+    """Return the path of a metric's file from a folder; raises ConfigError if it cannot be used."""
+    if not file.is_file():
+        raise ConfigError(f"--metric: there is no file {file}; check the path.")
+    inside = os.path.relpath(file.resolve(), folder.resolve())
+    build_added(inside, folder)
+    return inside
 
 
 def _read_judge(file: Path) -> dict[str, Any]:
@@ -228,10 +237,8 @@ def _render_traffic(requests: int | None) -> str:
     return "# serving: {requests_per_month: 100000}  # your traffic: costs a month are of that\n"
 
 
-def _write_captured(left: Left, market: Market) -> Block:
-    known = market.find_end(left.source.provider, left.base, True) if market.is_in_book else None
-    day = left.ends or (known.ends if known else None)
-    until = f"It ends on {day}." if day else "When it ends is not known here."
+def _write_captured(left: Left, day: datetime.date) -> Block:
+    until = f"It ends on {left.ends}." if left.ends else "When it ends is not known here."
     return Block(
         f"The model that is being left. {until}",
         {
@@ -239,7 +246,7 @@ def _write_captured(left: Left, market: Market) -> Block:
             "id": "recorded",
             "model": left.model,
             "predictions": "answers.jsonl",
-            "source": f"captured {market.day} by tuneoff migrate",
+            "source": f"captured {day} by tuneoff migrate",
         },
     )
 
@@ -273,9 +280,9 @@ def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Bloc
     end = market.find_end(AZURE, base, tuned=True)
     if end is None and url is None:
         return []
-    closed = end is not None and min(end.training_ends or end.ends, end.ends) <= market.day
-    if end is not None and closed:
-        return [Block(f"Azure takes no new training jobs for {base} since {end.training_ends}.")]
+    closes = min(end.training_ends or end.ends, end.ends) if end else None
+    if closes is not None and closes <= market.day:
+        return [Block(f"Azure takes no new training jobs for {base} since {closes}.")]
     settings = {"name": _name(AZURE, taken), "id": "hosted", "provider": AZURE}
     settings |= {"model": base, "base_url": _complete(url or AZURE_URL)}
     if choices.azure_key_variable is not None:
@@ -313,10 +320,11 @@ def _write_successor(choices: Choices, market: Market, taken: set[str]) -> list[
     if model is None:
         return []
     end = market.find_end(source.provider, model, tuned=False)
-    price = market.find_price(source.provider, model, tuned=False) if market.is_in_book else None
+    in_book = source.is_in_book()
+    price = market.find_price(source.provider, model, tuned=False) if in_book else None
     # One that a run would refuse, or of which the book speaks at another address, is not live.
-    ended = market.is_in_book and end is not None and end.ends <= market.day
-    is_sure = choices.successor is not None or (market.is_in_book and price is not None)
+    ended = in_book and end is not None and end.ends <= market.day
+    is_sure = choices.successor is not None or price is not None
     settings: dict[str, Any] = {"id": "prompted", **source.written(), "model": model}
     if REASONS.match(base_of(model)) and not ALWAYS_REASONS.match(base_of(model)):
         settings["reasoning_effort"] = "none"  # it reasons unasked, and answers would be cut

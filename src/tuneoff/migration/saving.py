@@ -28,6 +28,8 @@ from tuneoff.tasks import chat
 BAKEOFF_FILE = "bakeoff.yaml"
 # What became of a model, best first.
 SAVED, FILES_ALONE, OVER_BUDGET, FAILED = "saved", "files alone", "over budget", "failed"
+# What is shown of a finished capture.
+NOTED = ("test", "answered", "metric", "score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,7 @@ def migrate(
     """
     source, wishes = source or Source(), wishes or Wishes()
     out, progress = Path(out), progress or Silent()
-    elsewhere = artifacts.find_saved(out).get(model)
-    if elsewhere is not None:
-        raise ConfigError(f"{out}: {model} is saved in {elsewhere}; give that as --out.")
+    _refuse_others_folder(out, model)
     with closing(source.connect()) as provider:
         provider.reach.tell_to(progress.say, False)
         known = {each.model: each for each in repeated(provider.tuned_models)}
@@ -151,6 +151,22 @@ def migrate_all(
     return {"folder": str(out), "models": rows, "usd": float(sum_spent(every))}
 
 
+def _refuse_others_folder(out: Path, model: str) -> None:
+    """A folder holds what was saved of one model, or the folders of many."""
+    owner, inside = artifacts.read_owner(out), artifacts.find_saved(out)
+    if model in inside:
+        raise ConfigError(f"{out}: {model} is saved in {inside[model]}; give that as --out.")
+    if owner not in (None, model):
+        raise ConfigError(
+            f"{out}: this folder holds what was saved of {owner}; give another --out."
+        )
+    if inside and owner is None:
+        raise ConfigError(
+            f"{out}: this folder holds the folders of other models; give one of its own as --out, "
+            f"for instance {out / artifacts.name_folder(model)}."
+        )
+
+
 def _refuse_folder(out: Path, wishes: Wishes) -> None:
     owner = artifacts.read_owner(out)
     if owner is not None:
@@ -185,18 +201,22 @@ def _save_one(
     """Return what became of one of many models, whatever it was."""
     missing = Manifest(folder).missing
     row: dict[str, Any] = {"model": model.model, "folder": str(folder), "missing": missing}
-    row |= {"state": FILES_ALONE, "why": None}
+    noted = Manifest(folder).answers()
+    row |= {"state": SAVED if noted else FILES_ALONE, "why": None}
+    if noted:
+        row |= {name: noted[name] for name in NOTED}
     lost = [f"{name}: {why}" for name, why in missing.items() if name in (TRAIN, TEST)]
+    has_test = wishes.test is not None or (folder / TEST).exists() or TEST in missing
     try:
         if not wishes.answers:
             row |= {"state": FAILED, "why": "; ".join(lost)} if lost else {}
-        elif wishes.test is None and not (folder / TEST).exists() and TEST not in missing:
+        elif not has_test and not noted:
             row["why"] = (
                 "it was tuned without a validation file, so there are no examples that it has not "
                 "seen; give some as --test"
             )
-        else:
-            if not model.listed and not Manifest(folder).answers():
+        elif has_test:
+            if not model.listed and not noted:
                 raise ConfigError(
                     f"it ended on {find_end(model, source).day}, so it can be asked no more"
                 )
@@ -242,14 +262,14 @@ def _save_answers(
         progress.say(f"{file} is there already, and stays as it is")
     else:
         name, examples = folder.resolve().name, len(chat.read_examples(folder / train))
-        left = Left(model.model, model.base, source, name, task, examples, model.ends)
+        ends = find_end(model, source).day
+        left = Left(model.model, model.base, source, name, task, examples, ends)
         write_text(file, render_bakeoff(left, wishes.choices))
-    kept = ("test", "answered", "metric", "score")
     return {
         "file": str(file),
         "run_dir": str(find_run_dir(file)),
         "train": len(chat.read_examples(folder / train)),
-        **{name: answers[name] for name in kept},
+        **{name: answers[name] for name in NOTED},
     }
 
 
