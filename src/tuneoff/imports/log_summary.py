@@ -99,7 +99,7 @@ def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
     left = [kind for kind in found["personal_data"] if kind not in found["redacted"]]
     if left:
         lines.append(
-            f"note: the files hold them still ({', '.join(KINDS[kind] for kind in left)}); --redact "
+            f"note: nothing was done about {', '.join(KINDS[kind] for kind in left)}; --redact "
             f"{','.join([*found['redacted'], *left])} replaces them, into another --out. Patterns "
             "find no names and no postal addresses."
         )
