@@ -154,6 +154,9 @@ def test_what_a_reader_must_know_of_the_rows(cli: Cli, tmp_path: Path) -> None:
     assert code == 0
     assert f"warning: {new}: 3 of 4 examples have fewer than 3 answers" in out
     assert f"no answer, counted as wrong: 1 of {new}." in out
+    other = write(tmp_path / "other.jsonl", [{**row, "meta": {"part": "p0"}} for row in
+                                             answers({1}, reference=False, count=4)])  # fmt: skip
+    assert "in 4 clusters (part)" in cli("parity", old, other, "--cluster", "part")[1]
     half = write(
         tmp_path / "half.jsonl",
         [{"id": "test-1", "sample": k, "prediction": ("\ud800", "yes")[k]} for k in (0, 1)],

@@ -40,7 +40,7 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
 
         bakeoff, fallback = runs.find_task(chosen)
         task_id, folder, cluster = bakeoff.task.id, bakeoff.folder, cluster or bakeoff.task.cluster
-        mode = mode or (bakeoff.task.mode if task_id == "text_to_sql" else None)
+        mode = mode or bakeoff.task.mode
     task = load_task(task_id, folder)
     scorer, metric = _build_scorer(task.SCORER, how, fallback)
     of_runs = runs.read_examples(chosen, how.references is not None) if chosen else {}
@@ -133,7 +133,7 @@ def _list_ids(rows: Sequence[Sequence[Row]]) -> dict[str, None]:
     return dict.fromkeys(row.id for row in rows[0])
 
 
-def _find_common(places: Sequence[Place], ids: Sequence[Sequence[str]]) -> dict[str, None]:
+def _find_common(places: Sequence[Place], ids: Sequence[Collection[str]]) -> dict[str, None]:
     """Return the ids that the reference has and any candidate, in the reference's order."""
     reference, *candidates = ids
     there = {id for each in candidates for id in each}

@@ -93,7 +93,9 @@ def join_examples(
         )
     found = {}
     for id in common:
-        meta = {key: value for each in files for key, value in each.meta.get(id, {}).items()}
+        meta: dict[str, Any] = {}
+        for each in files:  # what the reference's file says holds
+            meta = {**each.meta.get(id, {}), **meta}
         found[id] = Example(id, known[id].inputs, known[id].completion, {**known[id].meta, **meta})
     return found, parts
 
