@@ -273,3 +273,5 @@ def test_a_judge_is_paid_once_and_within_its_budget(
         assert code == 2
         assert "has no price in the book" in err
         assert "--yes" in err
+        code, _, err = cli(*asked, "--budget-usd", "1", "--yes")
+        assert (code, "a `price:`, which --budget-usd needs" in err) == (2, True)
