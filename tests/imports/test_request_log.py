@@ -137,6 +137,9 @@ LEFT_OUT = [
     (request_forms.NO_ANSWER, {"request": "x", "response": '{"object": "list", "data": []}'}),
     (request_forms.NO_ANSWER, {"request_body": REQUEST, "response_body": '{"candidates": []}'}),
     (request_forms.CUT_OFF, _answered(message=ANSWER, finish_reason="length")),
+    (request_forms.CUT_OFF, {"input": "x", "output": "y", "finish_reason": "length"}),
+    (request_forms.CUT_OFF, {"request": REQUEST, "response": {
+        "role": "assistant", "content": "y", "stop_reason": "max_tokens"}}),
     (request_forms.FILTERED, _answered(message=ANSWER, finish_reason="content_filter")),
     (request_forms.CUT_OFF, {"request": {"input": "x"}, "response": RESPONSE | {
         "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}}),

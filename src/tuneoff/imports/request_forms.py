@@ -57,6 +57,7 @@ RESPONSE_TOOLS = ("function_call", "tool_call", "mcp", "computer", "web_search",
 ENDS = {
     "length": CUT_OFF, "max_tokens": CUT_OFF, "max_output_tokens": CUT_OFF,
     "content_filter": FILTERED, "tool_calls": TOOLS, "function_call": TOOLS, "error": FAILED,
+    "tool_use": TOOLS, "refusal": REFUSED,
 }  # fmt: skip
 # Responses of OpenAI's other routes.
 OTHER_OBJECTS = ("list", "error", "embedding", "response", "text_completion")
@@ -180,6 +181,8 @@ def read_conversation(row: Row) -> Conversation:
 
 def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversation:
     response = _unwrap(row, response)
+    for place in (row, response):
+        _refuse_ended(place)
     answer = _read_answer(response)
     turns = _read_prompt(request)
     if request is response and turns and turns[-1] == {"role": "assistant", "content": answer}:
@@ -286,6 +289,14 @@ def _refuse_failed(place: Row) -> None:
             raise LeftOutError(FAILED)
 
 
+def _refuse_ended(place: Any) -> None:
+    """Raises LeftOutError where a row, a response or a choice says that its answer is not whole."""
+    for key in ("finish_reason", "stop_reason"):
+        reason = ENDS.get(str(place.get(key))) if isinstance(place, dict) else None
+        if reason is not None:
+            raise LeftOutError(reason)
+
+
 # --- the answer -------------------------------------------------------------------------------
 
 
@@ -309,9 +320,7 @@ def _read_choice(choices: list[Any]) -> str:
     if not choices or not isinstance(choices[0], dict):
         raise LeftOutError(NO_ANSWER)
     choice = choices[0]
-    reason = ENDS.get(str(choice.get("finish_reason")))
-    if reason is not None:
-        raise LeftOutError(reason)
+    _refuse_ended(choice)
     message = choice.get("message")
     if not isinstance(message, dict):
         raise LeftOutError(NO_ANSWER)
