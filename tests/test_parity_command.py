@@ -13,6 +13,9 @@ from judge_server import by_content, running_server
 
 import tuneoff
 from tuneoff.errors import TuneoffError
+from tuneoff.parity_check.answers import join_rows
+from tuneoff.records import Example
+from tuneoff.scoring.rows import Row
 
 COUNT = 60
 
@@ -122,6 +125,9 @@ def test_runs_take_references_and_options_as_files_do(folder: Path, tmp_path: Pa
         assert candidate["flips"] == {
             "both": 7, "only_reference": 3, "only_candidate": 11, "neither": 39
         }  # fmt: skip
+    example, thought = Example("1", {}, "no"), "<think>yes</think>no"
+    (row,) = join_rows([Row("1", "yes", thought)], {"1": example})
+    assert (row.reference, row.prediction, row.given) == ("no", "no", thought)
     (tmp_path / "same.py").write_text("def score(e, p):\n    return float(p == e.completion)\n")
     other = tmp_path / "run"
     shutil.copytree(run, other)

@@ -181,7 +181,7 @@ def _score_sides(
     prepared: list[tuple[str, Collection[str], list[list[Row]], int]] = []
     for place in places:
         if isinstance(place, Chosen):
-            rows = [list(_join_rows(each, examples)) for each in rows_of[place]]
+            rows = [list(join_rows(each, examples)) for each in rows_of[place]]
             samples = 1 + max(row.sample for row in rows[0])
             prepared.append((place.name, _list_ids(rows_of[place]), rows, samples))
         else:
@@ -194,12 +194,14 @@ def _score_sides(
         return [_score_side(*each, scorer, used, progress) for each in prepared]
 
 
-def _join_rows(rows: Sequence[Row], examples: Mapping[str, Example]) -> Iterator[Row]:
+def join_rows(rows: Sequence[Row], examples: Mapping[str, Example]) -> Iterator[Row]:
     """Yield a run's rows that are about these examples, with their references."""
     for row in rows:
         if row.id in examples:
             of = examples[row.id]
-            yield replace(row, reference=of.completion, meta=of.meta, inputs=of.inputs)
+            yield replace(
+                row, prediction=row.given, reference=of.completion, meta=of.meta, inputs=of.inputs
+            )
 
 
 def _score_side(
