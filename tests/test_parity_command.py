@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from helpers import Cli
 from judge_server import by_content, running_server
 
 import tuneoff
+from tuneoff.errors import TuneoffError
+from tuneoff.parity_check.answers import join_rows
+from tuneoff.records import Example
+from tuneoff.scoring.rows import Row
 
 COUNT = 60
 
@@ -107,6 +112,68 @@ def test_what_is_told_and_when_it_fails(cli: Cli, folder: Path, tmp_path: Path) 
     assert found["candidates"][1]["left_out"]["reference_only"]["n"] == 50
 
 
+def test_runs_take_references_and_options_as_files_do(folder: Path, tmp_path: Path) -> None:
+    run = folder / "run"
+    named = [{"id": f"test-{n}", "reference": "no"} for n in range(1, COUNT + 1)]
+    references = write(tmp_path / "references.jsonl", named)
+    old = write(tmp_path / "old.jsonl", answers(set(range(1, 51)), reference=False))
+    for one, other in ((f"{run}:old", f"{run}:new"), (f"{run}:old", folder / "new.jsonl"),
+                       (old, f"{run}:new")):  # fmt: skip
+        found = tuneoff.parity(one, other, references=references)
+        (candidate,) = found["candidates"]
+        # Where yes was right before, no is now.
+        assert candidate["flips"] == {
+            "both": 7, "only_reference": 3, "only_candidate": 11, "neither": 39
+        }  # fmt: skip
+    example, thought = Example("1", {}, "no"), "<think>yes</think>no"
+    (row,) = join_rows([Row("1", "yes", thought)], {"1": example})
+    assert (row.reference, row.prediction, row.given) == ("no", "no", thought)
+    (tmp_path / "same.py").write_text("def score(e, p):\n    return float(p == e.completion)\n")
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    test = other / "data" / "test.jsonl"
+    test.write_text(test.read_text().replace("Is 39 a", "Is 39 no"))
+    pair = f"{run}:old", f"{other}:new"
+    for told, what, options in (
+        ("another test example for 1 of their", pair, {"metrics": [str(tmp_path / "same.py")]}),
+        ("another test example for 1 of their", pair, {"references": references}),
+        ("unknown metric 'nosuch'", (f"{run}:old", f"{run}:new"),
+         {"metrics": ["exact_match", "nosuch"]}),
+        ("the run's task is chat", (f"{run}:old", f"{run}:new"), {"task": "text_to_sql"}),
+        ("--databases: there is no folder", (f"{run}:old", f"{run}:new"), {"databases": "no"}),
+    ):  # fmt: skip
+        with pytest.raises(TuneoffError, match=told):
+            tuneoff.parity(*what, **options)
+
+
+def test_what_a_reader_must_know_of_the_rows(cli: Cli, tmp_path: Path) -> None:
+    old = write(tmp_path / "old.jsonl", answers({1, 2}, count=4))
+    rows: list[dict[str, Any]] = [
+        {"id": f"test-{n}", "prediction": "yes", "reference": None, "sample": k}
+        for n in range(1, 4) for k in range(n)
+    ]  # fmt: skip
+    new = write(tmp_path / "new.jsonl", [*rows, {"id": "test-4", "error": "timeout \ud800"}])
+    references = write(
+        tmp_path / "r.jsonl", [{"id": f"test-{n}", "reference": "yes"} for n in range(1, 5)]
+    )
+    code, out, _ = cli("parity", old, new, "--references", references)
+    assert code == 0
+    assert f"warning: {new}: 3 of 4 examples have fewer than 3 answers" in out
+    assert f"no answer, counted as wrong: 1 of {new}." in out
+    other = write(tmp_path / "other.jsonl", [{**row, "meta": {"part": "p0"}} for row in
+                                             answers({1}, reference=False, count=4)])  # fmt: skip
+    assert "in 4 clusters (part)" in cli("parity", old, other, "--cluster", "part")[1]
+    half = write(
+        tmp_path / "half.jsonl",
+        [{"id": "test-1", "sample": k, "prediction": ("\ud800", "yes")[k]} for k in (0, 1)],
+    )
+    code, out, _ = cli("parity", old, half)
+    assert f"{half} is worse, for instance test-1 (0.5 instead of 1):" in out
+    code, out, _ = cli("parity", old, half, "--json")
+    (candidate,) = json.loads(out)["candidates"]
+    assert candidate["examples"]["worse"]["candidate_answer"] == "\ud800"
+
+
 def test_numbers_samples_and_hostile_answers(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "length.py").write_text("def score(e, p):\n    return float(len(p))\n")
     old = [{"id": n, "prediction": "x" * 9, "reference": "y"} for n in range(20)]
@@ -142,6 +209,7 @@ def test_numbers_samples_and_hostile_answers(cli: Cli, tmp_path: Path) -> None:
         ('{"id":"1","prediction":"a"}', ("--mode", "strict"), "--mode: only metrics of SQL"),
         ('{"id":"1","prediction":"a"}', ("--cluster", "k"), "--cluster: '1' has no 'k'"),
         ('{"id":"1","prediction":"a"}', ("--contender", "k"), "--contender: it names a contender"),
+        ('{"id":"1","prediction":"a"}', ("--budget-usd", "1"), "--budget-usd: only a judge is"),
         (None, (), "is given twice"),
     ],
 )
@@ -211,3 +279,5 @@ def test_a_judge_is_paid_once_and_within_its_budget(
         assert code == 2
         assert "has no price in the book" in err
         assert "--yes" in err
+        code, _, err = cli(*asked, "--budget-usd", "1", "--yes")
+        assert (code, "a `price:`, which --budget-usd needs" in err) == (2, True)

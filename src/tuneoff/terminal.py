@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     from pydantic_core import to_jsonable_python
 
-    typer.echo(json.dumps(to_jsonable_python(_with_floats(value)), ensure_ascii=False, indent=2))
+    text = json.dumps(to_jsonable_python(_with_floats(value)), ensure_ascii=False, indent=2)
+    # Half of a surrogate pair cannot be written as UTF-8, but as JSON's escape.
+    typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text))
 
 
 def _with_floats(value: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from helpers import Cli
 
 from tuneoff.imports import import_files, request_forms
+from tuneoff.imports.log_fields import read_time
 from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.request_forms import LeftOutError, read_conversation
 
@@ -101,6 +102,28 @@ def test_times_models_and_ids_are_found_where_tools_write_them() -> None:
     assert (text.turns[0]["content"], text.seconds, text.models) == ("Peru?", None, ())
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"name": "Ann"}', '{"content": "Ann"}', '["a", "b"]', '{"error": "none", "n": 1}', "[1]"],
+)
+def test_text_that_is_json_stays_a_text(text: str) -> None:
+    for row in (
+        {"input": text, "output": text},
+        {"request": text, "response": text},
+        {"messages": text, "response": text},
+    ):
+        conversation = read_conversation(row)
+        assert [turn["content"] for turn in conversation.turns] == [text, text]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0.25, True, 10**400, "nan", "1e400", "0001-01-01T00:00:00Z", "9999-12-31T23:00:00-14:00", "²"],
+)
+def test_what_is_no_time_of_a_log_is_no_time(value: Any) -> None:
+    assert read_time(value) is None
+
+
 def _answered(**changes: Any) -> dict[str, Any]:
     return {"request": REQUEST, "response": {**BODY, "choices": [changes]}}
 
@@ -108,8 +131,15 @@ def _answered(**changes: Any) -> dict[str, Any]:
 LEFT_OUT = [
     (request_forms.FAILED, {"request": REQUEST, "response": {"error": {"message": "slow down"}}}),
     (request_forms.FAILED, {"request": REQUEST, "response": BODY, "status": 429}),
+    (request_forms.FAILED, {"request": REQUEST, "response": BODY, "status_code": 500.0}),
+    (request_forms.FAILED, {"input": "x", "output": '{"error": {"message": "slow down"}}'}),
     (request_forms.FAILED, {"messages": ASKED, "response": "", "status": "failure"}),
+    (request_forms.NO_ANSWER, {"request": "x", "response": '{"object": "list", "data": []}'}),
+    (request_forms.NO_ANSWER, {"request_body": REQUEST, "response_body": '{"candidates": []}'}),
     (request_forms.CUT_OFF, _answered(message=ANSWER, finish_reason="length")),
+    (request_forms.CUT_OFF, {"input": "x", "output": "y", "finish_reason": "length"}),
+    (request_forms.CUT_OFF, {"request": REQUEST, "response": {
+        "role": "assistant", "content": "y", "stop_reason": "max_tokens"}}),
     (request_forms.FILTERED, _answered(message=ANSWER, finish_reason="content_filter")),
     (request_forms.CUT_OFF, {"request": {"input": "x"}, "response": RESPONSE | {
         "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}}),
@@ -249,6 +279,11 @@ def test_rows_without_a_time(tmp_path: Path) -> None:
     assert _questions(out / "test.jsonl") == ["J"]
 
 
+def test_a_large_share_leaves_a_row_to_train_on(tmp_path: Path) -> None:
+    found, _ = _import(tmp_path, [_row(hour, f"Q{hour}?") for hour in range(3)], test_share=0.99)
+    assert (found["split"]["train"], found["split"]["test"]) == (1, 2)
+
+
 def test_options_choose_rows(cli: Cli, tmp_path: Path) -> None:
     rows = [_row(hour, f"Q{hour}?", model=("a", "b")[hour % 2]) for hour in range(12)]
     rows.append(_row(13, "Q1?", "No.", model="b"))
@@ -306,6 +341,7 @@ def test_personal_data_is_pointed_out_and_replaced_only_if_asked(tmp_path: Path)
         ([_row(0, "x")], ("--redact", "mail"), "unknown kind 'mail' (allowed: card, email"),
         ([_row(0, "x")], ("--test-share", "1"), "it must be from 0 to below 1"),
         ([_row(0, "x")], ("--repeats", "first"), "(allowed: all, latest"),
+        ([_row(0, "x")], ("--reference", "ideal"), "only items of evals have such a field"),
         ([_row(0, "x")], ("--out", "."), "is read from there; give another folder"),
     ],
 )

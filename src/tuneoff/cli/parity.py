@@ -24,7 +24,7 @@ def parity(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="A metric of the task, or a Python file; the first decides (repeatable)."
+            help="A metric of the task, a Python file or a grader; the first decides (repeatable)."
         ),
     ] = None,
     judge: Annotated[

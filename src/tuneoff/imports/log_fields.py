@@ -38,6 +38,8 @@ ADDED = ("metadata", "request_properties", "properties", "tags")
 EARLIEST = 1e9
 # Numbers above these are milliseconds, microseconds, nanoseconds: as seconds they lie after 5138.
 MILLI, MICRO, NANO = 1e11, 1e14, 1e17
+# Larger numbers are no nanoseconds either.
+LATEST = NANO * 1e3
 
 
 def find_time(places: Places) -> float | None:
@@ -61,11 +63,11 @@ def read_time(value: Any) -> float | None:
         try:
             value = float(value)
         except ValueError:
-            return _read_iso(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            value = _read_iso(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     for bound, unit in ((NANO, 1e9), (MICRO, 1e6), (MILLI, 1e3)):
-        if value >= bound:
+        if bound <= value < LATEST:
             value = value / unit
             break
     return float(value) if EARLIEST <= value < MILLI else None

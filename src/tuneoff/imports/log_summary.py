@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,19 @@ def describe_import(found: Mapping[str, Any], out: Path) -> list[str]:
         *_describe_split(found),
         *_describe_personal_data(found),
     ]
-    train, test = out / "train.jsonl", found["written"].get("test")
-    for_test = f" --test {test}" if test else ""
-    lines.append(
-        f"Next: tuneoff check {train}; tuneoff init {train}{for_test} --out {out / 'bakeoff.yaml'}"
-    )
+    train, test = (found["written"].get(side) for side in ("train", "test"))
+    if train:
+        for_test = f" --test {shlex.quote(test)}" if test else ""
+        train, file = shlex.quote(train), shlex.quote(str(out / "bakeoff.yaml"))
+        lines.append(f"Next: tuneoff check {train}; tuneoff init {train}{for_test} --out {file}")
     return lines
 
 
 def _describe_reading(found: Mapping[str, Any]) -> list[str]:
     files = found["files"][0] if len(found["files"]) == 1 else f"{len(found['files'])} files"
-    forms = _join_counts(found["forms"])
-    lines = [f"{files}: {_count(found['rows'])}; usable: {forms}."]
+    usable, forms = sum(found["forms"].values()), found["forms"]
+    named = next(iter(forms)) if len(forms) == 1 else _join_counts(forms)
+    lines = [f"{files}: {_count(found['rows'])}, {usable:,} usable ({named})."]
     if len(found["models"]) > 1:
         lines.append(
             f"models: {_join_counts(found['models'])}; --model NAME keeps the answers of one."
@@ -75,11 +77,14 @@ def _describe_split(found: Mapping[str, Any]) -> list[str]:
     if split["moved_to_train"]:
         moved = _count(split["moved_to_train"], "newer row")
         lines.append(
-            f"note: {moved} in train, for the prompt (but for case, blanks and punctuation) or the "
-            "conversation is there."
+            f"note: moved to train, where their prompts (but for case, blanks and punctuation) or "
+            f"their conversations are: {moved}."
         )
     if not split["test"]:
-        lines.append("warning: there is no test row; --test-share or --test-from moves the bound.")
+        lines.append(
+            "warning: there is no test row; move the bound with --test-share or --test-from, or "
+            "import more conversations."
+        )
     if not split["train"]:
         lines.append("warning: there is no training row; move --test-from to a later time.")
     return lines
@@ -93,10 +98,10 @@ def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"{KINDS[kind]} {done}: {seen['found']:,} in {_count(seen['rows'])}: {places}")
     left = [kind for kind in found["personal_data"] if kind not in found["redacted"]]
     if left:
-        named = " and ".join(KINDS[kind] for kind in left)
         lines.append(
-            f"note: no {named} were removed; --redact {','.join([*found['redacted'], *left])} "
-            "replaces them, into another --out. Patterns find no names and no postal addresses."
+            f"note: nothing was done about {', '.join(KINDS[kind] for kind in left)}; --redact "
+            f"{','.join([*found['redacted'], *left])} replaces them, into another --out. Patterns "
+            "find no names and no postal addresses."
         )
     return lines
 

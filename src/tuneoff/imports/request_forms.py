@@ -17,6 +17,7 @@ JSON text; a response may also be a message, or a text.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,8 +57,13 @@ RESPONSE_TOOLS = ("function_call", "tool_call", "mcp", "computer", "web_search",
 ENDS = {
     "length": CUT_OFF, "max_tokens": CUT_OFF, "max_output_tokens": CUT_OFF,
     "content_filter": FILTERED, "tool_calls": TOOLS, "function_call": TOOLS, "error": FAILED,
+    "tool_use": TOOLS, "refusal": REFUSED,
 }  # fmt: skip
+# Responses of OpenAI's other routes.
+OTHER_OBJECTS = ("list", "error", "embedding", "response", "text_completion")
 STATUSES = ("status", "status_code", "response_status", "response_status_code", "level")
+# HTTP's, also as a table of numbers writes them: 500.0.
+_FAILED_STATUS = re.compile(r"[45][0-9]{2}(?:\.0)?")
 FAILED_WORDS = ("failure", "failed", "error", "cancelled", "expired")
 
 
@@ -104,17 +110,24 @@ def _split_pair(request: str, response: str) -> Callable[[Row], tuple[Any, Any] 
     def split(row: Row) -> tuple[Any, Any] | None:
         # With an instruction beside it, an input is only half of a prompt.
         if request in row and response in row and "instruction" not in row:
-            return _open(row[request]), _open(row[response])
+            return _open_request(row[request]), _open_response(row[response])
         return None
 
     return split
+
+
+def _split_helicone(row: Row) -> tuple[Any, Any] | None:
+    if "request_body" in row and "response_body" in row:
+        return _open_body(row["request_body"]), _open_body(row["response_body"])
+    return None
 
 
 def _split_litellm(row: Row) -> tuple[Any, Any] | None:
     if "messages" in row and "response" in row:
         settings = row.get("model_parameters")
         inside = settings if isinstance(settings, dict) else {}
-        return {**inside, "messages": _open(row["messages"])}, _open(row["response"])
+        messages = _open_request(row["messages"])
+        return {**inside, "messages": messages}, _open_response(row["response"])
     return None
 
 
@@ -139,7 +152,7 @@ FORMS: tuple[Form, ...] = (
     Form("OpenAI's stored completions", _split_stored),
     Form("OpenAI's stored responses", _split_stored_response),
     Form("requests with responses", _split_pair("request", "response")),
-    Form("Helicone's requests", _split_pair("request_body", "response_body")),
+    Form("Helicone's requests", _split_helicone),
     Form("LiteLLM's log", _split_litellm),
     Form("inputs with outputs", _split_pair("input", "output")),
     Form("chat rows", _split_chat),
@@ -168,6 +181,8 @@ def read_conversation(row: Row) -> Conversation:
 
 def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversation:
     response = _unwrap(row, response)
+    for place in (row, response):
+        _refuse_ended(place)
     answer = _read_answer(response)
     turns = _read_prompt(request)
     if request is response and turns and turns[-1] == {"role": "assistant", "content": answer}:
@@ -193,14 +208,59 @@ def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversatio
     )
 
 
-def _open(value: Any) -> Any:
-    """Returns what JSON text holds; any other text, and all else, as it is."""
+def _open_request(value: Any) -> Any:
+    """Returns the request or the turns that JSON text holds; any other text is a prompt."""
+    found = _parse(value)
+    if _are_turns(found) or (
+        isinstance(found, dict)
+        and (isinstance(found.get("messages"), list) or ("model" in found and "input" in found))
+    ):
+        return found
+    return value
+
+
+def _open_response(value: Any) -> Any:
+    """Returns the response that JSON text holds; any other JSON is an answer's own text."""
+    found = _parse(value)
+    if _are_turns(found) or (
+        isinstance(found, dict)
+        and (
+            isinstance(found.get("choices"), list)
+            or isinstance(found.get("output"), list)
+            or isinstance(found.get("body"), dict)
+            or isinstance(found.get("error"), dict)
+            or "status_code" in found
+            or list(found) == ["error"]
+            or found.get("object") in OTHER_OBJECTS
+            or (found.get("role") == "assistant" and "content" in found)
+        )
+    ):
+        return found
+    return value
+
+
+def _open_body(value: Any) -> Any:
+    """Returns what a request or a response of HTTP holds, which is JSON text or an object."""
+    found = _parse(value)
+    return value if found is None else found
+
+
+def _parse(value: Any) -> Any:
+    """Returns what JSON text holds; None for any other text, and for all else."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return parse_json(value)
         except (json.JSONDecodeError, DataError):
-            return value
-    return value
+            return None
+    return None
+
+
+def _are_turns(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, dict) and ("role" in turn or "type" in turn) for turn in value)
+    )
 
 
 def _unwrap(row: Row, response: Any) -> Any:
@@ -213,7 +273,7 @@ def _unwrap(row: Row, response: Any) -> Any:
         if isinstance(place, dict):
             _refuse_failed(place)
     if isinstance(response, dict) and "body" in response and "choices" not in response:
-        body = _open(response["body"])
+        body = _open_body(response["body"])
         if isinstance(body, dict):
             _refuse_failed(body)
         return body
@@ -225,8 +285,16 @@ def _refuse_failed(place: Row) -> None:
         raise LeftOutError(FAILED)
     for key in STATUSES:
         text = str(place.get(key, "")).lower()
-        if text in FAILED_WORDS or (text.isdigit() and int(text) >= 400):
+        if text in FAILED_WORDS or _FAILED_STATUS.fullmatch(text):
             raise LeftOutError(FAILED)
+
+
+def _refuse_ended(place: Any) -> None:
+    """Raises LeftOutError where a row, a response or a choice says that its answer is not whole."""
+    for key in ("finish_reason", "stop_reason"):
+        reason = ENDS.get(str(place.get(key))) if isinstance(place, dict) else None
+        if reason is not None:
+            raise LeftOutError(reason)
 
 
 # --- the answer -------------------------------------------------------------------------------
@@ -252,9 +320,7 @@ def _read_choice(choices: list[Any]) -> str:
     if not choices or not isinstance(choices[0], dict):
         raise LeftOutError(NO_ANSWER)
     choice = choices[0]
-    reason = ENDS.get(str(choice.get("finish_reason")))
-    if reason is not None:
-        raise LeftOutError(reason)
+    _refuse_ended(choice)
     message = choice.get("message")
     if not isinstance(message, dict):
         raise LeftOutError(NO_ANSWER)

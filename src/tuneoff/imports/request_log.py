@@ -72,6 +72,8 @@ def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict
     inside = next((file for file in files if file.parent.resolve() == out.resolve()), None)
     if inside is not None:
         raise ConfigError(f"--out {out}: {inside} is read from there; give another folder.")
+    if options.reference is not None:
+        raise ConfigError("--reference: only items of evals have such a field; drop it.")
     with _folder_for_work(out) as work, LogSpool(work / "rows.sqlite") as spool:
         counts = _read_into(spool, files, options)
         repeats = {"exact": spool.leave_out_repeats("whole")}
@@ -223,7 +225,7 @@ def _split(spool: LogSpool, options: ImportOptions) -> dict[str, Any]:
     else:
         count = round(options.test_share * rows)
         if options.test_share > 0 and rows > 1:
-            count = max(1, count)
+            count = min(max(1, count), rows - 1)
         spool.split_by_count(count, timed_only=timed > 0)
     moved = spool.move_known_to_train()
     train, oldest, before = spool.find_bounds("train")

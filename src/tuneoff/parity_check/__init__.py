@@ -92,6 +92,8 @@ def check_parity(
         raise ConfigError("parity takes two files or runs, or more: the reference first.")
     if not 0 <= how.margin <= 1:
         raise ConfigError(f"--margin: {how.margin:g} is no share; give 0.03 for 3 points.")
+    if how.budget_usd is not None and how.judge is None:
+        raise ConfigError("--budget-usd: only a judge is paid; give --judge FILE, or drop it.")
     places = find_places([reference, *candidates], how.contenders)
     found = _read(places, how, progress or Silent())
     first, *others = found.sides
@@ -127,14 +129,16 @@ def check_parity(
 
 
 def _read(places: Sequence[Place], how: How, progress: Progress) -> Scored:
-    """Return the sides with their scores: of runs those that they have, if there are any."""
+    """Return the sides with their scores: of runs the stored ones, if nothing asks for others."""
     chosen = [each for each in places if isinstance(each, Chosen)]
-    first = how.metrics[0] if how.metrics else None
-    of_runs = len(chosen) == len(places) and how.judge is None and how.references is None
-    if of_runs and not is_metric_file(first or ""):
-        from tuneoff.parity_check.runs import read_stored
+    others = (how.judge, how.references, how.mode, how.databases, how.source)
+    is_stored = len(chosen) == len(places) and others == (None,) * len(others)
+    if chosen:
+        from tuneoff.parity_check import runs
 
-        stored = read_stored(chosen, first, how.cluster)
+        runs.check_task(chosen, how.task)
+    if is_stored and not any(map(is_metric_file, how.metrics)):
+        stored = runs.read_stored(chosen, how.metrics, how.cluster)
         if stored is not None:
             return stored
     return score_answers(places, how, progress)

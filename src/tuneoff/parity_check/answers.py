@@ -32,18 +32,18 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
         ConfigError: a metric, a mode or a task is unknown, or does not fit.
         DataError: a file cannot be used, or there is no common id.
     """
-    task_id, folder, fallback, cluster = how.task or "chat", None, None, how.cluster
+    task_id, folder, fallback = how.task or "chat", None, None
+    cluster, mode = how.cluster, how.mode
     chosen = [each for each in places if isinstance(each, Chosen)]
     if chosen:
         from tuneoff.parity_check import runs
 
-        task_id, folder, fallback, of_run = runs.find_task(chosen)
-        cluster = cluster or of_run
-        if how.task not in (None, task_id):
-            raise ConfigError(f"--task: the run's task is {task_id}; drop it.")
+        bakeoff, fallback = runs.find_task(chosen)
+        task_id, folder, cluster = bakeoff.task.id, bakeoff.folder, cluster or bakeoff.task.cluster
+        mode = mode or bakeoff.task.mode
     task = load_task(task_id, folder)
     scorer, metric = _build_scorer(task.SCORER, how, fallback)
-    of_runs = runs.read_examples(chosen) if chosen else {}
+    of_runs = runs.read_examples(chosen, how.references is not None) if chosen else {}
     files = {each: look_through(each) for each in places if isinstance(each, Path)}
     rows_of = {each: runs.build_run_rows(each) for each in chosen}
     ids = [
@@ -51,20 +51,25 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
         for each in places
     ]
     common = _find_common(places, ids)
-    asked = replace(how, task=task_id)
+    asked = replace(how, task=task_id, mode=mode)
     examples, parts = join_examples(list(files.values()), of_runs, common, asked)
     cluster = cluster or task.CLUSTER
     find_clusters(examples, cluster, how.cluster is not None)  # before a judge is paid
     with _databases(how, parts) as databases:
         sides = _score_sides(
-            places, files, rows_of, examples, scorer, how, databases, metric, progress
+            places, files, rows_of, examples, scorer, asked, databases, metric, progress
         )
     kinds = dict(scorer.METRICS)
     metric = metric or primary_metric(scorer, Options(databases=databases))
     measured = all(any(metric in r.scores for r in side.scored[0].values()) for side in sides)
     if not measured:
         raise DataError(_explain_unmeasured(metric, sides))
-    warnings = []
+    warnings = [
+        f"{side.name}: {side.incomplete} of {len(side.scored[0])} examples have fewer than "
+        f"{side.samples} answers; their score is the mean of those that they have."
+        for side in sides
+        if side.incomplete
+    ]
     if how.judge is not None and not any(each.inputs for each in examples.values()):
         warnings.append(
             "the judge was shown no task, for nothing says what was asked; give --references FILE "
@@ -124,11 +129,11 @@ def _check(how: How, scorer: Scorer) -> None:
                 raise ConfigError(f"--{name}: only metrics of SQL have it; drop it.")
 
 
-def _list_ids(rows: Sequence[Sequence[Row]]) -> list[str]:
-    return list(dict.fromkeys(row.id for row in rows[0]))
+def _list_ids(rows: Sequence[Sequence[Row]]) -> dict[str, None]:
+    return dict.fromkeys(row.id for row in rows[0])
 
 
-def _find_common(places: Sequence[Place], ids: Sequence[Sequence[str]]) -> dict[str, None]:
+def _find_common(places: Sequence[Place], ids: Sequence[Collection[str]]) -> dict[str, None]:
     """Return the ids that the reference has and any candidate, in the reference's order."""
     reference, *candidates = ids
     there = {id for each in candidates for id in each}
@@ -176,7 +181,7 @@ def _score_sides(
     prepared: list[tuple[str, Collection[str], list[list[Row]], int]] = []
     for place in places:
         if isinstance(place, Chosen):
-            rows = [[row for row in each if row.id in examples] for each in rows_of[place]]
+            rows = [list(join_rows(each, examples)) for each in rows_of[place]]
             samples = 1 + max(row.sample for row in rows[0])
             prepared.append((place.name, _list_ids(rows_of[place]), rows, samples))
         else:
@@ -189,6 +194,16 @@ def _score_sides(
         return [_score_side(*each, scorer, used, progress) for each in prepared]
 
 
+def join_rows(rows: Sequence[Row], examples: Mapping[str, Example]) -> Iterator[Row]:
+    """Yield a run's rows that are about these examples, with their references."""
+    for row in rows:
+        if row.id in examples:
+            of = examples[row.id]
+            yield replace(
+                row, prediction=row.given, reference=of.completion, meta=of.meta, inputs=of.inputs
+            )
+
+
 def _score_side(
     name: str,
     ids: Collection[str],
@@ -198,7 +213,7 @@ def _score_side(
     options: Options,
     progress: Progress,
 ) -> Side:
-    scored, left_out = [], dict[str, str]()
+    scored, left_out, incomplete = [], dict[str, str](), 0
     step, done = progress.stage(f"{name}: scoring", sum(map(len, trainings))), 0
     for rows in trainings:
         found: dict[str, list[ScoredRow]] = {}
@@ -209,6 +224,8 @@ def _score_side(
             if reason is not None:
                 left_out.setdefault(row.id, reason)
             found.setdefault(row.id, []).append(replace(result, sample=row.sample))
+        fewer = [id for id, each in found.items() if len(each) < samples and id not in left_out]
+        incomplete = max(incomplete, len(fewer))
         scored.append({
             id: merge_answers(sorted(each, key=lambda row: row.sample))
             for id, each in found.items() if id not in left_out
@@ -222,6 +239,7 @@ def _score_side(
         samples=samples,
         errors={row.id for row in trainings[0] if row.error is not None},
         left_out=left_out,
+        incomplete=incomplete,
     )
 
 

@@ -44,11 +44,14 @@ def pay_judge(
     """Give options with what the judge said before and what it is paid from, while inside.
 
     Raises:
-        ConfigError: the judge has no price and nobody said `yes`, or another command asks it.
+        ConfigError: the judge has no price, and there is a budget or nobody said `yes`; or another
+            command asks it.
     """
     settings = load_judge(file)
     folder = file.with_name(file.stem + KEPT)
     price, unpriced = judge_price(settings, book(None))
+    if unpriced is not None and budget_usd is not None:
+        raise ConfigError(f"{file}: {unpriced.removesuffix('.')}, which --budget-usd needs.")
     if unpriced is not None and not yes:
         raise ConfigError(f"{file}: {unpriced.removesuffix('.')}, or ask it all the same: --yes.")
     with ExitStack() as stack:

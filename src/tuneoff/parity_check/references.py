@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def join_examples(
     """
     if how.references is not None:
         named = read_references(how.references)
-        known, parts = {**of_runs, **named}, None
+        known, parts = {**of_runs, **dict(_keep_inputs(named, of_runs))}, None
     else:
         known, parts = _own_references(files, of_runs, common), None
         if how.source is not None or any(id not in known for id in common):
@@ -83,17 +83,31 @@ def join_examples(
         known = {**{id: own[id] for id in missing if id in own}, **known}
         missing = [id for id in missing if id not in known]
     if missing:
-        where = f" in {how.references}" if how.references is not None else ""
+        where = ""
+        if how.references is not None:
+            where = f" in {how.references}, whose ids are {name_first(list(named))}"
         raise DataError(
-            f"{len(missing)} of {len(common)} common ids have no reference{where} "
-            f'({name_first(missing)}); add "reference" to their rows, or give --references FILE '
-            "(rows of id and reference, or the data file)."
+            f"{len(missing)} of {len(common)} common ids have no reference "
+            f'({name_first(missing)}){where}; add "reference" to their rows, or give '
+            "--references FILE (rows of id and reference, or the data file)."
         )
     found = {}
     for id in common:
-        meta = {key: value for each in files for key, value in each.meta.get(id, {}).items()}
+        meta: dict[str, Any] = {}
+        for each in files:  # what the reference's file says holds
+            meta = {**each.meta.get(id, {}), **meta}
         found[id] = Example(id, known[id].inputs, known[id].completion, {**known[id].meta, **meta})
     return found, parts
+
+
+def _keep_inputs(
+    named: Mapping[str, Example], of_runs: Mapping[str, Example]
+) -> Iterator[tuple[str, Example]]:
+    """Yield references that are given, with what runs know of the same ids."""
+    for id, example in named.items():
+        run = of_runs.get(id, example)
+        meta = {**run.meta, **example.meta}
+        yield id, Example(id, example.inputs or run.inputs, example.completion, meta)
 
 
 def _own_references(
@@ -146,7 +160,7 @@ def read_references(path: Path) -> dict[str, Example]:
     found: dict[str, Example] = {}
     first = next(read(path)).row
     is_plain = isinstance(first.get("reference"), str) and "messages" not in first
-    for example in _plain_references(path) if is_plain else chat.read_examples(path):
+    for example in _plain_references(path) if is_plain else _read_data(path):
         known = found.setdefault(example.id, example)
         if known.completion.strip() != example.completion.strip():
             raise DataError(
@@ -154,6 +168,15 @@ def read_references(path: Path) -> dict[str, Example]:
                 "one."
             )
     return found
+
+
+def _read_data(path: Path) -> list[Example]:
+    try:
+        return chat.read_examples(path)
+    except DataError as error:
+        raise DataError(
+            f"{error} (--references takes rows of id and reference, or a data file.)"
+        ) from None
 
 
 def _plain_references(path: Path) -> list[Example]:

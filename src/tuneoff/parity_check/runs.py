@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tuneoff.compare import ScoredRun, find_known_seeds, label, list_whole, read_scored_run
+from tuneoff.config import BakeOff
 from tuneoff.contenders.samples import divide_answers, list_scored
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.opening import stored_bakeoff
@@ -20,8 +20,25 @@ from tuneoff.scoring.rows import Row, build_rows
 from tuneoff.tasks import load_task
 
 
-def read_stored(chosen: Sequence[Chosen], metric: str | None, cluster: str | None) -> Scored | None:
-    """Return contenders with their stored scores; None where one of them has none by this metric.
+def check_task(chosen: Sequence[Chosen], task: str | None) -> None:
+    """Refuses a task that is not that of the runs.
+
+    Raises:
+        ConfigError: it is another one, or the runs differ.
+    """
+    tasks = {each.folder: stored_bakeoff(each.folder).task.id for each in chosen}
+    first = next(iter(tasks.values()))
+    if len(set(tasks.values())) > 1:
+        said = ", ".join(f"{folder}: {name}" for folder, name in tasks.items())
+        raise ConfigError(f"the runs have different tasks ({said}); give runs of one task.")
+    if task not in (None, first):
+        raise ConfigError(f"--task: the run's task is {first}; drop it.")
+
+
+def read_stored(
+    chosen: Sequence[Chosen], metrics: Sequence[str], cluster: str | None
+) -> Scored | None:
+    """Return contenders with their stored scores; None where one of them lacks one of the metrics.
 
     Raises:
         ConfigError: the runs are judged by different metrics.
@@ -29,10 +46,10 @@ def read_stored(chosen: Sequence[Chosen], metric: str | None, cluster: str | Non
     """
     folders = {each.folder.resolve(): each.folder for each in chosen}
     primary = {str(f): RunDir(f).results().primary_metric for f in folders.values()}
-    if metric is None and len(set(primary.values())) > 1:
+    if not metrics and len(set(primary.values())) > 1:
         said = ", ".join(f"{folder} by {name}" for folder, name in primary.items())
         raise ConfigError(f"the runs are judged by different metrics ({said}); give --metric.")
-    metric = metric or next(iter(primary.values()))
+    metric = metrics[0] if metrics else next(iter(primary.values()))
     runs = {key: read_scored_run(folder, metric) for key, folder in folders.items()}
     if any(not runs[each.folder.resolve()].values[each.contender] for each in chosen):
         return None
@@ -45,6 +62,8 @@ def read_stored(chosen: Sequence[Chosen], metric: str | None, cluster: str | Non
         refuse_differing(first.label, run.label, differing, "test example", advice)
     between = find_known_seeds(list(runs.values()))
     sides = [_read_side(each, runs[each.folder.resolve()], between) for each in chosen]
+    if not all(_has_score(side, name) for side in sides for name in metrics):
+        return None
     bakeoff = stored_bakeoff(chosen[0].folder)
     scorer = load_scorer(load_task(bakeoff.task.id, bakeoff.folder).SCORER)
     return Scored(
@@ -75,12 +94,30 @@ def _read_side(chosen: Chosen, run: ScoredRun, between: Mapping[str, Any]) -> Si
     )
 
 
-def read_examples(chosen: Sequence[Chosen]) -> dict[str, Example]:
-    """Return the test examples of runs by id; those of an earlier run hold."""
+def _has_score(side: Side, metric: str) -> bool:
+    return any(metric in row.scores for rows in side.scored for row in rows.values())
+
+
+def read_examples(chosen: Sequence[Chosen], only_inputs: bool = False) -> dict[str, Example]:
+    """Return the test examples of runs by id; those of an earlier run hold.
+
+    Args:
+        only_inputs: whether references may differ, because others take their place.
+
+    Raises:
+        DataError: an example is another one in another run.
+    """
     found: dict[str, Example] = {}
-    for folder in dict.fromkeys(each.folder for each in chosen):
+    folders = list(dict.fromkeys(each.folder for each in chosen))
+    for folder in folders:
+        differing = []
         for example in RunDir(folder).each_example("test"):
-            found.setdefault(example.id, example)
+            known = found.setdefault(example.id, example)
+            is_same = known.inputs == example.inputs
+            if not is_same or (not only_inputs and known.completion != example.completion):
+                differing.append(example.id)
+        advice = "give runs on the same test set"
+        refuse_differing(str(folders[0]), str(folder), differing, "test example", advice)
     return found
 
 
@@ -105,11 +142,10 @@ def build_run_rows(chosen: Chosen) -> list[list[Row]]:
     return found
 
 
-def find_task(chosen: Sequence[Chosen]) -> tuple[str, Path, str, str | None]:
-    """Return task, folder, primary metric and cluster of the first of these runs."""
-    bakeoff = stored_bakeoff(chosen[0].folder)
-    primary = RunDir(chosen[0].folder).results().primary_metric
-    return bakeoff.task.id, bakeoff.folder, primary, bakeoff.task.cluster
+def find_task(chosen: Sequence[Chosen]) -> tuple[BakeOff, str]:
+    """Return the bake-off of the first of these runs, and its primary metric."""
+    folder = chosen[0].folder
+    return stored_bakeoff(folder), RunDir(folder).results().primary_metric
 
 
 def _settings(chosen: Chosen) -> tuple[Any, list[ContenderDir]]:

@@ -62,7 +62,7 @@ class Side:
     `ids` are all that were answered, `answers` the first ones, to be shown. `scored` are the rows
     by example id, of each training (one, but of a contender with seeds), means over `samples`
     answers; `errors` the ids without an answer; `left_out` those whose reference cannot be used,
-    and why.
+    and why; `incomplete` counts the examples with fewer answers than `samples`.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Side:
     errors: Collection[str] = ()
     between: KnownSeeds = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    incomplete: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ def describe(found: Mapping[str, Any]) -> str:
     for each in candidates:
         lines += ["", *_list_flips(each, reference["name"], found["metric"])]
     lines += [line for each in candidates for line in _list_left_out(each, reference["name"])]
+    lines += [line for side in (reference, *candidates) for line in _list_errors(side, found)]
     lines += [f"warning: {each}" for each in found["warnings"]]
     return "\n".join(map(f.clean, lines))
 
@@ -82,8 +83,12 @@ def _list_flips(candidate: Mapping[str, Any], reference: str, metric: str) -> li
         if not example["inputs"]:
             del texts[0]
         width = max(len(label) for label, _ in texts)
-        lines.append(f"{name} is {kind}, for instance {show_line(example['id'])}:")
-        lines += [f"  {label:<{width}}  {show_line(text)}" for label, text in texts]
+        scores = ""
+        if "both" not in flips:  # the texts do not show them
+            old, new = (f"{example[f'{side}_score']:.3g}" for side in ("reference", "candidate"))
+            scores = f" ({new} instead of {old})"
+        lines.append(f"{name} is {kind}, for instance {show_line(example['id'])}{scores}:")
+        lines += [f"  {label:<{width}}  {show_line(text) or '(empty)'}" for label, text in texts]
     return lines
 
 
@@ -101,6 +106,12 @@ def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
             shown = ", ".join(map(show_line, names)) + (", …" if of["n"] > len(names) else "")
             lines.append(f"left out, {said}: {f.count(of['n'])} ({shown}).")
     return lines
+
+
+def _list_errors(side: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return a line where some examples have no answer, which is scored as a wrong one."""
+    errors = side["scores"][found["metric"]]["errors"]
+    return [f"no answer, counted as wrong: {f.count(errors)} of {side['name']}."] if errors else []
 
 
 def show_line(text: str) -> str:

@@ -22,7 +22,10 @@ def describe_parity(parity: Parity, reference: str | None = None) -> str:
     """
     name, other, said = parity.name, reference or parity.reference, say_figures(parity)
     if parity.reference_has_none and parity.outcome != "better":
-        found = f"{name} cannot match: none of {other}'s answers is right"
+        found = (
+            f"Whether {name} is as good as {other} cannot be told: none of {other}'s answers is "
+            "right"
+        )
     elif parity.outcome in ("better", "worse"):
         found = f"{name} is {parity.outcome} than {other}{said}"
     elif parity.outcome == "same":
@@ -38,7 +41,9 @@ def describe_change(parity: Parity) -> str:
     """Return what became of a candidate that is held against itself before; no full stop."""
     said = say_figures(parity)
     if parity.reference_has_none and parity.outcome != "better":
-        found = "cannot match: none of the answers before is right"
+        found = (
+            "whether it is as good as before cannot be told: none of the answers before is right"
+        )
     elif parity.outcome in ("better", "worse"):
         found = f"{parity.outcome}{said}"
     elif parity.outcome == "same":

@@ -131,8 +131,8 @@ def _row(
 ) -> Row:
     id = read_id(value, where)
     known, known_meta = references.get(id, (None, {}))
-    reference = value.get("reference", known)
-    if is_preferred and known is not None:
+    reference = value.get("reference")
+    if known is not None and (is_preferred or reference is None):
         reference = known
     if reference is None:
         raise DataError(
