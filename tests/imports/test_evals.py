@@ -204,6 +204,14 @@ def test_graders_come_first_and_runs_later(source: Path, tmp_path: Path) -> None
     assert match["scores"]["agree"] == 3, "the graders that were saved are compared"
 
 
+def test_options_of_logs_are_refused(source: Path, tmp_path: Path) -> None:
+    command = ["import", str(source), "--out", str(tmp_path / "out"), "--redact", "email"]
+    answer = CliRunner().invoke(app, command)
+    assert isinstance(answer.exception, ConfigError)
+    assert "--redact: it does nothing for exports of OpenAI's evals" in str(answer.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bake_off_with_imported_graders(source: Path, tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["import", str(source), "--out", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output

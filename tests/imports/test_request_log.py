@@ -341,7 +341,7 @@ def test_personal_data_is_pointed_out_and_replaced_only_if_asked(tmp_path: Path)
         ([_row(0, "x")], ("--redact", "mail"), "unknown kind 'mail' (allowed: card, email"),
         ([_row(0, "x")], ("--test-share", "1"), "it must be from 0 to below 1"),
         ([_row(0, "x")], ("--repeats", "first"), "(allowed: all, latest"),
-        ([_row(0, "x")], ("--reference", "ideal"), "only items of evals have such a field"),
+        ([_row(0, "x")], ("--reference", "ideal"), "--reference: it does nothing for request logs"),
         ([_row(0, "x")], ("--out", "."), "is read from there; give another folder"),
     ],
 )

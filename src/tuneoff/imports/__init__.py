@@ -7,11 +7,11 @@ files that were given.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tuneoff.errors import DataError
+from tuneoff.errors import ConfigError, DataError
 from tuneoff.imports import evals, log_summary, request_forms, request_log
 from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.sources import find_files, read_first_rows
@@ -32,6 +32,8 @@ class Form:
     """Writes what the files hold to a folder, and returns what was found."""
     describe: Callable[[Found, Path], list[str]]
     """Says what was found, in lines for people."""
+    options: frozenset[str]
+    """The fields of `ImportOptions` that mean something for it."""
 
 
 # The most particular ones first.
@@ -41,12 +43,14 @@ FORMS: tuple[Form, ...] = (
         evals.recognize_rows,
         lambda files, out, options: evals.import_evals(files, out, options.reference),
         evals.describe,
+        frozenset({"reference"}),
     ),
     Form(
         request_forms.NAMES,
         request_forms.recognize_rows,
         request_log.import_log,
         log_summary.describe_import,
+        frozenset(each.name for each in fields(ImportOptions)) - {"reference"},
     ),
 )
 
@@ -76,5 +80,14 @@ def import_files(
             f"{files[0]}: the form of its rows is not known (the first one's keys: {keys:.200}); "
             f"what can be imported: {'; '.join(form.name for form in FORMS)}."
         )
+    _refuse_options(form, options)
     found = form.import_files(files, out, options)
     return found, form.describe(found, out)
+
+
+def _refuse_options(form: Form, options: ImportOptions) -> None:
+    """Raise ConfigError where an option was given that would do nothing."""
+    for each in fields(options):
+        if each.name not in form.options and getattr(options, each.name) != each.default:
+            name = each.name.replace("_", "-")
+            raise ConfigError(f"--{name}: it does nothing for {form.name}; drop it.")

@@ -72,8 +72,6 @@ def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict
     inside = next((file for file in files if file.parent.resolve() == out.resolve()), None)
     if inside is not None:
         raise ConfigError(f"--out {out}: {inside} is read from there; give another folder.")
-    if options.reference is not None:
-        raise ConfigError("--reference: only items of evals have such a field; drop it.")
     with _folder_for_work(out) as work, LogSpool(work / "rows.sqlite") as spool:
         counts = _read_into(spool, files, options)
         repeats = {"exact": spool.leave_out_repeats("whole")}
