@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 sys.path[:0] = [
     str(Path(__file__).parent),
@@ -21,6 +22,9 @@ import days  # noqa: E402
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# How long an example takes says nothing on a machine that others use, too.
+settings.register_profile("tuneoff", deadline=None)
+settings.load_profile("tuneoff")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -71,7 +71,7 @@ def request(
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, Any]:
     """Status and decoded body of one request; a body that is no bytes goes as JSON."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     sent = dict(headers or {})
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()

@@ -167,7 +167,7 @@ def test_bodies_that_are_too_large(port: int) -> None:
 
 
 def test_a_body_without_a_length_is_counted(port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     chunks = (b"x" * 2**20 for _ in range(20))
     try:
         connection.request("POST", "/v1/fine_tuning/jobs", chunks, encode_chunked=True,
