@@ -48,7 +48,7 @@ class Judge:
     options: Options
 
     def values(self, examples: Sequence[Example], answers: Sequence[str]) -> list[bool | float]:
-        """The metric's value for each answer."""
+        """Return the metric's value for each answer."""
         rows = (
             Row(example.id, example.completion, answer, example.meta, inputs=example.inputs)
             for example, answer in zip(examples, answers, strict=True)
@@ -72,7 +72,7 @@ class Tuned:
     was: str = "scored"
 
     def sample(self, size: int = SAMPLE) -> list[Example]:
-        """Answered test examples, spread evenly over the test set."""
+        """Return answered test examples, spread evenly over the test set."""
         answered = [
             example
             for example in self.work.test
@@ -105,7 +105,7 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether what answers there is what was scored."""
+        """Say whether what answers there is what was scored."""
         agreed = self.asked - len(self.different)
         return (
             self.same_texts > 0
@@ -114,7 +114,7 @@ class Parity:
         )
 
     def lines(self) -> list[str]:
-        """What to say about it."""
+        """Return the lines that say how it answers."""
         same = self.asked - len(self.different)
         ties = f", {self.near_ties} of them near-ties" if self.near_ties else ""
         found = [
@@ -151,7 +151,7 @@ class Parity:
 def tuned_contenders(
     run_dir: Path, only: str | None = None, argument: str = "--contender"
 ) -> list[Tuned]:
-    """The tuned contenders of a run; of several seeds the first.
+    """Return the tuned contenders of a run; of several seeds the first.
 
     Args:
         only: the one that is wanted; None: all of them.
@@ -274,8 +274,8 @@ def _otherwise_judged(
 
 
 def _leaves(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], scored: str) -> int:
-    """The number of the token with which an answer leaves the scored one; where the answer only
-    ends too early, the number behind its last token."""
+    """Return the number of the token at which an answer leaves the scored one; where the answer
+    only ends too early, the number behind its last token."""
     for count in range(1, len(tokens) + 1):
         text = decode(tokens[:count]).lstrip()
         if not scored.lstrip().startswith(text.rstrip("\ufffd")):

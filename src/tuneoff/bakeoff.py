@@ -276,7 +276,7 @@ def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
 
 
 def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
-    """The same options, where a judge or a grader's model is asked with what it is paid from."""
+    """Return the options, with what a judge or a grader's model is paid from."""
     purse, unpriced = judge_purse(bakeoff, ledger)
     purses, more = grader_purses(bakeoff, ledger)
     for sentence in dict.fromkeys([unpriced, *more]):

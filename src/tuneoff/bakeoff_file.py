@@ -47,7 +47,7 @@ def load_judge(file: Path | str) -> JudgeSettings:
 
 
 def parse(text: str, file: Path) -> BakeOff:
-    """A bake-off file's text, checked. `file` is used for messages and relative paths."""
+    """Return the bake-off of a text; `file` is used for messages and relative paths."""
     root, value = _read_yaml(text, file, "name, task, contenders")
     # Only a run's own copy of its file has a folder: where the original lay, seen from the copy.
     folder = value.get("folder", ".")

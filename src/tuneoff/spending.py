@@ -211,7 +211,7 @@ def _most_of_question(
 
 
 def judge_name(settings: AskedModel) -> str:
-    """Whose spending a judge's or grader's is, in the ledger; no contender can have this name."""
+    """Return the name of a judge's or grader's spending in the ledger; no contender can have it."""
     return f"judge:{settings.model}"
 
 

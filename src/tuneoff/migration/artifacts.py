@@ -55,13 +55,13 @@ class Manifest:
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Facts of the files by their names."""
+        """Return the facts of the files by their names."""
         found: dict[str, dict[str, Any]] = self._value["files"]
         return found
 
     @property
     def missing(self) -> dict[str, str]:
-        """Why files could not be had, by their names."""
+        """Return why files could not be had, by their names."""
         found: dict[str, str] = self._value["missing"]
         return found
 
@@ -105,7 +105,7 @@ class Keeper:
         progress: Progress,
         fetched: dict[str, Fetched] | None = None,
     ) -> None:
-        """`fetched` are files of other folders by their ids; those of this one are added."""
+        """Take files of other folders (`fetched`, by their ids), and add those of this one."""
         self._provider, self._model, self._progress = provider, model, progress
         self._fetched = {} if fetched is None else fetched
         self.folder, self.manifest = folder, Manifest(folder)

@@ -108,7 +108,7 @@ def sum_spent(folders: Iterable[Path]) -> Decimal:
 
 
 def _refuse_another(file: Path, value: dict[str, Any]) -> None:
-    """What was captured is kept for good; another model or test set wants a folder of its own."""
+    """Refuse another model or test set: what was captured is kept for good."""
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
     was, now = before["contenders"][0]["model"], value["contenders"][0]["model"]
     keys = {**before["task"], **value["task"]}

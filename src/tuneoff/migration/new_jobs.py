@@ -70,7 +70,7 @@ def judge_new_jobs(
 
 
 def _judge_azure(bases: Iterable[str], prices: PriceBook, today: datetime.date) -> dict[str, Any]:
-    """By the book's dates for each base; `until` is the last day of the base that ends last."""
+    """Judge by the book's dates for each base; `until` is the day of the base that ends last."""
     days = dict[str, datetime.date]()
     for base in sorted(set(bases)):
         end = prices.end_of("azure", base, tuned=True)

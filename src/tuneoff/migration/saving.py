@@ -152,7 +152,7 @@ def migrate_all(
 
 
 def _refuse_others_folder(out: Path, model: str) -> None:
-    """A folder holds what was saved of one model, or the folders of many."""
+    """Refuse a folder of another model: one holds one model's files, or the folders of many."""
     owner, inside = artifacts.read_owner(out), artifacts.find_saved(out)
     if model in inside:
         raise ConfigError(f"{out}: {model} is saved in {inside[model]}; give that as --out.")

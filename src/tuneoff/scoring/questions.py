@@ -134,8 +134,8 @@ def score_in_order(
 
 
 def _pay(question: Question, model: str, provider: Provider, purse: Purse | None) -> Reply:
-    """One try to get a reply; where it is lost, or the server counts no tokens, the leave stays in
-    the ledger as money that may have been spent."""
+    """Try once to get a reply, and return it; where it is lost, or the server counts no tokens, the
+    reservation stays in the ledger as money that may have been spent."""
 
     def chat() -> Reply:
         return provider.chat(
