@@ -1,7 +1,7 @@
 """Counts tokens as hosted providers bill them, and their default epochs: offline, without torch.
 
-OpenAI (and Azure) bill, for each message, 3 tokens, those of its role and those of its content
-(with a name, the name's tokens and one more), and 3 for each conversation. An example longer than a
+OpenAI (and Azure) bill each message with 3 tokens, the tokens of its role and the tokens of its
+content. A name adds its tokens and one more. Each conversation adds 3. An example longer than a
 model's training limit is truncated there. Encodings come from `bpe-openai`, which contains the
 vocabularies. Sources: OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning"
 and "How to count tokens"; checked against the seed experiment's bills. For cached prompts: its

@@ -52,7 +52,7 @@ class Row:
 def group(
     prompts: Sequence[Sequence[int]], least_saved: int = LEAST_SAVED
 ) -> tuple[list[Run], list[Row]]:
-    """Return shared prefixes, parents first, and rows, those of one prefix together.
+    """Return shared prefixes, parents first, and rows, sorted by their prefix.
 
     Among the rows of one prefix the longest come first: rows are padded to each other, and the
     longest should not start last.

@@ -1,8 +1,8 @@
 """The prefix cache: keeps shared prefixes that no row uses now, and matches new prompts.
 
-Prefixes continue one another, so those of one adapter form a forest; `match` walks down it. Idle
-prefixes are in LRU order, and the oldest are dropped when they hold more tokens than memory allows.
-A prefix's keys and values belong to the adapter that computed them.
+Prefixes continue one another, so the prefixes of one adapter form a forest; `match` walks down it.
+Idle prefixes are in LRU order, and the oldest are dropped when they hold more tokens than memory
+allows. A prefix's keys and values belong to the adapter that computed them.
 
 No tensors here: the engine holds those, by the same numbers.
 """

@@ -91,9 +91,11 @@ def _rows_in_weights(base: str) -> int | None:
     for name in names:
         file = file_of(base, name)
         shapes = _shapes(file) if file is not None else {}
-        found = next((shape for key, shape in shapes.items() if key.endswith(EMBEDDINGS)), None)
-        if found is not None:
-            return found[0]
+        embedding_shape = next(
+            (shape for key, shape in shapes.items() if key.endswith(EMBEDDINGS)), None
+        )
+        if embedding_shape is not None:
+            return embedding_shape[0]
     return None
 
 

@@ -4,8 +4,8 @@ Counted are:
 
 - the weights: int8 is 1 byte and a float32 scale a row; nf4 is half a byte and the doubly
   quantized constants of Dettmers et al. 2023; embeddings and head stay unquantized;
-- what is trained: float32 weights, gradients and AdamW's two moments;
-- activations, logits, and what libraries and kernels take.
+- the trained parameters: float32 weights, gradients and AdamW's two moments;
+- activations, logits, and the memory of libraries and kernels.
 """
 
 from __future__ import annotations

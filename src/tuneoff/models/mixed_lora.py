@@ -1,7 +1,7 @@
 """LoRA layers for batches whose rows have different adapters, or none.
 
 The base's output is computed once for all rows. The adapters' narrow matrices are stacked side by
-side, so that two products serve all of them. Every row gets every adapter's r numbers; those of
+side, so that two products serve all of them. Every row gets every adapter's r numbers; numbers of
 other rows' adapters are set to zero before they are widened. That is more arithmetic than selecting
 each adapter's rows (PEFT's `adapter_names`), and far fewer operations. Adapters that are not plain
 LoRA (DoRA, a bias) are computed by PEFT, on their own rows.

@@ -181,25 +181,27 @@ class _Cascade(torch.autograd.Function):
         parts: list[Part],
         scale: float,
     ) -> torch.Tensor:
+        """Return the merged attention (1, tokens, heads, size) of all parts."""
         q, k, v = _by_key_head(query, key, value)
         heads, group, tokens, size = q.shape
         out = q.new_empty(tokens, heads, group, size).permute(1, 2, 0, 3)
         total = q.new_empty(heads, group, tokens, dtype=torch.float32)
         for first, last, start, end, own in parts:
             queries = slice(first, last)
-            found, weight = _forward(
+            attended, weight = _forward(
                 q[:, :, queries], k[:, :, start:end], v[:, :, start:end], 0.0, own, scale=scale
             )
             if own:
-                out[:, :, queries], total[:, :, queries] = found, weight
+                out[:, :, queries], total[:, :, queries] = attended, weight
             else:
-                _merge(out[:, :, queries], total[:, :, queries], found, weight)
+                _merge(out[:, :, queries], total[:, :, queries], attended, weight)
         ctx.save_for_backward(query, key, value, out, total)
         ctx.parts, ctx.scale = parts, scale
         return out.permute(2, 0, 1, 3).reshape(1, tokens, heads * group, size)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        """Return the gradients of query, key and value, from the same parts."""
         query, key, value, out, total = ctx.saved_tensors
         q, k, v = _by_key_head(query, key, value)
         heads, group, tokens, size = q.shape
@@ -213,11 +215,13 @@ class _Cascade(torch.autograd.Function):
                 out[:, :, queries], total[:, :, queries].contiguous(), 0.0, own,
                 scale=ctx.scale,
             )  # fmt: skip
-            by_key_head = (found.squeeze(1) if group == 1 else found.sum(1) for found in part[1:])
-            for whole, found in zip(
+            by_key_head = (
+                gradient.squeeze(1) if group == 1 else gradient.sum(1) for gradient in part[1:]
+            )
+            for whole, gradient in zip(
                 (dq[:, :, queries], dk[:, keys], dv[:, keys]), (part[0], *by_key_head), strict=True
             ):
-                whole.copy_(found) if own else whole.add_(found)
+                whole.copy_(gradient) if own else whole.add_(gradient)
         dq = dq.permute(2, 0, 1, 3).reshape(1, tokens, heads * group, size).transpose(1, 2)
         return dq, dk[None], dv[None], None, None
 

@@ -92,7 +92,7 @@ class Encoder:
         expected = [token for token, _, _ in self.tokenizer.find_controls(hidden)[1]]
         written = [token for token, _, _ in kept]
         if written != expected:
-            token = next((each for each in written if each not in expected), written[0])
+            token = next((control for control in written if control not in expected), written[0])
             raise SpellingError(
                 f"a text spells {self.tokenizer.special.tokens[token].content!r}, a special token "
                 "that this base's chat template looks for; take it out, or use another base."
@@ -192,7 +192,9 @@ def _find_special(
     These are the tokens marked special, those with a role, and the token with which the chat
     template closes an assistant turn.
     """
-    tokens = {token: each for token, each in added.items() if each.special or each.content in named}
+    tokens = {
+        token: entry for token, entry in added.items() if entry.special or entry.content in named
+    }
     special = Special(tokens, normalize)
     end = find_turn_end(build(special), template, added)
     return special if end is None else Special({**tokens, end: added[end]}, normalize)
@@ -225,8 +227,8 @@ def _text_tokenizer(tokenizer: Any, special: Special) -> TextTokenizer:
         return encoding["input_ids"], encoding["offset_mapping"]
 
     def ids(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
+        ids_of_text: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids_of_text
 
     return FastTokenizer(tokenizer.backend_tokenizer, special, encode, ids)
 

@@ -73,7 +73,7 @@ def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
         layers = max(lists, key=len, default=[])
     if not layers:
         raise ContenderError(
-            f"train.parallel: fsdp layers no layers in {type(inner).__name__}; use ddp."
+            f"train.parallel: fsdp found no layers in {type(inner).__name__}; use ddp."
         )
     return layers
 
@@ -131,7 +131,7 @@ def load_weights(model: PreTrainedModel, folder: Path, group: Group) -> None:
 
 def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
     """Load full optimizer moments, which every process has read, into a sharded optimizer."""
-    parameters = [each for part in optimizer.param_groups for each in part["params"]]
+    parameters = [item for part in optimizer.param_groups for item in part["params"]]
     numbers = [number for part in saved["param_groups"] for number in part["params"]]
     state = {
         number: {name: _like(value, parameter) for name, value in saved["state"][number].items()}

@@ -91,6 +91,11 @@ class BakeOffTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
+        """Compute the gradients of one batch over all processes and return its mean loss.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
         model.train()
         examples: list[Encoded] = inputs["examples"]
         share = self._within_memory(examples, lambda: self._share(model, examples))
@@ -245,6 +250,7 @@ class BakeOffTrainer(Trainer):
         return total, count
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """Clip the gradients and return their norm, gathered for a sharded model."""
         norm: Any = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         whole: torch.Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return whole
@@ -253,6 +259,7 @@ class BakeOffTrainer(Trainer):
         return str(Path(str(self.args.output_dir)) / WRITING)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint to a temporary folder, then rename it to its final name."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         self.effort.seconds = time.perf_counter() - self.effort_began
         if self.sharded:
@@ -276,6 +283,7 @@ class BakeOffTrainer(Trainer):
         super()._save(output_dir, self._whole[0] if self._whole else state_dict)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the full optimizer state of a sharded model, or leave it to transformers."""
         if self._whole is None:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -284,6 +292,7 @@ class BakeOffTrainer(Trainer):
         torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the full optimizer state into a sharded model, or leave it to transformers."""
         if not self.sharded or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return

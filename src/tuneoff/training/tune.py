@@ -118,8 +118,8 @@ def tune(
         ]
         for split in (train, validation)
     )
-    for split, found in ((train, encoded), (validation, validated)):
-        ids = ((e.id, each.input_ids) for e, each in zip(split, found, strict=True))
+    for split, split_encoded in ((train, encoded), (validation, validated)):
+        ids = ((e.id, encoding.input_ids) for e, encoding in zip(split, split_encoded, strict=True))
         check_tokens(tokenizer, base, ids)
     cut: dict[Split, int] = {
         "train": sum(e.cut for e in encoded),

@@ -63,6 +63,7 @@ class Watch(TrainerCallback):
         self.rows.append(row)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report the step with its loss, speed and memory."""
         if self.began is None:
             self.began = (time.perf_counter(), state.global_step)
         if self.on_step is not None:
@@ -94,6 +95,7 @@ class EpochEnds(TrainerCallback):
         self.steps_per_epoch, self.validated = steps_per_epoch, validated
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Request validation and checkpoint at an epoch's end, and cancel those close to it."""
         step, past = state.global_step, state.global_step % self.steps_per_epoch
         beside = min(past, self.steps_per_epoch - past) < self.steps_per_epoch / 4
         if past == 0:
