@@ -1,11 +1,11 @@
 """Checks whether a run's tuned contenders answer elsewhere as they did when they were scored.
 
-`tuned_contenders` loads them with everything needed to answer again; `compare` compares answers
-made elsewhere (by the server, by an exported model) with the scored ones. In float32, texts must be
-equal, except where the two best tokens were within 1e-3 of each other (`NEAR_TIE`). In other
-precisions, and on quantized bases, the task's primary metric must be the same for 99% of the
-answers. Two different wrong answers show nothing, so they may be at most half of the answers. In
-any precision, at least one text must be identical.
+`load_tuned_contenders` loads them with everything needed to answer again; `compare_answers`
+compares answers made elsewhere (by the server, by an exported model) with the scored ones. In
+float32, texts must be equal, except where the two best tokens were within 1e-3 of each other
+(`NEAR_TIE`). In other precisions, and on quantized bases, the task's primary metric must be the
+same for 99% of the answers. Two different wrong answers show nothing, so they may be at most half
+of the answers. In any precision, at least one text must be identical.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The inference backend: our engine over transformers, or vLLM where it is installed and a GPU is
 present.
 
-The rest of the server knows only the protocol `Answerer`.
+The rest of the server knows only the protocol `InferenceBackend`.
 """
 
 from __future__ import annotations

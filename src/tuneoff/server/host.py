@@ -24,7 +24,7 @@ LOADING_FACTOR = 1.2
 
 
 class Host:
-    """Answers requests on its own thread until it is closed; an `Answerer`."""
+    """Answers requests on its own thread until it is closed; an `InferenceBackend`."""
 
     def __init__(self) -> None:
         # A request for a model, or a function to call between steps; None: stop.

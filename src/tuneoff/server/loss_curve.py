@@ -121,7 +121,7 @@ def loss_curve(
 
 
 def thinned(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Return at most `MOST_POINTS` evenly spaced values, and the last one."""
+    """Return at most `MAX_POINTS` evenly spaced values, and the last one."""
     every = math.ceil(len(values) / MOST_POINTS)
     kept = list(values[::every])
     return kept if kept[-1:] == list(values[-1:]) else [*kept, values[-1]]

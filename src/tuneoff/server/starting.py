@@ -30,7 +30,8 @@ def serve(
     It runs until it is interrupted.
 
     Raises:
-        ConfigError, MissingExtraError: as `open_run`, `settings_of` and `backend.start` do.
+        ConfigError, MissingExtraError: as `start_run_backend`, `build_server_config` and
+            `start_backend` do.
     """
     app.refuse_taken(address, port)  # before anything is loaded
     start = partial(backend.start, answers_with, tuple(bases))

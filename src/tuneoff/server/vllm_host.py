@@ -34,7 +34,7 @@ class VllmBase:
 
 
 class VllmHost:
-    """Answers requests on its own event loop until it is closed; an `Answerer`."""
+    """Answers requests on its own event loop until it is closed; an `InferenceBackend`."""
 
     def __init__(self, memory_share: float) -> None:
         self._share = memory_share
