@@ -56,7 +56,7 @@ CONTEXT_FIRST = "### Context:\n{context}\n\n### Input:\n{question}\n\n### Respon
 
 
 def load(settings: TaskSettings, place: Place) -> Splits:
-    """All examples by split.
+    """Return all examples by split.
 
     Raises:
         DataError: files, hub or databases cannot be read.
@@ -80,7 +80,7 @@ def load(settings: TaskSettings, place: Place) -> Splits:
 
 
 def template(settings: TaskSettings) -> Template:
-    """The prompt; the sample has a short instruction of its own."""
+    """Return the prompt; the sample has a short instruction of its own."""
     before = settings.context == "schema" or settings.source == "sample"
     instruction = sql.INSTRUCTION if settings.source == "sample" else INSTRUCTION
     return Template(
@@ -93,7 +93,9 @@ def template(settings: TaskSettings) -> Template:
 
 
 def databases(settings: TaskSettings, place: Place, into: Path) -> Path | None:
-    """The folder of `<db_id>/*.sqlite`; the sample's are generated below `into`.
+    """Return the folder of `<db_id>/*.sqlite`, or None.
+
+    The sample's databases are generated below `into`.
 
     Raises:
         DataError: `task.databases` names a folder that does not exist.
@@ -113,7 +115,7 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> Path | None:
 
 
 def with_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
-    """The same examples with the whole schema of their database as context."""
+    """Return the examples with their database's whole schema as context."""
     schemas: dict[str, str] = {}
     changed = []
     for example in examples:
@@ -126,7 +128,7 @@ def with_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
 
 
 def _spider_create_context(place: Place) -> tuple[list[Example], list[Example]]:
-    """(train, test), ready-made or computed."""
+    """Return (train, test), read ready-made or computed."""
     ready = place.data_dir / "spider_create_context" if place.data_dir else None
     if ready is not None and ready.is_dir():
         return (
@@ -152,22 +154,26 @@ def _rows_in(path: Path, place: Place) -> list[Row]:
 
 
 def intersection(contexts: Iterable[Row], spider: Iterable[Row]) -> list[Row]:
-    """Rows of sql-create-context (question, context, answer) that are Spider's, in its order,
-    each with the `db_id` of Spider's row (question, query, db_id).
+    """Return the rows of sql-create-context that are Spider's, with their `db_id`.
 
-    Rows match on question and query, blanks apart. Where Spider asks the same of several
-    databases, the first row takes the first database, the second the second.
+    Rows match on question and query, ignoring blanks, and keep the order of sql-create-context.
+    Where Spider asks the same question of several databases, the first row takes the first
+    database, the second the second.
+
+    Args:
+        contexts: rows with question, context and answer.
+        spider: rows with question, query and db_id.
     """
     by_key: Mapping[tuple[str, str], list[str]] = defaultdict(list)
     for row in spider:
         by_key[_key(row["question"], row["query"])].append(row["db_id"])
-    found = []
+    matched = []
     for row in contexts:
         databases_left = by_key.get(_key(row["question"], row["answer"]))
         if databases_left:
             fields = {key: row[key] for key in ("question", "context", "answer")}
-            found.append({**fields, "db_id": databases_left.pop(0)})
-    return found
+            matched.append({**fields, "db_id": databases_left.pop(0)})
+    return matched
 
 
 def _key(question: Any, query: Any) -> tuple[str, str]:
