@@ -1,4 +1,4 @@
-"""People's labels in a run's results: the judge's agreement with them, and corrected scores."""
+"""Adds people's labels to a run's results: the judge's agreement, and corrected scores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tuneoff.scoring.corrected import correct_mean
 from tuneoff.scoring.intervals import score_interval
 from tuneoff.scoring.judge import Judge
 
-# People's labels of each answer, by row and hash.
+# People's labels of each answer, by (row id, hash).
 Given = Mapping[tuple[str, str], Sequence[Label]]
 
 
 def take_labels(run: RunDir) -> None:
-    """Write results.json anew where there are labels that it does not have yet.
+    """Write results.json again if there are labels that it does not contain.
 
     Raises:
         RunDirectoryError: another process works in the run directory.
@@ -34,8 +34,10 @@ def take_labels(run: RunDir) -> None:
 
 
 def add_labels(run: RunDir, results: Results) -> Results:
-    """Return the same results with what people's labels say; unchanged where there are none, or
-    no judge that they could be about."""
+    """Return the results with people's labels.
+
+    They are unchanged without labels, or without a judge.
+    """
     judged = find_judged_run(run, results) if run.labels.exists() else None
     if judged is None:
         return results
@@ -66,14 +68,16 @@ def add_labels(run: RunDir, results: Results) -> Results:
 def _values(
     rows: Iterable[str], answers: Sequence[Mapping[str, Question]], given: Given
 ) -> dict[str, float]:
-    """Return people's value of each row whose answers all have labels: the mean over people, then
-    over a contender's trainings or samples."""
-    found = {}
+    """Return people's value of each row whose answers all have labels.
+
+    It is the mean over people, then over a contender's seeds or samples.
+    """
+    values = {}
     for id in rows:
         labels = [given.get((id, each[id].sha256), ()) for each in answers if id in each]
         if labels and all(labels):
-            found[id] = math.fsum(map(_mean, labels)) / len(labels)
-    return found
+            values[id] = math.fsum(map(_mean, labels)) / len(labels)
+    return values
 
 
 def _mean(labels: Sequence[Label]) -> float:
@@ -85,13 +89,13 @@ def _correct_one(
 ) -> ContenderResult:
     if contender.name not in values:
         return contender
-    found = correct_mean(
+    corrected = correct_mean(
         judged.scores[contender.name],
         values[contender.name],
         judged.clusters,
         [_by_seed(contender)],
     )
-    return replace(contender, corrected={Judge.PRIMARY: found})
+    return replace(contender, corrected={Judge.PRIMARY: corrected})
 
 
 def _correct_pair(
@@ -102,14 +106,14 @@ def _correct_pair(
 ) -> Comparison:
     if pair.metric != Judge.PRIMARY or not {pair.a, pair.b} <= values.keys():
         return pair
-    found = correct_mean(
+    corrected = correct_mean(
         _differ(judged.scores[pair.a], judged.scores[pair.b]),
         _differ(values[pair.a], values[pair.b]),
         judged.clusters,
         [_by_seed(c) for c in results.contenders if c.name in (pair.a, pair.b)],
         of_differences=True,
     )
-    return replace(pair, corrected=found)
+    return replace(pair, corrected=corrected)
 
 
 def _by_seed(contender: ContenderResult) -> tuple[float, ...]:
@@ -127,7 +131,7 @@ def _describe(
     current: Mapping[tuple[str, str], Question],
     given: Given,
 ) -> Labels:
-    """Return what people were asked and how far the judge agrees with them."""
+    """Return how many answers people labelled, and how far the judge agrees."""
     asked = {key: said for key, said in given.items() if current[key].known is None}
     clusters = judged.clusters or {}
     agreements = [
@@ -162,20 +166,20 @@ def _describe(
 
 
 def _word(judged: float) -> str:
-    """Return what the judge's two readings say of an answer."""
+    """Return the judge's two readings of an answer as a word."""
     if judged == 1:
         return "not worse"
     return "worse" if judged == 0 else "undecided"
 
 
-def _agree(said: Sequence[Label]) -> float:
-    """Return how many of the pairs of people agree whether an answer is worse."""
-    pairs = list(combinations((VALUES[label.verdict] for label in said), 2))
+def _agree(labels: Sequence[Label]) -> float:
+    """Return the share of pairs of people who agree whether an answer is worse."""
+    pairs = list(combinations((VALUES[label.verdict] for label in labels), 2))
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
 def _share(values: Sequence[tuple[str, float]]) -> Score | None:
-    """Return a mean of shares by cluster with its interval; None without any."""
+    """Return the mean of shares with its cluster-robust interval; None without any."""
     if not values:
         return None
     sums, sizes = Counter[str](), Counter[str]()
@@ -190,8 +194,10 @@ def _share(values: Sequence[tuple[str, float]]) -> Score | None:
 
 
 def _kappa(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Return the agreement of judge and people beyond what chance brings; None where one of them
-    always says the same."""
+    """Return Cohen's kappa of judge and people: agreement beyond chance.
+
+    None where one of them always says the same.
+    """
     if not pairs:
         return None
     n = len(pairs)
