@@ -71,9 +71,9 @@ class How:
     derive: int = 0
     """The number of databases to derive from each one for its test suite."""
     seconds: float = 5.0
-    """Time limit per query."""
+    """Time limit per query, in seconds."""
     memory_bytes: int = 1_000_000_000
-    """Memory limit per query."""
+    """Memory limit per query, in bytes."""
 
 
 def score_file(

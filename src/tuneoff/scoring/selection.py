@@ -1,11 +1,11 @@
-"""How far may a contender be behind the best by chance alone?
+"""How far may a contender be behind the best by chance?
 
 The best of k contenders is partly the luckiest. A contender is *as good as the best* unless the
-best is ahead by more standard errors than the largest of the k - 1 leads over it would be in 9 of
-10 flips: Dunnett's (JASA 1955) one-sided bound for many-to-one comparisons, with the joint flips in
-place of the normal distribution. So of equal contenders each is kept in 9 of 10 runs, however many
-there are, and the cheapest can be chosen. Leads count in standard errors, each pair's own, so that
-one contender that is far off does not excuse the others.
+best leads by more standard errors than the largest of the k - 1 leads over it would be in 9 of 10
+flips. This is Dunnett's (JASA 1955) one-sided bound for many-to-one comparisons, with the joint
+flips in place of the normal distribution. Each of equal contenders is therefore kept in 9 of 10
+runs, however many there are, and the cheapest can be chosen. Leads are measured in each pair's own
+standard errors, so one contender that is far behind does not excuse the others.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def find_allowance(
     scores: Mapping[str, Values],
     clusters: Mapping[str, str] | None = None,
 ) -> float:
-    """Return by how much the best may be ahead of a contender by chance.
+    """Return by how much the best may lead a contender by chance.
 
     Args:
-        scores: by contender, the score of each example, of all between which is chosen.
-        clusters: what each example belongs to; None: the examples are independent.
+        scores: contender → the score of each example, of all contenders that can be chosen.
+        clusters: example id → cluster; None: examples are independent.
     """
     import numpy as np
 
