@@ -208,7 +208,7 @@ def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) ->
 
 
 def left_out_sentence(count: int, of: int, reasons: Mapping[str, str], how: How) -> str:
-    """Return a sentence: how many rows were left out, and what to do."""
+    """Return a sentence with the number of rows left out, and advice."""
     seconds, memory = f"--seconds ({how.seconds:g})", f"--memory-gb ({how.memory_bytes / 1e9:g})"
     return (
         f"{count} of the {of} references cannot be used, so their rows are left out: "

@@ -84,7 +84,7 @@ def _only(columns: Sequence[str], path: Path) -> str:
 
 
 def describe_columns(columns: Columns) -> str:
-    """Return one line that says which columns become what."""
+    """Return one line about the use of each column."""
     system = f", system from {columns.system}" if columns.system else ""
     return f"prompt from {' + '.join(columns.prompts)}, answer from {columns.completion}{system}"
 

@@ -54,8 +54,10 @@ class Dialect:
         )
 
     def _keep_backslashes(self, line: str) -> str:
-        """Doubles each backslash that escapes nothing: `C:\\temp` is what the file says, though
-        another field of it escapes a quote."""
+        """Double each backslash that escapes nothing.
+
+        So `C:\\temp` is read as written, even if another field escapes a quote.
+        """
         escaped = (self.quotechar, self.escapechar, self.delimiter)
         return BACKSLASHED.sub(lambda m: m[0] if m[1] in escaped else f"\\{m[0]}", line)
 

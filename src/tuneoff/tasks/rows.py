@@ -270,7 +270,7 @@ def required(row: Row, key: str, where: str) -> str:
 
 
 def optional(row: Row, key: str, where: str) -> str | None:
-    """Return a text field of a row; None where it is missing, null or blank.
+    """Return a text field of a row; None if it is missing, null or blank.
 
     Raises:
         DataError: the field is not text.

@@ -117,7 +117,7 @@ def drawn(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
 
 
 def drawn_ranks(ranks: ArrayLike, count: int, seed: int) -> list[int]:
-    """Return what `drawn` returns, for keys numbered from 0 by first appearance."""
+    """Return the same as `drawn`, for keys numbered from 0 by first appearance."""
     import numpy as np
 
     of = np.asarray(ranks, dtype=np.int64)
@@ -177,7 +177,7 @@ def repeated_inputs(examples: Sequence[Example]) -> tuple[int, int]:
 def drop_overlap(
     splits: Mapping[Split, list[Example]],
 ) -> tuple[dict[Split, list[Example]], list[str]]:
-    """Return the splits without overlap, and a line per split about what was dropped.
+    """Return the splits without overlap, and a line per split about dropped examples.
 
     Train loses the inputs that are in validation or test; validation loses those that are in test.
     """

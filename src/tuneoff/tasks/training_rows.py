@@ -37,10 +37,7 @@ _CONTAINERS = (dict, list, tuple, Mapping)
 
 
 def find_fault(row: Any) -> str | None:
-    """Return what is wrong with a training row, or None.
-
-    The sentence has no full stop.
-    """
+    """Return the fault of a training row as a sentence without full stop, or None."""
     if not isinstance(row, Mapping) or not isinstance(row.get("messages"), list):
         return 'it has no list "messages"'
     if (place := find_half_pair(row)) is not None:
@@ -106,7 +103,7 @@ def _is_torn(text: str) -> bool:
 
 
 def _fault_of_turn(turn: Any, at: str) -> str | None:
-    """Return what is wrong with one turn, or None."""
+    """Return the fault of one turn, or None."""
     if not isinstance(turn, Mapping):
         return f"{at} must be an object with role and content"
     role, content = turn.get("role"), turn.get("content")
@@ -129,7 +126,7 @@ def _fault_of_turn(turn: Any, at: str) -> str | None:
 
 
 def _fault_of_row(row: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the row outside of its turns, or None."""
+    """Return the fault of a row outside of its turns, or None."""
     for key in MEANT:
         if _says_something(row.get(key)):
             return f"{key} is not supported and would be lost; take it out, or the row"
@@ -141,7 +138,7 @@ def _fault_of_row(row: Mapping[str, Any]) -> str | None:
 
 
 def _fault_of_answers(turns: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with the answer (the last turn), or None."""
+    """Return the fault of the answer (the last turn), or None."""
     if not turns:
         return "messages is empty; it needs a user's turn and the assistant's answer"
     if turns[-1]["role"] != "assistant":
@@ -168,7 +165,7 @@ def _says_something(value: Any) -> bool:
 
 
 def _named(key: Any) -> str:
-    """Return a key as text, quoted where it could be misread."""
+    """Return a key as text, quoted if it could be misread."""
     plain = not isinstance(key, str) or key.replace("-", "_").isidentifier()
     return str(key) if plain and len(str(key)) <= 60 else f"{key!r:.60}"
 

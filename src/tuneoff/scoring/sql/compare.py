@@ -37,7 +37,7 @@ class Group(NamedTuple):
 
 
 def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
-    """Return what is wrong with an answer, ties aside, or None.
+    """Return the error of an answer's result, ties aside, or None.
 
     `wrong columns`, `wrong result` or `wrong order`.
     """

@@ -56,7 +56,7 @@ def find_query(answer: str, reference: str, ask_sqlite: bool = True) -> str:
 
 
 def split_statements(sql: str) -> Statements:
-    """Return a text without what SQLite ignores around it, and its statements."""
+    """Return a text's statements, and the text without the parts around it that SQLite ignores."""
     first = last = None
     count = depth = 0
     verb, begins = "", True

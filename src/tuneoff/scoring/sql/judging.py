@@ -88,7 +88,7 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
 
 
 def _executed_alone(request: Request, step: Step) -> dict[str, Any]:
-    """Execute a reference on each database where it must run.
+    """Execute a reference on each database that requires a result.
 
     In strict mode, databases of the suite without a result are left out
     (`_Answer.executed_elsewhere`).
@@ -134,7 +134,7 @@ class _Answer:
         return is_query(self.query)
 
     def executed_elsewhere(self) -> str | None:
-        """Return what is wrong with its results on the rest of its suite, or None.
+        """Return the error of its results on the rest of its suite, or None.
 
         In strict mode, a database is left out if the reference has no result there, or one that
         depends on the storage order.
@@ -159,7 +159,7 @@ class _Answer:
         return self.reference.is_settled(file, self._request, self._step)
 
     def executed(self, file: DatabaseFile) -> str | None:
-        """Return what is wrong with its result on a database, or None."""
+        """Return the error of its result on a database, or None."""
         reference = self.reference.result(file, self._request)
         self.tables = reference, None
         self._step()
@@ -226,7 +226,7 @@ class _Answer:
         return self._form.text == self.reference.form.text
 
     def _strict_match(self, spider: Query) -> bool:
-        """Return whether the set match passes, whatever the spelling (`a=1`, "x" for 'x').
+        """Return whether the set match passes in any spelling (`a=1`, "x" for 'x').
 
         The queries are compared as they are, then by their normal forms.
         """
@@ -244,7 +244,7 @@ class _Answer:
         )
 
     def verdict(self, scores: dict[str, bool], wrong: str | None) -> str:
-        """Return `right`, `right but for form`, or what is wrong."""
+        """Return `right`, `right but for form`, or the error class."""
         if wrong is not None and (self._stopped is not None or wrong == SUITE_VERDICT):
             return wrong
         if self.reference.is_query and not self._is_query and "execution_accuracy" not in scores:

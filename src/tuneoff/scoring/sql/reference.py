@@ -114,7 +114,7 @@ class Reference:
         request: Request,
         step: Callable[[], None],
     ) -> str | None:
-        """Return what is wrong with an answer's result in strict mode, or None.
+        """Return the error of an answer's result in strict mode, or None.
 
         Args:
             expected: the reference's result on the same database.
