@@ -45,17 +45,17 @@ def score_baselines(
 
     One that fails is left out, with a warning.
     """
-    test = [each for each in examples["test"] if each.id not in options.left_out]
+    test = [example for example in examples["test"] if example.id not in options.left_out]
     key = _hash(examples["train"], test)
     for name, answer_all in ANSWERS.items():
         folder = run.baseline(name)
         try:
-            found = _read(folder, key, test) or answer_all(examples["train"], test, key)
+            answered = _read(folder, key, test) or answer_all(examples["train"], test, key)
             folder.clear()
-            if found is not None:
-                record, answers = found
+            if answered is not None:
+                record, answers = answered
                 rows = _score(parts, test, answers, options)
-                predictions = map(Prediction, (each.id for each in test), answers)
+                predictions = map(Prediction, (example.id for example in test), answers)
                 folder.write(record, predictions, rows, RULES)
         except Exception as error:  # contenders' results do not need a baseline
             progress.say(f"warning: {name}: this baseline was not scored: {error}")
@@ -67,7 +67,7 @@ def _read(folder: BaselineDir, key: str, test: Examples) -> Answers:
     record, answers = folder.record(), folder.answers()
     if record is None or record.data_sha256 != key:
         return None
-    return record, [answers[each.id] for each in test]
+    return record, [answers[example.id] for example in test]
 
 
 def _hash(train: Examples, test: Examples) -> str:
@@ -100,8 +100,8 @@ def _score(
     parts: Parts, test: Sequence[Example], answers: Sequence[str], options: Options
 ) -> list[ScoredRow]:
     rows = [
-        Row(each.id, each.completion, answer, each.meta, None, each.inputs)
-        for each, answer in zip(test, answers, strict=True)
+        Row(example.id, example.completion, answer, example.meta, None, example.inputs)
+        for example, answer in zip(test, answers, strict=True)
     ]
     return list(build_free_scorer(parts).score_rows(rows, options))
 

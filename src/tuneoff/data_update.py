@@ -70,11 +70,11 @@ class Difference:
             (len(self.described), "with other meta"),
             (self.removed, "gone"),
         )
-        found = [f"{count} test {_rows(count)} {what}" for count, what in counts if count]
-        if self.test and not found:
-            found = ["test rows with other ids or in another order"]
-        found = [*(["train rows"] * self.train), *(["validation rows"] * self.validation), *found]
-        return ", ".join(found)
+        parts = [f"{count} test {_rows(count)} {kind}" for count, kind in counts if count]
+        if self.test and not parts:
+            parts = ["test rows with other ids or in another order"]
+        parts = [*(["train rows"] * self.train), *(["validation rows"] * self.validation), *parts]
+        return ", ".join(parts)
 
 
 def compare_examples(own: Examples, new: Examples) -> Difference:
@@ -187,8 +187,8 @@ def build_row(example: Example, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _taken(found: Difference) -> list[Split]:
-    changed: dict[Split, bool] = {"test": found.test, "validation": found.validation}
+def _taken(difference: Difference) -> list[Split]:
+    changed: dict[Split, bool] = {"test": difference.test, "validation": difference.validation}
     return [split for split, is_other in changed.items() if is_other]
 
 
@@ -225,23 +225,25 @@ def _folders(run: RunDir) -> Iterator[ContenderDir]:
             yield from map(ContenderDir, sorted(contender.path.glob(ending)))
 
 
-def _is_refused(run: RunDir, found: Difference) -> bool:
-    return found.train or (found.validation and _has_trained(run))
+def _is_refused(run: RunDir, difference: Difference) -> bool:
+    return difference.train or (difference.validation and _has_trained(run))
 
 
 def _has_trained(run: RunDir) -> bool:
     return any((folder.path / name).exists() for folder in _folders(run) for name in _OF_TRAINING)
 
 
-def _refuse(run: RunDir, found: Difference) -> None:
+def _refuse(run: RunDir, difference: Difference) -> None:
     """Raise if a run's parts would belong to different data."""
-    if _is_refused(run, found):
-        which = "train rows" if found.train else "validation rows, which have steered training,"
+    if _is_refused(run, difference):
+        which = (
+            "train rows" if difference.train else "validation rows, which have steered training,"
+        )
         raise RunDirectoryError(
             f"{run.path}: --fresh-data: {which} have changed, so what was trained is of other data;"
             " undo the change, or give another --run-dir."
         )
-    if found.answers_move:
+    if difference.answers_move:
         for folder in _folders(run):
             if any(not batch["read"] for batch in folder.batches()):
                 raise RunDirectoryError(
@@ -251,13 +253,13 @@ def _refuse(run: RunDir, found: Difference) -> None:
                 )
 
 
-def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
+def _cost(parts: Parts, run: RunDir, new: Examples, difference: Difference) -> Again:
     """Return the most that providers may bill because the data changed.
 
     It covers the contenders that have answers, and their judge.
     """
-    asked = set(found.asked)
-    judged = asked | set(found.judged)
+    asked = set(difference.asked)
+    judged = asked | set(difference.judged)
     return most_again(
         parts,
         {
@@ -271,7 +273,7 @@ def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
         },
         prepare.build_work(parts, {**new, "test": [e for e in new["test"] if e.id in asked]}),
         [e for e in new["test"] if e.id in judged],
-        found.kept,
+        difference.kept,
     )
 
 

@@ -47,17 +47,17 @@ def add_labels(run: RunDir, results: Results) -> Results:
         for questions in judged.questions().values()
         for question in questions
     }
-    given: dict[tuple[str, str], list[Label]] = {}
+    by_answer: dict[tuple[str, str], list[Label]] = {}
     for label in labels:
         if label.verdict in VALUES and (label.id, label.sha256) in current:
-            given.setdefault((label.id, label.sha256), []).append(label)
+            by_answer.setdefault((label.id, label.sha256), []).append(label)
     values = {
-        name: _values(judged.scores[name], answers, given)
+        name: _values(judged.scores[name], answers, by_answer)
         for name, answers in judged.answers.items()
     }
     return replace(
         results,
-        labels=_describe(judged, labels, current, given),
+        labels=_describe(judged, labels, current, by_answer),
         contenders=tuple(_correct_one(c, judged, values) for c in results.contenders),
         comparisons=tuple(
             _correct_pair(pair, results, judged, values) for pair in results.comparisons
@@ -66,7 +66,7 @@ def add_labels(run: RunDir, results: Results) -> Results:
 
 
 def _values(
-    rows: Iterable[str], answers: Sequence[Mapping[str, Question]], given: Given
+    rows: Iterable[str], answers: Sequence[Mapping[str, Question]], by_answer: Given
 ) -> dict[str, float]:
     """Return people's value of each row whose answers all have labels.
 
@@ -74,7 +74,11 @@ def _values(
     """
     values = {}
     for id in rows:
-        labels = [given.get((id, each[id].sha256), ()) for each in answers if id in each]
+        labels = [
+            by_answer.get((id, questions[id].sha256), ())
+            for questions in answers
+            if id in questions
+        ]
         if labels and all(labels):
             values[id] = math.fsum(map(_mean, labels)) / len(labels)
     return values
@@ -129,35 +133,35 @@ def _describe(
     judged: JudgedRun,
     labels: Sequence[Label],
     current: Mapping[tuple[str, str], Question],
-    given: Given,
+    by_answer: Given,
 ) -> Labels:
     """Return how many answers people labelled, and how far the judge agrees."""
-    asked = {key: said for key, said in given.items() if current[key].known is None}
+    asked = {key: people for key, people in by_answer.items() if current[key].known is None}
     clusters = judged.clusters or {}
     agreements = [
-        (clusters.get(key[0], f"id {key[0]}"), 1 - abs(current[key].judged - _mean(said)))
-        for key, said in asked.items()
+        (clusters.get(key[0], f"id {key[0]}"), 1 - abs(current[key].judged - _mean(people)))
+        for key, people in asked.items()
     ]
     table: dict[str, Counter[str]] = {}
-    for key, said in asked.items():
-        table.setdefault(_word(current[key].judged), Counter()).update(x.verdict for x in said)
+    for key, people in asked.items():
+        table.setdefault(_word(current[key].judged), Counter()).update(x.verdict for x in people)
     between = [
-        (clusters.get(key[0], f"id {key[0]}"), _agree(said))
-        for key, said in asked.items()
-        if len(said) > 1
+        (clusters.get(key[0], f"id {key[0]}"), _agree(people))
+        for key, people in asked.items()
+        if len(people) > 1
     ]
     by_people = [label for label in labels if label.verdict in VALUES and label.known is None]
     skipped = {
         (x.id, x.sha256)
         for x in labels
-        if x.verdict == "skipped" and (x.id, x.sha256) in current.keys() - given.keys()
+        if x.verdict == "skipped" and (x.id, x.sha256) in current.keys() - by_answer.keys()
     }
     return Labels(
-        rows=len({id for id, _ in given}),
+        rows=len({id for id, _ in by_answer}),
         answers=len(asked),
-        people=len({label.by for said in asked.values() for label in said}),
+        people=len({label.by for people in asked.values() for label in people}),
         agreement=_share(agreements),
-        kappa=_kappa([(current[key].judged, _mean(said)) for key, said in asked.items()]),
+        kappa=_kappa([(current[key].judged, _mean(people)) for key, people in asked.items()]),
         table=table,
         between_people=_share(between),
         changed=sum((label.id, label.sha256) not in current for label in by_people),

@@ -159,16 +159,22 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
         if settings.name not in finished:
             continue
         directory = run.contender(settings.name)
-        whole = [each.directory(directory) for each in trainings(settings) if each.fraction == 1]
+        whole = [
+            training.directory(directory)
+            for training in trainings(settings)
+            if training.fraction == 1
+        ]
         scored = [list_scored(settings, folder) for folder in whole]
         means = _means(usable, scored)
         if means:
             scores[settings.name] = means
             answers[settings.name] = [
-                _read_answers(asked[0], usable, given, rows, means)
+                _read_answers(asked[0], usable, predictions, rows, means)
                 for folder, samples in zip(whole, scored, strict=True)
                 # A recorded contender may have new answers that are not scored yet.
-                for given, rows in zip(divide_answers(settings, folder), samples, strict=False)
+                for predictions, rows in zip(
+                    divide_answers(settings, folder), samples, strict=False
+                )
             ]
     if not scores:
         return None

@@ -72,44 +72,45 @@ def derive(
     return into
 
 
-def refuse_many(parts: Parts, found: Mapping[str, str], of: int, more: str = "") -> None:
+def refuse_many(parts: Parts, unusable: Mapping[str, str], of: int, more: str = "") -> None:
     """Raise DataError if more than a twentieth of the references cannot be used."""
-    if len(found) > MOST_SHARE * of:
+    if len(unusable) > MOST_SHARE * of:
         raise DataError(
-            f"{count_unusable(found, of)}, more than {MOST_SHARE:.0%}: {name_unusable(found)}; "
-            f"nothing was tuned or paid. {_advise(parts, found)}{more}."
+            f"{count_unusable(unusable, of)}, more than {MOST_SHARE:.0%}: "
+            f"{name_unusable(unusable)}; nothing was tuned or paid. "
+            f"{_advise(parts, unusable)}{more}."
         )
 
 
-def explain_left_out(parts: Parts, found: Mapping[str, str], of: int, more: str = "") -> str:
+def explain_left_out(parts: Parts, unusable: Mapping[str, str], of: int, more: str = "") -> str:
     """Return a warning about the references that cannot be used.
 
     Args:
         more: further advice.
     """
-    whom = "it is" if len(found) == 1 else "they are"
+    whom = "it is" if len(unusable) == 1 else "they are"
     return (
-        f"{count_unusable(found, of)}, so {whom} left out for every contender alike: "
-        f"{name_unusable(found)}. {_advise(parts, found)}{more}."
+        f"{count_unusable(unusable, of)}, so {whom} left out for every contender alike: "
+        f"{name_unusable(unusable)}. {_advise(parts, unusable)}{more}."
     )
 
 
-def count_unusable(found: Mapping[str, str], of: int) -> str:
+def count_unusable(unusable: Mapping[str, str], of: int) -> str:
     """Return the start of a sentence: how many references cannot be used."""
-    return f"{len(found)} of the {of} references of the test set cannot be used"
+    return f"{len(unusable)} of the {of} references of the test set cannot be used"
 
 
-def name_unusable(found: Mapping[str, str], count: int | None = None) -> str:
+def name_unusable(unusable: Mapping[str, str], count: int | None = None) -> str:
     """Return the first ids with their reasons.
 
     Args:
         count: the number of ids in all, if `found` holds only the first ones.
     """
-    shown = "; ".join(f"{id}: {why}" for id, why in list(found.items())[:NAMED])
-    return shown + ("; …" if (count or len(found)) > NAMED else "")
+    shown = "; ".join(f"{id}: {why}" for id, why in list(unusable.items())[:NAMED])
+    return shown + ("; …" if (count or len(unusable)) > NAMED else "")
 
 
-def advise(found: Mapping[str, str], seconds: str, memory: str) -> str:
+def advise(unusable: Mapping[str, str], seconds: str, memory: str) -> str:
     """Return advice about references that cannot be used.
 
     Args:
@@ -119,15 +120,15 @@ def advise(found: Mapping[str, str], seconds: str, memory: str) -> str:
     raised = [
         setting
         for setting, reasons in ((seconds, ("(timeout)",)), (memory, ("(too large)", "(crashed)")))
-        if any(why.endswith(reasons) for why in found.values())
+        if any(why.endswith(reasons) for why in unusable.values())
     ]
     return "Correct them" + (f", or raise {' and '.join(raised)}" if raised else "")
 
 
-def _advise(parts: Parts, found: Mapping[str, str]) -> str:
+def _advise(parts: Parts, unusable: Mapping[str, str]) -> str:
     settings = parts.settings
     seconds, memory = (
         f"task.seconds ({settings.seconds:g})",
         f"task.memory_gb ({settings.memory_gb:g})",
     )
-    return advise(found, seconds, memory)
+    return advise(unusable, seconds, memory)

@@ -339,7 +339,7 @@ class _Counts:
         for id in left_out:
             self._kept.pop(id, None)
         for answers in self._kept.values():
-            answers.sort(key=lambda each: each[0].sample)
+            answers.sort(key=lambda answer: answer[0].sample)
             rows, (_, groups, cluster) = [row for row, _, _ in answers], answers[0]
             self._count(rows, groups, cluster)
             values = [float(row.scores[self._metric]) for row in rows if self._metric in row.scores]

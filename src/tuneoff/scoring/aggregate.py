@@ -148,8 +148,8 @@ def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]
     for id, row in first.items():
         rows = [row, *(seed[id] for seed in others if id in seed)]
         if len(rows) == len(seeds):
-            metrics = [m for m in row.scores if all(m in each.scores for each in rows)]
-            means = {m: sum(float(each.scores[m]) for each in rows) / len(rows) for m in metrics}
+            metrics = [m for m in row.scores if all(m in other.scores for other in rows)]
+            means = {m: sum(float(other.scores[m]) for other in rows) / len(rows) for m in metrics}
             averaged[id] = ScoredRow(id, means, row.verdict)
     return averaged
 
@@ -166,8 +166,8 @@ def over_samples(samples: Sequence[Mapping[str, ScoredRow]]) -> dict[str, Scored
     first, *others = samples
     if not others:
         return dict(first)
-    whole = (id for id in first if all(id in each for each in others))
-    return {id: merge_answers([each[id] for each in samples]) for id in whole}
+    whole = (id for id in first if all(id in sample for sample in others))
+    return {id: merge_answers([sample[id] for sample in samples]) for id in whole}
 
 
 def merge_answers(rows: Sequence[ScoredRow]) -> ScoredRow:
@@ -178,7 +178,7 @@ def merge_answers(rows: Sequence[ScoredRow]) -> ScoredRow:
     for row in rows:
         for metric, value in row.scores.items():
             values.setdefault(metric, []).append(float(value))
-    means = {metric: math.fsum(each) / len(each) for metric, each in values.items()}
+    means = {metric: math.fsum(scores) / len(scores) for metric, scores in values.items()}
     return ScoredRow(rows[0].id, means, rows[0].verdict)
 
 
@@ -205,7 +205,7 @@ def error_classes(
 ) -> dict[str, int]:
     """Return how often each error class occurs, the most frequent first."""
     classes = (error_class(row, metric, names) for row in rows)
-    return most_frequent(Counter(found for found in classes if found is not None))
+    return most_frequent(Counter(name for name in classes if name is not None))
 
 
 def error_class(row: ScoredRow, metric: str, names: Mapping[str, str] | None = None) -> str | None:

@@ -291,8 +291,8 @@ def _has_info(text: str, run: re.Match[str]) -> bool:
 
 def _split_word(content: str) -> tuple[str, str]:
     """Split a content after its first word."""
-    found = _WORD.match(content)
-    return (found[1], content[found.end() :]) if found else ("", content)
+    match = _WORD.match(content)
+    return (match[1], content[match.end() :]) if match else ("", content)
 
 
 def _split_line(content: str) -> tuple[str, str]:

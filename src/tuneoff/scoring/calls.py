@@ -95,10 +95,10 @@ def _slot(text: str, at: int) -> tuple[Slot, int]:
     return Slot(attribute, text[at + 1 : end]), _skip(text, end + 1)
 
 
-def _name(text: str, at: int, what: str) -> tuple[str, int]:
+def _name(text: str, at: int, expected: str) -> tuple[str, int]:
     name = _NAME.match(text, at)
     if name is None:
-        raise GrammarError(f"expected {what}, got {_seen(text, at)}")
+        raise GrammarError(f"expected {expected}, got {_seen(text, at)}")
     return name[0], _skip(text, name.end())
 
 

@@ -32,7 +32,7 @@ def learning_curve(
     """
     points: list[CurvePoint] = []
     before: dict[str, float] = {}
-    for fraction, examples, rows in sorted(measured, key=lambda each: each[0]):
+    for fraction, examples, rows in sorted(measured, key=lambda point: point[0]):
         score = aggregate(rows.values(), {metric: kind}, clusters=clusters)[metric]
         if score.value is None:
             continue

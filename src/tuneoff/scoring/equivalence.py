@@ -52,5 +52,5 @@ def adjust_not_worse(
         return []
     measured = measure_pairs(pairs, "", clusters, "")
     flips = flip_pairs(measured)
-    p_values = [each.p_not_worse(flips, place, margin) for place, each in enumerate(measured)]
+    p_values = [pair.p_not_worse(flips, place, margin) for place, pair in enumerate(measured)]
     return [adjusted for adjusted, _ in holm(p_values)]

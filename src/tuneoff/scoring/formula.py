@@ -88,8 +88,8 @@ class Formula:
                     f"{where}: calculate_output holds {ast.unparse(node)!r:.60}; allowed are the "
                     f"graders' names, numbers, + - * / ^ and {', '.join(FUNCTIONS)}."
                 )
-        for each in inner:
-            self._check(each, names, where)
+        for child in inner:
+            self._check(child, names, where)
 
 
 def _evaluate(node: ast.AST, values: Mapping[str, float]) -> Any:
@@ -99,7 +99,7 @@ def _evaluate(node: ast.AST, values: Mapping[str, float]) -> Any:
         case ast.UnaryOp(op=op, operand=operand):
             return _OPERATORS[type(op)](_evaluate(operand, values))
         case ast.Call(func=ast.Name(id=name), args=args):
-            return FUNCTIONS[name](*(_evaluate(each, values) for each in args))
+            return FUNCTIONS[name](*(_evaluate(argument, values) for argument in args))
         case ast.Name(id=name):
             return values[name]
         case ast.Constant(value=value):

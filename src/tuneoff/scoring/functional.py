@@ -111,13 +111,13 @@ def _unordered(call: Call) -> tuple[str, Counter[tuple[str, ...]]]:
 def _precision_recall_f1(
     reference: Counter[tuple[str, str]], answer: Counter[tuple[str, str]]
 ) -> tuple[float, float, float]:
-    expected, given = reference.total(), answer.total()
-    if expected == 0 and given == 0:
+    expected, answered = reference.total(), answer.total()
+    if expected == 0 and answered == 0:
         return 1.0, 1.0, 1.0
     common = (reference & answer).total()
-    precision = common / given if given else 0.0
+    precision = common / answered if answered else 0.0
     recall = common / expected if expected else 0.0
-    return precision, recall, 2 * common / (expected + given)
+    return precision, recall, 2 * common / (expected + answered)
 
 
 def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) -> str:
@@ -131,7 +131,7 @@ def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) 
     if scores["order_insensitive_match"]:
         return "right but for form" if _ordered(answer) == _ordered(reference) else REORDERED
     expected = Counter(slot.attribute for slot in reference.slots)
-    given = Counter(slot.attribute for slot in answer.slots)
-    if expected - given:
+    answered = Counter(slot.attribute for slot in answer.slots)
+    if expected - answered:
         return "missing slot"
-    return "extra slot" if given - expected else "wrong value"
+    return "extra slot" if answered - expected else "wrong value"

@@ -142,14 +142,16 @@ def check_grader(value: Any, where: str) -> AnyForm:
     if value.get("type") not in TYPES:
         raise ConfigError(f"{where}: {unknown('type of grader', str(value.get('type')), TYPES)}.")
     # An export writes null for missing fields.
-    given = {key: each for key, each in value.items() if each is not None}
+    fields = {key: field for key, field in value.items() if field is not None}
     try:
-        form = _ADAPTER.validate_python(given)
+        form = _ADAPTER.validate_python(fields)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"][1:])
-        what = "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'].lower()}"
-        raise ConfigError(f"{where}: the {value['type']} grader's {at} {what}.") from None
+        problem = (
+            "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'].lower()}"
+        )
+        raise ConfigError(f"{where}: the {value['type']} grader's {at} {problem}.") from None
     _check_form(form, where)
     return form
 
@@ -177,7 +179,7 @@ def _check_form(form: AnyForm, where: str) -> None:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ConfigError(f"{where}: range is {low:g} to {high:g}; it must rise.")
     if isinstance(form, LabelModel):
-        strange = [each for each in form.passing_labels if each not in form.labels]
+        strange = [label for label in form.passing_labels if label not in form.labels]
         if strange or not form.passing_labels:
             named = f"{strange[0]!r}" if strange else "nothing"
             raise ConfigError(

@@ -150,14 +150,14 @@ class Multi:
         }
         self._formula = Formula(form.calculate_output, form.graders.keys(), where)
         self.templates: Sequence[Template] = [
-            each for part in self._parts.values() for each in part.templates
+            template for part in self._parts.values() for template in part.templates
         ]
 
     def grade(self, item: Values, sample: Values) -> Grade:
         grades = {name: grade_sample(part, item, sample) for name, part in self._parts.items()}
-        fault = next((each.fault for each in grades.values() if each.fault), None)
+        fault = next((grade.fault for grade in grades.values() if grade.fault), None)
         try:
-            value = self._formula.evaluate({name: each.score for name, each in grades.items()})
+            value = self._formula.evaluate({name: grade.score for name, grade in grades.items()})
         except (ArithmeticError, ValueError) as error:
             return Grade(0.0, f"calculate_output: {_describe(error)}")
         return Grade(value, fault)

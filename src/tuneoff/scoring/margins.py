@@ -104,11 +104,11 @@ def _count_examples(margin: float, discordance: float, missed: float) -> int:
 
 def _count_clusters(margin: float, discordance: float, missed: float, sizes: Sequence[int]) -> int:
     """Return the number of clusters of these sizes that are needed."""
-    each = discordance * design_effect(sizes) * len(sizes) / sum(sizes)
+    cluster_variance = discordance * design_effect(sizes) * len(sizes) / sum(sizes)
     units = LEAST_UNITS
     for _ in range(_MOST_ROUNDS):  # t is wider for fewer clusters
         quantiles = quantile(2 * SIGNIFICANT, units - 1) + quantile(missed, units - 1)
-        needed = max(LEAST_UNITS, math.ceil((quantiles / margin) ** 2 * each))
+        needed = max(LEAST_UNITS, math.ceil((quantiles / margin) ** 2 * cluster_variance))
         if abs(needed - units) <= 1:
             return max(needed, units)
         units = needed

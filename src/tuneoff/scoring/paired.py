@@ -237,7 +237,7 @@ def _measure(
         raise ValueError(f"{pair.a} and {pair.b} have no example in common")
     units = int(unit.max()) + 1
     unit, a, b = unit[both], a[both], b[both]
-    several = [each for each in (pair.seeds_a, pair.seeds_b) if len(each) > 1]
+    several = [seeds for seeds in (pair.seeds_a, pair.seeds_b) if len(seeds) > 1]
     ids = pair.common() if several else []
     return MeasuredPair(
         pair=pair,
@@ -275,5 +275,5 @@ def flip_pairs(measured: Sequence[MeasuredPair]) -> JointFlips | None:
 
     if len(measured) == 1 and measured[0].is_mcnemar:
         return None
-    sums = np.stack([each.sums for each in measured], axis=1)
-    return flip_jointly(sums, np.stack([each.sizes for each in measured], axis=1))
+    sums = np.stack([pair.sums for pair in measured], axis=1)
+    return flip_jointly(sums, np.stack([pair.sizes for pair in measured], axis=1))

@@ -93,20 +93,20 @@ def compare_pairs(
     own, by_flips, levels = [0.0], [0.0], [SIGNIFICANT]
     if flips is not None:
         own, (by_flips, levels) = flips.p_values(), flips.adjust()
-    p_values = [each.p_value(p) for each, p in zip(measured, own, strict=True)]
+    p_values = [tested.p_value(p) for tested, p in zip(measured, own, strict=True)]
     # An exact p-value may exceed the one of random flips.
     adjusted = [max(pair) for pair in zip(by_flips, p_values, strict=True)]
-    seeded = [place for place, each in enumerate(measured) if each.seeds]
+    seeded = [place for place, tested in enumerate(measured) if tested.seeds]
     by_holm = holm([p_values[place] for place in seeded])
     for place, (p, level) in zip(seeded, by_holm, strict=True):
         adjusted[place], levels[place] = max(adjusted[place], p), level
     judged = (
-        _judge(each, flips, place, p_values[place], adjusted[place], levels[place])
-        for place, each in enumerate(measured)
+        _judge(tested, flips, place, p_values[place], adjusted[place], levels[place])
+        for place, tested in enumerate(measured)
     )
     outcomes = [
-        add_outcome(pair, margin if each.is_share else None)
-        for each, pair in zip(measured, judged, strict=True)
+        add_outcome(pair, margin if tested.is_share else None)
+        for tested, pair in zip(measured, judged, strict=True)
     ]
     return add_ways(measured, outcomes)
 
@@ -121,10 +121,10 @@ def _judge(
 ) -> Comparison:
     difference = measured.difference
     low = high = low_adjusted = high_adjusted = None
-    if found := measured.bounds(flips, place, SIGNIFICANT):
-        low, high = agree(found, difference, p_value)
-    if found := measured.bounds(flips, place, level, inclusive=True):
-        low_adjusted, high_adjusted = agree(found, difference, p_adjusted)
+    if bounds := measured.bounds(flips, place, SIGNIFICANT):
+        low, high = agree(bounds, difference, p_value)
+    if bounds := measured.bounds(flips, place, level, inclusive=True):
+        low_adjusted, high_adjusted = agree(bounds, difference, p_adjusted)
     low_90, high_90 = measured.bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
     verdict: Verdict = "tie"
     if p_adjusted < SIGNIFICANT and difference:

@@ -82,11 +82,15 @@ def judge_parity(
         ValueError: a pair has no example in common.
     """
     tested = compare_pairs([*pairs, *others], metric, clusters, cluster, margin)[: len(pairs)]
-    shares = [pair for pair, each in zip(pairs, tested, strict=True) if each.margin is not None]
+    shares = [
+        pair
+        for pair, comparison in zip(pairs, tested, strict=True)
+        if comparison.margin is not None
+    ]
     not_worse = iter(adjust_not_worse(shares, clusters, margin))
     return [
-        _judge(pair, each, clusters, None if each.margin is None else next(not_worse))
-        for pair, each in zip(pairs, tested, strict=True)
+        _judge(pair, comparison, clusters, None if comparison.margin is None else next(not_worse))
+        for pair, comparison in zip(pairs, tested, strict=True)
     ]
 
 
@@ -107,12 +111,12 @@ def list_not_worse(
     """
     left, left_seeds = scores.get(leaving, {}), seeds.get(leaving, ())
     pairs = [
-        Pair(name, leaving, found, left, seeds[name], left_seeds)
-        for name, found in scores.items()
+        Pair(name, leaving, scored, left, seeds[name], left_seeds)
+        for name, scored in scores.items()
         if name != leaving
     ]
     judged = judge_parity(
-        [each for each in pairs if each.common()], metric, clusters, margin=margin
+        [pair for pair in pairs if pair.common()], metric, clusters, margin=margin
     )
     return {parity.name for parity in judged if parity.is_not_worse}
 

@@ -33,16 +33,16 @@ def find_allowance(
     import numpy as np
 
     others = [
-        Pair(other, name, found, scores[name])
-        for other, found in scores.items()
-        if other != name and any(id in scores[name] for id in found)
+        Pair(other, name, answered, scores[name])
+        for other, answered in scores.items()
+        if other != name and any(id in scores[name] for id in answered)
     ]
     place = next((i for i, pair in enumerate(others) if pair.a == best), None)
     if place is None:
         return 0.0
     measured = measure_pairs(others, "", clusters, "")
-    sums = np.stack([each.sums for each in measured], axis=1)
-    sizes = np.stack([each.sizes for each in measured], axis=1)
+    sums = np.stack([one.sums for one in measured], axis=1)
+    sizes = np.stack([one.sizes for one in measured], axis=1)
     error = np.sqrt((sums**2).sum(axis=0)) / sizes.sum(axis=0)
     leads = flip_jointly(sums, sizes).differences / np.where(error > 0, error, 1.0)
     bound = float(np.quantile(leads.max(axis=1), 1 - BOUND_LEVEL, method="higher"))

@@ -40,7 +40,7 @@ def match_fuzzily(text: str, reference: str) -> float:
 
 def measure_rouge_n(n: int, text: str, reference: str) -> float:
     """Return the F-measure of the n-grams that two texts share (ROUGE-N)."""
-    own, other = (_count_runs(_split(each), n) for each in (text, reference))
+    own, other = (_count_runs(_split(side), n) for side in (text, reference))
     return _f_measure((own & other).total(), own.total(), other.total())
 
 
@@ -50,9 +50,9 @@ def measure_rouge_l(text: str, reference: str) -> float:
     lengths = [0] * (len(other) + 1)
     for word in own:
         before = lengths[:]
-        for place, each in enumerate(other, 1):
+        for place, other_word in enumerate(other, 1):
             equal = before[place - 1] + 1
-            lengths[place] = equal if word == each else max(before[place], lengths[place - 1])
+            lengths[place] = equal if word == other_word else max(before[place], lengths[place - 1])
     return _f_measure(lengths[-1], len(own), len(other))
 
 

@@ -79,9 +79,9 @@ def add_ways(
     p-values are adjusted over all of them by Holm's method.
     """
     testable = [
-        (place, sides, _sum_variances(each, *sides))
-        for place, each in enumerate(measured)
-        if (sides := _find_sides(each)) is not None
+        (place, sides, _sum_variances(one, *sides))
+        for place, one in enumerate(measured)
+        if (sides := _find_sides(one)) is not None
     ]
     p_values = [
         max(pairs[place].p_value, _t_test(measured[place].difference, *spread))
@@ -91,10 +91,10 @@ def add_ways(
     for (place, (a, b), spread), p_value, (by_holm, level) in zip(
         testable, p_values, holm(p_values), strict=True
     ):
-        pair, each = pairs[place], measured[place]
+        pair, one = pairs[place], measured[place]
         p_adjusted = max(pair.p_adjusted, by_holm)
-        alone = _widen(_bounds(each, *spread, SIGNIFICANT), pair.low, pair.high)
-        adjusted = _widen(_bounds(each, *spread, level), pair.low_adjusted, pair.high_adjusted)
+        alone = _widen(_bounds(one, *spread, SIGNIFICANT), pair.low, pair.high)
+        adjusted = _widen(_bounds(one, *spread, level), pair.low_adjusted, pair.high_adjusted)
         low, high = agree(alone, pair.difference, p_value)
         low_adjusted, high_adjusted = agree(adjusted, pair.difference, p_adjusted)
         way = WayOfTraining(
@@ -129,14 +129,14 @@ class _Side:
 
     @property
     def freedom(self) -> float:
-        return math.fsum(each.freedom for each in self.seeds)
+        return math.fsum(seeds.freedom for seeds in self.seeds)
 
     def summarize(self) -> SeedSpread | None:
         """Return the standard deviation between seeds; None if nothing is trained."""
         if not self.seeds:
             return None
-        squares = math.fsum(each.freedom * each.variance for each in self.seeds)
-        names = tuple(each.contender for each in self.seeds)
+        squares = math.fsum(seeds.freedom * seeds.variance for seeds in self.seeds)
+        names = tuple(seeds.contender for seeds in self.seeds)
         return SeedSpread(math.sqrt(squares / self.freedom), self.freedom, names)
 
 
@@ -158,7 +158,7 @@ def _find_sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
             if len(between) != 1:  # one of its seeds has no score
                 return None
             between = (SeedScores(between[0].contender, scores),)
-        if between and not any(each.variance for each in between):
+        if between and not any(seeds.variance for seeds in between):
             return None  # equal scores do not estimate a variance
         sides.append(_Side(between, max(1, len(trainings))))
     return sides[0], sides[1]
@@ -172,16 +172,18 @@ def _sum_variances(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
     """
     weights: dict[str, float] = defaultdict(float)
     for side in (a, b):
-        for each in side.seeds:
-            weights[each.contender] += each.freedom / (side.freedom * side.trainings)
+        for source in side.seeds:
+            weights[source.contender] += source.freedom / (side.freedom * side.trainings)
     own = [side.seeds[0] for side in (a, b) if side.trainings > 1]
-    named = {each.contender for each in own}
-    pools = (tuple(each for each in side.seeds if each.contender not in named) for side in (a, b))
-    estimates = [*((each,) for each in own), *dict.fromkeys(pool for pool in pools if pool)]
+    named = {source.contender for source in own}
+    pools = (
+        tuple(source for source in side.seeds if source.contender not in named) for side in (a, b)
+    )
+    estimates = [*((source,) for source in own), *dict.fromkeys(pool for pool in pools if pool)]
     parts = [
         (
-            math.fsum(weights[each.contender] * each.variance for each in seeds),
-            math.fsum(each.freedom for each in seeds),
+            math.fsum(weights[source.contender] * source.variance for source in seeds),
+            math.fsum(source.freedom for source in seeds),
         )
         for seeds in estimates
     ]

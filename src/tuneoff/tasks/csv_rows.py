@@ -130,12 +130,12 @@ def refuse_repeated(names: Iterable[str], where: str) -> None:
 def _find_dialect(path: Path, encoding: str | None) -> tuple[Dialect, int]:
     """Return the file's dialect, and the number of lines before its header."""
     lines, whole = _sample(path, encoding)
-    said = SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
-    skipped = 1 if said else 0
+    separator = SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
+    skipped = 1 if separator else 0
     lines = lines[skipped:]
     header = next((line for line in lines if line.strip()), "")
     order = ("\t", *DELIMITERS) if path.suffix.lower() == ".tsv" else DELIMITERS
-    delimiters = (said[1],) if said else tuple(dict.fromkeys(order))
+    delimiters = (separator[1],) if separator else tuple(dict.fromkeys(order))
     plain = [_dialect(delimiter, header) for delimiter in delimiters]
     for dialect in chain(plain, _others(plain)):
         if _fits(dialect, lines, whole):
@@ -174,11 +174,11 @@ def _others(plain: Iterable[Dialect]) -> Iterator[Dialect]:
 
     Tab-separated texts are often written without quoting.
     """
-    for each in plain:
-        yield Dialect(each.delimiter, each.quotechar, "\\", each.skipinitialspace)
-    for each in plain:
-        if each.delimiter in "\t|":
-            yield Dialect(each.delimiter, None)
+    for dialect in plain:
+        yield Dialect(dialect.delimiter, dialect.quotechar, "\\", dialect.skipinitialspace)
+    for dialect in plain:
+        if dialect.delimiter in "\t|":
+            yield Dialect(dialect.delimiter, None)
 
 
 def _fits(dialect: Dialect, lines: list[str], whole: bool) -> bool:

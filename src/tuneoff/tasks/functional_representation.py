@@ -81,8 +81,10 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> None:
 def _viggo(split: Split, place: Place) -> list[Example]:
     local = place.data_dir / "viggo" / f"{split}.jsonl" if place.data_dir else None
     if local is not None and local.is_file():
-        numbered = ((each.number, each.where, each.row) for each in read(local, warn=place.warn))
-        return [_example(split, *each) for each in numbered]
+        numbered = (
+            (record.number, record.where, record.row) for record in read(local, warn=place.warn)
+        )
+        return [_example(split, *record) for record in numbered]
     rows = enumerate(from_hub(HUB_ID, split, HUB_REVISION), 1)
     return [_example(split, number, f"{HUB_ID}:{number}", row) for number, row in rows]
 

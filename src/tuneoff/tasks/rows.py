@@ -187,10 +187,10 @@ def _refuse_nested(value: Any) -> None:
         depth += 1
         if depth > MOST_NESTED:
             raise DataError(TOO_DEEP)
-        lists = [each for each in level if isinstance(each, list)]
-        objects = [each for each in level if isinstance(each, dict)]
-        level = [inner for each in lists for inner in each]
-        level += [inner for each in objects for inner in each.values()]
+        lists = [container for container in level if isinstance(container, list)]
+        objects = [container for container in level if isinstance(container, dict)]
+        level = [inner for container in lists for inner in container]
+        level += [inner for container in objects for inner in container.values()]
 
 
 def _object(value: Any, where: str) -> Row:

@@ -269,15 +269,15 @@ def _overlapping(
 ) -> str:
     """Return the first few overlapping examples of two splits, both of each pair."""
     by_input = {input_key(example): example for example in reversed(splits[first])}
-    overlapping = [each for each in splits[second] if input_key(each) in by_input]
+    overlapping = [match for match in splits[second] if input_key(match) in by_input]
     shown = [
-        f"{_named(each, second, places)} is {_named(by_input[input_key(each)], first, places)}"
-        for each in overlapping[:MOST_NAMED]
+        f"{_named(match, second, places)} is {_named(by_input[input_key(match)], first, places)}"
+        for match in overlapping[:MOST_NAMED]
     ]
     return "; ".join(shown) + ("; …" if len(overlapping) > MOST_NAMED else "")
 
 
 def _named(example: Example, split: Split, places: Places | None) -> str:
     """Return an example's id, with its place if that is known."""
-    lines = places(split, lambda each: each == example)[:1] if places else []
+    lines = places(split, lambda other: other == example)[:1] if places else []
     return " at ".join([repr(example.id), *lines])

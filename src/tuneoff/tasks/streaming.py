@@ -68,7 +68,10 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
     keys = {
         split: array(
             "q",
-            (hash(input_key(each)) for each in examples_in(file, settings.columns, place.warn)),
+            (
+                hash(input_key(example))
+                for example in examples_in(file, settings.columns, place.warn)
+            ),
         )
         for split, file in files.items()
     }

@@ -62,7 +62,9 @@ def parse(sql: str) -> Any:
         # sqlglot accepts nearly any words as an expression, so other beginnings are refused first.
         if not tokens or tokens[0].token_type not in _FIRST:
             raise NotParsed("it does not begin like a query")
-        statements = [each for each in sqlglot.parse(sql, read="sqlite") if each is not None]
+        statements = [
+            statement for statement in sqlglot.parse(sql, read="sqlite") if statement is not None
+        ]
     except _PASSED_ON:
         raise
     except Exception as error:  # sqlglot trips over some calls, with IndexError and others
@@ -119,10 +121,14 @@ def _drop_aliases(select: Any) -> None:
         isinstance(select.parent, exp.Subquery) and select.parent.alias
     ):
         return
-    named = {each.alias: each.this for each in select.expressions if isinstance(each, exp.Alias)}
+    named = {
+        selected.alias: selected.this
+        for selected in select.expressions
+        if isinstance(selected, exp.Alias)
+    }
     if not named:
         return
-    select.set("expressions", [each.unalias() for each in select.expressions])
+    select.set("expressions", [selected.unalias() for selected in select.expressions])
     for part in ("group", "having", "order"):
         for column in list(select.args[part].find_all(exp.Column)) if select.args.get(part) else ():
             if not column.table and column.name in named:
@@ -211,17 +217,17 @@ def _drop_needless(tree: Any) -> None:
 
 def _taken_apart(tree: Any) -> NormalForm:
     outer = list(_outer_selects(tree))
-    outputs = [each for select in outer for each in select.expressions]
+    outputs = [output for select in outer for output in select.expressions]
     grouping = tree.find_all(exp.AggFunc, exp.Group, exp.Distinct, exp.Having)
     return NormalForm(
         text=_sql(tree),
         tables=frozenset(table.name for table in tree.find_all(exp.Table)),
         columns=Counter(
-            _sql(column) for each in outputs for column in each.find_all(exp.Column, exp.Star)
+            _sql(column) for output in outputs for column in output.find_all(exp.Column, exp.Star)
         ),
         conditions=Counter(map(_sql, _conditions(tree))),
         grouping=Counter(map(_sql, grouping)),
-        ordering=tuple(_sql(each) for each in tree.find_all(exp.Order, exp.Limit, exp.Offset)),
+        ordering=tuple(_sql(output) for output in tree.find_all(exp.Order, exp.Limit, exp.Offset)),
     )
 
 

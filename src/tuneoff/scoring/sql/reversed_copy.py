@@ -93,7 +93,7 @@ def _tables(connection: sqlite3.Connection) -> Iterator[tuple[str, bool]]:
     ).fetchall()
     virtual = [name for name, sql in rows if sql.upper().startswith("CREATE VIRTUAL")]
     for name, sql in rows:
-        if name not in virtual and not any(name.startswith(f"{each}_") for each in virtual):
+        if name not in virtual and not any(name.startswith(f"{prefix}_") for prefix in virtual):
             yield name, "STRICT" in sql.upper().rpartition(")")[2]
 
 

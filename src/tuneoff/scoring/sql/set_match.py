@@ -97,7 +97,7 @@ def _aggregates(query: Query) -> int:
         sum(bool(aggregate) for aggregate, _ in query.select)
         + sum(condition.negated for condition in _only_conditions(query.where))
         + sum(bool(column.aggregate) for column in (*query.group_by, *ordered))
-        + sum(isinstance(each, str) or each.negated for each in query.having)
+        + sum(isinstance(item, str) or item.negated for item in query.having)
     )
 
 
@@ -121,10 +121,12 @@ def _without_values(query: Query) -> Query:
 
 def _no_values(conditions: Conditions) -> Conditions:
     return tuple(
-        each
-        if isinstance(each, str)
-        else each._replace(first=_query_in(each.first), second=_query_in(each.second))
-        for each in conditions
+        condition
+        if isinstance(condition, str)
+        else condition._replace(
+            first=_query_in(condition.first), second=_query_in(condition.second)
+        )
+        for condition in conditions
     )
 
 
@@ -143,14 +145,17 @@ def _rewritten(query: Query, names: Keys, keep_distinct: bool) -> Query:
 
     def conditions(old: Conditions) -> Conditions:
         return tuple(
-            each if isinstance(each, str) else each._replace(term=term(each.term)) for each in old
+            condition
+            if isinstance(condition, str)
+            else condition._replace(term=term(condition.term))
+            for condition in old
         )
 
     return replace(
         query,
         join_conditions=conditions(query.join_conditions),
         distinct=query.distinct and keep_distinct,
-        select=tuple((aggregate, term(each)) for aggregate, each in query.select),
+        select=tuple((aggregate, term(selected)) for aggregate, selected in query.select),
         where=conditions(query.where),
         group_by=tuple(map(column, query.group_by)),
         having=conditions(query.having),
@@ -217,4 +222,4 @@ def _connectors(query: Query) -> list[str]:
 
 
 def _only_conditions(conditions: Sequence[Condition | str]) -> Iterable[Condition]:
-    return (each for each in conditions if isinstance(each, Condition))
+    return (condition for condition in conditions if isinstance(condition, Condition))

@@ -99,7 +99,7 @@ def _rewrite(
     skipped = int(_text(offset.expression)) if offset is not None else 0
     if skipped < 0 or _is_volatile(body):
         raise _Unclear
-    outputs = _Outputs(body, result.columns, {name for each in tables.values() for name in each})
+    outputs = _Outputs(body, result.columns, {name for names in tables.values() for name in names})
     keys: list[_Key] = []
     for ordered in order.expressions if order is not None else ():
         if _is_volatile(ordered):
@@ -122,8 +122,8 @@ def _is_volatile(node: Any) -> bool:
     from sqlglot import exp
 
     return any(
-        isinstance(each, exp.Rand) or each.name.lower() in _VOLATILE
-        for each in node.find_all(exp.Rand, exp.Anonymous)
+        isinstance(call, exp.Rand) or call.name.lower() in _VOLATILE
+        for call in node.find_all(exp.Rand, exp.Anonymous)
     )
 
 
@@ -137,7 +137,9 @@ class _Outputs:
         self._names = [name.lower() for name in columns]
         self._selected = list(body.selects)
         self._aliases = {
-            each.alias.lower(): each.this for each in self._selected if isinstance(each, exp.Alias)
+            output.alias.lower(): output.this
+            for output in self._selected
+            if isinstance(output, exp.Alias)
         }
         # DISTINCT and UNION depend on all selected columns, so none may be added.
         self._may_add = isinstance(body, exp.Select) and not body.args.get("distinct")
@@ -177,7 +179,7 @@ class _Outputs:
             return self.columns[self._names.index(str(name))]
         if self._may_add or len(self._selected) != len(self._names):  # there is a star among them
             return None
-        texts = [_text(each.unalias()).lower() for each in self._selected]
+        texts = [_text(output.unalias()).lower() for output in self._selected]
         text = _text(key).lower()
         return self.columns[texts.index(text)] if text in texts else None
 

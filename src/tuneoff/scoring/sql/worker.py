@@ -64,6 +64,6 @@ def main(memory_bytes: int) -> None:
     lines.write({"ready": True})
     for batch in sys.stdin.buffer:
         for value in json.loads(batch):
-            value["databases"] = tuple(DatabaseFile(*each) for each in value["databases"])
+            value["databases"] = tuple(DatabaseFile(*file) for file in value["databases"])
             value["metrics"] = tuple(value["metrics"])
             lines.write(_judged(value, lines))
