@@ -135,8 +135,8 @@ def _place(group: str) -> tuple[int, str]:
 def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
     """Return each example's mean score over the seeds, with the first seed's verdict.
 
-    Examples and metrics are kept only if every seed has them. A single seed's rows are returned as
-    they are.
+    Examples and metrics are kept only if every seed has them, so nothing is kept until every seed
+    is scored. A single seed's rows are returned as they are.
 
     Args:
         seeds: the rows of each seed, by example id.

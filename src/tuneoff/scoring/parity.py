@@ -30,8 +30,8 @@ class Parity:
     """The result of a candidate's test against a reference."""
 
     pair: Comparison
-    """The figures: a is the candidate, b the reference; `margin` is None if scores are not shares.
-    """
+    """The figures: a is the candidate, b the reference, the difference is a minus b; `margin` is
+    None if scores are not shares."""
     outcome: ParityOutcome
     is_not_worse: bool | None
     """Whether parity is shown; None if scores are not shares."""

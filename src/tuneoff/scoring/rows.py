@@ -100,9 +100,10 @@ class Options:
 class Scorer(Protocol):
     """The names that a scorer module defines.
 
-    A scorer may also have `failing(rows, options)`, which yields (id, reason) for each unusable
-    reference before there are answers, and `doubts(rows)`, which returns warnings about references
-    that it rates low.
+    `score_rows` streams: it keeps the order of the rows and yields one result for each. An unusable
+    reference costs its own row (`left_out`), not the others. A scorer may also have `failing(rows,
+    options)`, which yields (id, reason) for each unusable reference before there are answers, and
+    `doubts(rows)`, which returns warnings about references that it rates low.
     """
 
     METRICS: Mapping[str, Kind]

@@ -1,4 +1,4 @@
-"""Text to SQL: a question and a database's schema → the query that answers it.
+"""Text to SQL: a question and a database's schema become the query that answers it.
 
 Example (spider-create-context's form, invented row):
 
@@ -6,18 +6,17 @@ Example (spider-create-context's form, invented row):
     context:     CREATE TABLE ship (built INTEGER)
     completion:  SELECT COUNT(*) FROM ship WHERE built > 1990
 
-Data: `source: spider-create-context`, the seed experiment's intersection of Spider (Yu et
-al., EMNLP 2018; CC BY-SA 4.0; hub id xlangai/spider) and sql-create-context (hub id
-b-mc2/sql-create-context, CC BY 4.0): rows matched on question and query, so that each gets
-its `db_id`. Read ready-made from `spider_create_context/{train,validation}.jsonl` below
+Data: `source: spider-create-context` is the seed experiment's intersection of Spider (Yu et al.,
+EMNLP 2018; CC BY-SA 4.0; hub id xlangai/spider) and sql-create-context (hub id
+b-mc2/sql-create-context, CC BY 4.0). Rows are matched on question and query, so that each gets its
+`db_id`. It is read ready-made from `spider_create_context/{train,validation}.jsonl` below
 `data_dir`, or computed from raw copies there (`sql_create_context.json[l]`,
 `spider/train_spider.json`, `spider/dev.json`), or from the hub.
 
-Splits: test is the 568-row split; validation is carved out of train by whole databases,
-because validation is never test; train rows whose input recurs in test or validation are
-left out. `splits: seed` is the seed's own arrangement: all 3,961 rows train, the 568 both
-validate and test. `context: schema` puts the whole schema, read from the SQLite file, before
-the question.
+Splits: test is the 568-row split. Validation is carved out of train by whole databases, because
+validation must never be test. Train rows whose input recurs in test or validation are dropped.
+`splits: seed` is the seed experiment's own arrangement: all 3,961 rows train, the 568 both validate
+and test. `context: schema` puts the whole schema, read from the SQLite file, before the question.
 """
 
 from __future__ import annotations
