@@ -35,8 +35,7 @@ BATCHES = 4
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One contender and what its plan needs to know. `sample` are training examples; `measure`
-    allows the twenty seconds of training here."""
+    """One contender and what its plan needs."""
 
     settings: LocalSettings
     base: str
@@ -44,27 +43,32 @@ class Asked:
     template: Template
     tallies: Tallies
     sample: Sequence[Example]
+    """Training examples."""
     prices: PriceBook
     day: datetime.date
     measure: bool
+    """Allow the training probe of twenty seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much is trained: steps, those before them that look for a learning rate, the examples'
-    tokens of both, those that are validated on the way, and the share of tokens that is computed
-    where prefixes are computed once."""
+    """How much is trained."""
 
     steps: int
+    """Training steps."""
     searching: int
+    """Steps before them that search for a learning rate."""
     epochs: float
     tokens: float
+    """Trained tokens of both kinds of steps."""
     validated: float
+    """Validated tokens during training."""
     share: float
+    """Share of tokens that is computed where prefixes are shared."""
 
 
 def planned_local(asked: Asked) -> PlannedContender:
-    """An open model tuned here, or on the hardware that the file names."""
+    """Return the plan of a model tuned on this machine, or on the hardware that the file names."""
     settings, warnings = asked.settings, list[str]()
     extent = _extent(asked)
     if isinstance(asked.view, ApproximateView):
@@ -73,8 +77,8 @@ def planned_local(asked: Asked) -> PlannedContender:
             "with gpt-4o's, up to 20% fewer."
         )
     times = sum(training.fraction for training in trainings(settings))
-    held = _held(asked, extent, warnings)
-    seconds, how = _seconds(asked, extent, held, warnings)
+    base_memory = _held(asked, extent, warnings)
+    seconds, seconds_basis = _seconds(asked, extent, base_memory, warnings)
     seconds = None if seconds is None else seconds * times
     usd, rate = _usd(asked, seconds, warnings)
     over = f", {times:g} times" if times != 1 else ""
@@ -82,9 +86,9 @@ def planned_local(asked: Asked) -> PlannedContender:
     basis = f"{most}{extent.steps:,} steps of {settings.train.batch_size} examples"
     if extent.searching:
         basis += f" and {extent.searching:,} that look for a learning rate"
-    basis += f"{over}{how}{rate}"
-    if held is not None:
-        basis += f"; {_fits(held.bytes, asked.prices)}"
+    basis += f"{over}{seconds_basis}{rate}"
+    if base_memory is not None:
+        basis += f"; {_fits(base_memory.bytes, asked.prices)}"
     train = asked.tallies["train"]
     training = PlannedTraining(
         examples=train.examples,
@@ -92,7 +96,7 @@ def planned_local(asked: Asked) -> PlannedContender:
         tokens_per_epoch=train.of_all(train.whole),
         tokens_billed=None,
         seconds=seconds,
-        memory_bytes=held.bytes if held else None,
+        memory_bytes=base_memory.bytes if base_memory else None,
         usd=usd,
         basis=basis,
     )
@@ -102,6 +106,7 @@ def planned_local(asked: Asked) -> PlannedContender:
 
 
 def _extent(asked: Asked) -> Extent:
+    """Return how much is trained."""
     rules, train = asked.settings.train, asked.tallies["train"]
     validation = asked.tallies["validation"]
     steps = planned_steps(rules, train.examples)
@@ -121,7 +126,7 @@ def _extent(asked: Asked) -> Extent:
 
 
 def _share(asked: Asked) -> float:
-    """Tokens of prefix trees over those of their examples, in batches as they are computed."""
+    """Return the share of tokens that prefix trees compute, in batches as trained."""
     rules = asked.settings.train
     rows = [asked.view.ids(example) for example in asked.sample]
     size = min(rules.micro_batch_size or rules.batch_size, len(rows))
@@ -138,13 +143,15 @@ def _share(asked: Asked) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is known of the base: its configuration and the least memory that training takes."""
+    """What is known about the base."""
 
     config: PretrainedConfig
     bytes: int
+    """Minimum memory that training takes."""
 
 
 def _held(asked: Asked, extent: Extent, warnings: list[str]) -> Held | None:
+    """Return what is known about the base; warn and return None for an unknown architecture."""
     from tuneoff.models.known import config_of
 
     config = config_of(asked.base)
@@ -160,12 +167,13 @@ def _held(asked: Asked, extent: Extent, warnings: list[str]) -> Held | None:
     at_once = longest
     if rules.micro_batch_size is not None:
         mean = train.whole / max(1, train.counted)
-        each = mean * extent.share if rules.share_prefixes else longest
-        at_once = max(longest, math.ceil(rules.micro_batch_size * each))
+        tokens_per_example = mean * extent.share if rules.share_prefixes else longest
+        at_once = max(longest, math.ceil(rules.micro_batch_size * tokens_per_example))
     return Held(config, estimated.total_bytes(at_once, 0 if rules.share_prefixes else longest))
 
 
 def _estimate(asked: Asked, config: PretrainedConfig) -> MemoryEstimate:
+    """Return the memory estimate of training on the hardware that will be used."""
     import torch
 
     from tuneoff.models.loading import device, dtype_of
@@ -173,40 +181,42 @@ def _estimate(asked: Asked, config: PretrainedConfig) -> MemoryEstimate:
     from tuneoff.models.packing import LOGITS_AT_ONCE
 
     precision = asked.settings.train.precision
-    elsewhere = _accelerator_of(asked.settings) is not None
-    there = elsewhere and precision == "auto"
-    dtype = torch.bfloat16 if there else dtype_of(precision)
-    found = estimate(
+    is_other_machine = _accelerator_of(asked.settings) is not None
+    uses_bfloat16 = is_other_machine and precision == "auto"
+    dtype = torch.bfloat16 if uses_bfloat16 else dtype_of(precision)
+    memory = estimate(
         config,
         asked.settings,
         dtype,
         gradient_checkpointing=asked.settings.train.gradient_checkpointing,
         logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
-        on_accelerator=elsewhere or device().type != "cpu",
+        on_accelerator=is_other_machine or device().type != "cpu",
     )
     hardware, parallel = asked.settings.hardware, asked.settings.train.parallel
-    return divided(found, hardware.count) if hardware and parallel == "fsdp" else found
+    return divided(memory, hardware.count) if hardware and parallel == "fsdp" else memory
 
 
 def _fits(needed: int, prices: PriceBook) -> str:
-    """Which accelerators of the book hold so many bytes, one of them each."""
+    """Say which accelerators of the book hold this many bytes, one of them each."""
     from tuneoff.models.memory import USABLE
 
     def holds(each: Accelerator) -> bool:
         return needed <= USABLE * each.memory_gb * GIB
 
     accelerators = prices.accelerators()
-    fit = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if holds(each)]
-    small = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if not holds(each)]
-    found = f"needs {needed / GIB:.1f} GiB at least: "
-    if not small:
-        return f"{found}fits every accelerator of the book"
-    found += f"fits {', '.join(fit)}" if fit else "fits no single accelerator of the book"
-    return found + (f"; not {', '.join(small)}" if fit else "")
+    fitting = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if holds(each)]
+    too_small = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if not holds(each)]
+    sentence = f"needs {needed / GIB:.1f} GiB at least: "
+    if not too_small:
+        return f"{sentence}fits every accelerator of the book"
+    sentence += (
+        f"fits {', '.join(fitting)}" if fitting else "fits no single accelerator of the book"
+    )
+    return sentence + (f"; not {', '.join(too_small)}" if fitting else "")
 
 
 def _accelerator_of(settings: LocalSettings) -> str | None:
-    """The accelerator that the file names, unless it is this machine's."""
+    """Return the accelerator that the file names, unless it is this machine's."""
     named = settings.hardware.accelerator if settings.hardware else None
     if named is None:
         return None
@@ -216,7 +226,7 @@ def _accelerator_of(settings: LocalSettings) -> str | None:
 def _seconds(
     asked: Asked, extent: Extent, held: Held | None, warnings: list[str]
 ) -> tuple[float | None, str]:
-    """Seconds of one training on all examples, and the words that say where they come from."""
+    """Return the seconds of one training on all examples, and their basis in words."""
     named = _accelerator_of(asked.settings)
     if named is None:
         return _here(asked, extent, held, warnings)
@@ -248,6 +258,7 @@ def _seconds(
 def _here(
     asked: Asked, extent: Extent, held: Held | None, warnings: list[str]
 ) -> tuple[float | None, str]:
+    """Return the seconds by a training probe on this machine, and their basis in words."""
     from tuneoff.models.free_memory import available_bytes
     from tuneoff.models.loading import device
     from tuneoff.tokens import file_of
@@ -283,14 +294,17 @@ def _here(
 
 
 def _long(seconds: float) -> str:
+    """Return a duration in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
 
 
 def _usd(asked: Asked, seconds: float | None, warnings: list[str]) -> tuple[float | None, str]:
-    """The price of the hours, and the words that say where it comes from; nothing is priced
-    where the file names no hardware."""
+    """Return the price of the hours, and its basis in words.
+
+    Nothing is priced where the file names no hardware.
+    """
     if asked.settings.hardware is None or seconds is None:
         return None, ""
     hardware, hour = priced(asked.settings.hardware, asked.prices, asked.day)
