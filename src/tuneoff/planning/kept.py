@@ -38,9 +38,7 @@ def keep_plan(parts: Parts, examples: Mapping[Split, Sequence[Example]], run: Ru
     remaining = replace(parts, bakeoff=parts.bakeoff.model_copy(update={"contenders": tuple(left)}))
     try:
         planned = plan_examples(remaining, examples)
-    except (
-        TuneoffError
-    ) as error:  # a run works without a plan, and reports itself what it cannot do
+    except TuneoffError as error:  # a run works without a plan, and reports errors itself
         run.event("not planned", error=str(error))
         return
     for settings, contender_plan in zip(left, planned.contenders, strict=True):
