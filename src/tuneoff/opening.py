@@ -46,8 +46,7 @@ def resolved(bakeoff: BakeOff) -> dict[str, Any]:
 
 
 def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
-    """Return the run directory of a bake-off file; create it, with a copy of the file, if it is
-    missing.
+    """Return the run directory of a bake-off file, created with a copy of the file if missing.
 
     With `fresh`, the settings of that contender may have changed. The stored copy is then not
     overwritten until `keep_file`: results of the old settings must not be attributed to the new

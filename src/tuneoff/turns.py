@@ -44,7 +44,7 @@ class InTurn:
 def begin_all(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
     """Start remote jobs, so that they run while this machine works.
 
-    A busy provider is not waited for: the job is tried again when the contender's turn comes.
+    Nobody waits long for a busy provider: the job is tried again when the contender's turn comes.
     """
     for settings in chosen:
         begin = getattr(executor.kind_of(settings), "begin", None)
