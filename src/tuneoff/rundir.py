@@ -165,8 +165,7 @@ class ContenderDir:
         self.write_loss([row for row in self.loss() if row.step <= after_step])
 
     def learning_rates(self) -> dict[float, float | None]:
-        """Return the rates that `learning_rate: search` tried, with their validation loss (None:
-        diverged)."""
+        """Return the validation loss of each rate that was tried; None: it diverged."""
         rows = read_lines(self.path / "learning_rates.jsonl")
         return {float(row["learning_rate"]): row["validation"] for row in rows}
 
@@ -175,8 +174,7 @@ class ContenderDir:
         write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
-        """Return the first samples' scored rows by example id; rows that were left out have no
-        scores."""
+        """Return the first samples' scored rows by example id; left-out rows have no scores."""
         return {id: row for (id, sample), row in self.all_scores().items() if sample == 0}
 
     def all_scores(self) -> dict[tuple[str, int], ScoredRow]:
@@ -269,8 +267,7 @@ class ContenderDir:
         return self.path / "upload" / name
 
     def write_upload(self, name: str, text: str) -> Path:
-        """Write a file to upload and return its path; its name holds its hash, so it is written
-        once."""
+        """Write a file to upload, once, because its name holds its hash; return its path."""
         path = self.upload(name)
         if not path.exists():
             write_text(path, text)

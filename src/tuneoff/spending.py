@@ -152,8 +152,7 @@ def most_again(
     judged: Sequence[Example],
     kept: Mapping[str, str],
 ) -> Again:
-    """Return the maximum that providers and judges can bill if some answers are made or judged
-    again.
+    """Return the maximum bill for making or judging some answers again.
 
     At today's prices.
 
@@ -328,8 +327,7 @@ def price_for(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | 
 
 
 def without_full_price(settings: Paid, prices: PriceBook, day: datetime.date) -> str | None:
-    """Explain which price a contender's model lacks on a day, and what to do; None if it lacks
-    none."""
+    """Explain which price a contender's model lacks on a day, and what to do; None if none."""
     if asks_nothing(settings):
         return None
     price = price_for(settings, prices, day)

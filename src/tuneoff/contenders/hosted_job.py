@@ -65,8 +65,7 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
 
 
 def answers_with(settings: HostedSettings, work: Work) -> str:
-    """Return the tuned model's name, or the best checkpoint's if asked for; empty before there is
-    one."""
+    """Return the name of the tuned model, or of its best checkpoint; empty before there is one."""
     facts = work.directory.job()
     if settings.checkpoint == "best":
         measured = [c for c in facts.get("checkpoints", ()) if c["validation"] is not None]
@@ -96,8 +95,7 @@ def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]
 def _file(
     settings: HostedSettings, work: Work, which: str, examples: Sequence[Example]
 ) -> tuple[str, str]:
-    """Build the file of one split and return its name and text; raise DataError for a faulty
-    example."""
+    """Return name and text of one split's file; raise DataError for a faulty example."""
     template, lines = template_for(settings, work), list[str]()
     # A file that is paid for was checked by the rules of its day, and must stay as it was.
     begun = work.directory.has_begun_paying()

@@ -67,8 +67,10 @@ def _if_there_are(work: Work, name: str, call: Callable[[], list[T]]) -> list[T]
 
 
 def _rows(losses: list[StepLoss], job: Job, examples: int) -> list[LossRow]:
-    """Return loss rows with the examples seen: `batch_size` per step, or the step's share of the
-    epochs."""
+    """Return loss rows with the examples seen by each step.
+
+    That is `batch_size` per step, or the step's share of the epochs.
+    """
     steps = max((loss_row.step for loss_row in losses), default=0)
     examples_per_step = float(job.batch_size or 0) or (job.epochs or 0) * examples / max(1, steps)
     max_seen = (job.epochs or 0) * examples or None

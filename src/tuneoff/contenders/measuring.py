@@ -61,8 +61,7 @@ def as_answered(settings: Settings, work: Work) -> ServingRecord:
 
 
 def of_provider(settings: HostedSettings | PromptedSettings, work: Work) -> ServingRecord | None:
-    """Return the latency of a provider's answers that were requested one at a time; None without
-    any."""
+    """Return the latency of a provider's answers requested one at a time; None without any."""
     alone, _ = divided(answered(work), settings.concurrency)
     if not alone:
         return None

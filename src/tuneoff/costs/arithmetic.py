@@ -156,10 +156,10 @@ def own_cost(
     training_seconds: float | None,
     answering_seconds: float | None,
 ) -> Cost:
-    """Return the cost of a local model by its hours on `hardware`, whatever machine they were
-    measured on.
+    """Return the cost of a local model by its hours on `hardware`.
 
-    Nothing is priced where the bake-off file names no hardware, or the hardware has no price.
+    It does not matter on which machine they were measured. Nothing is priced where the bake-off
+    file names no hardware, or the hardware has no price.
 
     Args:
         source: where the price of its hour comes from.

@@ -152,8 +152,11 @@ class Ledger:
             self._refuse_over(usd, what)
 
     def _refuse_over(self, usd: Decimal, what: str, noted: Decimal = NOTHING) -> None:
-        """Raise BudgetError if this many USD could pass the budget; `noted` of them are counted
-        already."""
+        """Raise BudgetError if this many USD could pass the budget.
+
+        Args:
+            noted: the part of them that is counted already.
+        """
         spent = self._spent()
         uncertain = spent.uncertain - noted
         if self._budget is None or spent.known + uncertain + usd <= self._budget:
@@ -225,8 +228,10 @@ class Ledger:
             self._write(SETTLED, key=key, usd=_plain(usd), **tokens)
 
     def give_back(self, key: str) -> None:
-        """Release the reservation of a step that was certainly not executed; it may be authorized
-        again."""
+        """Release the reservation of a step that was certainly not executed.
+
+        The step may be authorized again.
+        """
         with self._lock:
             if self._open.pop(key, None) is not None:
                 self._write(SETTLED, key=key, usd=0.0, given_back=True)

@@ -252,8 +252,7 @@ def no_price(
 
 
 def lifetime(price: Price, model: str, day: datetime.date, trains: bool) -> list[str]:
-    """Explain that a model has ended, ends within a year, or is no longer trained; else return
-    nothing."""
+    """Explain that a model has ended, ends within a year, or is no longer trained."""
     instead = f"; instead: {price.replacement}" if price.replacement else ""
     if price.ends is not None and price.ends < day:
         return [f"{model} ended on {price.ends}{instead}."]

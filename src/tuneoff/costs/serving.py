@@ -138,8 +138,7 @@ def usd_per_1k(monthly: Own | Hosted, requests: int | None) -> Decimal:
 
 
 def fixed_usd(monthly: Own | Hosted, requests: int | None) -> Decimal:
-    """Return the cost of a month that is due at any load: reserved machines, or the provider's
-    fees.
+    """Return the monthly cost due at any load: reserved machines, or the provider's fees.
 
     Without a load, one machine is reserved.
     """

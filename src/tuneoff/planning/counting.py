@@ -102,8 +102,8 @@ class OpenView:
 
 @dataclass(frozen=True)
 class ApproximateView:
-    """An example as a hosted model's tokenizer counts plain text, where the open model's is
-    missing."""
+    """An example counted as plain text by a hosted model's tokenizer, for want of the open model's
+    own."""
 
     counter: HostedCounter
     template: Template

@@ -15,10 +15,9 @@ Found = tuple[Decimal | None, str, tuple[str, ...], dict[str, float]]
 
 
 def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.date) -> Cost:
-    """Return the reported cost of training, with the cost of the reported hours or tokens beside
-    it.
+    """Return the reported cost of training, and what its hours or tokens would cost.
 
-    Where no money is reported, the computed cost replaces it.
+    They are priced on a day. Where no money is reported, that price replaces it.
     """
     reported = settings.training
     if reported is None:

@@ -256,8 +256,8 @@ class Batches(Protocol):
         ...
 
     def find(self, metadata: Mapping[str, str], since: float) -> Batch | None:
-        """Find the batch that an earlier try created, even if its answer was lost; None if there is
-        none."""
+        """Find the batch that an earlier try created, even if its answer was lost; else return
+        None."""
         ...
 
     def create(self, file: str, metadata: Mapping[str, str]) -> Batch:

@@ -47,8 +47,7 @@ class Reach:
 
 
 def why_no_connection(error: BaseException, url: str) -> tuple[str, bool] | None:
-    """Return why no connection to `url` was made, and whether the request was certainly not
-    executed.
+    """Return why no connection to `url` was made, and whether certainly nothing was executed.
 
     None where a connection was made. After a redirect it is not certain: the redirect leads
     elsewhere, or turns the request into a GET.

@@ -98,8 +98,7 @@ class _Network:
         self._ways: dict[str | None, Any] = {}
 
     def to(self, url: Any) -> Any:
-        """Return the transport to an address, through the environment's proxy if there is one for
-        it."""
+        """Return the transport to an address, through the environment's proxy if there is one."""
         proxies = urllib.request.getproxies()
         proxy = proxies.get(url.scheme) or proxies.get("all")
         if proxy and urllib.request.proxy_bypass(url.host):
