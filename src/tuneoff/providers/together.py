@@ -64,7 +64,7 @@ def check(settings: HostedSettings) -> None:
 
 
 def schedule(epochs: int | str, examples: int, validation: bool) -> Schedule:
-    """Return what a job bills: its epochs (default: one), and each evaluation of validation data."""
+    """Return what a job bills: its epochs (default: one), and evaluations of validation data."""
     whole = USUAL_EPOCHS if isinstance(epochs, str) else epochs
     looks = max(FEWEST_VALIDATIONS, VALIDATIONS_AN_EPOCH * whole)
     return Schedule(whole, min(MOST_VALIDATIONS, looks) if validation else 0)
