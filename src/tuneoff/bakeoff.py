@@ -172,7 +172,7 @@ def _refuse_forgetting_paid(run: RunDir) -> None:
 
     That includes contenders that the file no longer names.
     """
-    begun = {each.path.name for each in run.contenders() if each.has_begun_paying()}
+    begun = {folder.path.name for folder in run.contenders() if folder.has_begun_paying()}
     paid_for = sorted(begun | Ledger(run.events).names())
     if run.judgements.exists():
         raise RunDirectoryError(
@@ -280,7 +280,7 @@ def _options(
 
 def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
     """Return whether every example has an answer from each variant of a contender."""
-    folders = (each.directory(run.contender(settings.name)) for each in trainings(settings))
+    folders = (variant.directory(run.contender(settings.name)) for variant in trainings(settings))
     return not any(list_left(settings, folder.answers(), test) for folder in folders)
 
 

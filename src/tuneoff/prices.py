@@ -49,10 +49,10 @@ def checked(own: Path | None = None, as_of: datetime.date | None = None) -> dict
     return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in findings), "findings": rows}
 
 
-def table(found: dict[str, Any]) -> str:
+def table(prices: dict[str, Any]) -> str:
     """Render the rows as text, in USD per million tokens or per hour as the headings say."""
     lines = [["provider", "model", "", *COLUMNS, "ends", "read"]]
-    for row in found["prices"]:
+    for row in prices["prices"]:
         cells = [_money(row[name]) for name in COLUMNS.values()]
         read = str(row["retrieved"] or "") + (" stale" if row["stale"] else "")
         names = [row["provider"], row["model"], row["variant"] or ""]

@@ -110,7 +110,7 @@ class ContenderDir:
 
     def siblings(self) -> list[ContenderDir]:
         """Return the other contenders' folders."""
-        return [each for each in contender_dirs(self.path.parent) if each.path != self.path]
+        return [folder for folder in contender_dirs(self.path.parent) if folder.path != self.path]
 
     def weights(self) -> Path | None:
         """Return the trained adapter or model, once it is complete."""
@@ -119,7 +119,7 @@ class ContenderDir:
     def all_weights(self) -> list[Path]:
         """Return the weights of every seed, where there are several."""
         folders = [self, *(ContenderDir(path) for path in sorted(self.path.glob("seed-*")))]
-        return [found for each in folders if (found := each.weights()) is not None]
+        return [weights for folder in folders if (weights := folder.weights()) is not None]
 
     def predictions(self) -> dict[str, Prediction]:
         """Return the first samples' answers so far, by example id."""
@@ -169,8 +169,8 @@ class ContenderDir:
         rows = read_lines(self.path / "learning_rates.jsonl")
         return {float(row["learning_rate"]): row["validation"] for row in rows}
 
-    def write_learning_rates(self, found: Mapping[float, float | None]) -> None:
-        rows = [{"learning_rate": rate, "validation": loss} for rate, loss in found.items()]
+    def write_learning_rates(self, losses: Mapping[float, float | None]) -> None:
+        rows = [{"learning_rate": rate, "validation": loss} for rate, loss in losses.items()]
         write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
@@ -435,7 +435,7 @@ class RunDir:
         """Write the scorer's groups of test examples, if there are any."""
         if not groups:
             return
-        rows = ({"id": id, "groups": dict(found)} for id, found in groups.items())
+        rows = ({"id": id, "groups": dict(example_groups)} for id, example_groups in groups.items())
         write_lines(self.data / "groups.jsonl", rows)
 
     def today(self) -> datetime.date:

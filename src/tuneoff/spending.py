@@ -214,12 +214,12 @@ def asked_models(bakeoff: BakeOff) -> list[JudgeSettings | ModelGrader]:
 
 
 def _most_of_question(
-    asked: JudgeSettings | ModelGrader, row: Row, answer_bytes: int | None
+    grader: JudgeSettings | ModelGrader, row: Row, answer_bytes: int | None
 ) -> tuple[int, int]:
     """Return the maximum tokens, in and out, of one question to a judge or grader."""
-    if isinstance(asked, ModelGrader):
-        return asked.most_tokens(row, answer_bytes)
-    return most_tokens(asked, row, answer_bytes)
+    if isinstance(grader, ModelGrader):
+        return grader.most_tokens(row, answer_bytes)
+    return most_tokens(grader, row, answer_bytes)
 
 
 def judge_name(settings: AskedModel) -> str:

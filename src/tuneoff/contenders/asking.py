@@ -57,7 +57,7 @@ def ask_all(
     work: Work,
     provider: Provider,
     model: str,
-    asked: Iterable[Asked],
+    chat_requests: Iterable[Asked],
 ) -> Iterator[list[Prediction]]:
     """Yield answers as they arrive.
 
@@ -71,7 +71,7 @@ def ask_all(
     asking = _Asking(settings, work, provider, model)
     refused: list[Prediction] = []
     answered = asking.answered_before
-    finished = _finished(asking, asked, lambda: len(refused) < MOST_REFUSED)
+    finished = _finished(asking, chat_requests, lambda: len(refused) < MOST_REFUSED)
     for rows in finished:
         answered = answered or any(row.error is None for row in rows)
         refused += rows
@@ -145,18 +145,18 @@ def max_output_tokens(settings: Settings, max_new_tokens: int) -> int:
 
 
 def most_answering_tokens(
-    settings: Settings, work: Work, asked: Iterable[tuple[Example, list[Message]]]
+    settings: Settings, work: Work, prompts: Iterable[tuple[Example, list[Message]]]
 ) -> tuple[int, int]:
     """Return the maximum input and output tokens that the missing answers can bill.
 
     A batch under way is left out: the ledger holds its reservation.
     """
-    known = {name_request(*each) for each in work.directory.answers()}
+    known = {name_request(*question) for question in work.directory.answers()}
     for batch in work.directory.batches():
         if not batch["read"] and (batch["batch_id"] or batch["look_until"]):
             known.update(batch["ids"])
     tokens = count = 0
-    for example, turns in asked:
+    for example, turns in prompts:
         names = (name_request(example.id, sample) for sample in range(settings.samples))
         times = sum(name not in known for name in names)
         if times:
@@ -166,14 +166,14 @@ def most_answering_tokens(
 
 def _finished(
     asking: _Asking,
-    asked: Iterable[Asked],
+    chat_requests: Iterable[Asked],
     asks_more: Callable[[], bool],
 ) -> Iterator[list[Prediction]]:
     """Yield answers as they arrive, and stop sending on an error or Ctrl-C.
 
     Requests under way are paid for, so they are awaited and yielded before the error is raised.
     """
-    left, waiting = iter(asked), set[Future[Prediction]]()
+    left, waiting = iter(chat_requests), set[Future[Prediction]]()
     stopped: BaseException | None = None
     threads, waits = ThreadPoolExecutor(asking.concurrency), True
     try:

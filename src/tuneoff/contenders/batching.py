@@ -44,7 +44,7 @@ def ask_in_batches(
     work: Work,
     provider: Provider,
     model: str,
-    asked: Iterable[Asked],
+    chat_requests: Iterable[Asked],
 ) -> Iterator[list[Prediction]]:
     """Yield answers whenever a batch is finished; a rejected request becomes a row with `error`.
 
@@ -54,7 +54,7 @@ def ask_in_batches(
     """
     jobs = BatchJobs(settings, work, batches_of(settings, provider), model)
     questions, left = list[Question](), Left()
-    for example, sample, turns in asked:
+    for example, sample, turns in chat_requests:
         questions.append((example, sample))
         left[name_request(example.id, sample)] = turns
     named = name_requests(questions)

@@ -90,10 +90,10 @@ def answer(
     model = settings.deployment or hosted_job.answers_with(settings, work)
     template = template_for(settings, work)
     questions = list_questions(settings, work, examples)
-    asked = ((e, sample, prompts.messages(e, template)) for e, sample in questions)
+    chat_requests = ((e, sample, prompts.messages(e, template)) for e, sample in questions)
     with closing(connected(settings, work)) as provider:
         ask = ask_in_batches if settings.batch else ask_all
-        yield from ask(settings, work, provider, model, asked)
+        yield from ask(settings, work, provider, model, chat_requests)
 
 
 def serving(settings: HostedSettings, work: Work) -> ServingRecord | None:
@@ -109,7 +109,7 @@ def prompt_sha256(settings: HostedSettings, work: Work) -> str:
 def most_tokens(settings: HostedSettings, work: Work) -> tuple[int, int, int]:
     """Return the maximum tokens that the remaining work can bill: training, input, output."""
     template = template_for(settings, work)
-    asked = ((example, prompts.messages(example, template)) for example in work.test)
+    rendered = ((example, prompts.messages(example, template)) for example in work.test)
     begun = work.directory.job().get("intent") is not None  # then the ledger holds its reservation
     training = 0 if begun else hosted_job.most_training_tokens(settings, work)
-    return (training, *most_answering_tokens(settings, work, asked))
+    return (training, *most_answering_tokens(settings, work, rendered))

@@ -126,16 +126,16 @@ class _View:
         """Return the token ids of the prompt."""
         return self.counter.prompt_ids(self.asked(example), self.template.today)
 
-    def prompt(self, example: Example, most: int) -> int:
-        """Return the prompt's tokens; 0 where they are certainly at most `most`."""
-        if self.size(example) <= most:
+    def prompt(self, example: Example, max_tokens: int) -> int:
+        """Return the prompt's tokens; 0 if they are certainly at most `max_tokens`."""
+        if self.size(example) <= max_tokens:
             return 0
         return len(self.ids(example))
 
-    def whole(self, example: Example, most: int) -> int:
-        """Return the tokens of prompt and answer; 0 where they are certainly at most `most`."""
+    def whole(self, example: Example, max_tokens: int) -> int:
+        """Return the tokens of prompt and answer; 0 if they are certainly at most `max_tokens`."""
         answer = example.completion
-        if self.size(example) + len(answer.encode()) <= most:
+        if self.size(example) + len(answer.encode()) <= max_tokens:
             return 0
         return len(self.ids(example)) + self.counter.completion(answer)
 
@@ -212,29 +212,29 @@ def _tuned(settings: LocalSettings, work: Work, view: _View) -> Iterator[str]:
 
 
 def _too_long(
-    settings: LocalSettings, split: Split, examples: Sequence[Example], most: int, view: _View
+    settings: LocalSettings, split: Split, examples: Sequence[Example], max_tokens: int, view: _View
 ) -> int:
-    """Return how many examples have more than `most` tokens and will be truncated.
+    """Return how many examples have more than `max_tokens` tokens and will be truncated.
 
     Raises:
         DataError: they may not be truncated, or truncation would not help.
     """
     count = 0
     for example in examples:
-        tokens = view.whole(example, most)
-        if tokens <= most:
+        tokens = view.whole(example, max_tokens)
+        if tokens <= max_tokens:
             continue
         where = f"contender {settings.name}, {split}"
         if not settings.train.truncate:
             positions = f"{view.counter.positions} positions"
             limit = f"the base's {positions}"
-            if most < view.counter.positions:
-                limit = f"train.max_length {most} (the base has {positions})"
+            if max_tokens < view.counter.positions:
+                limit = f"train.max_length {max_tokens} (the base has {positions})"
             raise DataError(
                 f"{where}: example {example.id!r} has {tokens} tokens, more than {limit}; "
                 f"{WHAT_TO_DO}"
             )
-        if view.whole(emptied(example), most) > most:
+        if view.whole(emptied(example), max_tokens) > max_tokens:
             raise DataError(f"{where}: {no_room(example)}")
         count += 1
     return count

@@ -50,9 +50,9 @@ def measured(
     tokenizer: PreTrainedTokenizerBase,
 ) -> ServingRecord:
     """Time a loaded model on the run's test prompts; return latency and throughput."""
-    asked, quiet = asked_alone(work), replace(work, progress=Silent())
-    seconds = answered_alone(settings, quiet, model, tokenizer, asked)
-    return record(answered(work), timed(asked, seconds))
+    examples, quiet = asked_alone(work), replace(work, progress=Silent())
+    seconds = answered_alone(settings, quiet, model, tokenizer, examples)
+    return record(answered(work), timed(examples, seconds))
 
 
 def as_answered(settings: Settings, work: Work) -> ServingRecord:
@@ -113,9 +113,9 @@ def choose_prompts(test: Sequence[Example]) -> list[Example]:
     return first + spread(between, MOST - ENOUGH)
 
 
-def spread(examples: Sequence[Example], most: int) -> list[Example]:
-    """Return at most `most` examples, evenly spaced."""
-    take = min(most, len(examples))
+def spread(examples: Sequence[Example], max_count: int) -> list[Example]:
+    """Return at most `max_count` examples, evenly spaced."""
+    take = min(max_count, len(examples))
     return [examples[i * len(examples) // take] for i in range(take)]
 
 
@@ -126,10 +126,10 @@ def asks_on(seconds: Collection[float]) -> bool:
     return not enough and taken < LIMIT_SECONDS and len(seconds) <= MOST
 
 
-def timed(asked: Iterable[Example], seconds: Iterator[float]) -> dict[str, float]:
+def timed(examples: Iterable[Example], seconds: Iterator[float]) -> dict[str, float]:
     """Return seconds by example id, measured one after another until they suffice."""
     seconds_by_id = dict[str, float]()
-    for example, took in zip(asked, seconds, strict=False):
+    for example, took in zip(examples, seconds, strict=False):
         seconds_by_id[example.id] = took
         if not asks_on(seconds_by_id.values()):
             break

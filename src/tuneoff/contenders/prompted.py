@@ -68,10 +68,10 @@ def answer(
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
         questions = list_questions(settings, work, examples)
-        asked = ((e, k, prompts.messages(e, template, shots.of(e))) for e, k in questions)
+        chat_requests = ((e, k, prompts.messages(e, template, shots.of(e))) for e, k in questions)
         with closing(connected(settings, work)) as provider:
             ask = ask_in_batches if settings.batch else ask_all
-            yield from ask(settings, work, provider, settings.model, asked)
+            yield from ask(settings, work, provider, settings.model, chat_requests)
         return
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
@@ -116,8 +116,8 @@ def prompt_record(settings: PromptedSettings, work: Work) -> PromptRecord:
 def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:
     """Return the maximum tokens that the remaining work can bill: training, input, output."""
     template, shots = template_for(settings, work), shots_of(settings, work)
-    asked = ((e, prompts.messages(e, template, shots.of(e))) for e in work.test)
-    return (0, *most_answering_tokens(settings, work, asked))
+    rendered = ((e, prompts.messages(e, template, shots.of(e))) for e in work.test)
+    return (0, *most_answering_tokens(settings, work, rendered))
 
 
 def _provider(settings: PromptedSettings) -> str:

@@ -82,13 +82,16 @@ def answer(
             f"warning: {settings.name}: {lacking} of {len(wanted)} {what} in {path}; they count as "
             "wrong."
         )
-    asked, missing = {e.id for e in examples}, "the predictions file has no answer to this example"
+    asked_ids, missing = (
+        {e.id for e in examples},
+        "the predictions file has no answer to this example",
+    )
     yield [
         Prediction(id, answers[id, sample], sample=sample)
         if (id, sample) in answers
         else Prediction(id, "", error=missing, sample=sample)
         for id, sample in wanted
-        if id in asked
+        if id in asked_ids
     ]
 
 

@@ -58,9 +58,9 @@ def answers_of(
     settings: Settings, work: Work, weights: Weights, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Yield vLLM's greedy answers to the examples, a chunk at a time."""
-    asked = _asked(settings, work, weights, examples)
-    with vllm.running(asked.engine) as running:
-        yield from vllm.answer(running, *asked.parts(), work.max_new_tokens)
+    engine_request = _asked(settings, work, weights, examples)
+    with vllm.running(engine_request.engine) as running:
+        yield from vllm.answer(running, *engine_request.parts(), work.max_new_tokens)
 
 
 def serving(settings: Settings, work: Work, weights: Weights) -> ServingRecord:
@@ -68,9 +68,9 @@ def serving(settings: Settings, work: Work, weights: Weights) -> ServingRecord:
     examples = asked_alone(work)
     if not examples:
         return replace(record(answered(work), {}), backend="vllm")
-    asked = _asked(settings, work, weights, examples)
-    with vllm.running(asked.engine) as running:
-        alone = timed(examples, _alone(running, asked, work.max_new_tokens))
+    engine_request = _asked(settings, work, weights, examples)
+    with vllm.running(engine_request.engine) as running:
+        alone = timed(examples, _alone(running, engine_request, work.max_new_tokens))
     record_with_times = replace(record(answered(work), alone), backend="vllm")
     try:
         same, compared = agreement(settings, work, weights)
@@ -96,7 +96,7 @@ def agreement(settings: Settings, work: Work, weights: Weights) -> tuple[int, in
     model = _loaded(weights, _cards(settings))
     tokenizer, quiet = load_tokenizer(weights.base), replace(work, progress=Silent())
     sample = spread(examples, COMPARED)
-    predictions = [p for some in answers(settings, quiet, model, tokenizer, sample) for p in some]
+    predictions = [p for batch in answers(settings, quiet, model, tokenizer, sample) for p in batch]
     del model
     release_memory()
     return sum(p.prediction.strip() == stored[p.id].strip() for p in predictions), len(predictions)
@@ -133,15 +133,15 @@ def _asked(settings: Settings, work: Work, weights: Weights, examples: Sequence[
     return _Asked(engine, Ending(tokenizer, ends, stop), prompts)
 
 
-def _alone(running: Any, asked: _Asked, max_new_tokens: int) -> Iterator[float]:
+def _alone(running: Any, engine_request: _Asked, max_new_tokens: int) -> Iterator[float]:
     """Yield the seconds of each prompt by itself, with an empty prefix cache each time."""
-    engine, ending, prompts = asked.parts()
+    engine, ending, prompts = engine_request.parts()
     for prompt in prompts:
         running.reset_prefix_cache()
-        began = time.perf_counter()
+        started = time.perf_counter()
         for _ in vllm.answer(running, engine, ending, [prompt], max_new_tokens):
             pass
-        yield time.perf_counter() - began
+        yield time.perf_counter() - started
 
 
 def _loaded(weights: Weights, cards: int) -> Any:

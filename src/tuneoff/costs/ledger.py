@@ -49,15 +49,15 @@ class Ledger:
     """A run's ledger; many threads may use it."""
 
     def __init__(
-        self, events: Path, budget_usd: float | None = None, told: Told | None = None
+        self, events: Path, budget_usd: float | None = None, listener: Told | None = None
     ) -> None:
         """Read the ledger.
 
         Args:
             events: the run's `events.jsonl`.
-            told: called on every change with the known USD, the uncertain USD and the budget.
+            listener: called on every change with the known USD, the uncertain USD and the budget.
         """
-        self._events, self._told = events, told
+        self._events, self._told = events, listener
         self._budget = None if budget_usd is None else Decimal(str(budget_usd))
         self._lock = threading.Lock()
         # Open reservations by key: (contender, kind of step, USD).
@@ -151,19 +151,19 @@ class Ledger:
         with self._lock:
             self._refuse_over(usd, what)
 
-    def _refuse_over(self, usd: Decimal, what: str, noted: Decimal = NOTHING) -> None:
+    def _refuse_over(self, usd: Decimal, what: str, reserved: Decimal = NOTHING) -> None:
         """Raise BudgetError if this many USD could pass the budget.
 
         Args:
-            noted: the part of them that is counted already.
+            reserved: the part of them that is counted already.
         """
         spent = self._spent()
-        uncertain = spent.uncertain - noted
+        uncertain = spent.uncertain - reserved
         if self._budget is None or spent.known + uncertain + usd <= self._budget:
             return
         before = f"${spent.known:.2f} are spent"
         # Only a job's reservation is increased after it was made.
-        jobs = self._spent(what=TRAINING).uncertain - noted
+        jobs = self._spent(what=TRAINING).uncertain - reserved
         answers = uncertain - jobs
         if jobs:
             before += f", up to ${jobs:.2f} by jobs that are under way or were not seen to end"

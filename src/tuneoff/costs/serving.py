@@ -108,11 +108,11 @@ def hosted(
     if price.hosting_usd_per_hour is not None:
         fixed += price.hosting_usd_per_hour * HOURS_A_MONTH
     # Price a million requests, so that their tokens are whole numbers.
-    each = answering_usd(price, _millions(tokens_in), _millions(tokens_out), batch=batch)
-    if each is None:
+    million_usd = answering_usd(price, _millions(tokens_in), _millions(tokens_out), batch=batch)
+    if million_usd is None:
         # A deployment may be billed by its hours and nothing else.
         return Hosted(NOTHING, fixed) if price.hosting_usd_per_hour is not None else None
-    return Hosted(each / 1_000_000, fixed)
+    return Hosted(million_usd / 1_000_000, fixed)
 
 
 def _millions(tokens: Decimal) -> int:
@@ -152,14 +152,14 @@ def usd_per_correct(per_1k: Decimal, correct: Decimal) -> Decimal | None:
     return per_1k / THOUSAND / correct if correct > 0 else None
 
 
-def break_even(mine: Own, other: Hosted) -> Crossing:
+def break_even(owned: Own, other: Hosted) -> Crossing:
     """Return from how many requests per month owning costs no more than the provider.
 
     Between kC and (k+1)C requests (C: the requests of one machine) k + 1 machines are reserved, so
     owning costs (k+1)M there, the provider F + hn. With k + 1 machines, owning becomes cheaper at
     ((k+1)M - F) / h if that lies before (k+1)C.
     """
-    machine, capacity = mine.machine_usd, mine.machine_requests
+    machine, capacity = owned.machine_usd, owned.machine_requests
     request_usd, fixed = other.request_usd, other.fixed_usd
     gained = request_usd * capacity - machine  # per additional full machine
     if machine <= fixed:
@@ -171,33 +171,33 @@ def break_even(mine: Own, other: Hosted) -> Crossing:
     if gained >= 0 and machine <= fixed:
         return Crossing(first, NOTHING)
     if gained > 0:
-        return Crossing(first, _lasting(mine, other, gained))
+        return Crossing(first, _lasting(owned, other, gained))
     if gained == 0:  # equal at each full machine, and more expensive in between
         return Crossing(first)
     return Crossing(first, None, capacity * (fixed // -gained))
 
 
-def _lasting(mine: Own, other: Hosted, gained: Decimal) -> Decimal | None:
+def _lasting(owned: Own, other: Hosted, gained: Decimal) -> Decimal | None:
     """Return the load from which each additional machine is cheaper from its first request on.
 
     The savings of full machines then pay for a new one. None where that takes too many machines.
     """
-    missing = mine.machine_usd - other.fixed_usd
+    missing = owned.machine_usd - other.fixed_usd
     if missing > gained * MOST_MACHINES:
         return None
     whole, rest = divmod(missing, gained)
     machines = int(whole) + (rest > 0)
-    return (machines * mine.machine_usd - other.fixed_usd) / other.request_usd
+    return (machines * owned.machine_usd - other.fixed_usd) / other.request_usd
 
 
-def used_to(mine: Own, before: Decimal, after: Decimal) -> Own:
+def used_to(owned: Own, before: Decimal, after: Decimal) -> Own:
     """Return the same machines at another utilization."""
-    return replace(mine, machine_requests=mine.machine_requests * after / before)
+    return replace(owned, machine_requests=owned.machine_requests * after / before)
 
 
-def dearer_own(mine: Own, factor: Decimal) -> Own:
+def dearer_own(owned: Own, factor: Decimal) -> Own:
     """Return the same machines with the hourly price times `factor`."""
-    return replace(mine, machine_usd=mine.machine_usd * factor)
+    return replace(owned, machine_usd=owned.machine_usd * factor)
 
 
 def dearer_hosted(other: Hosted, factor: Decimal) -> Hosted:

@@ -139,16 +139,16 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
     )
 
 
-def _with_today(found: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
+def _with_today(plan_of_day: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
     """Return a plan of another day with the refusals of a run that begins today."""
-    if found.as_of == machine.today():
-        return found
+    if plan_of_day.as_of == machine.today():
+        return plan_of_day
     planned = []
-    for settings, contender in zip(bakeoff.contenders, found.contenders, strict=True):
+    for settings, contender in zip(bakeoff.contenders, plan_of_day.contenders, strict=True):
         refused = refused_today(settings, prices)
         new = [] if refused is None or refused in contender.warnings else [refused]
         planned.append(replace(contender, warnings=(*contender.warnings, *new)))
-    return replace(found, contenders=tuple(planned))
+    return replace(plan_of_day, contenders=tuple(planned))
 
 
 def _total(planned: Iterable[PlannedContender]) -> float:
@@ -205,11 +205,11 @@ def _streamed(parts: Parts) -> Source:
     return Source(examples.sizes, examples, splits, list(clusters.values()) or None, warnings)
 
 
-def _shots(bakeoff: BakeOff, found: Stream) -> dict[int, Example]:
+def _shots(bakeoff: BakeOff, examples: Stream) -> dict[int, Example]:
     """Return the training examples that contenders show in their prompts, by index."""
 
     def of(wanted: Split) -> Iterator[Example]:
-        return (example for split, example in found if split == wanted)
+        return (example for split, example in examples if split == wanted)
 
     places = {
         place
@@ -281,8 +281,8 @@ def _planned(
     if isinstance(settings, PromptedSettings):
         if settings.model is None:
             return PlannedContender(name=settings.name, id=settings.id)
-        asked = planned_answers(settings, tallies, prices, day, work.max_new_tokens)
-        return _approximate(asked, settings.model, view)
+        answers_plan = planned_answers(settings, tallies, prices, day, work.max_new_tokens)
+        return _approximate(answers_plan, settings.model, view)
     from tuneoff.planning.local import Asked, planned_local
 
     assert isinstance(view, OpenView | ApproximateView)

@@ -139,15 +139,15 @@ class Tally:
     cacheable: int = 0
     """Tokens of prompts that are long enough for a provider's cache."""
 
-    def add(self, size: Size, most: int) -> None:
+    def add(self, size: Size, max_tokens: int) -> None:
         """Count one more example."""
         self.counted += 1
         self.prompt += size.prompt
         self.completion += size.completion
-        self.whole += min(size.whole, most)
-        self.longest = max(self.longest, min(size.whole, most))
+        self.whole += min(size.whole, max_tokens)
+        self.longest = max(self.longest, min(size.whole, max_tokens))
         self.longest_prompt = max(self.longest_prompt, size.prompt)
-        self.cut += size.whole > most
+        self.cut += size.whole > max_tokens
         self.cacheable += size.prompt if size.prompt >= CACHED_FROM else 0
 
     def of_all(self, tokens: int) -> int:
@@ -199,10 +199,10 @@ def tally(
 
 
 def sample(
-    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], most: int
+    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], max_count: int
 ) -> list[Example]:
-    """Return at most `most` training examples, evenly spaced over the split."""
-    step = max(1, math.ceil(sizes["train"] / most))
+    """Return at most `max_count` training examples, evenly spaced over the split."""
+    step = max(1, math.ceil(sizes["train"] / max_count))
     return [example for i, example in enumerate(_train(rows)) if i % step == 0]
 
 

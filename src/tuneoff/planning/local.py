@@ -67,29 +67,29 @@ class Extent:
     """Share of tokens that is computed where prefixes are shared."""
 
 
-def planned_local(asked: Asked) -> PlannedContender:
+def planned_local(inputs: Asked) -> PlannedContender:
     """Return the plan of a model tuned on this machine, or on the hardware that the file names."""
-    settings, warnings = asked.settings, list[str]()
-    extent = _extent(asked)
-    if isinstance(asked.view, ApproximateView):
+    settings, warnings = inputs.settings, list[str]()
+    extent = _extent(inputs)
+    if isinstance(inputs.view, ApproximateView):
         warnings.append(
             f"the tokenizer of {settings.base} is not in the local cache; its tokens are counted "
             "with gpt-4o's, up to 20% fewer."
         )
     times = sum(training.fraction for training in trainings(settings))
-    base_memory = _held(asked, extent, warnings)
-    seconds, seconds_basis = _seconds(asked, extent, base_memory, warnings)
+    base_memory = _held(inputs, extent, warnings)
+    seconds, seconds_basis = _seconds(inputs, extent, base_memory, warnings)
     seconds = None if seconds is None else seconds * times
-    usd, rate = _usd(asked, seconds, warnings)
+    usd, rate = _usd(inputs, seconds, warnings)
     over = f", {times:g} times" if times != 1 else ""
-    most = "at most " if settings.train.until else ""
-    basis = f"{most}{extent.steps:,} steps of {settings.train.batch_size} examples"
+    at_most = "at most " if settings.train.until else ""
+    basis = f"{at_most}{extent.steps:,} steps of {settings.train.batch_size} examples"
     if extent.searching:
         basis += f" and {extent.searching:,} that look for a learning rate"
     basis += f"{over}{seconds_basis}{rate}"
     if base_memory is not None:
-        basis += f"; {_fits(base_memory.bytes, asked.prices)}"
-    train = asked.tallies["train"]
+        basis += f"; {_fits(base_memory.bytes, inputs.prices)}"
+    train = inputs.tallies["train"]
     training = PlannedTraining(
         examples=train.examples,
         epochs=round(extent.epochs, 2),
@@ -105,10 +105,10 @@ def planned_local(asked: Asked) -> PlannedContender:
     )
 
 
-def _extent(asked: Asked) -> Extent:
+def _extent(inputs: Asked) -> Extent:
     """Return how much is trained."""
-    rules, train = asked.settings.train, asked.tallies["train"]
-    validation = asked.tallies["validation"]
+    rules, train = inputs.settings.train, inputs.tallies["train"]
+    validation = inputs.tallies["validation"]
     steps = planned_steps(rules, train.examples)
     epochs = steps / math.ceil(train.examples / rules.batch_size)
     tokens = epochs * train.of_all(train.whole)
@@ -116,19 +116,19 @@ def _extent(asked: Asked) -> Extent:
     validated = float(evaluations * validation.of_all(validation.whole))
     searching = 0
     if rules.learning_rate == "search":
-        rates = len(RATES[asked.settings.method])
+        rates = len(RATES[inputs.settings.method])
         searching = rates * min(STEPS, math.ceil(train.examples / rules.batch_size))
         tokens += searching * rules.batch_size * train.whole / max(1, train.counted)
         judged = rates * min(VALIDATION, validation.examples)
         validated += judged * validation.whole / max(1, validation.counted)
-    share = _share(asked) if rules.share_prefixes else 1.0
+    share = _share(inputs) if rules.share_prefixes else 1.0
     return Extent(steps, searching, epochs, tokens, validated, share)
 
 
-def _share(asked: Asked) -> float:
+def _share(inputs: Asked) -> float:
     """Return the share of tokens that prefix trees compute, in batches as trained."""
-    rules = asked.settings.train
-    rows = [asked.view.ids(example) for example in asked.sample]
+    rules = inputs.settings.train
+    rows = [inputs.view.ids(example) for example in inputs.sample]
     size = min(rules.micro_batch_size or rules.batch_size, len(rows))
     computed = unshared = 0
     for number in range(min(BATCHES, max(1, len(rows) // size))):
@@ -150,20 +150,20 @@ class Held:
     """Minimum memory that training takes."""
 
 
-def _held(asked: Asked, extent: Extent, warnings: list[str]) -> Held | None:
+def _held(inputs: Asked, extent: Extent, warnings: list[str]) -> Held | None:
     """Return what is known about the base; warn and return None for an unknown architecture."""
     from tuneoff.models.known import config_of
 
-    config = config_of(asked.base)
+    config = config_of(inputs.base)
     if config is None:
         warnings.append(
-            f"the architecture of {asked.settings.base} is unknown here, so memory and seconds "
+            f"the architecture of {inputs.settings.base} is unknown here, so memory and seconds "
             "are, too: load it once, or give a local folder."
         )
         return None
-    estimated = _estimate(asked, config)
-    rules, train = asked.settings.train, asked.tallies["train"]
-    longest = max(train.longest, asked.tallies["validation"].longest)
+    estimated = _estimate(inputs, config)
+    rules, train = inputs.settings.train, inputs.tallies["train"]
+    longest = max(train.longest, inputs.tallies["validation"].longest)
     at_once = longest
     if rules.micro_batch_size is not None:
         mean = train.whole / max(1, train.counted)
@@ -172,7 +172,7 @@ def _held(asked: Asked, extent: Extent, warnings: list[str]) -> Held | None:
     return Held(config, estimated.total_bytes(at_once, 0 if rules.share_prefixes else longest))
 
 
-def _estimate(asked: Asked, config: PretrainedConfig) -> MemoryEstimate:
+def _estimate(inputs: Asked, config: PretrainedConfig) -> MemoryEstimate:
     """Return the memory estimate of training on the hardware that will be used."""
     import torch
 
@@ -180,19 +180,19 @@ def _estimate(asked: Asked, config: PretrainedConfig) -> MemoryEstimate:
     from tuneoff.models.memory import divided, estimate
     from tuneoff.models.packing import LOGITS_AT_ONCE
 
-    precision = asked.settings.train.precision
-    is_other_machine = _accelerator_of(asked.settings) is not None
+    precision = inputs.settings.train.precision
+    is_other_machine = _accelerator_of(inputs.settings) is not None
     uses_bfloat16 = is_other_machine and precision == "auto"
     dtype = torch.bfloat16 if uses_bfloat16 else dtype_of(precision)
     memory = estimate(
         config,
-        asked.settings,
+        inputs.settings,
         dtype,
-        gradient_checkpointing=asked.settings.train.gradient_checkpointing,
+        gradient_checkpointing=inputs.settings.train.gradient_checkpointing,
         logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
         on_accelerator=is_other_machine or device().type != "cpu",
     )
-    hardware, parallel = asked.settings.hardware, asked.settings.train.parallel
+    hardware, parallel = inputs.settings.hardware, inputs.settings.train.parallel
     return divided(memory, hardware.count) if hardware and parallel == "fsdp" else memory
 
 
@@ -200,12 +200,20 @@ def _fits(needed: int, prices: PriceBook) -> str:
     """Say which accelerators of the book hold this many bytes, one of them each."""
     from tuneoff.models.memory import USABLE
 
-    def holds(each: Accelerator) -> bool:
-        return needed <= USABLE * each.memory_gb * GIB
+    def holds(accelerator: Accelerator) -> bool:
+        return needed <= USABLE * accelerator.memory_gb * GIB
 
     accelerators = prices.accelerators()
-    fitting = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if holds(each)]
-    too_small = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if not holds(each)]
+    fitting = [
+        f"{accelerator.name} ({accelerator.memory_gb:g} GB)"
+        for accelerator in accelerators
+        if holds(accelerator)
+    ]
+    too_small = [
+        f"{accelerator.name} ({accelerator.memory_gb:g} GB)"
+        for accelerator in accelerators
+        if not holds(accelerator)
+    ]
     sentence = f"needs {needed / GIB:.1f} GiB at least: "
     if not too_small:
         return f"{sentence}fits every accelerator of the book"
@@ -224,15 +232,15 @@ def _accelerator_of(settings: LocalSettings) -> str | None:
 
 
 def _seconds(
-    asked: Asked, extent: Extent, held: Held | None, warnings: list[str]
+    inputs: Asked, extent: Extent, held: Held | None, warnings: list[str]
 ) -> tuple[float | None, str]:
     """Return the seconds of one training on all examples, and their basis in words."""
-    named = _accelerator_of(asked.settings)
+    named = _accelerator_of(inputs.settings)
     if named is None:
-        return _here(asked, extent, held, warnings)
-    accelerator = asked.prices.accelerator(named)
+        return _here(inputs, extent, held, warnings)
+    accelerator = inputs.prices.accelerator(named)
     if accelerator is None:
-        names = [each.name for each in asked.prices.accelerators()]
+        names = [each.name for each in inputs.prices.accelerators()]
         warnings.append(f"hardware: {unknown('accelerator', named, names)}; hours are not known.")
         return None, ""
     if held is None:
@@ -240,10 +248,10 @@ def _seconds(
     from tuneoff.models.parameters import parameters_of
     from tuneoff.planning.flops import UTILIZATION, work_of
 
-    train = asked.tallies["train"]
-    parameters = parameters_of(held.config, asked.settings.lora)
-    work = work_of(held.config, asked.settings, parameters, train.whole / max(1, train.counted))
-    count = asked.settings.hardware.count if asked.settings.hardware else 1
+    train = inputs.tallies["train"]
+    parameters = parameters_of(held.config, inputs.settings.lora)
+    work = work_of(held.config, inputs.settings, parameters, train.whole / max(1, train.counted))
+    count = inputs.settings.hardware.count if inputs.settings.hardware else 1
     seconds = work.seconds(
         extent.tokens * extent.share,
         extent.validated * extent.share,
@@ -256,7 +264,7 @@ def _seconds(
 
 
 def _here(
-    asked: Asked, extent: Extent, held: Held | None, warnings: list[str]
+    inputs: Asked, extent: Extent, held: Held | None, warnings: list[str]
 ) -> tuple[float | None, str]:
     """Return the seconds by a training probe on this machine, and their basis in words."""
     from tuneoff.models.free_memory import available_bytes
@@ -265,13 +273,13 @@ def _here(
     from tuneoff.training.trainer import is_out_of_memory
 
     weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    if not any(file_of(asked.base, name) for name in weights):
+    if not any(file_of(inputs.base, name) for name in weights):
         warnings.append(
-            f"{asked.settings.base} is not on this machine, so its speed was not measured: load "
+            f"{inputs.settings.base} is not on this machine, so its speed was not measured: load "
             "it once, or name hardware.accelerator."
         )
         return None, ""
-    if not asked.measure:
+    if not inputs.measure:
         return None, ""
     if held is not None and held.bytes > available_bytes(device()):
         warnings.append("it does not fit into this machine's memory; its speed was not measured.")
@@ -279,7 +287,7 @@ def _here(
     from tuneoff.planning.measuring import measure
 
     try:
-        speed = measure(asked.settings, asked.base, asked.template, asked.sample)
+        speed = measure(inputs.settings, inputs.base, inputs.template, inputs.sample)
     except (TuneoffError, RuntimeError, MemoryError) as error:
         if not isinstance(error, TuneoffError) and not is_out_of_memory(error):
             raise
@@ -300,22 +308,22 @@ def _long(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
 
 
-def _usd(asked: Asked, seconds: float | None, warnings: list[str]) -> tuple[float | None, str]:
+def _usd(inputs: Asked, seconds: float | None, warnings: list[str]) -> tuple[float | None, str]:
     """Return the price of the hours, and its basis in words.
 
     Nothing is priced where the file names no hardware.
     """
-    if asked.settings.hardware is None or seconds is None:
+    if inputs.settings.hardware is None or seconds is None:
         return None, ""
-    hardware, hour = priced(asked.settings.hardware, asked.prices, asked.day)
-    if hour is not None and stale(hour, asked.day):
+    hardware, hour = priced(inputs.settings.hardware, inputs.prices, inputs.day)
+    if hour is not None and stale(hour, inputs.day):
         warnings.append(
             f"the price of an hour of {hour.accelerator} was read on {hour.retrieved}; "
             f"look again: {hour.source}."
         )
     usd = hours_usd(seconds, hardware)
     if usd is None:
-        unpriced = no_hour(asked.settings.name, hardware, asked.prices, asked.day)
+        unpriced = no_hour(inputs.settings.name, hardware, inputs.prices, inputs.day)
         warnings += [unpriced] if unpriced else []
         return None, ""
     count = f" × {hardware.count}" if hardware.count > 1 else ""

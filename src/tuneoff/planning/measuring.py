@@ -126,18 +126,18 @@ def _timed(
 
 
 def _fill(
-    found: dict[int, list[tuple[int, float]]],
+    steps_by_size: dict[int, list[tuple[int, float]]],
     began: float,
     step: Callable[[int], tuple[int, float]],
 ) -> None:
     """Time steps of each size in turn, for `SECONDS` or until there are enough of them."""
     warm = time.perf_counter()
     while True:
-        for size, steps in found.items():
+        for size, steps in steps_by_size.items():
             steps.append(step(size))
             if time.perf_counter() - began > TOO_LONG:
                 return
-        enough = min(len(steps) for steps in found.values()) >= FEWEST_STEPS
+        enough = min(len(steps) for steps in steps_by_size.values()) >= FEWEST_STEPS
         if enough and time.perf_counter() - warm >= SECONDS:
             return
 

@@ -66,28 +66,28 @@ class Pricing:
         self.bakeoff, self.prices = bakeoff, price_book(bakeoff)
         self.ledger, self.day = Ledger(run.events), day_of(bakeoff, run)
 
-    def priced(self, settings: Any, found: Measured) -> Priced:
+    def priced(self, settings: Any, measurements: Measured) -> Priced:
         """Return a contender's past and future costs."""
         if isinstance(settings, RecordedSettings):
             return Priced(reported_cost(settings, self.prices, self.day))
         monthly: Monthly | None
         if paid(settings):
-            billed = found.training.tokens_billed if found.training else None
-            cost = _once(api_cost(settings.name, billed, self.ledger), found.times_answered)
+            billed = measurements.training.tokens_billed if measurements.training else None
+            cost = _once(api_cost(settings.name, billed, self.ledger), measurements.times_answered)
             cost = replace(cost, unit_prices=self._unit_prices(settings))
-            monthly, basis = self._hosted(settings, found, cost)
+            monthly, basis = self._hosted(settings, measurements, cost)
         else:
-            seconds = found.training.seconds if found.training else None
-            cost = self.hours(settings, seconds, found.answering_seconds)
-            monthly, basis = self._own(settings, found)
-        elsewhere = _elsewhere(settings, found.record)
+            seconds = measurements.training.seconds if measurements.training else None
+            cost = self.hours(settings, seconds, measurements.answering_seconds)
+            monthly, basis = self._own(settings, measurements)
+        elsewhere = _elsewhere(settings, measurements.record)
         cost = replace(
             cost,
             training_basis=_minding(cost.training_basis, elsewhere),
-            training_usd_planned=found.planned_usd,
+            training_usd_planned=measurements.planned_usd,
             serving_basis=_minding(basis, elsewhere) if monthly is not None else basis,
         )
-        return Priced(self._served(cost, monthly, found.correct), monthly, elsewhere)
+        return Priced(self._served(cost, monthly, measurements.correct), monthly, elsewhere)
 
     def judge_usd(self) -> float | None:
         """Return the cost of the judge's answers from the ledger; None where they have no price."""
@@ -124,7 +124,7 @@ class Pricing:
             usd_per_correct_answer=None if right is None else float(right),
         )
 
-    def _own(self, settings: LocalSettings, found: Measured) -> tuple[Own | None, str]:
+    def _own(self, settings: LocalSettings, measurements: Measured) -> tuple[Own | None, str]:
         """Return the monthly cost of reserved machines, and its basis in words."""
         if settings.hardware is None:
             return None, NAME_HARDWARE
@@ -135,7 +135,7 @@ class Pricing:
                 f"not priced: an hour of {named or 'this hardware'} has no price on {self.day}; "
                 "give hardware.usd_per_hour"
             )
-        record, rules = found.record, self.bakeoff.serving
+        record, rules = measurements.record, self.bakeoff.serving
         if record is None or not record.requests_per_second:
             return None, "not priced: its throughput was not measured"
         monthly = serving.own(
@@ -156,17 +156,22 @@ class Pricing:
             basis += f", measured on {record.accelerator or record.machine}"
         return monthly, basis
 
-    def _hosted(self, settings: Any, found: Measured, cost: Cost) -> tuple[Hosted | None, str]:
+    def _hosted(
+        self, settings: Any, measurements: Measured, cost: Cost
+    ) -> tuple[Hosted | None, str]:
         """Return the monthly cost of a provider's model, and its basis in words."""
         if asks_nothing(settings):
             return None, "not priced: a server on this machine"
         price = price_for(settings, self.prices, self.day)
         if price is None:
             return None, "not priced: its model has no price in the book; give it a `price:`"
-        tokens_in, tokens_out = found.serving.tokens_in_mean, found.serving.tokens_out_mean
+        tokens_in, tokens_out = (
+            measurements.serving.tokens_in_mean,
+            measurements.serving.tokens_out_mean,
+        )
         if tokens_in is None or tokens_out is None:
             return None, "not priced: no answer says how many tokens it took"
-        again, words = self._tuning_again(settings, cost, found.planned_usd)
+        again, words = self._tuning_again(settings, cost, measurements.planned_usd)
         monthly = serving.hosted(
             price,
             Decimal(str(tokens_in)),

@@ -39,33 +39,33 @@ def break_evens(
         BreakEven(
             own=a,
             hosted=b,
-            requests_per_month=_float(found.lasting),
+            requests_per_month=_float(crossing.lasting),
             utilization=utilization,
-            first_requests_per_month=_float(found.first),
-            until_requests_per_month=_float(found.until),
+            first_requests_per_month=_float(crossing.first),
+            until_requests_per_month=_float(crossing.until),
             warning=priced[a].elsewhere,
             curve=_curve(owns[a], others[b], points),
             sensitivity=_sensitivity(owns[a], others[b], share),
         )
-        for a, b, found in pairs
+        for a, b, crossing in pairs
     )
 
 
-def _curve(mine: Own, other: Hosted, points: Sequence[Decimal]) -> tuple[CurvePair, ...]:
+def _curve(owned: Own, other: Hosted, points: Sequence[Decimal]) -> tuple[CurvePair, ...]:
     """Return the costs of a pair at these monthly loads."""
-    return tuple(CurvePair(float(n), float(mine.usd(n)), float(other.usd(n))) for n in points)
+    return tuple(CurvePair(float(n), float(owned.usd(n)), float(other.usd(n))) for n in points)
 
 
-def _sensitivity(mine: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity, ...]:
+def _sensitivity(owned: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity, ...]:
     """Return where the costs cross at other utilizations and prices."""
     others = [Decimal(each) for each in OTHER_UTILIZATIONS if Decimal(each) != share]
     scenarios: list[tuple[What, Decimal, Own, Hosted]] = [
-        ("utilization", used, serving.used_to(mine, share, used), other) for used in others
+        ("utilization", used, serving.used_to(owned, share, used), other) for used in others
     ]
     for factor in map(Decimal, FACTORS):
         scenarios += [
-            ("usd_per_hour", factor, serving.dearer_own(mine, factor), other),
-            ("hosted_usd_per_request", factor, mine, serving.dearer_hosted(other, factor)),
+            ("usd_per_hour", factor, serving.dearer_own(owned, factor), other),
+            ("hosted_usd_per_request", factor, owned, serving.dearer_hosted(other, factor)),
         ]
     crossings = [(what, value, serving.break_even(a, b)) for what, value, a, b in scenarios]
     return tuple(

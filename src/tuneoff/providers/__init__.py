@@ -435,13 +435,13 @@ def module_of(id: str) -> Any:
     return discovery.find(__name__, id, "provider", NEEDS)
 
 
-def pages(first: Any, most: int) -> Iterator[Any]:
-    """Yield the items of a listing, over at most `most` pages.
+def pages(first: Any, max_pages: int) -> Iterator[Any]:
+    """Yield the items of a listing, over at most `max_pages` pages.
 
     A server without pagination returns the same page again; the listing ends there.
     """
     page, begins = first, set[str]()
-    for _ in range(most):
+    for _ in range(max_pages):
         items = page.data or ()
         if items and items[0].id in begins:
             return

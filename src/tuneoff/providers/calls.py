@@ -97,16 +97,16 @@ def is_impatient() -> bool:
     return _brief.get()
 
 
-def tell(error: ProviderError, failed: int, most: int, attempt: int) -> None:
+def tell(error: ProviderError, failed: int, max_tries: int, attempt: int) -> None:
     """Report a failing call and for how long it is retried, once, after its second failure.
 
     Args:
-        failed: how many of at most `most` tries have failed.
+        failed: how many of at most `max_tries` tries have failed.
         attempt: the next argument of `pause_before`.
     """
     if failed != TELL_AFTER or error.tell is None:
         return
-    left = most - failed
+    left = max_tries - failed
     pauses = (FIRST_PAUSE_SECONDS * 2.0**exponent for exponent in range(attempt, attempt + left))
     seconds = math.ceil(sum(min(LONGEST_PAUSE_SECONDS, exponent) for exponent in pauses))
     # A provider that names a pause is trusted, so our own pauses are not shown.

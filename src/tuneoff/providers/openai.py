@@ -63,7 +63,7 @@ def check(settings: HostedSettings) -> None:
         "method": settings.method is not None,
         "early_stopping": settings.early_stopping,
     }
-    for name in (name for name, there in options.items() if there):
+    for name in (name for name, is_set in options.items() if is_set):
         instead = "; it takes learning_rate_multiplier" if name == "learning_rate" else ""
         raise ConfigError(
             f"contender {settings.name}: {settings.provider}'s jobs take no {name}{instead}. "
@@ -138,8 +138,8 @@ class OpenAI:
 
     def upload(self, path: Path) -> str:
         with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
-            given = self.sdk.files.create(file=(path.name, stream), purpose="fine-tune")
-            return str(given.id)
+            uploaded = self.sdk.files.create(file=(path.name, stream), purpose="fine-tune")
+            return str(uploaded.id)
 
     def file_state(self, id: str) -> FileState:
         with self._calling(f"file {id} could not be looked at"):
@@ -348,9 +348,9 @@ class OpenAI:
             self._left_out.update({error.param} & {"max_tokens", "temperature"})
         return len(self._left_out) > before
 
-    def _job(self, given: Any) -> Job:
+    def _job(self, sdk_job: Any) -> Job:
         """Return a job; its error may quote the key, which is redacted."""
-        job = _job(given)
+        job = _job(sdk_job)
         return dataclasses.replace(job, error=job.error and hidden(job.error, self._key))
 
     def batches(self) -> Batches | None:
@@ -364,36 +364,36 @@ class OpenAI:
         return calling(self.reach, self._key, what)
 
 
-def _job(given: Any) -> Job:
+def _job(sdk_job: Any) -> Job:
     """Return the SDK's job as ours; servers leave out what they do not have.
 
     Raises:
         ValueError: it is no job.
     """
-    if not (isinstance(given.id, str) and given.id and isinstance(given.status, str)):
+    if not (isinstance(sdk_job.id, str) and sdk_job.id and isinstance(sdk_job.status, str)):
         raise ValueError("what came is no fine-tuning job")
-    numbers = given.hyperparameters or _of_method(given)
-    model = given.fine_tuned_model or None
-    status = read_end_of_job(given.status, model, bool(given.finished_at))
-    error = _words(given.error)
-    if error is None and status == "failed" and given.status.lower() != status:
-        error = f"its state is {given.status!r}, and it shows no model"
+    numbers = sdk_job.hyperparameters or _of_method(sdk_job)
+    model = sdk_job.fine_tuned_model or None
+    status = read_end_of_job(sdk_job.status, model, bool(sdk_job.finished_at))
+    error = _words(sdk_job.error)
+    if error is None and status == "failed" and sdk_job.status.lower() != status:
+        error = f"its state is {sdk_job.status!r}, and it shows no model"
     return Job(
-        id=given.id,
+        id=sdk_job.id,
         status=status,
         model=model,
         error=error,
-        trained_tokens=given.trained_tokens,
+        trained_tokens=sdk_job.trained_tokens,
         # A failed job is not billed.
-        billed_usd=0.0 if status == "failed" and not given.trained_tokens else None,
+        billed_usd=0.0 if status == "failed" and not sdk_job.trained_tokens else None,
         epochs=_number(getattr(numbers, "n_epochs", None)),
         batch_size=_whole(getattr(numbers, "batch_size", None)),
-        created_at=_time(given.created_at),
-        estimated_finish=_number(given.estimated_finish),
-        finished_at=_time(given.finished_at),
-        training_file=given.training_file,
-        metadata=given.metadata or {},
-        result_files=tuple(given.result_files or ()),
+        created_at=_time(sdk_job.created_at),
+        estimated_finish=_number(sdk_job.estimated_finish),
+        finished_at=_time(sdk_job.finished_at),
+        training_file=sdk_job.training_file,
+        metadata=sdk_job.metadata or {},
+        result_files=tuple(sdk_job.result_files or ()),
     )
 
 
@@ -413,17 +413,17 @@ def _time(value: Any) -> float | None:
     return _number(value) or None
 
 
-def _state(given: Any) -> FileState:
+def _state(sdk_file: Any) -> FileState:
     """Return the state of a file as the SDK shows it; servers may leave out its status."""
-    status = given.status.lower() if isinstance(given.status, str) else None
-    details = getattr(given, "status_details", None)
+    status = sdk_file.status.lower() if isinstance(sdk_file.status, str) else None
+    details = getattr(sdk_file, "status_details", None)
     error = str(details) if details and status in FILE_BAD else None
-    return FileState(status or None, error, _whole(getattr(given, "bytes", None)))
+    return FileState(status or None, error, _whole(getattr(sdk_file, "bytes", None)))
 
 
-def _of_method(given: Any) -> Any:
+def _of_method(sdk_job: Any) -> Any:
     """Return a job's hyperparameters where the job shows them under `method`."""
-    method = given.method
+    method = sdk_job.method
     return getattr(getattr(method, "supervised", None), "hyperparameters", None)
 
 
@@ -433,16 +433,16 @@ def _step(message: str) -> tuple[int, int] | tuple[()]:
     return (int(match[1]), int(match[2])) if match else ()
 
 
-def _fits(given: Any, spec: JobSpec) -> bool:
+def _fits(sdk_job: Any, spec: JobSpec) -> bool:
     """Return whether a job without metadata may be this spec's, by its suffix and creation time.
 
     A suffix that is shown must be the same: unless the user chose it, it holds letters of the
     idempotency key.
     """
-    suffix = getattr(given, "user_provided_suffix", None) or getattr(given, "suffix", None)
-    old = given.created_at and given.created_at < spec.since - CLOCKS_DIFFER_SECONDS
+    suffix = getattr(sdk_job, "user_provided_suffix", None) or getattr(sdk_job, "suffix", None)
+    old = sdk_job.created_at and sdk_job.created_at < spec.since - CLOCKS_DIFFER_SECONDS
     # A job of a model alias shows the dated model behind it.
-    same = given.training_file == spec.training_file and given.model.startswith(spec.model)
+    same = sdk_job.training_file == spec.training_file and sdk_job.model.startswith(spec.model)
     return same and suffix in (None, spec.suffix) and not old
 
 

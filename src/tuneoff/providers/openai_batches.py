@@ -111,18 +111,22 @@ class Batches:
                 ]
             yield from batch_rows
 
-    def _batch(self, given: Any) -> Batch:
+    def _batch(self, sdk_batch: Any) -> Batch:
         """Return the SDK's batch as ours."""
-        errors = [error.message for error in (given.errors.data if given.errors else None) or ()]
-        ends = {end: getattr(given, f"{end}_at", None) for end in BATCH_FINISHED}
-        counts, usage = given.request_counts, getattr(given, "usage", None)
+        errors = [
+            error.message for error in (sdk_batch.errors.data if sdk_batch.errors else None) or ()
+        ]
+        ends = {end: getattr(sdk_batch, f"{end}_at", None) for end in BATCH_FINISHED}
+        counts, usage = sdk_batch.request_counts, getattr(sdk_batch, "usage", None)
         return Batch(
-            id=given.id,
-            status=read_end_of_batch(given.status, ends),
+            id=sdk_batch.id,
+            status=read_end_of_batch(sdk_batch.status, ends),
             error=hidden("; ".join(map(str, errors[:3])), self._key) or None,
             total=counts.total if counts else 0,
             done=counts.completed + counts.failed if counts else 0,
-            files=tuple(file for file in (given.output_file_id, given.error_file_id) if file),
+            files=tuple(
+                file for file in (sdk_batch.output_file_id, sdk_batch.error_file_id) if file
+            ),
             tokens_in=usage.input_tokens if usage else None,
             tokens_out=usage.output_tokens if usage else None,
         )

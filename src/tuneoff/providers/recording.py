@@ -142,12 +142,12 @@ class Player:
 
     def transport(self, library: Any, key: str) -> Any:
         def carry(request: Any) -> Any:
-            asked = _asked(request)
-            row = self._said(asked)
+            request_row = _asked(request)
+            row = self._said(request_row)
             if row is None:
                 raise ConfigError(
-                    f"{self._path}: the recording holds no answer to {asked['method']} "
-                    f"{asked['path']}; replay it with the bake-off file of the recorded run."
+                    f"{self._path}: the recording holds no answer to {request_row['method']} "
+                    f"{request_row['path']}; replay it with the bake-off file of the recorded run."
                 )
             headers = {**row["headers"], SECONDS_HEADER: str(row["seconds"])}
             return library.Response(
@@ -156,12 +156,12 @@ class Player:
 
         return _transport(library, carry, lambda: None)
 
-    def _said(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _said(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the recorded answer to a request; None if there is none."""
-        if not asked["path"].endswith(ANSWERING):
-            return self._last.get(_place(asked))
+        if not request["path"].endswith(ANSWERING):
+            return self._last.get(_place(request))
         with self._lock:
-            answers = self._answers.get(_question(asked))
+            answers = self._answers.get(_question(request))
             if not answers:
                 return None
             # A question may be asked more often than it was recorded: the last answer repeats.

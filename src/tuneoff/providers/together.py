@@ -335,12 +335,12 @@ class Together:
         return calling(self.reach, self._key, what)
 
 
-def _state(given: Any) -> FileState:
+def _state(sdk_file: Any) -> FileState:
     """Return the state of a file as the SDK shows it."""
-    status = str(given.processing_status).lower() if given.processing_status else None
-    report = getattr(given, "validation_report", None)
+    status = str(sdk_file.processing_status).lower() if sdk_file.processing_status else None
+    report = getattr(sdk_file, "validation_report", None)
     return FileState(
-        status, (report and report.error) or None, getattr(given, "bytes", None) or None
+        status, (report and report.error) or None, getattr(sdk_file, "bytes", None) or None
     )
 
 
