@@ -1,4 +1,4 @@
-"""A run in a terminal: one line a contender, then the recommendation."""
+"""Results as tables for a terminal: of runs, scores, comparisons and tuned models."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ MOST_GROUPS = 8
 
 
 def table(results: Results) -> str:
-    """Contenders × the headline figures, as plain text."""
+    """Return a run's results as text: a table of contenders, then the recommendation."""
     from rich.table import Table
 
     metric = results.primary_metric
-    shown = Table(title=f"{results.name}: {results.task}, {results.source}", title_justify="left")
-    shown.add_column("contender", no_wrap=True)
-    shown.add_column(format.words(metric), justify="right")
-    shown.add_column("95%", justify="right")
+    rich_table = Table(
+        title=f"{results.name}: {results.task}, {results.source}", title_justify="left"
+    )
+    rich_table.add_column("contender", no_wrap=True)
+    rich_table.add_column(format.words(metric), justify="right")
+    rich_table.add_column("95%", justify="right")
     seeds = any(c.seeds and not c.error for c in results.contenders)
     if seeds:
-        shown.add_column("seeds", justify="right")
-    shown.add_column("valid", justify="right")
-    shown.add_column("trained in", justify="right")
-    shown.add_column("verdict")
+        rich_table.add_column("seeds", justify="right")
+    rich_table.add_column("valid", justify="right")
+    rich_table.add_column("trained in", justify="right")
+    rich_table.add_column("verdict")
     values = (c.scores[metric].value for c in results.contenders if metric in c.scores)
     share = format.is_share(*values)
     for contender in results.contenders:
-        shown.add_row(*_cells(contender, metric, seeds, share))
+        rich_table.add_row(*_cells(contender, metric, seeds, share))
     failed = (
         f"{c.name}: {c.error.removeprefix(f'contender {c.name}: ')}"
         for c in results.contenders
@@ -44,11 +46,11 @@ def table(results: Results) -> str:
     repeated = repeated_answers(results.contenders)
     because = results.recommendation.because
     lines = (*failed, *repeated, *unread, *label_lines(results), headline(results), *because, *bar)
-    return plain(shown) + "".join(f"{line}\n" for line in lines)
+    return plain(rich_table) + "".join(f"{line}\n" for line in lines)
 
 
 def label_lines(results: Results) -> list[str]:
-    """Return what people's labels say of a judge; empty without labels."""
+    """Return what people's labels show about a judge, in lines; empty without labels."""
     from rich.table import Table
 
     found = label_view(results, results.contenders)
@@ -73,8 +75,12 @@ def label_lines(results: Results) -> list[str]:
 
 
 def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:
-    """`seeds`: whether there is a column for each seed's value; `share`: whether the metric reads
-    as percent."""
+    """Return a contender's row of the table.
+
+    Args:
+        seeds: whether there is a column for each seed's value.
+        share: whether the metric reads as percent.
+    """
     if contender.error is not None:
         return [contender.name, "–", *[""] * (4 if seeds else 3), "failed"]
     score, valid = contender.scores.get(metric), contender.scores.get("valid_format")
@@ -91,11 +97,12 @@ def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) ->
 
 
 def _untrained(contender: ContenderResult) -> str:
+    """Return why a contender has no training time."""
     return "elsewhere" if contender.id == "recorded" else "not tuned"
 
 
 def score_lines(found: Mapping[str, Any]) -> str:
-    """What `tuneoff score` prints."""
+    """Return what `tuneoff score` prints."""
     from rich.table import Table
 
     several = f" answered {found['samples']} times" if found["samples"] > 1 else ""
@@ -150,13 +157,13 @@ def migration_table(found: Mapping[str, Any]) -> str:
         days = "" if left is None else str(left) if left > 0 else "ended"
         files = (_file_words(row, kind) for kind in ("training_file", "validation_file"))
         ends = (row["ends"] or "not known", row["ends_source"] or "")
-        # As it is: `:x:` within a name is no emoji.
+        # As `Text`, or rich would turn `:x:` within a name into an emoji.
         shown.add_row(Text("\n".join(names)), *ends, days, *files)
     return f"{plain(shown).rstrip()}\n{sentence}"
 
 
 def _file_words(row: Mapping[str, Any], kind: str) -> str:
-    """Return what is known of one of a model's files."""
+    """Return whether one of a model's files exists, in words."""
     if row[kind] is None:
         none = row["job"] is not None and kind == "validation_file"
         return "none: --test" if none else "not known"
@@ -165,7 +172,7 @@ def _file_words(row: Mapping[str, Any], kind: str) -> str:
 
 
 def comparison_table(found: Mapping[str, Any]) -> str:
-    """What `tuneoff compare` prints."""
+    """Return what `tuneoff compare` prints."""
     from rich.table import Table
 
     values = [c["value"] for row in found["contenders"] for c in row["runs"] if c]
@@ -183,6 +190,7 @@ def comparison_table(found: Mapping[str, Any]) -> str:
 
 
 def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
+    """Return the text of one contender's score in one run."""
     if cell is None:
         return ""
     if cell["error"] or cell["value"] is None:
@@ -192,11 +200,12 @@ def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
 
 
 def _share(score: Mapping[str, Any]) -> str:
+    """Return a score with its number of examples."""
     return f"{format.score(score['value'])} of {score['n']}"
 
 
 def plain(renderable: Any) -> str:
-    """What rich renders, as text without colours."""
+    """Return what rich renders as text without colours."""
     from rich.console import Console
 
     stream = StringIO()
