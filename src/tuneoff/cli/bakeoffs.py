@@ -1,4 +1,4 @@
-"""Commands about bake-offs: from a data file to the report."""
+"""Commands of bake-offs: from a data file to the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneoff.cli.options import Json, RunDirectory
 from tuneoff.progress import Progress
 from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress
 
-# What `--ray` without an address stands for.
+# The address that `--ray` without one stands for: the running cluster.
 RUNNING = "auto"
 
 
@@ -257,7 +257,7 @@ def compare(
 
 @contextlib.contextmanager
 def _executor(ray: str | None, storage: str | None, progress: Progress) -> Iterator[Any]:
-    """A cluster's executor while inside; None without --ray."""
+    """Give a cluster's executor; None without --ray."""
     if ray is None:
         yield None
         return
@@ -270,6 +270,7 @@ def _executor(ray: str | None, storage: str | None, progress: Progress) -> Itera
 
 
 def _show(folder: Path, results: Any, as_json: bool) -> None:
+    """Print the results of a run."""
     if as_json:
         print_json(results)
         return
@@ -280,6 +281,7 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
 
 
 def _what_is_forgotten(folder: Path, only: str | None) -> str:
+    """Return the question that --fresh asks: what it deletes."""
     from tuneoff.rundir import RunDir
 
     question = f"Forget what {f'contender {only}' if only else 'every contender'} did in {folder}?"
@@ -293,6 +295,6 @@ def _what_is_forgotten(folder: Path, only: str | None) -> str:
 
 
 def _exit_for(runs: list[Any], only: str | None = None) -> None:
-    """Exit code 4 when a contender that was to be carried out failed."""
+    """Exit with code 4 if a contender of the runs failed."""
     if any(c.error and only in (None, c.name) for run in runs for c in run.contenders):
         raise typer.Exit(4)

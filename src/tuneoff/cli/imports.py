@@ -1,4 +1,4 @@
-"""The command that imports what other tools wrote down."""
+"""The command that imports files of other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command about hosted fine-tunes that end: what there is, saving it, what may follow it."""
+"""The command for hosted fine-tunes that end: list them, save them, and test what may follow."""
 
 from __future__ import annotations
 
@@ -142,6 +142,7 @@ def _code_of(found: Mapping[str, Any]) -> int:
 
 
 def _say_answers(row: Mapping[str, Any]) -> str:
+    """Return how many answers a model gave, with their score."""
     from tuneoff.report import format
 
     value, share = row["score"], format.is_share(row["score"])
@@ -149,23 +150,26 @@ def _say_answers(row: Mapping[str, Any]) -> str:
 
 
 def _say_next(file: str, run_dir: str) -> str:
+    """Return the commands to give next."""
     run, compare = shlex.quote(file), shlex.quote(run_dir)
     return f"Next: tuneoff run {run}; then tuneoff migrate --parity {compare}"
 
 
 def _say_one(row: Mapping[str, Any]) -> list[str]:
-    found = [f"{name} is not saved: {why}." for name, why in row["missing"].items()]
+    """Return the lines about one saved model."""
+    lines = [f"{name} is not saved: {why}." for name, why in row["missing"].items()]
     if "answered" not in row:
-        return [*found, f"What the provider has of {row['model']} is in {row['folder']}."]
+        return [*lines, f"What the provider has of {row['model']} is in {row['folder']}."]
     kept = Path(row["folder"]) / "answers.jsonl"
     return [
-        *found,
+        *lines,
         f"{_say_answers(row)} of {row['model']} are kept in {kept}.",
         f"What may follow it is in {row['file']}. {_say_next(row['file'], row['run_dir'])}",
     ]
 
 
 def _say_all(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines about all saved models."""
     rows = found["models"]
     if not rows:
         return ["This account has no tuned models."]

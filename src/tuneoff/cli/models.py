@@ -1,4 +1,4 @@
-"""Commands about tuned models: serving and exporting them."""
+"""Commands of tuned models: serve, export and publish them."""
 
 from __future__ import annotations
 

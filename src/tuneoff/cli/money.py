@@ -1,4 +1,4 @@
-"""Commands about prices."""
+"""Commands of prices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that holds new answers against old ones."""
+"""The command that compares new answers with old ones."""
 
 from __future__ import annotations
 
