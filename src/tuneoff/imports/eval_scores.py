@@ -1,4 +1,4 @@
-"""Scores that an export holds, compared with what its graders give here on the same answers."""
+"""Compares the scores of an export with those that its graders give here to the same answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tuneoff.scoring import grader_forms as forms
 from tuneoff.scoring.grader_templates import MissingFieldError, build_sample
 from tuneoff.scoring.graders import build_grader, grade_sample, is_passed
 
-# Scores that differ by less are the same: OpenAI's are written with few digits.
+# Tolerance of equal scores: OpenAI's are written with few digits.
 SAME = 0.001
 ASKS, IS_CODE = "it asks a model, which costs money", "it is code, which an import does not run"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredScore:
-    """What OpenAI's grader gave one answer."""
+    """The score that OpenAI's grader gave one answer."""
 
     id: str
     item: Mapping[str, Any]
@@ -28,24 +28,27 @@ class StoredScore:
 
 @dataclass(slots=True)
 class Comparison:
-    """How many stored scores a grader agrees with. `first` is the first that differs; `skipped`
-    says why none was compared."""
+    """How many stored scores a grader reproduces."""
 
     of: int = 0
+    """The number of stored scores."""
     agree: int = 0
+    """The number of equal scores."""
     first: dict[str, Any] | None = None
+    """The first one that differs."""
     skipped: str | None = None
+    """Why none was compared; None if they were."""
 
 
 def runs_code(form: forms.AnyForm) -> bool:
-    """Say whether a grader is somebody's code, or has a part that is."""
+    """Return whether a grader, or a part of it, is somebody's code."""
     if isinstance(form, forms.Multi):
         return any(part.get("type") == "python" for part in form.graders.values())
     return isinstance(form, forms.Python)
 
 
 def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[str, Any]:
-    """Return how far a grader agrees with the stored scores, as plain values."""
+    """Return how many stored scores a grader reproduces, as plain values."""
     found = Comparison(len(stored))
     if isinstance(form, forms.AskingForm):
         found.skipped = ASKS
@@ -60,6 +63,7 @@ def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[s
 
 
 def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], found: Comparison) -> None:
+    """Compare the scores and add up the result."""
     grader = build_grader(form, f"grader {form.name}")
     for each in stored:
         try:

@@ -1,4 +1,4 @@
-"""What an import of request logs found, in lines for people."""
+"""The summary of an import of request logs, in lines for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = {
 
 
 def describe_import(found: Mapping[str, Any], out: Path) -> list[str]:
-    """Returns the lines that say what `import_log` found."""
+    """Return the summary of `import_log` in lines."""
     lines = [
         *_describe_reading(found),
         *_describe_repeats(found),
@@ -30,6 +30,7 @@ def describe_import(found: Mapping[str, Any], out: Path) -> list[str]:
 
 
 def _describe_reading(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines on the rows that were read and left out."""
     files = found["files"][0] if len(found["files"]) == 1 else f"{len(found['files'])} files"
     usable, forms = sum(found["forms"].values()), found["forms"]
     named = next(iter(forms)) if len(forms) == 1 else _join_counts(forms)
@@ -52,6 +53,7 @@ def _describe_reading(found: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_repeats(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines on repeats and older rows."""
     exact, others = found["repeats"]["exact"], found["repeats"].get("other_answers")
     parts = [f"{exact:,} the same conversation again"] if exact else []
     if others:
@@ -63,6 +65,7 @@ def _describe_repeats(found: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_split(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines on the two sides."""
     split = found["split"]
     lines = []
     for side in ("train", "test"):
@@ -91,6 +94,7 @@ def _describe_split(found: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines on personal data."""
     lines = []
     for kind, seen in found["personal_data"].items():
         done = "replaced" if kind in found["redacted"] else "found"
@@ -107,18 +111,22 @@ def _describe_personal_data(found: Mapping[str, Any]) -> list[str]:
 
 
 def _count(count: int, noun: str = "row") -> str:
+    """Return a count with its noun."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _join_counts(counts: Mapping[str, int]) -> str:
+    """Return counts with their names."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def _join_reasons(reasons: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return counts with their reasons, and the first row of each."""
     return "; ".join(
         f"{each['rows']:,} {reason} ({each['first']})" for reason, each in reasons.items()
     )
 
 
 def _shorten(time: str) -> str:
+    """Return a time without its zone."""
     return time.removesuffix("+00:00").replace("T", " ")

@@ -1,4 +1,4 @@
-"""Where a candidate and its reference differ: counted, and one example of each way."""
+"""Finds where a candidate and its reference differ: counts, and an example of each direction."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from tuneoff.scoring.paired import Pair
 
 
 def count_flips(pair: Pair) -> dict[str, int]:
-    """Return, of yes/no scores, how often `both`, `only_reference`, `only_candidate` and `neither`
-    were right; of others how often the candidate's is `higher`, `lower` or `equal`."""
+    """Return how often only one side, both or neither was right.
+
+    For yes/no scores the keys are `both`, `only_reference`, `only_candidate` and `neither`. For
+    others they say how often the candidate's score is `higher`, `lower` or `equal`.
+    """
     found = [(pair.scores_a[id], pair.scores_b[id]) for id in pair.common()]
     if all(value in (0, 1) for both in found for value in both):
         return {
@@ -32,8 +35,10 @@ def count_flips(pair: Pair) -> dict[str, int]:
 def show_flips(
     pair: Pair, side: Side, reference: Side, examples: Mapping[str, Example]
 ) -> dict[str, dict[str, Any]]:
-    """Return an example in which the candidate is `better`, and one in which it is `worse`: the
-    first ones with the largest difference."""
+    """Return an example where the candidate is `better` and one where it is `worse`.
+
+    They are the first ones with the largest difference.
+    """
     found: dict[str, tuple[float, str]] = {}
     for id in pair.common():
         difference = pair.scores_a[id] - pair.scores_b[id]

@@ -1,4 +1,4 @@
-"""What `tuneoff parity` prints: the outcome, the scores, the flips, and what was left out."""
+"""Renders what `tuneoff parity` prints: outcomes, scores, flips, and what was left out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tuneoff.report import format as f
 from tuneoff.scoring.power import count_units
 from tuneoff.summary import plain
 
-# Characters of a text that is shown on one line.
+# Max characters of a text on one line.
 LINE = 100
 LEFT_OUT = {
     "reference_only": "ids in {reference} only",
@@ -20,7 +20,7 @@ LEFT_OUT = {
 
 
 def describe(found: Mapping[str, Any]) -> str:
-    """Return the text of `check_parity`'s result."""
+    """Return the result of `check_parity` as text."""
     reference, candidates = found["reference"], found["candidates"]
     lines = [each["sentence"] for each in candidates] + ["", _draw_scores(found).rstrip()]
     for each in candidates:
@@ -32,6 +32,7 @@ def describe(found: Mapping[str, Any]) -> str:
 
 
 def _draw_scores(found: Mapping[str, Any]) -> str:
+    """Return the table of scores."""
     from rich.table import Table
     from rich.text import Text
 
@@ -52,6 +53,7 @@ def _draw_scores(found: Mapping[str, Any]) -> str:
 
 
 def _show_score(score: Mapping[str, Any] | None, share: bool) -> str:
+    """Return a score with its bounds."""
     if score is None:
         return f.MISSING
     bounds = f.interval(score["low"], score["high"], share)
@@ -59,20 +61,20 @@ def _show_score(score: Mapping[str, Any] | None, share: bool) -> str:
 
 
 def _list_flips(candidate: Mapping[str, Any], reference: str, metric: str) -> list[str]:
-    """Return the counts of flips, and an example of each way."""
+    """Return the counts of flips, and an example of each direction."""
     flips, name = candidate["flips"], candidate["name"]
     if "both" in flips:
-        told = (
+        counts = (
             f"{metric}: both right {f.count(flips['both'])}, only {reference} "
             f"{f.count(flips['only_reference'])}, only {name} {f.count(flips['only_candidate'])}, "
             f"neither {f.count(flips['neither'])}."
         )
     else:
-        told = (
+        counts = (
             f"{metric} of {name}: higher {f.count(flips['higher'])}, lower "
             f"{f.count(flips['lower'])}, equal {f.count(flips['equal'])}."
         )
-    lines = [told]
+    lines = [counts]
     for kind, example in candidate["examples"].items():
         texts = [
             ("asked", example["inputs"]),
@@ -93,7 +95,7 @@ def _list_flips(candidate: Mapping[str, Any], reference: str, metric: str) -> li
 
 
 def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
-    """Return a line for each reason for which ids were left out."""
+    """Return a line per reason why ids were left out."""
     lines = []
     for kind, words in LEFT_OUT.items():
         of = candidate["left_out"][kind]
@@ -109,12 +111,12 @@ def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
 
 
 def _list_errors(side: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return a line where some examples have no answer, which is scored as a wrong one."""
+    """Return a line if some examples have no answer, which counts as wrong."""
     errors = side["scores"][found["metric"]]["errors"]
     return [f"no answer, counted as wrong: {f.count(errors)} of {side['name']}."] if errors else []
 
 
 def show_line(text: str) -> str:
-    """Return a text on one line, cut, with nothing in it that a terminal would obey."""
+    """Return a text on one line, shortened, without control characters."""
     line = f.clean(" ".join(text.split()))
     return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
