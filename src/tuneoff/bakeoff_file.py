@@ -141,10 +141,10 @@ def _sentence(
     error: ValidationError, value: Any, root: Any, file: Path, model: type[Settings] = BakeOff
 ) -> str:
     """Return one sentence for the first error: file, line, value and what is allowed."""
-    found = error.errors()
+    errors = error.errors()
     # An unknown key is often a required key with a typing error, so it comes before the missing
     # one.
-    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     place = _place_in_file(first["loc"], value)
     where = f"{file}:{_line(root, place)}"
     dotted = ".".join(str(part) for part in place) or "the file"
@@ -158,7 +158,7 @@ def _sentence(
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return f"{where}: {_parent(place) if not place else dotted}: {message}."
     # Each member of a union has its own error; put them together.
-    same = (each for each in found if _place_in_file(each["loc"], value) == place)
+    same = (each for each in errors if _place_in_file(each["loc"], value) == place)
     message = " or ".join(dict.fromkeys(_message(each) for each in same))
     return f"{where}: {dotted} is {got!r:.200}: {message}."
 

@@ -461,14 +461,14 @@ def _provider_serving(settings: Any, answered: Iterable[Prediction]) -> Serving:
     alone, loaded = divided(answered, settings.concurrency)
     under_load = times([row.seconds or 0.0 for row in loaded])
     most = max((row.concurrency or settings.concurrency for row in loaded), default=None)
-    found, concurrency = under_load, most
+    latency, concurrency = under_load, most
     if len(alone) > 1 or not loaded:
-        found = times(counted(row.seconds or 0.0 for row in alone))
+        latency = times(counted(row.seconds or 0.0 for row in alone))
         concurrency = 1 if alone else None
     return Serving(
-        seconds_p50=found.p50,
-        seconds_p95=found.p95,
-        requests=found.count or None,
+        seconds_p50=latency.p50,
+        seconds_p95=latency.p95,
+        requests=latency.count or None,
         concurrency=concurrency,
         loaded_seconds_p50=under_load.p50,
         loaded_seconds_p95=under_load.p95,

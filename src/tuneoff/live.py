@@ -58,17 +58,17 @@ class Live:
         live = self
 
         class Shown(RichProgress):
-            """The lines, and below them what was spent."""
+            """The lines of the contenders, and the money spent below them."""
 
             def get_renderables(self) -> Iterable[Any]:
                 yield from super().get_renderables()
                 if live.money:
                     yield Text(live.money, style="dim")
 
-        def busy(kind: type[Any], **options: Any) -> Any:
-            """A column that is empty for a contender that nothing is done for."""
+        def busy(column: type[Any], **options: Any) -> Any:
+            """Return a column that is empty while nothing is done for a contender."""
 
-            class Busy(kind):  # type: ignore[misc]
+            class Busy(column):  # type: ignore[misc]
                 def render(self, task: Any) -> Any:
                     return Text("") if task.fields["idle"] else super().render(task)
 
@@ -120,9 +120,9 @@ class Live:
         )
 
         def step(done: int, note: str = "") -> None:
-            found = LOSS.search(note)
-            if found:
-                losses.append(float(found[1]))
+            match = LOSS.search(note)
+            if match:
+                losses.append(float(match[1]))
             shown = f"{sparkline(losses)} {losses[-1]:.3g}" if losses else ""
             self.shown.update(row, completed=done, loss=shown, note=LOSS.sub("", note).strip(" ,"))
 

@@ -53,13 +53,13 @@ def init(
     """Look at your data and write a starter bake-off file."""
     from tuneoff.init import write_starter
 
-    found = write_starter(data, out, test)
+    summary = write_starter(data, out, test)
     if as_json:
-        print_json(found)
+        print_json(summary)
         return
     where = data if test is None else f"{data} and {test}"
-    typer.echo(f"{found['examples']} examples in {where} ({found['form']}).")
-    for warning in found["warnings"]:
+    typer.echo(f"{summary['examples']} examples in {where} ({summary['form']}).")
+    for warning in summary["warnings"]:
         typer.echo(f"warning: {warning}")
     typer.echo(f"Wrote {out}. Next: tuneoff check {out}; tuneoff run {out}")
 
@@ -71,12 +71,12 @@ def check(
     """Check a bake-off file or a data file; nothing is written or spent."""
     from tuneoff.check import check_file
 
-    found = check_file(file)
+    summary = check_file(file)
     if as_json:
-        print_json(found)
+        print_json(summary)
         return
-    typer.echo(f"{file}: {found['summary']}")
-    for warning in found["warnings"]:
+    typer.echo(f"{file}: {summary['summary']}")
+    for warning in summary["warnings"]:
         typer.echo(f"warning: {warning}")
 
 
@@ -191,24 +191,24 @@ def score(
         memory_bytes=round(memory_gb * 1e9),
     )
     with bars() as progress:
-        found = score_file(task, predictions, how, out, progress)
-    if found["missing"]:
-        total = found["missing"] + found["n"]
+        result = score_file(task, predictions, how, out, progress)
+    if result["missing"]:
+        total = result["missing"] + result["n"]
         typer.echo(
-            f"warning: {found['missing']} of the {total} test examples have no prediction; they "
+            f"warning: {result['missing']} of the {total} test examples have no prediction; they "
             "are not counted.",
             err=True,
         )
-    if found["left_out"]:
-        of, first = found["left_out"] + found["n"], found["left_out_first"]
-        line = left_out_sentence(found["left_out"], of, first, how)
+    if result["left_out"]:
+        of, first = result["left_out"] + result["n"], result["left_out_first"]
+        line = left_out_sentence(result["left_out"], of, first, how)
         typer.echo(f"warning: {line}", err=True)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
     from tuneoff.summary import score_lines
 
-    typer.echo(score_lines(found))
+    typer.echo(score_lines(result))
     if out is not None:
         typer.echo(f"rows: {out}")
 
@@ -246,12 +246,12 @@ def compare(
     from tuneoff.compare import compare_runs
     from tuneoff.summary import comparison_table
 
-    found = compare_runs(runs)
+    result = compare_runs(runs)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        typer.echo(comparison_table(found))
-    if fail_if_worse and found["worse"]:
+        typer.echo(comparison_table(result))
+    if fail_if_worse and result["worse"]:
         raise typer.Exit(1)
 
 

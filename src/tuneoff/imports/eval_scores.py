@@ -49,27 +49,31 @@ def runs_code(form: forms.AnyForm) -> bool:
 
 def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[str, Any]:
     """Return how many stored scores a grader reproduces, as plain values."""
-    found = Comparison(len(stored))
+    comparison = Comparison(len(stored))
     if isinstance(form, forms.AskingForm):
-        found.skipped = ASKS
+        comparison.skipped = ASKS
     elif runs_code(form):
-        found.skipped = IS_CODE
+        comparison.skipped = IS_CODE
     elif stored:
         try:
-            _compare(form, stored, found)
+            _compare(form, stored, comparison)
         except UserError as error:
-            found.skipped = str(error)
-    return asdict(found)
+            comparison.skipped = str(error)
+    return asdict(comparison)
 
 
-def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], found: Comparison) -> None:
+def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], comparison: Comparison) -> None:
     """Compare the scores and add up the result."""
     grader = build_grader(form, f"grader {form.name}")
     for each in stored:
         try:
             ours = grade_sample(grader, each.item, build_sample(each.answer))
         except MissingFieldError as error:
-            found.first = found.first or {"id": each.id, "ours": str(error), "theirs": None}
+            comparison.first = comparison.first or {
+                "id": each.id,
+                "ours": str(error),
+                "theirs": None,
+            }
             continue
         score, passed = each.result.get("score"), each.result.get("passed")
         is_number = isinstance(score, (int, float)) and not isinstance(score, bool)
@@ -77,9 +81,9 @@ def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], found: Comparis
         if isinstance(passed, bool):
             same = same and passed == is_passed(ours, form)
         if same:
-            found.agree += 1
-        elif found.first is None:
-            found.first = {
+            comparison.agree += 1
+        elif comparison.first is None:
+            comparison.first = {
                 "id": each.id,
                 "ours": ours.score,
                 "theirs": score if is_number else passed,

@@ -113,21 +113,21 @@ def import_evals(files: Sequence[Path], out: Path, reference: str | None = None)
     }
 
 
-def describe(found: Mapping[str, Any], out: Path) -> list[str]:
+def describe(summary: Mapping[str, Any], out: Path) -> list[str]:
     """Return the summary in lines for people."""
     lines = []
-    if found["items"]:
+    if summary["items"]:
         lines.append(
-            f"{out / 'test.jsonl'}: {found['items']} test examples; their reference is "
-            f"{found['reference']} ({found['reference_from']})."
+            f"{out / 'test.jsonl'}: {summary['items']} test examples; their reference is "
+            f"{summary['reference']} ({summary['reference_from']})."
         )
-    lines += [f"{count} left out: {reason}." for reason, count in found["left_out"].items()]
-    lines += [_describe_answers(run, out) for run in found["runs"]]
+    lines += [f"{count} left out: {reason}." for reason, count in summary["left_out"].items()]
+    lines += [_describe_answers(run, out) for run in summary["runs"]]
     lines += [
         f"{out / 'graders' / grader['file']}: {_describe_grader(grader)}."
-        for grader in found["graders"]
+        for grader in summary["graders"]
     ]
-    usable = [f"graders/{each['file']}" for each in found["graders"] if each["fault"] is None]
+    usable = [f"graders/{each['file']}" for each in summary["graders"] if each["fault"] is None]
     if usable:
         lines.append(f"As metrics of a bake-off file: task.metrics: [{', '.join(usable)}].")
     return lines

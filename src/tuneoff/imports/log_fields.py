@@ -105,10 +105,10 @@ def says_something(value: Any) -> bool:
 
 def _with_added(places: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the places, each followed by its objects of users' metadata."""
-    found = []
+    objects = []
     for place in places:
-        found += [place, *(place[key] for key in ADDED if isinstance(place.get(key), dict))]
-    return found
+        objects += [place, *(place[key] for key in ADDED if isinstance(place.get(key), dict))]
+    return objects
 
 
 def _texts(places: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> Iterator[str]:

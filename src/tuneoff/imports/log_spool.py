@@ -86,12 +86,12 @@ class LogSpool:
 
     def add(self, row: SpooledRow) -> None:
         """Add a row behind the others."""
-        found = json.dumps(row.found) if row.found else None
+        personal_data = json.dumps(row.found) if row.found else None
         self._rows.execute(
             "INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
             (
                 row.source, row.line, row.seconds, row.whole, row.prompt, row.near, row.opening,
-                row.conversation, found, row.text,
+                row.conversation, personal_data, row.text,
             ),
         )  # fmt: skip
 

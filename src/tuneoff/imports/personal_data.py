@@ -30,15 +30,15 @@ class Finding:
 
 def find_personal_data(text: str) -> list[Finding]:
     """Return the matches in a text, in order; they do not overlap."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for search in _SEARCHES:
         for kind, start, end in search(text):
             # The neighbours of this match: matches of another kind may lie on both sides.
-            place = bisect_left(found, start, key=_get_start)
-            free_before = place == 0 or found[place - 1].end <= start
-            if free_before and (place == len(found) or end <= found[place].start):
-                found.insert(place, Finding(kind, start, end, mask(text[start:end])))
-    return found
+            place = bisect_left(findings, start, key=_get_start)
+            free_before = place == 0 or findings[place - 1].end <= start
+            if free_before and (place == len(findings) or end <= findings[place].start):
+                findings.insert(place, Finding(kind, start, end, mask(text[start:end])))
+    return findings
 
 
 def _get_start(finding: Finding) -> int:

@@ -159,9 +159,9 @@ def _make_row(
     conversation: Conversation, source: int, line: int, redacted: Sequence[str]
 ) -> SpooledRow:
     """Return the row of a conversation for the spool."""
-    found: list[tuple[str, str]] = []
+    personal_data: list[tuple[str, str]] = []
     turns = [
-        {**turn, "content": _search(turn["content"], redacted, found)}
+        {**turn, "content": _search(turn["content"], redacted, personal_data)}
         for turn in conversation.turns
     ]
     row: dict[str, Any] = {"messages": turns}
@@ -170,7 +170,7 @@ def _make_row(
     meta = {
         key: value
         for key, value in ids.items()
-        if value is not None and _search(value, redacted, found) == value
+        if value is not None and _search(value, redacted, personal_data) == value
     }
     if meta:
         row["meta"] = meta
@@ -187,17 +187,17 @@ def _make_row(
         _hash(keep_letters(key)),
         opening,
         _hash(name) if name is not None else None,
-        found,
+        personal_data,
         line_of(row),
     )
 
 
-def _search(text: str, redacted: Sequence[str], found: list[tuple[str, str]]) -> str:
-    """Add a text's personal data to `found`; return the text, redacted if asked."""
+def _search(text: str, redacted: Sequence[str], personal_data: list[tuple[str, str]]) -> str:
+    """Add a text's personal data to `personal_data`; return the text, redacted if asked."""
     findings = _find_personal_data(text)
     if not findings:
         return text
-    found += [(finding.kind, finding.masked) for finding in findings]
+    personal_data += [(finding.kind, finding.masked) for finding in findings]
     return redact(text, [finding for finding in findings if finding.kind in redacted])
 
 
@@ -289,11 +289,11 @@ def _write_side(
     """Write a side's rows, and count their personal data. A side without rows has no file."""
     file = work / f"{side}.jsonl"
     with file.open("w", encoding="utf-8") as stream:
-        for number, (source, line, found, text) in enumerate(spool.read_side(side), 1):
+        for number, (source, line, personal_data, text) in enumerate(spool.read_side(side), 1):
             stream.write(text)
             place = {"line": f"{file.name}:{number}", "source": f"{files[source]}:{line}"}
-            for kind in dict.fromkeys(kind for kind, _ in found):
-                values = [value for each, value in found if each == kind]
+            for kind in dict.fromkeys(kind for kind, _ in personal_data):
+                values = [value for each, value in personal_data if each == kind]
                 seen = personal.setdefault(kind, {"found": 0, "rows": 0, "first": []})
                 seen["found"] += len(values)
                 seen["rows"] += 1

@@ -182,12 +182,12 @@ def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = Non
         *_write_successor(choices, market, taken),
     ]
     head = {"name": _spell(left.name)[:60] or "migration", "task": dict(left.task)}
-    said = (
+    comment = (
         f"Written by `tuneoff migrate` on {market.day}: what may follow {left.model}? Its answers "
         "are in answers.jsonl for good, whether it is still there or not. Prices and ends are the "
         "price book's on that day; `tuneoff plan` has today's."
     )
-    lines = [f"# {line}\n" for line in _wrap(said)]
+    lines = [f"# {line}\n" for line in _wrap(comment)]
     lines += [_dump(head | {"migrating_from": HOSTED}), _render_traffic(choices.requests_per_month)]
     return "".join(lines) + "contenders:\n" + "".join(block.render() for block in blocks)
 

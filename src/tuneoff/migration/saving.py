@@ -142,11 +142,11 @@ def migrate_all(
     every = {*saved.values(), *folders.values()}
     rows = []
     for each in models:
-        left = None
+        remaining_usd = None
         if budget_usd is not None:
             others = sum_spent(every - {folders[each.model]})
-            left = float(max(Decimal(0), Decimal(str(budget_usd)) - others))
-        row = _save_one(each, folders[each.model], source, wishes, left, progress, today)
+            remaining_usd = float(max(Decimal(0), Decimal(str(budget_usd)) - others))
+        row = _save_one(each, folders[each.model], source, wishes, remaining_usd, progress, today)
         if each.model in failed:
             row |= {"state": FAILED, "why": failed[each.model]}
         rows.append(row)

@@ -80,15 +80,14 @@ def summarize_exits(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     verb = "holds" if len(holding) == 1 else "hold"
     names = join([row["name"] for row in holding])
-    said = f"By {metric}, {len(holding)} of {len(rows)} exits {verb}: {names}."
+    sentence = f"By {metric}, {len(holding)} of {len(rows)} exits {verb}: {names}."
     priced = [row for row in holding if row["usd_per_month"] is not None]
     if len(holding) < 2 or not priced:
-        return said
+        return sentence
     least = min(priced, key=lambda row: row["usd_per_month"])
     of = "them" if len(priced) == len(holding) else "those whose cost is known"
-    return (
-        f"{said} The cheapest of {of} is {least['name']}: {f.usd(least['usd_per_month'])} a month."
-    )
+    usd = f.usd(least["usd_per_month"])
+    return f"{sentence} The cheapest of {of} is {least['name']}: {usd} a month."
 
 
 def _find_left(results: Results) -> str:
@@ -131,14 +130,14 @@ def _say(
 
     `label` is what the model that is being left is called.
     """
-    verdict, outcome, said = _judge(contender, parity, label)
+    verdict, outcome, words = _judge(contender, parity, label)
     ended = contender.ends is not None and date.fromisoformat(contender.ends) <= machine.today()
     is_improving = contender.training is not None and contender.training.verdict == IMPROVING
     month, cost = _say_cost(contender, results)
     facts = [cost, _say_end(contender, ended)]
     if is_improving:
         facts.append("its training was still improving, so more epochs may help")
-    sentence = f"{said}."
+    sentence = f"{words}."
     if contender.error is None:
         sentence += f" {facts[0][0].upper()}{facts[0][1:]}; {'; '.join(facts[1:])}."
     pair = parity.pair if parity else None

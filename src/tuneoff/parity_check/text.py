@@ -19,33 +19,33 @@ LEFT_OUT = {
 }
 
 
-def describe(found: Mapping[str, Any]) -> str:
+def describe(result: Mapping[str, Any]) -> str:
     """Return the result of `check_parity` as text."""
-    reference, candidates = found["reference"], found["candidates"]
-    lines = [each["sentence"] for each in candidates] + ["", _draw_scores(found).rstrip()]
+    reference, candidates = result["reference"], result["candidates"]
+    lines = [each["sentence"] for each in candidates] + ["", _draw_scores(result).rstrip()]
     for each in candidates:
-        lines += ["", *_list_flips(each, reference["name"], found["metric"])]
+        lines += ["", *_list_flips(each, reference["name"], result["metric"])]
     lines += [line for each in candidates for line in _list_left_out(each, reference["name"])]
-    lines += [line for side in (reference, *candidates) for line in _list_errors(side, found)]
-    lines += [f"warning: {each}" for each in found["warnings"]]
+    lines += [line for side in (reference, *candidates) for line in _list_errors(side, result)]
+    lines += [f"warning: {each}" for each in result["warnings"]]
     return "\n".join(map(f.clean, lines))
 
 
-def _draw_scores(found: Mapping[str, Any]) -> str:
+def _draw_scores(result: Mapping[str, Any]) -> str:
     """Return the table of scores."""
     from rich.table import Table
     from rich.text import Text
 
-    sides = [found["reference"], *found["candidates"]]
-    counts = sorted({each["n"] for each in found["candidates"]})
-    several = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
-    key = f", in {count_units(found['candidates'][0]['units'], found['cluster'])}"
-    title = f"{several} example{'s' * (counts != [1])} in common{key if found['cluster'] else ''}"
+    sides = [result["reference"], *result["candidates"]]
+    counts = sorted({each["n"] for each in result["candidates"]})
+    count = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
+    key = f", in {count_units(result['candidates'][0]['units'], result['cluster'])}"
+    title = f"{count} example{'s' * (counts != [1])} in common{key if result['cluster'] else ''}"
     shown = Table(title=Text(title), title_justify="left")
     shown.add_column("metric")
     for each in sides:
         shown.add_column(Text(f.clean(each["name"])), justify="right", overflow="fold")
-    for metric in found["reference"]["scores"]:
+    for metric in result["reference"]["scores"]:
         values = [each["scores"].get(metric) for each in sides]
         share = f.is_share(*(each["value"] for each in values if each))
         shown.add_row(metric, *(_show_score(each, share) for each in values))
@@ -100,19 +100,19 @@ def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
     for kind, words in LEFT_OUT.items():
         of = candidate["left_out"][kind]
         if of["n"]:
-            said = words.format(reference=reference, candidate=candidate["name"])
+            label = words.format(reference=reference, candidate=candidate["name"])
             first = of["first"]
             names: Sequence[str] = list(first)
             if isinstance(first, Mapping):
                 names = [f"{id}: {why}" for id, why in first.items()]
             shown = ", ".join(map(show_line, names)) + (", …" if of["n"] > len(names) else "")
-            lines.append(f"left out, {said}: {f.count(of['n'])} ({shown}).")
+            lines.append(f"left out, {label}: {f.count(of['n'])} ({shown}).")
     return lines
 
 
-def _list_errors(side: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _list_errors(side: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     """Return a line if some examples have no answer, which counts as wrong."""
-    errors = side["scores"][found["metric"]]["errors"]
+    errors = side["scores"][result["metric"]]["errors"]
     return [f"no answer, counted as wrong: {f.count(errors)} of {side['name']}."] if errors else []
 
 

@@ -53,42 +53,42 @@ def _class_names(results: Results) -> Mapping[str, str]:
     return names
 
 
-def browse(found: Answered, render: Callable[[View], str]) -> View:
+def browse(examples: Answered, render: Callable[[View], str]) -> View:
     """Return the cards, as many as the page has room for, and the values to filter them by.
 
     `render` turns a card's view into HTML.
     """
     cards, classes, groups = list[str](), dict[str, None](), dict[str, dict[str, None]]()
     room = MOST_BYTES
-    for number, shown in enumerate(found.show(found.choose(MOST_CARDS)), 1):
+    for number, shown in enumerate(examples.show(examples.choose(MOST_CARDS)), 1):
         view = card(number, shown)
-        made = render(view)
-        room -= len(made.encode())
+        html = render(view)
+        room -= len(html.encode())
         if room < 0 and cards:
             break
-        cards.append(made)
+        cards.append(html)
         classes |= dict.fromkeys(name for _, name in view["marks"] if name)
         for key, group in view["groups"]:
             groups.setdefault(key, {})[group] = None
     return {
         "cards": cards,
-        "names": found.names,
+        "names": examples.names,
         "classes": sorted(classes),
         "groups": [(key, sorted(values)) for key, values in sorted(groups.items())],
-        "of": len(found),
+        "of": len(examples),
     }
 
 
-def write_all(run: RunDir, found: Answered | None, cards: int) -> None:
+def write_all(run: RunDir, examples: Answered | None, cards: int) -> None:
     """Write `examples.jsonl`, every example with whole texts, if the page has not all of them."""
     run.all_examples.unlink(missing_ok=True)
-    if found is not None and len(found) > cards:
-        write_lines(run.all_examples, _rows(found))
+    if examples is not None and len(examples) > cards:
+        write_lines(run.all_examples, _rows(examples))
 
 
-def _rows(found: Answered) -> Iterator[dict[str, Any]]:
+def _rows(examples: Answered) -> Iterator[dict[str, Any]]:
     """Yield the rows of `examples.jsonl`."""
-    for shown in found.show(list(found.patterns)):
+    for shown in examples.show(list(examples.patterns)):
         yield {
             "id": shown.id,
             "inputs": dict(shown.inputs),
@@ -214,6 +214,6 @@ def empty() -> View:
     return {"cards": [], "names": [], "classes": [], "groups": [], "of": 0}
 
 
-def first(found: Answered, limit: int) -> Sequence[View]:
+def first(examples: Answered, limit: int) -> Sequence[View]:
     """Return the views of the first examples, for Markdown."""
-    return [brief(shown) for shown in found.show(found.choose(limit))]
+    return [brief(shown) for shown in examples.show(examples.choose(limit))]

@@ -159,16 +159,16 @@ class Answered:
         """Yield one contender's answers to some examples."""
         places = list(places)
         rows = (of.scores.at(places), of.predictions.at(places), of.details.at(places))
-        for row, said, results in zip(*rows, strict=True):
-            scored, said = from_dict(ScoredRow, row or {}), said or {"prediction": ""}
+        for row, answer, results in zip(*rows, strict=True):
+            scored, answer = from_dict(ScoredRow, row or {}), answer or {"prediction": ""}
             wrong = error_class(scored, self._metric, self._names)
             right = is_right(scored.scores, self._metric)
             yield Answer(
                 of.name,
-                said["prediction"],
+                answer["prediction"],
                 right,
                 scored.verdict,
-                said.get("error"),
+                answer.get("error"),
                 None if right else wrong,
                 results,
             )

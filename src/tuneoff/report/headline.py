@@ -95,7 +95,7 @@ def _is_beaten(baseline: Baseline, choice: str) -> bool:
 
 
 def word_headline(
-    found: Recommendation,
+    recommendation: Recommendation,
     metric: str,
     share: bool = True,
     baselines: Sequence[Baseline] = (),
@@ -105,17 +105,17 @@ def word_headline(
     Args:
         share: whether the metric lies between 0 and 1.
     """
-    if found.choice is None:
+    if recommendation.choice is None:
         return "No contender can be recommended."
-    bars = [each for each in found.caveats if each.kind == "baseline"]
+    bars = [each for each in recommendation.caveats if each.kind == "baseline"]
     clauses = [
         _word_bars(bars, share, baselines) if each in bars else _word(each, metric, share)
-        for each in found.caveats
+        for each in recommendation.caveats
         if each not in bars[1:]
     ]
     if not clauses:
-        return f"Use {found.choice}."
-    return f"Use {found.choice}: {'; '.join(clauses)}."
+        return f"Use {recommendation.choice}."
+    return f"Use {recommendation.choice}: {'; '.join(clauses)}."
 
 
 def _word_bars(bars: Sequence[Caveat], share: bool, baselines: Sequence[Baseline]) -> str:

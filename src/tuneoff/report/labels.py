@@ -126,10 +126,10 @@ def _contradict(pair: Comparison) -> str:
     is_shown = corrected.low > 0 or corrected.high < 0
     by_judge = {"a better": pair.a, "b better": pair.b}.get(pair.verdict)
     if is_shown and by_judge != ahead:
-        said = f"finds {by_judge} better" if by_judge else "shows no difference"
+        verdict = f"finds {by_judge} better" if by_judge else "shows no difference"
         return (
             f"People's labels contradict the judge: by them {ahead} is better than {behind} by "
-            f"{numbers}, where the judge {said}. Verdict and choice go by the judge."
+            f"{numbers}, where the judge {verdict}. Verdict and choice go by the judge."
         )
     if not corrected.low <= pair.difference <= corrected.high:
         return (

@@ -37,17 +37,17 @@ def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
     contenders = ranked(results)
     drawings = _drawings(results, contenders)
     drawn = _write_charts(run, drawings)
-    found = browser.answered(run, results) if with_examples else None
+    examples = browser.answered(run, results) if with_examples else None
     content = view(results) | {"breakdowns": breakdown_keys(contenders)}
-    first = browser.first(found, FIRST) if found else []
+    first = browser.first(examples, FIRST) if examples else []
     md, html = run.path / "report.md", run.path / "report.html"
     write_text(md, render_markdown(content | {"charts": drawn, "examples": first}))
     write_text(run.path / "results.csv", to_csv(results.contenders))
     environment = _environment(autoescape=True, finalize=_finalize)
-    cards = _browser(environment, found, contenders)
+    cards = _browser(environment, examples, contenders)
     content["browser"] = cards
     write_text(html, _html(environment, content, results, contenders, drawings))
-    browser.write_all(run, found, len(cards["cards"]))
+    browser.write_all(run, examples, len(cards["cards"]))
     return html, md
 
 
@@ -64,16 +64,16 @@ def _write_charts(run: RunDir, drawings: Mapping[str, Draw]) -> set[str]:
 
 
 def _browser(
-    environment: Any, found: Answered | None, contenders: Sequence[ContenderResult]
+    environment: Any, examples: Answered | None, contenders: Sequence[ContenderResult]
 ) -> View:
     """Return the example browser with its cards rendered."""
     from markupsafe import Markup
 
-    if found is None:
+    if examples is None:
         return browser.empty()
     template, color = environment.get_template("example.html.j2"), charts.colors(contenders)
-    made = browser.browse(found, lambda card: str(template.render(card, color=color)))
-    return made | {"cards": [Markup(card) for card in made["cards"]]}
+    content = browser.browse(examples, lambda card: str(template.render(card, color=color)))
+    return content | {"cards": [Markup(card) for card in content["cards"]]}
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:

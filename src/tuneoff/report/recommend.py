@@ -127,8 +127,8 @@ def _choice(
 ) -> tuple[ContenderResult, list[str], list[str]]:
     """Return the best, or the cheapest of those as good, with reasons for and against it."""
     best = max(fit, key=lambda c: metric_value(c, metric) or 0.0)
-    found = {c.name: find(pairs, best.name, c.name) for c in fit}
-    ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
+    comparisons = {c.name: find(pairs, best.name, c.name) for c in fit}
+    ties = {name: p for name, p in comparisons.items() if p and p.verdict == "tie"}
     tied = [c for c in fit if c.name in ties]
     behind = {c.name: abs(ties[c.name].difference) for c in tied}
     names = [c.name for c in fit]
@@ -240,9 +240,9 @@ def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
 
 def _beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
     """Return sentences on the two nearest contenders that the choice beats."""
-    found = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
-    found = [p for p in found if p.verdict != "tie"]
-    return [f"{sentence(p, share)}." for p in sorted(found, key=lambda p: abs(p.difference))[:2]]
+    beaten = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
+    beaten = [p for p in beaten if p.verdict != "tie"]
+    return [f"{sentence(p, share)}." for p in sorted(beaten, key=lambda p: abs(p.difference))[:2]]
 
 
 def _left(contender: ContenderResult, leaving: str | None) -> str | None:

@@ -143,11 +143,11 @@ def _subtitle(results: Results) -> str:
 
 def _answer(results: Results) -> View:
     """Return the view of the recommendation."""
-    found = results.recommendation
+    recommendation = results.recommendation
     return {
         "headline": headline(results),
-        "because": found.because,
-        "when_not": (*list_contradictions(results), *found.when_not),
+        "because": recommendation.because,
+        "when_not": (*list_contradictions(results), *recommendation.when_not),
     }
 
 
