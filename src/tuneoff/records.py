@@ -39,7 +39,7 @@ class Example:
     """Facts for scoring and breakdowns, for instance `db_id`."""
 
     def sha256(self) -> str:
-        """Return the hash of the content alone: the same for all contenders, whatever their prompt."""
+        """Return the hash of the content alone: the same for every contender and prompt."""
         content = json.dumps([self.content(), self.completion], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
