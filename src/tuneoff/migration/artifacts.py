@@ -257,7 +257,7 @@ def name_folder(model: str) -> str:
     """Return the name of a model's folder: always the same, and different for different models.
 
     >>> name_folder("ft:gpt-4o-mini-2024-07-18:acme::AbC")
-    'gpt-4o-mini-2024-07-18-acme-AbC-0c9c3d8a'
+    'gpt-4o-mini-2024-07-18-acme-AbC-d508e439'
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix("ft:")).strip("._-")
     # Names may differ in case alone, which some file systems ignore: hence the hash.
