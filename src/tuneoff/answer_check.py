@@ -1,11 +1,11 @@
-"""Whether a run's tuned contenders answer elsewhere as they did when they were scored.
+"""Checks whether a run's tuned contenders answer elsewhere as they did when they were scored.
 
-`tuned_contenders` finds them with what they need to be asked again; `compare` holds answers
-that were made elsewhere (by the server, by an exported model) against the scored ones. In
-float32 texts must be equal, but where the two best tokens were within 1e-3 of each other
-(`NEAR_TIE`); in other precisions, and on quantized bases, the task's primary metric must be the
-same for 99% of the answers. Two different wrong answers show nothing, so these may be half of the
-answers at most. At least one text must be the very same, whatever the precision.
+`load_tuned_contenders` loads them with everything needed to answer again; `compare_answers`
+compares answers made elsewhere (by the server, by an exported model) with the scored ones. In
+float32, texts must be equal, except where the two best tokens were within 1e-3 of each other
+(`NEAR_TIE`). In other precisions, and on quantized bases, the task's primary metric must be the
+same for 99% of the answers. Two different wrong answers show nothing, so they may be at most half
+of the answers. In any precision, at least one text must be identical.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring import Options, Row, Scorer, primary_metric
 from tuneoff.scoring.rows import find_reason_left_out
 
-# Where one answer in a hundred may be another, so many are asked for.
+# Sample sizes: exact, and where one answer in a hundred may differ.
 SAMPLE, ROUNDED_SAMPLE = 32, 100
 NEAR_TIE = 1e-3
 LEAST_AGREEMENT = 0.99
-# Of the answers, those that are other texts and were wrong both times.
+# Maximum share of answers with another text that were wrong both times.
 MAX_UNTOLD = 0.5
 
-# (which answer, which of its tokens) → how far apart the two best tokens were there, in
-# log-probability; the number behind the last token is that of the end.
+# (number of the answer, number of its token) → difference in log-probability between the two best
+# tokens there. The number after the last token means the end.
 Gap = Callable[[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """What judged a run's answers: its scorer, by the metric that decides."""
+    """Computes a run's primary metric with its scorer."""
 
     scorer: Scorer
     options: Options
@@ -59,20 +59,23 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A contender that was tuned here. `base` is what transformers loads, `weights` the folder of
-    its adapter or model, `predictions` its test answers by example id, `judge` what scored them;
-    `was` is what was done when they were made."""
+    """A contender that was tuned on this machine."""
 
     settings: LocalSettings
     base: str
+    """What transformers loads the base from."""
     weights: Path
+    """Folder of its adapter or its model."""
     work: Work
     predictions: dict[str, Prediction]
+    """Its test answers by example id."""
     judge: Judge
+    """Computes the metric that scored them."""
     was: str = "scored"
+    """How its answers were made: `scored` or `served`."""
 
     def sample(self, size: int = SAMPLE) -> list[Example]:
-        """Return answered test examples, spread evenly over the test set."""
+        """Return answered test examples, evenly spread over the test set."""
         answered = [
             example
             for example in self.work.test
@@ -83,29 +86,34 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How answers made elsewhere compare with the scored ones. `different` holds (id, scored,
-    made elsewhere) of those that are not the same; `was` and `verb` say what was done then and is
-    done elsewhere; of those that are not `exact`, `as_good` are other texts with the same value of
-    the primary metric, and `untold` of these were wrong both times, which shows nothing."""
+    """How answers made elsewhere compare with the scored ones."""
 
     name: str
     asked: int
+    """Number of answers."""
     near_ties: int
+    """Answers that differ only from a near-tie on."""
     exact: bool
+    """Whether texts must be equal; otherwise values of the primary metric."""
     different: tuple[tuple[str, str, str], ...]
+    """(id, scored text, text made elsewhere) of answers that do not agree."""
     verb: str = "served"
+    """How the answers were made elsewhere, such as `served`."""
     as_good: int = 0
+    """Answers with another text and the same value of the primary metric (not if `exact`)."""
     was: str = "scored"
+    """How the original answers were made."""
     untold: int = 0
+    """Those of `as_good` that were wrong both times, which shows nothing."""
 
     @property
     def same_texts(self) -> int:
-        """Counts the answers that are the very same texts."""
+        """Return the number of answers with identical texts."""
         return self.asked - len(self.different) - self.as_good - self.near_ties
 
     @property
     def passed(self) -> bool:
-        """Say whether what answers there is what was scored."""
+        """Return whether the model elsewhere answers as the scored one."""
         agreed = self.asked - len(self.different)
         return (
             self.same_texts > 0
@@ -114,25 +122,25 @@ class Parity:
         )
 
     def lines(self) -> list[str]:
-        """Return the lines that say how it answers."""
+        """Return the lines that report the comparison."""
         same = self.asked - len(self.different)
         ties = f", {self.near_ties} of them near-ties" if self.near_ties else ""
-        found = [
+        lines = [
             f"{self.name}: {same} of {self.asked} answers are those that were {self.was}{ties}."
         ]
         if self.as_good:
-            found = [
+            lines = [
                 f"{self.name}: {same} of {self.asked} answers are as right or wrong as those that "
                 f"were {self.was}, {same - self.as_good} of them the same{ties}."
             ]
-        found += [
+        lines += [
             f"  {id}: {self.was} {scored!r:.80}, {self.verb} {other!r:.80}"
             for id, scored, other in self.different[:3]
         ]
-        return found
+        return lines
 
     def warnings(self) -> list[str]:
-        """Lists what a user must not overlook."""
+        """Return the warnings that a user must not overlook."""
         if self.asked and not self.same_texts:
             return [
                 f"warning: {self.name}: NONE of the {self.asked} answers is the text that was "
@@ -154,11 +162,11 @@ def tuned_contenders(
     """Return the tuned contenders of a run; of several seeds the first.
 
     Args:
-        only: the one that is wanted; None: all of them.
-        argument: where `only` was given, for the message.
+        only: the name of the only one wanted; None: all of them.
+        argument: the argument that `only` came from, for the message.
 
     Raises:
-        ConfigError: the folder is no run, or none of them was tuned here.
+        ConfigError: the folder is not a run, or no contender was tuned here.
     """
     bakeoff = stored_bakeoff(run_dir)
     run = RunDir(run_dir)
@@ -168,25 +176,25 @@ def tuned_contenders(
     chosen = tuple(
         c for c in bakeoff.contenders if only in (None, c.name) and isinstance(c, LocalSettings)
     )
-    found = []
+    contenders = []
     if chosen:
-        # Files that only scoring, money or others need may be gone.
+        # Files that only scoring, prices or other contenders need may be gone.
         task = bakeoff.task.model_copy(update={"metrics": None})
-        kept: dict[str, Any] = {"contenders": chosen, "task": task, "prices": None}
+        updates: dict[str, Any] = {"contenders": chosen, "task": task, "prices": None}
         if bakeoff.data_dir is not None and not bakeoff.path(bakeoff.data_dir).is_dir():
-            kept["data_dir"] = None
-        parts = prepare.parts(bakeoff.model_copy(update=kept))
+            updates["data_dir"] = None
+        parts = prepare.parts(bakeoff.model_copy(update=updates))
         for settings in chosen:
             directory = trainings(settings)[0].directory(run.contender(settings.name))
             weights = directory.weights()
             if weights is not None:
-                found.append(_tuned(parts, run, settings, directory, weights))
-    if not found:
+                contenders.append(_tuned(parts, run, settings, directory, weights))
+    if not contenders:
         raise ConfigError(
             f"{run_dir}: no contender of it was tuned here{f' as {only}' if only else ''}; "
             "run the bake-off first."
         )
-    return found
+    return contenders
 
 
 def _tuned(
@@ -196,6 +204,7 @@ def _tuned(
     directory: ContenderDir,
     weights: Path,
 ) -> Tuned:
+    """Return a tuned contender with its answers."""
     work = Work(
         folder=parts.bakeoff.folder,
         train=run.examples("train"),
@@ -208,16 +217,17 @@ def _tuned(
         progress=Silent(),
     )
     base = resolve_base(settings.base, parts.bakeoff.folder)
-    # Rows whose reference cannot be used say nothing about an answer.
+    # Rows with an unusable reference say nothing about an answer.
     unusable = {id for id, row in directory.scores().items() if find_reason_left_out(row)}
     predictions = {id: p for id, p in directory.predictions().items() if id not in unusable}
     return Tuned(settings, base, weights, work, predictions, _judge(parts, run))
 
 
 def _judge(parts: prepare.Parts, run: RunDir) -> Judge:
+    """Return the run's metric evaluator."""
     try:
         databases = parts.task.databases(parts.settings, parts.place, run.data / "databases")
-    except DataError:  # they are gone; then texts decide
+    except DataError:  # the databases are gone; then texts decide
         databases = None
     return Judge(parts.scorer, prepare.build_options(parts, databases))
 
@@ -231,11 +241,11 @@ def compare(
     exact: bool,
     verb: str = "served",
 ) -> Parity:
-    """Holds answers to examples, as tokens (without an end) and text, against the scored ones.
+    """Compare answers, as tokens (without an end token) and text, with the scored ones.
 
     Args:
-        decode: token ids to text.
-        exact: whether texts must be equal, but for near-ties; else the metric's values.
+        decode: turns token ids into text.
+        exact: whether texts must be equal, except for near-ties; otherwise the metric's values.
     """
     different: list[tuple[Example, str, str]] = []
     ties = 0
@@ -264,18 +274,20 @@ def compare(
 def _otherwise_judged(
     judge: Judge, different: Sequence[tuple[Example, str, str]]
 ) -> tuple[list[tuple[Example, str, str]], int]:
-    """Finds those whose two answers the primary metric values differently, and counts those whose
-    two answers are wrong."""
-    examples = [each[0] for each in different]
-    scored = judge.values(examples, [each[1] for each in different])
-    others = judge.values(examples, [each[2] for each in different])
-    worse = [each for each, a, b in zip(different, scored, others, strict=True) if a != b]
+    """Return the answers whose metric differs from the scored one, and count those wrong both
+    times."""
+    examples = [answer[0] for answer in different]
+    scored = judge.values(examples, [answer[1] for answer in different])
+    others = judge.values(examples, [answer[2] for answer in different])
+    worse = [answer for answer, a, b in zip(different, scored, others, strict=True) if a != b]
     return worse, sum(not a and not b for a, b in zip(scored, others, strict=True))
 
 
 def _leaves(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], scored: str) -> int:
-    """Return the number of the token at which an answer leaves the scored one; where the answer
-    only ends too early, the number behind its last token."""
+    """Return the number of the first token with which an answer differs from the scored one.
+
+    If the answer only ends too early, that is the number after its last token.
+    """
     for count in range(1, len(tokens) + 1):
         text = decode(tokens[:count]).lstrip()
         if not scored.lstrip().startswith(text.rstrip("\ufffd")):

@@ -1,9 +1,9 @@
-"""The story of a run: prepare → tune → predict → score → collect → report.
+"""A run from start to end: prepare → tune → predict → score → collect → report.
 
-Each stage reads what earlier ones wrote and writes its own file. The same call again goes
-on where the last one stopped: a tuned contender is not tuned again, an answered example
-is not answered again. A contender with several seeds, or with a learning curve, is tuned,
-answers and is scored once for each of its trainings (`contenders/trainings.py`).
+Each stage reads what earlier ones wrote and writes its own file. The same call again continues
+where the last one stopped: a tuned contender is not tuned again, an answered example is not
+answered again. A contender with several seeds, or with a learning curve, is tuned, answers and is
+scored once per training variant (`contenders/trainings.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tuneoff.spending import asked_models, grader_purses, judge_purse, paid, wit
 from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
 
 DEFAULT_FOLDER = Path("runs")
-# Wrong answers whose results are kept for the report.
+# Wrong answers whose results are stored for the report.
 MOST_DETAILS = 500
 TAKEN_ANEW = "; this run takes corrected files with --fresh-data"
 
@@ -63,18 +63,18 @@ def run(
     progress: Progress | None = None,
     command: str = "tuneoff.run",
 ) -> Results:
-    """Carries out a bake-off, or goes on with one, and writes its report.
+    """Run a bake-off, or continue it, write its report, and return the results.
 
     Args:
-        run_dir: where everything goes; `runs/NAME` if left out.
-        only: carry out this contender alone.
-        fresh: forget what that contender (or, without `only`, the whole run) did before; the
+        run_dir: where everything is written; `runs/NAME` if left out.
+        only: run this contender alone.
+        fresh: forget the earlier work of that contender (or, without `only`, of the whole run). The
             forgotten contender's settings, or the whole file and its data, may have changed.
         yes: a provider's model without a price may be used, and is not counted.
-        replay: a recorded run (`record: true`), whose exchanges stand for the providers.
-        fresh_data: take the data files anew. Answers whose inputs changed are asked again, others
-            are scored again; where that costs money, `yes` agrees to it.
-        executor: who does contenders' work; this process, one after another, if left out.
+        replay: a recorded run (`record: true`), whose exchanges replace the providers.
+        fresh_data: take the data files anew. Answers whose inputs changed are requested again,
+            others are scored again; where that costs money, `yes` agrees to it.
+        executor: does contenders' work; this process, one after another, if left out.
 
     Raises:
         UserError: the file, the data or the run directory cannot be used; nothing was done.
@@ -82,8 +82,8 @@ def run(
     """
     progress = progress or Silent()
     parts = prepare.parts(bakeoff)
-    for each in asked_models(bakeoff):
-        judge.ready(each)
+    for judge_settings in asked_models(bakeoff):
+        judge.ready(judge_settings)
     names = [contender.name for contender in bakeoff.contenders]
     if only is not None and only not in names:
         raise ConfigError(f"--only: {unknown('contender', only, names)}.")
@@ -117,10 +117,11 @@ def _run(
     progress: Progress,
     command: str,
 ) -> Results:
+    """Run the contenders of a locked run directory and return the results."""
     bakeoff = parts.bakeoff
     if fresh and only is None and (run.path / "bakeoff.yaml").exists():
         _refuse_forgetting_paid(run)
-        # Nothing is forgotten for a file that cannot be carried out.
+        # Nothing is forgotten for a file that cannot be run.
         references.check_references(parts, prepare.data(parts)[0]["test"])
         run.clear()
     examples, unusable = _examples(parts, run, progress, only if fresh else None)
@@ -142,13 +143,13 @@ def _run(
         ledger.forget(only)
         keep_file(run.path, bakeoff)
     keep_plan(parts, examples, run)
-    over: BudgetError | None = None
+    budget_error: BudgetError | None = None
     try:
         begin_all(chosen, work, executor)
         carry_out = partial(_carry_out, parts, run, work, options, executor)
         carry_out_all(carry_out, chosen, work, executor)
     except BudgetError as error:
-        over = error
+        budget_error = error
     except KeyboardInterrupt:
         ask_what_goes_on(chosen, work, executor)
         raise
@@ -160,16 +161,18 @@ def _run(
     run.write_results(results)
     write_report(run)
     write_cards(run, results)
-    if over is not None:
-        raise over
+    if budget_error is not None:
+        raise budget_error
     run.event("finished")
     return results
 
 
 def _refuse_forgetting_paid(run: RunDir) -> None:
-    """`--fresh` of the whole run would pay again for what was paid for, be it in the file still or
-    not."""
-    begun = {each.path.name for each in run.contenders() if each.has_begun_paying()}
+    """Raise if `--fresh` of the whole run would forget paid work.
+
+    That includes contenders that the file no longer names.
+    """
+    begun = {folder.path.name for folder in run.contenders() if folder.has_begun_paying()}
     paid_for = sorted(begun | Ledger(run.events).names())
     if run.judgements.exists():
         raise RunDirectoryError(
@@ -185,6 +188,7 @@ def _refuse_forgetting_paid(run: RunDir) -> None:
 
 
 def _say_uncertain(run: RunDir, progress: Progress) -> None:
+    """Report costs that may have been billed."""
     ledger = Ledger(run.events)
     jobs = ledger.spent(what=TRAINING).uncertain
     answers = ledger.spent().uncertain - jobs
@@ -200,7 +204,7 @@ def _say_uncertain(run: RunDir, progress: Progress) -> None:
 
 
 def _say_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
-    """Says which contenders have scores by older rules: `--only` leaves those of the others."""
+    """Report contenders scored by older rules; `--only` leaves the scores of the others."""
     firsts = {c.name: trainings(c)[0].directory(run.contender(c.name)) for c in bakeoff.contenders}
     old = [
         name
@@ -217,8 +221,10 @@ def _say_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
 def _examples(
     parts: Parts, run: RunDir, progress: Progress, fresh: str | None
 ) -> tuple[Mapping[Split, Sequence[Example]], Mapping[str, str] | None]:
-    """Return the run's own examples if it has them, else the task's, written down; and which of
-    these have references that cannot be used, if that was looked for."""
+    """Return the run's own examples, or load and store the task's, with their unusable references.
+
+    The unusable references are None if they were not searched for.
+    """
     if run.has_data():
         open_run(run.path, parts.bakeoff, fresh)
         run.keep_today()
@@ -248,35 +254,38 @@ def _options(
     progress: Progress,
     unusable: Mapping[str, str] | None,
 ) -> Options:
-    """Find how answers are scored and which references cannot be used; make the databases that are
-    missing. `unusable` are such references where they were just looked for.
+    """Return how answers are scored, with missing databases made and unusable references left out.
+
+    Args:
+        unusable: unusable references, where they were just searched for.
 
     Raises:
-        DataError: too many references cannot be used, and there is something left to do.
+        DataError: too many references cannot be used, and there is work left to do.
     """
     folder = parts.task.databases(parts.settings, parts.place, run.data / "databases")
     count = parts.settings.derived_databases
     derived = references.derive(parts, folder, test, run.data / "derived", count)
     options = replace(prepare.build_options(parts, folder, derived), judgements=run.judgements)
-    found = unusable
-    if found is None or derived is not None:  # on all of these nobody has looked yet
-        found = references.find_unusable(parts, test, options)
-    if found:
+    left_out = unusable
+    if left_out is None or derived is not None:  # these references were not checked yet
+        left_out = references.find_unusable(parts, test, options)
+    if left_out:
         if not all(_is_answered(run, settings, test) for settings in chosen):
-            references.refuse_many(parts, found, len(test), TAKEN_ANEW)
-        warning = references.explain_left_out(parts, found, len(test), TAKEN_ANEW)
+            references.refuse_many(parts, left_out, len(test), TAKEN_ANEW)
+        warning = references.explain_left_out(parts, left_out, len(test), TAKEN_ANEW)
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
-    return replace(options, left_out=found)
+    return replace(options, left_out=left_out)
 
 
 def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
-    folders = (each.directory(run.contender(settings.name)) for each in trainings(settings))
+    """Return whether every example has an answer from each variant of a contender."""
+    folders = (variant.directory(run.contender(settings.name)) for variant in trainings(settings))
     return not any(list_left(settings, folder.answers(), test) for folder in folders)
 
 
 def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
-    """Return the options, with what a judge or a grader's model is paid from."""
+    """Return the same options with the budgets of judges and graders that ask a model."""
     purse, unpriced = judge_purse(bakeoff, ledger)
     purses, more = grader_purses(bakeoff, ledger)
     for sentence in dict.fromkeys([unpriced, *more]):
@@ -293,6 +302,7 @@ def _work(
     progress: Progress,
     recorded: RunDir | None,
 ) -> Work:
+    """Return a contender's context."""
     return Work(
         folder=parts.bakeoff.folder,
         train=examples["train"],
@@ -317,32 +327,34 @@ def _carry_out(
     executor: Executor,
     settings: Any,
 ) -> None:
-    """One contender, each of its trainings. What goes wrong is written down; others go on."""
-    mine = work[settings.name]
+    """Run each training variant of one contender; a failure is recorded, and others continue."""
+    contender_work = work[settings.name]
     training = Training(settings)
     try:
         kind = executor.kind_of(settings)
         for training in trainings(settings):
-            _carry_out_one(parts, run, kind, training, training.work(mine), options)
-        _measure(run, kind, trainings(settings)[0], mine)
-        mine.directory.write_error(None)
-        mine.progress.status(settings.name, _standing(parts, settings, mine, options))
+            _carry_out_one(parts, run, kind, training, training.work(contender_work), options)
+        _measure(run, kind, trainings(settings)[0], contender_work)
+        contender_work.directory.write_error(None)
+        contender_work.progress.status(
+            settings.name, _standing(parts, settings, contender_work, options)
+        )
     except BudgetError as error:
-        mine.directory.write_error(str(error))
-        mine.progress.status(settings.name, OVER_BUDGET)
+        contender_work.directory.write_error(str(error))
+        contender_work.progress.status(settings.name, OVER_BUDGET)
         run.event("over budget", contender=settings.name, error=str(error))
         raise
     except Exception as error:  # a contender's failure is data, not a crash
         text = what_failed(training, error)
-        mine.directory.write_error(text)
+        contender_work.directory.write_error(text)
         run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
-        mine.progress.status(settings.name, f"failed: {text}")
+        contender_work.progress.status(settings.name, f"failed: {text}")
     finally:
         release_memory()
 
 
 def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
-    """Say how a contender did by the deciding metric; of several seeds, the first one."""
+    """Return a contender's score by the deciding metric; of several seeds, the first one's."""
     metric = parts.deciding_metric(options)
     rows = over_samples(list_scored(settings, _first(settings, work)))
     values = [float(row.scores[metric]) for row in rows.values() if metric in row.scores]
@@ -353,13 +365,14 @@ def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
 
 
 def _first(settings: Any, work: Work) -> ContenderDir:
+    """Return the folder of a contender's first variant."""
     return trainings(settings)[0].work(work).directory
 
 
 def _carry_out_one(
     parts: Parts, run: RunDir, kind: Contender, training: Training, work: Work, options: Options
 ) -> None:
-    """One training: tune, answer, score."""
+    """Tune, answer and score one training variant."""
     settings = training.settings
     run.event("tune", contender=settings.name)
     kind.tune(settings, work)
@@ -372,32 +385,34 @@ def _carry_out_one(
 
 
 def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
-    """Measure how fast the first training's model answers; without it only costs are not known. An
-    own model is timed once. Of a provider's the answers were, so there is nothing left to do."""
-    serving, mine = getattr(kind, "serving", None), first.work(work)
-    before, own = mine.directory.serving(), not paid(first.settings)
-    if serving is None or (own and before is not None and not _may_be_timed(before, mine)):
+    """Measure the latency of the first variant's model; if that fails, only costs are unknown.
+
+    An own model is timed once. A provider's answers were timed already, so nothing is left to do.
+    """
+    serving, variant_work = getattr(kind, "serving", None), first.work(work)
+    before, own = variant_work.directory.serving(), not paid(first.settings)
+    if serving is None or (own and before is not None and not _may_be_timed(before, variant_work)):
         return
     if own:
         run.event("measure", contender=work.directory.path.name)
     try:
-        found = serving(first.settings, mine)
-    except Exception as error:  # what was scored stands
+        record = serving(first.settings, variant_work)
+    except Exception as error:  # the scores are valid without it
         text = what_failed(first, error)
         run.event("not measured", contender=work.directory.path.name, error=text)
         work.progress.say(f"warning: {first.settings.name}: its speed was not measured: {text}")
     else:
-        if found is not None and found != before:
-            mine.directory.write_serving(found)
+        if record is not None and record != before:
+            variant_work.directory.write_serving(record)
 
 
 def _may_be_timed(before: ServingRecord, work: Work) -> bool:
-    """Says whether an own model is to be timed that was not while `measure` was false."""
+    """Return whether an own model still has to be timed, because `measure` was false."""
     return work.measure and not before.alone and before.saturated > 0
 
 
 def _answer(kind: Contender, settings: Any, work: Work) -> None:
-    """Answers what is not answered yet; each batch is written as it comes."""
+    """Answer what is not answered yet; each batch is written as it arrives."""
     answered = work.directory.answers()
     questions = list_left(settings, answered, work.test)
     ids = {example.id for example, _ in questions}
@@ -420,7 +435,7 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
     for batch in kind.answer(settings, work, left):
         work.directory.append_predictions(batch)
         done += len(batch)
-        step(min(done, total))  # recorded answers tell only now how many samples there are
+        step(min(done, total))  # recorded answers show only now how many samples there are
     cut = sum(p.finish_reason == "length" for p in work.directory.answers().values())
     if cut:
         reasoning = settings.max_reasoning_tokens if isinstance(settings, Reasoning) else 0
@@ -432,6 +447,7 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
 
 
 def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
+    """Score a contender's answers and store scores, rules and details."""
     name = settings.name
     answers = divide_answers(settings, work.directory)
     if not any(answers):
@@ -452,10 +468,12 @@ def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
         work.progress.say(f"warning: {name}: {warning}")
     step = work.progress.stage(f"{name}: scoring", sum(map(len, rows)))
     scored = list[ScoredRow]()
-    for sample, some in enumerate(rows):
-        shown = replace(options, details=None if sample else keep)  # the report shows the first
-        for found in parts.scorer.score_rows(some, shown):
-            scored.append(replace(found, sample=sample))
+    for sample, sample_rows in enumerate(rows):
+        sample_options = replace(
+            options, details=None if sample else keep
+        )  # the report shows the first
+        for scored_row in parts.scorer.score_rows(sample_rows, sample_options):
+            scored.append(replace(scored_row, sample=sample))
             step(len(scored))
     without = (leave_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
     work.directory.write_scores([*scored, *without])

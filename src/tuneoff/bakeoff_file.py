@@ -1,4 +1,4 @@
-"""Reading a bake-off file: YAML to `BakeOff`, every problem one sentence with file and line."""
+"""Reads a bake-off file: YAML to `BakeOff`. A problem becomes one sentence with file and line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tuneoff.settings import Settings
 
 
 def load(file: Path | str) -> BakeOff:
-    """Reads and checks a bake-off file. No network, nothing written.
+    """Read and check a bake-off file; return it. No network is used, and nothing is written.
 
     Raises:
         ConfigError: one sentence with file, line and what is allowed.
@@ -47,9 +47,13 @@ def load_judge(file: Path | str) -> JudgeSettings:
 
 
 def parse(text: str, file: Path) -> BakeOff:
-    """Return the bake-off of a text; `file` is used for messages and relative paths."""
+    """Check the text of a bake-off file; return the bake-off.
+
+    Args:
+        file: used in messages, and to resolve relative paths.
+    """
     root, value = _read_yaml(text, file, "name, task, contenders")
-    # Only a run's own copy of its file has a folder: where the original lay, seen from the copy.
+    # Only a run's own copy of the file has `folder`: the original's folder, relative to the copy.
     folder = value.get("folder", ".")
     if not isinstance(folder, str):
         line = _line(root, ("folder",))
@@ -62,7 +66,11 @@ def parse(text: str, file: Path) -> BakeOff:
 
 
 def _read_text(file: Path, what: str) -> str:
-    """Return a file's text; `what` says which file to give instead of one that is not there."""
+    """Return a file's text.
+
+    Args:
+        what: which file to give instead, for the message if it is not there.
+    """
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -72,7 +80,11 @@ def _read_text(file: Path, what: str) -> str:
 
 
 def _read_yaml(text: str, file: Path, keys: str) -> tuple[Any, Mapping[str, Any]]:
-    """Return the tree and the value of a file that has keys at its top, for instance `keys`."""
+    """Return the YAML tree of a file, and its value.
+
+    Args:
+        keys: some of the keys at the top, for messages.
+    """
     try:
         root = yaml.compose(text)
         value = yaml.safe_load(text)
@@ -93,7 +105,7 @@ def _read_yaml(text: str, file: Path, keys: str) -> tuple[Any, Mapping[str, Any]
 
 
 def _refuse_repeated_keys(node: Any, file: Path) -> None:
-    """YAML itself lets the last of two equal keys win, without a word."""
+    """Raise ConfigError if a mapping has a key twice: YAML silently keeps the last one."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, inner in node.value:
@@ -108,7 +120,8 @@ def _refuse_repeated_keys(node: Any, file: Path) -> None:
 
 
 def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> None:
-    """Pydantic's message for an unknown discriminator is long; ours is one sentence."""
+    """Raise ConfigError for an unknown contender id, in one sentence: pydantic's own message is
+    long."""
     contenders = value.get("contenders")
     for index, contender in enumerate(contenders if isinstance(contenders, list) else ()):
         if not isinstance(contender, Mapping):
@@ -127,9 +140,11 @@ def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> Non
 def _sentence(
     error: ValidationError, value: Any, root: Any, file: Path, model: type[Settings] = BakeOff
 ) -> str:
-    found = error.errors()
-    # A key that nobody knows is often the one that is missing, written wrongly.
-    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+    """Return one sentence for the first error: file, line, value and what is allowed."""
+    errors = error.errors()
+    # An unknown key is often a required key with a typing error, so it comes before the missing
+    # one.
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     place = _place_in_file(first["loc"], value)
     where = f"{file}:{_line(root, place)}"
     dotted = ".".join(str(part) for part in place) or "the file"
@@ -142,14 +157,14 @@ def _sentence(
     if kind == "value_error":
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return f"{where}: {_parent(place) if not place else dotted}: {message}."
-    # Where a value may be of several kinds, each of them says why it is not of it.
-    same = (each for each in found if _place_in_file(each["loc"], value) == place)
+    # Each member of a union has its own error; put them together.
+    same = (each for each in errors if _place_in_file(each["loc"], value) == place)
     message = " or ".join(dict.fromkeys(_message(each) for each in same))
     return f"{where}: {dotted} is {got!r:.200}: {message}."
 
 
 def _message(error: Any) -> str:
-    """Return pydantic's words for what is wrong with a value, without the names of our classes."""
+    """Return pydantic's message about a value, without the names of our classes."""
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "input should be keys with values"
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
@@ -158,8 +173,10 @@ def _message(error: Any) -> str:
 
 
 def _place_in_file(location: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    """Return an error's location in the file, without the tags and classes of unions. Its last part
-    may be a key that is missing."""
+    """Return an error's location in the file, without the tags and classes of unions.
+
+    The last part may be a missing key.
+    """
     place: list[Any] = []
     for index, part in enumerate(location):
         if location[0] == "contenders" and index == 2:
@@ -174,11 +191,12 @@ def _place_in_file(location: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
 
 
 def _parent(place: tuple[Any, ...]) -> str:
+    """Return the dotted path of the section that a location is in."""
     return ".".join(str(part) for part in place[:-1]) or "the file"
 
 
 def _keys_at(place: tuple[Any, ...], value: Any, model: Any) -> list[str]:
-    """Walk the models along a place; return the keys that are allowed there."""
+    """Return the keys that are allowed at a location."""
     kinds: dict[str, type[Settings]] = {
         "local": LocalSettings,
         "hosted": HostedSettings,
@@ -196,7 +214,8 @@ def _keys_at(place: tuple[Any, ...], value: Any, model: Any) -> list[str]:
 
 
 def _model_of(annotation: Any) -> type[Settings] | None:
-    """Return the settings within an annotation, however deep: in a tuple, or in a union."""
+    """Return the settings class within an annotation, also inside a tuple or union; None without
+    one."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
     inner = (_model_of(each) for each in getattr(annotation, "__args__", ()))
@@ -204,7 +223,7 @@ def _model_of(annotation: Any) -> type[Settings] | None:
 
 
 def _line(node: Any, place: tuple[Any, ...]) -> int:
-    """The line of a place in a composed YAML tree: the deepest part that exists."""
+    """Return the line of a location in a YAML tree: that of its deepest part that exists."""
     line = 1
     for part in place:
         if isinstance(node, yaml.MappingNode):

@@ -1,7 +1,7 @@
-"""Baselines of a run: answered without a model, scored as contenders are, and never chosen.
+"""The baselines of a run: answers without a model, scored like a contender's and never recommended.
 
-`scoring/baselines.py` finds the answers. They lie in the run directory as a contender's do, under
-`baselines/NAME/`. A judge costs money and is not asked about them.
+`scoring/baselines.py` computes the answers. The run directory holds them like a contender's, under
+`baselines/NAME/`. A judge costs money and does not score them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tuneoff.scoring.paired import Pair, Values
 from tuneoff.scoring.pairs import compare_pairs
 
 Examples = Sequence[Example]
-# What is known of a baseline, and its answer to each test example; None where there is none.
+# A baseline's record and its answer to each test example; None if it does not apply.
 Answers = tuple[BaselineRecord, list[str]] | None
-# Characters of the most frequent answer that a report shows.
+# The characters of the most frequent answer that a report shows.
 MOST_SHOWN = 200
 
 
@@ -41,51 +41,53 @@ def score_baselines(
     options: Options,
     progress: Progress,
 ) -> None:
-    """Answer every baseline, unless it is, and score it anew. One that fails is left out, and a
-    warning says why."""
-    test = [each for each in examples["test"] if each.id not in options.left_out]
+    """Answer every baseline that has no answers yet, and score it again.
+
+    One that fails is left out, with a warning.
+    """
+    test = [example for example in examples["test"] if example.id not in options.left_out]
     key = _hash(examples["train"], test)
     for name, answer_all in ANSWERS.items():
         folder = run.baseline(name)
         try:
-            found = _read(folder, key, test) or answer_all(examples["train"], test, key)
+            answered = _read(folder, key, test) or answer_all(examples["train"], test, key)
             folder.clear()
-            if found is not None:
-                record, answers = found
+            if answered is not None:
+                record, answers = answered
                 rows = _score(parts, test, answers, options)
-                predictions = map(Prediction, (each.id for each in test), answers)
+                predictions = map(Prediction, (example.id for example in test), answers)
                 folder.write(record, predictions, rows, RULES)
-        except Exception as error:  # what contenders did stands without a bar
+        except Exception as error:  # contenders' results do not need a baseline
             progress.say(f"warning: {name}: this baseline was not scored: {error}")
             run.event("baseline failed", baseline=name, traceback=traceback.format_exc())
 
 
 def _read(folder: BaselineDir, key: str, test: Examples) -> Answers:
-    """Return what an earlier call wrote of the same examples."""
+    """Return the stored answers to the same examples, or None."""
     record, answers = folder.record(), folder.answers()
     if record is None or record.data_sha256 != key:
         return None
-    return record, [answers[each.id] for each in test]
+    return record, [answers[example.id] for example in test]
 
 
 def _hash(train: Examples, test: Examples) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for example in chain(train, test):
-        found.update(f"{example.id}\0{example.sha256()}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{example.id}\0{example.sha256()}\n".encode())
+    return digest.hexdigest()
 
 
 def _answer_most_frequent(train: Examples, test: Examples, key: str) -> Answers:
-    found = find_most_frequent(train)
-    if found is None:
+    most_frequent = find_most_frequent(train)
+    if most_frequent is None:
         return None
-    answer, share = found
+    answer, share = most_frequent
     return BaselineRecord(MOST_FREQUENT, key, answer, share), [answer] * len(test)
 
 
 def _answer_nearest(train: Examples, test: Examples, key: str) -> Answers:
-    found = find_nearest_answers(train, test)
-    return None if found is None else (BaselineRecord(NEAREST, key), found)
+    answers = find_nearest_answers(train, test)
+    return None if answers is None else (BaselineRecord(NEAREST, key), answers)
 
 
 ANSWERS: dict[str, Callable[[Examples, Examples, str], Answers]] = {
@@ -98,8 +100,8 @@ def _score(
     parts: Parts, test: Sequence[Example], answers: Sequence[str], options: Options
 ) -> list[ScoredRow]:
     rows = [
-        Row(each.id, each.completion, answer, each.meta, None, each.inputs)
-        for each, answer in zip(test, answers, strict=True)
+        Row(example.id, example.completion, answer, example.meta, None, example.inputs)
+        for example, answer in zip(test, answers, strict=True)
     ]
     return list(build_free_scorer(parts).score_rows(rows, options))
 
@@ -116,9 +118,10 @@ def collect_baselines(
     """Return every baseline with its scores, and each contender's test against it.
 
     Args:
-        metric: the one that decides.
-        means: by contender, the score of each example; `seeds`: of each training, where several.
-        left_out: examples whose references cannot be used, by id.
+        metric: the primary metric.
+        means: contender → the score of each example.
+        seeds: contender → the scores of each seed, where there are several.
+        left_out: example id → why its reference cannot be used.
     """
     margin = parts.bakeoff.requirements.margin_points / 100
     kinds, baselines = parts.scorer.METRICS, []
@@ -134,7 +137,7 @@ def collect_baselines(
             for name, own in means.items()
             if any(id in values for id in own)
         ]
-        # Each pair by itself: a bar is no further contender to be adjusted for.
+        # Each pair by itself: a baseline is not another contender to adjust p-values for.
         tested = (compare_pairs([p], metric, clusters, parts.cluster or "", margin) for p in pairs)
         baselines.append(
             Baseline(

@@ -1,13 +1,14 @@
-"""Tokens as hosted providers bill them, and their default epochs: offline, without torch.
+"""Counts tokens as hosted providers bill them, and their default epochs: offline, without torch.
 
-OpenAI (and Azure): each message is 3 tokens, those of its role word and of its content (with
-a name, those of the name and one more), each conversation 3 more; an example beyond what a
-model can be trained on is cut there. Encodings by `bpe-openai`, which holds the vocabularies
-itself. Sources: OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning"
-and "How to count tokens"; checked against the seed experiment's bills. What is cached: its guide
-"Prompt caching".
+OpenAI (and Azure) bill each message with 3 tokens, the tokens of its role and the tokens of its
+content. A name adds its tokens and one more. Each conversation adds 3. An example longer than a
+model's training limit is truncated there. Encodings come from `bpe-openai`, which contains the
+vocabularies. Sources: OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning"
+and "How to count tokens"; checked against the seed experiment's bills. For cached prompts: its
+guide "Prompt caching".
 
-What a job goes over, and how often, is the provider's to know (`providers/`).
+Which examples a job trains on, and for how many epochs, is known to the provider module
+(`providers/`).
 """
 
 from __future__ import annotations
@@ -22,56 +23,58 @@ from typing import Any, Literal
 
 Encoding = Literal["cl100k_base", "o200k_base"]
 PER_MESSAGE, PER_CONVERSATION, PER_NAME = 3, 3, 1
-# Everything newer, gpt-4o the first of it, has the larger vocabulary.
+# Models with the smaller vocabulary; gpt-4o and all newer ones have the larger one.
 _OLDER = ("gpt-3.5", "gpt-35", "gpt-4-", "davinci-", "babbage-")
-# Tokens of one training example, from the fine-tuning guide; 65,536 for all newer models.
+# Maximum tokens of one training example, from the fine-tuning guide; 65,536 for newer models.
 _TRAINED_ON = {"gpt-3.5-turbo-0613": 4_096, "gpt-3.5": 16_385, "gpt-35": 16_385}
 NEWER_TRAINED_ON = 65_536
 
-# Prompts from so many tokens on are kept in the provider's cache, without being asked to.
+# Minimum tokens of a prompt that the provider caches automatically.
 CACHED_FROM = 1024
 USUAL_EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 3, 1, 25
 FEWEST_SEEN, MOST_SEEN = 100, 25_000
-# Whose models are counted with OpenAI's encodings; the others' are open, with tokenizers of
-# their own.
+# Providers whose models use OpenAI's encodings; the others' models are open, with their own
+# tokenizers.
 COUNTED_AS_OPENAI = ("openai", "azure")
 
 
 @dataclass(frozen=True, slots=True)
 class HostedCounter:
-    """Counts as OpenAI does, for models of one encoding."""
+    """Counts tokens as OpenAI does, for models of one encoding."""
 
     encoding: Encoding
 
     def text(self, text: str) -> int:
-        """Tokens of a text, of any length; what looks like a special token is text."""
+        """Return the number of tokens of a text; special tokens in it count as text."""
         try:
             return _count(self.encoding)(text)
         except UnicodeEncodeError:
             return _count(self.encoding)(_whole(text))
 
     def ids(self, text: str) -> list[int]:
-        """The tokens themselves."""
+        """Return the token ids of a text."""
         return list(_tokenizer(self.encoding).encode(_whole(text)))
 
     def raw(self, messages: Iterable[Mapping[str, str]]) -> int:
-        """Tokens of the turns' contents alone (`tokens_raw`)."""
+        """Return the tokens of the turns' contents alone (`tokens_raw`)."""
         return sum(self.text(message["content"]) for message in messages)
 
     def message(self, message: Mapping[str, str]) -> int:
-        """Tokens of one turn, with what is around it."""
-        found = PER_MESSAGE + _word(self.encoding, message["role"]) + self.text(message["content"])
+        """Return the tokens of one turn, with its role, name and framing."""
+        count = PER_MESSAGE + _word(self.encoding, message["role"]) + self.text(message["content"])
         name = message.get("name")
-        return found + (PER_NAME + self.text(name) if name else 0)
+        return count + (PER_NAME + self.text(name) if name else 0)
 
     def conversation(self, messages: Iterable[Mapping[str, str]]) -> int:
-        """Tokens of turns as the model sees them (`tokens_templated`): a whole training
-        example, or a prompt up to the answer."""
+        """Return the tokens of turns as the model sees them (`tokens_templated`).
+
+        The turns are a whole training example, or a prompt up to the answer.
+        """
         return PER_CONVERSATION + sum(map(self.message, messages))
 
 
 def counter_for(model: str) -> HostedCounter:
-    """The counter of a model of OpenAI; `ft:` and what follows the base are left aside."""
+    """Return the counter of an OpenAI model; `ft:` and a suffix are ignored."""
     base = _base(model)
     return HostedCounter(
         "cl100k_base" if base == "gpt-4" or base.startswith(_OLDER) else "o200k_base"
@@ -79,20 +82,24 @@ def counter_for(model: str) -> HostedCounter:
 
 
 def billed(counter: HostedCounter, model: str, messages: Iterable[Mapping[str, str]]) -> int:
-    """What OpenAI bills for one training example in one epoch (`tokens_billed`)."""
+    """Return the tokens that OpenAI bills for one training example in one epoch
+    (`tokens_billed`)."""
     return min(counter.conversation(messages), trained_on(model))
 
 
 def trained_on(model: str) -> int:
-    """The tokens of an example beyond which it is cut when a model of OpenAI is trained."""
+    """Return the tokens at which OpenAI truncates a training example of a model."""
     base = _base(model)
-    found = (limit for name, limit in _TRAINED_ON.items() if base.startswith(name))
-    return next(found, NEWER_TRAINED_ON)
+    limits = (limit for name, limit in _TRAINED_ON.items() if base.startswith(name))
+    return next(limits, NEWER_TRAINED_ON)
 
 
 def default_epochs(examples: int) -> int:
-    """Return OpenAI's `n_epochs: auto`: 3; of few examples as many whole ones as show at most 100,
-    of many as few as show at most 25,000; 1 to 25."""
+    """Return the epochs of OpenAI's `n_epochs: auto`: 3 in general, and always 1 to 25.
+
+    Few examples get as many epochs as show at most 100 examples; many get as few as show at most
+    25,000.
+    """
     if examples * USUAL_EPOCHS < FEWEST_SEEN:
         return min(MOST_EPOCHS, FEWEST_SEEN // max(1, examples))
     if examples * USUAL_EPOCHS > MOST_SEEN:
@@ -101,18 +108,20 @@ def default_epochs(examples: int) -> int:
 
 
 def _base(model: str) -> str:
+    """Return the base of a model name without `ft:` and suffix."""
     return model.split(":")[1] if model.startswith("ft:") else model
 
 
 def _whole(text: str) -> str:
-    """Half surrogate pairs as the replacement signs that they are sent as."""
+    """Return a text with half surrogate pairs replaced, as they are sent."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @cache
 def _tokenizer(encoding: Encoding) -> Any:
-    # The package's documented class refuses texts of a million characters and more, and
-    # makes lists only to be counted; the tokenizer underneath does neither.
+    """Return the tokenizer of an encoding."""
+    # The package's documented class refuses texts of a million characters and more, and builds
+    # lists only to count them. The tokenizer underneath does neither.
     return _load_bindings().tokenizer_for_encoding(encoding)
 
 
@@ -137,10 +146,12 @@ def _load_bindings() -> Any:
 
 @cache
 def _count(encoding: Encoding) -> Callable[[str], int]:
+    """Return the counting function of an encoding."""
     count: Callable[[str], int] = _tokenizer(encoding).count
     return count
 
 
 @cache
 def _word(encoding: Encoding, role: str) -> int:
+    """Return the tokens of a role's name; cached."""
     return _count(encoding)(role)

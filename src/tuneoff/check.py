@@ -1,4 +1,4 @@
-"""`tuneoff check`: a bake-off file or a data file, looked at without doing anything."""
+"""`tuneoff check`: checks a bake-off file or a data file, without spending or writing anything."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from tuneoff.tasks import chat, splits
 from tuneoff.tasks.columns import find_columns
 from tuneoff.tasks.rows import NOT_READ, SUFFIXES
 
-# Where a data set is neither a local file nor generated, it would have to be downloaded.
+# A data set that is neither a local file nor generated would have to be downloaded.
 NOT_LOCAL = "the data set was not looked at: it would come from the hub (set data_dir to check it)"
 
 
 def check_file(file: Path | str) -> dict[str, Any]:
-    """What is there and what to be warned of: `{"summary", "warnings", ...}`.
+    """Return what a bake-off file or a data file holds, with warnings: `{"summary", "warnings",
+    ...}`.
 
     Raises:
         ConfigError, DataError: the file cannot be used; one sentence says why.
@@ -43,6 +44,7 @@ def check_file(file: Path | str) -> dict[str, Any]:
 
 
 def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
+    """Return what a bake-off file holds, with warnings."""
     parts = prepare.parts(bakeoff)
     warnings: list[str] = []
     sizes: dict[Split, int] = {}
@@ -91,19 +93,22 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
 
 
 def _prices(bakeoff: BakeOff, prices: PriceBook, day: datetime.date) -> list[str]:
-    """What a run will refuse, or will not count, for want of a price. Warnings, for the book knows
-    not everything, and what it knows may change until the run."""
-    found = [refused_today(contender, prices) for contender in bakeoff.contenders]
-    found += [judge_price(judge, prices)[1] for judge in asked_models(bakeoff)]
+    """Return a sentence for each missing price, for which a run would refuse or not count
+    something.
+
+    They are warnings only: the book does not know everything, and it may change until the run.
+    """
+    sentences = [refused_today(contender, prices) for contender in bakeoff.contenders]
+    sentences += [judge_price(judge, prices)[1] for judge in asked_models(bakeoff)]
     for contender in bakeoff.contenders:
         hardware = _priced_by_hours(contender)
         if hardware is not None and hardware.accelerator is not None:
-            found.append(no_hour(contender.name, hardware, prices, day))
-    return [sentence for sentence in found if sentence is not None]
+            sentences.append(no_hour(contender.name, hardware, prices, day))
+    return [sentence for sentence in sentences if sentence is not None]
 
 
 def _priced_by_hours(contender: Any) -> Hardware | None:
-    """The hardware whose hours a contender's costs are worked out from."""
+    """Return the hardware whose hours make a contender's costs; None where hours do not."""
     if isinstance(contender, RecordedSettings):
         reported = contender.training
         return contender.hardware if reported is not None and reported.hours else None
@@ -112,6 +117,7 @@ def _priced_by_hours(contender: Any) -> Hardware | None:
 
 
 def _check_data(file: Path) -> dict[str, Any]:
+    """Return what a data file holds, with warnings."""
     form = form_of(find_columns(file))
     warnings: list[str] = []
     examples = chat.checked_examples(file, None, warnings.append)

@@ -1,8 +1,8 @@
 """From a run directory to `Results`: aggregate, compare, price, recommend.
 
-Reads only what earlier stages wrote, so it can be done again at any time without training
-or answering anything. Several seeds of a contender are put together here (see
-`ContenderResult`); one that was not carried out to its last seed has no scores yet.
+Reads only what earlier stages wrote, so it can be repeated at any time without training or
+answering. The seeds of a contender are aggregated here (see `ContenderResult`). A contender whose
+seeds are not all done has no scores yet.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ from tuneoff.scoring.rows import find_reason_left_out
 from tuneoff.scoring.selection import find_allowance
 from tuneoff.spending import judges, paid
 
-# Characters of a judge's reply that are kept to be shown.
+# Max characters of a judge's reply that are stored for the report.
 MOST_OF_A_REPLY = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one training of a contender left in its folder.
+    """The stored results of one training of a contender.
 
     `samples` are the scored rows of each sample by example id, `rows` their means; `answers` are
     those of the samples that count, of `answers_held` in all.
@@ -97,7 +97,7 @@ def collect(
     options: Options,
     command: str,
 ) -> Results:
-    """Everything about a run, from its directory."""
+    """Return the results of a run, from its directory."""
     metric = parts.deciding_metric(options)
     test = examples["test"]
     clusters, pricing = _clusters(parts, test), Pricing(parts.bakeoff, run)
@@ -107,7 +107,7 @@ def collect(
     known = _known_groups(parts, [e for e in test if e.id not in left_out], options)
     run.write_groups(known)
     groups = {e.id: {**e.meta, **known.get(e.id, {})} for e in test}
-    found = [
+    results = [
         _contender(
             parts,
             settings,
@@ -120,8 +120,8 @@ def collect(
         )
         for settings in parts.bakeoff.contenders
     ]
-    contenders = tuple(contender for contender, _ in found)
-    priced = {contender.name: money for contender, money in found if contender.error is None}
+    contenders = tuple(contender for contender, _ in results)
+    priced = {contender.name: money for contender, money in results if contender.error is None}
     finished = {c.name: outcomes[c.name] for c in contenders if c.error is None}
     means = {name: _values(_rows(found), metric) for name, found in finished.items()}
     seeds = {
@@ -180,19 +180,18 @@ def collect(
 
 
 def _outcomes(settings: Any, contender: ContenderDir) -> list[Outcome]:
-    found = []
+    outcomes = []
     for training in trainings(settings):
         folder = training.directory(contender)
         samples, answers = list_scored(settings, folder), folder.answers()
         used = [answer for (_, sample), answer in answers.items() if sample < len(samples)]
         record, rows = folder.training(), over_samples(samples)
-        found.append(Outcome(training, folder, record, used, len(answers), samples, rows))
-    return found
+        outcomes.append(Outcome(training, folder, record, used, len(answers), samples, rows))
+    return outcomes
 
 
 def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadReplies | None:
-    """Count the replies of a judge, or else of a grader's model, that are no score, and quote one;
-    None where there are none."""
+    """Return the unread replies of a judge, or else of a grader's model; None if all were read."""
     rows = [row for each in outcomes for sample in each.samples for row in sample.values()]
     asked = [(Judge.PRIMARY, None, partial(unread_reply, run.judgements, judge.model))
              for judge in judges(parts.bakeoff)]  # fmt: skip
@@ -210,8 +209,8 @@ def _unread(parts: Parts, run: RunDir, outcomes: Sequence[Outcome]) -> UnreadRep
 def _used(
     outcomes: Mapping[str, Sequence[Outcome]], options: Options
 ) -> tuple[dict[str, list[Outcome]], dict[str, str]]:
-    """Return the outcomes without the rows that cannot be used, and why each cannot. A reference
-    that did not run for one contender counts for none."""
+    """Return the outcomes without unusable rows, and why these rows are unusable. A reference that
+    did not run for one contender counts for none."""
     left_out = dict(options.left_out)
     for outcome in (each for found in outcomes.values() for each in found):
         rows = (pair for sample in outcome.samples for pair in sample.items())
@@ -229,7 +228,7 @@ def _without(outcome: Outcome, left_out: Collection[str]) -> Outcome:
 
 
 def _whole(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those trained on all examples: one, or one a seed."""
+    """Return the outcomes of trainings on all examples: one, or one per seed."""
     return [outcome for outcome in outcomes if outcome.training.fraction == 1]
 
 
@@ -247,7 +246,7 @@ def _contender(
     clusters: Mapping[str, str] | None,
     pricing: Pricing,
 ) -> tuple[ContenderResult, Priced]:
-    """One contender, and its money."""
+    """Return the results of one contender, and its costs."""
     whole, rows = _whole(outcomes), _rows(outcomes)
     first = whole[0]
     training, scores = _one_training(whole), _scores(parts, settings, rows, whole, clusters)
@@ -296,14 +295,14 @@ def _contender(
 
 
 def _times_answered(outcome: Outcome) -> float:
-    """Return how often an example was answered on average, samples that no longer count included:
-    all of them were paid for."""
+    """Return the mean number of answers per example, with samples that no longer count: all of them
+    were paid for."""
     firsts = sum(answer.sample == 0 for answer in outcome.answers)
     return outcome.answers_held / firsts if firsts else 1.0
 
 
 def _common_rules(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Returns each scoring rule's lowest version among what was scored here."""
+    """Return each scoring rule's lowest version among the outcomes that were scored here."""
     scored = [outcome.directory.scoring_rules() for outcome in outcomes if outcome.rows]
     if not all(scored):  # some were scored before rules were counted
         return {}
@@ -312,7 +311,7 @@ def _common_rules(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 
 def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:
-    """The first seed's record with the mean seconds of one training."""
+    """Return the first seed's record with the mean seconds of one training."""
     record = whole[0].record
     if record is None or len(whole) == 1:
         return record
@@ -322,7 +321,7 @@ def _one_training(whole: Sequence[Outcome]) -> TrainingRecord | None:
 def _all_trainings(
     pricing: Pricing, settings: Any, outcomes: Sequence[Outcome]
 ) -> AllTrainings | None:
-    """What all of several trainings took so far."""
+    """Return the total of several trainings so far; None with one training."""
     records = [outcome.record for outcome in outcomes if outcome.record]
     if len(outcomes) == 1 or not records:
         return None
@@ -335,7 +334,7 @@ def _all_trainings(
 def _curve(
     parts: Parts, outcomes: Sequence[Outcome], metric: str, clusters: Mapping[str, str] | None
 ) -> tuple[CurvePoint, ...]:
-    """The parts and, of the same seed, all examples."""
+    """Return the learning curve: each fraction, and all examples with the same seed."""
     points = [o for o in outcomes if o.training.fraction < 1]
     measured = [
         (o.training.fraction, o.record.examples, o.rows)
@@ -352,6 +351,7 @@ def _scores(
     whole: Sequence[Outcome],
     clusters: Mapping[str, str] | None,
 ) -> dict[str, Score]:
+    """Return a contender's scores by metric, measured or reported."""
     reported = getattr(settings, "scores", None)
     if reported is not None:
         return {metric: _reported(figure.value, figure.n) for metric, figure in reported.items()}
@@ -367,7 +367,7 @@ def _scores(
 
 
 def _reported(value: float, n: int | None) -> Score:
-    """A published figure; bounds only where it says over how many examples."""
+    """Return a published score. It has bounds only where the number of examples is known."""
     if n is None:
         return Score(value=value, low=None, high=None, n=0)
     low, high = wilson(round(value * n), n)
@@ -377,12 +377,12 @@ def _reported(value: float, n: int | None) -> Score:
 def _known_groups(
     parts: Parts, test: Sequence[Example], options: Options
 ) -> dict[str, dict[str, str]]:
-    """What the scorer knows of each test example beside its `meta`: a query's hardness."""
+    """Return what the scorer knows of each test example beside its `meta`: a query's hardness."""
     known = getattr(parts.scorer, "groups", None)
     if known is None:
         return {}
-    found = {e.id: known(Row(e.id, e.completion, "", e.meta), options) for e in test}
-    return {id: groups for id, groups in found.items() if groups}
+    by_id = {e.id: known(Row(e.id, e.completion, "", e.meta), options) for e in test}
+    return {id: groups for id, groups in by_id.items() if groups}
 
 
 def _breakdowns(
@@ -394,11 +394,11 @@ def _breakdowns(
     trainings: int,
     answers: int,
 ) -> dict[str, dict[str, dict[str, Score]]]:
-    """The primary metric by every key that has a handful of values."""
-    found = Breakdown(metric, parts.scorer.METRICS[metric], trainings, answers)
+    """Return the primary metric by every key that has a handful of values."""
+    breakdown = Breakdown(metric, parts.scorer.METRICS[metric], trainings, answers)
     for id, row in rows.items():
-        found.add(row, groups[id], clusters[id] if clusters else None)
-    return found.scores()
+        breakdown.add(row, groups[id], clusters[id] if clusters else None)
+    return breakdown.scores()
 
 
 def _comparisons(
@@ -419,25 +419,25 @@ def _values(rows: Mapping[str, ScoredRow], metric: str) -> dict[str, float]:
 
 
 def _clusters(parts: Parts, test: Sequence[Example]) -> dict[str, str] | None:
-    """What each test example belongs to, for instance its database; None if to nothing."""
+    """Return the cluster of each test example, for instance its database; None without clusters."""
     key = parts.cluster
     return {example.id: str(example.meta[key]) for example in test} if key else None
 
 
 def _serving(settings: Any, first: Outcome, predictions: Iterable[Prediction]) -> Serving:
-    """Return speed and answer lengths."""
+    """Return a contender's latency, throughput and token counts."""
     answered = [p for p in predictions if p.error is None]
-    timed = [p for p in answered if p.sample == 0]  # prompts of others may be in a cache by then
-    found = _provider_serving(settings, timed) if paid(settings) else _own(first, timed)
+    timed = [p for p in answered if p.sample == 0]  # later samples find their prompts in a cache
+    latency = _provider_serving(settings, timed) if paid(settings) else _own(first, timed)
     return replace(
-        found,
+        latency,
         tokens_in_mean=_mean([p.tokens_in for p in answered]),
         tokens_out_mean=_mean([p.tokens_out for p in answered]),
     )
 
 
 def _own(first: Outcome, answered: Iterable[Prediction]) -> Serving:
-    """Returns an own model's speed, as it was measured by itself; before that its throughput."""
+    """Return an own model's measured latency; without one, the throughput of its answers."""
     record = first.directory.serving()
     if record is None:
         seconds = [p.seconds for p in answered if p.seconds is not None]
@@ -456,19 +456,19 @@ def _own(first: Outcome, answered: Iterable[Prediction]) -> Serving:
 
 
 def _provider_serving(settings: Any, answered: Iterable[Prediction]) -> Serving:
-    """Returns a provider's latency, one request at a time and under the run's load. The latter is
-    all there is where none was timed alone, or only the one that opens a connection."""
+    """Return a provider's latency, one request at a time and under the run's own load. The latter
+    stands for both if no request was timed alone, or only the one that opens the connection."""
     alone, loaded = divided(answered, settings.concurrency)
     under_load = times([row.seconds or 0.0 for row in loaded])
     most = max((row.concurrency or settings.concurrency for row in loaded), default=None)
-    found, concurrency = under_load, most
+    latency, concurrency = under_load, most
     if len(alone) > 1 or not loaded:
-        found = times(counted(row.seconds or 0.0 for row in alone))
+        latency = times(counted(row.seconds or 0.0 for row in alone))
         concurrency = 1 if alone else None
     return Serving(
-        seconds_p50=found.p50,
-        seconds_p95=found.p95,
-        requests=found.count or None,
+        seconds_p50=latency.p50,
+        seconds_p95=latency.p95,
+        requests=latency.count or None,
         concurrency=concurrency,
         loaded_seconds_p50=under_load.p50,
         loaded_seconds_p95=under_load.p95,

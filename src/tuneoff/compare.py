@@ -1,9 +1,9 @@
-"""Runs side by side: how the same contenders did in each, and whether any did worse than before.
+"""Compares finished runs: how the same contenders did in each, and whether any got worse.
 
-The first run is the baseline. A contender is compared with the one of its name there, on the
-test examples that are the same in both (by their content), with the tests that a run compares its
-own contenders by; p-values are adjusted over all of them. Runs that share no name are
-compared by what they recommend.
+The first run is the baseline. A contender is compared with the one of the same name there, on the
+test examples that are the same in both (by their content), with the tests that compare contenders
+of one run. p-values are adjusted over all of them. Runs that share no name are compared by their
+recommended contenders.
 """
 
 from __future__ import annotations
@@ -30,35 +30,40 @@ from tuneoff.scoring.way_of_training import Way, find_seeds
 from tuneoff.tasks import load_task
 
 Values = dict[str, float]
-# What is said of a contender now (a) that is held against itself before (b).
+# The verdict on a contender now (a), compared with itself before (b).
 VERDICTS = {"better": "better", "worse": "worse", "same": "tie", "cannot be told": "tie"}
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRun:
-    """A finished run: by contender, the primary metric of each example, and of each training's; the
-    content hash and cluster of each test example."""
+    """A finished run with the scores of its examples."""
 
     label: str
     results: Results
     values: Mapping[str, Values]
+    """The primary metric by contender, then by example id."""
     seeds: Mapping[str, Sequence[Values]]
+    """The same of each training."""
     ways: Mapping[str, Way | None]
+    """How each contender was trained, by name."""
     hashes: Mapping[str, str]
+    """The content hash of each test example."""
     clusters: Mapping[str, str] | None
+    """The cluster of each test example; None without clusters."""
     cluster: str
+    """The key of `meta` that clusters are by; empty without clusters."""
 
 
 def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
-    """Lays finished runs side by side; the first one is the baseline.
+    """Compare finished runs with the first of them, the baseline.
 
     Returns:
-        `metric`; `runs` (`run`, `name`, `created`, `examples`, `rules`); `warnings`;
-        `contenders` (`name`, `runs`: for each run its scores and costs, or null); `changes`
-        (`contender`, `before`, `run`, `verdict` better, worse, tie or failed, `difference` now
-        minus before, its bounds and test, null where it failed, `training` as in `Comparison`,
-        `is_not_worse` and `p_not_worse` as in `Parity`, `sentence`); `notes` on new trainings;
-        `worse`, whether one of them is worse or failed.
+        `metric`; `runs` (`run`, `name`, `created`, `examples`, `rules`); `warnings`; `contenders`
+            (`name`, `runs`: for each run its scores and costs, or null); `changes` (`contender`,
+            `before`, `run`, `verdict` better, worse, tie or failed, `difference` now minus before,
+            its bounds and test, null where it failed, `training` as in `Comparison`, `is_not_worse`
+            and `p_not_worse` as in `Parity`, `sentence`); `notes` on new trainings; `worse`,
+            whether one of them is worse or failed.
 
     Raises:
         ConfigError, RunDirectoryError: a folder holds no finished run, or they cannot be compared.
@@ -76,8 +81,8 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
             )
     names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
     between = find_known_seeds(runs)
-    found = [each for run in runs[1:] for each in _changes(baseline, run, between)]
-    changes = list(_told(found, runs))
+    pairs_and_failures = [each for run in runs[1:] for each in _changes(baseline, run, between)]
+    changes = list(_told(pairs_and_failures, runs))
     return {
         "metric": metric,
         "runs": [
@@ -96,7 +101,7 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
 
 
 def _warnings(baseline: ScoredRun, others: Sequence[ScoredRun]) -> list[str]:
-    """Returns a warning for each run that was scored by other rules than the baseline."""
+    """Return a warning for each run that was scored by other rules than the baseline."""
     return [
         f"{run.label} and {baseline.label} were scored by different rules (docs/scoring.md): run "
         "the older one again, which only scores what it has."
@@ -106,12 +111,13 @@ def _warnings(baseline: ScoredRun, others: Sequence[ScoredRun]) -> list[str]:
 
 
 def _scoring(results: Results) -> dict[str, int]:
-    """Return the rules that scores were made by; tests are made again here."""
+    """Return the rules that made the scores. Those of tests do not count, which are made again
+    here."""
     return {name: version for name, version in results.rules.items() if name != TESTS_RULE}
 
 
 def read_scored_run(folder: Path, metric: str | None = None) -> ScoredRun:
-    """Return a finished run with its scores by a metric; left out: by its primary one.
+    """Return a finished run with its scores by a metric. Default: its primary one.
 
     Raises:
         RunDirectoryError: the folder holds none.
@@ -142,7 +148,7 @@ def read_scored_run(folder: Path, metric: str | None = None) -> ScoredRun:
 
 
 def list_whole(run: RunDir, settings: Any) -> list[ContenderDir]:
-    """Return where a contender's trainings on all examples are kept."""
+    """Return the directories of a contender's trainings on all examples."""
     return [
         each.directory(run.contender(settings.name))
         for each in trainings(settings)
@@ -151,8 +157,10 @@ def list_whole(run: RunDir, settings: Any) -> list[ContenderDir]:
 
 
 def find_known_seeds(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
-    """Return by whose seeds, of all these runs, the variance between trainings is known, by the
-    labels of contenders. A run's own test set says so, whether or not another run has it."""
+    """Return the seeds that show each contender's variation between trainings, by label.
+
+    A run's own test set decides, whether or not another run has the same.
+    """
     return find_seeds(
         {label(run, name): way for run in runs for name, way in run.ways.items()},
         {label(run, name): of for run in runs for name, of in run.seeds.items()},
@@ -160,31 +168,33 @@ def find_known_seeds(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
 
 
 def label(run: ScoredRun, name: str) -> str:
-    """Return a name that tells a contender from those of other runs."""
+    """Return a name that is different for contenders of different runs."""
     return f"{name} ({run.label})"
 
 
 def _values(rows: Mapping[str, Any], metric: str) -> Values:
+    """Return the values of one metric by example id."""
     return {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
 
 
 def _cell(results: Results, name: str) -> dict[str, Any] | None:
-    """What one run has of a contender."""
-    found = _contender(results, name)
-    if found is None:
+    """Return the score and costs of a contender in one run; None where it has none."""
+    contender = _contender(results, name)
+    if contender is None:
         return None
-    score = found.scores.get(results.primary_metric)
+    score = contender.scores.get(results.primary_metric)
     return {
         "value": score.value if score else None,
         "low": score.low if score else None,
         "high": score.high if score else None,
-        "training_seconds": found.training.seconds if found.training else None,
-        "training_usd": found.cost.training_usd,
-        "error": found.error,
+        "training_seconds": contender.training.seconds if contender.training else None,
+        "training_usd": contender.cost.training_usd,
+        "error": contender.error,
     }
 
 
 def _contender(results: Results, name: str | None) -> ContenderResult | None:
+    """Return the contender of a name; None where there is none."""
     return next((c for c in results.contenders if c.name == name), None)
 
 
@@ -193,7 +203,7 @@ def _list_training_notes(
     changes: Sequence[Mapping[str, Any]],
     between: Mapping[str, KnownSeeds],
 ) -> list[str]:
-    """Return sentences that say how far apart new trainings lie, and of whom that is not known."""
+    """Return sentences on the variation between trainings, known and unknown."""
     known: dict[str, SeedSpread] = {}
     unknown: dict[str, Way] = {}
     by_label = {run.label: run for run in runs}
@@ -209,17 +219,17 @@ def _list_training_notes(
                 known[label(run, name)] = from_dict(SeedSpread, spread)
             elif way and between[label(run, name)] is None:
                 unknown[name] = way
-    told = pairs.describe_spreads(known)
+    notes = pairs.describe_spreads(known)
     if unknown:
         seeds = any(kind == "local" for kind, *_ in unknown.values())
-        told.append(pairs.describe_unknown(list(unknown), seeds))
-    return told
+        notes.append(pairs.describe_unknown(list(unknown), seeds))
+    return notes
 
 
 def _changes(
     baseline: ScoredRun, run: ScoredRun, between: Mapping[str, KnownSeeds]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what became of the contenders that both runs have, or of their choices."""
+    """Yield the change of each contender that both runs have, or of their choices."""
     same = [id for id, digest in run.hashes.items() if baseline.hashes.get(id) == digest]
     if not same:
         raise DataError(
@@ -237,9 +247,9 @@ def _changes(
             )
         names = [(chosen[0], chosen[1])]
     for before, now in names:
-        found = _change(baseline, run, before, now, same, between)
-        if found is not None:
-            yield {"contender": now, "before": before, "run": run.label, **found}
+        change = _change(baseline, run, before, now, same, between)
+        if change is not None:
+            yield {"contender": now, "before": before, "run": run.label, **change}
 
 
 def _change(
@@ -250,7 +260,7 @@ def _change(
     same: Sequence[str],
     between: Mapping[str, KnownSeeds],
 ) -> dict[str, Any] | None:
-    """One contender now against one before; None where there was nothing before."""
+    """Return one contender's change; None where there was nothing before."""
     old, new = baseline.values.get(before, {}), run.values.get(now, {})
     common = [id for id in same if id in old and id in new]
     contender = _contender(run.results, now)
@@ -279,16 +289,16 @@ def keep_complete(seeds: Sequence[Values], ids: Sequence[str]) -> list[Values]:
 
 
 def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Iterator[dict[str, Any]]:
-    """Yield changes with verdicts and in words, their p-values adjusted over all of them."""
+    """Yield the changes with verdicts and sentences, their p-values adjusted over all of them."""
     clusters: dict[str, str] | None = None
     for run in runs:
         if run.clusters is not None:
             clusters = {**run.clusters, **(clusters or {})}
-    found = [change["pair"] for change in changes if change["pair"]]
+    compared = [change["pair"] for change in changes if change["pair"]]
     cluster = next((run.cluster for run in runs if run.cluster), "")
     metric = runs[0].results.primary_metric
     margin = runs[0].results.requirements.get("margin_points", 100 * MARGIN) / 100
-    judged = iter(judge_parity(found, metric, clusters, cluster, margin))
+    judged = iter(judge_parity(compared, metric, clusters, cluster, margin))
     for change in changes:
         who = change["contender"]
         if change["before"] != who:

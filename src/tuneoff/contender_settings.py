@@ -1,7 +1,7 @@
 """What a user writes about a contender.
 
-A contender's kind is its `id`: `local`, `hosted`, `prompted`, `recorded`. Every field has a default
-that a practitioner would choose.
+The `id` chooses the contender class: `local`, `hosted`, `prompted` or `recorded`. Every field has a
+docstring, and a default that a practitioner would choose.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tuneoff.settings import (
 
 SHIPPED_BASE = "tiny"
 Rendering = Literal["chat", "text"]
-# What answers with an open model; vLLM wants the extra of its name, and a GPU.
+# The inference backend of an open model. vLLM needs the extra of its name and a GPU.
 Backend = Literal["transformers", "vllm"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -38,69 +38,94 @@ MODULE_SETS = ("attention", "all-linear")
 
 
 class LoraSettings(Settings):
-    """LoRA (Hu et al. 2021) as PEFT takes it.
-
-    `target_modules`: names, `attention` (q, k, v and output projections) or `all-linear`.
-    `use_dora` (Liu et al. 2024) and `use_rslora` (Kalajdzievski 2023) are PEFT's own switches.
-    """
+    """LoRA (Hu et al. 2021), with PEFT's parameters."""
 
     r: int = Field(default=16, ge=1)
+    """Rank of the adapter."""
     alpha: float = Field(default=32, gt=0)
+    """Scaling factor: the adapter's output is multiplied by `alpha / r`."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout probability before the adapter, from 0 to below 1."""
     target_modules: tuple[str, ...] | Literal["attention", "all-linear"] = "all-linear"
+    """The layers that get an adapter: `all-linear`, `attention` (query, key, value and output
+    projections), or a list of module names."""
     use_dora: bool = False
+    """Use DoRA (Liu et al. 2024), as PEFT implements it."""
     use_rslora: bool = False
+    """Use rank-stabilized LoRA (Kalajdzievski 2023), as PEFT implements it."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
     def _known(cls, value: object) -> object:
+        """Raise ValueError if a text is neither of the two sets of modules."""
         if isinstance(value, str) and value not in MODULE_SETS:
             raise ValueError(f"give {' or '.join(MODULE_SETS)}, or a list of modules' names")
         return value
 
 
 class TrainSettings(Settings):
-    """How a local contender is trained.
-
-    `batch_size` is examples an optimizer step, however they are computed: as one prefix tree,
-    in packs that fit into memory, or `micro_batch_size` of them at once. `loss_on: text` also
-    learns the prompt, as the seed's notebooks did. `evaluate_every` counts steps; left out,
-    twice an epoch. `until: converged` stops when `patience` validations in a row brought
-    nothing new; `epochs` or `max_steps` then only bound it (30 epochs if left out), and the
-    `schedule` is constant unless another is named, for the end is not known in advance.
-    `learning_rate: search` tries a few on a small budget first (`training/search.py`).
-    `grouping` says which examples make a batch (`training/order.py`). `share_prefixes: false`
-    computes ordinary padded batches. An example longer than `max_length` tokens (left out,
-    the base's positions) is refused; `truncate: true` cuts its context or input, never its
-    answer. `parallel` says how the `hardware.count` processes share a training: `ddp`, each
-    holding the whole model, or `fsdp`, each a part of it; `auto` is one process, unless this
-    machine has so many accelerators.
-    """
+    """How a local contender is trained."""
 
     loss_on: Literal["completion", "text"] = "completion"
+    """The tokens that the loss is computed on. `completion`: the answer. `text`: prompt and answer,
+    as in the seed experiment's notebooks."""
     batch_size: int = Field(default=32, ge=1)
+    """Examples per optimizer step, however they are computed: as one prefix tree, in micro-batches
+    that fit into memory, or `micro_batch_size` at a time."""
     micro_batch_size: int | None = Field(default=None, ge=1)
+    """Examples per forward pass; it must divide `batch_size`. Default: as many as fit into memory.
+    """
     grouping: Literal["random", "by_length", "by_prefix"] = "random"
+    """Which examples form a batch (`training/order.py`): `random`, `by_length` (similar lengths) or
+    `by_prefix` (shared beginnings, so that fewer tokens are computed)."""
     share_prefixes: bool = True
+    """Compute a prefix that several examples share once. `false` computes ordinary padded batches.
+    """
     learning_rate: float | Literal["search"] | None = None
+    """The peak learning rate, between 0 and 1. `search` tries a few rates on a small budget first
+    (`training/search.py`). Default: 2e-4 for LoRA, 2e-5 for all parameters."""
     warmup_steps: int | None = Field(default=None, ge=0)
+    """Optimizer steps over which the learning rate rises to its peak. Default: 5% of the steps, of
+    at most 1000."""
     schedule: Literal["linear", "cosine", "constant"] | None = None
+    """The learning rate after warmup: `linear`, `cosine` or `constant`. Default: `linear`; with
+    `until: converged`, whose end is not known in advance, `constant`."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of the optimizer."""
     epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training examples; with `until: converged`, at most. Default: 3, or 30 with
+    `until`. Not together with `max_steps`."""
     max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; with `until: converged`, at most. Default: as many as `epochs` make."""
     until: Literal["converged"] | None = None
+    """`converged`: stop after `patience` validations in a row without an improvement. Default:
+    train to the end."""
     patience: int = Field(default=3, ge=1)
+    """With `until: converged`: the validations in a row without an improvement that end the
+    training."""
     evaluate_every: int | None = Field(default=None, ge=1)
+    """Optimizer steps between two validations. Default: two validations per epoch."""
     max_length: int | None = Field(default=None, ge=8)
+    """Max tokens of an example, at least 8. A longer one is an error, or is truncated (`truncate`).
+    Default: the base's number of positions."""
     truncate: bool = False
+    """Truncate examples that are too long: their context or input, never their answer."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """The floating-point type of computation. `auto`: float32 on a CPU; on an accelerator bf16, or
+    fp16 where it has no bf16."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How the `hardware.count` processes share a training. `ddp`: each holds the whole model.
+    `fsdp`: each holds a shard of it. `auto`: one process, unless this machine has that many
+    accelerators."""
     report_to: tuple[Literal["trackio", "wandb", "mlflow", "tensorboard"], ...] = ()
+    """Experiment trackers that transformers reports to. Default: none."""
 
     @field_validator("learning_rate", mode="before")
     @classmethod
     def _rate_or_search(cls, rate: Any) -> Any:
+        """Return the rate as a number, or `search`; raise ValueError for anything else."""
         if isinstance(rate, str) and rate != "search":
             with suppress(ValueError):
                 rate = float(rate)  # YAML 1.1 takes 2e-3, without a point, for text
@@ -111,6 +136,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _one_duration(self) -> TrainSettings:
+        """Raise ValueError if durations contradict each other, or micro-batches do not fill a
+        batch."""
         if self.epochs is not None and self.max_steps is not None:
             raise ValueError("give epochs or max_steps, not both")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
@@ -122,27 +149,41 @@ class TrainSettings(Settings):
 
 
 class Hardware(Settings):
-    """What a contender runs on and what an hour of it costs."""
+    """The machine that a contender runs on, and the price of its hour."""
 
     accelerator: str | None = None
+    """The accelerator's name in the price book, for instance `H100`. Default: not named, so only
+    `usd_per_hour` gives a price."""
     count: int = Field(default=1, ge=1)
+    """The number of accelerators. With `train.parallel`, also the number of processes."""
     usd_per_hour: float | None = Field(default=None, ge=0, lt=10_000)
+    """The price of one hour, in USD. Default: the price book's for `accelerator`."""
 
 
 def _refuse_repeated(values: Sequence[float]) -> None:
+    """Raise ValueError if a value is there twice."""
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"{value} is there twice; keep one")
 
 
 class ContenderBase(Settings):
+    """The fields of every contender."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    """The contender's name in the report. Letters, digits, `.`, `_` and `-`, at most 80."""
     rendering: Rendering | None = None
+    """How prompts become text. `chat`: by the tokenizer's chat template. `text`: as plain text.
+    Default: `chat` where there is a template."""
     prompt: Literal["full", "short"] | None = None
+    """`full` or `short` (the prompt without its instruction). Default: the task's `prompt`."""
 
 
 def _refuse_sampling(value: Any, why: str) -> Any:
-    """Say in words why a kind of contender has no `samples`, instead of calling the key unknown."""
+    """Raise ValueError if a contender that cannot sample has keys of `Sampling`; return the value.
+
+    The message says why, which "unknown key" would not.
+    """
     given = [key for key in Sampling.model_fields if isinstance(value, dict) and key in value]
     if given:
         raise ValueError(f"{' and '.join(given)}: {why}")
@@ -157,36 +198,46 @@ GREEDY = (
 
 
 class LocalSettings(ContenderBase):
-    """An open model tuned here. `base: tiny` is the model that ships with tuneoff.
-
-    `seeds` trains it once for each, to show how much training itself varies; `seed` is for
-    one training. `learning_curve` trains it on parts of the training examples too: fractions
-    of them, each part inside the next larger one, for as many epochs, so in fewer steps;
-    what counts steps (`max_steps`, `warmup_steps`, `evaluate_every`) is scaled by the
-    fraction. The point of all examples is the contender's own training. With `seeds`, the
-    curve is the first seed's.
-    """
+    """An open model that is tuned on this machine or on your cluster."""
 
     id: Literal["local"]
+    """Always `local`."""
     base: str = SHIPPED_BASE
+    """The base model: a folder, a hub id, or `tiny`, which ships with tuneoff."""
     method: Literal["lora", "full"] = "lora"
+    """`lora` trains an adapter; `full` trains all parameters."""
     quantization: Literal["none", "int8", "nf4"] = "none"
+    """Load the base's weights as `int8` or `nf4`, for less memory. Not with `method: full`."""
     lora: LoraSettings = LoraSettings()
+    """The adapter's parameters, for `method: lora`."""
     train: TrainSettings = TrainSettings()
+    """How it is trained."""
     backend: Backend = "transformers"
+    """The engine that answers the test set: `transformers`, or `vllm`."""
     hardware: Hardware | None = None
+    """The machine that it is trained and served on, for costs. Default: not priced."""
     seed: int = 0
+    """Random seed of the one training. Not together with `seeds`."""
     seeds: tuple[Seed, ...] | None = None
+    """Random seeds, two or more: one training per seed, to measure how much training itself varies.
+    """
     learning_curve: tuple[Fraction, ...] | None = None
+    """Fractions of the training examples, above 0 and below 1: one more training per fraction. Each
+    fraction's examples are a subset of the next larger one's. A fraction is trained for as many
+    epochs, so for fewer steps; `max_steps`, `warmup_steps` and `evaluate_every` are scaled by it.
+    The point of all examples is the contender's own training. With `seeds`, the curve is the first
+    seed's. Default: no curve."""
 
     @model_validator(mode="before")
     @classmethod
     def _greedy(cls, value: Any) -> Any:
+        """Raise ValueError if there are keys of `Sampling`: an open base answers greedily."""
         return _refuse_sampling(value, GREEDY)
 
     @field_validator("seeds")
     @classmethod
     def _several(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """Raise ValueError if `seeds` are fewer than two, or one is there twice."""
         if seeds is not None and len(seeds) < 2:
             raise ValueError("give two seeds or more here, or a single one as seed")
         _refuse_repeated(seeds or ())
@@ -195,6 +246,7 @@ class LocalSettings(ContenderBase):
     @field_validator("learning_curve")
     @classmethod
     def _parts(cls, fractions: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        """Return the fractions in ascending order; raise ValueError if they make no curve."""
         if fractions is None:
             return None
         if min(fractions, default=1) == 1:
@@ -206,13 +258,15 @@ class LocalSettings(ContenderBase):
 
     @model_validator(mode="after")
     def _one_kind_of_seed(self) -> LocalSettings:
+        """Raise ValueError if both `seed` and `seeds` are given."""
         if self.seeds is not None and "seed" in self.model_fields_set:
             raise ValueError("give seed (one training) or seeds (one training each), not both")
         return self
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Beside seeds there is no seed, so that the resolved file can be read again."""
+        """Return the fields without `seed` where there are `seeds`, so that the resolved file can
+        be read again."""
         written: dict[str, Any] = handler(self)
         if self.seeds is not None:
             written.pop("seed", None)
@@ -220,6 +274,7 @@ class LocalSettings(ContenderBase):
 
     @model_validator(mode="after")
     def _fits_together(self) -> LocalSettings:
+        """Raise ValueError if method, quantization and parallelism contradict each other."""
         if self.method == "full" and self.quantization != "none":
             raise ValueError(
                 f"method full cannot train {self.quantization} weights; use method lora"
@@ -238,69 +293,96 @@ class LocalSettings(ContenderBase):
 
 
 class HostedSettings(ContenderBase, Sampling):
-    """A model tuned through a provider's fine-tuning API, and asked through its chat API.
+    """A model that is tuned through a provider's fine-tuning API and answers through its chat API.
 
-    `key_variable` names the environment variable with the key, where it is not the provider's
-    usual one. `checkpoint: best` answers with the checkpoint of the lowest validation loss.
-    `suffix` becomes part of the tuned model's name; left out, it is the contender's name and
-    some letters by which a lost job is found again. `record: true` keeps every exchange, so that
-    the run can be replayed when the model is gone.
-
-    Providers have different words for how to train: OpenAI's take `learning_rate_multiplier`,
-    Together `learning_rate`, `method` and `early_stopping` (which needs a validation split).
-    Where a tuned model answers only once it is deployed, `deployment` is the name it then has
-    there; it may be given, or changed, when the model is already tuned. `batch: true` has the test
-    set answered through the provider's Batch API: at half the price, within a day. How often and at
-    which temperature the tuned model is asked, `Sampling` says.
+    Providers take different training parameters. OpenAI: `learning_rate_multiplier`. Together:
+    `learning_rate`, `method` and `early_stopping`.
     """
 
     id: Literal["hosted"]
+    """Always `hosted`."""
     provider: str = "openai"
+    """The provider: `openai`, `azure`, `nebius`, `together`, an installed module, or the path of a
+    Python file."""
     model: str
+    """The base model's name at the provider."""
     base_url: BaseUrl | None = None
+    """The address of the API. Default: the provider's own."""
     key_variable: KeyVariable | None = None
+    """The environment variable that holds the API key. Default: the provider's usual one."""
     epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
+    """Epochs of the job, or `auto` for the provider's choice."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Examples per step, or `auto` for the provider's choice."""
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """OpenAI: a factor of the provider's learning rate, or `auto` for its choice."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Together: the learning rate. Default: the provider's choice."""
     method: Literal["lora", "full"] | None = None
+    """Together: `lora` or `full`. Default: the provider's choice."""
     early_stopping: bool = False
+    """Together: stop when the validation loss no longer falls. It needs a validation split."""
     suffix: str | None = Field(default=None, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Part of the tuned model's name, at most 64 characters. Default: the contender's name and some
+    letters that identify a lost job."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Random seed of the job. Default: the provider's choice."""
     checkpoint: Literal["final", "best"] = "final"
+    """The checkpoint that answers: the `final` one, or the one with the `best` (lowest) validation
+    loss."""
     deployment: str | None = Field(default=None, min_length=1)
+    """The name of the deployed model, for providers where a tuned model must be deployed first. It
+    may be added or changed after tuning."""
     batch: bool = False
+    """Answer the test set through the provider's Batch API: half the price, within a day."""
     record: bool = False
+    """Record every exchange, so that the run can be replayed when the model is gone."""
     price: PriceSettings | None = None
+    """The model's prices. Default: the price book's."""
     concurrency: int = Field(default=16, ge=1, le=1000)
+    """Max requests in flight at once."""
 
 
 class PromptedSettings(ContenderBase, Reasoning, Sampling):
-    """A model that only answers, zero-shot or with `shots` examples from train.
+    """A model that is not tuned: an open `base`, answered here, or a `model` of a `provider`.
 
-    Either an open `base`, answered here, or a `model` of a `provider`; with `batch: true` through
-    its Batch API. What a provider's model may do before it answers, `Reasoning` says; how often and
-    at which temperature it is asked, `Sampling`.
+    It answers zero-shot, or with `shots` examples from train.
     """
 
     id: Literal["prompted"]
+    """Always `prompted`."""
     base: str | None = None
+    """An open base model: a folder, a hub id, or `tiny`. Not together with `model`."""
     provider: str | None = None
+    """The provider of `model`. Default: `openai`."""
     model: str | None = None
+    """The model's name at the provider. Not together with `base`."""
     base_url: BaseUrl | None = None
+    """The address of the API. Default: the provider's own."""
     key_variable: KeyVariable | None = None
+    """The environment variable that holds the API key. Default: the provider's usual one."""
     record: bool = False
+    """Record every exchange, so that the run can be replayed when the model is gone."""
     batch: bool = False
+    """Answer the test set through the provider's Batch API: half the price, within a day."""
     shots: int = Field(default=0, ge=0, le=100)
+    """The number of examples from train in each prompt."""
     seed: int = 0
+    """Random seed that the examples are drawn with."""
     quantization: Literal["none", "int8", "nf4"] = "none"
+    """Load the base's weights as `int8` or `nf4`, for less memory."""
     backend: Backend = "transformers"
+    """The engine that answers for a `base`: `transformers`, or `vllm`."""
     hardware: Hardware | None = None
+    """The machine that a `base` is served on, for costs. Default: not priced."""
     price: PriceSettings | None = None
+    """The prices of a provider's model. Default: the price book's."""
     concurrency: int = Field(default=16, ge=1, le=1000)
+    """Max requests in flight at once."""
 
     @model_validator(mode="after")
     def _one_model(self) -> PromptedSettings:
+        """Raise ValueError unless there is one model, with keys that mean something for it."""
         if (self.base is None) == (self.model is None):
             raise ValueError("give either base (an open model) or provider and model")
         if self.base is not None and self.price is not None:
@@ -327,55 +409,66 @@ class PromptedSettings(ContenderBase, Reasoning, Sampling):
 
 
 class ReportedScore(Settings):
-    """A published figure: value between 0 and 1, over n examples where known."""
+    """A published score."""
 
     value: float = Field(ge=0, le=1)
+    """The score, between 0 and 1."""
     n: int | None = Field(default=None, ge=1)
+    """The number of test examples. Default: not known, so the score has no bounds."""
 
 
 class ReportedTraining(Settings):
-    """What a training is reported to have taken: money, hours on the contender's `hardware`,
-    tokens that its `provider` billed (all epochs). What is not given as `usd` is worked out."""
+    """The reported cost of a training. Without `usd`, the cost is computed from hours or tokens."""
 
     usd: Usd | None = None
+    """What it cost, in USD."""
     hours: float | None = Field(default=None, gt=0, lt=1_000_000)
+    """How long it took, in hours on the contender's `hardware`."""
     tokens_billed: int | None = Field(default=None, ge=1)
+    """The tokens that the contender's `provider` billed, over all epochs."""
 
     @model_validator(mode="after")
     def _something(self) -> ReportedTraining:
+        """Raise ValueError if no figure is given."""
         if self.usd is None and self.hours is None and self.tokens_billed is None:
             raise ValueError("give usd, hours or tokens_billed")
         return self
 
 
 class RecordedSettings(ContenderBase):
-    """Answers made elsewhere (`predictions`, a JSONL file), or reported figures without answers
-    (`scores`, `training`).
-
-    A row of `predictions` may have `sample: k` (none means 0): with several for each example, its
-    score is their mean. `source` says where figures were published. `provider` (whose `model` it
-    is) or `hardware` (of one's own) says who answers; `data` what the figures are of, where
-    contenders of one file are of different data: their money is compared within the same.
-    """
+    """Answers that were made elsewhere, or reported figures without answers."""
 
     id: Literal["recorded"]
+    """Always `recorded`."""
     model: str | None = None
+    """The model's name, for the report and for prices."""
     predictions: str | None = None
+    """A JSONL file of answers. A row may have `sample: k` (default 0); the score of an example with
+    several answers is their mean."""
     scores: dict[str, ReportedScore] | None = Field(default=None, min_length=1)
+    """Reported scores by metric. Not together with `predictions`."""
     training: ReportedTraining | None = None
+    """The reported cost of its training."""
     provider: str | None = None
+    """The provider whose `model` answered. Not together with `hardware`."""
     hardware: Hardware | None = None
+    """The machine of its own that it ran on."""
     data: str | None = None
+    """The data set that the figures belong to, where contenders of one file have different ones.
+    Costs are compared within one data set only. Default: the run's own test set."""
     source: str | None = None
+    """Where the figures were published."""
 
     @model_validator(mode="before")
     @classmethod
     def _made_elsewhere(cls, value: Any) -> Any:
+        """Raise ValueError if the contender has keys of `Sampling`: nothing is asked."""
         why = "nothing is asked; the rows of its predictions say which `sample` they are"
         return _refuse_sampling(value, why)
 
     @model_validator(mode="after")
     def _something(self) -> RecordedSettings:
+        """Raise ValueError unless there are answers or figures, and at most one who answered."""
         if self.predictions is not None and self.scores is not None:
             raise ValueError("give either predictions (a JSONL file) or scores (reported figures)")
         if self.predictions is None and self.scores is None and self.training is None:

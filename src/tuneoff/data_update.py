@@ -1,10 +1,10 @@
-"""`run --fresh-data`: a run takes its files anew, and keeps of its work whatever still holds.
+"""`run --fresh-data`: takes changed data files into a run, and keeps the work that still holds.
 
-What was trained on must be the same. A test row of which only the reference or `meta` changed is
-scored again; one whose input is new is asked again. The new rows and what becomes of the answers
-are first written as one file, `data/fresh-data.json`; whoever opens the run carries out what it
-says, and only then it goes. So a kill in between loses nothing. Earlier answers stay on disk, in
-each contender's `answers-before/`.
+The training data must be unchanged. A test row with another reference or `meta` is scored again; a
+test row with a new input is sent to the models again. The new rows and the fate of each answer are
+first written to one file, `data/fresh-data.json`. Whoever opens the run carries it out and then
+deletes it, so a kill in between loses nothing. Earlier answers stay in each contender's
+`answers-before/`.
 """
 
 from __future__ import annotations
@@ -32,54 +32,53 @@ from tuneoff.tasks.splits import input_key
 Examples = Mapping[Split, Sequence[Example]]
 _JOURNAL = "fresh-data.json"
 _BEFORE = "answers-before"
-# What training leaves in a contender's folder, complete or not.
+# What training writes to a contender's folder, complete or not.
 _OF_TRAINING = ("training.json", "job.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is other in the files than in a run's own data.
-
-    Of the test set by id: `judged` are the rows with another reference, `described` those with
-    other `meta` alone, `asked` those whose input is new. `kept` says for each other row which of
-    the run's rows has the same input; `answers_move` whether any answer is to be had, dropped or
-    called otherwise.
-    """
+    """The difference between the data files and a run's own data."""
 
     train: bool
     validation: bool
     test: bool
     judged: tuple[str, ...]
+    """Ids of test rows with another reference."""
     described: tuple[str, ...]
+    """Ids of test rows where only `meta` differs."""
     asked: tuple[str, ...]
+    """Ids of test rows with a new input."""
     removed: int
+    """The number of the run's test rows that are gone."""
     kept: Mapping[str, str]
+    """New id → the id of the run's row with the same input, for the other test rows."""
 
     def __bool__(self) -> bool:
         return self.train or self.validation or self.test
 
     @property
     def answers_move(self) -> bool:
-        """Say whether answers are to be asked, dropped or given another id."""
+        """Return whether answers must be generated, dropped or given another id."""
         return bool(self.asked or self.removed) or any(new != old for new, old in self.kept.items())
 
     def words(self) -> str:
-        """Describe the difference as part of a sentence."""
+        """Return the difference as part of a sentence."""
         counts = (
             (len(self.asked), "with new inputs"),
             (len(self.judged), "with other references"),
             (len(self.described), "with other meta"),
             (self.removed, "gone"),
         )
-        found = [f"{count} test {_rows(count)} {what}" for count, what in counts if count]
-        if self.test and not found:
-            found = ["test rows with other ids or in another order"]
-        found = [*(["train rows"] * self.train), *(["validation rows"] * self.validation), *found]
-        return ", ".join(found)
+        parts = [f"{count} test {_rows(count)} {kind}" for count, kind in counts if count]
+        if self.test and not parts:
+            parts = ["test rows with other ids or in another order"]
+        parts = [*(["train rows"] * self.train), *(["validation rows"] * self.validation), *parts]
+        return ", ".join(parts)
 
 
 def compare_examples(own: Examples, new: Examples) -> Difference:
-    """Compare new examples with a run's own; return the difference."""
+    """Return the difference between a run's own examples and new ones."""
     before = {example.id: example for example in own["test"]}
     by_input = {input_key(example): example.id for example in reversed(own["test"])}
     kept: dict[str, str] = {}
@@ -109,59 +108,59 @@ def compare_examples(own: Examples, new: Examples) -> Difference:
 
 
 def warn_if_different(parts: Parts, run: RunDir, own: Examples, progress: Progress) -> None:
-    """Says in a line that the files are no longer what the run goes on with."""
+    """Warn if the files differ from the data that the run uses."""
     if parts.settings.source == "sample" or not own["test"] or not prepare.is_local(parts):
         return
     try:
         new, _ = prepare.choose_examples(parts)
-        found = compare_examples(own, new)
+        difference = compare_examples(own, new)
     except Exception:  # a run that has its own data does not need files that it cannot read
         return
-    if found:
+    if difference:
         todo = "--fresh-data takes them anew"
-        if _is_refused(run, found):
+        if _is_refused(run, difference):
             todo = "to begin with them, give another --run-dir"
         progress.say(
             f"warning: the data files, as they are read now, differ from this run's own data "
-            f"({found.words()}), with which it goes on; {todo}."
+            f"({difference.words()}), with which it goes on; {todo}."
         )
 
 
 def take_files(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
-    """Brings a run's data to what the files are now; what still holds is kept.
+    """Replace a run's data by the files, and keep the work that still holds.
 
     Raises:
-        UserError: the files cannot be used, train rows changed, or it costs money and nobody says
-            `yes`, here or when asked. Nothing was changed.
-        BudgetError: it could pass the budget; the same holds.
+        UserError: the files cannot be used, train rows changed, or it costs money and nobody agreed
+            (`yes`, or the prompt). Nothing was changed.
+        BudgetError: the cost could exceed the budget. Nothing was changed.
     """
     new, warnings = prepare.data(parts)
-    found = compare_examples(_examples_of(run), new)
-    _refuse(run, found)
+    difference = compare_examples(_examples_of(run), new)
+    _refuse(run, difference)
     _, doubts = references.check_references(parts, new["test"])
     warnings += doubts
-    cost = _cost(parts, run, new, found)
+    cost = _cost(parts, run, new, difference)
     if cost:
         Ledger(run.events, parts.bakeoff.budget_usd).refuse_over(cost.usd, "what is asked again")
         if not yes and not progress.ask(f"{cost.words()} Go on?"):
             raise ConfigError(f"{cost.words()} Say --yes as well to agree; nothing was changed.")
     for warning in warnings:
         progress.say(f"warning: {warning}")
-    # Made of databases and references as they were.
+    # These were made from the earlier databases and references.
     remove_folder(run.data / "derived")
-    if not found:
+    if not difference:
         progress.say("the data files are as they were; all answers are kept.")
         return
-    rows = {split: [build_row(e, parts) for e in new[split]] for split in _taken(found)}
-    journal = {"id": secrets.token_hex(6), "rows": rows, "kept": found.kept,
-               "answers_move": found.answers_move, "words": found.words()}  # fmt: skip
+    rows = {split: [build_row(e, parts) for e in new[split]] for split in _taken(difference)}
+    journal = {"id": secrets.token_hex(6), "rows": rows, "kept": difference.kept,
+               "answers_move": difference.answers_move, "words": difference.words()}  # fmt: skip
     write_text(run.data / _JOURNAL, json.dumps(journal, ensure_ascii=True))
-    progress.say(f"the data files are taken anew: {found.words()}.")
+    progress.say(f"the data files are taken anew: {difference.words()}.")
     complete_taking(run)
 
 
 def complete_taking(run: RunDir) -> None:
-    """Carries out what `fresh-data.json` says, if it is there, from wherever that was cut."""
+    """Carry out `fresh-data.json`, if it exists, also after an interruption."""
     path = run.data / _JOURNAL
     if not path.exists():
         return
@@ -180,7 +179,7 @@ def complete_taking(run: RunDir) -> None:
 
 
 def build_row(example: Example, parts: Parts) -> dict[str, Any]:
-    """An example as it is written down, with its chat rendering to be read by others."""
+    """Return an example as a stored row, with its chat messages for other readers."""
     return {
         **to_dict(example),
         "messages": messages(example, parts.template),
@@ -188,8 +187,8 @@ def build_row(example: Example, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _taken(found: Difference) -> list[Split]:
-    changed: dict[Split, bool] = {"test": found.test, "validation": found.validation}
+def _taken(difference: Difference) -> list[Split]:
+    changed: dict[Split, bool] = {"test": difference.test, "validation": difference.validation}
     return [split for split, is_other in changed.items() if is_other]
 
 
@@ -206,7 +205,7 @@ def _learned(examples: Sequence[Example]) -> list[tuple[str, str]]:
 
 
 def _answer(example: Example) -> str:
-    """Return the answer without the blanks around it, which earlier versions did not keep."""
+    """Return the answer, stripped: earlier versions did not keep outer blanks."""
     return example.completion.strip()
 
 
@@ -219,30 +218,32 @@ def _rows(count: int) -> str:
 
 
 def _folders(run: RunDir) -> Iterator[ContenderDir]:
-    """Yield every folder that may hold answers: each contender's, and those of its trainings."""
+    """Yield every folder that may hold answers: contenders, their seeds and fractions."""
     for contender in run.contenders():
         yield contender
         for ending in ("seed-*", "part-*"):
             yield from map(ContenderDir, sorted(contender.path.glob(ending)))
 
 
-def _is_refused(run: RunDir, found: Difference) -> bool:
-    return found.train or (found.validation and _has_trained(run))
+def _is_refused(run: RunDir, difference: Difference) -> bool:
+    return difference.train or (difference.validation and _has_trained(run))
 
 
 def _has_trained(run: RunDir) -> bool:
     return any((folder.path / name).exists() for folder in _folders(run) for name in _OF_TRAINING)
 
 
-def _refuse(run: RunDir, found: Difference) -> None:
-    """Refuses what would make a run's parts belong to different data."""
-    if _is_refused(run, found):
-        which = "train rows" if found.train else "validation rows, which have steered training,"
+def _refuse(run: RunDir, difference: Difference) -> None:
+    """Raise if a run's parts would belong to different data."""
+    if _is_refused(run, difference):
+        which = (
+            "train rows" if difference.train else "validation rows, which have steered training,"
+        )
         raise RunDirectoryError(
             f"{run.path}: --fresh-data: {which} have changed, so what was trained is of other data;"
             " undo the change, or give another --run-dir."
         )
-    if found.answers_move:
+    if difference.answers_move:
         for folder in _folders(run):
             if any(not batch["read"] for batch in folder.batches()):
                 raise RunDirectoryError(
@@ -252,11 +253,13 @@ def _refuse(run: RunDir, found: Difference) -> None:
                 )
 
 
-def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
-    """Return the most that providers may bill because the data changed: for contenders that have
-    answers, and for a judge of theirs."""
-    asked = set(found.asked)
-    judged = asked | set(found.judged)
+def _cost(parts: Parts, run: RunDir, new: Examples, difference: Difference) -> Again:
+    """Return the most that providers may bill because the data changed.
+
+    It covers the contenders that have answers, and their judge.
+    """
+    asked = set(difference.asked)
+    judged = asked | set(difference.judged)
     return most_again(
         parts,
         {
@@ -270,26 +273,28 @@ def _cost(parts: Parts, run: RunDir, new: Examples, found: Difference) -> Again:
         },
         prepare.build_work(parts, {**new, "test": [e for e in new["test"] if e.id in asked]}),
         [e for e in new["test"] if e.id in judged],
-        found.kept,
+        difference.kept,
     )
 
 
 def _by_sample(settings: Any, folder: ContenderDir) -> list[dict[str, Prediction]]:
-    """Return the answers that count, by id, of each sample; none where there are no answers."""
+    """Return the answers of each sample by id; an empty list without answers."""
     samples = divide_answers(settings, folder)
     return samples if any(samples) else []
 
 
 def _move_answers(folder: Path, journal: Mapping[str, Any]) -> None:
-    """Leaves a folder the answers to inputs that are still asked, under their ids of now. All that
-    there were are kept first, and read from there, so that this can be done again."""
+    """Keep the answers whose inputs are still in the data, under their new ids.
+
+    All earlier answers are saved first and read from there, so the step can be repeated.
+    """
     answers, before = folder / "predictions.jsonl", folder / _BEFORE / f"{journal['id']}.jsonl"
     if not before.exists():
         if not answers.exists():
             return
         write_lines(before, read_lines(answers))
     (folder / "prompt.json").unlink(missing_ok=True)
-    if (folder / "recorded.json").exists():  # its file knows ids, and no inputs
+    if (folder / "recorded.json").exists():  # recorded answers have ids and no inputs
         answers.unlink(missing_ok=True)
         return
     rows: dict[str, dict[int, dict[str, Any]]] = {}

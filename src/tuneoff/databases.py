@@ -1,10 +1,9 @@
-"""SQLite databases in a folder: `DIR/<db_id>/*.sqlite`, found by id, hashed, and read as they are
-committed.
+"""SQLite databases in a folder, `DIR/<db_id>/*.sqlite`: found by id, hashed, read as committed.
 
-A file alone may not be the database: a write-ahead log (`-wal`) beside it holds what was committed
-since the last checkpoint, and a hot journal (`-journal`) what has to be undone of a transaction
-that never ended. SQLite settles both when it opens the file, and writes beside it to do so.
-Nothing is written beside anybody's database here: both are settled in a copy.
+The file alone may not be the database. A write-ahead log (`-wal`) beside it holds what was
+committed since the last checkpoint. A hot journal (`-journal`) holds what must be rolled back of an
+unfinished transaction. SQLite applies both when it opens the file, and writes beside it to do so.
+Nothing is written beside a user's database here: both are applied in a copy.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from pathlib import Path
 from tuneoff.errors import DataError
 
 _WAL, _JOURNAL = "-wal", "-journal"
-# A journal whose transaction has ended is empty, or begins with zeros.
+# A journal is hot if it begins with these bytes; after the transaction it is empty or begins with
+# zeros.
 _HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")
-# A copy is whole when nothing changed while it was made; so often it is tried.
+# Attempts to make a copy during which the files did not change.
 _TRIES = 10
 _PIECE_BYTES = 1 << 20
 
@@ -37,12 +37,12 @@ _COPYING = threading.Lock()
 
 
 def find_database(folder: Path, db_id: str) -> Path:
-    """The SQLite file of a database: `DIR/<db_id>/<db_id>.sqlite`, or the only one there.
+    """Return the SQLite file of a database: `DIR/<db_id>/<db_id>.sqlite`, or the only one there.
 
     Raises:
-        DataError: there is none or no single one, or `db_id` is not a plain folder name.
+        DataError: there is no file or no single one, or `db_id` is not a plain folder name.
     """
-    # The name comes from data; it must not lead out of the folder.
+    # The name comes from data and must not lead out of the folder.
     if db_id in ("", ".", "..") or "/" in db_id or "\\" in db_id or "\0" in db_id:
         raise DataError(f"db_id {db_id!r} is not the name of a folder below {folder}.")
     named = folder / db_id / f"{db_id}.sqlite"
@@ -61,11 +61,12 @@ def find_database(folder: Path, db_id: str) -> Path:
 
 
 def find_suite(folder: Path, db_id: str, more: Path | None = None) -> list[Path]:
-    """Every SQLite file of a database, its own (`find_database`) first, then its others by name,
-    then those of the same id in the folder `more`.
+    """Return every SQLite file of a database, its own (`find_database`) first.
+
+    The others follow by name, then those in the folder `more`.
 
     Raises:
-        DataError: as for `find_database`.
+        DataError: as in `find_database`.
     """
     own = find_database(folder, db_id)
     others = [path for path in sorted((folder / db_id).glob("*.sqlite")) if path != own]
@@ -75,12 +76,13 @@ def find_suite(folder: Path, db_id: str, more: Path | None = None) -> list[Path]
 def database_hashes(
     folder: Path, db_ids: Iterable[str], more: Path | None = None
 ) -> dict[str, str]:
-    """Hash every file that answers are executed on; return SHA-256 by db_id (`db_id/name.sqlite`
-    for the others of a suite), sorted. Files are not read into memory. The bytes of a log or a hot
-    journal beside a file follow the file's own.
+    """Return the SHA-256 of every file that answers are executed on.
+
+    The keys are sorted: `db_id`, and `db_id/name.sqlite` for the other files of a suite. Files are
+    read in pieces. The hash covers the file, then its log or hot journal.
 
     Raises:
-        DataError: a database is missing, or cannot be read.
+        DataError: a database is missing or cannot be read.
     """
     hashes: dict[str, str] = {}
     for db_id in sorted(set(db_ids)):
@@ -91,11 +93,13 @@ def database_hashes(
 
 
 def find_committed(path: Path) -> Path:
-    """Return the file that has all that is committed of a database: its own, or a copy in which
-    SQLite has settled the log or journal beside it. The copy lasts as long as this process.
+    """Return a file with everything that is committed to a database: its own, or a copy.
+
+    A copy is made where a log or hot journal lies beside the file. It lasts as long as this
+    process.
 
     Raises:
-        DataError: it cannot be copied whole, or SQLite cannot settle it.
+        DataError: the database cannot be copied whole, or SQLite cannot apply the log or journal.
     """
     with _COPYING:
         try:
@@ -105,8 +109,10 @@ def find_committed(path: Path) -> Path:
 
 
 def find_original(path: str) -> str:
-    """Return the database that a copy was made of, for messages; the path itself where it is no
-    copy."""
+    """Return the database that a copy was made of, for messages.
+
+    The path itself, if it is no copy.
+    """
     return str(_originals.get(path, path))
 
 
@@ -126,22 +132,25 @@ def _find_committed(path: Path) -> Path:
                 _copies[key], _originals[str(copy.resolve())] = copy, path
                 return copy
         except FileNotFoundError:
-            pass  # its writer has settled it meanwhile
+            pass  # its writer has applied it meanwhile
         shutil.rmtree(copy.parent, ignore_errors=True)
     raise DataError(_unsettled(path, "it is being written to all the time"))
 
 
 def _beside(path: Path) -> list[Path]:
-    """Return the log and the hot journal of a database. They lie beside the file that a link leads
-    to, as SQLite has it, or beside the link, where somebody has linked both."""
-    found = []
+    """Return the log and the hot journal of a database.
+
+    SQLite looks beside the file that a link points to. A user may have linked both files, so the
+    link's own folder is searched, too.
+    """
+    files = []
     for ending in (_WAL, _JOURNAL):
         for base in dict.fromkeys((path.resolve(), path.absolute())):
             file = base.with_name(base.name + ending)
             if file.is_file() and file.stat().st_size and (ending == _WAL or _is_hot(file)):
-                found.append(file)
+                files.append(file)
                 break
-    return found
+    return files
 
 
 def _is_hot(journal: Path) -> bool:
@@ -155,7 +164,7 @@ def _place(copy: Path, file: Path) -> Path:
 
 
 def _copied(file: Path, to: Path) -> str:
-    """Copies a file; the hash of what was copied."""
+    """Copy a file, and return the hash of the copied bytes."""
     digest = hashlib.sha256()
     with file.open("rb") as source, to.open("wb") as target:
         while piece := source.read(_PIECE_BYTES):
@@ -170,7 +179,7 @@ def _digest(file: Path) -> str:
 
 
 def _settle(path: Path, copy: Path) -> None:
-    """Has SQLite bring into a copy what lies beside it."""
+    """Let SQLite apply the log or journal beside a copy."""
     try:
         with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -191,11 +200,11 @@ def _unsettled(path: Path, why: str) -> str:
 
 @cache
 def _cache() -> Path:
-    """Return the folder in which copies are kept until this process ends."""
-    folder, mine = tempfile.mkdtemp(prefix="tuneoff-databases-"), os.getpid()
+    """Return the folder for copies; it is deleted when this process ends."""
+    folder, owner = tempfile.mkdtemp(prefix="tuneoff-databases-"), os.getpid()
 
     def clean() -> None:
-        if os.getpid() == mine:
+        if os.getpid() == owner:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(clean)

@@ -1,7 +1,7 @@
-"""The demo: both sample tasks from files that ship with tuneoff, and a hosted contender.
+"""The demo: both sample tasks from files that ship with tuneoff, with a hosted contender.
 
-Offline there is no provider, so the demo starts `tuneoff serve` on loopback and sends it a real
-job through the official SDK: the same code that sends one to OpenAI.
+Offline there is no provider, so the demo starts `tuneoff serve` on loopback and sends it a real job
+through the official SDK: the same code that sends one to OpenAI.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 FILES = ("demo-functional.yaml", "demo-sql.yaml")
-# What the server and the SDK are made of; without them the demo has one contender less.
+# The packages of server and SDK. Without them the demo has no hosted contender.
 EXTRAS = ("fastapi", "uvicorn", "openai")
 START_SECONDS = 120
 KEYS_VARIABLE = "TUNEOFF_API_KEYS"
-# The task that has a hosted contender, and that contender: what a user of the API would send.
+# The task with a hosted contender, and that contender: the settings that a user of the API would
+# send.
 HOSTED_TASK = "functional_representation"
 HOSTED = HostedSettings(
     name="hosted-api",
@@ -50,7 +51,7 @@ HOSTED = HostedSettings(
 
 
 def run_demo(folder: Path, progress: Progress) -> list[tuple[Path, Results]]:
-    """Carries out (or goes on with) the demo's bake-offs below `folder`.
+    """Run or resume the demo's bake-offs below `folder`; return their run directories and results.
 
     Raises:
         ConfigError: the server of an earlier, interrupted demo cannot be started again.
@@ -73,7 +74,7 @@ def run_demo(folder: Path, progress: Progress) -> list[tuple[Path, Results]]:
 def _with_hosted(
     settings: BakeOff, run_dir: Path, folder: Path, progress: Progress
 ) -> Iterator[BakeOff]:
-    """The settings and the hosted contender, at the address of a server that runs meanwhile."""
+    """Run the local server; give the settings with the hosted contender at its address."""
     missing = [name for name in EXTRAS if find_spec(name) is None]
     if missing:
         progress.say(
@@ -95,7 +96,10 @@ def _with_hosted(
 
 
 def _port_of(run_dir: Path) -> int | None:
-    """The port that the run was begun with: a run goes on with the file it was begun with."""
+    """Return the port that the run began with; None for a new run.
+
+    A run resumes only with the file that it began with.
+    """
     stored = run_dir / "bakeoff.yaml"
     if not stored.is_file():
         return None
@@ -105,6 +109,7 @@ def _port_of(run_dir: Path) -> int | None:
 
 
 def _free_port() -> int:
+    """Return a free port on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -113,7 +118,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def _server(port: int, data_dir: Path) -> Iterator[None]:
-    """`tuneoff serve` while inside; what it says goes to a log beside its data.
+    """Run `tuneoff serve`; its output goes to a log beside its data.
 
     Raises:
         ConfigError: it does not start.
@@ -137,9 +142,14 @@ def _server(port: int, data_dir: Path) -> Iterator[None]:
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the server answers.
+
+    Raises:
+        ConfigError: it does not within `START_SECONDS`.
+    """
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        # Straight to this machine, whatever proxy the environment names.
+        # Directly, without the proxy that the environment may name.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         url = f"http://127.0.0.1:{port}/health"
         with contextlib.suppress(OSError), direct.open(url, timeout=5):

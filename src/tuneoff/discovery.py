@@ -1,8 +1,8 @@
-"""Finding a part by its id: a new task, scorer or contender kind is one new file.
+"""Finds plugins by their ids: a new task, scorer, provider or contender class is one new file.
 
 An id is the name of a module in one of tuneoff's packages, of an installed module
-(`my_package.my_task`), or the path of a Python file (`./my_task.py`). There is no list to
-edit and no decorator: a module counts when it has the attributes its kind needs.
+(`my_package.my_task`), or the path of a Python file (`./my_task.py`). There is no list to edit and
+no decorator: a module counts if it has the attributes that its kind needs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tuneoff.errors import ConfigError, unknown
 
 
 def ids(package: str, needs: Sequence[str]) -> list[str]:
-    """The ids that a package of tuneoff offers, sorted."""
-    found = importlib.import_module(package)
-    names = [module.name for module in pkgutil.iter_modules(found.__path__)]
+    """Return the ids that a package of tuneoff offers, sorted."""
+    parent = importlib.import_module(package)
+    names = [module.name for module in pkgutil.iter_modules(parent.__path__)]
     return sorted(n for n in names if _has(importlib.import_module(f"{package}.{n}"), needs))
 
 
 def find(package: str, id: str, what: str, needs: Sequence[str]) -> ModuleType:
-    """The module of an id.
+    """Return the module of an id.
 
     Raises:
         ConfigError: there is no such module, or it lacks what its kind needs.
@@ -50,10 +50,16 @@ def find(package: str, id: str, what: str, needs: Sequence[str]) -> ModuleType:
 
 
 def _has(module: ModuleType, needs: Sequence[str]) -> bool:
+    """Return whether a module has all of these attributes."""
     return all(hasattr(module, name) for name in needs)
 
 
 def _from_file(path: Path, what: str) -> ModuleType:
+    """Return the module of a Python file.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be run.
+    """
     spec = importlib.util.spec_from_file_location(f"tuneoff_{what}_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(f"{what} {str(path)!r}: there is no such Python file; check the path.")
@@ -70,6 +76,11 @@ def _from_file(path: Path, what: str) -> ModuleType:
 
 
 def _from_import(name: str, what: str) -> ModuleType:
+    """Return an installed module.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

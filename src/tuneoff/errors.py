@@ -1,22 +1,22 @@
-"""Everything tuneoff raises on purpose, and the exit code each one means.
+"""Every error that tuneoff raises on purpose, with its exit code.
 
-    TuneoffError                  exit 1   base of all; never raised itself
-    ├── UserError                 exit 2   what the user gave is wrong; nothing was lost
-    │   ├── ConfigError           exit 2   (ValueError)   a bake-off file
+    TuneoffError                  exit 1   base class; never raised itself
+    ├── UserError                 exit 2   the user's input is wrong; nothing was lost
+    │   ├── ConfigError           exit 2   (ValueError)   a bake-off file, an option
     │   ├── DataError             exit 2   (ValueError)   examples, predictions, databases
     │   ├── RunDirectoryError     exit 2   (ValueError)   a run directory of another file
     │   └── MissingExtraError     exit 2   (ImportError)  an optional dependency is not installed
-    ├── BudgetError               exit 3   the next paid step would pass the budget
-    ├── ContenderError            exit 4   one contender failed; the others go on
+    ├── BudgetError               exit 3   the next paid step could exceed the budget
+    ├── ContenderError            exit 4   one contender failed; the others continue
     └── ProviderError             exit 4   (RuntimeError) a hosted API refused, or is out of reach
-        ├── RefusedError          exit 4   the answer is no, and will be no again
-        ├── BusyError             exit 4   not carried out; the same call may work later
-        └── LostError             exit 4   no proper answer came: it may have been carried out
+        ├── RefusedError          exit 4   rejected for good
+        ├── BusyError             exit 4   rate limited; the same request may work later
+        └── LostError             exit 4   unknown outcome: it may have been carried out
             └── UnreachableError  exit 4   no connection could be made
 
-A message is one sentence: what was got, where, what is allowed, what to do next.
-Each class also subclasses the standard exception a caller would expect, so that
-`except ValueError` keeps working for people who do not know this tree.
+A message is one sentence: what was given, where, what is allowed, what to do next. Each class also
+subclasses the standard exception that a caller would expect, so that `except ValueError` works for
+people who do not know this tree.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from difflib import get_close_matches
 
 
 class TuneoffError(Exception):
-    """Base of every error raised on purpose."""
+    """Base class of every error that is raised on purpose."""
 
     exit_code = 1
 
 
 class UserError(TuneoffError):
-    """What the user gave is wrong; the message says what to change."""
+    """The user's input is wrong; the message says what to change."""
 
     exit_code = 2
 
 
 class ConfigError(UserError, ValueError):
-    """A bake-off file that cannot be carried out as it stands."""
+    """A bake-off file or an option that cannot be used as it stands."""
 
 
 class DataError(UserError, ValueError):
@@ -46,7 +46,7 @@ class DataError(UserError, ValueError):
 
 
 class RunDirectoryError(UserError, ValueError):
-    """A run directory that belongs to another bake-off file, or is not one."""
+    """A run directory of another bake-off file, or a folder that is none."""
 
 
 class MissingExtraError(UserError, ImportError):
@@ -60,34 +60,40 @@ class MissingExtraError(UserError, ImportError):
 
 
 class BudgetError(TuneoffError):
-    """The next paid step would pass `budget_usd`; everything done so far is kept."""
+    """The next paid step could exceed `budget_usd`; everything done so far is kept."""
 
     exit_code = 3
 
 
 class ContenderError(TuneoffError):
-    """One contender failed; its error is written down and the others go on."""
+    """One contender failed. Its error is stored, and the others continue."""
 
     exit_code = 4
 
 
 class ProviderError(TuneoffError, RuntimeError):
-    """A hosted API refused, or could not be reached; what was paid for before is kept. `certain`:
-    the request was not carried out. `tell` says a line to whoever waits, once an outage."""
+    """A hosted API refused a request, or could not be reached. What was paid before is kept.
+
+    `certain`: the request was not carried out.
+    """
 
     exit_code = 4
     certain = False
     tell: Callable[[str], None] | None = None
+    """Shows a line to whoever waits, once per outage."""
 
 
-# The provider has no money left for us; the model must be deployed by its owner before it answers.
+# Codes that concern every request: no credit left at the provider; a model that its owner must
+# deploy first.
 NOT_DEPLOYED = "not_deployed"
 CONCERN_ALL = ("insufficient_quota", NOT_DEPLOYED)
 
 
 class RefusedError(ProviderError):
-    """A request that the provider refuses for good. `code` and `param` are the provider's words
-    for why and for which part of it."""
+    """A request that the provider rejects for good.
+
+    `code` and `param` are the provider's words: why, and for which part of the request.
+    """
 
     certain = True
 
@@ -98,15 +104,21 @@ class RefusedError(ProviderError):
         self.status, self.code, self.param = status, code, param
 
     def concerns_all(self) -> bool:
-        """Whether no other request of this kind would fare better: the key, the account, the
-        address or the model is the trouble, not what was asked."""
+        """Return whether every other request of this kind would be rejected too.
+
+        The key, the account, the address or the model is then the cause, not the content of the
+        request.
+        """
         return self.status in (401, 402, 403, 404, 405) or self.code in CONCERN_ALL
 
 
 class BusyError(ProviderError):
-    """A request that the provider has no room for, to be sent again. `retry_after` is how many
-    seconds it asks to wait; None where it does not say. `status` is 429 or 503; a 503 may be a
-    gateway's word, the request carried out behind it."""
+    """A request that was rate limited, and may be retried.
+
+    `retry_after` is how many seconds the provider asks to wait; None where it does not say.
+    `status` is 429 or 503. With a 503 the outcome is unknown: it may be a gateway's answer, with
+    the request carried out behind it.
+    """
 
     def __init__(
         self, message: str, retry_after: float | None = None, status: int | None = None
@@ -117,8 +129,10 @@ class BusyError(ProviderError):
 
 
 class LostError(ProviderError):
-    """A request without a proper answer. It may have been carried out, and billed. `status` is
-    the server's; None where it sent nothing that can be read."""
+    """A request whose outcome is unknown: it may have been carried out, and billed.
+
+    `status` is the server's; None where it sent nothing readable.
+    """
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -126,20 +140,23 @@ class LostError(ProviderError):
 
 
 class UnreachableError(LostError):
-    """No connection could be made. `seen`: the server has answered before, so it is likely to come
-    back. Not `certain` where a redirect may lie between, for what was sent may have been done."""
+    """No connection could be made.
+
+    `seen`: the server has answered before, so it is likely to come back. `certain` is false where a
+    redirect may lie in between: what was sent may have been carried out.
+    """
 
     def __init__(self, message: str, seen: bool = False, certain: bool = True) -> None:
         super().__init__(message)
         self.seen, self.certain = seen, certain
 
 
-# Names that are offered for one that begins them; all of them are in the list before.
+# Max names that are suggested for a prefix. All of them are in the list before.
 MOST_OFFERED = 5
 
 
 def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
-    """Begin an "unknown id" sentence: what was got, and what is allowed.
+    """Return the beginning of an "unknown id" sentence: what was given, and what is allowed.
 
     >>> unknown("task", "text_2_sql", ["chat", "text_to_sql"])
     "unknown task 'text_2_sql' (allowed: chat, text_to_sql; did you mean text_to_sql?)"
@@ -153,8 +170,10 @@ def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
 
 
 def near_names(got: str, names: Iterable[str]) -> list[str]:
-    """Return the names that may have been meant: those that begin with what was got, else the one
-    that is most like it. Upper and lower case are the same."""
+    """Return the names that may have been meant, whatever their case.
+
+    They are those that begin with what was given, else the most similar one.
+    """
     folded = {name.casefold(): name for name in names}
     start = got.strip().casefold()
     begun = [name for each, name in folded.items() if start and each.startswith(start)]

@@ -1,8 +1,8 @@
-"""Files that a kill leaves whole.
+"""Files that stay whole when the process is killed.
 
 Whole files are written beside their place and renamed, so a reader never sees half of one. Files
-that grow (`*.jsonl`) are appended a line at a time; a last line torn by a kill is cut off before
-the next append and ignored by readers.
+that grow (`*.jsonl`) are appended line by line; a last line torn by a kill is cut off before the
+next append and ignored by readers.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Threads of one process append to the same file (events); one must not cut another's line.
+# Threads of one process append to the same file (events); they must not cut each other's lines.
 _APPENDING = threading.Lock()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole file, or nothing."""
+    """Write a whole file, or nothing."""
     _write(path, (text.encode(),))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file as it came, or nothing."""
+    """Write a whole file as it came, or nothing."""
     _write(path, (content,))
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
-    """Writes a file as its content comes, or nothing: beside its place first, then renamed."""
+    """Write a file from pieces, or nothing: beside its place first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -46,7 +46,7 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def _keep_names(folder: Path) -> None:
-    """A rename outlives a power cut only when its folder is on disk, too."""
+    """Sync a folder to disk; without that, a rename may not survive a power cut."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -55,8 +55,11 @@ def _keep_names(folder: Path) -> None:
 
 
 def line_of(row: Mapping[str, Any]) -> str:
-    """A row as one line of JSON. A lone surrogate, which a model's answer may hold, cannot be
-    written as UTF-8; such a row is escaped."""
+    """Return a row as one line of JSON.
+
+    A lone surrogate, which a model's answer may hold, cannot be written as UTF-8; such a row is
+    escaped.
+    """
     text = json.dumps(row, ensure_ascii=False)
     try:
         text.encode()
@@ -66,12 +69,12 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a whole JSONL file, or nothing."""
+    """Write a whole JSONL file, or nothing."""
     _write(path, (line_of(row).encode() for row in rows))
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Appends rows to a JSONL file, cutting off a torn last line first."""
+    """Append rows to a JSONL file, cutting off a torn last line first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _APPENDING, path.open("a+b") as stream:
         _cut_torn_line(stream)
@@ -81,6 +84,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _cut_torn_line(stream: Any) -> None:
+    """Cut off a last line without a line end."""
     end = stream.seek(0, os.SEEK_END)
     position = end
     while position > 0:
@@ -93,7 +97,7 @@ def _cut_torn_line(stream: Any) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file written here; a missing file has none."""
+    """Yield the rows of a JSONL file written here; a missing file has none."""
     if not path.exists():
         return
     # Bytes: a torn last line may end inside a character.
@@ -104,9 +108,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder that may be there; it vanishes at once, never half."""
+    """Remove a folder that may exist; it vanishes at once, never half."""
     gone = folder.with_name(f".gone-{folder.name}")
-    shutil.rmtree(gone, ignore_errors=True)  # from a removal that was cut
+    shutil.rmtree(gone, ignore_errors=True)  # from a removal that was interrupted
     with contextlib.suppress(FileNotFoundError):
         folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""What the hub's library says of a hub that does not answer, in one line of ours.
+"""Shortens what the hub's library logs about a hub that does not answer.
 
-It logs two lines a try, for each file that is looked for; the error that comes of it in the end is
-told anyway.
+It logs two lines per try, for each file that it looks for; the error that follows is shown anyway.
 """
 
 from __future__ import annotations
@@ -16,18 +15,19 @@ _AGAIN = re.compile(r"^Retrying in ")
 
 
 class OneLine(logging.Filter):
-    """Lets the first failed try at each host through, in short, and everything that is no try."""
+    """Passes one short line per host for failed tries, and every other message."""
 
     def __init__(self) -> None:
         super().__init__()
         self._told = set[str | None]()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message is logged; shorten the first failed try at a host."""
         said = record.getMessage()
         thrown = _THROWN.match(said)
         if thrown is None:
             return not _AGAIN.match(said)
-        # An address may hold a signature; its host does not.
+        # Only the host is logged: an address may hold a signature.
         host = urlsplit(thrown["url"]).hostname
         why = thrown["why"].strip("'")
         record.msg, record.args = f"{host} does not answer ({why}); trying again for a while", ()
@@ -37,7 +37,7 @@ class OneLine(logging.Filter):
 
 
 def shorten() -> None:
-    """From now on the hub's library says it so."""
+    """Install the filter on the hub library's logger."""
     logger = logging.getLogger(LOGGER)
     if not any(isinstance(each, OneLine) for each in logger.filters):
         logger.addFilter(OneLine())

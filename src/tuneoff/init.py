@@ -1,4 +1,4 @@
-"""`tuneoff init DATA`: looks at a file of examples and writes a starter bake-off file."""
+"""`tuneoff init DATA`: reads a file of examples and writes a starter bake-off file."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ contenders:
 def write_starter(
     data: Path | str, out: Path | str, test: Path | str | None = None
 ) -> dict[str, Any]:
-    """Writes `out` and says what was found: `{"examples", "form", "file",
-    "warnings"}`.
+    """Write `out`; return what was read: `{"examples", "form", "file", "warnings"}`.
 
     Args:
         test: examples for the test alone; without them the run carves some out of `data`.
@@ -66,7 +65,8 @@ def write_starter(
     if columns is not None:
         task["columns"] = columns.model_dump(mode="json", exclude_none=True)
     longest = max(len(example.completion.encode()) for example in examples)
-    # A byte-level tokenizer needs at most a token a byte, mostly a third; a limit only bounds.
+    # A byte-level tokenizer makes at most one token per byte, mostly one per three. This is only a
+    # bound.
     task["max_new_tokens"] = max(16, min(1024, -(-longest // 2) + 16))
     indented = "".join(
         f"  {line}\n" for line in yaml.safe_dump(task, sort_keys=False).splitlines()
@@ -83,15 +83,16 @@ def write_starter(
 
 
 def form_of(columns: Columns | None) -> str:
-    """Says what a file's rows are."""
+    """Return in words what a file's rows are."""
     return "chat messages" if columns is None else f"columns: {describe_columns(columns)}"
 
 
 def _relative(data: Path, folder: Path) -> str:
+    """Return the path of a data file relative to a folder."""
     return os.path.relpath(data.resolve(), folder.resolve())
 
 
 def _name(data: Path) -> str:
-    """The file's stem with what a run's name may hold."""
+    """Return the file's stem in the characters that a run's name may have."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in data.stem)
     return kept.strip("._-")[:60] or "my-data"

@@ -1,4 +1,4 @@
-"""People's labels in a run's results: the judge's agreement with them, and corrected scores."""
+"""Adds people's labels to a run's results: the judge's agreement, and corrected scores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tuneoff.scoring.corrected import correct_mean
 from tuneoff.scoring.intervals import score_interval
 from tuneoff.scoring.judge import Judge
 
-# People's labels of each answer, by row and hash.
+# People's labels of each answer, by (row id, hash).
 Given = Mapping[tuple[str, str], Sequence[Label]]
 
 
 def take_labels(run: RunDir) -> None:
-    """Write results.json anew where there are labels that it does not have yet.
+    """Write results.json again if there are labels that it does not contain.
 
     Raises:
         RunDirectoryError: another process works in the run directory.
@@ -34,8 +34,10 @@ def take_labels(run: RunDir) -> None:
 
 
 def add_labels(run: RunDir, results: Results) -> Results:
-    """Return the same results with what people's labels say; unchanged where there are none, or
-    no judge that they could be about."""
+    """Return the results with people's labels.
+
+    They are unchanged without labels, or without a judge.
+    """
     judged = find_judged_run(run, results) if run.labels.exists() else None
     if judged is None:
         return results
@@ -45,17 +47,17 @@ def add_labels(run: RunDir, results: Results) -> Results:
         for questions in judged.questions().values()
         for question in questions
     }
-    given: dict[tuple[str, str], list[Label]] = {}
+    by_answer: dict[tuple[str, str], list[Label]] = {}
     for label in labels:
         if label.verdict in VALUES and (label.id, label.sha256) in current:
-            given.setdefault((label.id, label.sha256), []).append(label)
+            by_answer.setdefault((label.id, label.sha256), []).append(label)
     values = {
-        name: _values(judged.scores[name], answers, given)
+        name: _values(judged.scores[name], answers, by_answer)
         for name, answers in judged.answers.items()
     }
     return replace(
         results,
-        labels=_describe(judged, labels, current, given),
+        labels=_describe(judged, labels, current, by_answer),
         contenders=tuple(_correct_one(c, judged, values) for c in results.contenders),
         comparisons=tuple(
             _correct_pair(pair, results, judged, values) for pair in results.comparisons
@@ -64,16 +66,22 @@ def add_labels(run: RunDir, results: Results) -> Results:
 
 
 def _values(
-    rows: Iterable[str], answers: Sequence[Mapping[str, Question]], given: Given
+    rows: Iterable[str], answers: Sequence[Mapping[str, Question]], by_answer: Given
 ) -> dict[str, float]:
-    """Return people's value of each row whose answers all have labels: the mean over people, then
-    over a contender's trainings or samples."""
-    found = {}
+    """Return people's value of each row whose answers all have labels.
+
+    It is the mean over people, then over a contender's seeds or samples.
+    """
+    values = {}
     for id in rows:
-        labels = [given.get((id, each[id].sha256), ()) for each in answers if id in each]
+        labels = [
+            by_answer.get((id, questions[id].sha256), ())
+            for questions in answers
+            if id in questions
+        ]
         if labels and all(labels):
-            found[id] = math.fsum(map(_mean, labels)) / len(labels)
-    return found
+            values[id] = math.fsum(map(_mean, labels)) / len(labels)
+    return values
 
 
 def _mean(labels: Sequence[Label]) -> float:
@@ -85,13 +93,13 @@ def _correct_one(
 ) -> ContenderResult:
     if contender.name not in values:
         return contender
-    found = correct_mean(
+    corrected = correct_mean(
         judged.scores[contender.name],
         values[contender.name],
         judged.clusters,
         [_by_seed(contender)],
     )
-    return replace(contender, corrected={Judge.PRIMARY: found})
+    return replace(contender, corrected={Judge.PRIMARY: corrected})
 
 
 def _correct_pair(
@@ -102,14 +110,14 @@ def _correct_pair(
 ) -> Comparison:
     if pair.metric != Judge.PRIMARY or not {pair.a, pair.b} <= values.keys():
         return pair
-    found = correct_mean(
+    corrected = correct_mean(
         _differ(judged.scores[pair.a], judged.scores[pair.b]),
         _differ(values[pair.a], values[pair.b]),
         judged.clusters,
         [_by_seed(c) for c in results.contenders if c.name in (pair.a, pair.b)],
         of_differences=True,
     )
-    return replace(pair, corrected=found)
+    return replace(pair, corrected=corrected)
 
 
 def _by_seed(contender: ContenderResult) -> tuple[float, ...]:
@@ -125,35 +133,35 @@ def _describe(
     judged: JudgedRun,
     labels: Sequence[Label],
     current: Mapping[tuple[str, str], Question],
-    given: Given,
+    by_answer: Given,
 ) -> Labels:
-    """Return what people were asked and how far the judge agrees with them."""
-    asked = {key: said for key, said in given.items() if current[key].known is None}
+    """Return how many answers people labelled, and how far the judge agrees."""
+    asked = {key: people for key, people in by_answer.items() if current[key].known is None}
     clusters = judged.clusters or {}
     agreements = [
-        (clusters.get(key[0], f"id {key[0]}"), 1 - abs(current[key].judged - _mean(said)))
-        for key, said in asked.items()
+        (clusters.get(key[0], f"id {key[0]}"), 1 - abs(current[key].judged - _mean(people)))
+        for key, people in asked.items()
     ]
     table: dict[str, Counter[str]] = {}
-    for key, said in asked.items():
-        table.setdefault(_word(current[key].judged), Counter()).update(x.verdict for x in said)
+    for key, people in asked.items():
+        table.setdefault(_word(current[key].judged), Counter()).update(x.verdict for x in people)
     between = [
-        (clusters.get(key[0], f"id {key[0]}"), _agree(said))
-        for key, said in asked.items()
-        if len(said) > 1
+        (clusters.get(key[0], f"id {key[0]}"), _agree(people))
+        for key, people in asked.items()
+        if len(people) > 1
     ]
     by_people = [label for label in labels if label.verdict in VALUES and label.known is None]
     skipped = {
         (x.id, x.sha256)
         for x in labels
-        if x.verdict == "skipped" and (x.id, x.sha256) in current.keys() - given.keys()
+        if x.verdict == "skipped" and (x.id, x.sha256) in current.keys() - by_answer.keys()
     }
     return Labels(
-        rows=len({id for id, _ in given}),
+        rows=len({id for id, _ in by_answer}),
         answers=len(asked),
-        people=len({label.by for said in asked.values() for label in said}),
+        people=len({label.by for people in asked.values() for label in people}),
         agreement=_share(agreements),
-        kappa=_kappa([(current[key].judged, _mean(said)) for key, said in asked.items()]),
+        kappa=_kappa([(current[key].judged, _mean(people)) for key, people in asked.items()]),
         table=table,
         between_people=_share(between),
         changed=sum((label.id, label.sha256) not in current for label in by_people),
@@ -162,20 +170,20 @@ def _describe(
 
 
 def _word(judged: float) -> str:
-    """Return what the judge's two readings say of an answer."""
+    """Return the judge's two readings of an answer as a word."""
     if judged == 1:
         return "not worse"
     return "worse" if judged == 0 else "undecided"
 
 
-def _agree(said: Sequence[Label]) -> float:
-    """Return how many of the pairs of people agree whether an answer is worse."""
-    pairs = list(combinations((VALUES[label.verdict] for label in said), 2))
+def _agree(labels: Sequence[Label]) -> float:
+    """Return the share of pairs of people who agree whether an answer is worse."""
+    pairs = list(combinations((VALUES[label.verdict] for label in labels), 2))
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
 def _share(values: Sequence[tuple[str, float]]) -> Score | None:
-    """Return a mean of shares by cluster with its interval; None without any."""
+    """Return the mean of shares with its cluster-robust interval; None without any."""
     if not values:
         return None
     sums, sizes = Counter[str](), Counter[str]()
@@ -190,8 +198,10 @@ def _share(values: Sequence[tuple[str, float]]) -> Score | None:
 
 
 def _kappa(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Return the agreement of judge and people beyond what chance brings; None where one of them
-    always says the same."""
+    """Return Cohen's kappa of judge and people: agreement beyond chance.
+
+    None where one of them always says the same.
+    """
     if not pairs:
         return None
     n = len(pairs)

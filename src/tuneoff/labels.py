@@ -1,14 +1,14 @@
-"""People's labels of answers that a judge scored: which rows, what is asked, what was said.
+"""People's labels of answers that a judge scored.
 
-Rows come in the order of a hash of seed and id, so that the first 30 are a random sample, and stay
-the first 30 when more are asked for. A person is asked what the judge was asked
-(`scoring/judge.py`), and sees neither whose answer it is nor which of the two texts is the
-reference. Where trainings or samples gave several answers to a row, all are asked about; equal ones
-once. What needs no person is noted when its row is complete: no answer is worse than the reference,
-and the reference itself equal to it.
+Rows are ordered by a hash of seed and id. The first 30 are therefore a random sample, and stay the
+first 30 when more are labelled. A person gets the judge's question (`scoring/judge.py`), and sees
+neither which contender answered nor which text is the reference. If several seeds or samples
+answered a row, each different answer is one question. Questions with a known result are recorded
+when their row is complete: a missing answer is worse than the reference, and an answer equal to the
+reference is equal.
 
-`labels.jsonl` is appended label by label; of the same person's the last one counts. A label keeps a
-hash of all that was shown, so that it is not used once the answer, or the rubric, is another.
+`labels.jsonl` grows by one line per label; a person's last label of an answer counts. A label keeps
+a hash of everything that was shown, so it is ignored once the answer or the rubric changes.
 """
 
 from __future__ import annotations
@@ -35,30 +35,28 @@ from tuneoff.scoring.rows import Row, build_rows, no_answer
 from tuneoff.spending import judges
 from tuneoff.tasks import load_task
 
-# What is said of an answer, compared with the reference; of a skipped one nothing, and what was
-# undone is asked again.
+# An answer compared with the reference. A skipped answer has no label; an undone label is asked
+# again.
 Verdict = Literal["better", "equal", "worse", "skipped", "undone"]
 VALUES: Mapping[str, float] = {"better": 1.0, "equal": 1.0, "worse": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One line of `labels.jsonl`. `by` says who; `known` why nobody had to be asked."""
+    """One line of `labels.jsonl`."""
 
     id: str
     sha256: str
     verdict: Verdict
     by: str = ""
+    """The person who labelled."""
     known: str | None = None
+    """Why nobody had to be asked, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One answer to a test row, as a person is asked about it.
-
-    `judged` is the judge's value; `known` says why there is nothing to ask, and `verdict` what is
-    then true of the answer.
-    """
+    """One answer to a test row, as a person sees it."""
 
     id: str
     sha256: str
@@ -66,15 +64,17 @@ class Question:
     reference: str
     answer: str
     judged: float
+    """The judge's score of the answer."""
     known: str | None = None
+    """Why there is nothing to ask, or None."""
 
     @property
     def verdict(self) -> Verdict:
-        """Return what is true of an answer that nobody has to be asked about."""
+        """Return the verdict on an answer whose result is known."""
         return "worse" if self.known == "no answer" else "equal"
 
     def texts(self, seed: int) -> tuple[str, str, bool]:
-        """Return what stands as A and as B, and whether A is the answer: drawn by the seed."""
+        """Return the texts A and B, and whether A is the answer; the seed draws the order."""
         is_first = int(_hash(seed, "order", self.sha256), 16) % 2 == 0
         pair = (self.answer, self.reference)
         return (*(pair if is_first else pair[::-1]), is_first)
@@ -82,40 +82,38 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class JudgedRun:
-    """A run whose answers a judge scored.
-
-    `answers` are each contender's questions by row id, for each of its trainings and samples;
-    `scores` the judge's means over these; `clusters` what each row belongs to, where rows belong to
-    anything.
-    """
+    """A run whose answers a judge scored."""
 
     rubric: str
     answers: Mapping[str, Sequence[Mapping[str, Question]]]
+    """Contender → the questions by row id, of each of its seeds and samples."""
     scores: Mapping[str, Mapping[str, float]]
+    """Contender → the judge's mean over seeds and samples, by row id."""
     clusters: Mapping[str, str] | None
+    """The cluster of each row; None if rows are independent."""
 
     def questions(self, seed: int = 0) -> dict[str, list[Question]]:
-        """Return the different answers to each row, rows and answers in the seed's order."""
-        found: dict[str, dict[str, Question]] = {}
+        """Return the different answers to each row; rows and answers in the seed's order."""
+        by_row: dict[str, dict[str, Question]] = {}
         for several in self.answers.values():
             for answers in several:
                 for id, question in answers.items():
-                    found.setdefault(id, {})[question.sha256] = question
-        rows = sorted(found, key=partial(_hash, seed))
-        return {id: sorted(found[id].values(), key=lambda q: _hash(seed, q.sha256)) for id in rows}
+                    by_row.setdefault(id, {})[question.sha256] = question
+        rows = sorted(by_row, key=partial(_hash, seed))
+        return {id: sorted(by_row[id].values(), key=lambda q: _hash(seed, q.sha256)) for id in rows}
 
 
 def read_labels(run: RunDir) -> list[Label]:
-    """Return the labels of a run that count: the last of each person about each answer."""
-    found: dict[tuple[str, str, str], Label] = {}
+    """Return the labels of a run that count: each person's last one of each answer."""
+    last: dict[tuple[str, str, str], Label] = {}
     for row in read_lines(run.labels):
         label = Label(**row)
-        found[label.id, label.sha256, label.by] = label
-    return [label for label in found.values() if label.verdict != "undone"]
+        last[label.id, label.sha256, label.by] = label
+    return [label for label in last.values() if label.verdict != "undone"]
 
 
 def append_label(run: RunDir, label: Label) -> None:
-    """Write a label down at once."""
+    """Append a label to the file at once."""
     row: dict[str, Any] = {"id": label.id, "sha256": label.sha256, "verdict": label.verdict}
     if label.by:
         row["by"] = label.by
@@ -125,10 +123,10 @@ def append_label(run: RunDir, label: Label) -> None:
 
 
 def load_judged_run(run: RunDir, results: Results) -> JudgedRun:
-    """Return what a judge scored in a finished run.
+    """Return the judged answers of a finished run.
 
     Raises:
-        RunDirectoryError: the folder is no run directory, or no answer has a judge's score.
+        RunDirectoryError: the folder is not a run directory, or no answer has a judge's score.
         ConfigError: the run has no judge.
     """
     judged = find_judged_run(run, results)
@@ -147,7 +145,7 @@ def load_judged_run(run: RunDir, results: Results) -> JudgedRun:
 
 
 def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
-    """Return what a judge scored in a finished run; None without a judge, or any score of it."""
+    """Return the judged answers of a finished run; None without a judge or any score."""
     bakeoff = stored_bakeoff(run.path)
     asked = judges(bakeoff)
     if not asked:
@@ -161,16 +159,22 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
         if settings.name not in finished:
             continue
         directory = run.contender(settings.name)
-        whole = [each.directory(directory) for each in trainings(settings) if each.fraction == 1]
+        whole = [
+            training.directory(directory)
+            for training in trainings(settings)
+            if training.fraction == 1
+        ]
         scored = [list_scored(settings, folder) for folder in whole]
         means = _means(usable, scored)
         if means:
             scores[settings.name] = means
             answers[settings.name] = [
-                _read_answers(asked[0], usable, given, rows, means)
+                _read_answers(asked[0], usable, predictions, rows, means)
                 for folder, samples in zip(whole, scored, strict=True)
-                # Of recorded answers some may have come that are not scored yet.
-                for given, rows in zip(divide_answers(settings, folder), samples, strict=False)
+                # A recorded contender may have new answers that are not scored yet.
+                for predictions, rows in zip(
+                    divide_answers(settings, folder), samples, strict=False
+                )
             ]
     if not scores:
         return None
@@ -182,7 +186,7 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
 def _means(
     usable: Sequence[Example], scored: Sequence[Sequence[Mapping[str, ScoredRow]]]
 ) -> dict[str, float]:
-    """Return the judge's score of each row, over all trainings and samples."""
+    """Return the judge's score of each row: the mean over seeds and samples."""
     rows = over_seeds([over_samples(samples) for samples in scored])
     return {
         example.id: float(rows[example.id].scores[Judge.PRIMARY])
@@ -194,14 +198,14 @@ def _means(
 def _read_answers(
     settings: JudgeSettings,
     usable: Sequence[Example],
-    given: Mapping[str, Prediction],
+    predictions: Mapping[str, Prediction],
     scored: Mapping[str, ScoredRow],
     means: Mapping[str, float],
 ) -> dict[str, Question]:
-    """Return one answer to each row that has a mean, by id, as far as the judge scored it."""
+    """Return the judged answers by id, for rows that have a mean."""
     return {
         row.id: _ask(settings, row, float(scored[row.id].scores[Judge.PRIMARY]))
-        for row in build_rows(usable, given)  # of all rows: others may show where thoughts end
+        for row in build_rows(usable, predictions)  # all rows: some show where thoughts end
         if row.id in means and Judge.PRIMARY in scored[row.id].scores
     }
 

@@ -1,5 +1,7 @@
-"""A run as a terminal shows it: a line a contender, with its stage, how far it is, when it will be
-through and how its loss falls; below them what was spent."""
+"""The live view of a run in a terminal: one line per contender, below them the money spent.
+
+A line has the stage, its progress, the remaining time and the curve of the loss.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ WIDTH = 16
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
-    """Values as a line of signs, the lowest and the highest as such; of more than fit, means."""
+    """Return values as a line of block characters, from the lowest to the highest.
+
+    If there are more than fit, each character is a mean.
+    """
     known = [value for value in values if math.isfinite(value)]
     if not known:
         return ""
@@ -34,13 +39,14 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
 
 def _styled(words: str, style: str) -> str:
+    """Return words as rich's markup in a style."""
     from rich.markup import escape
 
     return f"[{style}]{escape(words)}[/]"
 
 
 class Live:
-    """Progress of a run in a terminal."""
+    """The progress of a run, as a live view."""
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console as RichConsole
@@ -52,17 +58,17 @@ class Live:
         live = self
 
         class Shown(RichProgress):
-            """The lines, and below them what was spent."""
+            """The lines of the contenders, and the money spent below them."""
 
             def get_renderables(self) -> Iterable[Any]:
                 yield from super().get_renderables()
                 if live.money:
                     yield Text(live.money, style="dim")
 
-        def busy(kind: type[Any], **options: Any) -> Any:
-            """A column that is empty for a contender that nothing is done for."""
+        def busy(column: type[Any], **options: Any) -> Any:
+            """Return a column that is empty while nothing is done for a contender."""
 
-            class Busy(kind):  # type: ignore[misc]
+            class Busy(column):  # type: ignore[misc]
                 def render(self, task: Any) -> Any:
                     return Text("") if task.fields["idle"] else super().render(task)
 
@@ -87,9 +93,11 @@ class Live:
         self._rows: dict[str, Any] = {}
 
     def say(self, line: str) -> None:
+        """Print a line above the view."""
         self.console.print(line, markup=False, highlight=False)
 
     def status(self, name: str, words: str) -> None:
+        """Show a contender's status while nothing is done for it."""
         short, _, why = words.partition(": ")
         if why:
             self.say(f"{name}: {words}")
@@ -97,6 +105,7 @@ class Live:
         self.shown.update(self._row(name), stage=_styled(short, style), idle=True, note="")
 
     def stage(self, title: str, total: int) -> Step:
+        """Show a new stage of a contender; return the function that reports its progress."""
         name, _, stage = title.rpartition(": ")
         # Of a contender with several seeds: "lora (seed 1): training".
         contender, _, which = name.partition(" (")
@@ -111,20 +120,22 @@ class Live:
         )
 
         def step(done: int, note: str = "") -> None:
-            found = LOSS.search(note)
-            if found:
-                losses.append(float(found[1]))
+            match = LOSS.search(note)
+            if match:
+                losses.append(float(match[1]))
             shown = f"{sparkline(losses)} {losses[-1]:.3g}" if losses else ""
             self.shown.update(row, completed=done, loss=shown, note=LOSS.sub("", note).strip(" ,"))
 
         return step
 
     def spent(self, known: float, uncertain: float, budget: float | None) -> None:
+        """Show the money spent."""
         perhaps = f" (and perhaps ${uncertain:.4f} more)" if uncertain else ""
         of = f" of ${budget:,.2f}" if budget is not None else ""
         self.money = f"spent ${known:,.4f}{of}{perhaps}"
 
     def ask(self, question: str) -> bool:
+        """Ask a question, with the view paused; return whether the answer is yes."""
         if not sys.stdin.isatty():
             return False
         from rich.prompt import Confirm
@@ -138,6 +149,7 @@ class Live:
             self.shown.start()
 
     def _row(self, name: str) -> Any:
+        """Return the line of a contender, which is added if it is new."""
         if name not in self._rows:
             self._rows[name] = self.shown.add_task(
                 name, total=None, stage=_styled(WAITING, "dim"), idle=True, loss="", note=""

@@ -1,4 +1,4 @@
-"""What a run was made on, with and when: machine, versions and day, no host or user names."""
+"""The environment of a run: time, versions and machine, without host or user names."""
 
 from __future__ import annotations
 
@@ -23,49 +23,55 @@ PACKAGES = (
 
 
 def now() -> datetime.datetime:
-    """Return the time it is, in UTC. All code reads the clock's day here and in `today`."""
+    """Return the present time, in UTC. All code reads the clock's day here and in `today`."""
     return datetime.datetime.now(datetime.UTC)
 
 
 def today() -> datetime.date:
-    """Return the day it is where this machine stands; prices and models' ends go by it."""
+    """Return today's date in this machine's time zone. Prices and end dates go by it."""
     return now().astimezone().date()
 
 
 def describe() -> str:
-    """For instance `AMD EPYC, 2 cores, 24 GiB, Linux`; with the accelerator if any."""
+    """Return the machine in words, for instance `AMD EPYC, 2 cores, 24 GiB, Linux`."""
     return ", ".join(_parts())
 
 
 def accelerator() -> str | None:
-    """The name of the accelerator that models are computed on; None where the processor is."""
+    """Return the name of the accelerator that computes; None where the CPU does."""
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def is_accelerator(named: str, here: str | None) -> bool:
-    """Whether an accelerator's name in a price book (`A100 80GB`) means the one that a driver
-    calls, for instance, `NVIDIA A100-SXM4-80GB`."""
+    """Return whether a price book's name of an accelerator means the one of this machine.
+
+    Args:
+        named: the book's name, for instance `A100 80GB`.
+        here: the driver's name, for instance `NVIDIA A100-SXM4-80GB`.
+    """
     return here is not None and _words(named) - {"sxm"} <= _words(here)
 
 
 def _words(name: str) -> set[str]:
+    """Return the words of a name, in lower case."""
     return set(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that numbers depend on."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _parts() -> Iterator[str]:
+    """Yield the parts of the machine's description, the accelerator included."""
     yield _processor()
     yield f"{os.cpu_count()} cores"
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -78,6 +84,7 @@ def _parts() -> Iterator[str]:
 
 
 def _processor() -> str:
+    """Return the name of the CPU."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

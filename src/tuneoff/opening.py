@@ -1,4 +1,4 @@
-"""Whether a run directory belongs to a bake-off file, and the copy of the file that it keeps."""
+"""Whether a run directory belongs to a bake-off file, and the stored copy of that file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tuneoff.errors import RunDirectoryError
 from tuneoff.files import write_text
 from tuneoff.rundir import RunDir
 
-# How answers are judged may change: they are scored again, and nothing else. So may what work
-# costs, how much of it may be spent, how many requests are under way at once, how often each
-# example is answered, whether what is left to do is timed, and which model is to be replaced.
+# These keys may change between two commands. A change of scoring keys only scores answers again.
+# The others change what work costs, how much may be spent, how many requests run at once, how often
+# each example is answered, whether timing is done, and which model is to be replaced.
 SCORING_KEYS = (
     "task.cluster",
     "task.derived_databases",
@@ -41,20 +41,20 @@ SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price", "s
 
 
 def resolved(bakeoff: BakeOff) -> dict[str, Any]:
-    """The file with every default filled in, as plain values."""
+    """Return the file with every default filled in, as plain values."""
     return bakeoff.model_dump(mode="json")
 
 
 def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
-    """The run directory of a bake-off file, made if it is not there, with its copy of the file.
+    """Return the run directory of a bake-off file, created with a copy of the file if missing.
 
-    `fresh` names a contender that begins anew, whose settings may therefore have changed; the copy
-    stays as it is then, until `keep_file`: what was done by the old settings must not pass for
-    the new ones' work.
+    With `fresh`, the settings of that contender may have changed. The stored copy is then not
+    overwritten until `keep_file`: results of the old settings must not be attributed to the new
+    ones.
 
     Raises:
-        RunDirectoryError: the folder holds something else, or a run of another file; the
-            message names the keys that differ. Nothing in it is touched.
+        RunDirectoryError: the folder holds something else, or a run of another file; the message
+            names the keys that differ. Nothing in it is changed.
     """
     stored = path / "bakeoff.yaml"
     if path.exists() and not path.is_dir():
@@ -72,9 +72,12 @@ def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
 
 
 def keep_file(path: Path, bakeoff: BakeOff) -> None:
-    """Writes a run directory's copy of its bake-off file, each time anew: keys that may change, or
-    are new, have changed. Where the file lay, which its paths are relative to, is said from here,
-    so that both can be moved together."""
+    """Write a run directory's copy of its bake-off file.
+
+    It is written each time, because keys that may change, or are new, have changed. The folder to
+    which the file's paths are relative is stored relative to the run directory, so that both can be
+    moved together.
+    """
     lay = os.path.relpath(bakeoff.folder.resolve(), path.resolve())
     written = {**resolved(bakeoff), "folder": lay}
     text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
@@ -82,6 +85,7 @@ def keep_file(path: Path, bakeoff: BakeOff) -> None:
 
 
 def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
+    """Raise RunDirectoryError if keys changed that must not change."""
     with contextlib.suppress(yaml.YAMLError):
         before = _with_defaults(yaml.safe_load(stored.read_text(encoding="utf-8")))
         own = f"contenders.{fresh}"
@@ -102,17 +106,17 @@ def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
 
 
 def _may_change(key: str) -> bool:
-    """Whether what was done so far stands when this key of the file changes."""
+    """Return whether earlier results stay valid when this key of the file changes."""
     first, *rest = key.split(".")
     if first != "contenders":
         return key in SCORING_KEYS or first in SPENDING_KEYS
-    # A contender's name may hold dots, its keys do not.
+    # A contender's name may hold dots; its keys do not.
     own = rest[-2:] if rest[-1].endswith(("_million_tokens", "_hour")) else rest[-1:]
     return own[0] in SPENDING_KEYS_OF_ONE
 
 
 def _with_defaults(stored: Any) -> Any:
-    """A stored file with the keys that did not exist yet when it was written."""
+    """Return a stored file with defaults for keys that did not exist when it was written."""
     try:
         return resolved(BakeOff.model_validate(stored))
     except ValidationError:
@@ -122,7 +126,7 @@ def _with_defaults(stored: Any) -> Any:
 
 
 def stored_bakeoff(run_dir: Path) -> BakeOff:
-    """The resolved bake-off file of a run, with its paths as they were meant.
+    """Load the resolved bake-off file of a run, with its paths as they were meant.
 
     Raises:
         RunDirectoryError: the folder is no run directory.
@@ -131,17 +135,18 @@ def stored_bakeoff(run_dir: Path) -> BakeOff:
     if not stored.is_file():
         raise RunDirectoryError(f"{run_dir}: there is no bakeoff.yaml in it; give a run directory.")
     value = yaml.safe_load(stored.read_text(encoding="utf-8"))
-    # A run of before this was kept has the current directory.
+    # A run from before this was stored uses the current directory.
     value["folder"] = (run_dir / value["folder"]).resolve() if "folder" in value else Path(".")
     return BakeOff.model_validate(value)
 
 
 def _by_name(contenders: list[Any]) -> dict[str, Any]:
+    """Return contenders by name."""
     return {str(c.get("name")): c for c in contenders if isinstance(c, Mapping)}
 
 
 def _changed_keys(before: Any, after: Any, place: str = "") -> Iterator[str]:
-    """Dotted names of what differs; contenders are compared by their names."""
+    """Yield the dotted names of what differs; contenders are compared by name."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             yield from _changed_keys(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))

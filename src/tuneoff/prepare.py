@@ -1,4 +1,4 @@
-"""Everything a run needs, looked up and checked before anything is written or spent."""
+"""Everything a run needs, resolved and checked before anything is written or spent."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ DATA_VARIABLE = "TUNEOFF_DATA"
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A bake-off file with its ids resolved. `metrics` are the ones it asks for (none: all),
-    `cluster` the `meta` key that a test of a difference goes by."""
+    """A bake-off file with its ids resolved."""
 
     bakeoff: BakeOff
     task: Task
@@ -45,7 +44,9 @@ class Parts:
     place: Place
     max_new_tokens: int
     metrics: tuple[str, ...]
+    """The metrics that it asks for; empty: all."""
     cluster: str | None
+    """The `meta` key whose groups a test of a difference resamples."""
 
     def deciding_metric(self, options: Options) -> str:
         """Return the metric by which contenders are compared: the first that is asked for."""
@@ -53,20 +54,20 @@ class Parts:
 
 
 def parts(bakeoff: BakeOff) -> Parts:
-    """Resolves task, source, metrics and contender kinds. Reads no data.
+    """Resolve task, source, metrics and contender kinds. No data is read.
 
     Raises:
-        ConfigError: an id is unknown, a base or a file is not there, a key does not fit.
+        ConfigError: an id is unknown, a base or a file is missing, or a key does not fit.
     """
     task = load_task(bakeoff.task.id, bakeoff.folder)
     settings = _with_source(bakeoff.task, task)
     scorer = load_scorer(task.SCORER)
-    asked = list(settings.metrics or ())
-    added = [build_added(metric, bakeoff.folder) for metric in asked]
+    requested = list(settings.metrics or ())
+    added = [build_added(metric, bakeoff.folder) for metric in requested]
     scorer = combined(scorer, [each for each in added if each is not None])
     metrics = [
         str(metric) if each is None else each.PRIMARY
-        for metric, each in zip(asked, added, strict=True)
+        for metric, each in zip(requested, added, strict=True)
     ]
     for metric in metrics:
         if metric not in scorer.METRICS:
@@ -90,7 +91,7 @@ def parts(bakeoff: BakeOff) -> Parts:
 
 
 def build_added(metric: Metric, folder: Path) -> Scorer | None:
-    """Return the scorer of a metric that the task's own one does not have; None for an id of it."""
+    """Return the scorer of a metric that the task lacks; None for one of the task's own."""
     if isinstance(metric, JudgeSettings):
         return Judge(metric)
     if isinstance(metric, GraderSettings):
@@ -101,15 +102,15 @@ def build_added(metric: Metric, folder: Path) -> Scorer | None:
 
 
 def is_metric_file(metric: str) -> bool:
-    """Say whether a metric is a file: a Python file's `score`, or a grader."""
+    """Return whether a metric is a file: a Python file's `score`, or a grader."""
     return metric.endswith(".py") or is_grader_file(metric)
 
 
 def load_grader(settings: GraderSettings, folder: Path) -> GraderMetric | ModelGrader:
-    """Return the scorer of a grader's file.
+    """Load a grader's file and return its scorer.
 
     Raises:
-        ConfigError: the file holds no grader that can be used, or the settings do not fit it.
+        ConfigError: the file holds no usable grader, or the settings do not fit it.
     """
     where = _find_grader(settings, folder)
     form = read_grader(where)
@@ -124,27 +125,27 @@ def load_grader(settings: GraderSettings, folder: Path) -> GraderMetric | ModelG
 
 
 def _find_grader(settings: GraderSettings, folder: Path) -> Path:
+    """Return the path of a grader's file."""
     return (folder / Path(settings.file).expanduser()).resolve()
 
 
 def load_model_graders(bakeoff: BakeOff) -> list[ModelGrader]:
     """Return the graders among a file's metrics that ask a model, which has to be paid."""
-    found = []
+    graders = []
     for metric in bakeoff.task.metrics or ():
         if isinstance(metric, str) and is_grader_file(metric):
             metric = GraderSettings(id="grader", file=metric)
         if isinstance(metric, GraderSettings):
             where = _find_grader(metric, bakeoff.folder)
             form = read_grader(where)
-            found += [ModelGrader(form, metric, where)] if isinstance(form, AskingForm) else []
-    return found
+            graders += [ModelGrader(form, metric, where)] if isinstance(form, AskingForm) else []
+    return graders
 
 
 def build_free_scorer(parts: Parts) -> Scorer:
-    """Return the scorer of a bake-off file without what asks a model, which would have to be
-    paid."""
-    added = (build_added(each, parts.bakeoff.folder) for each in parts.settings.metrics or ())
-    free = [each for each in added if not isinstance(each, Judge | ModelGrader | None)]
+    """Return the scorer of a bake-off file without metrics that ask, and pay, a model."""
+    added = (build_added(metric, parts.bakeoff.folder) for metric in parts.settings.metrics or ())
+    free = [metric for metric in added if not isinstance(metric, Judge | ModelGrader | None)]
     return combined(load_scorer(parts.task.SCORER), free)
 
 
@@ -161,11 +162,11 @@ def build_options(parts: Parts, databases: Path | None, derived: Path | None = N
 
 
 def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
-    """The examples by split, limited and checked, and warnings about them.
+    """Load the examples by split, limited and checked, with warnings about them.
 
     Raises:
-        DataError: they cannot be read, a split is empty, splits overlap, or an example does
-            not fit into a base.
+        DataError: they cannot be read, a split is empty, splits overlap, or an example does not fit
+            into a base.
     """
     if only_figures(parts.bakeoff):
         line = "no examples are read: every contender is figures that were reported elsewhere."
@@ -184,8 +185,7 @@ def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
 
 
 def choose_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
-    """Read the examples; return them by split, limited and not yet checked, and warnings about the
-    splits.
+    """Load the examples by split, limited but not checked, with warnings about the splits.
 
     Raises:
         DataError: they cannot be read.
@@ -203,14 +203,14 @@ def choose_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[s
 
 
 def is_local(parts: Parts) -> bool:
-    """Say whether the examples are on this machine, or made here."""
+    """Return whether the examples are on this machine, or generated here."""
     if only_figures(parts.bakeoff):
         return True
     return parts.settings.source in (None, "sample") or parts.place.data_dir is not None
 
 
 def only_figures(bakeoff: BakeOff) -> bool:
-    """Whether there is nothing to tune, answer or score."""
+    """Return whether there is nothing to tune, answer or score."""
     return all(
         isinstance(contender, RecordedSettings) and contender.predictions is None
         for contender in bakeoff.contenders
@@ -218,7 +218,7 @@ def only_figures(bakeoff: BakeOff) -> bool:
 
 
 def what_can_be_shown(parts: Parts, test: Sequence[Example]) -> str:
-    """One sentence about the smallest difference that the test set can show."""
+    """Explain in one sentence the smallest difference that the test set can show."""
     sizes = None
     if parts.cluster is not None:
         sizes = list(Counter(str(example.meta[parts.cluster]) for example in test).values())
@@ -226,7 +226,7 @@ def what_can_be_shown(parts: Parts, test: Sequence[Example]) -> str:
 
 
 def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Example]]) -> list[str]:
-    """A line about the splits that your own data came without."""
+    """Explain which splits were carved out of the user's training data."""
     missing: list[Split] = ["validation", "test"]
     carved = [s for s in missing if settings.id == "chat" and getattr(settings, s) is None]
     if not carved:
@@ -237,7 +237,7 @@ def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Exampl
 
 
 def build_work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Work:
-    """Return the work of a contender of which nothing is kept."""
+    """Return the context of a contender that keeps nothing."""
     return Work(
         folder=parts.bakeoff.folder,
         train=examples["train"],
@@ -252,15 +252,19 @@ def build_work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Wor
 
 
 def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]:
-    """Every example must fit into every base; warnings, each of them once."""
-    mine = build_work(parts, examples)
-    found = (lengths.check(contender, mine) for contender in parts.bakeoff.contenders)
-    return list(dict.fromkeys(line for lines in found for line in lines))
+    """Check that every example fits into every base; return distinct warnings."""
+    contender_work = build_work(parts, examples)
+    warnings_by_contender = (
+        lengths.check(contender, contender_work) for contender in parts.bakeoff.contenders
+    )
+    return list(dict.fromkeys(line for lines in warnings_by_contender for line in lines))
 
 
 def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
-    """Check that every database of the test set is there and readable; return a warning when there
-    are none at all. Those of a sample are generated later, so there is nothing to look for."""
+    """Check that every database of the test set is readable; return a warning if there are none.
+
+    A sample's databases are generated later, so there is nothing to check.
+    """
     if parts.settings.source == "sample" and parts.settings.databases is None:
         return []
     folder = parts.task.databases(parts.settings, parts.place, Path())
@@ -278,7 +282,7 @@ def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
 
 
 def _check_cluster(parts: Parts, test: Sequence[Example]) -> None:
-    """Every test example must say which cluster it belongs to."""
+    """Check that every test example names its cluster."""
     lacking = next((e for e in test if parts.cluster and parts.cluster not in e.meta), None)
     if lacking is not None:
         raise DataError(
@@ -291,7 +295,7 @@ def _check_cluster(parts: Parts, test: Sequence[Example]) -> None:
 def _check_settings(
     bakeoff: BakeOff, settings: TaskSettings, template: Template, scorer: Scorer
 ) -> None:
-    """Refuses settings that would silently do nothing."""
+    """Raise ConfigError for settings that would silently do nothing."""
     if settings.splits == "seed" and (settings.source or "sample") == "sample":
         raise ConfigError(
             "task.splits: seed is the arrangement of viggo and spider-create-context; drop it."
@@ -316,7 +320,7 @@ def _check_settings(
 
 
 def data_dir(bakeoff: BakeOff) -> Path | None:
-    """Local data sets: `data_dir:` of the file, else the environment's TUNEOFF_DATA.
+    """Return the folder of local data sets: the file's `data_dir:`, else TUNEOFF_DATA.
 
     Raises:
         DataError: the folder does not exist.
@@ -332,7 +336,7 @@ def data_dir(bakeoff: BakeOff) -> Path | None:
 
 
 def price_book(bakeoff: BakeOff) -> PriceBook:
-    """The price book, behind the file's own `prices:`.
+    """Return the price book behind the file's own `prices:`.
 
     Raises:
         ConfigError: that file cannot be read.
@@ -341,7 +345,7 @@ def price_book(bakeoff: BakeOff) -> PriceBook:
 
 
 def _with_source(settings: TaskSettings, task: Task) -> TaskSettings:
-    """Settings with the source filled in."""
+    """Return the task's settings with the source filled in."""
     if not task.SOURCES:
         if settings.source is not None:
             raise ConfigError(

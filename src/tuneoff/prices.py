@@ -1,4 +1,4 @@
-"""`tuneoff prices`: the book as rows, and what there is to say about it."""
+"""`tuneoff prices`: the price book as rows, and findings about it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COLUMNS = {
     "output": "output_usd_per_million_tokens",
     "USD/h": "usd_per_hour",
 }
-# Stands above all columns but the last one.
+# Heading above all columns but the last.
 PER_TOKENS = " USD per million tokens "
 
 
 def listed(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
-    """The prices of a day (today if left out), as rows.
+    """Return the prices of a day (default: today) as rows.
 
     Raises:
         ConfigError: `own`, the user's file of prices, cannot be read.
@@ -42,17 +42,17 @@ def listed(own: Path | None = None, as_of: datetime.date | None = None) -> dict[
 
 
 def checked(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
-    """What there is to say about the book; `ok` unless something in it is wrong."""
+    """Return the findings about the book; `ok` unless one of them is an error."""
     day = as_of or machine.today()
-    found = checking.check(book(own), day)
-    rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in found]
-    return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in found), "findings": rows}
+    findings = checking.check(book(own), day)
+    rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in findings]
+    return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in findings), "findings": rows}
 
 
-def table(found: dict[str, Any]) -> str:
-    """The rows as text, USD per million tokens or per hour, as the heads of the columns say."""
+def table(prices: dict[str, Any]) -> str:
+    """Render the rows as text, in USD per million tokens or per hour as the headings say."""
     lines = [["provider", "model", "", *COLUMNS, "ends", "read"]]
-    for row in found["prices"]:
+    for row in prices["prices"]:
         cells = [_money(row[name]) for name in COLUMNS.values()]
         read = str(row["retrieved"] or "") + (" stale" if row["stale"] else "")
         names = [row["provider"], row["model"], row["variant"] or ""]
@@ -73,10 +73,12 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _money(usd: Any) -> str:
+    """Return USD as text."""
     return "" if usd is None else f"{usd:f}"
 
 
 def _rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[dict[str, Any]]:
+    """Yield a file's prices of a day as rows."""
     for price in file.prices:
         if not price.holds(day):
             continue
@@ -110,6 +112,7 @@ def _rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[di
 
 
 def _origin(entry: Dated, day: datetime.date) -> dict[str, Any]:
+    """Return the source of a price and the days on which it holds."""
     return {
         "source": entry.source,
         "retrieved": entry.retrieved,

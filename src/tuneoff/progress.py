@@ -1,5 +1,5 @@
-"""Progress of a run: a live view in a terminal (`live.py`), plain lines elsewhere, always on
-stderr."""
+"""Progress of a run, always on stderr: a live view in a terminal (`live.py`), plain lines
+elsewhere."""
 
 from __future__ import annotations
 
@@ -8,49 +8,51 @@ import time
 from typing import Protocol, TextIO
 
 WAITING, AWAY, OVER_BUDGET = "waiting", "at its provider", "over budget"
-# What is no news.
+# Statuses that are not worth a line of their own.
 IDLE = (WAITING, AWAY)
 
 
 class Step(Protocol):
-    """A stage under way."""
+    """Reports the progress of a stage."""
 
     def __call__(self, done: int, note: str = "") -> None:
-        """`done` units of the stage's total are done."""
+        """Report that `done` units of the stage's total are done."""
         ...
 
 
 class Progress(Protocol):
-    """What a run tells while it works."""
+    """Receives the progress of a run."""
 
     def say(self, line: str) -> None:
-        """One line of news or warning."""
+        """Show one line of news or warning."""
         ...
 
     def stage(self, title: str, total: int) -> Step:
-        """A new stage of `total` units; `title` is `CONTENDER: what is done`."""
+        """Begin a stage of `total` units; return its step. `title` is `CONTENDER: what is done`."""
         ...
 
     def status(self, name: str, words: str) -> None:
-        """How a contender stands while nothing is done for it: that it waits, or its score."""
+        """Show a contender's status while nothing is done for it: that it waits, or its score."""
         ...
 
     def spent(self, known: float, uncertain: float, budget: float | None) -> None:
-        """USD that the run has cost so far: certainly, perhaps, and at most."""
+        """Show the USD that the run has cost so far: known, uncertain, and the budget."""
         ...
 
     def ask(self, question: str) -> bool:
-        """What somebody at the terminal says to a question; no, where nobody is."""
+        """Ask a question at the terminal; return whether the answer is yes. Without a terminal it
+        is no."""
         ...
 
 
 class Silent:
-    """Says nothing: the default of the Python API."""
+    """Shows nothing: the default of the Python API."""
 
     def say(self, line: str) -> None:
         return None
 
     def stage(self, title: str, total: int) -> Step:
+        """Return a step that does nothing."""
         return lambda done, note="": None
 
     def status(self, name: str, words: str) -> None:
@@ -60,11 +62,12 @@ class Silent:
         return None
 
     def ask(self, question: str) -> bool:
+        """Return False."""
         return False
 
 
 class Lines(Silent):
-    """Plain lines for logs: when a stage begins, ends, and at most every 20 seconds."""
+    """Prints plain lines for logs: when a stage begins, ends, and at most every 20 seconds."""
 
     EVERY_SECONDS = 20.0
 
@@ -72,9 +75,11 @@ class Lines(Silent):
         self.stream = stream or sys.stderr
 
     def say(self, line: str) -> None:
+        """Print a line."""
         print(line, file=self.stream, flush=True)
 
     def stage(self, title: str, total: int) -> Step:
+        """Return a step that prints a line at the end, and at most every 20 seconds."""
         began = last = time.monotonic()
 
         def step(done: int, note: str = "") -> None:
@@ -88,5 +93,6 @@ class Lines(Silent):
         return step
 
     def status(self, name: str, words: str) -> None:
+        """Print a status that is news."""
         if words not in IDLE:
             self.say(f"{name}: {words}")

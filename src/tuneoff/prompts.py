@@ -1,18 +1,18 @@
-"""The one renderer: (example, template) → chat messages, or plain text.
+"""The one prompt renderer: (example, template) → chat messages, or plain text.
 
-Every contender's prompt is made here from the same content. Chat turns where the model
-has a chat template, plain text where it has none. `content_sha256` (ids, inputs,
-references) is equal for all contenders of a run; `prompt_sha256` is the rendering's.
+Every contender's prompt is made here from the same content: chat turns where the model has a chat
+template, plain text where it has none. `content_sha256` (ids, inputs, references) is equal for all
+contenders of a run; `prompt_sha256` depends on the rendering.
 
 A template has two renderings of one content:
 
-* chat: system = instruction (and context), user = the input, the answer is the
-  assistant turn. With shots, each shot is a user and an assistant turn; one that was instructed
-  otherwise (chat data) begins with its own instruction.
-* text: instruction, blank line, headings with the input, the answer after the last
-  heading's new line, then the end-of-sequence token.
+- chat: system = instruction (and context), user = the input, the answer is the assistant turn. With
+  shots, each shot is a user and an assistant turn; a shot with another instruction (chat data)
+  begins with its own.
+- text: instruction, blank line, headings with the input, the answer after the last heading's new
+  line, then the end-of-sequence token.
 
-Chat data (`inputs = {"messages": [...]}`) brings its own turns and is passed through.
+Chat data (`inputs = {"messages": [...]}`) has its own turns, which are passed through.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from tuneoff.records import Example, without_weight
 from tuneoff.tokenization.adaptation import Roles, roles_of
 
 Message = dict[str, str]
-# Whose turns instruct: `developer` is what newer APIs call it.
+# Roles whose turns instruct: newer APIs call it `developer`.
 SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """How a task's content becomes a prompt.
-
-    `context`, `user` and `body` are `str.format` patterns over an example's inputs.
-    `instruction` and `text_instruction` are the same sentences, laid out for chat and for
-    text. An empty instruction (`prompt: short`) leaves the input alone. `today` is what an open
-    model's chat template that asks for the date is told; None: the day it is.
-    """
+    """How a task's content becomes a prompt."""
 
     instruction: str
+    """Instruction for chat; empty with `prompt: short`, which leaves the input alone."""
     text_instruction: str
+    """The same sentences, laid out for plain text."""
     context: str
+    """`str.format` pattern over an example's inputs."""
     user: str
+    """`str.format` pattern over an example's inputs."""
     body: str
+    """`str.format` pattern over an example's inputs, for plain text."""
     today: datetime.date | None = None
+    """The date for open models' chat templates that ask for it; None: the current day."""
 
     def short(self) -> Template:
-        """The same content without any instruction."""
+        """Return the same template without any instruction."""
         return replace(self, instruction="", text_instruction="")
 
 
@@ -59,11 +59,12 @@ CHAT_PASS_THROUGH = Template("", "", "", "", "")
 
 
 def messages(example: Example, template: Template, shots: Sequence[Example] = ()) -> list[Message]:
-    """The chat turns up to, and without, the answer."""
+    """Render the chat turns before the answer."""
     if "messages" in example.inputs:
         return _own_turns(example, shots)
     context = template.context.format(**example.inputs)
-    # With shots each question must stand beside its own context, so it moves to the user turn.
+    # With shots, each question must stand beside its own context, so the context moves to the user
+    # turn.
     system = template.instruction if shots else _join(template.instruction, context)
     turns = [{"role": "system", "content": system}] if system else []
     for shot in shots:
@@ -74,7 +75,7 @@ def messages(example: Example, template: Template, shots: Sequence[Example] = ()
 
 
 def text(example: Example, template: Template, shots: Sequence[Example] = ()) -> str:
-    """The plain text up to, and without, the answer; it ends with a new line."""
+    """Render the plain text before the answer; it ends with a new line."""
     if "messages" in example.inputs:
         return _turns_as_text(messages(example, template, shots))
     shown = [template.body.format(**shot.inputs) + shot.completion for shot in shots]
@@ -82,31 +83,37 @@ def text(example: Example, template: Template, shots: Sequence[Example] = ()) ->
 
 
 def conversation(example: Example, template: Template) -> list[dict[str, Any]]:
-    """Return the chat turns with the answer, as a hosted job learns them: the data's own turns keep
-    their `weight`."""
+    """Render the chat turns with the answer, as a hosted job learns them.
+
+    The data's own turns keep their `weight`.
+    """
     own = example.inputs.get("messages")
     turns = messages(example, template) if own is None else own
     return [*map(dict, turns), {"role": "assistant", "content": example.completion}]
 
 
 def join_system_texts(example: Example) -> str:
-    """Return what instructs an example of chat data; nothing for other tasks, whose template
-    instructs all alike."""
+    """Return the system texts of an example of chat data.
+
+    Empty for other tasks, whose template gives all examples the same instruction.
+    """
     turns = example.inputs.get("messages", ())
     return _join(*(turn["content"] for turn in turns if turn["role"] in SYSTEM_ROLES))
 
 
 def _user(example: Example, template: Template, with_context: bool) -> str:
+    """Render the user turn."""
     context = template.context.format(**example.inputs) if with_context else ""
     return _join(context, template.user.format(**example.inputs))
 
 
 def _own_turns(example: Example, shots: Sequence[Example]) -> list[Message]:
+    """Render the turns of chat data, with shots after the first instruction."""
     own = [without_weight(turn) for turn in example.inputs["messages"]]
     if not shots:
         return own
     # Shots stand between the first instruction and everything else.
-    first = next((place for place, turn in enumerate(own) if turn["role"] in SYSTEM_ROLES), None)
+    first = next((index for index, turn in enumerate(own) if turn["role"] in SYSTEM_ROLES), None)
     system = [] if first is None else [own.pop(first)]
     above = join_system_texts(example)
     shown = [turn for shot in shots for turn in _shot_turns(shot, above)]
@@ -114,31 +121,35 @@ def _own_turns(example: Example, shots: Sequence[Example]) -> list[Message]:
 
 
 def _shot_turns(shot: Example, above: str) -> list[Message]:
-    """Return a shot's turns with its answer. What instructed it stands above it already, or begins
-    its first user turn: under another instruction its answer would contradict what it is to show.
+    """Render a shot's turns with its answer.
+
+    If its instruction is not the prompt's, it begins the shot's first user turn: under another
+    instruction, the answer would contradict what the shot should show.
     """
     turns = [without_weight(t) for t in shot.inputs["messages"] if t["role"] not in SYSTEM_ROLES]
     text = join_system_texts(shot)
     if text and text != above:
-        asked = next((turn for turn in turns if turn["role"] == "user"), None)
-        if asked is None:  # a task of one's own may have none
+        user_turn = next((turn for turn in turns if turn["role"] == "user"), None)
+        if user_turn is None:  # a custom task may have none
             turns.insert(0, {"role": "user", "content": text})
         else:
-            asked["content"] = _join(text, asked["content"])
+            user_turn["content"] = _join(text, user_turn["content"])
     return [*turns, {"role": "assistant", "content": shot.completion}]
 
 
 def _turns_as_text(turns: Iterable[Mapping[str, str]]) -> str:
+    """Render chat turns as plain text."""
     parts = [f"### {turn['role'].capitalize()}:\n{turn['content']}" for turn in turns]
     return _join(*parts, "### Assistant:\n")
 
 
 def _join(*parts: str) -> str:
+    """Join the parts that are not empty by blank lines."""
     return "\n\n".join(part for part in parts if part)
 
 
 def content_sha256(examples: Iterable[Example]) -> str:
-    """Hash over ids, inputs and references, in order."""
+    """Hash ids, inputs and references of examples, in order."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(f"{example.id}\t{example.sha256()}\n".encode())
@@ -151,16 +162,16 @@ def prompt_sha256(
     rendering: Rendering,
     shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
 ) -> str:
-    """Hash over the rendered prompts of a test set, in order."""
-    shown: Any = text if rendering == "text" else messages
-    return rendered_sha256(shown(each, template, shots_for(each)) for each in examples)
+    """Hash the rendered prompts of a test set, in order."""
+    render: Any = text if rendering == "text" else messages
+    return rendered_sha256(render(example, template, shots_for(example)) for example in examples)
 
 
 def rendered_sha256(rendered: Iterable[Any]) -> str:
-    """Hash prompts as they were rendered, texts or turns, in order."""
+    """Hash rendered prompts, texts or turns, in order."""
     digest = hashlib.sha256()
-    for each in rendered:
-        digest.update(json.dumps(each, ensure_ascii=False).encode() + b"\n")
+    for prompt in rendered:
+        digest.update(json.dumps(prompt, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -169,5 +180,5 @@ def conversations(
     template: Template,
     shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
 ) -> set[Roles]:
-    """Return the conversations that prompts are, each by the roles of its turns."""
-    return {roles_of(messages(each, template, shots_for(each))) for each in examples}
+    """Return the distinct conversations of prompts, each as the roles of its turns."""
+    return {roles_of(messages(example, template, shots_for(example))) for example in examples}

@@ -1,6 +1,6 @@
-"""A tuned contender on the Hugging Face hub: its weights, and a card with its results.
+"""Publishes a tuned contender on the Hugging Face hub: its weights, and a card with its results.
 
-What goes up is what `tuneoff export` writes, and it is checked as there before anything is sent.
+It uploads what `tuneoff export` writes, checked in the same way before anything is sent.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from tuneoff.export import export_contender, scratch, source
 from tuneoff.training.card import is_folder
 
 MESSAGE = "Upload with tuneoff"
-# Weights of an earlier upload, perhaps in another form, would be loaded instead of these.
+# Files of an earlier upload to delete: transformers might load them instead of these.
 OLDER = ("adapter_*", "*.safetensors", "*.safetensors.index.json", "*.gguf")
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where it lies now: `url` and `commit`; `files` by name with their bytes; `parity` is how it
-    answers (None: that could not be compared)."""
+    """Where a contender was published."""
 
     repo: str
     url: str
@@ -30,7 +29,9 @@ class Published:
     format: str
     private: bool
     files: dict[str, int]
+    """Sizes in bytes by file name."""
     parity: dict[str, Any] | None
+    """How the model's answers compare with the scored ones; None: they could not be compared."""
 
 
 def publish(
@@ -43,18 +44,18 @@ def publish(
     strict: bool = True,
     say: Callable[[str], object] = lambda line: None,
 ) -> Published:
-    """Sends a tuned contender to the hub (or to the hub that `HF_ENDPOINT` names).
+    """Upload a tuned contender to the hub (or to the hub that `HF_ENDPOINT` names).
 
     Args:
         run: a run directory, or the data directory of `tuneoff serve`.
-        repo: `OWNER/NAME`; made if it is not there, private unless `public`.
-        format: `adapter`, `merged` or `gguf`; left out, the adapter, or the whole model where all
+        repo: `OWNER/NAME`; created if missing, private unless `public`.
+        format: `adapter`, `merged` or `gguf`. Default: the adapter, or the whole model where all
             parameters were tuned.
         strict: send nothing unless it answers as it was scored.
-        say: told each line that a user should read.
+        say: called with each line for the user.
 
     Raises:
-        ConfigError: there is no such model, no token, the name is none, or it answers otherwise.
+        ConfigError: there is no such model or no token, the name is invalid, or answers differ.
         ProviderError: the hub refuses, or does not answer.
     """
     from huggingface_hub import HfApi, get_token
@@ -78,9 +79,9 @@ def publish(
         raise ConfigError("HF_TOKEN is not set; export a token that may write, or `hf auth login`.")
     with scratch(Path(run) / ".publish", str(run)) as folder:
         out = folder / "model"
-        found = export_contender(run, contender, format, out, strict=strict, say=say)
+        exported = export_contender(run, contender, format, out, strict=strict, say=say)
         api = HfApi(library_name="tuneoff")
-        say(f"{contender}: sending {len(found.files)} files to {repo}")
+        say(f"{contender}: sending {len(exported.files)} files to {repo}")
         commit, private = _sent(api, repo, out, public)
     return Published(
         repo=repo,
@@ -88,18 +89,18 @@ def publish(
         commit=str(commit.oid),
         format=format,
         private=private,
-        files=found.files,
-        parity=found.parity,
+        files=exported.files,
+        parity=exported.parity,
     )
 
 
 def _sent(api: Any, repo: str, folder: Path, public: bool) -> tuple[Any, bool]:
-    """The commit, and whether only its owner sees it."""
+    """Upload the folder; return the commit, and whether the repository is private."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
         api.create_repo(repo, private=not public, exist_ok=True)
-        private = bool(api.repo_info(repo).private)  # one that was there stays as it was
+        private = bool(api.repo_info(repo).private)  # an existing repository stays as it was
         if not private and not public:
             raise ConfigError(
                 f"--repo {repo}: everybody can see it already; give --public, or another name."

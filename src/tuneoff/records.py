@@ -1,8 +1,8 @@
-"""What is written down: examples, predictions, scores of rows.
+"""The dataclasses that are stored: examples, predictions, scores of rows.
 
-Plain frozen dataclasses, turned into JSON and back by pydantic's `TypeAdapter`
-(`from_dict`, `to_json`). A value that was not measured is None, never 0. Units are in
-the names. What `results.json` holds is in `results.py`.
+Plain frozen dataclasses; pydantic's `TypeAdapter` converts them to JSON and back (`from_dict`,
+`to_json`). A value that was not measured is None, never 0. Units are in the names. The contents of
+`results.json` are in `results.py`.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One input with its reference answer.
-
-    `inputs` holds the bare content by field (`{"sentence": ...}`, `{"question": ...,
-    "context": ...}`, or `{"messages": [{"role", "content"}, ...]}` for chat data): no
-    instruction, no headings. `prompts.py` alone turns it into messages and text.
-    An earlier turn of the assistant may have `weight: 0` beside its content.
-    `meta` holds facts used for scoring and breakdowns, for instance `db_id`.
-    """
+    """One input with its reference answer."""
 
     id: str
     inputs: Mapping[str, Any]
+    """The bare content by field, without instruction or headings: `{"sentence": ...}`,
+    `{"question": ..., "context": ...}`, or `{"messages": [{"role", "content"}, ...]}` for chat
+    data. Only `prompts.py` turns it into messages and text. An earlier turn of the assistant may
+    have `weight: 0`."""
     completion: str
+    """The reference answer."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """Facts for scoring and breakdowns, for instance `db_id`."""
 
     def sha256(self) -> str:
-        """Hash of the content alone: equal for all contenders, whatever their prompt."""
+        """Return the hash of the content alone: the same for every contender and prompt."""
         content = json.dumps([self.content(), self.completion], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def content(self) -> Mapping[str, Any]:
-        """Return the inputs as a model sees them: the `weight` of a turn says what a hosted job
-        learns, and is no content."""
+        """Return the inputs as a model sees them, without the `weight` of turns.
+
+        A weight says what a hosted job learns from; it is not content.
+        """
         turns = self.inputs.get("messages")
         if not isinstance(turns, list):
             return self.inputs
@@ -54,47 +55,47 @@ class Example:
 
 
 def without_weight(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a turn as a model sees it."""
+    """Return a turn as a model sees it, without its `weight`."""
     return {key: value for key, value in turn.items() if key != "weight"}
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One contender's answer to one test example.
-
-    `seconds` is the wall time of the answer's batch divided by the batch's size; of a provider's
-    answer that of its request, while no more than `concurrency` requests were under way (None: not
-    known, or an own model's).
-    `error` is set when no answer could be had; such a row counts as wrong. `sample` tells repeated
-    answers to one example apart; on disk, 0 is left out.
-    """
+    """One contender's answer to one test example."""
 
     id: str
     prediction: str
     tokens_in: int | None = None
     tokens_out: int | None = None
     seconds: float | None = None
+    """The wall time of the answer's batch divided by the batch's size; of a provider's answer, the
+    time of its request."""
     finish_reason: str | None = None
     error: str | None = None
+    """Why there is no answer. Such a row counts as wrong."""
     concurrency: int | None = None
+    """Max requests in flight at a provider meanwhile. None: not known, or an own model."""
     sample: int = 0
+    """The number of the answer among several to one example. On disk, 0 is omitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """Every metric of one prediction. `verdict` is `right`, `wrong`, or the reason; a row whose
-    reference cannot be used has no scores, and `left out: ` with the reason as its verdict.
-    `sample` is that of the prediction."""
+    """Every metric of one prediction."""
 
     id: str
     scores: Mapping[str, bool | float]
+    """The scores by metric; empty where the reference cannot be used."""
     verdict: str
+    """`right`, `wrong` or the reason; `left out: ` and the reason where the reference cannot be
+    used."""
     sample: int = 0
+    """The `sample` of the prediction."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossRow:
-    """One row of `loss.jsonl`; losses are nats per supervised token."""
+    """One row of `loss.jsonl`. Losses are in nats per supervised token."""
 
     step: int
     examples_seen: int
@@ -104,7 +105,7 @@ class LossRow:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """`training.json`: what training a contender took. Counts are over all epochs."""
+    """`training.json`: the statistics of a contender's training. Counts are over all epochs."""
 
     examples: int
     epochs: float
@@ -125,60 +126,61 @@ class TrainingRecord:
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """`prompt.json`: what a contender's test prompts were.
-
-    `prompt_sha256` is the hash of their turns (or plain texts), which is equal for hosted and open
-    models; `rendered_sha256` that of the texts which an open model's chat template made of them.
-    `rendering_notes` say, as clauses, what was done so that it rendered every turn.
-    """
+    """`prompt.json`: the test prompts of a contender."""
 
     prompt_sha256: str | None
+    """The hash of the prompts' turns (or plain texts), which is the same for hosted and open
+    models."""
     rendered_sha256: str | None = None
+    """The hash of the texts that an open model's chat template renders."""
     rendering_notes: tuple[str, ...] = ()
+    """Clauses: what was changed so that the template renders every turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServingRecord:
-    """`serving.json`: how fast a model answers, and on what (a provider's: from where) that was
-    measured.
-
-    `alone_seconds` are those of test prompts, by id, in the order in which they were asked, one at
-    a time. The first one prepares kernels, or the connection, and counts only where there is no
-    other: `seconds_p50` and `seconds_p95` are of the `alone` ones that count; p95 is None of fewer
-    than 20. `requests_per_second` is that of the `saturated` test examples as an own model answered
-    them, as many at once as fit. Of another `backend` than transformers, `agreement` is the share
-    of `compared` test prompts whose answers are the same, to the letter, as transformers' greedy
-    ones; None where that was not measured.
-    """
+    """`serving.json`: a model's measured latency and throughput."""
 
     machine: str
+    """The machine that it was measured on; for a provider, the machine that asked."""
     accelerator: str | None
     alone: int
+    """The number of timed requests, one at a time, that count."""
     seconds_p50: float | None
+    """Their median, in seconds."""
     seconds_p95: float | None
+    """Their 95th percentile, in seconds; None with fewer than 20."""
     saturated: int
+    """The number of test examples that the throughput was measured on."""
     requests_per_second: float | None
+    """The throughput of an own model, with as many requests at once as fit."""
     backend: str = "transformers"
+    """The engine that answered."""
     agreement: float | None = None
+    """The share of `compared` test prompts where another backend's answer equals transformers'
+    greedy one, to the letter. None where that was not measured."""
     compared: int | None = None
     alone_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each timed request by the prompt's id, in order. The first one prepares kernels,
+    or the connection, and counts only if it is the only one."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineRecord:
-    """`baseline.json`: a baseline's name and, where it always gives the same `answer`, what `share`
-    of the training examples has it. `data_sha256` is the hash of the examples that it was made
-    of."""
+    """`baseline.json`: what a baseline was made of."""
 
     name: str
     data_sha256: str
+    """The hash of the examples that it was made of."""
     answer: str | None = None
+    """The answer that it always gives; None where answers differ."""
     share: float | None = None
+    """The share of the training examples that have this answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRecord:
-    """`planned.json`: what one training was planned to cost, for a file of this hash."""
+    """`planned.json`: the planned cost of one training, for the bake-off file with this hash."""
 
     file_sha256: str
     training_usd: float | None
@@ -186,18 +188,19 @@ class PlannedRecord:
 
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    """Return the cached TypeAdapter of a dataclass."""
     return TypeAdapter[Any](cast("Any", kind))
 
 
 def to_dict(record: Any) -> dict[str, Any]:
-    """A record as plain JSON-able values."""
+    """Return a record as plain values for JSON."""
     value = _adapter(cast("Hashable", type(record))).dump_python(record, mode="json")
     plain: dict[str, Any] = _finite(value)
     return plain
 
 
 def to_row(record: Prediction | ScoredRow) -> dict[str, Any]:
-    """Return a row of a file of answers or scores; the first sample's does not name it."""
+    """Return a row of a file of answers or scores, without `sample` where it is 0."""
     value = to_dict(record)
     if not record.sample:
         del value["sample"]
@@ -205,7 +208,7 @@ def to_row(record: Prediction | ScoredRow) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: a loss that is not a number is written as null."""
+    """Return a value with NaN and infinity replaced by None, which JSON has no numbers for."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -216,12 +219,12 @@ def _finite(value: Any) -> Any:
 
 
 def to_json(record: Any, indent: int | None = None) -> str:
-    """A record as JSON text; without `indent` on one line."""
+    """Return a record as JSON text; without `indent` on one line."""
     return json.dumps(to_dict(record), ensure_ascii=False, indent=indent)
 
 
 def from_dict(kind: type[T], value: Mapping[str, Any]) -> T:
-    """The record of plain values.
+    """Return the record that plain values describe.
 
     Raises:
         pydantic.ValidationError: a field is missing, unknown or of another type.

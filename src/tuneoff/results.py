@@ -1,7 +1,7 @@
-"""What `results.json` holds, schema 1, field by field.
+"""The contents of `results.json`, schema 1, field by field.
 
-Plain frozen dataclasses as those of `records.py`. A value that was not measured is None, never 0.
-Units are in the names.
+Plain frozen dataclasses, like those of `records.py`. A value that was not measured is None, never
+0. Units are in the names.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Literal
 from tuneoff.records import LossRow, TrainingRecord
 
 Place = Literal["own", "provider"]
-# The key of `Results.rules` that says how intervals and tests were made; all others say how answers
-# were scored.
+# The key of `Results.rules` with the version of intervals and tests. All other keys are rules of
+# scoring.
 TESTS_RULE = "tests"
 CaveatKind = Literal["poor", "low", "baseline", "ends", "behind", "unproven"]
 PairOutcome = Literal["a better", "b better", "same", "cannot be told"]
@@ -23,175 +23,203 @@ WayOutcome = Literal["a better", "b better", "cannot be told"]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric over a test set with 95% bounds (`scoring/intervals.py`), null where there are none.
+    """A metric over a test set, with 95% bounds (`scoring/intervals.py`).
 
-    `errors` counts the examples without an answer; they are part of `n` and wrong.
-
-    Of a contender with several training seeds, `by_seed` holds each seed's value in the
-    file's order, and `value` is their mean. The bounds then cover the choice of test examples
-    and the training. (Before `rules.tests` 2 they covered the examples alone, and knew no
-    clusters.)
+    With several training seeds, the bounds cover the choice of test examples and the training.
+    Before `rules.tests` 2 they covered the examples alone, and knew no clusters.
     """
 
     value: float | None
+    """The mean over examples; with several seeds, the mean over seeds."""
     low: float | None
+    """The lower bound; null without bounds."""
     high: float | None
     n: int
+    """The number of examples, those without an answer included."""
     errors: int = 0
+    """The number of examples without an answer. They count as wrong."""
     by_seed: tuple[float, ...] = ()
+    """Each seed's value, in the file's order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """A judge's score, or a difference of two, corrected by people's labels, with 95% bounds
-    (`scoring/corrected.py`); without figures where the labels are too few.
+    """A judge's score, or a difference of two, corrected by people's labels
+    (`scoring/corrected.py`).
 
-    `n` rows have labels, of `of` that were judged; `clusters` of them, where rows have any.
-    `weight` is how far the judge is trusted on the other rows (0: people alone). `rows_needed`
-    labelled rows would show a difference of 5 points (power 80%); None where not even all do, and
-    of scores.
+    Its figures are None where the labels are too few.
     """
 
     value: float | None
+    """The corrected score or difference."""
     low: float | None
+    """The lower 95% bound."""
     high: float | None
     n: int
+    """The number of rows with labels."""
     of: int
+    """The number of rows that the judge scored."""
     weight: float | None = None
+    """How far the judge is trusted on the other rows (0: people alone)."""
     clusters: int | None = None
+    """The number of clusters with labels; None without clusters."""
     rows_needed: int | None = None
+    """The number of labelled rows that would show a difference of 5 points with a power of 80%.
+    None where not even all rows do, and for scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Money of one contender, in USD.
-
-    `training_usd_planned` is what `tuneoff plan` said of one training when the run began. The
-    bases say how the figures come about, or why there are none. `fixed_usd_per_month` is due
-    whatever is asked: the machines that are reserved, or a provider's hosting fee and its share
-    of tuning again. `answering_usd` is for answering the test set once; where each example was
-    answered several times, `all_answers_usd` is what all that cost (else None). `unit_prices` are
-    those of the day that the figures were made with, by their names in a file's `price:`, or
-    `usd_per_hour`.
-    """
+    """The money of one contender, in USD."""
 
     training_usd: float | None = None
+    """The cost of one training."""
     training_usd_planned: float | None = None
+    """The cost of one training that `tuneoff plan` computed when the run began."""
     training_basis: str | None = None
+    """How the training cost was computed, or why there is none."""
     answering_usd: float | None = None
+    """The cost of answering the test set once."""
     serving_usd_per_1k_requests: float | None = None
+    """The cost of 1,000 requests."""
     fixed_usd_per_month: float | None = None
+    """The monthly cost at any load: reserved machines, or a provider's hosting fee and its share of
+    tuning again."""
     usd_per_correct_answer: float | None = None
+    """The cost of one right answer."""
     serving_basis: str | None = None
+    """How the costs of answering were computed, or why there are none."""
     price_sources: tuple[str, ...] = ()
+    """Where the prices were published."""
     all_answers_usd: float | None = None
+    """The cost of all answers, where each example was answered several times; else None."""
     unit_prices: Mapping[str, float] = field(default_factory=dict)
+    """The prices that were used, of that day, by their names in a file's `price:`, or
+    `usd_per_hour`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How fast a contender answers a request.
-
-    `seconds_p50` and `seconds_p95` are of so many `requests`, of which no more than `concurrency`
-    were under way at once: one at a time where that was measured, else, of a provider's model, as
-    the test set was answered (None: a result from before this was kept). The `loaded_…` figures
-    are a provider's under the run's own load. Its throughput, `requests_per_second`, nobody here
-    knows. `batch` says that a provider answers in batches, which have no such times. Token counts
-    are means of the test set. `backend` is what an own model answered with, and `agreement` how
-    many of its answers transformers gives too (`ServingRecord`).
-    """
+    """How fast a contender answers."""
 
     seconds_p50: float | None = None
+    """Median latency in seconds, with at most `concurrency` requests in flight."""
     seconds_p95: float | None = None
+    """95th percentile of the latency, in seconds."""
     requests_per_second: float | None = None
+    """An own model's throughput. A provider's is not known here."""
     tokens_in_mean: float | None = None
+    """Mean prompt tokens over the test set."""
     tokens_out_mean: float | None = None
+    """Mean answer tokens over the test set."""
     backend: str | None = None
+    """The engine that an own model answered with."""
     agreement: float | None = None
+    """The share of an own model's answers that transformers gives too (`ServingRecord`)."""
     compared: int | None = None
+    """The number of prompts that `agreement` is a share of."""
     requests: int | None = None
+    """The number of requests that the latency was measured on."""
     concurrency: int | None = None
+    """Max requests in flight: 1 where latency was measured one request at a time, else, for a
+    provider's model, as the test set was answered. None in results from before this was stored."""
     loaded_seconds_p50: float | None = None
+    """A provider's median latency under the run's own load, in seconds."""
     loaded_seconds_p95: float | None = None
+    """The 95th percentile of the same."""
     loaded_requests: int | None = None
+    """The number of requests that this was measured on."""
     loaded_concurrency: int | None = None
+    """Max requests in flight meanwhile."""
     batch: bool = False
+    """Whether a provider answered in batches, which have no such times."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Primary metric after training on a fraction of the training examples, with 95% bounds.
-
-    `p_value` is of the paired test against the point before; None for the first.
-    """
+    """The primary metric after training on a fraction of the examples, with 95% bounds."""
 
     fraction: float
+    """The fraction of the training examples."""
     examples: int
     value: float
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
+    """Of the paired test against the point before; None for the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllTrainings:
-    """What several trainings of one contender took together: every seed, and every part of
-    the learning curve. `usd` is for training and answering; None without a price."""
+    """The total cost of a contender's trainings: every seed, and every fraction of the learning
+    curve."""
 
     trainings: int
     training_seconds: float | None
     answering_seconds: float | None
     usd: float | None = None
+    """The cost of training and answering; None without a price."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContenderResult:
-    """Everything known about one contender after a run.
+    """The results of one contender.
 
-    Of a contender with several `seeds`, scores, breakdowns and comparisons are of the mean
-    over them, `serving` of all their answers; `training` is the first seed's, but for its
-    `seconds`, the mean of one training; `cost` is that of one training and of answering the
-    test set once, so that contenders with and without seeds can be compared. Loss, learning
-    curve and classes of error are the first seed's. `all_trainings` says what all took;
-    it is None where there was one.
-
-    Of a contender that answered each example several times, `samples` says how often; scores,
-    breakdowns and comparisons are of an example's mean over them, `errors` are the examples without
-    one of their answers, and `samples_disagree` is the share of examples whose answers differ in
-    their score by the primary metric. Classes of error are the first answers', times theirs alone.
-
-    `rules` are the versions of the scoring rules that its scores were made by; empty where they
-    were scored before rules were counted, when each was at version 1.
-    `corrected` are a judge's scores as people's labels correct them.
-    `place` says who answers: an `own` model, or a `provider`; None where that is not known.
-    `data` is what reported figures are of, where that is not the run's own test set. The hashes
-    and notes about its prompts are those of `PromptRecord`.
+    With several training seeds, scores, breakdowns and comparisons are those of the mean over
+    seeds, so that contenders with and without seeds can be compared. With several answers per
+    example, they are those of the example's mean.
     """
 
     name: str
+    """Its name in the bake-off file."""
     id: str
+    """Its class: `local`, `hosted`, `prompted` or `recorded`."""
     model: str
     prompt_sha256: str | None = None
+    """The hash of its test prompts (`PromptRecord`)."""
     rendered_sha256: str | None = None
+    """The hash of the texts rendered from them (`PromptRecord`)."""
     rendering_notes: tuple[str, ...] = ()
+    """What was changed so that its chat template renders every turn (`PromptRecord`)."""
     place: Place | None = None
+    """Who hosts the model: `own` or `provider`; None where that is not known."""
     data: str | None = None
+    """The data set of reported figures, where it is not the run's own test set."""
     ends: str | None = None
+    """The day its model ends; None where no end is known."""
     error: str | None = None
+    """Why it failed; None if it did not."""
     scores: Mapping[str, Score] = field(default_factory=dict)
+    """Its scores by metric. `errors` counts the examples that lack an answer, or one of their
+    answers."""
     corrected: Mapping[str, Corrected] = field(default_factory=dict)
+    """A judge's scores, corrected by people's labels."""
     rules: Mapping[str, int] = field(default_factory=dict)
+    """The versions of the scoring rules that made its scores. Empty where it was scored before
+    versions were counted, when each was at version 1."""
     breakdowns: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
+    """The primary metric by key of `meta`, then by value."""
     error_classes: Mapping[str, int] = field(default_factory=dict)
+    """The number of wrong answers by class of error: those of the first seed, and of the first
+    answers."""
     training: TrainingRecord | None = None
+    """The first seed's record, with the mean seconds of one training."""
     samples: int = 1
+    """The number of answers per example."""
     samples_disagree: float | None = None
+    """The share of examples whose answers differ in the primary metric."""
     seeds: tuple[int, ...] = ()
+    """Its training seeds; empty with one training."""
     all_trainings: AllTrainings | None = None
+    """The total of its trainings; None with one training."""
     learning_curve: tuple[CurvePoint, ...] = ()
+    """The first seed's learning curve."""
     loss: tuple[LossRow, ...] = ()
+    """The first seed's losses."""
     cost: Cost = field(default_factory=Cost)
+    """The cost of one training, and of answering the test set once."""
     serving: Serving = field(default_factory=Serving)
+    """How fast it answers, over the answers of all seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,28 +233,30 @@ class FlipCounts:
 
     @property
     def n(self) -> int:
-        """Return how many these are together."""
+        """Return the number of examples."""
         return self.only_a + self.only_b + self.both + self.none
 
 
 @dataclass(frozen=True, slots=True)
 class SeedSpread:
-    """How far apart the trainings of a contender lie: the standard deviation of its score between
-    seeds, and the degrees of freedom of that. It is of these `contenders`: of itself, or, where it
-    was trained once, of those of the same base and kind that have several seeds."""
+    """The variation of a contender's score between training seeds."""
 
     deviation: float
+    """The standard deviation of the score between seeds."""
     freedom: float
+    """The degrees of freedom of the deviation."""
     contenders: tuple[str, ...]
+    """The contenders whose seeds it was measured on: the contender itself, or, where that was
+    trained once, those of the same base and class with several seeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class WayOfTraining:
-    """Whether a pair's difference would be there again if its trained contenders were trained anew.
+    """Whether a pair's difference would recur if its trained contenders were trained again.
 
-    Bounds and p-values are those of Student's t over examples (or clusters) and seeds, with so many
-    degrees of `freedom`; adjusted or not as in `Comparison`, and no p-value is smaller than the one
-    there, and no bounds are narrower. `seeds_a` is null where nothing of a is trained.
+    Bounds and p-values are those of Student's t over examples (or clusters) and seeds. They are
+    adjusted or not as in `Comparison`; no p-value is smaller than the one there, and no bounds are
+    narrower.
     """
 
     outcome: WayOutcome
@@ -237,31 +267,28 @@ class WayOfTraining:
     high_adjusted: float
     p_adjusted: float
     freedom: float
+    """The degrees of freedom of the t distribution."""
     seeds_a: SeedSpread | None
+    """The variation of a between seeds; null where nothing of a is trained."""
     seeds_b: SeedSpread | None
+    """The variation of b between seeds; null where nothing of b is trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A pair of contenders on the same examples; `difference` is a minus b.
+    """The test of two contenders on the same examples.
 
-    `low` and `high` belong to `p_value`, `low_adjusted` and `high_adjusted` to `p_adjusted`: they
-    leave out 0 exactly where it is under 0.05. `low_90` and `high_90` are the bounds of two
-    one-sided tests at 5%. Bounds are null where the examples, or clusters (`units`), are too few
-    for any; those of runs before `rules.tests` 2 are null, too. `flips`: of a yes/no metric.
-    `outcome` is the verdict, or in a tie whether the two are the same within the margin;
-    `within_margin` says whether the true difference is smaller than it, whichever is better. A
-    margin is a share of 1, and null where scores are no shares. `corrected` is the difference by
-    people's labels, where a judge decides. All of this is about the models at hand; `training` is
-    about training them anew, and null where nothing is trained, or where it is not known how far
-    apart trainings lie.
+    All of it but `training` is about these trained models, not about training them again.
     """
 
     a: str
     b: str
     metric: str
     difference: float
+    """The score of a minus the score of b."""
     low: float | None
+    """The lower 95% bound that belongs to `p_value`. Bounds exclude 0 exactly where their p-value
+    is under 0.05. They are null where the examples, or clusters, are too few."""
     high: float | None
     p_value: float
     p_adjusted: float
@@ -269,25 +296,37 @@ class Comparison:
     cluster: str | None
     verdict: Literal["a better", "b better", "tie"]
     low_adjusted: float | None = None
+    """The lower bound that belongs to `p_adjusted`; null in runs before `rules.tests` 2."""
     high_adjusted: float | None = None
     low_90: float | None = None
+    """The lower bound of two one-sided tests at 5%; null in runs before `rules.tests` 2."""
     high_90: float | None = None
     units: int | None = None
+    """The number of examples, or of clusters."""
     flips: FlipCounts | None = None
+    """The examples that one, both or none has right, for a yes/no metric."""
     outcome: PairOutcome | None = None
+    """The verdict, or in a tie whether the two are the same within the margin."""
     margin: float | None = None
+    """The equivalence margin, as a share of 1; null where scores are not shares."""
     within_margin: bool | None = None
+    """Whether the true difference is smaller than the margin, whichever is better."""
     training: WayOfTraining | None = None
+    """Whether the difference would recur after training again. Null where nothing is trained, or
+    where the variation between trainings is not known."""
     corrected: Corrected | None = None
+    """The difference corrected by people's labels, where a judge decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The break-even if one thing were otherwise: `utilization` (a share), `usd_per_hour` or
-    `hosted_usd_per_request` (as a factor). Requests as in `BreakEven`."""
+    """The break-even if one assumption were different. Requests are as in `BreakEven`."""
 
     what: Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
+    """The assumption that is changed."""
     value: float
+    """Its value: a share for `utilization`, USD for `usd_per_hour`, a factor for
+    `hosted_usd_per_request`."""
     requests_per_month: float | None
     first_requests_per_month: float | None = None
     until_requests_per_month: float | None = None
@@ -295,7 +334,7 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True)
 class CurvePair:
-    """What so many requests a month cost, own and hosted."""
+    """The monthly costs of an own and a hosted model at one load."""
 
     requests_per_month: float
     own_usd: float
@@ -304,53 +343,56 @@ class CurvePair:
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """Requests a month from which an own model is cheaper than a hosted one, however many more
-    there are; None if there is no such number.
+    """The load from which an own model is cheaper than a hosted one.
 
-    Machines come whole, so the costs may cross more than once: first at
-    `first_requests_per_month` (None: never). Where owning is cheaper for a while only,
-    `until_requests_per_month` is the last crossing. `warning` says that the own model's speed
-    was measured on other hardware than is priced.
+    Machines come whole, so the costs may cross more than once.
     """
 
     own: str
     hosted: str
     requests_per_month: float | None
+    """Requests a month from which the own model is cheaper at any higher load; None if there is
+    none."""
     utilization: float
     first_requests_per_month: float | None = None
+    """Requests a month of the first crossing; None if the own model is never cheaper."""
     until_requests_per_month: float | None = None
+    """Requests a month of the last crossing, where the own model is cheaper for a while only."""
     warning: str | None = None
+    """Set where the own model's speed was measured on other hardware than is priced."""
     curve: tuple[CurvePair, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Answers that no model gave: the most frequent training answer (`answer`, which `share` of
-    the training examples has), or that of the nearest training input.
+    """A baseline without a model: the most frequent training answer, or the nearest training
+    input's.
 
-    `comparisons` test each contender, as `a`, against it, each pair by itself. A baseline is in no
-    pair of `Results.comparisons` and is never chosen.
+    It is in no pair of `Results.comparisons`, and is never recommended.
     """
 
     name: str
     answer: str | None = None
+    """The most frequent training answer."""
     share: float | None = None
+    """The share of the training examples that have it."""
     scores: Mapping[str, Score] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
+    """The test of each contender, as `a`, against it, each pair by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """What the headline must say beside the choice.
+    """A reservation that the headline states beside the recommended contender.
 
-    - `poor`, `low`: its share of right answers, or its mean, `value`, is under a half; it is the
-      best of so many `contenders` (null: another one has a better score).
+    - `poor`, `low`: its share of right answers, or its mean, `value`, is under a half. It is the
+      best of `contenders` (null: another one has a better score).
     - `baseline`: it is not better than the baseline `other`, whose score is `value`.
     - `ends`: it ends on the day `ends`.
     - `behind`: it is worse than `other`, the model that is being left, by `value`.
-    - `unproven`: it is not shown to lose less than the margin, `value` (null: there is none, or
-      nothing to compare with), against `other`, the model that is being left.
+    - `unproven`: it is not shown to lose less than the margin, `value`, against `other`, the model
+      that is being left (null: there is no margin, or nothing to compare with).
     """
 
     kind: CaveatKind
@@ -362,59 +404,63 @@ class Caveat:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to choose, why, and when not; `caveats` stand beside the choice in the headline."""
+    """The recommended contender with reasons for and against it."""
 
     choice: str | None
+    """Its name; None where none can be recommended."""
     because: tuple[str, ...] = ()
+    """Sentences: the reasons for it."""
     when_not: tuple[str, ...] = ()
+    """Sentences: when another contender is better."""
     caveats: tuple[Caveat, ...] = ()
+    """Reservations that stand in the headline."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadReplies:
-    """So many of the answers that a judge was asked about have no score, for its reply was none of
-    its three words; one such reply, cut to its beginning, and the example it is about. `grader` is
-    the metric of a grader whose model was asked, where it was no judge."""
+    """Replies of a judge, or of a grader's model, that could not be read as a score."""
 
     answers: int
+    """The number of answers without a score for this reason."""
     of: int
+    """The number of answers that it was asked about."""
     id: str | None = None
+    """The example that `reply` is about."""
     reply: str | None = None
+    """The beginning of one such reply."""
     grader: str | None = None
+    """The metric of the grader whose model was asked; None for a judge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What people said of answers that a judge scored (`labels.jsonl`), as far as it is used.
-
-    `answers` of `rows` test rows were labelled by `people`. `agreement` is the share of the judge's
-    readings that say what people say (not worse than the reference, or worse), `kappa` the same
-    beyond chance (Cohen 1960), null where one of the two always says the same. `table` counts
-    answers by what the judge said, then by what people did. `between_people` is how often two of
-    them agree, over the answers that have labels of several. `changed` labels are of answers that
-    are others now, and `skipped` answers have none.
-    """
+    """The people's labels of a judge's answers (`labels.jsonl`) that are used."""
 
     rows: int
+    """The number of test rows with a label."""
     answers: int
+    """The number of answers with a label."""
     people: int
+    """The number of people who labelled."""
     agreement: Score | None = None
+    """The share of the judge's readings that agree with people: not worse than the reference, or
+    worse."""
     kappa: float | None = None
+    """The same beyond chance (Cohen 1960); null where the judge or the people always say the same.
+    """
     table: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """The number of answers by the judge's reading, then by people's."""
     between_people: Score | None = None
+    """How often two people agree, over the answers that several labelled."""
     changed: int = 0
+    """The number of labels of answers that have changed since."""
     skipped: int = 0
+    """The number of answers that were skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """`results.json`: every number the report shows. `judge_usd` is what the ledger has of the
-    judge's answers; None where there is none, or none that is priced. `judge_unread` is None where
-    all of its replies were read, `labels` where no person was asked. `left_out` says why the
-    references of some test examples, by id, could not be used; no contender's scores have them.
-    `rules` are the versions of the scoring rules by which every contender was scored: where they
-    differ, each rule's lowest.
-    """
+    """`results.json`: every number that the report shows."""
 
     schema: int
     name: str
@@ -433,10 +479,18 @@ class Results:
     contenders: tuple[ContenderResult, ...]
     comparisons: tuple[Comparison, ...] = ()
     judge_usd: float | None = None
+    """The cost of the judge's answers by the ledger; None where there are none, or none with a
+    price."""
     judge_unread: UnreadReplies | None = None
+    """The judge's replies that could not be read; None where all were."""
     labels: Labels | None = None
+    """People's labels; None where no person was asked."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why the references of some test examples cannot be used, by id. No contender's scores have
+    them."""
     rules: Mapping[str, int] = field(default_factory=dict)
+    """The versions of the scoring rules by which every contender was scored: where they differ,
+    each rule's lowest."""
     baselines: tuple[Baseline, ...] = ()
     break_even: tuple[BreakEven, ...] = ()
     recommendation: Recommendation = field(default_factory=lambda: Recommendation(choice=None))

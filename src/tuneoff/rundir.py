@@ -2,50 +2,50 @@
 
     runs/NAME/
       bakeoff.yaml                       the resolved file; resuming with a changed one is refused
-      events.jsonl                       what happened and when, and the ledger (no secrets)
+      events.jsonl                       events with their times, and the ledger (no secrets)
       data/{train,validation,test}.jsonl examples as used, with content hashes
-      data/today.json                    the date that chat templates are told
-      data/fresh-data.json               while `--fresh-data` is carried out: new rows, what is kept
-      data/groups.jsonl                  what the scorer knows of test examples (a query's hardness)
+      data/today.json                    the date given to chat templates
+      data/fresh-data.json               during `--fresh-data`: new rows, what is kept
+      data/groups.jsonl                  the scorer's groups of test examples (a query's hardness)
       contenders/NAME/
         training.json                    tokens, steps, seconds, peak memory, verdict
         loss.jsonl                       step, examples seen, train loss, validation loss
-        learning_rates.jsonl             what `learning_rate: search` tried
+        learning_rates.jsonl             rates that `learning_rate: search` tried
         adapter/ or model/               safetensors with a model card
         job.json                         hosted: written before and after each paid call
-        batch.json                       `batch: true`: the same of each batch of answers
+        batch.json                       `batch: true`: the same for each batch of answers
         upload/                          hosted: the files as they were sent
-        exchanges.jsonl                  hosted, with `record: true`: all that was said
-        checkpoints/                     while training; removed when it is complete
-        processes/                       while several train together: what they say, their logs
-        cluster/  storage-key            while it trains on a cluster: what is kept of it, or where
+        exchanges.jsonl                  hosted, with `record: true`: the cassette
+        checkpoints/                     during training; removed when it is complete
+        processes/                       during multi-process training: messages and logs
+        cluster/  storage-key            during training on a cluster: its files, or their place
         epochs/step-N/                   where asked for, the weights at the ends of the last epochs
-        predictions.jsonl                appended as they finish; with `samples`, a row each
+        predictions.jsonl                appended as answers arrive; with `samples`, a row each
         answers-before/                  all answers as they were before `--fresh-data` moved some
         prompt.json                      hashes of the test prompts as this contender sees them,
-                                         and what was done for its chat template
-        serving.json                     how long test prompts took one at a time; own models:
+                                         and notes about its chat template
+        serving.json                     latency of test prompts sent one at a time; own models:
                                          throughput, too
-        planned.json                     what training was planned to cost when the run began
+        planned.json                     planned cost of training when the run began
         scores.jsonl                     per answer, every metric and its verdict
-        scoring.json                     the rules that these scores were made by
+        scoring.json                     version of the rules behind these scores
         details.jsonl                    results of wrong answers and their references, capped
         recorded.json                    hash of the file that recorded answers came from
         error.json                       why the contender failed, if it did
-        seed-0/  seed-1/ …               with several seeds these files of each, but error.json and
-                                         planned.json, which are the contender's
-        part-0.25/ …                     the same of a training on part of the examples
+        seed-0/  seed-1/ …               with several seeds, these files of each, except error.json
+                                         and planned.json, which are the contender's
+        part-0.25/ …                     the same for training on a fraction of the examples
       baselines/NAME/                    baseline.json, predictions.jsonl, scores.jsonl and
-                                         scoring.json of answers that no model gave
-      judgements.jsonl                   what a judge was asked and said (paid for)
-      labels.jsonl                       what people said of the same answers (`tuneoff label`)
+                                         scoring.json of answers without a model
+      judgements.jsonl                   questions to judges and their answers (paid for)
+      labels.jsonl                       human labels of the same answers (`tuneoff label`)
       results.json                       everything the report shows
       report.html  report.md  charts/*.svg
       results.csv                        the same figures, a row for each contender and metric
-      examples.jsonl                     every test example and answer, where the page has not all
-      exports/CONTENDER-FORMAT/          what `tuneoff export` wrote
+      examples.jsonl                     every test example and answer, where the page has only some
+      exports/CONTENDER-FORMAT/          written by `tuneoff export`
 
-How files are written so that a kill leaves no half: `files.py`.
+`files.py` says how files are written so that a kill leaves no half.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ T = TypeVar("T")
 
 
 class ContenderDir:
-    """One contender's folder, or that of one of its several trainings, which looks the same."""
+    """The folder of one contender, or of one of its training variants, which looks the same."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,43 +97,43 @@ class ContenderDir:
         self.epochs = path / "epochs"
 
     def seed(self, seed: int) -> ContenderDir:
-        """The folder of one of several seeds."""
+        """Return the folder of one of several seeds."""
         return ContenderDir(self.path / f"seed-{seed}")
 
     def part(self, fraction: float) -> ContenderDir:
-        """The folder of the training on a fraction of the training examples."""
+        """Return the folder of the training on a fraction of the examples."""
         return ContenderDir(self.path / f"part-{fraction}")
 
     def epoch(self, step: int) -> Path:
-        """The adapter or model as it was after a step that ended an epoch."""
+        """Return the adapter or model as it was after a step that ended an epoch."""
         return self.epochs / f"step-{step}"
 
     def siblings(self) -> list[ContenderDir]:
-        """The other contenders' folders."""
-        return [each for each in contender_dirs(self.path.parent) if each.path != self.path]
+        """Return the other contenders' folders."""
+        return [folder for folder in contender_dirs(self.path.parent) if folder.path != self.path]
 
     def weights(self) -> Path | None:
-        """The trained adapter or model, once it is complete."""
+        """Return the trained adapter or model, once it is complete."""
         return next((p for p in (self.adapter, self.model) if p.is_dir()), None)
 
     def all_weights(self) -> list[Path]:
-        """The same of every seed, where there are several."""
+        """Return the weights of every seed, where there are several."""
         folders = [self, *(ContenderDir(path) for path in sorted(self.path.glob("seed-*")))]
-        return [found for each in folders if (found := each.weights()) is not None]
+        return [weights for folder in folders if (weights := folder.weights()) is not None]
 
     def predictions(self) -> dict[str, Prediction]:
-        """Answers so far by example id, of each example the first sample's."""
+        """Return the first samples' answers so far, by example id."""
         return {id: answer for (id, sample), answer in self.answers().items() if sample == 0}
 
     def answers(self) -> dict[tuple[str, int], Prediction]:
-        """All answers so far by example id and sample; of a repeated one the first counts."""
-        found: dict[tuple[str, int], Prediction] = {}
+        """Return all answers so far by example id and sample; of a repeated one the first."""
+        answers: dict[tuple[str, int], Prediction] = {}
         for row in read_lines(self.path / "predictions.jsonl"):
-            found.setdefault((row["id"], row.get("sample", 0)), from_dict(Prediction, row))
-        return found
+            answers.setdefault((row["id"], row.get("sample", 0)), from_dict(Prediction, row))
+        return answers
 
     def answers_of(self, sha256: str) -> None:
-        """Forgets answers that were read from a file of another content."""
+        """Drop answers that were read from a file with other content."""
         path = self.path / "recorded.json"
         before = json.loads(path.read_bytes())["sha256"] if path.exists() else None
         if before not in (None, sha256):
@@ -145,6 +145,7 @@ class ContenderDir:
         append_lines(self.path / "predictions.jsonl", map(to_row, rows))
 
     def training(self) -> TrainingRecord | None:
+        """Return the training record; None before training."""
         return _read_record(self.path / "training.json", TrainingRecord)
 
     def write_training(self, record: TrainingRecord) -> None:
@@ -160,21 +161,20 @@ class ContenderDir:
         write_lines(self.path / "loss.jsonl", map(to_dict, rows))
 
     def cut_loss(self, after_step: int) -> None:
-        """Drops rows past the checkpoint that training resumes from."""
+        """Drop rows past the checkpoint that training resumes from."""
         self.write_loss([row for row in self.loss() if row.step <= after_step])
 
     def learning_rates(self) -> dict[float, float | None]:
-        """Rates that `learning_rate: search` tried, with their validation loss (None: diverged)."""
+        """Return the validation loss of each rate that was tried; None: it diverged."""
         rows = read_lines(self.path / "learning_rates.jsonl")
         return {float(row["learning_rate"]): row["validation"] for row in rows}
 
-    def write_learning_rates(self, found: Mapping[float, float | None]) -> None:
-        rows = [{"learning_rate": rate, "validation": loss} for rate, loss in found.items()]
+    def write_learning_rates(self, losses: Mapping[float, float | None]) -> None:
+        rows = [{"learning_rate": rate, "validation": loss} for rate, loss in losses.items()]
         write_lines(self.path / "learning_rates.jsonl", rows)
 
     def scores(self) -> dict[str, ScoredRow]:
-        """Return the scored rows by example id, of each example the first sample's; those that were
-        left out have no scores."""
+        """Return the first samples' scored rows by example id; left-out rows have no scores."""
         return {id: row for (id, sample), row in self.all_scores().items() if sample == 0}
 
     def all_scores(self) -> dict[tuple[str, int], ScoredRow]:
@@ -192,7 +192,7 @@ class ContenderDir:
         write_text(self.path / "scoring.json", json.dumps({"rules": dict(rules)}) + "\n")
 
     def scoring_rules(self) -> dict[str, int]:
-        """Returns the rules that the scores were made by; empty where nobody counted them yet."""
+        """Return the version of the rules behind the scores; empty for scores without one."""
         path = self.path / "scoring.json"
         if not path.exists():
             return {}
@@ -200,33 +200,37 @@ class ContenderDir:
         return rules
 
     def details(self) -> dict[str, dict[str, Any]]:
-        """Result tables by example id (`scoring/sql/judging.py`)."""
+        """Return result tables by example id (`scoring/sql/judging.py`)."""
         return {row["id"]: row for row in read_lines(self.path / "details.jsonl")}
 
     def write_details(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replaces them; without rows there is no file."""
+        """Replace the result tables; without rows there is no file."""
         if rows:
             write_lines(self.path / "details.jsonl", rows)
         else:
             (self.path / "details.jsonl").unlink(missing_ok=True)
 
     def serving(self) -> ServingRecord | None:
+        """Return the serving record; None before it was measured."""
         return _read_record(self.path / "serving.json", ServingRecord)
 
     def write_serving(self, record: ServingRecord) -> None:
         write_text(self.path / "serving.json", to_json(record, indent=2) + "\n")
 
     def planned(self) -> PlannedRecord | None:
+        """Return the planned cost of training; None where there is none."""
         return _read_record(self.path / "planned.json", PlannedRecord)
 
     def write_planned(self, record: PlannedRecord) -> None:
         write_text(self.path / "planned.json", to_json(record) + "\n")
 
     def error(self) -> str | None:
+        """Return why the contender failed; None if it did not."""
         path = self.path / "error.json"
         return str(json.loads(path.read_bytes())["error"]) if path.exists() else None
 
     def write_error(self, error: str | None) -> None:
+        """Write why the contender failed; None removes the file."""
         path = self.path / "error.json"
         if error is None:
             path.unlink(missing_ok=True)
@@ -234,49 +238,50 @@ class ContenderDir:
             write_text(path, json.dumps({"error": error}, ensure_ascii=False) + "\n")
 
     def job(self) -> dict[str, Any]:
-        """What is known of a hosted job; empty before anything was meant to be paid for."""
+        """Return the facts of a hosted job; empty before the first paid call was prepared."""
         path = self.path / "job.json"
-        found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-        return found
+        facts: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return facts
 
     def write_job(self, facts: Mapping[str, Any]) -> None:
         write_text(self.path / "job.json", json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
 
     def batches(self) -> list[dict[str, Any]]:
-        """What is known of the batches that answers were asked for in, the first one first."""
+        """Return the facts of the batches of answers, the first one first."""
         path = self.path / "batch.json"
-        found: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.exists() else []
-        return found
+        batches: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.exists() else []
+        return batches
 
     def write_batches(self, batches: Sequence[Mapping[str, Any]]) -> None:
         write_text(self.path / "batch.json", json.dumps(batches, ensure_ascii=False) + "\n")
 
     def has_begun_paying(self) -> bool:
-        """Whether a job or a batch was, or may have been, created at a provider."""
+        """Return whether a job or a batch was, or may have been, created at a provider."""
         job = self.job()
         return bool(job.get("job_id") or job.get("look_until")) or any(
             batch["batch_id"] or batch["look_until"] for batch in self.batches()
         )
 
     def upload(self, name: str) -> Path:
-        """Where a file lies that is, or was, sent."""
+        """Return the path of an uploaded file."""
         return self.path / "upload" / name
 
     def write_upload(self, name: str, text: str) -> Path:
-        """A file as it is sent; its name says its content, so it is written once."""
+        """Write a file to upload, once, because its name holds its hash; return its path."""
         path = self.upload(name)
         if not path.exists():
             write_text(path, text)
         return path
 
     def prompt(self) -> PromptRecord | None:
+        """Return the prompt record; None before the first answer."""
         return _read_record(self.path / "prompt.json", PromptRecord)
 
     def write_prompt(self, record: PromptRecord) -> None:
         write_text(self.path / "prompt.json", to_json(record) + "\n")
 
     def clear(self) -> None:
-        """Forgets everything about this contender (`--fresh`); all of it or, killed, nothing."""
+        """Forget everything about this contender (`--fresh`): all of it or, killed, nothing."""
         remove_folder(self.path)
 
 
@@ -293,7 +298,7 @@ class BaselineDir:
         scores: Iterable[ScoredRow],
         rules: Mapping[str, int],
     ) -> None:
-        """Write all of it; the record, without which there is no baseline, last."""
+        """Write the whole baseline. The record comes last: without it there is no baseline."""
         folder = ContenderDir(self.path)
         self.clear()
         folder.append_predictions(predictions)
@@ -302,12 +307,15 @@ class BaselineDir:
         write_text(self.path / "baseline.json", to_json(record) + "\n")
 
     def record(self) -> BaselineRecord | None:
-        """Return what is known of it beside its answers; None where it was not made."""
+        """Return the baseline's record; None where it was not made."""
         return _read_record(self.path / "baseline.json", BaselineRecord)
 
     def answers(self) -> dict[str, str]:
         """Return its answers by example id."""
-        return {id: each.prediction for id, each in ContenderDir(self.path).predictions().items()}
+        return {
+            id: prediction.prediction
+            for id, prediction in ContenderDir(self.path).predictions().items()
+        }
 
     def clear(self) -> None:
         """Forget it; it costs nothing to make again."""
@@ -319,24 +327,26 @@ class BaselineDir:
 
 
 def contender_dirs(folder: Path) -> list[ContenderDir]:
-    """The contenders' folders in one of a run directory, by name."""
+    """Return the contenders' folders below a folder, by name."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [ContenderDir(each) for each in paths if each.is_dir() and each.name[0] != "."]
+    return [ContenderDir(child) for child in paths if child.is_dir() and child.name[0] != "."]
 
 
-# The folder of a contender of which nothing is kept.
+# The folder of a contender that keeps nothing.
 NOWHERE = ContenderDir(Path(os.devnull))
 
 
 @contextlib.contextmanager
 def alone_in(path: Path) -> Iterator[None]:
-    """While inside, no other process works in this run directory: two that pay for the same job
-    would pay twice. A lock on the folder itself, which ends with the process however that ends.
+    """Lock a run directory, so that no other process works in it.
+
+    Two processes that pay for the same job would pay twice. The lock is on the folder itself and
+    ends with the process, however that ends.
 
     Raises:
-        RunDirectoryError: another one works in it.
+        RunDirectoryError: another process works in it.
     """
-    made = [each for each in (path, *path.parents) if not each.exists()]
+    created = [parent for parent in (path, *path.parents) if not parent.exists()]
     path.mkdir(parents=True, exist_ok=True)
     folder = os.open(path, os.O_RDONLY)
     try:
@@ -353,8 +363,8 @@ def alone_in(path: Path) -> Iterator[None]:
     finally:
         os.close(folder)
         with contextlib.suppress(OSError):
-            for each in made:
-                each.rmdir()  # refused before anything was written
+            for parent in created:
+                parent.rmdir()  # rejected before anything was written
 
 
 class RunDir:
@@ -373,7 +383,7 @@ class RunDir:
         return ContenderDir(self.path / "contenders" / name)
 
     def contenders(self) -> list[ContenderDir]:
-        """Those that have a folder, whether the bake-off file still names them or not."""
+        """Return the contenders' folders, whether the bake-off file still names them or not."""
         return contender_dirs(self.path / "contenders")
 
     def baseline(self, name: str) -> BaselineDir:
@@ -381,9 +391,10 @@ class RunDir:
         return BaselineDir(self.path / "baselines" / name.replace(" ", "-"))
 
     def clear(self) -> None:
-        """Forgets the whole run (`--fresh`), touching only what a run writes.
+        """Forget the whole run (`--fresh`), touching only what a run writes.
 
-        What makes the folder a run directory goes last: a kill in between leaves one.
+        The file that makes the folder a run directory goes last, so that a kill in between leaves
+        one.
         """
         for folder in (self.data, self.charts, self.path / "contenders", self.path / "baselines"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -400,7 +411,7 @@ class RunDir:
             (self.path / name).unlink(missing_ok=True)
 
     def event(self, kind: str, **facts: Any) -> None:
-        """Notes that something happened, in UTC."""
+        """Append an event with its time in UTC."""
         now = machine.now().isoformat(timespec="seconds")
         append_lines(self.events, [{"at": now, "event": kind, **facts}])
 
@@ -408,27 +419,31 @@ class RunDir:
         write_lines(self.data / f"{split}.jsonl", rows)
 
     def examples(self, split: Split) -> list[Example]:
-        """Examples as used; empty when the split was not written yet."""
+        """Return the examples as used; empty when the split was not written yet."""
         return list(self.each_example(split))
 
     def each_example(self, split: Split) -> Iterator[Example]:
-        """The same, one at a time."""
+        """Yield the examples as used."""
         for row in read_lines(self.data / f"{split}.jsonl"):
             yield Example(row["id"], row["inputs"], row["completion"], row["meta"])
 
     def groups(self) -> dict[str, dict[str, str]]:
-        """What a scorer knows of test examples by id; empty where it knows nothing."""
+        """Return the scorer's groups of test examples by id; empty where it has none."""
         return {row["id"]: row["groups"] for row in read_lines(self.data / "groups.jsonl")}
 
     def write_groups(self, groups: Mapping[str, Mapping[str, str]]) -> None:
+        """Write the scorer's groups of test examples, if there are any."""
         if not groups:
             return
-        rows = ({"id": id, "groups": dict(found)} for id, found in groups.items())
+        rows = ({"id": id, "groups": dict(example_groups)} for id, example_groups in groups.items())
         write_lines(self.data / "groups.jsonl", rows)
 
     def today(self) -> datetime.date:
-        """Return the date that chat templates are told, the same for the whole run: the day it was
-        begun (of a run that does not say: the day of its first event)."""
+        """Return the date given to chat templates, the same for the whole run.
+
+        It is the day on which the run began; for a run that does not store it, the day of its first
+        event.
+        """
         path = self.data / "today.json"
         if path.exists():
             return datetime.date.fromisoformat(json.loads(path.read_bytes())["today"])
@@ -436,7 +451,7 @@ class RunDir:
         return datetime.date.fromisoformat(first["at"][:10]) if first else machine.today()
 
     def keep_today(self) -> None:
-        """Writes that date down, unless it is."""
+        """Store that date, unless it is stored."""
         path = self.data / "today.json"
         if not path.exists():
             write_text(path, json.dumps({"today": self.today().isoformat()}) + "\n")
@@ -445,10 +460,10 @@ class RunDir:
         return all((self.data / f"{split}.jsonl").exists() for split in SPLITS)
 
     def results(self) -> Results:
-        """`results.json`.
+        """Return the results in `results.json`.
 
         Raises:
-            RunDirectoryError: there is none, or it is of another schema.
+            RunDirectoryError: there is none, or it has another schema.
         """
         path = self.path / "results.json"
         if not path.exists():
@@ -473,6 +488,7 @@ class RunDir:
 
 
 def _read_record(path: Path, kind: type[T]) -> T | None:
+    """Return the record in a JSON file; None where there is no file."""
     if not path.exists():
         return None
     return from_dict(kind, json.loads(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Scoring predictions that were made anywhere: `tuneoff score` and `tuneoff.score`."""
+"""Scores predictions from any source: `tuneoff score` and `tuneoff.score`."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def score(
     workers: int | None = None,
     source: str | None = None,
 ) -> dict[str, Score]:
-    """Every metric of the task over a JSONL file of predictions.
+    """Return every metric of the task over a JSONL file of predictions.
 
-    Rows are `{"id", "prediction"}`, judged by the task's own test set (of `source`), or
-    bring `reference` (and `meta`, for instance `db_id`) with them.
+    A row is `{"id", "prediction"}`, judged against the task's own test set (of `source`). Or it
+    brings its own `reference`, and `meta` (for instance `db_id`).
 
     Raises:
         ConfigError: unknown task, source or mode.
@@ -60,17 +60,20 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How to score a file. `derive` databases are made from each one to complete its suite;
-    `metrics` are the ones to compute (None: all); limits are per query, in seconds and bytes."""
+    """How to score a file."""
 
     databases: Path | str | None = None
     mode: str = "strict"
     workers: int | None = None
     source: str | None = None
     metrics: tuple[str, ...] | None = None
+    """The metrics to compute; None: all."""
     derive: int = 0
+    """The number of databases to derive from each one for its test suite."""
     seconds: float = 5.0
+    """Time limit per query, in seconds."""
     memory_bytes: int = 1_000_000_000
+    """Memory limit per query, in bytes."""
 
 
 def score_file(
@@ -80,40 +83,46 @@ def score_file(
     out: Path | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Score a file; return what `score` gives as plain values, and write the scored rows to `out`
-    as they come. Rows are not kept in memory, unless an example has several.
+    """Score a file, write the scored rows to `out`, and return plain values.
 
-    `missing` counts the examples of the task's own test set that have no prediction; `left_out`
-    the rows, not part of `n`, whose reference cannot be used, with the reasons of the first ones;
-    `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
-    values) are those of `primary_metric`; `database_sha256` says on which databases answers
-    were executed; `warnings` say what the figures do not; `rules` are the versions of the
-    scoring rules; `samples` is how many answers an example has at most, of which its score is the
-    mean, and `samples_disagree` the share of examples with several whose answers differ in theirs.
+    Rows are written as they come, and not kept in memory unless an example has several answers.
+    Beside the values of `score` there are:
+
+    - `missing`: examples of the task's own test set without a prediction
+    - `left_out`: rows whose reference cannot be used, not counted in `n`; `left_out_first` has the
+      reasons of the first ones
+    - `error_classes` and `breakdowns` (by hardness, and by every `meta` key with a handful of
+      values): of `primary_metric`
+    - `database_sha256`: the databases that answers were executed on
+    - `warnings`: what the figures do not show
+    - `rules`: the versions of the scoring rules
+    - `samples`: the most answers that an example has; its score is their mean
+    - `samples_disagree`: of the examples with several answers, the share whose answers differ in
+      score
     """
     into = Path(out) if out is not None else None
-    found = _scored(task, Path(predictions), how, into, progress or Silent())
+    scored = _scored(task, Path(predictions), how, into, progress or Silent())
     return {
-        "n": found.n,
-        "scores": {metric: to_dict(score) for metric, score in found.scores.items()},
-        "missing": found.missing,
-        "left_out": found.left_out,
-        "left_out_first": found.left_out_first,
+        "n": scored.n,
+        "scores": {metric: to_dict(score) for metric, score in scored.scores.items()},
+        "missing": scored.missing,
+        "left_out": scored.left_out,
+        "left_out_first": scored.left_out_first,
         "mode": how.mode,
-        "primary_metric": found.primary_metric,
-        "error_classes": found.error_classes,
-        "breakdowns": found.breakdowns,
-        "database_sha256": found.database_sha256,
-        "warnings": found.warnings,
-        "samples": found.samples,
-        "samples_disagree": found.samples_disagree,
+        "primary_metric": scored.primary_metric,
+        "error_classes": scored.error_classes,
+        "breakdowns": scored.breakdowns,
+        "database_sha256": scored.database_sha256,
+        "warnings": scored.warnings,
+        "samples": scored.samples,
+        "samples_disagree": scored.samples_disagree,
         "rules": {**RULES, TESTS_RULE: TESTS_VERSION},
     }
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What is known when every row was scored."""
+    """The totals after the last row."""
 
     n: int
     scores: dict[str, Score]
@@ -170,7 +179,7 @@ def _scored(
 
 
 def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> None:
-    """Refuses what would do nothing, or harm."""
+    """Raise if an option would have no effect or do harm."""
     for metric in how.metrics or ():
         if metric not in scorer.METRICS:
             raise ConfigError(f"--metric: {unknown('metric', metric, scorer.METRICS)}.")
@@ -179,8 +188,8 @@ def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> Non
     if out is not None and out.exists() and predictions.exists() and out.samefile(predictions):
         raise ConfigError(f"--out: {out} holds the predictions themselves; give another file.")
     if "execution_accuracy" not in scorer.METRICS:
-        given = {"mode": how.mode != "strict", "databases": how.databases, "derive": how.derive}
-        for name, there in given.items():
+        options = {"mode": how.mode != "strict", "databases": how.databases, "derive": how.derive}
+        for name, there in options.items():
             if there:
                 raise ConfigError(f"--{name}: only tasks whose answers are SQL have it; drop it.")
 
@@ -199,7 +208,7 @@ def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) ->
 
 
 def left_out_sentence(count: int, of: int, reasons: Mapping[str, str], how: How) -> str:
-    """Say how many rows were left out for their references, and what to do about them."""
+    """Return a sentence with the number of rows left out, and advice."""
     seconds, memory = f"--seconds ({how.seconds:g})", f"--memory-gb ({how.memory_bytes / 1e9:g})"
     return (
         f"{count} of the {of} references cannot be used, so their rows are left out: "
@@ -218,7 +227,7 @@ def _through(
     cluster: str | None,
     samples: int,
 ) -> _Scored:
-    """Every row, scored, counted and written down one after another."""
+    """Score the rows one by one, count and write them, and return the totals."""
     metric = primary_metric(scorer, options)
     if options.metrics is not None and metric not in options.metrics:
         metric = options.metrics[0]
@@ -240,7 +249,7 @@ def _through(
     def scored() -> Iterator[ScoredRow]:
         nonlocal done
         for result in scorer.score_rows(read(), options):
-            if options.metrics is not None:  # not every scorer leaves the others out
+            if options.metrics is not None:  # not every scorer drops the other metrics
                 scores = {name: value for name, value in result.scores.items() if name in wanted}
                 result = replace(result, scores=scores)
             row = waiting.popleft()
@@ -303,8 +312,11 @@ def _through(
 
 
 class _Counts:
-    """What is counted of scored rows, an example at a time: those of an example that was answered
-    several times may lie anywhere in the file, so they are kept until its end."""
+    """Counts scored rows, one example at a time.
+
+    The answers to one example may lie anywhere in the file, so with several samples they are kept
+    until its end.
+    """
 
     def __init__(
         self, kinds: Mapping[str, Kind], metric: str, names: Mapping[str, str] | None, samples: int
@@ -316,19 +328,19 @@ class _Counts:
         self._compared = self._different = self._uneven = 0
 
     def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None) -> None:
-        """Count a row, or keep it until all of its example's are there."""
+        """Count a row, or keep it until its example is complete."""
         if self._samples == 1:
             self._count([row], groups, cluster)
         else:
             self._kept.setdefault(row.id, []).append((row, groups, cluster))
 
     def finish(self, left_out: Collection[str] = ()) -> None:
-        """Count the examples whose rows were kept, but for those that were left out."""
+        """Count the kept examples, except those that were left out."""
         for id in left_out:
             self._kept.pop(id, None)
-        for found in self._kept.values():
-            found.sort(key=lambda each: each[0].sample)
-            rows, (_, groups, cluster) = [row for row, _, _ in found], found[0]
+        for answers in self._kept.values():
+            answers.sort(key=lambda answer: answer[0].sample)
+            rows, (_, groups, cluster) = [row for row, _, _ in answers], answers[0]
             self._count(rows, groups, cluster)
             values = [float(row.scores[self._metric]) for row in rows if self._metric in row.scores]
             self._compared += len(values) > 1
@@ -346,11 +358,11 @@ class _Counts:
             self.classes[wrong] += 1
 
     def find_disagreement(self) -> float | None:
-        """Return the share of the examples with several answers whose answers differ in score."""
+        """Return the share of repeatedly answered examples whose answers differ in score."""
         return self._different / self._compared if self._compared else None
 
     def warnings(self) -> list[str]:
-        """Return a warning where some examples have fewer answers than others."""
+        """Return a warning if some examples have fewer answers than others."""
         if not self._uneven:
             return []
         return [
@@ -360,7 +372,7 @@ class _Counts:
 
 
 def _brings_reference(predictions: Path) -> bool:
-    """Whether the first row has its own reference, so that no data set is needed."""
+    """Return whether the first row has its own reference, so that no data set is needed."""
     if not predictions.is_file():
         return True  # check_rows says what is wrong
     with predictions.open(encoding="utf-8-sig", errors="replace") as stream:
@@ -372,10 +384,10 @@ def _brings_reference(predictions: Path) -> bool:
 
 
 def find_own_test_set(task: str, source: str | None) -> prepare.Parts:
-    """Return the task with its data, looked up as a bake-off file's would be.
+    """Return the task with its data, found as for a bake-off file.
 
     Raises:
-        DataError: the task reads files only, and has no test set of its own.
+        DataError: the task reads files only and has no test set of its own.
     """
     if not load_task(task).SOURCES:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The base of everything that a user writes, and the parts that several of its sections share."""
+"""The base class of what a user writes, and the sections that several contenders share."""
 
 from __future__ import annotations
 
@@ -10,54 +10,60 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_valida
 
 
 class Settings(BaseModel):
-    """Base of everything a user writes: frozen, and no unknown key is let through."""
+    """Base class of everything that a user writes: frozen, with unknown keys an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-# Ten times the dearest price ever asked for a million tokens or an hour is a slip of the pen.
+# Max price in USD, per million tokens or per hour: ten times the highest price ever asked. More is
+# a typing error.
 Usd = Annotated[Decimal, Field(ge=0, lt=10_000), PlainSerializer(float, when_used="json")]
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")]
 KeyVariable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=80)]
 
 
 class PriceSettings(Settings):
-    """What a hosted model costs you, where that is not what the price book says. `cached_input_…`
-    is for prompt tokens that the provider had in its cache, `cache_write_…` for those that it
-    writes there, `batch_…` for answers that may take a day, `hosting_usd_per_hour` for a
-    deployment that is billed whether it is used or not."""
+    """Your own prices of a hosted model. A price that is left out is the price book's."""
 
     training_usd_per_million_tokens: Usd | None = None
+    """USD per million training tokens, over all epochs."""
     input_usd_per_million_tokens: Usd | None = None
+    """USD per million prompt tokens."""
     output_usd_per_million_tokens: Usd | None = None
+    """USD per million answer tokens."""
     cached_input_usd_per_million_tokens: Usd | None = None
+    """USD per million prompt tokens that the provider has in its prompt cache."""
     cache_write_usd_per_million_tokens: Usd | None = None
+    """USD per million prompt tokens that the provider writes to its prompt cache."""
     batch_input_usd_per_million_tokens: Usd | None = None
+    """USD per million prompt tokens of the Batch API, whose answers may take a day."""
     batch_output_usd_per_million_tokens: Usd | None = None
+    """USD per million answer tokens of the Batch API."""
     hosting_usd_per_hour: Usd | None = None
+    """USD per hour of a deployment, which is billed whether it is used or not."""
 
 
-# A model's answers to one example, at most; so many say how much they differ.
+# Max answers of a model to one example; this many show how much they differ.
 MOST_SAMPLES = 100
-# OpenAI's words for it; each model takes some of them.
+# OpenAI's values. Each model accepts some of them.
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-# Tokens that a model may reason for before each answer, where the file does not say.
+# Max reasoning tokens per answer, where the file does not say.
 REASONING_TOKENS = 2048
 
 
 class Reasoning(Settings):
-    """How much a provider's model may reason before it answers.
-
-    `reasoning_effort` is sent as it is; `none` turns reasoning off, and left out it is the
-    model's own. With any other, `reasoning_tokens` (2048 if left out) are added to what an answer
-    may take (`task.max_new_tokens`). They are billed as the answer's tokens are.
-    """
+    """How much a provider's model may reason before it answers."""
 
     reasoning_effort: ReasoningEffort | None = None
+    """Sent as it is. `none` turns reasoning off. Default: the model's own."""
     reasoning_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Tokens that are added to an answer's limit (`task.max_new_tokens`) for reasoning. They are
+    billed as the answer's tokens are. Default: 2048 with a `reasoning_effort` other than `none`,
+    else 0."""
 
     @model_validator(mode="after")
     def _reasons(self) -> Reasoning:
+        """Raise ValueError if reasoning is off and has tokens."""
         if self.reasoning_effort == "none" and self.reasoning_tokens is not None:
             raise ValueError(
                 "reasoning_effort is none, so there are no reasoning_tokens; leave one of them out"
@@ -66,59 +72,64 @@ class Reasoning(Settings):
 
     @property
     def max_reasoning_tokens(self) -> int:
-        """Return the tokens that are added to what an answer may take."""
+        """Return the tokens that are added to an answer's limit."""
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
         return 0 if self.reasoning_effort in (None, "none") else REASONING_TOKENS
 
 
 class Sampling(Settings):
-    """How often, and how, a provider's model answers each test example.
+    """How often a provider's model answers each test example, and how.
 
-    A model that is asked twice may answer otherwise. With `samples: K` each example is asked K
-    times; its score is the mean of its answers. `temperature` is sent as it is; left out, it is
-    0, or the model's own where it reasons.
+    The same model may answer differently when it is asked again.
     """
 
     samples: int = Field(default=1, ge=1, le=MOST_SAMPLES)
+    """Answers per test example, from 1 to 100. The example's score is their mean."""
     temperature: float | None = Field(default=None, ge=0, le=2)
+    """Sent as it is, from 0 to 2. Default: 0, or the model's own where it reasons."""
 
 
 class Limit(Settings):
-    """How many examples of each split to use: a sample seeded by `task.seed`."""
+    """Max examples of each split: a random sample, drawn with `task.seed`."""
 
     train: int | None = Field(default=None, ge=1)
+    """Max training examples. Default: all."""
     validation: int | None = Field(default=None, ge=1)
+    """Max validation examples. Default: all."""
     test: int | None = Field(default=None, ge=1)
+    """Max test examples. Default: all."""
 
 
 class Columns(Settings):
-    """Which columns of a CSV, Parquet or prompt/completion file hold what.
-
-    `prompt` may be a list of columns: their texts are joined in that order, a blank line between
-    them. Only the first must be filled in each row; `system` may be empty, too. `encoding` is what
-    a text file is in that has no byte order mark, JSONL as well; left out, UTF-8.
-    """
+    """The columns of a CSV, Parquet or prompt/completion file."""
 
     prompt: str | tuple[str, ...] = "prompt"
+    """The column of the prompt, or a list of columns. The texts of several are joined in that
+    order, with a blank line between them. Only the first must be filled in every row."""
     completion: str = "completion"
+    """The column of the reference answer."""
     system: str | None = None
+    """The column of the system message, which may be empty. Default: none."""
     id: str | None = None
+    """The column of the example's id. Default: ids are made."""
     encoding: str | None = None
+    """The encoding of a text file without a byte order mark, JSONL as well. Default: UTF-8."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Return the columns that the prompt is joined of."""
+        """Return the columns of the prompt."""
         return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
 
     @property
     def names_columns(self) -> bool:
-        """Say whether any column is named here: not where only the encoding is."""
+        """Return whether any column is named; the encoding alone names none."""
         return self.encoding is None or self.model_copy(update={"encoding": None}) != Columns()
 
     @field_validator("prompt", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
+        """Raise ValueError unless `prompt` is a column's name, or a list of different names."""
         names = list(value) if isinstance(value, (list, tuple)) else [value]
         if not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError("give a column's name, or a list of names")
@@ -130,6 +141,7 @@ class Columns(Settings):
     @field_validator("encoding")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
+        """Raise ValueError if Python does not know the encoding as one of texts."""
         if value is None:
             return None
         try:

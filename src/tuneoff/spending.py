@@ -1,5 +1,5 @@
-"""What a run may spend, settled before anything is paid: prices, models that have ended, the
-most that all steps together can cost.
+"""The budget of a run, checked before anything is paid: prices, models that have ended, and the
+maximum that all steps together can cost.
 
 A run pays today's prices, whatever `as_of` says. A server on this machine has no price.
 """
@@ -35,18 +35,20 @@ from tuneoff.settings import REASONING_TOKENS
 
 TOKEN_BYTES = 16
 BATCH_PRICES = ("batch_input_usd_per_million_tokens", "batch_output_usd_per_million_tokens")
-# OpenAI's models whose reasoning effort is not `none` where nothing is said (its model pages).
+# OpenAI's models that reason unless told otherwise (its model pages).
 REASONS = re.compile(r"o\d(-|$)|gpt-5(-(mini|nano))?(-\d{4}|$)|gpt-5\.6|gpt-6")
 Paid = HostedSettings | PromptedSettings
 
 
 class _Kind(TypedDict):
+    """Which of a model's prices is meant."""
+
     tuned: bool
     method: Method
 
 
 def paid(settings: Any) -> bool:
-    """Whether a contender's work is done by a provider."""
+    """Return whether a contender's work is done by a provider."""
     return isinstance(settings, HostedSettings) or (
         isinstance(settings, PromptedSettings) and settings.model is not None
     )
@@ -61,70 +63,76 @@ def with_guards(
     forgotten: str | None = None,
     kind_of: Callable[[Any], Contender] | None = None,
 ) -> dict[str, Work]:
-    """The same work, where a provider is paid with a guard that knows the money.
+    """Return the same contexts, with a budget for each contender that pays a provider.
 
     Args:
-        yes: a model without a price may be used all the same; it is not counted.
-        forgotten: the contender that begins anew.
-        kind_of: who does a contender's work, if not this process.
+        yes: a model without a price may be used; its cost is not counted.
+        forgotten: the contender that starts anew.
+        kind_of: returns who does a contender's work, if not this process.
 
     Raises:
         ConfigError: a key is missing, a model has no price, or has ended.
-        BudgetError: all that is left to do could pass the budget.
+        BudgetError: all remaining work could pass the budget.
     """
-    prices, found, most = price_book(bakeoff), dict(work), Decimal(0)
+    prices, contexts, max_bill = price_book(bakeoff), dict(work), Decimal(0)
     for settings in chosen:
-        mine = work[settings.name]
+        contender_work = work[settings.name]
         if settings.name == forgotten:
-            mine = replace(mine, directory=NOWHERE)
+            contender_work = replace(contender_work, directory=NOWHERE)
         kind = kind_of(settings) if kind_of else load_contender(settings.id)
-        kind.ready(settings, mine)
-        if not paid(settings) or is_answered(settings, mine):
+        kind.ready(settings, contender_work)
+        if not paid(settings) or is_answered(settings, contender_work):
             continue
-        if mine.replay is not None:
-            ledger.adopt(RunDir(mine.replay.path.parent.parent).events, settings.name)
+        if contender_work.replay is not None:
+            ledger.adopt(RunDir(contender_work.replay.path.parent.parent).events, settings.name)
             continue
-        today, tuned = machine.today(), bool(mine.directory.job().get("job_id"))
+        today, tuned = machine.today(), bool(contender_work.directory.job().get("job_id"))
         refuse_ended(settings, prices, today, tuned)
         unpriced = without_full_price(settings, prices, today)
         if unpriced is not None and not yes:
             raise ConfigError(unpriced)
-        for doubt in explain_doubts(settings, prices, today, mine.max_new_tokens):
-            mine.progress.say(f"warning: {doubt}")
+        for doubt in explain_doubts(settings, prices, today, contender_work.max_new_tokens):
+            contender_work.progress.say(f"warning: {doubt}")
         purse = ledger.purse(settings.name, _counted(settings, prices, today))
-        found[settings.name] = replace(work[settings.name], guard=purse)
-        most += most_usd(kind, settings, mine, prices)
-    if most:
-        ledger.refuse_over(most, "what is left to do")
-    return found
+        contexts[settings.name] = replace(work[settings.name], guard=purse)
+        max_bill += most_usd(kind, settings, contender_work, prices)
+    if max_bill:
+        ledger.refuse_over(max_bill, "what is left to do")
+    return contexts
 
 
 def most_usd(kind: Contender, settings: Any, work: Work, prices: PriceBook) -> Decimal:
-    """The most, in USD at today's prices, that a provider can bill for what is left to do of one
-    contender; what has no price is not counted."""
+    """Return the maximum USD that a provider can bill for a contender's remaining work.
+
+    At today's prices; tokens without a price are not counted.
+    """
     price = _counted(settings, prices, machine.today())
     if price is None:
         return Decimal()
     bound: Any = kind
-    training, asked, answered = bound.most_tokens(settings, work)
-    return max_usd(price, training, asked, answered, batch=settings.batch)
+    training, tokens_in, tokens_out = bound.most_tokens(settings, work)
+    return max_usd(price, training, tokens_in, tokens_out, batch=settings.batch)
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What asking and judging again can bill, for a number of answers; `unpriced` are the models
-    whose price is not known."""
+    """The cost of asking and judging some answers again."""
 
     answers: int = 0
+    """Answers that are requested again."""
     judged: int = 0
+    """Answers that are judged again."""
     usd: Decimal = Decimal()
+    """The maximum bill."""
     unpriced: tuple[str, ...] = ()
+    """Models whose price is not known."""
 
     def __bool__(self) -> bool:
+        """Return whether anything is paid for again."""
         return bool(self.answers or self.judged)
 
     def words(self) -> str:
-        """Say what will be paid for, and how much that can be, as sentences."""
+        """Explain in sentences what will be paid for, and how much that can be."""
         counts = ((self.answers, "asked for again"), (self.judged, "judged again"))
         what = " and ".join(
             f"{n} paid {'answer' if n == 1 else 'answers'} will be {done}"
@@ -144,15 +152,16 @@ def most_again(
     judged: Sequence[Example],
     kept: Mapping[str, str],
 ) -> Again:
-    """Return the most that providers and a judge can bill, at today's prices, where some examples
-    are asked, and some answers judged, again.
+    """Return the maximum bill for making or judging some answers again.
+
+    At today's prices.
 
     Args:
-        answers: those of each contender's trainings and samples, by id; who has none has nothing
-            again.
-        asked: its test examples are asked of each contender that is paid.
+        answers: the answers of each contender's variants and samples, by id; a contender without
+            answers is not asked again.
+        asked: its test examples are asked of each contender that pays a provider.
         judged: the examples whose answers a judge has to see.
-        kept: under which id the answer of a judged example is; others have none yet.
+        kept: the id under which a judged example's answer is stored; others have no answer yet.
     """
     prices, today = price_book(parts.bakeoff), machine.today()
     count, times, usd, unpriced = 0, 0, Decimal(), list[str]()
@@ -170,13 +179,13 @@ def most_again(
         if asks_nothing(judge):
             continue
         price, _ = judge_price(judge, prices)
-        for rows in (each for found in answers.values() for each in found):
+        for rows in (sample_rows for samples in answers.values() for sample_rows in samples):
             for example in judged:
-                said = rows.get(kept.get(example.id, ""))
-                text = said.prediction if said is not None else ""
+                answer = rows.get(kept.get(example.id, ""))
+                text = answer.prediction if answer is not None else ""
                 row = Row(example.id, example.completion, text, example.meta, inputs=example.inputs)
-                # A token is seldom more than so many bytes.
-                most = None if said is not None else TOKEN_BYTES * parts.max_new_tokens
+                # A token is seldom longer than this many bytes.
+                most = None if answer is not None else TOKEN_BYTES * parts.max_new_tokens
                 usd += max_usd(price, 0, *_most_of_question(judge, row, most))
                 times += 1
         unpriced += [judge.model] if price is None and judged else []
@@ -184,8 +193,10 @@ def most_again(
 
 
 def refused_today(settings: Any, prices: PriceBook) -> str | None:
-    """The sentence with which a run that begins today refuses a contender; None where it does
-    not. One about a price can be answered with --yes."""
+    """Explain why a run that begins today would refuse a contender; None where it would not.
+
+    A refusal for a missing price can be answered with --yes.
+    """
     if not paid(settings):
         return None
     today = machine.today()
@@ -193,31 +204,34 @@ def refused_today(settings: Any, prices: PriceBook) -> str | None:
 
 
 def judges(bakeoff: BakeOff) -> list[JudgeSettings]:
-    """The judges among a file's metrics."""
-    return [each for each in bakeoff.task.metrics or () if isinstance(each, JudgeSettings)]
+    """Return the judges among a file's metrics."""
+    return [metric for metric in bakeoff.task.metrics or () if isinstance(metric, JudgeSettings)]
 
 
 def asked_models(bakeoff: BakeOff) -> list[JudgeSettings | ModelGrader]:
-    """Return the judges, and the graders that ask a model, among a file's metrics."""
+    """Return the judges among a file's metrics, and the graders that ask a model."""
     return [*judges(bakeoff), *load_model_graders(bakeoff)]
 
 
 def _most_of_question(
-    asked: JudgeSettings | ModelGrader, row: Row, answer_bytes: int | None
+    grader: JudgeSettings | ModelGrader, row: Row, answer_bytes: int | None
 ) -> tuple[int, int]:
-    if isinstance(asked, ModelGrader):
-        return asked.most_tokens(row, answer_bytes)
-    return most_tokens(asked, row, answer_bytes)
+    """Return the maximum tokens, in and out, of one question to a judge or grader."""
+    if isinstance(grader, ModelGrader):
+        return grader.most_tokens(row, answer_bytes)
+    return most_tokens(grader, row, answer_bytes)
 
 
 def judge_name(settings: AskedModel) -> str:
-    """Return the name of a judge's or grader's spending in the ledger; no contender can have it."""
+    """Return the name of a judge or grader in the ledger; no contender can have this name."""
     return f"judge:{settings.model}"
 
 
 def judge_purse(bakeoff: BakeOff, ledger: Ledger) -> tuple[Purse | None, str | None]:
-    """What a file's judge is paid from, at today's prices; None where there is none, or it has no
-    price, which a sentence then says."""
+    """Return the budget of a file's judge at today's prices, and a sentence if it has no price.
+
+    None where there is no judge, or it has no price.
+    """
     for settings in judges(bakeoff):
         price, unpriced = judge_price(settings, price_book(bakeoff))
         return None if price is None else ledger.purse(judge_name(settings), price), unpriced
@@ -225,8 +239,10 @@ def judge_purse(bakeoff: BakeOff, ledger: Ledger) -> tuple[Purse | None, str | N
 
 
 def grader_purses(bakeoff: BakeOff, ledger: Ledger) -> tuple[dict[str, Purse], list[str]]:
-    """Return what a file's graders that ask a model are paid from, by metric, at today's prices,
-    and a sentence about each that has no price."""
+    """Return the budgets of a file's graders that ask a model, and sentences about missing prices.
+
+    Budgets are by metric, at today's prices.
+    """
     purses, unpriced = dict[str, Purse](), list[str]()
     for grader in load_model_graders(bakeoff):
         price, sentence = judge_price(grader, price_book(bakeoff))
@@ -237,8 +253,10 @@ def grader_purses(bakeoff: BakeOff, ledger: Ledger) -> tuple[dict[str, Purse], l
 
 
 def judge_price(settings: AskedModel, prices: PriceBook) -> tuple[Price | None, str | None]:
-    """A judge's price of today; None where it has none, which a sentence then says unless it needs
-    none."""
+    """Return a judge's price of today, or a sentence that it has none.
+
+    Both are None for a judge that needs no price.
+    """
     if asks_nothing(settings):
         return None, None
     price = price_of(settings.provider, settings.model, override=settings.price, prices=prices)
@@ -251,8 +269,10 @@ def judge_price(settings: AskedModel, prices: PriceBook) -> tuple[Price | None, 
 
 
 def ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> str | None:
-    """One sentence about a contender whose model its provider no longer offers on a day, or no
-    longer tunes, unless it is `tuned` already; None where there is nothing to say."""
+    """Explain that a provider no longer offers a contender's model on a day, or no longer tunes it.
+
+    None where there is nothing to say. A model that is `tuned` already needs no more tuning.
+    """
     if not paid(settings) or is_elsewhere(settings):
         return None
     provider = settings.provider or "openai"
@@ -276,15 +296,18 @@ def ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = Fa
 
 
 def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> None:
-    """Raises ConfigError for a model that has `ended`."""
+    """Raise ConfigError for a model that has `ended`."""
     sentence = ended(settings, prices, day, tuned)
     if sentence is not None:
         raise ConfigError(sentence)
 
 
 def is_elsewhere(settings: Any) -> bool:
-    """Say whether a server answers of which the price book's end dates say nothing. On Azure each
-    resource has an address of its own; a prompted model is named there as its owner likes."""
+    """Return whether the price book's end dates do not apply, because another server answers.
+
+    On Azure each resource has an address of its own, and a prompted model has whatever name its
+    owner gave it there.
+    """
     url = getattr(settings, "base_url", None)
     if url is None:
         return False
@@ -292,20 +315,19 @@ def is_elsewhere(settings: Any) -> bool:
 
 
 def asks_nothing(settings: Paid | AskedModel) -> bool:
-    """Whether it is a server of one's own, on this machine, that no price was given for."""
+    """Return whether it is the user's own server on this machine, without a price."""
     own = settings.base_url is not None and is_here(settings.base_url)
     return own and settings.price is None
 
 
 def price_for(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | None:
-    """The price of a contender's model on a day; None where there is none."""
+    """Return the price of a contender's model on a day; None where there is none."""
     provider, model, kind = _identity(settings)
     return price_of(provider, model, day, settings.price, **kind, prices=prices)
 
 
 def without_full_price(settings: Paid, prices: PriceBook, day: datetime.date) -> str | None:
-    """One sentence about a contender whose model has no price on a day, or not one for all that is
-    billed, and what to do; None where it has one, or needs none."""
+    """Explain which price a contender's model lacks on a day, and what to do; None if none."""
     if asks_nothing(settings):
         return None
     price = price_for(settings, prices, day)
@@ -328,32 +350,34 @@ def without_full_price(settings: Paid, prices: PriceBook, day: datetime.date) ->
 def explain_doubts(
     settings: Any, prices: PriceBook, day: datetime.date, max_new_tokens: int
 ) -> list[str]:
-    """Return sentences about what a provider's model may cost, or do, otherwise than is thought:
-    its batches have no price, or it reasons though the file does not say so."""
+    """Explain where a provider's model may cost, or do, something unexpected.
+
+    Its batches have no price, or it reasons though the file does not say so.
+    """
     if not paid(settings):
         return []
-    found, name, model = list[str](), settings.name, settings.model
+    doubts, name, model = list[str](), settings.name, settings.model
     price = None if asks_nothing(settings) else price_for(settings, prices, day)
     if settings.batch and price is not None:
-        lacking = [each for each in BATCH_PRICES if getattr(price, each) is None]
+        lacking = [field for field in BATCH_PRICES if getattr(price, field) is None]
         if lacking and price.input_usd_per_million_tokens is not None:
-            found.append(
+            doubts.append(
                 f"contender {name}: {model} has no {' and no '.join(lacking)} (from "
                 f"{price.source}), so its batches are counted at the price of single answers, and "
                 "may cost less; add it to `price:` in the file."
             )
     if isinstance(settings, PromptedSettings) and _reasons_unasked(settings):
-        found.append(
+        doubts.append(
             f"contender {name}: {model} reasons before it answers, and has the {max_new_tokens} "
             "tokens of task.max_new_tokens for both, so answers may be cut or empty; give it "
             f"reasoning_effort (then reasoning_tokens, {REASONING_TOKENS}, are added; `none` turns "
             "reasoning off where the model can)."
         )
-    return found
+    return doubts
 
 
 def _reasons_unasked(settings: PromptedSettings) -> bool:
-    """Say whether the file leaves it to a model of OpenAI to reason, and it does."""
+    """Return whether an OpenAI model will reason although the file does not say so."""
     unsaid = settings.reasoning_effort is None and settings.reasoning_tokens is None
     own = settings.provider == "azure" or settings.base_url is None
     openai = settings.provider in (None, "openai", "azure")
@@ -361,7 +385,7 @@ def _reasons_unasked(settings: PromptedSettings) -> bool:
 
 
 def _identity(settings: Paid) -> tuple[str, str, _Kind]:
-    """Provider and model, and which of the model's prices is meant."""
+    """Return the provider, the model, and which of the model's prices is meant."""
     tuned = isinstance(settings, HostedSettings)
     method: Method = "lora"
     if isinstance(settings, HostedSettings) and settings.method == "full":
@@ -370,5 +394,5 @@ def _identity(settings: Paid) -> tuple[str, str, _Kind]:
 
 
 def _counted(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | None:
-    """The price that a contender's steps are counted at; None where they are not."""
+    """Return the price at which a contender's steps are counted; None where they are not."""
     return None if asks_nothing(settings) else price_for(settings, prices, day)

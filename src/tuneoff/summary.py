@@ -1,4 +1,4 @@
-"""A run in a terminal: one line a contender, then the recommendation."""
+"""Results as tables for a terminal: of runs, scores, comparisons and tuned models."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ MOST_GROUPS = 8
 
 
 def table(results: Results) -> str:
-    """Contenders × the headline figures, as plain text."""
+    """Return a run's results as text: a table of contenders, then the recommendation."""
     from rich.table import Table
 
     metric = results.primary_metric
-    shown = Table(title=f"{results.name}: {results.task}, {results.source}", title_justify="left")
-    shown.add_column("contender", no_wrap=True)
-    shown.add_column(format.words(metric), justify="right")
-    shown.add_column("95%", justify="right")
+    rich_table = Table(
+        title=f"{results.name}: {results.task}, {results.source}", title_justify="left"
+    )
+    rich_table.add_column("contender", no_wrap=True)
+    rich_table.add_column(format.words(metric), justify="right")
+    rich_table.add_column("95%", justify="right")
     seeds = any(c.seeds and not c.error for c in results.contenders)
     if seeds:
-        shown.add_column("seeds", justify="right")
-    shown.add_column("valid", justify="right")
-    shown.add_column("trained in", justify="right")
-    shown.add_column("verdict")
+        rich_table.add_column("seeds", justify="right")
+    rich_table.add_column("valid", justify="right")
+    rich_table.add_column("trained in", justify="right")
+    rich_table.add_column("verdict")
     values = (c.scores[metric].value for c in results.contenders if metric in c.scores)
     share = format.is_share(*values)
     for contender in results.contenders:
-        shown.add_row(*_cells(contender, metric, seeds, share))
+        rich_table.add_row(*_cells(contender, metric, seeds, share))
     failed = (
         f"{c.name}: {c.error.removeprefix(f'contender {c.name}: ')}"
         for c in results.contenders
@@ -44,20 +46,20 @@ def table(results: Results) -> str:
     repeated = repeated_answers(results.contenders)
     because = results.recommendation.because
     lines = (*failed, *repeated, *unread, *label_lines(results), headline(results), *because, *bar)
-    return plain(shown) + "".join(f"{line}\n" for line in lines)
+    return plain(rich_table) + "".join(f"{line}\n" for line in lines)
 
 
 def label_lines(results: Results) -> list[str]:
-    """Return what people's labels say of a judge; empty without labels."""
+    """Return what people's labels show about a judge, in lines; empty without labels."""
     from rich.table import Table
 
-    found = label_view(results, results.contenders)
-    if found is None:
+    view = label_view(results, results.contenders)
+    if view is None:
         return []
     lines = describe_labels(results.labels) if results.labels else []
     tables = (
-        (("score", "judge", "corrected", "rows labelled"), found["scores"]),
-        (("difference", "judge", "corrected", "rows labelled", "to find 5 points"), found["pairs"]),
+        (("score", "judge", "corrected", "rows labelled"), view["scores"]),
+        (("difference", "judge", "corrected", "rows labelled", "to find 5 points"), view["pairs"]),
     )
     for columns, rows in tables:
         shown = Table()
@@ -65,16 +67,20 @@ def label_lines(results: Results) -> list[str]:
             shown.add_column(column, justify="left" if column is columns[0] else "right")
         for name, cells in rows:
             shown.add_row(name, *cells)
-        if rows and not found["short"]:
+        if rows and not view["short"]:
             lines.append(plain(shown).rstrip())
-    explained = [found["short"]] if found["short"] else [found["explained"]]
-    explained += [found["needed"]] * found["needs"]
-    return [*lines, *explained, *found["contradictions"]]
+    explained = [view["short"]] if view["short"] else [view["explained"]]
+    explained += [view["needed"]] * view["needs"]
+    return [*lines, *explained, *view["contradictions"]]
 
 
 def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:
-    """`seeds`: whether there is a column for each seed's value; `share`: whether the metric reads
-    as percent."""
+    """Return a contender's row of the table.
+
+    Args:
+        seeds: whether there is a column for each seed's value.
+        share: whether the metric reads as percent.
+    """
     if contender.error is not None:
         return [contender.name, "–", *[""] * (4 if seeds else 3), "failed"]
     score, valid = contender.scores.get(metric), contender.scores.get("valid_format")
@@ -91,20 +97,21 @@ def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) ->
 
 
 def _untrained(contender: ContenderResult) -> str:
+    """Return why a contender has no training time."""
     return "elsewhere" if contender.id == "recorded" else "not tuned"
 
 
-def score_lines(found: Mapping[str, Any]) -> str:
-    """What `tuneoff score` prints."""
+def score_lines(result: Mapping[str, Any]) -> str:
+    """Return what `tuneoff score` prints."""
     from rich.table import Table
 
-    several = f" answered {found['samples']} times" if found["samples"] > 1 else ""
+    several = f" answered {result['samples']} times" if result["samples"] > 1 else ""
     counted = "example" if several else "prediction"
-    title = f"{found['n']} {counted}{'' if found['n'] == 1 else 's'}{several}"
+    title = f"{result['n']} {counted}{'' if result['n'] == 1 else 's'}{several}"
     shown = Table(title=title, title_justify="left")
     for column in ("metric", "value", "95%", "n", "errors"):
         shown.add_column(column, justify="left" if column == "metric" else "right")
-    for metric, score in found["scores"].items():
+    for metric, score in result["scores"].items():
         value, low, high = score["value"], score["low"], score["high"]
         shown.add_row(
             metric,
@@ -113,28 +120,28 @@ def score_lines(found: Mapping[str, Any]) -> str:
             str(score["n"]),
             str(score["errors"]),
         )
-    lines = [plain(shown).rstrip(), *(f"warning: {each}" for each in found["warnings"])]
-    metric = found["primary_metric"]
-    if found["samples_disagree"] is not None:
-        share = format.percent(found["samples_disagree"])
+    lines = [plain(shown).rstrip(), *(f"warning: {each}" for each in result["warnings"])]
+    metric = result["primary_metric"]
+    if result["samples_disagree"] is not None:
+        share = format.percent(result["samples_disagree"])
         lines.append(f"for {share} of the examples the answers differ in {metric}")
-    for key, groups in found["breakdowns"].items():
+    for key, groups in result["breakdowns"].items():
         if len(groups) > MOST_GROUPS:
             continue  # --json has them
         parts = (f"{name} {_share(by[metric])}" for name, by in groups.items())
         lines.append(f"{metric} by {key}: {', '.join(parts)}")
-    if found["error_classes"]:
-        classes = (f"{times} {name}" for name, times in found["error_classes"].items())
+    if result["error_classes"]:
+        classes = (f"{times} {name}" for name, times in result["error_classes"].items())
         lines.append(f"what is wrong by {metric}: {', '.join(classes)}")
     return "\n".join(lines)
 
 
-def migration_table(found: Mapping[str, Any]) -> str:
+def migration_table(result: Mapping[str, Any]) -> str:
     """Return what `tuneoff migrate` prints of an account's tuned models."""
     from rich.table import Table
     from rich.text import Text
 
-    rows, sentence = found["models"], found["new_jobs"]["sentence"]
+    rows, sentence = result["models"], result["new_jobs"]["sentence"]
     if not rows:
         return f"This account has no tuned models.\n{sentence}"
     title = f"{len(rows)} tuned model{'s' * (len(rows) != 1)}"
@@ -150,13 +157,13 @@ def migration_table(found: Mapping[str, Any]) -> str:
         days = "" if left is None else str(left) if left > 0 else "ended"
         files = (_file_words(row, kind) for kind in ("training_file", "validation_file"))
         ends = (row["ends"] or "not known", row["ends_source"] or "")
-        # As it is: `:x:` within a name is no emoji.
+        # As `Text`, or rich would turn `:x:` within a name into an emoji.
         shown.add_row(Text("\n".join(names)), *ends, days, *files)
     return f"{plain(shown).rstrip()}\n{sentence}"
 
 
 def _file_words(row: Mapping[str, Any], kind: str) -> str:
-    """Return what is known of one of a model's files."""
+    """Return whether one of a model's files exists, in words."""
     if row[kind] is None:
         none = row["job"] is not None and kind == "validation_file"
         return "none: --test" if none else "not known"
@@ -164,25 +171,26 @@ def _file_words(row: Mapping[str, Any], kind: str) -> str:
     return "not known" if there is None else "there" if there else "gone"
 
 
-def comparison_table(found: Mapping[str, Any]) -> str:
-    """What `tuneoff compare` prints."""
+def comparison_table(result: Mapping[str, Any]) -> str:
+    """Return what `tuneoff compare` prints."""
     from rich.table import Table
 
-    values = [c["value"] for row in found["contenders"] for c in row["runs"] if c]
+    values = [c["value"] for row in result["contenders"] for c in row["runs"] if c]
     share = format.is_share(*values)
-    shown = Table(title=format.words(found["metric"]), title_justify="left")
+    shown = Table(title=format.words(result["metric"]), title_justify="left")
     shown.add_column("contender", no_wrap=True)
-    for run in found["runs"]:
+    for run in result["runs"]:
         shown.add_column(run["run"], justify="right", overflow="fold")
-    for row in found["contenders"]:
+    for row in result["contenders"]:
         shown.add_row(row["name"], *(_compared(cell, share) for cell in row["runs"]))
-    lines = [change["sentence"] + "." for change in found["changes"]]
-    lines += found["notes"]
-    lines += [f"warning: {each}" for each in found["warnings"]]
+    lines = [change["sentence"] + "." for change in result["changes"]]
+    lines += result["notes"]
+    lines += [f"warning: {each}" for each in result["warnings"]]
     return plain(shown) + "\n".join(lines)
 
 
 def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
+    """Return the text of one contender's score in one run."""
     if cell is None:
         return ""
     if cell["error"] or cell["value"] is None:
@@ -192,11 +200,12 @@ def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
 
 
 def _share(score: Mapping[str, Any]) -> str:
+    """Return a score with its number of examples."""
     return f"{format.score(score['value'])} of {score['n']}"
 
 
 def plain(renderable: Any) -> str:
-    """What rich renders, as text without colours."""
+    """Return what rich renders as text without colours."""
     from rich.console import Console
 
     stream = StringIO()

@@ -1,4 +1,4 @@
-"""What every command does with the terminal: JSON on stdout, progress and questions on stderr."""
+"""How commands use the terminal: JSON on stdout, progress and questions on stderr."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tuneoff.progress import Lines, Progress
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     from pydantic_core import to_jsonable_python
 
     text = json.dumps(to_jsonable_python(_with_floats(value)), ensure_ascii=False, indent=2)
-    # Half of a surrogate pair cannot be written as UTF-8, but as JSON's escape.
+    # Half of a surrogate pair cannot be written as UTF-8, only as a JSON escape.
     typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text))
 
 
 def _with_floats(value: Any) -> Any:
-    """The same with each `Decimal` a float: in JSON, money is a number."""
+    """Return a value with each `Decimal` as a float: in JSON, money is a number."""
     from decimal import Decimal
 
     if isinstance(value, dict):
@@ -37,7 +37,7 @@ def _with_floats(value: Any) -> Any:
 
 
 def shown_progress() -> Any:
-    """Progress on stderr; the libraries underneath keep quiet unless --debug."""
+    """Return a context manager that shows progress on stderr; silence libraries unless --debug."""
     if not os.environ.get("TUNEOFF_DEBUG"):
         quieten()
     return bars()
@@ -45,7 +45,7 @@ def shown_progress() -> Any:
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """Progress on stderr: a live view in a terminal, plain lines elsewhere."""
+    """Show progress on stderr: a live view in a terminal, plain lines elsewhere."""
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -57,7 +57,7 @@ def bars() -> Iterator[Progress]:
 
 
 def quieten() -> None:
-    """The libraries underneath say only what a user can act upon."""
+    """Silence the messages of libraries that a user can do nothing about."""
     import logging
     import warnings
 
@@ -72,13 +72,13 @@ def quieten() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    # The libraries warn each other of renamed parameters; a user can do nothing about it.
+    # Libraries warn of each other's renamed parameters; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     ignore_tie_warnings()
 
 
 def confirm(question: str) -> None:
-    """Asks, and ends the command unless the answer is yes."""
+    """Ask a question; end the command unless the answer is yes."""
     if not sys.stdin.isatty():
         raise typer.BadParameter("--fresh deletes work; say --yes as well.")
     typer.confirm(question, abort=True, err=True)

@@ -1,5 +1,5 @@
-"""Whose turn it is: what goes on elsewhere is sent off first and followed last, whoever does the
-rest of the contenders' work, and however many of them at once."""
+"""The order of contenders. Hosted jobs are submitted first and awaited last, so they run while this
+machine trains. This holds for every executor."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tuneoff.providers.calls import impatient
 
 
 class Executor(Protocol):
-    """Who does contenders' work, and how many of them at once."""
+    """Does contenders' work, one or several at once."""
 
     def kind_of(self, settings: Any) -> Contender:
-        """What tunes and answers for a contender."""
+        """Return what tunes and answers for a contender."""
         ...
 
     def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
-        """Calls `carry_out` with every contender.
+        """Call `carry_out` with every contender.
 
         Raises:
-            BudgetError: one of them could pass the budget.
+            BudgetError: a contender could pass the budget.
         """
         ...
 
 
 class InTurn:
-    """Here, one after another."""
+    """Runs contenders in this process, one after another."""
 
     def kind_of(self, settings: Any) -> Contender:
         return load_contender(settings.id)
@@ -42,19 +42,21 @@ class InTurn:
 
 
 def begin_all(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
-    """Sends off what goes on elsewhere, while others' work is done here. Nobody waits long for a
-    provider that is busy: a contender's turn comes, and it is tried again then."""
+    """Start remote jobs, so that they run while this machine works.
+
+    Nobody waits long for a busy provider: the job is tried again when the contender's turn comes.
+    """
     for settings in chosen:
         begin = getattr(executor.kind_of(settings), "begin", None)
         if begin is None:
             continue
-        mine = work[settings.name]
+        contender_work = work[settings.name]
         try:
             with impatient():
-                begin(settings, mine)
+                begin(settings, contender_work)
         except Exception as error:
             text = what_failed(Training(settings), error)
-            mine.progress.say(f"warning: {settings.name}: not begun yet: {text}")
+            contender_work.progress.say(f"warning: {settings.name}: not begun yet: {text}")
 
 
 def carry_out_all(
@@ -63,58 +65,63 @@ def carry_out_all(
     work: Mapping[str, Work],
     executor: Executor,
 ) -> None:
-    """What goes on elsewhere is waited for last. A job under way holds leave for the most that it
-    can cost: where that is what others lack, it is followed to its end, and they are tried again.
+    """Run the contenders; those with remote jobs come last.
+
+    A running job reserves its maximum cost. If that leaves too little budget for another contender,
+    wait for the job to finish, then retry.
 
     Raises:
-        BudgetError: one of them could pass the budget; no job is left that nobody follows.
+        BudgetError: a contender could pass the budget; every started job was followed to its end.
     """
-    through: set[str] = set()
+    finished: set[str] = set()
 
-    def one(settings: Any) -> None:
+    def run_one(settings: Any) -> None:
         carry_out(settings)
-        through.add(settings.name)
+        finished.add(settings.name)
 
     ordered = sorted(chosen, key=lambda c: hasattr(executor.kind_of(c), "begin"))
     try:
-        executor.each(one, ordered)
+        executor.each(run_one, ordered)
     except BudgetError:
-        left = [c for c in ordered if c.name not in through]
+        left = [c for c in ordered if c.name not in finished]
         begun = [c for c in left if _is_begun(work[c.name])]
         if not begun:
             raise
         for settings in begun:
             with contextlib.suppress(BudgetError):
-                executor.each(one, [settings])
-        executor.each(one, [c for c in left if c.name not in through])
+                executor.each(run_one, [settings])
+        executor.each(run_one, [c for c in left if c.name not in finished])
 
 
 def _is_begun(work: Work) -> bool:
-    """Whether there is a job that was not followed to its end."""
+    """Return whether there is a job that was not followed to its end."""
     return bool(work.directory.job().get("job_id")) and work.directory.training() is None
 
 
 def ask_what_goes_on(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
-    """After Ctrl-C: what is to become of each job that is under way. Pressed again, nobody is asked
-    any more: those that are left are named, and go on."""
-    for place, settings in enumerate(chosen):
+    """Ask after Ctrl-C what should become of each running job.
+
+    Pressed again, nothing more is asked: the remaining jobs are named and continue.
+    """
+    for index, settings in enumerate(chosen):
         interrupted = getattr(executor.kind_of(settings), "interrupted", None)
         if interrupted is None:
             continue
         try:
             interrupted(settings, work[settings.name])
         except KeyboardInterrupt:
-            _say_what_goes_on(chosen[place:], work)
+            _say_what_goes_on(chosen[index:], work)
             raise
-        except Exception as error:  # the others' jobs are asked for all the same
+        except Exception as error:  # the user is still asked about the others' jobs
             work[settings.name].progress.say(what_failed(Training(settings), error))
 
 
 def _say_what_goes_on(left: Sequence[Any], work: Mapping[str, Work]) -> None:
+    """Report the jobs that continue."""
     for settings in left:
-        mine = work[settings.name]
-        if mine.replay is None and is_under_way(mine):
-            id = mine.directory.job()["job_id"]
-            mine.progress.say(
+        contender_work = work[settings.name]
+        if contender_work.replay is None and is_under_way(contender_work):
+            id = contender_work.directory.job()["job_id"]
+            contender_work.progress.say(
                 f"{settings.name}: job {id} goes on; the same command follows it again."
             )

@@ -1,8 +1,8 @@
-"""The command line: parsing and printing only. Every command is a function of the API.
+"""The command line: parsing and printing only. Every command calls a function of the API.
 
-stdout holds what was asked for (with `--json` one JSON document); progress, warnings and
-errors go to stderr. Exit codes: 0 done; 1 unexpected error; 2 the user's file or data is
-wrong; 3 over budget; 4 some contender failed and the rest are finished; 130 interrupted.
+stdout holds what was asked for (with `--json` one JSON document); progress, warnings and errors go
+to stderr. Exit codes: 0 done; 1 unexpected error; 2 the user's file or data is wrong; 3 over
+budget; 4 some contender failed and the rest are finished; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ app.add_typer(prices, name="prices")
 
 
 def _show_version(wanted: bool) -> None:
+    """Print the version and exit, if it is wanted."""
     if wanted:
         typer.echo(f"tuneoff {metadata.version('tuneoff')}")
         raise typer.Exit
@@ -63,26 +64,27 @@ def options(
 
 
 def _leave_threads(code: int) -> None:
-    """Ends at once: who pressed Ctrl-C twice waits for no answer that is under way."""
+    """Exit at once: after Ctrl-C twice no answer in flight is awaited."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _with_address(words: list[str]) -> list[str]:
-    """`--ray` may stand alone: it is the cluster that runs then."""
-    found = []
+    """Return the arguments with an address after every `--ray` that has none: the running
+    cluster's."""
+    arguments = []
     for word, after in zip_longest(words, words[1:]):
-        found.append(word)
+        arguments.append(word)
         if word == "--ray" and (after is None or after.startswith("-") or Path(after).exists()):
-            found.append(bakeoffs.RUNNING)
-    return found
+            arguments.append(bakeoffs.RUNNING)
+    return arguments
 
 
 def main() -> None:
-    """The console script: one sentence for an error, no traceback unless --debug."""
-    # OpenMP's threads spin while they wait for each other. Beside another program whose threads do
-    # so as well both stand still; for so short a time they do not (`benchmarks/busy_core.py`).
+    """Run the command line; print one sentence for an error, without a traceback unless --debug."""
+    # OpenMP's threads spin while they wait for each other. Beside another program whose threads
+    # spin too, both stand still; with so short a time they do not (`benchmarks/busy_core.py`).
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         app(args=_with_address(sys.argv[1:]))
@@ -92,7 +94,7 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as ended:
-        if ended.code == 130:  # typer's word for Ctrl-C
+        if ended.code == 130:  # typer's code for Ctrl-C
             typer.echo("interrupted; the same command goes on from here.", err=True)
             waiting = ("ThreadPool", "contender ")
             if any(each.name.startswith(waiting) for each in threading.enumerate()):

@@ -1,4 +1,4 @@
-"""Commands about bake-offs: from a data file to the report."""
+"""Commands of bake-offs: from a data file to the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneoff.cli.options import Json, RunDirectory
 from tuneoff.progress import Progress
 from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress
 
-# What `--ray` without an address stands for.
+# The address that `--ray` without one stands for: the running cluster.
 RUNNING = "auto"
 
 
@@ -53,13 +53,13 @@ def init(
     """Look at your data and write a starter bake-off file."""
     from tuneoff.init import write_starter
 
-    found = write_starter(data, out, test)
+    summary = write_starter(data, out, test)
     if as_json:
-        print_json(found)
+        print_json(summary)
         return
     where = data if test is None else f"{data} and {test}"
-    typer.echo(f"{found['examples']} examples in {where} ({found['form']}).")
-    for warning in found["warnings"]:
+    typer.echo(f"{summary['examples']} examples in {where} ({summary['form']}).")
+    for warning in summary["warnings"]:
         typer.echo(f"warning: {warning}")
     typer.echo(f"Wrote {out}. Next: tuneoff check {out}; tuneoff run {out}")
 
@@ -71,12 +71,12 @@ def check(
     """Check a bake-off file or a data file; nothing is written or spent."""
     from tuneoff.check import check_file
 
-    found = check_file(file)
+    summary = check_file(file)
     if as_json:
-        print_json(found)
+        print_json(summary)
         return
-    typer.echo(f"{file}: {found['summary']}")
-    for warning in found["warnings"]:
+    typer.echo(f"{file}: {summary['summary']}")
+    for warning in summary["warnings"]:
         typer.echo(f"warning: {warning}")
 
 
@@ -191,24 +191,24 @@ def score(
         memory_bytes=round(memory_gb * 1e9),
     )
     with bars() as progress:
-        found = score_file(task, predictions, how, out, progress)
-    if found["missing"]:
-        total = found["missing"] + found["n"]
+        result = score_file(task, predictions, how, out, progress)
+    if result["missing"]:
+        total = result["missing"] + result["n"]
         typer.echo(
-            f"warning: {found['missing']} of the {total} test examples have no prediction; they "
+            f"warning: {result['missing']} of the {total} test examples have no prediction; they "
             "are not counted.",
             err=True,
         )
-    if found["left_out"]:
-        of, first = found["left_out"] + found["n"], found["left_out_first"]
-        line = left_out_sentence(found["left_out"], of, first, how)
+    if result["left_out"]:
+        of, first = result["left_out"] + result["n"], result["left_out_first"]
+        line = left_out_sentence(result["left_out"], of, first, how)
         typer.echo(f"warning: {line}", err=True)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
     from tuneoff.summary import score_lines
 
-    typer.echo(score_lines(found))
+    typer.echo(score_lines(result))
     if out is not None:
         typer.echo(f"rows: {out}")
 
@@ -246,18 +246,18 @@ def compare(
     from tuneoff.compare import compare_runs
     from tuneoff.summary import comparison_table
 
-    found = compare_runs(runs)
+    result = compare_runs(runs)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        typer.echo(comparison_table(found))
-    if fail_if_worse and found["worse"]:
+        typer.echo(comparison_table(result))
+    if fail_if_worse and result["worse"]:
         raise typer.Exit(1)
 
 
 @contextlib.contextmanager
 def _executor(ray: str | None, storage: str | None, progress: Progress) -> Iterator[Any]:
-    """A cluster's executor while inside; None without --ray."""
+    """Give a cluster's executor; None without --ray."""
     if ray is None:
         yield None
         return
@@ -270,6 +270,7 @@ def _executor(ray: str | None, storage: str | None, progress: Progress) -> Itera
 
 
 def _show(folder: Path, results: Any, as_json: bool) -> None:
+    """Print the results of a run."""
     if as_json:
         print_json(results)
         return
@@ -280,6 +281,7 @@ def _show(folder: Path, results: Any, as_json: bool) -> None:
 
 
 def _what_is_forgotten(folder: Path, only: str | None) -> str:
+    """Return the question that --fresh asks: what it deletes."""
     from tuneoff.rundir import RunDir
 
     question = f"Forget what {f'contender {only}' if only else 'every contender'} did in {folder}?"
@@ -293,6 +295,6 @@ def _what_is_forgotten(folder: Path, only: str | None) -> str:
 
 
 def _exit_for(runs: list[Any], only: str | None = None) -> None:
-    """Exit code 4 when a contender that was to be carried out failed."""
+    """Exit with code 4 if a contender of the runs failed."""
     if any(c.error and only in (None, c.name) for run in runs for c in run.contenders):
         raise typer.Exit(4)

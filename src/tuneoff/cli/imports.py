@@ -1,4 +1,4 @@
-"""The command that imports what other tools wrote down."""
+"""The command that imports files of other tools."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def import_(
     from tuneoff.imports.options import read_options
 
     options = read_options(test_share, test_from, repeats, model, limit, redact, reference)
-    found, lines = import_files(sources, out, options)
+    summary, lines = import_files(sources, out, options)
     if as_json:
-        print_json(found)
+        print_json(summary)
     else:
         typer.echo("\n".join(lines))

@@ -1,4 +1,4 @@
-"""`tuneoff label`: a person answers the judge's question, one key an answer."""
+"""`tuneoff label`: a person answers the judge's question, one key per answer."""
 
 from __future__ import annotations
 
@@ -67,21 +67,23 @@ def label(
 
 @dataclass
 class Session:
-    """One person's way through the answers to the first rows of the draw.
-
-    `said` holds this person's verdict on each answer, `done` their places in the order in which
-    they were given.
-    """
+    """One person's labelling of the answers to the first rows of the draw."""
 
     run: RunDir
     rubric: str
     drawn: Mapping[str, Sequence[Question]]
+    """The questions of each row that was drawn, by the row's id."""
     rows: int
+    """The number of rows to label, the first of the draw."""
     by: str
+    """The person's name; empty where one person labels."""
     seed: int
     said: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    """This person's verdict on each answer, by the question's key."""
     done: list[int] = field(default_factory=list)
+    """The numbers of the questions that were answered, in order."""
     known: set[tuple[str, str]] = field(default_factory=set)
+    """The keys of the questions that need no person, and are stored."""
 
     def __post_init__(self) -> None:
         self.all_rows = len(self.drawn)
@@ -90,17 +92,17 @@ class Session:
         self.asked = [q for row in self.drawn.values() for q in row if q.known is None]
 
     def recall(self, labels: Sequence[Label]) -> None:
-        """Take up what was said before."""
+        """Load what was labelled before."""
         self.known = {(each.id, each.sha256) for each in labels if each.known is not None}
         self.said = {(each.id, each.sha256): each.verdict for each in labels if each.by == self.by}
         self.done = [place for place, q in enumerate(self.asked) if _key(q) in self.said]
 
     def count_left(self) -> int:
-        """Count the answers that this person has not been asked about."""
+        """Return the number of answers that this person has not been asked about."""
         return sum(_key(question) not in self.said for question in self.asked)
 
     def describe_left(self) -> str:
-        """Return a sentence: how to go on."""
+        """Return a sentence: what is left, and how to continue."""
         left, count = self.count_left(), len(self.drawn)
         first = "the first row" if count == 1 else f"the first {count} rows"
         if left:
@@ -123,7 +125,7 @@ class Session:
             self._note_known()
 
     def _take_key(self, place: int, keys: Iterator[str]) -> bool:
-        """Carry out the next key that means something here; return False to quit."""
+        """Carry out the next valid key; return False to quit."""
         question = self.asked[place]
         is_first = question.texts(self.seed)[2]
         verdicts: dict[str, Verdict] = {
@@ -150,14 +152,17 @@ class Session:
         return False
 
     def _write(self, question: Question, verdict: Verdict, known: str | None = None) -> None:
+        """Append a label to the run's file."""
         from tuneoff.labels import Label, append_label
 
-        by = self.by if known is None else ""  # nobody said it
+        by = self.by if known is None else ""  # no person said it
         append_label(self.run, Label(question.id, question.sha256, verdict, by, known))
 
     def _note_known(self) -> None:
-        """Note what needs no person of the rows that are complete, up to the first that is not:
-        of later ones it would be no random sample."""
+        """Store the verdicts that need no person, of the rows that are complete.
+
+        Only up to the first row that is not: those of later rows would be no random sample.
+        """
         for row in self.drawn.values():
             if any(_key(q) not in self.said for q in row if q.known is None):
                 return
@@ -167,7 +172,7 @@ class Session:
                     self.known.add(_key(question))
 
     def _page(self, place: int, with_rubric: bool) -> str:
-        """Return what is shown of an answer."""
+        """Return the text that shows an answer."""
         from tuneoff.report.format import clean
 
         question = self.asked[place]
@@ -183,15 +188,17 @@ class Session:
 
 
 def _key(question: Question) -> tuple[str, str]:
+    """Return what identifies a question."""
     return question.id, question.sha256
 
 
 def _show(text: str) -> None:
+    """Print a text on stderr."""
     typer.echo(f"\n{text}", err=True)
 
 
 def _read_keys() -> Iterator[str]:
-    """Yield keys as they are pressed; from a pipe its characters, but for blanks."""
+    """Yield keys as they are pressed; from a pipe its characters except blanks."""
     while True:
         if sys.stdin.isatty():
             try:

@@ -1,4 +1,4 @@
-"""The command about hosted fine-tunes that end: what there is, saving it, what may follow it."""
+"""The command for hosted fine-tunes that end: list them, save them, and test what may follow."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def migrate(
     from tuneoff.errors import ConfigError
     from tuneoff.summary import migration_table
 
-    found: Any
+    result: Any
     source = migration.Source(provider, base_url, key_variable)
     choices = migration.Choices(
         bases=tuple(base) if base else migration.Choices().bases,
@@ -109,39 +109,40 @@ def migrate(
     wishes = migration.Wishes(train, test, choices, limit, yes, answers)
     code = 0
     if parity is not None:
-        found = migration.parity_of(parity, margin)
-        lines = [migration.summarize_exits(found), *(row["sentence"] for row in found)]
-        code = int(fail_if_worse and not any(row["holds"] for row in found))
+        result = migration.parity_of(parity, margin)
+        lines = [migration.summarize_exits(result), *(row["sentence"] for row in result)]
+        code = int(fail_if_worse and not any(row["holds"] for row in result))
     elif every:
         with shown_progress() as progress:
-            found = migration.migrate_all(
+            result = migration.migrate_all(
                 out, source, wishes, budget_usd=budget_usd, progress=progress
             )
-        lines, code = _say_all(found), _code_of(found)
+        lines, code = _say_all(result), _code_of(result)
     elif model is not None:
         with shown_progress() as progress:
-            found = migration.migrate(
+            result = migration.migrate(
                 model, out, source, wishes, budget_usd=budget_usd, progress=progress
             )
-        lines = _say_one(found)
+        lines = _say_one(result)
     else:
-        found = migration.list_models(source)
-        lines = [migration_table(found)]
+        result = migration.list_models(source)
+        lines = [migration_table(result)]
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
         typer.echo("\n".join(lines))
     if code:
         raise typer.Exit(code)
 
 
-def _code_of(found: Mapping[str, Any]) -> int:
+def _code_of(result: Mapping[str, Any]) -> int:
     """Return the exit code: 4 where a model failed, else 3 where the budget left one unasked."""
-    states = {row["state"] for row in found["models"]}
+    states = {row["state"] for row in result["models"]}
     return 4 if "failed" in states else 3 if "over budget" in states else 0
 
 
 def _say_answers(row: Mapping[str, Any]) -> str:
+    """Return how many answers a model gave, with their score."""
     from tuneoff.report import format
 
     value, share = row["score"], format.is_share(row["score"])
@@ -149,24 +150,27 @@ def _say_answers(row: Mapping[str, Any]) -> str:
 
 
 def _say_next(file: str, run_dir: str) -> str:
+    """Return the commands to give next."""
     run, compare = shlex.quote(file), shlex.quote(run_dir)
     return f"Next: tuneoff run {run}; then tuneoff migrate --parity {compare}"
 
 
 def _say_one(row: Mapping[str, Any]) -> list[str]:
-    found = [f"{name} is not saved: {why}." for name, why in row["missing"].items()]
+    """Return the lines about one saved model."""
+    lines = [f"{name} is not saved: {why}." for name, why in row["missing"].items()]
     if "answered" not in row:
-        return [*found, f"What the provider has of {row['model']} is in {row['folder']}."]
+        return [*lines, f"What the provider has of {row['model']} is in {row['folder']}."]
     kept = Path(row["folder"]) / "answers.jsonl"
     return [
-        *found,
+        *lines,
         f"{_say_answers(row)} of {row['model']} are kept in {kept}.",
         f"What may follow it is in {row['file']}. {_say_next(row['file'], row['run_dir'])}",
     ]
 
 
-def _say_all(found: Mapping[str, Any]) -> list[str]:
-    rows = found["models"]
+def _say_all(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines about all saved models."""
+    rows = result["models"]
     if not rows:
         return ["This account has no tuned models."]
     lines = []
@@ -174,13 +178,13 @@ def _say_all(found: Mapping[str, Any]) -> list[str]:
         what = [_say_answers(row) if "answered" in row else "files alone"]
         what += [f"no {name}" for name in row["missing"]]
         lines.append(f"{row['model']}: {', '.join(what)}, in {row['folder']}")
-    for state, said in (("files alone", "not asked"), ("over budget", "not asked"),
+    for state, words in (("files alone", "not asked"), ("over budget", "not asked"),
                         ("failed", "failed")):  # fmt: skip
         lines += [
-            f"{said}: {r['model']}: {r['why']}." for r in rows if r["state"] == state and r["why"]
+            f"{words}: {r['model']}: {r['why']}." for r in rows if r["state"] == state and r["why"]
         ]
     answered = sum("answered" in row for row in rows)
-    cost = f"; asking cost ${found['usd']:.4f} so far" if found["usd"] else ""
+    cost = f"; asking cost ${result['usd']:.4f} so far" if result["usd"] else ""
     lines.append(f"{answered} of {len(rows)} tuned models have answered{cost}.")
     ready = [row for row in rows if "file" in row]
     for row in ready[:1]:

@@ -1,4 +1,4 @@
-"""Commands about tuned models: serving and exporting them."""
+"""Commands of tuned models: serve, export and publish them."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def export(
 
     quieten()
     say = functools.partial(typer.echo, err=True)
-    found = export_contender(
+    exported = export_contender(
         run, contender, format, out, dtype=dtype, outtype=outtype, strict=strict, say=say
     )
     if as_json:
-        print_json(found)
+        print_json(exported)
         return
-    for name, size in found.files.items():
-        typer.echo(f"{found.out}/{name} ({size} bytes)")
+    for name, size in exported.files.items():
+        typer.echo(f"{exported.out}/{name} ({size} bytes)")
 
 
 def publish(
@@ -110,8 +110,8 @@ def publish(
 
     quieten()
     say = functools.partial(typer.echo, err=True)
-    found = send(run, contender, repo, format=format, public=public, strict=strict, say=say)
+    published = send(run, contender, repo, format=format, public=public, strict=strict, say=say)
     if as_json:
-        print_json(found)
+        print_json(published)
     else:
-        typer.echo(found.url)
+        typer.echo(published.url)

@@ -1,4 +1,4 @@
-"""Commands about prices."""
+"""Commands of prices."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def prices(
         if own or as_of or as_json:
             raise typer.BadParameter(f"put options behind `{context.invoked_subcommand}`.")
         return
-    found = listed(own, as_of.date() if as_of else None)
+    price_list = listed(own, as_of.date() if as_of else None)
     if as_json:
-        print_json(found)
+        print_json(price_list)
     else:
-        typer.echo(table(found))
+        typer.echo(table(price_list))
 
 
 def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = False) -> None:
     """What is stale, has ended or ends soon; two prices of one day are wrong (exit code 2)."""
     from tuneoff.prices import checked
 
-    found = checked(own, as_of.date() if as_of else None)
+    result = checked(own, as_of.date() if as_of else None)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        for each in found["findings"]:
+        for each in result["findings"]:
             typer.echo(f"{each['kind']}: {each['sentence']}")
-        if not found["ok"]:
+        if not result["ok"]:
             typer.echo("The price book is wrong.")
-        elif found["findings"]:
+        elif result["findings"]:
             typer.echo("No price contradicts another; look again at those above.")
         else:
             typer.echo("The price book is fine.")
-    if not found["ok"]:
+    if not result["ok"]:
         raise typer.Exit(2)

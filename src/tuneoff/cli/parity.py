@@ -1,4 +1,4 @@
-"""The command that holds new answers against old ones."""
+"""The command that compares new answers with old ones."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def parity(
         contenders=tuple(contender or ()),
     )
     with bars() as progress:
-        found = check_parity(reference, candidates, how, progress)
+        result = check_parity(reference, candidates, how, progress)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
         from tuneoff.parity_check.text import describe
 
-        typer.echo(describe(found))
-    if fail_if_worse and found["worse"]:
+        typer.echo(describe(result))
+    if fail_if_worse and result["worse"]:
         raise typer.Exit(1)

@@ -1,11 +1,11 @@
-"""A bake-off on a Ray cluster: `tuneoff run FILE --ray [ADDRESS]`.
+"""Runs a bake-off on a Ray cluster: `tuneoff run FILE --ray [ADDRESS]`.
 
-What a machine must compute (training, an open model's answers, its speed) goes to workers with
-the resources that the contender names; what a provider does, and scoring, prices and the report,
-stay with the driver, which has the run directory and the ledger. What workers do goes side by
-side, each contender in a thread of the driver that waits. A worker that is lost is replaced, and
-its successor goes on from the last checkpoint that was kept (`storage.py`), or with the examples
-that are not answered yet. The driver may be killed and started again, as any run may.
+Work that needs a machine (training, an open model's answers, its speed) goes to workers with the
+resources that the contender names. Providers' work, scoring, prices and the report stay with the
+driver, which has the run directory and the ledger. Workers run in parallel; for each contender a
+thread of the driver waits. A lost worker is replaced. Its successor continues from the last
+checkpoint in storage (`cluster/storage.py`), or with the examples that are not answered yet. The
+driver may be killed and started again, like any run.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ REACH_SECONDS = 10
 
 
 class RayExecutor:
-    """An executor for `bakeoff.run` on a cluster that it connects to.
+    """Runs contenders on the Ray cluster that it connects to; an executor for `bakeoff.run`.
 
     Args:
-        address: `host:port` of a cluster; left out, RAY_ADDRESS, the cluster that runs on this
+        address: `host:port` of a cluster. Default: RAY_ADDRESS, or the cluster that runs on this
             machine, or one that is started for this run.
-        storage: a folder that all machines see, or a URL of a bucket, where trainings are kept
-            while they are under way; left out, the run directory, which all must see then.
+        storage: a folder that all machines see, or a URL of a bucket, for trainings in progress.
+            Default: the run directory, which all machines must see then.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -61,7 +61,8 @@ class RayExecutor:
         self._storage = None if storage is None else Storage(storage)
         self.ray, self._connected_here = connected(address)
         self.progress = progress
-        # Beside the driver: it lives as long as that, whichever other machines are lost.
+        # Place the actor on the driver's node, so that it lives as long as the driver, whichever
+        # other machines are lost.
         here = self._on(self.ray.get_runtime_context().get_node_id())
         self.board = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
         self._hearing = threading.Lock()
@@ -74,28 +75,32 @@ class RayExecutor:
         self._stopped = threading.Event()
 
     def close(self) -> None:
-        """Leaves the cluster; one that was started for this run ends."""
+        """Disconnect from the cluster; one that was started for this run ends."""
         self._stopped.set()
         if self._connected_here:
             self.ray.shutdown()
 
     def kind_of(self, settings: Any) -> Contender:
-        """The contender's own kind where a provider or a file answers, else its remote stand-in."""
+        """Return the contender's module, or its remote stand-in where a machine must compute."""
         kind = load_contender(settings.id)
         if paid(settings) or settings.id not in ("local", "prompted"):
             return kind
         return Remote(kind, self)
 
     def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
-        """What workers do side by side, and beside it, in turn, what providers do: their jobs are
-        under way already, and Ctrl-C finds the answers that are paid for in this thread.
+        """Run the contenders: those of workers in parallel, and beside them those of providers in
+        turn.
+
+        The providers' jobs were started before. They are followed in this thread, so that Ctrl-C
+        finds the answers that are paid for.
 
         Raises:
-            BudgetError: one of them could pass the budget; the others went on to their ends.
+            BudgetError: one contender could exceed the budget; the others ran to their ends.
         """
         errors: list[Exception] = []
 
         def one(settings: Any) -> None:
+            """Run one contender and keep its error."""
             try:
                 carry_out(settings)
             except Exception as error:
@@ -114,47 +119,50 @@ class RayExecutor:
             wait(through)
         except BaseException:
             self._stop()
-            # Who asks Ray when it has been shut down ends the whole process.
+            # A call to Ray after its shutdown would end the whole process.
             wait(through, STOP_SECONDS)
             raise
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
 
     def _hear_on(self, through: Sequence[Future[None]]) -> None:
-        """Hands news on until all contenders are through."""
+        """Report the workers' progress until all contenders are done."""
         while wait(through, NEWS_SECONDS).not_done and not self._stopped.is_set():
             self._hear()
         self._hear()
 
     def _stop(self) -> None:
-        """Ends what workers do for this run."""
+        """Cancel all tasks of this run."""
         self._stopped.set()
         for reference in list(self._running):
             self.cancel(reference)
 
     def refuse_stopped(self) -> None:
-        """Ends the thread that asks once the run was interrupted: Ray, asked again, would start
-        anew."""
+        """Raise KeyboardInterrupt if the run was interrupted.
+
+        This ends the calling thread. Another call to Ray would start it again.
+        """
         if self._stopped.is_set():
             raise KeyboardInterrupt
 
     def begun(self, reference: Any) -> None:
-        """A task that is ended with the run."""
+        """Note a running task, so that an interruption cancels it."""
         self._running.add(reference)
 
     def ended(self, reference: Any) -> None:
+        """Note that a task is done."""
         self._running.discard(reference)
 
     def cancel(self, reference: Any) -> None:
-        """Ends a task, if it is not through."""
+        """Cancel a task, unless it is done."""
         self._running.discard(reference)
         with contextlib.suppress(Exception):
             self.ray.cancel(reference, force=False)
 
     def _hear(self) -> None:
-        """Hands the workers' news on to whoever watches the run."""
+        """Report the workers' new progress and errors."""
         with self._hearing, contextlib.suppress(self.ray.exceptions.RayError):
-            if self._stopped.is_set():  # Ray, asked again, would start anew
+            if self._stopped.is_set():  # another call would start Ray again
                 return
             for name, kind, value in self.ray.get(self.board.take.remote()):
                 if kind == "say":
@@ -169,25 +177,26 @@ class RayExecutor:
                     self._steps[key](done, note)
 
     def told_failure(self, name: str) -> Any:
-        """What a group's process told before it ended, if it did."""
+        """Return the error that a process of a group reported before it ended; None if there is
+        none."""
         self._hear()
         with self._hearing:
             return self._failures.pop(name, None)
 
     def demand(self, settings: Any) -> Demand:
-        """What a contender runs on, decided once; what the cluster lacks for it is said."""
+        """Return the resources of a contender, decided once; report if the cluster lacks them."""
         if settings.name not in self._demands:
-            wanted = demand(settings, self.ray.cluster_resources())
-            self._demands[settings.name] = wanted
+            request = demand(settings, self.ray.cluster_resources())
+            self._demands[settings.name] = request
             nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-            if lacking(wanted, nodes, in_one=cards_in_one(settings, wanted) > 1):
+            if lacking(request, nodes, in_one=cards_in_one(settings, request) > 1):
                 self.progress.say(
-                    f"{settings.name}: waits for {wanted}, which the cluster does not have now."
+                    f"{settings.name}: waits for {request}, which the cluster does not have now."
                 )
         return self._demands[settings.name]
 
     def place(self, settings: Any, directory: ContenderDir) -> tuple[Storage, str]:
-        """Where one training of a contender is kept while it is under way.
+        """Return the storage and the key of a training in progress.
 
         Raises:
             ConfigError: other machines do not see the run directory.
@@ -201,10 +210,16 @@ class RayExecutor:
         return place
 
     def _on(self, node: str) -> Any:
+        """Return a scheduling strategy for one node."""
         strategies = self.ray.util.scheduling_strategies
         return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
     def _refuse_unseen(self, directory: ContenderDir) -> None:
+        """Check once that every node sees the run directory.
+
+        Raises:
+            ConfigError: a node does not see it.
+        """
         if self._seen:
             return
         directory.path.mkdir(parents=True, exist_ok=True)
@@ -223,37 +238,44 @@ class RayExecutor:
         self._seen = True
 
     def _sees(self, node: str, probe: Path) -> bool:
+        """Return whether a node sees a file."""
         task = self.ray.remote(num_cpus=0, scheduling_strategy=self._on(node))(sees)
         try:
             return bool(self.ray.get(task.remote(str(probe.resolve()))))
         except self.ray.exceptions.RayError:
-            return True  # gone meanwhile; a worker that comes in its place says so itself
+            return True  # the node is gone; a worker on its successor reports the problem itself
 
     def _forget(self, name: str) -> None:
-        """A contender is through: its weights are in the run directory now. After a failure what
-        was kept stays, to go on from."""
+        """Remove a finished contender's trainings from storage, because its weights are in the run
+        directory.
+
+        After a failure they stay, to continue from.
+        """
         for path, (storage, key) in list(self._kept.items()):
-            # A contender's error lies in its folder, above those of several seeds.
+            # A contender's error is in its folder, above those of its seeds.
             folders = path, path.parent
             failed = any(ContenderDir(folder).error() is not None for folder in folders)
             if failed or name not in (folder.name for folder in folders):
                 continue
             try:
                 storage.remove(key)
-            except Exception as error:  # what was done stands
+            except Exception as error:  # the contender's results are not affected
                 self.progress.say(f"warning: {name}: {storage.url}/{key} was not removed: {error}")
             del self._kept[path]
 
 
 def _beside(name: str, carry_out: Callable[[Any], None], what: Any) -> Future[None]:
-    """Does something in a thread that Ctrl-C need not wait for; it is through when the thread is.
-    `Thread.join` does not tell: before Python 3.13, one that Ctrl-C interrupted takes its thread
-    for ended."""
+    """Run a function in a daemon thread, for which Ctrl-C need not wait; return its future.
+
+    `Thread.join` cannot be used: before Python 3.13, a join that Ctrl-C interrupted takes the
+    thread for ended.
+    """
     through: Future[None] = Future()
 
     def run() -> None:
+        """Run the function, then complete the future."""
         try:
-            with contextlib.suppress(KeyboardInterrupt):  # the run was stopped
+            with contextlib.suppress(KeyboardInterrupt):  # the run was interrupted
                 carry_out(what)
         finally:
             through.set_result(None)
@@ -263,7 +285,8 @@ def _beside(name: str, carry_out: Callable[[Any], None], what: Any) -> Future[No
 
 
 def _token(directory: ContenderDir) -> str:
-    """The name of a training in a bucket; `--fresh` forgets it with the folder."""
+    """Return a training's key in a bucket, stored in its folder; `--fresh` deletes it with the
+    folder."""
     file = directory.path / "storage-key"
     if not file.exists():
         write_text(file, f"{directory.path.name}-{secrets.token_hex(8)}")
@@ -271,26 +294,26 @@ def _token(directory: ContenderDir) -> str:
 
 
 def connected(address: str | None) -> tuple[Any, bool]:
-    """Ray, connected to a cluster, and whether that was done here.
+    """Connect to a Ray cluster; return Ray, and whether this call connected it.
 
     Raises:
         MissingExtraError: Ray is not installed.
         ConfigError: there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports to Ray's makers
     try:
         import ray
     except ImportError:
         raise MissingExtraError("ray", "ray", "--ray") from None
     if ray.is_initialized():
         return ray, False
-    named = address or os.environ.get("RAY_ADDRESS")
+    address_or_default = address or os.environ.get("RAY_ADDRESS")
     try:
-        _refuse_unreachable(named)
+        _refuse_unreachable(address_or_default)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        where = "--ray" if named is None else f"--ray {named}"
+        where = "--ray" if address_or_default is None else f"--ray {address_or_default}"
         raise ConfigError(
             f"{where}: no cluster answers ({first}); start one (`ray start --head`), or give its "
             "host:port."
@@ -299,7 +322,7 @@ def connected(address: str | None) -> tuple[Any, bool]:
 
 
 def _refuse_unreachable(address: str | None) -> None:
-    """Raises OSError where nothing listens: Ray would try for minutes."""
+    """Raise OSError if nothing listens at the address; Ray would retry for minutes."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()

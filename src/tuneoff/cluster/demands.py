@@ -1,4 +1,4 @@
-"""What a contender asks of a cluster: the resources it names, in Ray's words."""
+"""The resources of a cluster that a contender needs, in Ray's terms."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ ACCELERATOR = "accelerator_type:"
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """`cards` accelerators of a `kind` (None: any); without cards so many `processors`."""
+    """The resources that a contender needs."""
 
     cards: int
+    """Number of accelerators; 0: none."""
     kind: str | None
+    """Ray's accelerator type; None: any."""
     processors: int = 1
+    """Number of CPUs; counts only without accelerators."""
 
     def options(self, cards: int = 1) -> dict[str, Any]:
-        """Ray's options for a task that holds so many of the cards."""
+        """Return Ray's options for a task that holds this many of the accelerators."""
         if not self.cards:
             return {"num_cpus": 1}
         return {"num_cpus": 1, "num_gpus": cards, "accelerator_type": self.kind}
@@ -32,33 +35,43 @@ class Demand:
 
 
 def demand(settings: Any, resources: Mapping[str, float]) -> Demand:
-    """What a contender runs on, in a cluster with these resources. One that names an accelerator
-    waits for it; one that names none takes one if there are any."""
+    """Return the resources of a contender in a cluster with these resources.
+
+    A contender that names an accelerator waits for it. One that names none gets an accelerator if
+    the cluster has any.
+    """
     hardware = settings.hardware
     count = hardware.count if hardware else 1
     if hardware is not None and hardware.accelerator is not None:
-        named = hardware.accelerator
-        offered = [each.removeprefix(ACCELERATOR) for each in resources if ACCELERATOR in each]
-        kind = next((each for each in offered if each.lower() == named.lower()), named)
+        accelerator = hardware.accelerator
+        offered = [
+            resource.removeprefix(ACCELERATOR) for resource in resources if ACCELERATOR in resource
+        ]
+        kind = next(
+            (resource for resource in offered if resource.lower() == accelerator.lower()),
+            accelerator,
+        )
         return Demand(count, kind)
     return Demand(count if resources.get("GPU") else 0, None, count)
 
 
 def lacking(wanted: Demand, nodes: Sequence[Mapping[str, float]], in_one: bool) -> bool:
-    """Whether a cluster of machines with these resources has less than that, or, where it must be
-    `in_one` of them, no machine that has."""
+    """Return whether the nodes lack the requested resources.
+
+    With `in_one`, a single node must have all of them.
+    """
     if not wanted.cards:
         return sum(node.get("CPU", 0) for node in nodes) < wanted.processors
-    fitting = [
+    counts = [
         node.get("GPU", 0)
         for node in nodes
         if wanted.kind is None or f"{ACCELERATOR}{wanted.kind}" in node
     ]
-    return (max if in_one else sum)([0, *fitting]) < wanted.cards
+    return (max if in_one else sum)([0, *counts]) < wanted.cards
 
 
 def together(settings: Any, wanted: Demand) -> int:
-    """How many processes train a contender."""
+    """Return how many processes train a contender."""
     if not isinstance(settings, LocalSettings):
         return 1
     if wanted.cards:
@@ -67,10 +80,12 @@ def together(settings: Any, wanted: Demand) -> int:
 
 
 def cards_in_one(settings: Any, wanted: Demand) -> int:
-    """How many cards a worker that answers holds: vLLM lays one model over all of them."""
+    """Return how many accelerators one answering worker holds: vLLM shards a model over all of
+    them."""
     return max(1, wanted.cards) if settings.backend == "vllm" else 1
 
 
 def shards(settings: Any, wanted: Demand) -> int:
-    """How many workers answer: one a card, or a processor where there are no cards."""
+    """Return how many workers answer: one for each accelerator, or for each CPU without
+    accelerators."""
     return 1 if settings.backend == "vllm" else (wanted.cards or wanted.processors)

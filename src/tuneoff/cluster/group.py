@@ -1,4 +1,4 @@
-"""One training over several workers: Ray Train places the processes and connects them."""
+"""One training over several workers: Ray Train starts the processes and connects them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tuneoff.cluster.worker import Errand, tune_together
 
 
 class LostError(Exception):
-    """One of the processes, or what watches over them, is gone; the message says why."""
+    """A process of the group, or its supervisor, is gone; the message says why."""
 
 
 def train(errand: Errand, wanted: Demand, count: int) -> str | None:
-    """Trains in `count` processes, one a card. What went wrong is returned as one of them raised
-    it, where no other was lost.
+    """Train in `count` processes, one for each accelerator; return the error that one raised, or
+    None.
 
     Raises:
-        LostError: a process or its machine was lost, whatever the others made of that.
+        LostError: a process or its machine was lost, whatever the others then raised.
     """
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -25,8 +25,8 @@ def train(errand: Errand, wanted: Demand, count: int) -> str | None:
 
     from tuneoff.training.group import PATIENCE
 
-    # Ray Train's own notes; what the training reaches is kept by the errand's storage.
-    with tempfile.TemporaryDirectory(prefix="tuneoff-") as notes:
+    # Only Ray Train's own state; checkpoints go to the task's storage.
+    with tempfile.TemporaryDirectory(prefix="tuneoff-") as state_dir:
         trainer = TorchTrainer(
             tune_together,
             train_loop_config={"errand": errand},
@@ -37,16 +37,18 @@ def train(errand: Errand, wanted: Demand, count: int) -> str | None:
                 accelerator_type=wanted.kind if wanted.cards else None,
             ),
             run_config=RunConfig(
-                name=errand.key, storage_path=notes, failure_config=FailureConfig(max_failures=0)
+                name=errand.key,
+                storage_path=state_dir,
+                failure_config=FailureConfig(max_failures=0),
             ),
         )
         try:
             trainer.fit()
         except TrainingFailedError as error:
             failures = list(getattr(error, "worker_failures", {}).values())
-            for failed in failures:
-                if isinstance(failed, RayError) or "HealthCheck" in type(failed).__name__:
-                    raise LostError(_last_line(failed)) from None
+            for failure in failures:
+                if isinstance(failure, RayError) or "HealthCheck" in type(failure).__name__:
+                    raise LostError(_last_line(failure)) from None
             if not failures:
                 raise LostError(_last_line(error)) from None
             return _last_line(failures[0])
@@ -54,5 +56,5 @@ def train(errand: Errand, wanted: Demand, count: int) -> str | None:
 
 
 def _last_line(error: BaseException) -> str:
-    """What a traceback in a message ends with."""
+    """Return the last line of an error, where a traceback has its message."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A contender whose work is done by workers: it looks like any other kind to `bakeoff`."""
+"""A contender whose work is done by workers; `bakeoff` uses it like any other."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from tuneoff.cluster import RayExecutor
 
 T = TypeVar("T")
-# Workers that are lost one after another, with nothing reached between, before a contender fails.
+# Workers lost in a row, without progress in between, before the contender fails.
 MOST_LOST = 5
-# How often it is looked whether the run was interrupted.
+# How often to check whether the run was interrupted.
 LOOK_SECONDS = 1.0
 
 
@@ -38,19 +38,21 @@ class Remote:
         self._ray: Any = executor.ray
 
     def check(self, settings: Any, folder: Path) -> None:
+        """Check the contender's settings."""
         self._kind.check(settings, folder)
 
     def ready(self, settings: Any, work: Work) -> None:
-        """What a worker lacks, a worker says."""
+        """Check nothing here: a worker reports what it lacks."""
 
     def model_name(self, settings: Any) -> str:
+        """Return the name of the contender's model."""
         return self._kind.model_name(settings)
 
     def tune(self, settings: Any, work: Work) -> None:
-        """Trains on a worker, or several; afterwards the weights are in the run directory.
+        """Train on one or several workers and bring the weights into the run directory.
 
         Raises:
-            ContenderError: what went wrong there, or too many workers were lost.
+            ContenderError: the training failed, or too many workers were lost.
         """
         if settings.id != "local":
             return
@@ -62,52 +64,58 @@ class Remote:
         _fetch(storage, key, work)
 
     def _train(self, settings: Any, work: Work, storage: Storage, key: str) -> None:
-        wanted = self._executor.demand(settings)
-        if storage.state(key) is None:  # what was reached without a cluster, if anything
+        """Train until it succeeds, with a smaller micro-batch after each out-of-memory error."""
+        request = self._executor.demand(settings)
+        if storage.state(key) is None:  # progress made without a cluster, if any
             storage.push(key, storage.begin(key), work.directory.path)
         errand = self._errand(settings, work, storage.url, key, test=())
-        count = together(settings, wanted)
+        count = together(settings, request)
 
         def once() -> Failure | None:
-            # Each try has a number of its own: what an older one still writes counts for nothing.
-            mine = replace(errand, number=storage.begin(key))
+            """Train once, as a new try."""
+            # Each try has its own number, so writes of an older try that still runs do not count.
+            attempt = replace(errand, number=storage.begin(key))
             if count > 1:
-                return self._together(mine, wanted, count)
-            failed: Failure | None = self._one(worker.tune, wanted.options(), mine)
+                return self._together(attempt, request, count)
+            failed: Failure | None = self._one(worker.tune, request.options(), attempt)
             return failed
 
         while True:
-            found = self._despite_losses(settings, work, once, lambda: storage.state(key))
-            if found is None or found.most_tokens is None:
+            failure = self._despite_losses(settings, work, once, lambda: storage.state(key))
+            if failure is None or failure.most_tokens is None:
                 break
-            work.progress.say(f"{settings.name}: {found.text}")
-            errand = replace(errand, most_at_once=found.most_tokens)
-        _refuse(found)
+            work.progress.say(f"{settings.name}: {failure.text}")
+            errand = replace(errand, most_at_once=failure.most_tokens)
+        _refuse(failure)
 
     def answer(
         self, settings: Any, work: Work, examples: Sequence[Example]
     ) -> Iterator[list[Prediction]]:
-        """Answers by as many workers as there are cards, as they come. The seconds of an answer
-        are those of all the contender's cards: n workers take one n-th each.
+        """Yield answers from one worker per accelerator, as they arrive.
+
+        The seconds of an answer count for all the contender's accelerators: with n workers, each
+        answer takes 1/n of its worker's seconds.
 
         Raises:
-            ContenderError: what went wrong there, or too many workers were lost.
+            ContenderError: a worker failed, or too many workers were lost.
         """
-        wanted = self._executor.demand(settings)
+        request = self._executor.demand(settings)
         errand = self._weighted(settings, work, test=())
-        parts = _divided(examples, shards(settings, wanted))
+        parts = _divided(examples, shards(settings, request))
         left = {number: {e.id: e for e in part} for number, part in enumerate(parts)}
         lost = dict.fromkeys(left, 0)
-        # Only where they are given at once does Ray end a worker that held a card with its task.
+        # Only if these options are given here does Ray end the worker, which held an accelerator,
+        # with its task.
         task = self._ray.remote(
             num_returns="streaming", max_retries=0,
-            **wanted.options(cards_in_one(settings, wanted)),
+            **request.options(cards_in_one(settings, request)),
         )(worker.answer)  # fmt: skip
 
         def begun(number: int) -> Any:
-            # One of them tells how it goes.
-            mine = errand if number == 0 else replace(errand, board=None)
-            stream = task.remote(mine, list(left[number].values()))
+            """Start a worker on the unanswered examples of its part."""
+            # Only one of them reports progress.
+            part_errand = errand if number == 0 else replace(errand, board=None)
+            stream = task.remote(part_errand, list(left[number].values()))
             self._executor.begun(stream)
             return stream
 
@@ -140,16 +148,16 @@ class Remote:
                 self._executor.cancel(stream)
 
     def serving(self, settings: Any, work: Work) -> ServingRecord | None:
-        """How fast the model answers on a worker."""
-        wanted = self._executor.demand(settings)
+        """Measure on a worker how fast the model answers."""
+        request = self._executor.demand(settings)
         errand = self._weighted(settings, work)
         answered = list(work.directory.predictions().values())
-        options = wanted.options(cards_in_one(settings, wanted))
-        found, failed = self._despite_losses(
+        options = request.options(cards_in_one(settings, request))
+        result, failed = self._despite_losses(
             settings, work, lambda: self._one(worker.measure, options, errand, answered)
         )
         _refuse(failed)
-        record: ServingRecord | None = found
+        record: ServingRecord | None = result
         return record
 
     def prompt_sha256(self, settings: Any, work: Work) -> str | None:
@@ -157,17 +165,17 @@ class Remote:
         return self.prompt_record(settings, work).prompt_sha256
 
     def prompt_record(self, settings: Any, work: Work) -> PromptRecord:
-        """Have a worker, which needs no card for it, describe the test prompts."""
+        """Return a worker's description of the test prompts; it needs no accelerator."""
         errand = self._errand(settings, work, "", "")
-        found: PromptRecord | Failure = self._despite_losses(
+        result: PromptRecord | Failure = self._despite_losses(
             settings, work, lambda: self._one(worker.prompt_record, {"num_cpus": 1}, errand)
         )
-        _refuse(found)
-        assert isinstance(found, PromptRecord)
-        return found
+        _refuse(result)
+        assert isinstance(result, PromptRecord)
+        return result
 
     def _weighted(self, settings: Any, work: Work, **changed: Any) -> Errand:
-        """An errand for a worker that finds the tuned weights, if any, where they are kept."""
+        """Return a task for a worker that loads the tuned weights, if any, from storage."""
         if settings.id != "local":
             return self._errand(settings, work, "", "", **changed)
         storage, key = self._executor.place(settings, work.directory)
@@ -176,7 +184,7 @@ class Remote:
         return self._errand(settings, work, storage.url, key, **changed)
 
     def _errand(self, settings: Any, work: Work, url: str, key: str, **changed: Any) -> Errand:
-        """An errand, with the work as it can travel."""
+        """Return a task whose context can be sent to a worker."""
         travelling = replace(
             work,
             folder=work.folder.resolve(),
@@ -188,7 +196,7 @@ class Remote:
         return Errand(settings, travelling, url, key, 0, self._executor.board)
 
     def _one(self, function: Callable[..., Any], options: Any, *arguments: Any) -> Any:
-        """What one worker makes of an errand."""
+        """Run a function on one worker and return its result."""
         task = self._ray.remote(max_retries=0, **options)(function)
         reference = task.remote(*arguments)
         self._executor.begun(reference)
@@ -199,15 +207,15 @@ class Remote:
             self._executor.ended(reference)
 
     def _together(self, errand: Errand, wanted: Demand, count: int) -> Failure | None:
-        """One training in a group of processes."""
+        """Train in a group of processes; return the failure, if any."""
         name = errand.settings.name
         self._executor.told_failure(name)
-        raised = train(errand, wanted, count)
-        told: Failure | None = self._executor.told_failure(name)
-        return told or (None if raised is None else Failure(raised))
+        error = train(errand, wanted, count)
+        failure: Failure | None = self._executor.told_failure(name)
+        return failure or (None if error is None else Failure(error))
 
     def _next_of(self, references: Any) -> Any:
-        """The first of them that has something."""
+        """Wait for the first reference that is ready and return it."""
         while True:
             self._executor.refuse_stopped()
             ready, _ = self._ray.wait(list(references), num_returns=1, timeout=LOOK_SECONDS)
@@ -221,20 +229,24 @@ class Remote:
         once: Callable[[], T],
         reached: Callable[[], Any] = lambda: None,
     ) -> T:
-        """The same again when its worker was lost; what was reached between makes up for it."""
-        lost, before = 0, reached()
+        """Repeat a call whenever its worker was lost, and return its result.
+
+        Progress in between resets the count of lost workers.
+        """
+        lost, last_progress = 0, reached()
         while True:
             try:
                 return once()
             except (self._ray.exceptions.RayError, LostError) as error:
-                now = reached()
-                lost = 1 if now != before else lost + 1
-                before = now
+                progress = reached()
+                lost = 1 if progress != last_progress else lost + 1
+                last_progress = progress
                 self._refuse_lost(settings, lost, error, work)
 
     def _refuse_lost(self, settings: Any, lost: int, error: Exception, work: Work) -> None:
+        """Report a lost worker; raise if its task failed by itself or too many were lost."""
         self._executor.refuse_stopped()
-        if isinstance(error, self._ray.exceptions.RayTaskError):  # its task failed, not the worker
+        if isinstance(error, self._ray.exceptions.RayTaskError):  # the task failed, not the worker
             _refuse(worker.failure(error.cause or error))
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if lost > MOST_LOST:
@@ -248,43 +260,48 @@ class Remote:
 
 
 def _refuse(found: Any) -> None:
+    """Raise ContenderError if the result is a failure."""
     if isinstance(found, Failure):
         raise ContenderError(found.text)
 
 
 def _divided(examples: Sequence[Example], count: int) -> list[Sequence[Example]]:
-    """Neighbours together, which often begin alike; no more parts than examples."""
+    """Split the examples into contiguous parts, because neighbours often share a prefix.
+
+    There are no more parts than examples.
+    """
     count = max(1, min(count, len(examples)))
-    places = [len(examples) * i // count for i in range(count + 1)]
-    return [examples[begin:end] for begin, end in itertools.pairwise(places)]
+    bounds = [len(examples) * i // count for i in range(count + 1)]
+    return [examples[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 def _shared(row: Prediction, share: float) -> Prediction:
+    """Scale an answer's seconds by its worker's share."""
     if row.seconds is None or share == 1:
         return row
     return replace(row, seconds=row.seconds * share)
 
 
 def _fetch(storage: Storage, key: str, work: Work) -> None:
-    """Brings a finished training into the run directory, its weights last of all.
+    """Bring a finished training into the run directory, the weights last.
 
     Raises:
-        ContenderError: it is not where it was kept.
+        ContenderError: it is not in storage.
     """
     folder = work.directory.path
-    beside = folder / ".fetched"
-    shutil.rmtree(beside, ignore_errors=True)
-    if not storage.pull(key, beside, "checkpoints") or ContenderDir(beside).weights() is None:
+    fetched = folder / ".fetched"
+    shutil.rmtree(fetched, ignore_errors=True)
+    if not storage.pull(key, fetched, "checkpoints") or ContenderDir(fetched).weights() is None:
         raise ContenderError(
             f"{storage.url}: the finished training is not there; give a --storage that this "
             "machine and the workers reach."
         )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     for part in PARTS:
-        path = beside / part
+        path = fetched / part
         if path.exists():
             target = folder / part
             if target.is_dir():
                 shutil.rmtree(target)
             path.rename(target)
-    shutil.rmtree(beside)
+    shutil.rmtree(fetched)

@@ -1,10 +1,10 @@
-"""Where the machines of a cluster keep what a training has reached: a folder that all of them
-see, or a bucket (`s3://…`, `gs://…`) through fsspec.
+"""Keeps trainings in progress: in a folder that all machines see, or in a bucket (`s3://…`,
+`gs://…`) through fsspec.
 
-A key holds one training. Each try at it claims a number, and writes below it: the files under the
-sha256 of their content, then `manifest.json`, which names them and is written last. So what can
-be read is always whole, a file that did not change is not sent again, and a worker that was
-given up and lives on disturbs nobody. The highest number with a manifest is what counts.
+A key holds one training. Each try claims a number and writes below it: the files, named by the
+sha256 of their content, and then `manifest.json`, which lists them and is written last. So a
+manifest that can be read is always complete, an unchanged file is not sent again, and a worker that
+was given up but still runs disturbs nobody. The highest number with a manifest counts.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any
 from tuneoff.errors import ConfigError
 
 MANIFEST, BEGUN = "manifest.json", "begun"
-# How often a manifest is read anew whose files a later one has replaced meanwhile.
+# How often to read a manifest again after a later one replaced its files.
 LOOKS = 5
-# What of a contender's folder makes a training; answers go to the driver as they come.
-# The weights are last: with them it is complete.
+# The files of a training. Answers are not among them: they go to the driver as they arrive. The
+# weights come last, because they complete a training.
 PARTS = ("training.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints", "epochs", "adapter",
          "model")  # fmt: skip
 
 
 class Storage:
-    """Trainings by key, below a folder's path or a URL.
+    """Trainings by key, below a folder or a URL.
 
     Raises:
-        ConfigError: fsspec knows no such kind of URL, or lacks the package for it.
+        ConfigError: fsspec does not know this kind of URL, or lacks the package for it.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,48 +49,51 @@ class Storage:
                 "installed fsspec file system (s3://… wants s3fs, gs://… gcsfs)."
             ) from None
         self._local = isinstance(self._files, LocalFileSystem)
-        # Workers have another current folder.
+        # An absolute path, because workers have another current folder.
         self.url = str(self._root) if self._local else url
-        # Of files that did not change since: (size, modified) and sha256.
+        # (size, mtime) and sha256 of files, to avoid hashing unchanged ones.
         self._hashed: dict[Path, tuple[tuple[int, int], str]] = {}
 
     def begin(self, key: str) -> int:
-        """Claims a number for a new try, which no other gets, even if this one writes nothing."""
+        """Claim and return a number for a new try.
+
+        No other try gets it, even if this one writes nothing.
+        """
         number = max(self._numbers(key), default=0) + 1
         self._write(f"{self._place(key, number)}/{BEGUN}", b"")
         return number
 
     def push(self, key: str, number: int, folder: Path) -> None:
-        """Keeps a training as it is now; older tries are dropped."""
+        """Store the current state of a training and delete older tries."""
         place = self._place(key, number)
-        kept = self._names(place)
+        stored = self._names(place)
         manifest = {}
         for file in _files_of(folder):
             sha256 = self._sha256(file)
             manifest[file.relative_to(folder).as_posix()] = sha256
-            if sha256 not in kept:
+            if sha256 not in stored:
                 self._put(f"{place}/{sha256}", file)
-                kept.add(sha256)
+                stored.add(sha256)
         self._write(f"{place}/{MANIFEST}", json.dumps(manifest).encode())
-        # A worker that was given up may be writing there; what stays is removed with the key.
+        # A worker that was given up may still be writing; leftovers are removed with the key.
         with contextlib.suppress(OSError):
-            for name in kept - {MANIFEST, BEGUN, *manifest.values()}:
+            for name in stored - {MANIFEST, BEGUN, *manifest.values()}:
                 self._files.rm_file(f"{place}/{name}")
             for older in self._numbers(key):
                 if older < number:
                     self._files.rm(self._place(key, older), recursive=True)
 
     def pull(self, key: str, folder: Path, without: str | None = None) -> bool:
-        """Fetches what was kept last into a folder, but for its part `without`; False where nothing
-        was."""
+        """Fetch the latest state into a folder, except for its part `without`; return False if
+        there is none."""
         for look in range(LOOKS):
-            found = self._manifest(key)
-            if found is None:
+            latest = self._manifest(key)
+            if latest is None:
                 return False
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             try:
-                self._fetch(*found, folder, without)
+                self._fetch(*latest, folder, without)
             except FileNotFoundError:
                 if look + 1 == LOOKS:
                     raise
@@ -101,6 +104,7 @@ class Storage:
     def _fetch(
         self, place: str, manifest: Mapping[str, str], folder: Path, without: str | None
     ) -> None:
+        """Fetch the files of a manifest."""
         for name, sha256 in manifest.items():
             if Path(name).parts[0] != without:
                 file = folder / name
@@ -108,23 +112,24 @@ class Storage:
                 self._files.get_file(f"{place}/{sha256}", str(file))
 
     def state(self, key: str) -> Any:
-        """Something that changes when more of a training is kept."""
-        found = self._manifest(key)
-        return None if found is None else found[1]
+        """Return a value that changes when a training makes progress in storage."""
+        latest = self._manifest(key)
+        return None if latest is None else latest[1]
 
     def has_weights(self, key: str) -> bool:
-        """Whether a training that is complete was kept."""
-        found = self._manifest(key)
-        return found is not None and any(
-            Path(name).parts[0] in ("adapter", "model") for name in found[1]
+        """Return whether storage holds a complete training."""
+        latest = self._manifest(key)
+        return latest is not None and any(
+            Path(name).parts[0] in ("adapter", "model") for name in latest[1]
         )
 
     def remove(self, key: str) -> None:
-        """Forgets a training."""
+        """Delete a training."""
         with contextlib.suppress(FileNotFoundError):
             self._files.rm(f"{self._root}/{key}", recursive=True)
 
     def _manifest(self, key: str) -> tuple[str, dict[str, str]] | None:
+        """Return the latest manifest with its folder; None if there is none."""
         for number in sorted(self._numbers(key), reverse=True):
             place = self._place(key, number)
             with contextlib.suppress(FileNotFoundError):
@@ -133,32 +138,37 @@ class Storage:
         return None
 
     def _place(self, key: str, number: int) -> str:
+        """Return the folder of a try."""
         return f"{self._root}/{key}/{number}"
 
     def _numbers(self, key: str) -> list[int]:
+        """Return the numbers of all tries."""
         return [int(name) for name in self._names(f"{self._root}/{key}") if name.isdecimal()]
 
     def _names(self, place: str) -> set[str]:
-        # What another machine has written must be seen, so nothing is kept from the last look.
+        """Return the names in a folder."""
+        # Drop fsspec's cache to see what other machines wrote.
         self._files.invalidate_cache(place)
         try:
-            found: list[Any] = self._files.ls(place, detail=False)
+            paths: list[Any] = self._files.ls(place, detail=False)
         except FileNotFoundError:
             return set()
-        return {str(path).rstrip("/").rpartition("/")[2] for path in found}
+        return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
 
     def _sha256(self, file: Path) -> str:
+        """Return the sha256 of a file; unchanged files are not hashed again."""
         status = file.stat()
         state = status.st_size, status.st_mtime_ns
-        known = self._hashed.get(file)
-        if known is None or known[0] != state:
+        cached = self._hashed.get(file)
+        if cached is None or cached[0] != state:
             with file.open("rb") as stream:
-                known = state, hashlib.file_digest(stream, "sha256").hexdigest()
-            self._hashed[file] = known
-        return known[1]
+                cached = state, hashlib.file_digest(stream, "sha256").hexdigest()
+            self._hashed[file] = cached
+        return cached[1]
 
     def _put(self, target: str, file: Path) -> None:
-        if not self._local:  # an object of a bucket is there as a whole, or not at all
+        """Upload a file so that it appears complete or not at all."""
+        if not self._local:  # an upload to a bucket is atomic
             self._files.put_file(str(file), target)
             return
         beside = f"{target}.{secrets.token_hex(4)}.part"
@@ -167,6 +177,7 @@ class Storage:
         Path(beside).replace(target)
 
     def _write(self, target: str, content: bytes) -> None:
+        """Write content so that it appears complete or not at all."""
         if not self._local:
             self._files.pipe_file(target, content)
             return
@@ -177,11 +188,11 @@ class Storage:
 
 
 def _files_of(folder: Path) -> Iterator[Path]:
-    """The files of a training; what is being written has a dot before its name."""
+    """Yield the files of a training; names with a leading dot are still being written."""
     for part in PARTS:
         path = folder / part
-        found = [path] if path.is_file() else sorted(path.rglob("*"))
-        for file in found:
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        for file in files:
             hidden = any(name.startswith(".") for name in file.relative_to(folder).parts)
             if file.is_file() and not hidden:
                 yield file

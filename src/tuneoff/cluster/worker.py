@@ -1,8 +1,8 @@
-"""What runs on a worker: training, answering and measuring, by the same code as on one machine.
+"""The code that runs on a worker: it trains, answers and measures as on a single machine.
 
-A worker has a folder of its own for as long as it works. It begins with what was kept of the
-training, keeps every checkpoint, and hands answers back as they come. Errors come back as
-values: an exception of a library that the driver lacks could not be read there.
+A worker has a temporary folder. It starts with the training's state from storage, stores every
+checkpoint, and returns answers as they are made. Errors are returned as values, because the driver
+could not unpickle an exception of a library that it lacks.
 """
 
 from __future__ import annotations
@@ -29,48 +29,55 @@ from tuneoff.progress import Silent, Step
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 from tuneoff.rundir import ContenderDir
 
-# Of the folders that workers work in; the process that uses one follows.
+# Prefix of the workers' folders; the process id of the user follows.
 SCRATCH = "tuneoff-worker-"
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What a worker is to do it for. `key` is where its training is kept (empty: nothing is),
-    `number` the try; `board` an actor that hears the news; `most_at_once` as `tune` takes it."""
+    """A task for a worker."""
 
     settings: Any
     work: Work
     storage: str
+    """URL or folder of the storage."""
     key: str
+    """Key of its training in storage; empty: nothing is stored."""
     number: int = 0
+    """Number of this try."""
     board: Any = None
+    """Actor that collects progress; None: report nothing."""
     most_at_once: int | None = None
+    """Maximum tokens of a micro-batch, as in `tune`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong, in one sentence; `most_tokens` where less at once might do."""
+    """What went wrong, in one sentence."""
 
     text: str
     most_tokens: int | None = None
+    """Maximum tokens of a micro-batch to try next; None: trying again does not help."""
 
 
 class Board:
-    """An actor that hears what workers say, until the driver takes it."""
+    """A Ray actor that collects the workers' reports for the driver."""
 
     def __init__(self) -> None:
         self._news: list[tuple[str, str, Any]] = []
 
     def tell(self, name: str, kind: str, value: Any) -> None:
+        """Add a report."""
         self._news.append((name, kind, value))
 
     def take(self) -> list[tuple[str, str, Any]]:
+        """Return the reports since the last call."""
         news, self._news = self._news, []
         return news
 
 
 class Told(Silent):
-    """Progress that is told on the board; of steps one a second, and the last one."""
+    """Progress that is reported to the actor: at most one step a second, and the last one."""
 
     EVERY_SECONDS = 1.0
 
@@ -78,9 +85,11 @@ class Told(Silent):
         self._board, self._name = board, name
 
     def say(self, line: str) -> None:
+        """Report a line."""
         self._board.tell.remote(self._name, "say", line)
 
     def stage(self, title: str, total: int) -> Step:
+        """Return a function that reports the steps of a stage."""
         last = 0.0
 
         def step(done: int, note: str = "") -> None:
@@ -93,7 +102,7 @@ class Told(Silent):
 
 
 def tune(errand: Errand) -> Failure | None:
-    """One training, from what was kept of it to its end."""
+    """Run one training from its stored state to its end; return the failure, if any."""
     try:
         with _at_work(errand) as (settings, work, storage):
             load_contender(settings.id).tune(settings, work)
@@ -104,11 +113,12 @@ def tune(errand: Errand) -> Failure | None:
 
 
 def tune_together(config: dict[str, Any]) -> None:
-    """The same as one of a group of processes. What another than the death of one of them went
-    wrong is told on the board.
+    """Run one training as a process of a group.
+
+    An error of the training itself is also reported to the actor, unlike the loss of a process.
 
     Raises:
-        Exception: whatever went wrong.
+        Exception: any error of the training.
     """
     import torch
     from ray.train.torch import get_device
@@ -133,7 +143,7 @@ def tune_together(config: dict[str, Any]) -> None:
 
 
 def _tell(errand: Errand, failed: Failure) -> None:
-    """Tells, and waits until it was heard: this process may be ended next."""
+    """Report a failure and wait for delivery, because this process may be ended next."""
     import ray
 
     with contextlib.suppress(ray.exceptions.RayError):
@@ -141,7 +151,7 @@ def _tell(errand: Errand, failed: Failure) -> None:
 
 
 def answer(errand: Errand, examples: Sequence[Example]) -> Iterator[list[Prediction] | Failure]:
-    """Answers as they come; a failure is the last thing that does."""
+    """Yield answers as they are made; a failure comes last."""
     try:
         with _at_work(errand, "checkpoints") as (settings, work, _):
             yield from load_contender(settings.id).answer(settings, work, examples)
@@ -152,7 +162,7 @@ def answer(errand: Errand, examples: Sequence[Example]) -> Iterator[list[Predict
 def measure(
     errand: Errand, answered: Sequence[Prediction]
 ) -> tuple[ServingRecord | None, Failure | None]:
-    """How fast the model answers here; its answers to the test set are known."""
+    """Measure how fast the model answers here; its answers to the test set are given."""
     try:
         with _at_work(errand, "checkpoints") as (settings, work, _):
             kind: Any = load_contender(settings.id)
@@ -163,7 +173,7 @@ def measure(
 
 
 def prompt_record(errand: Errand) -> PromptRecord | Failure:
-    """Describe the test prompts where the base, and so its tokenizer, is."""
+    """Describe the test prompts on a machine that has the base model and its tokenizer."""
     try:
         return describe_prompts(load_contender(errand.settings.id), errand.settings, errand.work)
     except Exception as error:
@@ -171,17 +181,19 @@ def prompt_record(errand: Errand) -> PromptRecord | Failure:
 
 
 def sees(path: str) -> bool:
-    """Whether a file is seen from here."""
+    """Return whether a file can be seen from here."""
     return Path(path).exists()
 
 
 @contextlib.contextmanager
 def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, Work, Storage]]:
-    """A folder with what was kept, and the work in it. Afterwards nothing is held that the next
-    one, perhaps in another process, would want: neither disk nor an accelerator's memory.
+    """Open a folder with the stored state, and yield the settings, the context and the storage.
+
+    Afterwards it releases the disk space and the accelerator's memory, because the next task may
+    run in another process.
 
     Raises:
-        ContenderError: what was kept is not seen from here.
+        ContenderError: the stored state cannot be seen from here.
     """
     _quieten()
     _remove_left()
@@ -198,6 +210,7 @@ def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, 
             )
 
         def keep() -> None:
+            """Store the current state."""
             storage.push(errand.key, errand.number, directory.path)
 
         work = replace(
@@ -212,7 +225,7 @@ def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, 
 
 
 def _remove_left() -> None:
-    """Removes what processes of this machine left that were killed."""
+    """Delete the folders of killed processes on this machine."""
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         process = left.name.removeprefix(SCRATCH).split("-")[0]
         if process.isdecimal() and not Path(f"/proc/{process}").exists():
@@ -220,6 +233,7 @@ def _remove_left() -> None:
 
 
 def _quieten() -> None:
+    """Silence library warnings and progress bars."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -229,7 +243,7 @@ def _quieten() -> None:
 
 
 def failure(error: Exception) -> Failure:
-    """An error as the driver is told of it."""
+    """Return an error as a failure that the driver can read."""
     most: int | None = getattr(error, "most_tokens", None)
     if isinstance(error, TuneoffError):
         return Failure(str(error), most)

@@ -1,7 +1,7 @@
-"""Contenders: one file a way to answer. They know no money and no metrics.
+"""Contenders: one file per way of answering. They know nothing about money or metrics.
 
-A contender kind is a module with the names of `Contender`, found by the `id` of its
-settings. It returns tokens and seconds; `costs` multiplies, `scoring` judges.
+A contender kind is a module with the names of `Contender`, found by the `id` of its settings. It
+returns tokens and seconds. `costs` turns them into money, and `scoring` judges the answers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NEEDS = ("check", "ready", "model_name", "tune", "answer", "prompt_sha256")
 
 
 class Ticket(Protocol):
-    """Leave to carry out one paid step. One that is neither settled nor given back stays in the
-    ledger as money that may have been spent."""
+    """A budget reservation for one paid call. Until it is settled or released, the ledger counts it
+    as possibly spent."""
 
     def at_least(self, usd: float) -> None:
-        """It can cost so much by the provider's own word.
+        """Increase the reservation to the provider's own estimate.
 
         Raises:
-            BudgetError: that could pass the budget.
+            BudgetError: the larger amount could pass the budget.
         """
         ...
 
@@ -42,18 +42,22 @@ class Ticket(Protocol):
         written: int = 0,
         usd: float | None = None,
     ) -> None:
-        """Note that it was carried out, and so many tokens were billed; `cached` are those of
-        `input` that cost the cached price, `written` those that cost the price of cache writes. It
-        cost `usd`, where the provider says so."""
+        """Record that the call was carried out, with the tokens that were billed.
+
+        Args:
+            cached: tokens of `input` billed at the price of cached input.
+            written: tokens of `input` billed at the price of cache writes.
+            usd: the amount that the provider says it billed; None where it does not say.
+        """
         ...
 
     def give_back(self) -> None:
-        """It was certainly not carried out."""
+        """Release the reservation: the call was certainly not carried out."""
         ...
 
 
 class Guard(Protocol):
-    """Knows the money: whether a paid step may be taken."""
+    """Decides whether a paid call fits the budget."""
 
     def authorize(
         self,
@@ -65,17 +69,22 @@ class Guard(Protocol):
         output: int = 0,
         batch: bool = False,
     ) -> Ticket:
-        """Leave for a step that bills at most so many tokens, at the prices of a `batch` if it is
-        one. A step that goes on after a restart has a `key`, and is authorised once.
+        """Reserve the maximum cost of a call and return the reservation.
+
+        Args:
+            key: idempotency key of a call that continues after a restart; it is authorized once.
+            training: maximum training tokens, all epochs together; `input` and `output` for
+                answers.
+            batch: the call is billed at the prices of a batch.
 
         Raises:
-            BudgetError: it could pass the budget.
+            BudgetError: the call could pass the budget.
         """
         ...
 
 
 class Free:
-    """The guard, and the ticket, of what costs nothing."""
+    """The budget of a contender that costs nothing; it is its own reservation."""
 
     def authorize(self, *_: Any, **__: Any) -> Ticket:
         return self
@@ -95,14 +104,11 @@ FREE = Free()
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a contender gets to work with: the same for every contender of a run, but for its
-    own `directory` and `guard`. `name` is the run's; `replay` the folder of the same contender
-    in a recorded run, whose exchanges stand for the provider. `keep` is called when a checkpoint
-    is complete, and `most_at_once` bounds the tokens that are computed at once, where a training
-    runs on another machine than its run directory. `measure`: test prompts are timed one at a time.
-    """
+    """What a contender works with. All contenders of a run share it, except `directory` and
+    `guard`."""
 
     folder: Path
+    """Folder of the bake-off file; its paths are relative to it."""
     train: Sequence[Example]
     validation: Sequence[Example]
     test: Sequence[Example]
@@ -110,46 +116,56 @@ class Work:
     prompt: str
     max_new_tokens: int
     directory: ContenderDir
+    """Where this contender's files are kept."""
     progress: Progress
     name: str = ""
+    """The run's name."""
     guard: Guard = FREE
+    """The contender's budget."""
     replay: ContenderDir | None = None
+    """Folder of the same contender in a recorded run, whose exchanges replace the provider."""
     keep: Callable[[], None] | None = None
+    """Called when a checkpoint is complete, where training runs on another machine than its run
+    directory."""
     most_at_once: int | None = None
+    """Maximum tokens computed at once, where training runs on another machine than its run
+    directory."""
     measure: bool = True
+    """Time test prompts one at a time."""
 
 
 class Contender(Protocol):
-    """What a contender kind's module has. `settings` is the kind's own class. A kind may
-    have a `serving(settings, work) -> ServingRecord | None` besides, which says how fast it answers
-    once the test set is answered (one that answers here is timed then), and a
-    `prompt_record(settings, work) -> PromptRecord`, which says what its chat template makes of the
-    prompts. One whose work goes on elsewhere may have a `begin(settings, work)`, which sends it off
-    before any contender's turn comes, and an `interrupted(settings, work)`, which asks after Ctrl-C
-    what is to become of it.
+    """The interface of a contender kind's module; `settings` is the kind's own class.
+
+    A kind may also have:
+
+    - `serving(settings, work) -> ServingRecord | None`: latency and throughput, once the test set
+      is answered. A model that answers on this machine is timed then.
+    - `prompt_record(settings, work) -> PromptRecord`: what its chat template makes of the prompts.
+    - `begin(settings, work)`: starts remote work before any contender's turn comes.
+    - `interrupted(settings, work)`: asks after Ctrl-C what should become of remote work.
     """
 
     def check(self, settings: Any, folder: Path) -> None:
-        """Refuses what can be refused before anything is spent (ConfigError)."""
+        """Raise ConfigError for settings that can be rejected before anything is spent."""
         ...
 
     def ready(self, settings: Any, work: Work) -> None:
-        """Refuses what cannot be carried out here and now (a key is missing) before anything is
-        done (ConfigError)."""
+        """Raise ConfigError if the work cannot be done here and now, for instance without a key."""
         ...
 
     def model_name(self, settings: Any) -> str:
-        """What the report calls the model."""
+        """Return the model's name in the report."""
         ...
 
     def tune(self, settings: Any, work: Work) -> None:
-        """Trains, if this kind trains, and is done already otherwise."""
+        """Train the model; do nothing if this kind does not train."""
         ...
 
     def answer(
         self, settings: Any, work: Work, examples: Sequence[Example]
     ) -> Iterator[list[Prediction]]:
-        """Answers examples; each list handed out is written down at once."""
+        """Yield lists of answers to the examples; each list is written at once."""
         ...
 
     def prompt_sha256(self, settings: Any, work: Work) -> str | None:
@@ -158,7 +174,7 @@ class Contender(Protocol):
 
 
 def load_contender(id: str) -> Contender:
-    """The contender kind of an id.
+    """Load the contender kind of an id and return its module.
 
     Raises:
         ConfigError: there is no such kind.
@@ -167,12 +183,18 @@ def load_contender(id: str) -> Contender:
 
 
 def describe_prompts(kind: Contender, settings: Any, work: Work) -> PromptRecord:
-    """Describe a contender's test prompts; by their hash alone where its kind says no more."""
-    told: Callable[[Any, Work], PromptRecord] | None = getattr(kind, "prompt_record", None)
-    return told(settings, work) if told else PromptRecord(kind.prompt_sha256(settings, work))
+    """Return the record of a contender's test prompts; only their hash if its kind has no more."""
+    build_record: Callable[[Any, Work], PromptRecord] | None = getattr(kind, "prompt_record", None)
+    return (
+        build_record(settings, work)
+        if build_record
+        else PromptRecord(kind.prompt_sha256(settings, work))
+    )
 
 
 def template_for(settings: Any, work: Work) -> Template:
-    """The template with or without its instruction: the contender's `prompt:` decides, then
-    the task's."""
+    """Return the template, without its instruction where `prompt: short`.
+
+    The contender's `prompt:` comes before the task's.
+    """
     return work.template.short() if (settings.prompt or work.prompt) == "short" else work.template

@@ -1,4 +1,5 @@
-"""What `local` and `prompted` share: rendering test prompts and answering them here."""
+"""Answering test prompts on this machine, shared by `local` and `prompted`: rendering, prefill,
+decoding."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from tuneoff.training.encoding import fitted, prompt_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# A text prompt's next heading: where a base that keeps writing begins an example of its own.
+# A text prompt's next heading. An untuned base may write it to begin an example of its own.
 TEXT_STOP = ("\n###",)
 
 
@@ -30,14 +31,14 @@ def answers(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
 ) -> Iterator[list[Prediction]]:
-    """Greedy answers to examples, a batch at a time."""
+    """Yield greedy answers to the examples, a batch at a time."""
     from tuneoff.models.fused_lora import fused_lora
 
     tokens = prompts_of(settings, work, tokenizer, examples)
     stop = stops_of(settings, work, tokenizer)
-    most, say = work.max_new_tokens, work.progress.say
+    max_new_tokens, say = work.max_new_tokens, work.progress.say
     with fused_lora(model):
-        yield from answer_batches(model, tokenizer, tokens, most, stop, say=say)
+        yield from answer_batches(model, tokenizer, tokens, max_new_tokens, stop, say=say)
 
 
 def answered_alone(
@@ -47,19 +48,19 @@ def answered_alone(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
 ) -> Iterator[float]:
-    """The seconds that each example's answer takes, asked for by itself, from its text on."""
+    """Yield the seconds of each answer as the only request, tokenization included."""
     from tuneoff.models.fused_lora import fused_lora
 
     stop = stops_of(settings, work, tokenizer)
-    most, say = work.max_new_tokens, work.progress.say
+    max_new_tokens, say = work.max_new_tokens, work.progress.say
     shots = shots_of(settings, work)
     with fused_lora(model):
         for example in examples:
-            began = time.perf_counter()
+            started = time.perf_counter()
             tokens = prompts_of(settings, work, tokenizer, [example], shots)
-            for _ in answer_batches(model, tokenizer, tokens, most, stop, say=say):
+            for _ in answer_batches(model, tokenizer, tokens, max_new_tokens, stop, say=say):
                 pass
-            yield time.perf_counter() - began
+            yield time.perf_counter() - started
 
 
 def prompts_of(
@@ -69,8 +70,11 @@ def prompts_of(
     examples: Sequence[Example],
     shots: Shots | None = None,
 ) -> list[tuple[str, list[int]]]:
-    """Return (id, token ids) of each example's prompt, as this contender sees it; `shots` where
-    they were chosen before."""
+    """Return (id, token ids) of each example's prompt as this contender sees it.
+
+    Args:
+        shots: the shots, if they are chosen already.
+    """
     rendering, template = rendering_of(tokenizer, settings.rendering), template_for(settings, work)
     shots = shots_of(settings, work) if shots is None else shots
     shown = _shown(settings, work, tokenizer, examples)
@@ -83,7 +87,7 @@ def _shown(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
 ) -> Sequence[Example]:
-    """The examples, cut as those it was tuned on where `train.truncate` says so."""
+    """Return the examples, truncated as in training where `train.truncate` says so."""
     if not isinstance(settings, LocalSettings) or not settings.train.truncate:
         return examples
     rendering, template = rendering_of(tokenizer, settings.rendering), template_for(settings, work)
@@ -92,9 +96,11 @@ def _shown(
 
 
 def stops_of(settings: Settings, work: Work, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The texts that end an answer. A tuned model has learned to end, and a chat template ends
-    turns; an untuned base goes on with a heading of its own, unless answers themselves hold
-    headings."""
+    """Return the texts that end an answer.
+
+    A tuned model has learned to stop, and a chat template ends turns. An untuned base continues
+    with a heading of its own, so that heading stops it, unless answers contain headings themselves.
+    """
     if rendering_of(tokenizer, settings.rendering) != "text":
         return ()
     headings = any(end in example.completion for example in work.train for end in TEXT_STOP)
@@ -102,18 +108,20 @@ def stops_of(settings: Settings, work: Work, tokenizer: PreTrainedTokenizerBase)
 
 
 def describe_prompts(settings: Settings, work: Work, base: str) -> PromptRecord:
-    """Describe the test prompts as this contender sees them."""
+    """Return the record of the test prompts as this contender sees them."""
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
     template, shots = template_for(settings, work), shots_of(settings, work)
     shown = _shown(settings, work, tokenizer, work.test)
     sha256 = prompts.prompt_sha256(shown, template, rendering, shots.of)
-    if rendering == "text":  # which no template changes
+    if rendering == "text":  # no template changes plain text
         return PromptRecord(sha256, sha256)
     chat = load_chat_template(tokenizer, template.today)
     turns = (prompts.messages(each, template, shots.of(each)) for each in shown)
-    learned = [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
-    conversations = prompts.conversations(learned, template)
+    training_examples = (
+        [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
+    )
+    conversations = prompts.conversations(training_examples, template)
     conversations |= prompts.conversations(work.test, template, shots.of)
     notes = tuple(chat.sentences(conversations))
     return PromptRecord(sha256, prompts.rendered_sha256(map(chat.render, turns)), notes)

@@ -1,6 +1,7 @@
-"""One contender's batches at a provider: each one sent once, whatever happens, and followed to its
-end. `batch.json` holds what is meant before a batch is paid for, and what came of it; one whose
-create was lost is found again by the intent in its metadata.
+"""One contender's batches at a provider: each is created once and followed to its end.
+
+`batch.json` is written before a batch is paid for and after each change. A batch whose create call
+was lost is found again by the idempotency key (`intent`) in its metadata.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from tuneoff.prompts import Message
 from tuneoff.providers import BATCH_FINISHED, BATCH_WAITING, Batch, Batches, BatchRow
 from tuneoff.providers.calls import repeated
 
-# What OpenAI takes; a larger test set is asked in several batches.
+# OpenAI's limits per batch; a larger test set needs several batches.
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 1024**2
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS, SLOWER = 0.5, 60.0, 1.3
 LOOKING_TRIES = 25
 
-# What is left to ask, by the names of requests (`samples.py`).
+# The requests that are not answered yet, by name (`samples.py`).
 Left = dict[str, list[Message]]
 
 
 class BatchJobs:
-    """One contender's batches, written down as they go on."""
+    """One contender's batches, saved as they progress."""
 
     def __init__(self, settings: Settings, work: Work, batches: Batches, model: str) -> None:
         self._settings, self._work, self.batches, self._model = settings, work, batches, model
@@ -44,12 +45,12 @@ class BatchJobs:
         self.answered_before = any(row.error is None for row in before)
 
     def note(self, facts: dict[str, Any], **changed: Any) -> None:
-        """Writes down what has become of a batch."""
+        """Update a batch's facts and save them."""
         facts.update(changed)
         self._work.directory.write_batches(self._kept)
 
     def current(self, left: Left) -> dict[str, Any]:
-        """Return the batch that is under way, or a new one of what is left."""
+        """Return the batch under way, or a new one for the requests that are left."""
         unread = next((facts for facts in self._kept if not facts["read"]), None)
         if unread is not None and not _is_given_up(unread, left):
             return unread
@@ -63,10 +64,10 @@ class BatchJobs:
         return facts
 
     def followed(self, facts: dict[str, Any], left: Left) -> Batch:
-        """Follow a batch to its end and return it.
+        """Wait for a batch to end and return it.
 
         Raises:
-            KeyboardInterrupt: the batch goes on.
+            KeyboardInterrupt: the batch continues at the provider.
         """
         batch = self._submitted(facts, left)
         try:
@@ -79,10 +80,10 @@ class BatchJobs:
             raise
 
     def read(self, facts: dict[str, Any], batch: Batch) -> list[BatchRow]:
-        """What became of a batch's requests; what they cost is settled.
+        """Return the rows of a finished batch, and settle their cost.
 
         Raises:
-            ProviderError: the provider refused the batch as a whole.
+            ProviderError: the provider rejected the batch as a whole.
         """
         ticket = self._ticket(facts)
         rows = repeated(lambda: list(self.batches.rows(batch)))
@@ -95,7 +96,7 @@ class BatchJobs:
         return rows
 
     def _lines(self, left: Left) -> Iterator[tuple[str, str]]:
-        """Requests as lines, as many as one batch takes."""
+        """Yield requests as lines, up to the limits of one batch."""
         size = 0
         for count, (id, turns) in enumerate(left.items()):
             effort, temperature = effort_of(self._settings), self._settings.temperature
@@ -107,12 +108,12 @@ class BatchJobs:
             yield id, line
 
     def _ticket(self, facts: dict[str, Any], left: Left | None = None) -> Ticket:
-        """Leave for a batch, asked for once however often this is carried out."""
+        """Authorize a batch and return its reservation; a repeated call changes nothing."""
         turns = [left[id] for id in facts["ids"] if id in left] if left else []
         return self._work.guard.authorize(
             "answering",
             str(facts["intent"]),
-            input=sum(most_billed(self._settings, each) for each in turns),
+            input=sum(most_billed(self._settings, messages) for messages in turns),
             output=len(facts["ids"]) * self._most,
             batch=True,
         )
@@ -121,14 +122,14 @@ class BatchJobs:
         """Return the batch of `batch.json`, one that an earlier try created, or a new one."""
         if facts["batch_id"] is not None:
             return repeated(lambda: self.batches.batch(facts["batch_id"]))
-        begun = facts["file"] is not None
-        if not begun:
-            asked = {id: left[id] for id in facts["ids"]}
-            text = "".join(line for _, line in self._lines(asked))
+        is_uploading = facts["file"] is not None
+        if not is_uploading:
+            requests = {id: left[id] for id in facts["ids"]}
+            text = "".join(line for _, line in self._lines(requests))
             name = f"tuneoff-batch-{hashlib.sha256(text.encode()).hexdigest()}.jsonl"
             self._work.directory.write_upload(name, text)
             self.note(facts, file=name)
-        file = self._uploaded(facts["file"], begun)
+        file = self._uploaded(facts["file"], is_uploading)
         wait_until_processed(
             lambda: self.batches.file_state(file),
             self.url,
@@ -143,7 +144,7 @@ class BatchJobs:
         return batch
 
     def _uploaded(self, name: str, begun: bool) -> str:
-        """A file's id; one of that name that is there already is not sent again."""
+        """Return a file's id; a file of that name that is there already is not sent again."""
         path = self._work.directory.upload(name)
         return found_or_uploaded(
             lambda: self.batches.find_file(name), lambda: self.batches.upload(path), begun
@@ -159,21 +160,22 @@ class BatchJobs:
             authorized=lambda: self._ticket(facts, left),
             look_until=facts["look_until"],
             note=lambda until: self.note(facts, look_until=until),
-            # Its requests are made anew next time; they may be the trouble.
+            # The next try builds the requests anew; they may be the cause.
             refused=lambda: self.note(facts, file=None),
         )
 
     def _watched(self, facts: dict[str, Any], batch: Batch) -> Batch:
+        """Poll a batch until it ends and return it."""
         name, wait, status = self._settings.name, FIRST_LOOK_SECONDS, ""
         step = self._work.progress.stage(f"{name}: batch", len(facts["ids"]))
         while True:
             if batch.status != status:
                 status, wait = batch.status, FIRST_LOOK_SECONDS
                 self.note(facts, status=status)
-                odd = "" if status in BATCH_WAITING + BATCH_FINISHED else (
+                note = "" if status in BATCH_WAITING + BATCH_FINISHED else (
                     " (a state that is not known here; waiting on)"
                 )  # fmt: skip
-                self._work.progress.say(f"{name}: batch {batch.id} is {status}{odd}")
+                self._work.progress.say(f"{name}: batch {batch.id} is {status}{note}")
             step(batch.done)
             if status in BATCH_FINISHED:
                 return batch
@@ -182,6 +184,7 @@ class BatchJobs:
             batch = self._looked_at(batch.id)
 
     def _looked_at(self, id: str) -> Batch:
+        """Return a batch's current state, retrying for as long as a paid batch deserves."""
         try:
             return repeated(lambda: self.batches.batch(id), LOOKING_TRIES)
         except (BusyError, LostError) as error:
@@ -191,14 +194,17 @@ class BatchJobs:
 
 
 def _is_given_up(facts: dict[str, Any], left: Left) -> bool:
-    """Say whether a batch was never sent and holds what is no longer asked: later samples."""
+    """Return whether a batch was never sent and holds samples that are no longer asked for."""
     is_sent = facts["batch_id"] is not None or facts["look_until"] is not None
     return not is_sent and not left.keys() >= set(facts["ids"])
 
 
 def _settle(ticket: Ticket, batch: Batch, rows: list[BatchRow]) -> None:
-    """Settle a leave by the batch's own count, else by its answers'; where one of them does not
-    say, the leave stays as it is. What was written to the cache only the answers say."""
+    """Settle a reservation by the batch's own token count, else by its answers'.
+
+    If one answer reports no tokens, the reservation stays open. Only the answers report cache
+    writes.
+    """
     replies = [row.reply for row in rows if row.reply is not None]
     written = sum(reply.written_tokens_in for reply in replies)
     if batch.tokens_in and batch.tokens_out is not None:

@@ -1,7 +1,7 @@
 """Answers through a provider's Batch API: at half the price, within a day.
 
-What a batch did not answer is asked again in the next one, a few times. A command that was killed
-goes on with the batch that it had (`batch_job.py`).
+Requests that a batch did not answer are put into the next one, a few times. A command that was
+killed continues with its batch (`batch_job.py`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tuneoff.providers import Batches, BatchRow, Provider
 from tuneoff.providers.sdk import REFUSALS
 from tuneoff.records import Prediction
 
-# So many batches may fail to answer an example.
+# This many batches may fail to answer an example.
 MOST_TRIES = 3
 UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
 
 
 def batches_of(settings: Settings, provider: Provider) -> Batches:
-    """The batches of a provider.
+    """Return the provider's batches.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the provider has none.
     """
     batches = provider.batches()
     if batches is None:
@@ -44,18 +44,17 @@ def ask_in_batches(
     work: Work,
     provider: Provider,
     model: str,
-    asked: Iterable[Asked],
+    chat_requests: Iterable[Asked],
 ) -> Iterator[list[Prediction]]:
-    """Answers, handed out when a batch is finished. A request that is refused for
-    good is a row with `error`.
+    """Yield answers whenever a batch is finished; a rejected request becomes a row with `error`.
 
     Raises:
-        ProviderError: a batch is refused, or some requests get no answer in several of them.
+        ProviderError: a batch is rejected, or several batches leave some requests unanswered.
         BudgetError: the next batch could pass the budget.
     """
     jobs = BatchJobs(settings, work, batches_of(settings, provider), model)
     questions, left = list[Question](), Left()
-    for example, sample, turns in asked:
+    for example, sample, turns in chat_requests:
         questions.append((example, sample))
         left[name_request(example.id, sample)] = turns
     named = name_requests(questions)
@@ -64,10 +63,10 @@ def ask_in_batches(
         facts = jobs.current(left)
         rows = jobs.read(facts, jobs.followed(facts, left))
         outcome = _outcome(jobs, [row for row in rows if row.id in left], len(left))
-        found = [_as_row(each, named) for each in outcome.found]
-        found += _no_longer_asked(work, rows, left)
-        if found:
-            yield found
+        predictions = [_as_row(prediction_row, named) for prediction_row in outcome.found]
+        predictions += _no_longer_asked(work, rows, left)
+        if predictions:
+            yield predictions
         jobs.note(facts, read=True)
         if outcome.refusal is not None:
             raise ProviderError(f"{jobs.url} {outcome.refusal}")
@@ -79,7 +78,7 @@ def ask_in_batches(
         failed.update(id for id in facts["ids"] if id in left)
         given_up = _given_up(jobs, [id for id in left if failed[id] >= MOST_TRIES], last)
         if given_up:
-            yield [_as_row(each, named) for each in given_up]
+            yield [_as_row(prediction_row, named) for prediction_row in given_up]
             for answered in given_up:
                 left.pop(answered.id)
 
@@ -87,13 +86,13 @@ def ask_in_batches(
 def _no_longer_asked(work: Work, rows: Iterable[BatchRow], left: Left) -> list[Prediction]:
     """Return answers to samples that the file asked for when the batch was sent: they are paid."""
     ids, answered = {example.id for example in work.test}, work.directory.answers()
-    found = list[Prediction]()
+    predictions = list[Prediction]()
     for row in rows:
         question = read_request(row.id, ids) if row.id not in left else None
         if row.reply is not None and question is not None and question not in answered:
             id, sample = question
-            found.append(replace(prediction(id, row.reply, None), sample=sample))
-    return found
+            predictions.append(replace(prediction(id, row.reply, None), sample=sample))
+    return predictions
 
 
 def _as_row(answered: Prediction, named: Mapping[str, Question]) -> Prediction:
@@ -104,16 +103,18 @@ def _as_row(answered: Prediction, named: Mapping[str, Question]) -> Prediction:
 
 @dataclass
 class _Outcome:
-    """What a batch brought: rows to hand out; whether requests are made otherwise from now on, so
-    that some of them are asked again; why nothing more is asked, if so."""
+    """What a batch returned."""
 
     found: list[Prediction] = field(default_factory=list)
+    """Rows to yield."""
     adapted: bool = False
+    """Later requests are built differently, so some of these are sent again."""
     refusal: str | None = None
+    """Why nothing more is sent, if so."""
 
 
 def _outcome(jobs: BatchJobs, rows: list[BatchRow], left: int) -> _Outcome:
-    """What the rows of a batch come to that are not handed out yet."""
+    """Classify the rows of a batch that are not yielded yet, and return the outcome."""
     outcome = _Outcome()
     for row in rows:
         if row.reply is not None:
@@ -137,10 +138,10 @@ def _outcome(jobs: BatchJobs, rows: list[BatchRow], left: int) -> _Outcome:
 def _given_up(
     jobs: BatchJobs, hopeless: list[str], last: Mapping[str, BatchRow]
 ) -> list[Prediction]:
-    """Rows with `error` for what the server failed at in every batch.
+    """Return rows with `error` for requests that the server failed at in every batch.
 
     Raises:
-        ProviderError: it never came to some of them.
+        ProviderError: the server never processed some of them.
     """
     silent = [id for id in hopeless if id not in last or last[id].status is None]
     if silent:

@@ -1,4 +1,4 @@
-"""A model tuned through a provider's fine-tuning API, and asked through its chat API."""
+"""A model tuned through a provider's fine-tuning API and asked through its chat API."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from tuneoff.records import Example, Prediction, ServingRecord
 
 
 def check(settings: HostedSettings, folder: Path) -> None:
-    """The provider must be known, and the rendering one that a hosted model takes."""
+    """Raise ConfigError unless the provider is known and takes this rendering."""
     providers.module_of(settings.provider).check(settings)
     refuse_text(settings.name, settings.rendering)
 
 
 def ready(settings: HostedSettings, work: Work) -> None:
-    """The SDK and the key must be there, and the training file be what the provider takes, unless
-    everything was done before."""
+    """Raise unless the SDK, the key and a valid training file are there.
+
+    Nothing is needed once all answers exist.
+    """
     if not is_answered(settings, work):
         with closing(connected(settings, work)) as provider:
             if settings.batch:
@@ -40,7 +42,7 @@ def ready(settings: HostedSettings, work: Work) -> None:
 
 
 def model_name(settings: HostedSettings) -> str:
-    """The provider's name of the model, and who tunes it."""
+    """Return the provider's name of the model, and who tunes it."""
     where = f"tuned by {settings.provider}"
     if settings.base_url is not None:
         where = f"tuned at {settings.base_url}"
@@ -50,12 +52,13 @@ def model_name(settings: HostedSettings) -> str:
 
 
 def begin(settings: HostedSettings, work: Work) -> None:
-    """Sends the job off, if it was not: it goes on while this machine does its own part. A server
-    on this machine would take from that part what it needs itself, and waits for its turn.
+    """Submit the job if it was not, so that it runs while this machine does its own part.
+
+    A server on this machine would compete for the same resources, so it waits for its turn.
 
     Raises:
-        ProviderError: the provider refused, or is out of reach.
-        BudgetError: it would cost too much.
+        ProviderError: the provider rejected the job, or cannot be reached.
+        BudgetError: the job would cost too much.
     """
     here = settings.base_url is not None and is_here(settings.base_url)
     begun = work.directory.job().get("job_id") is not None
@@ -67,14 +70,14 @@ def begin(settings: HostedSettings, work: Work) -> None:
 
 
 def interrupted(settings: HostedSettings, work: Work) -> None:
-    """Asks, after Ctrl-C, whether a job under way is to be cancelled."""
+    """Ask, after Ctrl-C, whether a running job should be cancelled."""
     if work.replay is None and hosted_following.is_under_way(work):
         with closing(connected(settings, work)) as provider:
             hosted_following.left_or_cancelled(settings, work, provider)
 
 
 def tune(settings: HostedSettings, work: Work) -> None:
-    """Has the job done that tunes it; nothing if that was done."""
+    """Run the fine-tuning job to its end; do nothing if that was done."""
     if work.directory.training() is None or not hosted_job.answers_with(settings, work):
         with closing(connected(settings, work)) as provider:
             hosted_job.carry_out(settings, work, provider)
@@ -83,30 +86,30 @@ def tune(settings: HostedSettings, work: Work) -> None:
 def answer(
     settings: HostedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """Answers of the tuned model, as often as the file says."""
+    """Yield the tuned model's answers, as many samples as the file says."""
     model = settings.deployment or hosted_job.answers_with(settings, work)
     template = template_for(settings, work)
     questions = list_questions(settings, work, examples)
-    asked = ((e, sample, prompts.messages(e, template)) for e, sample in questions)
+    chat_requests = ((e, sample, prompts.messages(e, template)) for e, sample in questions)
     with closing(connected(settings, work)) as provider:
         ask = ask_in_batches if settings.batch else ask_all
-        yield from ask(settings, work, provider, model, asked)
+        yield from ask(settings, work, provider, model, chat_requests)
 
 
 def serving(settings: HostedSettings, work: Work) -> ServingRecord | None:
-    """Returns the latency of the tuned model, as its answers were timed."""
+    """Return the latency of the tuned model, as its answers were timed."""
     return measuring.of_provider(settings, work)
 
 
 def prompt_sha256(settings: HostedSettings, work: Work) -> str:
-    """Hash of the rendered test prompts."""
+    """Return the hash of the rendered test prompts."""
     return prompts.prompt_sha256(work.test, template_for(settings, work), "chat")
 
 
 def most_tokens(settings: HostedSettings, work: Work) -> tuple[int, int, int]:
-    """The most tokens that what is left to do can bill: training, input, output."""
+    """Return the maximum tokens that the remaining work can bill: training, input, output."""
     template = template_for(settings, work)
-    asked = ((example, prompts.messages(example, template)) for example in work.test)
-    begun = work.directory.job().get("intent") is not None  # then the ledger has it
+    rendered = ((example, prompts.messages(example, template)) for example in work.test)
+    begun = work.directory.job().get("intent") is not None  # then the ledger holds its reservation
     training = 0 if begun else hosted_job.most_training_tokens(settings, work)
-    return (training, *most_answering_tokens(settings, work, asked))
+    return (training, *most_answering_tokens(settings, work, rendered))

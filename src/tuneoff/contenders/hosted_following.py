@@ -1,4 +1,4 @@
-"""A hosted job while it runs: looked at until its end, or left, or cancelled."""
+"""Waiting for a hosted fine-tuning job: poll it to its end, detach from it, or cancel it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tuneoff.providers.calls import repeated
 
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
 SLOWER = 1.3
-# About the time at which the provider expects the job to end.
+# Polling interval around the time at which the provider expects the job to end.
 NEAR_LOOK_SECONDS = 2.0
-# A job runs for hours, and is paid for: a provider that is away for a while is waited for.
+# A job runs for hours and is paid for, so a provider that is away for a while is waited for.
 LOOKING_TRIES, CANCEL_TRIES = 25, 4
 
 
 def followed(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:
-    """The job when it is at its end; what happens meanwhile is told.
+    """Wait for a job to end and return it, reporting its events meanwhile.
 
     Raises:
-        ProviderError: the provider is out of reach; the job goes on there.
+        ProviderError: the provider cannot be reached; the job continues there.
     """
     teller, wait, status = _Teller(settings.name, work), FIRST_LOOK_SECONDS, ""
     while True:
@@ -33,8 +33,8 @@ def followed(settings: HostedSettings, work: Work, provider: Provider, job: Job)
             status = job.status
             _note_status(work, status)
             if status not in FINISHED:
-                odd = "" if status in WAITING else " (a state that is not known here; waiting on)"
-                work.progress.say(f"{settings.name}: job {job.id} is {status}{odd}")
+                note = "" if status in WAITING else " (a state that is not known here; waiting on)"
+                work.progress.say(f"{settings.name}: job {job.id} is {status}{note}")
             wait = FIRST_LOOK_SECONDS
         teller.tell(provider, job)
         if status in FINISHED:
@@ -46,14 +46,17 @@ def followed(settings: HostedSettings, work: Work, provider: Provider, job: Job)
 
 
 def is_under_way(work: Work) -> bool:
-    """Whether there is a job that has not come to its end, as far as is known here."""
+    """Return whether there is a job that has not ended, as far as is known here."""
     facts = work.directory.job()
     return bool(facts.get("job_id")) and facts.get("status") not in FINISHED
 
 
 def left_or_cancelled(settings: HostedSettings, work: Work, provider: Provider) -> None:
-    """Asks what is to become of the job under way, and says what has. One that was sent off hours
-    ago may be through: it is looked at first, once, for somebody waits for the process to end."""
+    """Ask whether to cancel a running job, do so or detach from it, and report which.
+
+    A job submitted hours ago may have ended. Its status is fetched once first, without retries,
+    because the user is waiting for the process to end.
+    """
     id = str(work.directory.job()["job_id"])
     with contextlib.suppress(ProviderError):
         status = provider.job(id).status
@@ -71,8 +74,14 @@ def left_or_cancelled(settings: HostedSettings, work: Work, provider: Provider) 
 
 
 def until_next_look(wait: float, expected: float | None, now: float) -> float:
-    """Seconds: `wait`, or less when the job's end is expected sooner. Past that end it grows again,
-    for an expectation may be wrong. `expected` and `now` are seconds of the epoch."""
+    """Return the seconds until the next poll: `wait`, or less near the job's expected end.
+
+    Past the expected end the interval grows again, because an expectation may be wrong.
+
+    Args:
+        expected: when the provider expects the job to end, in seconds of the epoch.
+        now: the current time in seconds of the epoch.
+    """
     if expected is None:
         return wait
     left = expected - now
@@ -80,10 +89,10 @@ def until_next_look(wait: float, expected: float | None, now: float) -> float:
 
 
 def _cancel(settings: HostedSettings, work: Work, provider: Provider, id: str) -> None:
-    """Cancels a job; somebody waits for the process to end."""
+    """Cancel a job with few retries, because the user is waiting for the process to end."""
     try:
         job = repeated(lambda: provider.cancel(id), CANCEL_TRIES)
-    except RefusedError as error:  # it is at its end, or was cancelled by a try that was lost
+    except RefusedError as error:  # it has ended, or a try whose answer was lost cancelled it
         work.progress.say(f"{settings.name}: {error}")
     except ProviderError as error:
         work.progress.say(
@@ -96,6 +105,7 @@ def _cancel(settings: HostedSettings, work: Work, provider: Provider, id: str) -
 
 
 def _looked_at(provider: Provider, job: Job) -> Job:
+    """Return a job's current state, retrying for as long as a paid job deserves."""
     try:
         return repeated(lambda: provider.job(job.id), LOOKING_TRIES)
     except (BusyError, LostError) as error:
@@ -105,11 +115,12 @@ def _looked_at(provider: Provider, job: Job) -> Job:
 
 
 def _note_status(work: Work, status: str) -> None:
+    """Save a job's status in `job.json`."""
     work.directory.write_job({**work.directory.job(), "status": status})
 
 
 class _Teller:
-    """Tells each of a job's events once: steps as a bar, everything else as a line."""
+    """Reports each of a job's events once: steps move a progress bar, everything else is a line."""
 
     def __init__(self, name: str, work: Work) -> None:
         self._name, self._work = name, work
@@ -117,7 +128,7 @@ class _Teller:
         self._step: Any = None
 
     def tell(self, provider: Provider, job: Job) -> None:
-        """What is new. Events are news, not work: if they cannot be had, nothing is lost."""
+        """Report new events. They are not essential, so an error while reading them is ignored."""
         try:
             events = provider.events(job.id)
         except (BusyError, LostError, RefusedError):

@@ -1,8 +1,8 @@
-"""A hosted fine-tuning job: sent once, whatever happens, and what comes of it.
+"""A hosted fine-tuning job: created exactly once, and recorded.
 
-`job.json` holds what is meant before each paid call and what came of it after. Before a job is
-created it is looked for: a create whose answer was lost, or a process that was killed, may have
-left one that nobody here has heard of. It is known by the intent in its metadata.
+`job.json` is written before each paid call and after it. Before a job is created, the provider is
+searched for it: a create call whose answer was lost, or a process that was killed, may have left
+one that is unknown here. It is recognized by the idempotency key (`intent`) in its metadata.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from tuneoff.records import Example
 from tuneoff.tasks import training_rows
 
 INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
-# What a replay takes over of the recorded run's job.
+# Fields that a replay copies from the recorded run's job.
 KEPT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata", "job_id")
 CREATING = "create job"
 WITHOUT_MODEL = {"failed": "failed", "cancelled": "was cancelled"}
 
 
 def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
-    """Has the job done, or goes on with it, and writes down what came of it.
+    """Run the job to its end, or continue it, and record its result.
 
     Raises:
-        ContenderError: it failed, or was cancelled.
-        ProviderError: the provider refused, or is out of reach; the job, if there is one, goes on.
-        BudgetError: it would cost too much.
+        ContenderError: the job failed, or was cancelled.
+        ProviderError: the provider rejected it, or cannot be reached; an existing job continues.
+        BudgetError: the job would cost too much.
     """
     from tuneoff.contenders.hosted_record import write_down
 
@@ -58,26 +58,27 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
             f"{f' ({job.error})' if job.error else ''}; "
             f"`--only {settings.name} --fresh` pays for a new one."
         )
-    # Before `training.json` is there, so that a kill in between leaves nothing undone.
+    # Settle before `training.json` is written, so that a kill in between leaves nothing unsettled.
     tokens = job.trained_tokens or most_training_tokens(settings, work)
     ticket.settle(training=tokens, usd=job.billed_usd)
     write_down(settings, work, provider, job)
 
 
 def answers_with(settings: HostedSettings, work: Work) -> str:
-    """The tuned model, or the best checkpoint if asked for; empty before there is one."""
+    """Return the name of the tuned model, or of its best checkpoint; empty before there is one."""
     facts = work.directory.job()
     if settings.checkpoint == "best":
         measured = [c for c in facts.get("checkpoints", ()) if c["validation"] is not None]
-        best = min(measured, key=lambda each: each["validation"], default=None)
+        best = min(measured, key=lambda checkpoint: checkpoint["validation"], default=None)
         if best is not None:
             return str(best["model"])
     return str(facts.get("tuned_model") or "")
 
 
 def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]:
-    """Return name and text of the training file and, if there is one, of the validation file. A
-    name is its content's hash, so that a file which was uploaded before is known.
+    """Return (name, text) of the training file and, if there is one, of the validation file.
+
+    A name holds the hash of the content, so that an uploaded file is recognized.
 
     Raises:
         DataError: an example cannot be learned from; the message names the line.
@@ -94,8 +95,9 @@ def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]
 def _file(
     settings: HostedSettings, work: Work, which: str, examples: Sequence[Example]
 ) -> tuple[str, str]:
+    """Return name and text of one split's file; raise DataError for a faulty example."""
     template, lines = template_for(settings, work), list[str]()
-    # What is paid for was checked then, by the rules of its day, and stays what it was.
+    # A file that is paid for was checked by the rules of its day, and must stay as it was.
     begun = work.directory.has_begun_paying()
     for number, example in enumerate(examples, 1):
         turns = prompts.conversation(example, template)
@@ -120,29 +122,30 @@ def _file(
 
 
 def most_training_tokens(settings: HostedSettings, work: Work) -> int:
-    """The most tokens that the job can bill: as counted before, as often as it goes over them."""
-    found = providers.module_of(settings.provider).schedule(
+    """Return the maximum tokens that the job can bill: the counted tokens times its epochs."""
+    job_schedule = providers.module_of(settings.provider).schedule(
         settings.epochs, len(work.train), bool(work.validation)
     )
     sets = (_most_tokens(settings, work, examples) for examples in (work.train, work.validation))
-    return int(found.billed(*sets))
+    return int(job_schedule.billed(*sets))
 
 
 def _most_tokens(settings: HostedSettings, work: Work, examples: Sequence[Example]) -> int:
+    """Return the maximum tokens that one pass over the examples can bill."""
     template, counted = template_for(settings, work), counts_as_openai(settings)
-    most = trained_on(settings.model) if counted else None
-    found = 0
+    max_tokens = trained_on(settings.model) if counted else None
+    total = 0
     for example in examples:
         turns = prompts.messages(example, template)
         whole = most_billed(
             settings, [*turns, {"role": "assistant", "content": example.completion}]
         )
-        found += whole if most is None else min(whole, most)
-    return found
+        total += whole if max_tokens is None else min(whole, max_tokens)
+    return total
 
 
 def _authorized(settings: HostedSettings, work: Work) -> Ticket:
-    """Leave to train, asked for once however often this is carried out."""
+    """Authorize the training and return its reservation; a repeated call changes nothing."""
     facts = _facts(settings, work)
     return work.guard.authorize(
         "training", str(facts["intent"]), training=most_training_tokens(settings, work)
@@ -150,11 +153,11 @@ def _authorized(settings: HostedSettings, work: Work) -> Ticket:
 
 
 def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
-    """What is known of the job; the first time an intent, which is written down."""
+    """Load the job's facts; the first time, create them with a new idempotency key."""
     facts = work.directory.job()
     if "intent" not in facts and work.replay is not None:
-        kept = work.replay.job()
-        facts = {name: kept.get(name) for name in KEPT}
+        recorded = work.replay.job()
+        facts = {name: recorded.get(name) for name in KEPT}
         work.directory.write_job(facts)
     if facts.get("intent") is None:
         intent = secrets.token_hex(12)
@@ -175,11 +178,11 @@ def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
 
 
 def submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
-    """The job: the one of `job.json`, one that an earlier try created, or a new one.
+    """Return the job of `job.json`, one that an earlier try created, or a new one.
 
     Raises:
-        ProviderError: the provider refused, or is out of reach.
-        BudgetError: it would cost too much.
+        ProviderError: the provider rejected the job, or cannot be reached.
+        BudgetError: the job would cost too much.
     """
     facts = _facts(settings, work)
     if facts["job_id"] is not None:
@@ -217,8 +220,7 @@ def submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
 def _estimated(
     settings: HostedSettings, work: Work, provider: Provider, spec: JobSpec, ticket: Ticket
 ) -> None:
-    """Asks the provider what the job will cost, and asks leave for that, where it is more than was
-    thought."""
+    """Ask the provider what the job will cost, and increase the reservation if that is more."""
     try:
         estimate = repeated(lambda: provider.estimate(spec))
         if estimate is None:
@@ -231,25 +233,25 @@ def _estimated(
                 f"{settings.name}: {provider.url} estimates ${estimate.usd:.2f}{tokens} of training"
             )
             ticket.at_least(estimate.usd)
-    except BaseException:  # there is no job yet, whatever went wrong
+    except BaseException:  # there is no job yet, whatever the error
         ticket.give_back()
         raise
 
 
 def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path) -> str:
-    """A file's id; one of that name that is there already is not sent again."""
+    """Return a file's id; a file of that name that is there already is not sent again."""
     doing = f"upload {path.name}"
-    begun = facts["doing"] == doing
+    is_resumed = facts["doing"] == doing
     _note(work, facts, doing=doing)
     return found_or_uploaded(
-        lambda: provider.find_file(path.name), lambda: provider.upload(path), begun
+        lambda: provider.find_file(path.name), lambda: provider.upload(path), is_resumed
     )
 
 
 def _wait_for_file(
     settings: HostedSettings, work: Work, provider: Provider, facts: dict[str, Any], which: str
 ) -> None:
-    """Waits until a file can be used; one that never can is forgotten, and sent again next time."""
+    """Wait until a file can be used; drop one that never can, so that it is uploaded again."""
     file = facts[which]
     try:
         wait_until_processed(
@@ -266,7 +268,7 @@ def _wait_for_file(
 def _created(
     settings: HostedSettings, work: Work, provider: Provider, spec: JobSpec, facts: dict[str, Any]
 ) -> Job:
-    """A job of the spec: one that an earlier try created, or a new one."""
+    """Return a job of the spec: one that an earlier try created, or a new one."""
     taken = [other.job().get("job_id") or "" for other in work.directory.siblings()]
 
     def authorized() -> Ticket:
@@ -281,18 +283,21 @@ def _created(
         authorized=authorized,
         look_until=facts["look_until"],
         note=lambda until: _note(work, facts, doing=CREATING, look_until=until),
-        # Another try is another job.
+        # The next try needs a new idempotency key: it is another job.
         refused=lambda: _note(work, facts, intent=None, doing=None),
     )
 
 
 def _settle_without_model(job: Job, ticket: Ticket) -> None:
-    """What a job that came to nothing costs, where the provider says it: nobody else knows until
-    the bill comes, so the leave stays otherwise."""
+    """Settle the cost of a job without a model, where the provider reports it.
+
+    Otherwise the reservation stays open: nobody knows the cost until the bill comes.
+    """
     if job.trained_tokens or job.billed_usd is not None:
         ticket.settle(training=job.trained_tokens or 0, usd=job.billed_usd)
 
 
 def _note(work: Work, facts: dict[str, Any], **changed: Any) -> None:
+    """Update the job's facts and save them."""
     facts.update(changed)
     work.directory.write_job(facts)

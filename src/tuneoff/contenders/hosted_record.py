@@ -1,4 +1,4 @@
-"""What came of a hosted job, in the words of every other contender: losses, verdict, tokens."""
+"""The result of a hosted job in the terms of every other contender: losses, verdict, tokens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ T = TypeVar("T")
 
 
 def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> None:
-    """Writes `loss.jsonl`, the checkpoints, the tuned model's name and `training.json`. Not every
-    server of this shape has checkpoints or metrics; the model is there without them."""
+    """Write `loss.jsonl`, the checkpoints, the tuned model's name and `training.json`.
+
+    Not every compatible server has checkpoints or metrics; the model is recorded without them.
+    """
     checkpoints = _if_there_are(work, settings.name, lambda: provider.checkpoints(job.id))
     losses = _if_there_are(work, settings.name, lambda: provider.losses(job))
     rows = _rows(losses, job, len(work.train))
@@ -29,11 +31,13 @@ def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Jo
         "status": job.status,
         "tuned_model": job.model,
         "trained_tokens": job.trained_tokens,
-        "checkpoints": [asdict(each) for each in checkpoints],
+        "checkpoints": [asdict(checkpoint) for checkpoint in checkpoints],
     }
     work.directory.write_job(facts)
     best = best_row(rows)
-    steps = max([row.step for row in rows] + [each.step for each in checkpoints], default=0)
+    steps = max(
+        [row.step for row in rows] + [checkpoint.step for checkpoint in checkpoints], default=0
+    )
     epochs = job.epochs or (0.0 if settings.epochs == "auto" else float(settings.epochs))
     work.directory.write_training(
         TrainingRecord(
@@ -54,6 +58,7 @@ def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Jo
 
 
 def _if_there_are(work: Work, name: str, call: Callable[[], list[T]]) -> list[T]:
+    """Return a call's result; where the provider rejects the call, warn and return nothing."""
     try:
         return repeated(call)
     except RefusedError as error:
@@ -62,19 +67,23 @@ def _if_there_are(work: Work, name: str, call: Callable[[], list[T]]) -> list[T]
 
 
 def _rows(losses: list[StepLoss], job: Job, examples: int) -> list[LossRow]:
-    """Steps with the examples seen by then: `batch_size` a step, or the epochs' share of it."""
-    steps = max((each.step for each in losses), default=0)
-    each_step = float(job.batch_size or 0) or (job.epochs or 0) * examples / max(1, steps)
-    most = (job.epochs or 0) * examples or None
+    """Return loss rows with the examples seen by each step.
+
+    That is `batch_size` per step, or the step's share of the epochs.
+    """
+    steps = max((loss_row.step for loss_row in losses), default=0)
+    examples_per_step = float(job.batch_size or 0) or (job.epochs or 0) * examples / max(1, steps)
+    max_seen = (job.epochs or 0) * examples or None
     rows = []
     for loss in losses:
-        seen = round(loss.step * each_step)
-        seen = seen if most is None else min(seen, round(most))
+        seen = round(loss.step * examples_per_step)
+        seen = seen if max_seen is None else min(seen, round(max_seen))
         rows.append(LossRow(loss.step, seen, loss.train, loss.validation))
     return rows
 
 
 def _seconds(job: Job) -> float | None:
+    """Return the job's duration in seconds; None where the provider does not report it."""
     if job.finished_at is None or job.created_at is None:
         return None
     return float(job.finished_at - job.created_at)

@@ -1,8 +1,8 @@
-"""Whether a contender's base can take the examples, before anything is loaded or spent: their
-lengths, their tokens, whether its chat template says all of them, and whether it can end an answer.
+"""Checks that a contender's base can take the examples, before anything is loaded or spent: their
+lengths, their tokens, their chat turns, and the EOS token.
 
-Counted without torch (`tokens.py`). No text of this world has more tokens than bytes, so only
-long ones are counted at all; encoding for training counts every one again.
+Tokens are counted without torch (`tokens.py`). No text has more tokens than bytes, so only long
+examples are tokenized here; encoding for training counts every one again.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ AROUND = 8
 
 
 def check(settings: object, work: Work) -> list[str]:
-    """Check lengths, tokens and turns; return warnings as sentences, none for a contender that has
-    no base here.
+    """Check lengths, tokens and turns; return warnings as sentences.
+
+    A contender without a base on this machine has none.
 
     Raises:
         ConfigError: `max_length` or `rendering` do not fit the base, it has no EOS token, or its
             chat template cannot render turns that the examples have.
-        DataError: an example fits neither into `train.max_length` nor into the base, or has a
-            token that the base has no embedding for.
+        DataError: an example fits neither into `train.max_length` nor into the base, or has a token
+            that the base has no embedding for.
     """
     if not isinstance(settings, LocalSettings | PromptedSettings) or settings.base is None:
         return []
@@ -56,9 +57,9 @@ def check(settings: object, work: Work) -> list[str]:
     try:
         _check_tokens(settings, work, view, count_rows(base))
         if isinstance(settings, LocalSettings):
-            found = list(_tuned(settings, work, view))
+            warnings = list(_tuned(settings, work, view))
         else:
-            found = _without_answer(settings.name, work, view)
+            warnings = _without_answer(settings.name, work, view)
     except SpellingError as error:
         raise DataError(f"contender {settings.name}, base {settings.base!r}: {error}") from None
     except TemplateError as error:
@@ -66,7 +67,7 @@ def check(settings: object, work: Work) -> list[str]:
             f"contender {settings.name}: the chat template of base {settings.base} {error.why}; "
             "set rendering: text, name another base, or take such turns out."
         ) from None
-    return [*found, *view.forgotten(settings.name, settings.base)]
+    return [*warnings, *view.forgotten(settings.name, settings.base)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,13 @@ class _View:
         return prompts.messages(example, self.template, self.shots.of(example))
 
     def size(self, example: Example) -> int:
-        """Return the UTF-8 bytes of the prompt as the model sees it, and of what may stand around
-        it."""
+        """Return the UTF-8 bytes of the rendered prompt, plus room for special tokens."""
         prompt = self.asked(example)
         text = prompt if isinstance(prompt, str) else self._rendered(prompt, example)
         return len(text.encode()) + AROUND
 
     def _rendered(self, turns: Sequence[prompts.Message], example: Example) -> str:
-        """Render chat turns as the model sees them; all of them must be there."""
+        """Render chat turns as the model sees them; every turn must be in the result."""
         text = self.counter.rendered(turns, self.template.today)
         for turn in turns:
             if turn["content"].strip() not in text:
@@ -101,13 +101,13 @@ class _View:
         return text
 
     def _misses(self, turn: Mapping[str, str], text: str, example: Example) -> None:
-        """Notes that a turn's thoughts are left out, which is what templates mean to do.
+        """Record that a turn's thoughts are left out, which templates do on purpose.
 
         Raises:
-            TemplateError: it is not its thoughts.
+            TemplateError: more than the thoughts is missing.
         """
-        _, end, said = turn["content"].rpartition("</think>")
-        if not end or turn["role"] != "assistant" or said.strip() not in text:
+        _, end, answer = turn["content"].rpartition("</think>")
+        if not end or turn["role"] != "assistant" or answer.strip() not in text:
             raise TemplateError(
                 f"leaves out or changes what the {turn['role']} turn of example {example.id!r} says"
             )
@@ -126,16 +126,16 @@ class _View:
         """Return the token ids of the prompt."""
         return self.counter.prompt_ids(self.asked(example), self.template.today)
 
-    def prompt(self, example: Example, most: int) -> int:
-        """Tokens of the prompt; 0 where it is certainly not longer than `most`."""
-        if self.size(example) <= most:
+    def prompt(self, example: Example, max_tokens: int) -> int:
+        """Return the prompt's tokens; 0 if they are certainly at most `max_tokens`."""
+        if self.size(example) <= max_tokens:
             return 0
         return len(self.ids(example))
 
-    def whole(self, example: Example, most: int) -> int:
-        """The same of prompt and answer."""
+    def whole(self, example: Example, max_tokens: int) -> int:
+        """Return the tokens of prompt and answer; 0 if they are certainly at most `max_tokens`."""
         answer = example.completion
-        if self.size(example) + len(answer.encode()) <= most:
+        if self.size(example) + len(answer.encode()) <= max_tokens:
             return 0
         return len(self.ids(example)) + self.counter.completion(answer)
 
@@ -152,10 +152,12 @@ def _check_tokens(
     known = counter.known
     if rows is None or known <= rows:
         return
-    learned = [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
-    for place, example in enumerate((*learned, *work.test)):
+    training_examples = (
+        [*work.train, *work.validation] if isinstance(settings, LocalSettings) else []
+    )
+    for index, example in enumerate((*training_examples, *work.test)):
         ids = view.ids(example)
-        if place < len(learned):
+        if index < len(training_examples):
             ids += counter.completion_ids(example.completion)
         token = find_beyond(ids, rows)
         if token is not None:
@@ -165,86 +167,96 @@ def _check_tokens(
 
 
 def find_too_long(base: str, examples: Iterable[Example]) -> tuple[Example, int, int] | None:
-    """Return the first chat example that is too long to train a resolved base on, its tokens, and
-    the base's positions; None where there is none, or that cannot be counted here."""
+    """Find the first chat example that is too long to train a resolved base on.
+
+    Returns:
+        The example, its tokens and the base's positions; None where there is none, or tokens cannot
+        be counted here.
+    """
     counter = counter_of(base)
     if counter is None:
         return None
     rendering = rendering_of(counter, None)  # type: ignore[arg-type]
     view = _View(counter, prompts.CHAT_PASS_THROUGH, rendering, NO_SHOTS)
-    most = counter.positions
+    max_tokens = counter.positions
     for example in examples:
         try:
-            tokens = view.whole(example, most)
-        except (TemplateError, SpellingError):  # which is told by whoever trains
+            tokens = view.whole(example, max_tokens)
+        except (TemplateError, SpellingError):  # the training reports it
             continue
-        if tokens > most:
-            return example, tokens, most
+        if tokens > max_tokens:
+            return example, tokens, max_tokens
     return None
 
 
 def _tuned(settings: LocalSettings, work: Work, view: _View) -> Iterator[str]:
+    """Check the lengths of a tuned contender's examples and yield warnings; raise DataError."""
     positions = view.counter.positions
-    most = max_length(settings, positions)
+    max_tokens = max_length(settings, positions)
     examples: dict[Split, Sequence[Example]] = {"train": work.train, "validation": work.validation}
-    cut = {split: _too_long(settings, split, examples[split], most, view) for split in examples}
+    truncated = {
+        split: _too_long(settings, split, examples[split], max_tokens, view) for split in examples
+    }
     if settings.train.truncate:
         room = positions - work.max_new_tokens
         long = [example for example in work.test if view.prompt(example, room) > room]
         for example in long:
             if view.prompt(emptied(example), room) > room:
                 raise DataError(f"contender {settings.name}, test: {no_room(example)}")
-        cut["test"] = len(long)
+        truncated["test"] = len(long)
     else:
         _too_long(settings, "test", work.test, positions, view)
         yield from _without_answer(settings.name, work, view)
-    if any(cut.values()):
-        yield cut_line(settings.name, cut)
+    if any(truncated.values()):
+        yield cut_line(settings.name, truncated)
 
 
 def _too_long(
-    settings: LocalSettings, split: Split, examples: Sequence[Example], most: int, view: _View
+    settings: LocalSettings, split: Split, examples: Sequence[Example], max_tokens: int, view: _View
 ) -> int:
-    """How many examples have more than `most` tokens, and will be cut.
+    """Return how many examples have more than `max_tokens` tokens and will be truncated.
 
     Raises:
-        DataError: they may not be cut, or that would not help.
+        DataError: they may not be truncated, or truncation would not help.
     """
-    found = 0
+    count = 0
     for example in examples:
-        tokens = view.whole(example, most)
-        if tokens <= most:
+        tokens = view.whole(example, max_tokens)
+        if tokens <= max_tokens:
             continue
         where = f"contender {settings.name}, {split}"
         if not settings.train.truncate:
             positions = f"{view.counter.positions} positions"
             limit = f"the base's {positions}"
-            if most < view.counter.positions:
-                limit = f"train.max_length {most} (the base has {positions})"
+            if max_tokens < view.counter.positions:
+                limit = f"train.max_length {max_tokens} (the base has {positions})"
             raise DataError(
                 f"{where}: example {example.id!r} has {tokens} tokens, more than {limit}; "
                 f"{WHAT_TO_DO}"
             )
-        if view.whole(emptied(example), most) > most:
+        if view.whole(emptied(example), max_tokens) > max_tokens:
             raise DataError(f"{where}: {no_room(example)}")
-        found += 1
-    return found
+        count += 1
+    return count
 
 
 def _without_answer(name: str, work: Work, view: _View) -> list[str]:
-    """A warning about test prompts that leave no room for an answer: nobody is to be refused
-    for what an untuned base with many shots cannot do."""
+    """Return a warning about test prompts that leave no room for an answer.
+
+    It is no error: an untuned base with many shots may simply be too small.
+    """
     positions = view.counter.positions
     room = positions - work.max_new_tokens
-    found = sum(view.prompt(example, room) > room for example in work.test)
-    if not found:
+    count = sum(view.prompt(example, room) > room for example in work.test)
+    if not count:
         return []
     return [
-        f"{name}: {found} test prompts leave no room for task.max_new_tokens "
+        f"{name}: {count} test prompts leave no room for task.max_new_tokens "
         f"({work.max_new_tokens}) in the base's {positions} positions; they get no answer and "
         "count as wrong."
     ]
 
 
 def _unchecked(base: str, why: str) -> str:
+    """Return a warning that lengths were not checked."""
     return f"lengths were not checked for {base}: {why}."

@@ -1,4 +1,4 @@
-"""An open model, tuned here (LoRA or all parameters), answering here."""
+"""An open model, tuned on this machine (LoRA or all parameters) and answering on it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
 def check(settings: LocalSettings, folder: Path) -> None:
-    """The base must exist (a hub id is looked up only when it is loaded)."""
+    """Raise ConfigError unless the base exists; a hub id is only looked up when it is loaded."""
     resolve_base(settings.base, folder)
     if settings.backend == "vllm":
         vllm.refuse(settings)
 
 
 def ready(settings: LocalSettings, work: Work) -> None:
-    """vLLM must be installed where it is to answer."""
+    """Raise MissingExtraError unless vLLM is installed, where it should answer."""
     with_vllm.ready(settings)
 
 
 def model_name(settings: LocalSettings) -> str:
-    """Base and method, for instance `tiny + LoRA r=8`."""
+    """Return base and method, for instance `tiny + LoRA r=8`."""
     if settings.method == "full":
         return f"{settings.base}, all parameters"
     quantized = "" if settings.quantization == "none" else f", {settings.quantization}"
@@ -37,7 +37,7 @@ def model_name(settings: LocalSettings) -> str:
 
 
 def tune(settings: LocalSettings, work: Work) -> None:
-    """Trains and saves below the contender's folder; nothing if that was done."""
+    """Train and save below the contender's folder; do nothing if that was done."""
     from tuneoff.training.tune import tune as train
 
     if work.directory.weights() is not None and work.directory.training() is not None:
@@ -67,7 +67,7 @@ def tune(settings: LocalSettings, work: Work) -> None:
 def answer(
     settings: LocalSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """Greedy answers of the tuned model."""
+    """Yield the tuned model's greedy answers."""
     from tuneoff.training.method import finished, trained
 
     base = resolve_base(settings.base, work.folder)
@@ -81,7 +81,7 @@ def answer(
 
 
 def serving(settings: LocalSettings, work: Work) -> ServingRecord:
-    """Latency and throughput of the tuned model, measured here."""
+    """Measure and return the tuned model's latency and throughput."""
     from tuneoff.training.method import finished, trained
 
     if not work.measure:
@@ -90,12 +90,13 @@ def serving(settings: LocalSettings, work: Work) -> ServingRecord:
     if settings.backend == "vllm":
         return with_vllm.serving(settings, work, _weights(settings, base, work))
     model = trained(settings, base, work.directory)
-    found = measuring.measured(settings, work, model, load_tokenizer(base))
+    record = measuring.measured(settings, work, model, load_tokenizer(base))
     finished(settings, base, model)
-    return found
+    return record
 
 
 def _weights(settings: LocalSettings, base: str, work: Work) -> with_vllm.Weights:
+    """Return the tuned weights; raise ContenderError if the contender was not tuned."""
     saved, precision = work.directory.weights(), settings.train.precision
     if saved is None:
         raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")

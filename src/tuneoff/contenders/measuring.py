@@ -1,13 +1,12 @@
-"""How fast a contender answers: 20 to 48 test prompts one at a time, as a single caller would wait
-for them; for every contender the same prompts, in the same order.
+"""Latency and throughput of a contender: 20 to 48 test prompts, sent one at a time as a single
+caller would. Every contender gets the same prompts in the same order.
 
-An own model is asked them once more, after it has answered the test set, and its answers are not
-looked at. Nothing is kept from one prompt to the next, so a server that keeps prefixes is no
-slower. A provider is asked them first of all: these are its answers to the test set, so nothing is
-asked, or paid for, twice.
+An own model is asked them again after it has answered the test set, and these answers are
+discarded. No cache is kept between prompts, so a server with a prefix cache is no slower. A
+provider is asked them first: they are its answers to the test set, so nothing is paid for twice.
 
-The throughput of an own model is that of the test set itself, which was answered as many rows at
-once as fit; that takes no further time.
+An own model's throughput is that of the test set, which was answered in batches as large as fit. It
+takes no further time.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from tuneoff.records import Example, Prediction, ServingRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Answers that count at most, and how many are enough once they took SECONDS together; beyond
-# LIMIT_SECONDS none is asked for any more.
+# Number of timed answers: at most `MOST`; `ENOUGH` of them suffice once they took `SECONDS`
+# together. No prompt begins after `LIMIT_SECONDS`.
 MOST, ENOUGH = 48, 20
 SECONDS, LIMIT_SECONDS = 2.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long requests took; the 95th percentile only where there are enough of them."""
+    """Latency statistics in seconds; the 95th percentile needs `ENOUGH` requests."""
 
     count: int
     p50: float | None
@@ -50,20 +49,19 @@ def measured(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> ServingRecord:
-    """Times a loaded model on the run's own test prompts; returns latency and throughput."""
-    asked, quiet = asked_alone(work), replace(work, progress=Silent())
-    seconds = answered_alone(settings, quiet, model, tokenizer, asked)
-    return record(answered(work), timed(asked, seconds))
+    """Time a loaded model on the run's test prompts; return latency and throughput."""
+    examples, quiet = asked_alone(work), replace(work, progress=Silent())
+    seconds = answered_alone(settings, quiet, model, tokenizer, examples)
+    return record(answered(work), timed(examples, seconds))
 
 
 def as_answered(settings: Settings, work: Work) -> ServingRecord:
-    """Returns the throughput alone, for which no model is loaded."""
+    """Return the throughput alone, which needs no loaded model."""
     return replace(record(answered(work), {}), backend=settings.backend)
 
 
 def of_provider(settings: HostedSettings | PromptedSettings, work: Work) -> ServingRecord | None:
-    """Returns how long the answers took that a provider was asked for one at a time; None where
-    there are none."""
+    """Return the latency of a provider's answers requested one at a time; None without any."""
     alone, _ = divided(answered(work), settings.concurrency)
     if not alone:
         return None
@@ -72,19 +70,22 @@ def of_provider(settings: HostedSettings | PromptedSettings, work: Work) -> Serv
 
 
 def answered(work: Work) -> list[Prediction]:
-    """Returns the test set's answers so far."""
+    """Return the test set's answers so far, without failed ones."""
     return [p for p in work.directory.predictions().values() if p.error is None]
 
 
 def asked_alone(work: Work) -> list[Example]:
-    """Returns the examples on which an own model is timed: those that it could answer."""
-    known = {prediction.id for prediction in answered(work)}
-    return [example for example in choose_prompts(work.test) if example.id in known]
+    """Return the examples on which an own model is timed: those that it could answer."""
+    answered_ids = {prediction.id for prediction in answered(work)}
+    return [example for example in choose_prompts(work.test) if example.id in answered_ids]
 
 
 def asked_first(work: Work, examples: Sequence[Example]) -> Sequence[Example]:
-    """Returns the examples with those first on which a provider's model is timed. In a replay these
-    are those that were timed then, in that order, for the first one does not count."""
+    """Return the examples with the timed ones first.
+
+    In a replay these are the examples that were timed in the recorded run, in that order, because
+    the first one does not count.
+    """
     left = {example.id: example for example in examples}
     if work.replay is not None:
         chosen = timed_then(work)
@@ -95,50 +96,53 @@ def asked_first(work: Work, examples: Sequence[Example]) -> Sequence[Example]:
 
 
 def timed_then(work: Work) -> list[str]:
-    """Returns the examples that a recorded run asked for one at a time, in that order."""
+    """Return the ids of examples that a recorded run requested one at a time, in order."""
     before = work.replay.predictions() if work.replay is not None else {}
     return [id for id, row in before.items() if row.concurrency == 1]
 
 
 def choose_prompts(test: Sequence[Example]) -> list[Example]:
-    """Returns the examples to be timed, in their order: one to begin with and as many as are
-    enough, at even distances over the test set, then those between that make the most."""
+    """Return the examples to time, in order.
+
+    First come one for warm-up and as many as suffice, evenly spaced over the test set. The examples
+    between them follow, up to the maximum.
+    """
     first = spread(test, 1 + ENOUGH)
     chosen = {example.id for example in first}
     between = [example for example in test if example.id not in chosen]
     return first + spread(between, MOST - ENOUGH)
 
 
-def spread(examples: Sequence[Example], most: int) -> list[Example]:
-    """Returns at most so many examples, at even distances."""
-    take = min(most, len(examples))
+def spread(examples: Sequence[Example], max_count: int) -> list[Example]:
+    """Return at most `max_count` examples, evenly spaced."""
+    take = min(max_count, len(examples))
     return [examples[i * len(examples) // take] for i in range(take)]
 
 
 def asks_on(seconds: Collection[float]) -> bool:
-    """Says whether one more prompt is to be timed, after those that took so many seconds."""
+    """Return whether another prompt should be timed after those that took these seconds."""
     taken = math.fsum(seconds)
     enough = len(seconds) > ENOUGH and taken >= SECONDS
     return not enough and taken < LIMIT_SECONDS and len(seconds) <= MOST
 
 
-def timed(asked: Iterable[Example], seconds: Iterator[float]) -> dict[str, float]:
-    """Returns the seconds of examples by id, taken one after another until they are enough."""
-    found = dict[str, float]()
-    for example, each in zip(asked, seconds, strict=False):
-        found[example.id] = each
-        if not asks_on(found.values()):
+def timed(examples: Iterable[Example], seconds: Iterator[float]) -> dict[str, float]:
+    """Return seconds by example id, measured one after another until they suffice."""
+    seconds_by_id = dict[str, float]()
+    for example, took in zip(examples, seconds, strict=False):
+        seconds_by_id[example.id] = took
+        if not asks_on(seconds_by_id.values()):
             break
-    return found
+    return seconds_by_id
 
 
 def divided(
     rows: Iterable[Prediction], concurrency: int
 ) -> tuple[list[Prediction], list[Prediction]]:
-    """Divides a provider's timed answers: those asked for one at a time, and those under load.
+    """Split a provider's timed answers into those requested one at a time and those under load.
 
     Args:
-        concurrency: that of rows which do not say it, for they are of an earlier version.
+        concurrency: assumed for rows that do not say it; they are of an earlier version.
     """
     known = [row for row in rows if row.seconds is not None]
     alone = [row for row in known if (row.concurrency or concurrency) == 1]
@@ -146,14 +150,16 @@ def divided(
 
 
 def counted(seconds: Iterable[float]) -> list[float]:
-    """Returns the seconds that count: the first answer prepares kernels and caches, or a
-    connection, and counts only where there is no other."""
-    found = list(seconds)
-    return found[1:] or found
+    """Return the seconds without the first, unless it is the only one.
+
+    The first answer prepares kernels and caches, or a connection.
+    """
+    all_seconds = list(seconds)
+    return all_seconds[1:] or all_seconds
 
 
 def times(seconds: Sequence[float]) -> Times:
-    """Returns what is said of requests that took so many seconds."""
+    """Return latency statistics of requests that took these seconds."""
     p50 = statistics.median(seconds) if seconds else None
     p95 = percentile(seconds, 0.95) if len(seconds) >= ENOUGH else None
     return Times(len(seconds), p50, p95)
@@ -162,16 +168,20 @@ def times(seconds: Sequence[float]) -> Times:
 def record(
     answers: Sequence[Prediction], alone: Mapping[str, float], *, own: bool = True
 ) -> ServingRecord:
-    """Returns what was measured, with the machine it was measured on; one that computed nothing
-    (not `own`) is not asked for its accelerator, for which torch would be loaded."""
+    """Return the measurements with the machine they were made on.
+
+    Args:
+        own: computed on this machine. Otherwise its accelerator is not queried, because that would
+            load torch.
+    """
     saturated = [p.seconds for p in answers if p.seconds is not None]
-    taken, found = math.fsum(saturated), times(counted(alone.values()))
+    taken, latency = math.fsum(saturated), times(counted(alone.values()))
     return ServingRecord(
         machine=machine.describe(),
         accelerator=machine.accelerator() if own else None,
-        alone=found.count,
-        seconds_p50=found.p50,
-        seconds_p95=found.p95,
+        alone=latency.count,
+        seconds_p50=latency.p50,
+        seconds_p95=latency.p95,
         saturated=len(saturated),
         requests_per_second=len(saturated) / taken if taken else None,
         alone_seconds=alone,
@@ -179,5 +189,5 @@ def record(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Returns the smallest of the values that so large a share of them does not exceed."""
+    """Return the smallest value that a share of the values does not exceed."""
     return sorted(values)[math.ceil(share * len(values)) - 1]

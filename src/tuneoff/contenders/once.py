@@ -1,9 +1,9 @@
-"""What is paid for is created once, whatever is lost or killed.
+"""Creating paid things exactly once, whatever is lost or killed.
 
-A create whose answer was lost, or a process that was killed, may have left something at the
-provider that nobody here has heard of. So until when that could come to light is written down
-before each create, and is looked for first; only if there certainly is nothing is it created.
-Files cost nothing; their names hold their content's hash, and tell whether they are there.
+A create call whose answer was lost, or a process that was killed, may have left something at the
+provider that is unknown here. So before each create call, the time until which it could become
+visible is saved. A later try searches for it first, and creates it only if there is certainly
+nothing. Files cost nothing; their names hold their content's hash and show whether they exist.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from tuneoff.providers import FILE_BAD, FILE_PENDING, FILE_UPLOADED, FileState
 from tuneoff.providers.calls import TRIES, is_impatient, most_tries, repeated, wait_or_raise
 
 T = TypeVar("T")
-# A create whose answer was lost may still be under way, and listings lag: so long it is looked for.
+# A create call whose answer was lost may still be running, and listings lag: search this long.
 SETTLED_SECONDS, UPLOADED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 5.0, 2.0
 
-# A file is looked at until its provider has processed it, less and less often. One that is only
-# called uploaded may stay so.
+# Polling intervals while a provider processes a file. Some servers leave a file at `uploaded`.
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS, SLOWER = 0.5, 15.0, 1.5
 PROCESSED_SECONDS, STAYS_UPLOADED_SECONDS, IMPATIENT_SECONDS = 1800.0, 10.0, 3.0
-# What a server answers that has no route for looking at a file.
+# Statuses of a server that has no route to look at a file.
 UNKNOWN_ROUTE = (404, 405, 501)
 
 
@@ -37,26 +36,26 @@ def found_or_created(
     note: Callable[[float | None], None],
     refused: Callable[[], None],
 ) -> T:
-    """What an earlier try created, or a new one.
+    """Return what an earlier try created, or create it.
 
     Args:
-        find: looks for what an earlier try created; may be repeated.
-        create: creates it; is never repeated without looking.
-        authorized: leave for it, the same however often it is asked for.
-        look_until: seconds of the epoch until when something that was created may come to light;
-            None: there is certainly nothing.
-        note: writes `look_until` down.
-        refused: writes down that there is none and that the leave was given back.
+        find: searches for what an earlier try created; may be repeated.
+        create: creates it; is never repeated without searching.
+        authorized: returns the reservation, the same one on every call.
+        look_until: until when a created object may become visible, in seconds of the epoch; None:
+            there is certainly nothing.
+        note: saves `look_until`.
+        refused: saves that nothing was created and the reservation was released.
 
     Raises:
-        ProviderError: it was refused, or no answer came.
-        BudgetError: it could pass the budget.
+        ProviderError: the call was rejected, or no answer came.
+        BudgetError: the call could pass the budget.
     """
     for attempt in range(TRIES):
         if look_until is not None:
-            found = _looked_for(find, look_until)
-            if found is not None:
-                return found
+            existing = _looked_for(find, look_until)
+            if existing is not None:
+                return existing
         ticket = authorized()
         before, look_until = look_until, time.time() + SETTLED_SECONDS
         note(look_until)
@@ -78,20 +77,20 @@ def found_or_created(
 def found_or_uploaded(
     find: Callable[[], str | None], upload: Callable[[], str], begun: bool
 ) -> str:
-    """The id of a file that is there already, or of a new one.
+    """Return the id of a file that is there already, or upload it.
 
     Args:
-        find: looks for the file by its name.
-        begun: an upload of it was begun before, so it may be there and not be listed yet.
+        find: searches for the file by its name.
+        begun: an earlier upload was started, so the file may exist and not be listed yet.
 
     Raises:
-        ProviderError: it was refused, or no answer came.
+        ProviderError: the upload was rejected, or no answer came.
     """
     for attempt in range(TRIES):
         until = time.time() + (UPLOADED_SECONDS if begun else 0.0)
-        found = _looked_for(find, until)
-        if found is not None:
-            return found
+        existing = _looked_for(find, until)
+        if existing is not None:
+            return existing
         begun = True
         try:
             return upload()
@@ -103,21 +102,21 @@ def found_or_uploaded(
 def wait_until_processed(
     look: Callable[[], FileState], url: str, name: str, say: Callable[[str], None]
 ) -> None:
-    """Waits until a provider has processed a file, so that it takes a job or batch of it.
+    """Wait until a provider has processed a file, so that it accepts a job or batch of it.
 
-    A server that shows no status, or does not know the question, is not waited for.
+    A server that shows no status, or has no route for it, is not waited for.
 
     Args:
-        look: looks at the file; may be repeated.
-        url: where the provider is.
+        look: fetches the file's state; may be repeated.
+        url: the provider's address.
         name: the file's name.
-        say: tells the user that it is waited for.
+        say: tells the user about the wait.
 
     Raises:
         RefusedError: the file can never be used.
-        ProviderError: the provider is out of reach, or is not through in half an hour.
+        ProviderError: the provider cannot be reached, or has not finished within half an hour.
     """
-    waited, pause, told = 0.0, FIRST_LOOK_SECONDS, ""
+    waited, pause, reported = 0.0, FIRST_LOOK_SECONDS, ""
     while True:
         state = _look_at_file(look)
         if state.status in FILE_BAD:
@@ -132,14 +131,15 @@ def wait_until_processed(
                 f"{url}: file {name} is still {state.status} after {waited:.0f} s; the same "
                 "command goes on with it later"
             )
-        if state.status != told:
-            told = state.status
-            say(f"file {name} is {told} at {url}; waiting until it is processed")
+        if state.status != reported:
+            reported = state.status
+            say(f"file {name} is {reported} at {url}; waiting until it is processed")
         time.sleep(pause)
         waited, pause = waited + pause, min(LAST_LOOK_SECONDS, pause * SLOWER)
 
 
 def _look_at_file(look: Callable[[], FileState]) -> FileState:
+    """Return a file's state; an unknown state where the server has no route for it."""
     try:
         return repeated(look)
     except RefusedError as error:
@@ -149,10 +149,11 @@ def _look_at_file(look: Callable[[], FileState]) -> FileState:
 
 
 def _looked_for(find: Callable[[], T | None], until: float) -> T | None:
+    """Search until something is found or the time is over; return it or None."""
     until = min(until, time.time() + SETTLED_SECONDS)  # the clock may have been set back
     while True:
-        last = time.time() >= until
-        found = repeated(find)
-        if found is not None or last:
-            return found
+        is_last = time.time() >= until
+        existing = repeated(find)
+        if existing is not None or is_last:
+            return existing
         time.sleep(min(LOOK_AGAIN_SECONDS, max(0.0, until - time.time())))

@@ -1,7 +1,7 @@
-"""A model that is not tuned here: it only answers, zero-shot or with shots from train.
+"""A model that is not tuned here; it only answers, zero-shot or with shots from the training split.
 
-Either an open base, answered on this machine, or a provider's model: an untuned one, or one
-that was tuned before (`ft:…`) and is only to be measured.
+It is an open base that answers on this machine, or a provider's model: an untuned one, or one tuned
+earlier (`ft:…`) that is only evaluated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
 def check(settings: PromptedSettings, folder: Path) -> None:
-    """The base must exist; of a provider's model only the provider is looked up."""
+    """Raise ConfigError unless the base exists, or the provider is known."""
     if settings.base is not None:
         resolve_base(settings.base, folder)
         if settings.backend == "vllm":
@@ -42,8 +42,7 @@ def check(settings: PromptedSettings, folder: Path) -> None:
 
 
 def ready(settings: PromptedSettings, work: Work) -> None:
-    """The SDK and the key of a provider must be there, unless everything was answered before; vLLM
-    where it is to answer."""
+    """Raise unless the missing answers can be made: with an SDK and a key, or with vLLM."""
     with_vllm.ready(settings)
     if settings.model is not None and not is_answered(settings, work):
         with closing(connected(settings, work)) as provider:
@@ -52,28 +51,27 @@ def ready(settings: PromptedSettings, work: Work) -> None:
 
 
 def model_name(settings: PromptedSettings) -> str:
-    """Return model and number of shots, for instance `tiny, 5 shots`, and what is asked for
-    of reasoning effort and temperature."""
+    """Return model and shots (`tiny, 5 shots`), reasoning effort and temperature."""
     shots = "zero-shot" if settings.shots == 0 else f"{settings.shots} shots"
     effort = f", reasoning {settings.reasoning_effort}" if settings.reasoning_effort else ""
     return f"{settings.base or settings.model}, {shots}{effort}{name_temperature(settings)}"
 
 
 def tune(settings: PromptedSettings, work: Work) -> None:
-    """Nothing is trained."""
+    """Do nothing: this kind is not trained."""
 
 
 def answer(
     settings: PromptedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """Greedy answers of the untuned base, or the provider's model's, as often as the file says."""
+    """Yield the base's greedy answers, or the samples of a provider's model."""
     if settings.model is not None:
         template, shots = template_for(settings, work), shots_of(settings, work)
         questions = list_questions(settings, work, examples)
-        asked = ((e, k, prompts.messages(e, template, shots.of(e))) for e, k in questions)
+        chat_requests = ((e, k, prompts.messages(e, template, shots.of(e))) for e, k in questions)
         with closing(connected(settings, work)) as provider:
             ask = ask_in_batches if settings.batch else ask_all
-            yield from ask(settings, work, provider, settings.model, asked)
+            yield from ask(settings, work, provider, settings.model, chat_requests)
         return
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
@@ -87,7 +85,7 @@ def answer(
 
 
 def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
-    """Return latency and throughput of an open base, measured here; of a provider's the latency."""
+    """Return latency and throughput of an open base; of a provider's model, only the latency."""
     if settings.base is None:
         return measuring.of_provider(settings, work)
     if not work.measure:
@@ -97,9 +95,9 @@ def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
         return with_vllm.serving(settings, work, with_vllm.Weights(base, base))
     dtype = dtype_of("auto")
     model = bases.borrow(base, settings.quantization, dtype)
-    found = measuring.measured(settings, work, model, load_tokenizer(base))
+    record = measuring.measured(settings, work, model, load_tokenizer(base))
     bases.give_back(base, settings.quantization, dtype, model)
-    return found
+    return record
 
 
 def prompt_sha256(settings: PromptedSettings, work: Work) -> str | None:
@@ -116,11 +114,12 @@ def prompt_record(settings: PromptedSettings, work: Work) -> PromptRecord:
 
 
 def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:
-    """The most tokens that what is left to do can bill: training, input, output."""
+    """Return the maximum tokens that the remaining work can bill: training, input, output."""
     template, shots = template_for(settings, work), shots_of(settings, work)
-    asked = ((e, prompts.messages(e, template, shots.of(e))) for e in work.test)
-    return (0, *most_answering_tokens(settings, work, asked))
+    rendered = ((e, prompts.messages(e, template, shots.of(e))) for e in work.test)
+    return (0, *most_answering_tokens(settings, work, rendered))
 
 
 def _provider(settings: PromptedSettings) -> str:
+    """Return the provider's id; OpenAI by default."""
     return settings.provider or "openai"

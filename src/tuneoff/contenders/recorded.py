@@ -15,7 +15,7 @@ from tuneoff.tasks.rows import read
 
 
 def check(settings: RecordedSettings, folder: Path) -> None:
-    """The predictions file must be there."""
+    """Raise ConfigError unless the predictions file exists."""
     if settings.predictions is not None and not _file(settings, folder).is_file():
         raise ConfigError(
             f"contender {settings.name}: there is no predictions file "
@@ -24,16 +24,16 @@ def check(settings: RecordedSettings, folder: Path) -> None:
 
 
 def ready(settings: RecordedSettings, work: Work) -> None:
-    """Nothing is needed that `check` does not see."""
+    """Do nothing: `check` sees all that is needed."""
 
 
 def model_name(settings: RecordedSettings) -> str:
-    """What the file says the model was."""
+    """Return the model's name as the file gives it."""
     return settings.model or settings.name
 
 
 def tune(settings: RecordedSettings, work: Work) -> None:
-    """Nothing is trained; answers of a file that has changed since are read again."""
+    """Drop stored answers if the predictions file has changed; nothing is trained."""
     if settings.predictions is None:
         return
     with _file(settings, work.folder).open("rb") as stream:
@@ -43,34 +43,35 @@ def tune(settings: RecordedSettings, work: Work) -> None:
 def answer(
     settings: RecordedSettings, work: Work, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
-    """The file's answers; an example without one is a row with `error`.
+    """Yield the file's answers; an example without one is a row with `error`.
 
     Raises:
-        DataError: a row has no id or prediction, or an id is there twice (with the same sample).
+        DataError: a row has no id or prediction, or an id appears twice with the same sample.
     """
     if settings.predictions is None:
         return
     path = _file(settings, work.folder)
-    found: dict[tuple[str, int], str] = {}
+    answers: dict[tuple[str, int], str] = {}
     for record in read(path, warn=lambda line: work.progress.say(f"warning: {line}")):
         row, where = record.row, record.where
         if not isinstance(row.get("id"), str) or not isinstance(row.get("prediction"), str):
             raise DataError(f"{where}: a row needs the texts id and prediction.")
         question = (row["id"], read_sample(row, where))
-        if question in found:
+        if question in answers:
             raise DataError(
                 f"{where}: the id {row['id']!r} is there twice; ids must differ, or the rows say "
                 'which `"sample"` they are (0, 1, …).'
             )
-        found[question] = row["prediction"]
+        answers[question] = row["prediction"]
     ids = {example.id for example in work.test}
-    samples = 1 + max((sample for id, sample in found if id in ids), default=0)
-    # The last sample first: where the writing is cut, what is there says how many there are.
+    samples = 1 + max((sample for id, sample in answers if id in ids), default=0)
+    # The last sample comes first: if writing is interrupted, the rows still show how many samples
+    # there are.
     wanted = [(e.id, sample) for e in work.test for sample in reversed(range(samples))]
-    lacking = sum(question not in found for question in wanted)
+    lacking = sum(question not in answers for question in wanted)
     if lacking == len(wanted):
         raise DataError(
-            f"{path}: none of its {len({id for id, _ in found})} ids is one of the "
+            f"{path}: none of its {len({id for id, _ in answers})} ids is one of the "
             f"{len(work.test)} test examples; the run's data/test.jsonl has theirs."
         )
     if lacking:
@@ -81,20 +82,24 @@ def answer(
             f"warning: {settings.name}: {lacking} of {len(wanted)} {what} in {path}; they count as "
             "wrong."
         )
-    asked, missing = {e.id for e in examples}, "the predictions file has no answer to this example"
+    asked_ids, missing = (
+        {e.id for e in examples},
+        "the predictions file has no answer to this example",
+    )
     yield [
-        Prediction(id, found[id, sample], sample=sample)
-        if (id, sample) in found
+        Prediction(id, answers[id, sample], sample=sample)
+        if (id, sample) in answers
         else Prediction(id, "", error=missing, sample=sample)
         for id, sample in wanted
-        if id in asked
+        if id in asked_ids
     ]
 
 
 def prompt_sha256(settings: RecordedSettings, work: Work) -> None:
-    """No prompt was rendered here."""
+    """Return None: no prompt was rendered here."""
     return
 
 
 def _file(settings: RecordedSettings, folder: Path) -> Path:
+    """Return the path of the predictions file."""
     return (folder / Path(settings.predictions or "").expanduser()).resolve()

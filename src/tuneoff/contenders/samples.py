@@ -1,8 +1,8 @@
-"""Repeated answers: with `samples: K` each test example is asked K times, and counts once.
+"""Repeated answers: with `samples: K` each test example is asked K times and counts once.
 
-An answer is known by its example's id and its sample, 0 to K - 1. All examples are asked once
-before any is asked again, so whatever stops a run leaves whole samples. Answers beyond K, of a file
-that asked for more before, stay on disk and are not used.
+An answer is identified by its example's id and its sample, 0 to K - 1. Every example is asked once
+before any is asked again, so an interrupted run leaves complete samples. Answers beyond K, from a
+file that asked for more before, stay on disk and are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LATER = re.compile(r"sample-(\d+)/(.*)", re.DOTALL)
 
 
 def count_samples(settings: Any, answered: Iterable[tuple[str, int]]) -> int:
-    """Return how often each example is answered; of recorded answers the most there are.
+    """Return how often each example is answered; for recorded answers, the maximum found.
 
     Args:
         answered: ids and samples that have an answer.
@@ -37,13 +37,13 @@ def count_samples(settings: Any, answered: Iterable[tuple[str, int]]) -> int:
 def list_left(
     settings: Any, answered: Collection[tuple[str, int]], test: Sequence[Example]
 ) -> list[Question]:
-    """Return the examples and samples that have no answer yet, the first sample before others."""
+    """Return the examples and samples without an answer, first samples before later ones."""
     samples = count_samples(settings, answered)
     return [(e, k) for k in range(samples) for e in test if (e.id, k) not in answered]
 
 
 def divide_answers(settings: Any, directory: ContenderDir) -> list[dict[str, Prediction]]:
-    """Return the answers that count by example id, for each sample."""
+    """Return, for each sample, the answers that count by example id."""
     answers = directory.answers()
     samples: list[dict[str, Prediction]] = [{} for _ in range(count_samples(settings, answers))]
     for (id, sample), answer in answers.items():
@@ -53,13 +53,12 @@ def divide_answers(settings: Any, directory: ContenderDir) -> list[dict[str, Pre
 
 
 def is_answered(settings: Any, work: Work) -> bool:
-    """Say whether nothing is left to be asked."""
+    """Return whether every question has an answer."""
     return not list_left(settings, work.directory.answers(), work.test)
 
 
 def list_questions(settings: Any, work: Work, examples: Sequence[Example]) -> list[Question]:
-    """Return the questions that a provider is asked, in order: first the examples that are timed,
-    then the other first samples, then later ones."""
+    """Return a provider's questions: timed examples, other first samples, later samples."""
     left = list_left(settings, work.directory.answers(), examples)
     if settings.batch:
         return left
@@ -69,11 +68,12 @@ def list_questions(settings: Any, work: Work, examples: Sequence[Example]) -> li
 
 
 def name_requests(questions: Sequence[Question]) -> dict[str, Question]:
-    """Return questions by the names of their requests in a batch: that of a first sample is its
-    example's id.
+    """Return questions by the names of their requests in a batch.
+
+    A first sample's request is named after its example's id.
 
     Raises:
-        DataError: two of them would have the same name.
+        DataError: two requests would have the same name.
     """
     named = {name_request(example.id, sample): (example, sample) for example, sample in questions}
     if len(named) < len(questions):
@@ -85,18 +85,18 @@ def name_requests(questions: Sequence[Question]) -> dict[str, Question]:
 
 
 def name_request(id: str, sample: int) -> str:
-    """Return the name of a request about an example in a batch."""
+    """Return the name of a batch's request about an example."""
     return f"sample-{sample}/{id}" if sample else id
 
 
 def read_request(name: str, ids: Container[str]) -> tuple[str, int] | None:
-    """Return the example's id and the sample of a later sample's request; None of any other."""
-    found = _LATER.fullmatch(name)
-    return (found[2], int(found[1])) if found and found[2] in ids else None
+    """Return the example's id and sample of a later sample's request; None for any other name."""
+    match = _LATER.fullmatch(name)
+    return (match[2], int(match[1])) if match and match[2] in ids else None
 
 
 def list_scored(settings: Any, directory: ContenderDir) -> list[dict[str, ScoredRow]]:
-    """Return the scored rows of each sample, by example id."""
+    """Return, for each sample, the scored rows by example id."""
     scores = directory.all_scores()
     samples: list[dict[str, ScoredRow]] = [{} for _ in range(count_samples(settings, scores))]
     for (id, sample), row in scores.items():
@@ -106,8 +106,10 @@ def list_scored(settings: Any, directory: ContenderDir) -> list[dict[str, Scored
 
 
 def find_disagreement(samples: Sequence[Mapping[str, ScoredRow]], metric: str) -> float | None:
-    """Return the share of examples whose answers differ in their score; None where there is one
-    answer each, or none is scored."""
+    """Return the share of examples whose samples differ in their score.
+
+    None with fewer than two samples, or where none is scored.
+    """
     if len(samples) < 2:
         return None
     values = [
@@ -115,4 +117,4 @@ def find_disagreement(samples: Sequence[Mapping[str, ScoredRow]], metric: str) -
         for id in samples[0]
         if all(id in rows and metric in rows[id].scores for rows in samples)
     ]
-    return sum(len(each) > 1 for each in values) / len(values) if values else None
+    return sum(len(scores) > 1 for scores in values) / len(values) if values else None

@@ -1,8 +1,8 @@
-"""The trainings of one contender: a single one, or one a seed, and parts of the examples.
+"""The training variants of one contender: one per seed, and fractions of the examples.
 
-A training is the contender with settings of its own (another seed, fewer steps), a folder
-of its own and its share of the training examples; otherwise it is tuned, answers and is
-scored like any contender. Only `local` has several.
+A variant is the contender with settings of its own (another seed, fewer steps), a folder of its own
+and its fraction of the training examples. It is tuned, answers and is scored like any contender.
+Only `local` has several.
 """
 
 from __future__ import annotations
@@ -29,31 +29,30 @@ COUNTED_IN_STEPS = ("max_steps", "warmup_steps", "evaluate_every")
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One training of a contender.
-
-    `settings` are the contender's with this training's seed, steps and name. `seed` is set
-    where there are several; `fraction` is the share of the training examples.
-    """
+    """One training variant of a contender."""
 
     settings: Any
+    """The contender's settings with this variant's seed, steps and name."""
     seed: int | None = None
+    """Set where there are several seeds."""
     fraction: float = 1.0
+    """Fraction of the training examples."""
 
     @property
     def name(self) -> str:
-        """Which training it is, for instance `seed 1`; empty for a contender's only one."""
+        """Return the variant's name, for instance `seed 1`; empty for a contender's only one."""
         if self.fraction < 1:
             return f"part {self.fraction}"
         return "" if self.seed is None else f"seed {self.seed}"
 
     def directory(self, contender: ContenderDir) -> ContenderDir:
-        """Where this training and its answers are kept."""
+        """Return the folder of this variant and its answers."""
         if self.fraction < 1:
             return contender.part(self.fraction)
         return contender if self.seed is None else contender.seed(self.seed)
 
     def work(self, work: Work) -> Work:
-        """The contender's work, with this training's folder and examples."""
+        """Return the contender's context with this variant's folder and examples."""
         train = work.train
         if self.fraction < 1:
             train = part(train, self.fraction, self.settings.seed)
@@ -61,26 +60,30 @@ class Training:
 
 
 def trainings(settings: Any) -> tuple[Training, ...]:
-    """A contender's trainings: on all examples first, then on parts, the smallest first."""
+    """Return a contender's variants: all examples first, then fractions, the smallest first."""
     if not isinstance(settings, LocalSettings):
         return (Training(settings),)
     if settings.seeds is None:
-        whole = [Training(_own(settings, settings.seed))]
+        variants = [Training(_own(settings, settings.seed))]
     else:
-        whole = [Training(_own(settings, seed, f" (seed {seed})"), seed) for seed in settings.seeds]
-    first = whole[0].settings.seed
+        variants = [
+            Training(_own(settings, seed, f" (seed {seed})"), seed) for seed in settings.seeds
+        ]
+    first = variants[0].settings.seed
     parts = [
         Training(_own(settings, first, f" (part {fraction})", fraction), None, fraction)
         for fraction in settings.learning_curve or ()
         if fraction < 1
     ]
-    return (*whole, *parts)
+    return (*variants, *parts)
 
 
 def find_way(settings: Any, folder: Path) -> tuple[str, ...] | None:
-    """Return what a contender shares with those whose scores vary alike between seeds: base and
-    method, or the hosted model. Empty where nothing is trained; None for answers made elsewhere,
-    of which nobody knows."""
+    """Return the method that a contender shares with others whose scores vary alike between seeds.
+
+    It is base and method, or the hosted model. Empty where nothing is trained; None for answers
+    made elsewhere, whose method is unknown.
+    """
     if isinstance(settings, LocalSettings):
         local = (folder / Path(settings.base).expanduser()).resolve()
         return ("local", str(local) if local.is_dir() else settings.base, settings.method)
@@ -91,28 +94,30 @@ def find_way(settings: Any, folder: Path) -> tuple[str, ...] | None:
 
 
 def what_failed(training: Training, error: Exception) -> str:
-    """One sentence, which says of several trainings which one it was."""
+    """Return an error as one sentence that names the variant where there are several."""
     if isinstance(error, TuneoffError):
         text = str(error)
     else:
         first = (str(error).strip() or "no message").splitlines()[0]
         text = f"{type(error).__name__}: {first}"
-    named = not training.name or training.settings.name in text
-    return text if named else f"{training.name}: {text}"
+    is_named = not training.name or training.settings.name in text
+    return text if is_named else f"{training.name}: {text}"
 
 
 def part(train: Sequence[Example], fraction: float, seed: int) -> list[Example]:
-    """A random part of the training examples, in their order, at least one; of the same
-    seed, a smaller part lies inside a larger one."""
-    places = list(range(len(train)))
-    random.Random(seed).shuffle(places)
-    return [train[place] for place in sorted(places[: max(1, round(fraction * len(train)))])]
+    """Return a random fraction of the training examples in their order, at least one.
+
+    With the same seed, a smaller fraction is a subset of a larger one.
+    """
+    indices = list(range(len(train)))
+    random.Random(seed).shuffle(indices)
+    return [train[index] for index in sorted(indices[: max(1, round(fraction * len(train)))])]
 
 
 def _own(
     settings: LocalSettings, seed: int, which: str = "", fraction: float = 1.0
 ) -> LocalSettings:
-    """The settings of one training; its name says which one, wherever the name is told."""
+    """Return the settings of one variant; its name says which one, wherever the name is shown."""
     return settings.model_copy(
         update={
             "name": settings.name + which,
@@ -125,7 +130,7 @@ def _own(
 
 
 def _scaled(train: TrainSettings, fraction: float) -> TrainSettings:
-    """The same epochs of fewer examples: what counts steps shrinks with them."""
+    """Return settings with steps scaled to fewer examples, so that the epochs stay the same."""
     steps = {key: getattr(train, key) for key in COUNTED_IN_STEPS}
     scaled = {key: max(1, round(fraction * count)) for key, count in steps.items() if count}
     return train.model_copy(update=scaled)

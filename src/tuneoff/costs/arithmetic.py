@@ -14,33 +14,39 @@ MILLION = 1_000_000
 
 
 def tokens_usd(tokens: int, usd_per_million_tokens: Decimal) -> Decimal:
-    """Price of so many tokens."""
+    """Return the price of these tokens."""
     return usd_per_million_tokens * tokens / MILLION
 
 
 def training_usd(price: Price, tokens_billed: int) -> Decimal | None:
-    """Price of a training job that is billed so many tokens, all epochs together; None where
-    training has no price."""
+    """Return the price of a training job, given its billed tokens over all epochs.
+
+    None where training has no price.
+    """
     per_million = price.training_usd_per_million_tokens
     return None if per_million is None else tokens_usd(tokens_billed, per_million)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """USD per million tokens: of prompts, as they are, read from the provider's cache and written
-    to it; and of answers."""
+    """Rates in USD per million tokens."""
 
     input: Decimal
+    """Prompt tokens."""
     cached: Decimal
+    """Prompt tokens read from the provider's cache."""
     written: Decimal
+    """Prompt tokens written to the provider's cache."""
     output: Decimal
+    """Answer tokens."""
 
 
 def _rates(price: Price, batch: bool) -> _Rates | None:
     """Return the rates that answers are billed at; None where the model has no price for them.
 
-    What has no price of its own costs what prompts cost. A batch without a price is billed as
-    single requests are; its cache writes are dearer than its prompts by as much as theirs.
+    Cached and written tokens without a price of their own cost as much as other prompt tokens. A
+    batch without a price is billed as single requests are; its cache writes cost more than its
+    prompts by the same factor as theirs.
     """
     inputs, outputs = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
     cached = price.cached_input_usd_per_million_tokens
@@ -73,11 +79,11 @@ def answering_usd(
     """Return the price of answers; None where the model has no price for answering.
 
     Args:
-        tokens_in: all prompt tokens, as providers report them: those that were read from the
-            cache, or written to it, are among them.
-        cached_tokens_in: how many of those cost the price of cached input.
-        batch: they were asked for in a batch, for which there is a price of its own.
-        written_tokens_in: how many of `tokens_in` cost the price of cache writes.
+        tokens_in: all prompt tokens, as providers report them, including those read from the cache
+            or written to it.
+        cached_tokens_in: tokens of `tokens_in` billed at the price of cached input.
+        batch: they were requested in a batch, which has a price of its own.
+        written_tokens_in: tokens of `tokens_in` billed at the price of cache writes.
     """
     rates = _rates(price, batch)
     if rates is None:
@@ -99,7 +105,7 @@ def known_usd(
     batch: bool = False,
     written_tokens_in: int = 0,
 ) -> Decimal:
-    """Price of a step's tokens; what has none costs nothing that is known."""
+    """Return the price of a step's tokens; tokens without a price count as 0."""
     if price is None:
         return Decimal()
     trained = training_usd(price, training) if training else None
@@ -114,10 +120,10 @@ def known_usd(
 def max_usd(
     price: Price | None, training: int, tokens_in: int, tokens_out: int, batch: bool = False
 ) -> Decimal:
-    """Return the most that a step of so many tokens can be billed, as far as prices are known.
+    """Return the maximum price of a step with these tokens, as far as prices are known.
 
-    Nobody knows before which prompt tokens will be read from the cache or written to it, so each
-    one counts at the dearest of the three rates.
+    Nobody knows beforehand which prompt tokens will be read from the cache or written to it, so
+    each one counts at the highest of the three rates.
     """
     if price is None:
         return Decimal()
@@ -131,7 +137,7 @@ def max_usd(
 
 
 def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:
-    """Price of so many seconds on a piece of hardware; None without a price."""
+    """Return the price of this time on a piece of hardware; None without a price."""
     if hardware.usd_per_hour is None:
         return None
     hours = Decimal(str(seconds)) / HOUR_SECONDS
@@ -139,7 +145,7 @@ def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:
 
 
 def total_usd(cost: Cost) -> float | None:
-    """Training and answering together; None where neither has a price."""
+    """Return the price of training and answering together; None where neither has a price."""
     known = [usd for usd in (cost.training_usd, cost.answering_usd) if usd is not None]
     return float(sum(Decimal(str(usd)) for usd in known)) if known else None
 
@@ -150,8 +156,10 @@ def own_cost(
     training_seconds: float | None,
     answering_seconds: float | None,
 ) -> Cost:
-    """Cost of an own model by its hours on `hardware`, whatever machine they were
-    measured on; nothing is priced when the bake-off file names no hardware, or it has no price.
+    """Return the cost of a local model by its hours on `hardware`.
+
+    It does not matter on which machine they were measured. Nothing is priced where the bake-off
+    file names no hardware, or the hardware has no price.
 
     Args:
         source: where the price of its hour comes from.

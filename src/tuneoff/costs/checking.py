@@ -1,4 +1,4 @@
-"""What is wrong with a price book, or will be soon: `tuneoff prices check`."""
+"""Errors and warnings about a price book: `tuneoff prices check`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneoff.costs.pricebook import PriceBook, stale
 from tuneoff.costs.pricefile import Dated, HourPrice, ModelPrice, PriceFile
 
 Kind = Literal["overlap", "gap", "stale", "no batch price", "ended", "ends soon"]
-# Two prices of one day: which one counts is left to chance. All else is how the world is.
+# Two prices on one day: chance decides which counts. All other findings are facts of the world.
 WRONG: tuple[Kind, ...] = ("overlap",)
 SOON = datetime.timedelta(days=90)
 DAY = datetime.timedelta(days=1)
@@ -21,7 +21,7 @@ DAY = datetime.timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing about the book, as a sentence."""
+    """One finding about the book, as a sentence."""
 
     kind: Kind
     what: str
@@ -29,21 +29,22 @@ class Finding:
 
     @property
     def wrong(self) -> bool:
-        """Whether the book must be mended, and not only be read again."""
+        """Return whether the book must be corrected, rather than read again."""
         return self.kind in WRONG
 
 
 def check(book: PriceBook, day: datetime.date) -> list[Finding]:
-    """Everything to know about a book on a day, what is wrong first."""
-    found = [finding for file in book.files for finding in _file(file, day)]
-    return sorted(found, key=lambda each: (not each.wrong, each.kind, each.what))
+    """Return all findings about a book on a day, errors first."""
+    findings = [finding for file in book.files for finding in _file(file, day)]
+    return sorted(findings, key=lambda each: (not each.wrong, each.kind, each.what))
 
 
 def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
+    """Yield the findings about one file."""
     for what, entries in _same(file).items():
         yield from _dates(what, entries)
-    either: tuple[ModelPrice | HourPrice, ...] = (*file.prices, *file.hours)
-    for entry in either:
+    priced_entries: tuple[ModelPrice | HourPrice, ...] = (*file.prices, *file.hours)
+    for entry in priced_entries:
         if stale(entry, day):
             what = _named(file, entry)
             age = (day - (entry.retrieved or day)).days
@@ -67,7 +68,10 @@ def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
 
 
 def _without_batch(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
-    """Yield the models of a provider with batch prices that have none on a day, or half of one."""
+    """Yield findings about models that lack batch prices on a day, or half of them.
+
+    Only files with some batch prices are checked.
+    """
     if not any(price.batch_input_usd_per_million_tokens for price in file.prices):
         return
     for price in file.prices:
@@ -83,27 +87,30 @@ def _without_batch(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
 
 
 def _named(file: PriceFile, entry: ModelPrice | HourPrice) -> str:
+    """Return the name of the thing that has this price."""
     if isinstance(entry, HourPrice):
         return f"an hour of {entry.accelerator}"
     return f"{file.provider} {', '.join(entry.names)}, {_how(entry)}"
 
 
 def _how(price: ModelPrice) -> str:
+    """Return a price's variant and method."""
     return price.variant + (f" ({price.method})" if price.method else "")
 
 
 def _same(file: PriceFile) -> Mapping[str, Sequence[Dated]]:
-    """The prices of one and the same thing, by its name."""
-    found: dict[str, list[Dated]] = defaultdict(list)
+    """Return the prices of each thing, by the thing's name."""
+    groups: dict[str, list[Dated]] = defaultdict(list)
     for price in file.prices:
         for name in price.names:
-            found[f"{file.provider} {name}, {_how(price)}"].append(price)
+            groups[f"{file.provider} {name}, {_how(price)}"].append(price)
     for hour in file.hours:
-        found[f"an hour of {hour.accelerator}"].append(hour)
-    return found
+        groups[f"an hour of {hour.accelerator}"].append(hour)
+    return groups
 
 
 def _dates(what: str, entries: Sequence[Dated]) -> Iterator[Finding]:
+    """Yield findings about overlaps and gaps between the prices of one thing."""
     ordered = sorted(entries, key=lambda entry: entry.first)
     for i, earlier in enumerate(ordered):
         for later in ordered[i + 1 :]:

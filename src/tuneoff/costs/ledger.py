@@ -1,10 +1,10 @@
-"""The ledger of a run: leave for each paid step before it is taken, the bill after.
+"""The ledger of a run: a reservation before each paid step, and its settlement after.
 
-It lies in `events.jsonl`. `authorized` holds the most a step can cost; `settled` what was billed
-for it, 0 when it was certainly not carried out. A step that is authorised and not settled (the
-answer was lost, the process was killed) may have been billed: it counts in full against the
-budget, and is shown as uncertain. So always known ≤ billed ≤ known + uncertain, as far as a
-provider says what it bills.
+It is stored in `events.jsonl`. `authorized` holds the maximum cost of a step. `settled` holds what
+was billed for it, 0 when it was certainly not carried out. A step that is authorized and not
+settled (its answer was lost, the process was killed) may have been billed. It counts in full
+against the budget and is shown as uncertain. So always known ≤ billed ≤ known + uncertain, as far
+as a provider says what it bills.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tuneoff.files import append_lines, read_lines
 from tuneoff.results import Cost
 
 AUTHORIZED, SETTLED, PRICED, FORGOTTEN = "authorized", "settled", "priced", "forgotten"
-# Whose the steps of forgotten contenders are: they count against the budget, and for nobody.
+# Owner of the steps of forgotten contenders: they count against the budget, and for no contender.
 NOBODY = ""
 TRAINING, ANSWERING = "training", "answering"
 NOTHING, CENT = Decimal(0), Decimal("0.01")
@@ -37,23 +37,30 @@ Told = Callable[[float, float, float | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """USD of a contender's steps of one kind: billed, and perhaps billed."""
+    """USD of a contender's steps of one kind."""
 
     known: Decimal = NOTHING
+    """Billed."""
     uncertain: Decimal = NOTHING
+    """Perhaps billed."""
 
 
 class Ledger:
     """A run's ledger; many threads may use it."""
 
     def __init__(
-        self, events: Path, budget_usd: float | None = None, told: Told | None = None
+        self, events: Path, budget_usd: float | None = None, listener: Told | None = None
     ) -> None:
-        """`told` hears of every change: USD known, uncertain, and the budget."""
-        self._events, self._told = events, told
+        """Read the ledger.
+
+        Args:
+            events: the run's `events.jsonl`.
+            listener: called on every change with the known USD, the uncertain USD and the budget.
+        """
+        self._events, self._told = events, listener
         self._budget = None if budget_usd is None else Decimal(str(budget_usd))
         self._lock = threading.Lock()
-        # By key: (contender, what, USD) of steps that are not settled.
+        # Open reservations by key: (contender, kind of step, USD).
         self._open: dict[str, tuple[str, str, Decimal]] = {}
         self._settled: dict[str, Decimal] = {}
         self._known: dict[tuple[str, str], Decimal] = defaultdict(lambda: NOTHING)
@@ -64,12 +71,14 @@ class Ledger:
             self._tell()
 
     def _tell(self) -> None:
+        """Report what is spent."""
         if self._told is not None:
             spent = self._spent()
             budget = None if self._budget is None else float(self._budget)
             self._told(float(spent.known), float(spent.uncertain), budget)
 
     def _read(self, row: Mapping[str, Any]) -> None:
+        """Apply one event to the sums."""
         kind = row["event"]
         if kind == AUTHORIZED:
             self._open[row["key"]] = (row["contender"], row["what"], Decimal(str(row["usd"])))
@@ -85,7 +94,7 @@ class Ledger:
             self._forget(row["contender"])
 
     def adopt(self, events: Path, contender: str) -> None:
-        """Takes over what a recorded run paid for a contender, once."""
+        """Copy a contender's payments from a recorded run, once."""
         keys = {key for key, (of, _, _) in self._open.items() if of == contender}
         if keys or any(of == contender for of, _ in self._known):
             return
@@ -101,18 +110,19 @@ class Ledger:
             self._read(row)
 
     def names(self) -> set[str]:
-        """The contenders that something was, or may have been, paid for."""
-        opened = {of for of, _, _ in self._open.values()}
-        return (opened | {of for (of, _), usd in self._known.items() if usd}) - {NOBODY}
+        """Return the contenders that something was, or may have been, paid for."""
+        open_names = {of for of, _, _ in self._open.values()}
+        return (open_names | {of for (of, _), usd in self._known.items() if usd}) - {NOBODY}
 
     def forget(self, contender: str) -> None:
-        """A contender begins anew: what it cost before is spent all the same."""
+        """Start a contender anew; what it cost before stays spent."""
         with self._lock:
             if contender in self.names():
                 self._forget(contender)
                 self._write(FORGOTTEN, contender=contender)
 
     def _forget(self, contender: str) -> None:
+        """Move a contender's steps to `NOBODY`."""
         for key, (of, what, usd) in self._open.items():
             if of == contender:
                 self._open[key] = (NOBODY, what, usd)
@@ -121,33 +131,39 @@ class Ledger:
                 self._known[NOBODY, what] += self._known.pop((of, what))
 
     def spent(self, contender: str | None = None, what: str | None = None) -> Spent:
-        """What was spent, by all contenders or one, on everything or one kind of step."""
+        """Return what was spent: by one contender or all, on one kind of step or all."""
         with self._lock:
             return self._spent(contender, what)
 
     def _spent(self, contender: str | None = None, what: str | None = None) -> Spent:
+        """Return what was spent, without locking."""
+
         def counts(of: str, kind: str) -> bool:
             return contender in (None, of) and what in (None, kind)
 
-        known = sum((usd for each, usd in self._known.items() if counts(*each)), NOTHING)
-        opened = self._open.values()
-        uncertain = sum((usd for of, kind, usd in opened if counts(of, kind)), NOTHING)
+        known = sum((usd for step_kind, usd in self._known.items() if counts(*step_kind)), NOTHING)
+        reservations = self._open.values()
+        uncertain = sum((usd for of, kind, usd in reservations if counts(of, kind)), NOTHING)
         return Spent(known, uncertain)
 
     def refuse_over(self, usd: Decimal, what: str) -> None:
-        """Raises BudgetError if so many USD more could pass the budget."""
+        """Raise BudgetError if this many USD more could pass the budget."""
         with self._lock:
             self._refuse_over(usd, what)
 
-    def _refuse_over(self, usd: Decimal, what: str, noted: Decimal = NOTHING) -> None:
-        """`noted` is what of it is noted already."""
+    def _refuse_over(self, usd: Decimal, what: str, reserved: Decimal = NOTHING) -> None:
+        """Raise BudgetError if this many USD could pass the budget.
+
+        Args:
+            reserved: the part of them that is counted already.
+        """
         spent = self._spent()
-        uncertain = spent.uncertain - noted
+        uncertain = spent.uncertain - reserved
         if self._budget is None or spent.known + uncertain + usd <= self._budget:
             return
         before = f"${spent.known:.2f} are spent"
-        # Only a job's leave is raised to more than was noted.
-        jobs = self._spent(what=TRAINING).uncertain - noted
+        # Only a job's reservation is increased after it was made.
+        jobs = self._spent(what=TRAINING).uncertain - reserved
         answers = uncertain - jobs
         if jobs:
             before += f", up to ${jobs:.2f} by jobs that are under way or were not seen to end"
@@ -159,7 +175,7 @@ class Ledger:
         )
 
     def purse(self, contender: str, price: Price | None) -> Purse:
-        """What a contender pays from; without a price its steps cost nothing that is known."""
+        """Return a contender's budget; without a price, its steps cost nothing that is known."""
         if price is not None:
             figures = {
                 "training": _plain(price.training_usd_per_million_tokens),
@@ -175,10 +191,10 @@ class Ledger:
         return Purse(self, contender, price)
 
     def authorize(self, key: str, contender: str, what: str, usd: Decimal) -> None:
-        """Notes a step before it is taken; once for a key.
+        """Reserve the cost of a step before it is taken; a key is reserved once.
 
         Raises:
-            BudgetError: it could pass the budget; nothing is noted.
+            BudgetError: the step could pass the budget; nothing is reserved.
         """
         with self._lock:
             if key in self._open or key in self._settled:
@@ -188,7 +204,7 @@ class Ledger:
             self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_plain(usd))
 
     def raise_to(self, key: str, usd: Decimal) -> None:
-        """Notes that a step may cost more than was thought.
+        """Increase a reservation to a larger cost.
 
         Raises:
             BudgetError: that could pass the budget.
@@ -202,7 +218,7 @@ class Ledger:
             self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_plain(usd))
 
     def settle(self, key: str, usd: Decimal, **tokens: int) -> None:
-        """Notes what a step was billed; once."""
+        """Record what a step was billed, once."""
         with self._lock:
             if key in self._settled:
                 return
@@ -212,19 +228,23 @@ class Ledger:
             self._write(SETTLED, key=key, usd=_plain(usd), **tokens)
 
     def give_back(self, key: str) -> None:
-        """Notes that a step was certainly not carried out; it may be authorised again."""
+        """Release the reservation of a step that was certainly not executed.
+
+        The step may be authorized again.
+        """
         with self._lock:
             if self._open.pop(key, None) is not None:
                 self._write(SETTLED, key=key, usd=0.0, given_back=True)
 
     def _write(self, event: str, **facts: Any) -> None:
+        """Append an event and report the new sums."""
         now = machine.now().isoformat(timespec="seconds")
         append_lines(self._events, [{"at": now, "event": event, **facts}])
         self._tell()
 
 
 class Purse:
-    """The guard of one contender: turns tokens into money."""
+    """The budget of one contender: turns tokens into money."""
 
     def __init__(self, ledger: Ledger, contender: str, price: Price | None) -> None:
         self._ledger, self._contender, self.price = ledger, contender, price
@@ -239,11 +259,14 @@ class Purse:
         output: int = 0,
         batch: bool = False,
     ) -> LedgerTicket:
-        """Leave for a step that bills at most so many tokens, at the prices of a `batch` if it is
-        one.
+        """Reserve the maximum cost of a step and return the reservation.
+
+        Args:
+            key: idempotency key of a step that continues after a restart.
+            batch: the step is billed at the prices of a batch.
 
         Raises:
-            BudgetError: it could pass the budget.
+            BudgetError: the step could pass the budget.
         """
         key = key or secrets.token_hex(6)
         usd = max_usd(self.price, training, input, output, batch)
@@ -253,7 +276,7 @@ class Purse:
 
 @dataclass(frozen=True, slots=True)
 class LedgerTicket:
-    """One step's leave."""
+    """The reservation of one step in the ledger."""
 
     purse: Purse
     ledger: Ledger
@@ -261,7 +284,7 @@ class LedgerTicket:
     batch: bool = False
 
     def at_least(self, usd: float) -> None:
-        """It can cost so much by the provider's own word.
+        """Increase the reservation to the provider's own estimate.
 
         Raises:
             BudgetError: that could pass the budget.
@@ -278,9 +301,13 @@ class LedgerTicket:
         written: int = 0,
         usd: float | None = None,
     ) -> None:
-        """Note that it was carried out, and so many tokens were billed; `cached` are those of
-        `input` that cost the cached price, `written` those that cost the price of cache writes. It
-        cost `usd`, where the provider says so."""
+        """Record that the step was carried out, with the tokens that were billed.
+
+        Args:
+            cached: tokens of `input` billed at the price of cached input.
+            written: tokens of `input` billed at the price of cache writes.
+            usd: the amount that the provider says it billed; None where it does not say.
+        """
         tokens = {"training": training, "input": input, "output": output, "cached": cached,
                   "written": written}  # fmt: skip
         priced = known_usd(self.purse.price, training, input, output, cached, self.batch, written)
@@ -288,16 +315,17 @@ class LedgerTicket:
         self.ledger.settle(self.key, billed, **{name: n for name, n in tokens.items() if n})
 
     def give_back(self) -> None:
-        """It was certainly not carried out."""
+        """Release the reservation: the step was certainly not carried out."""
         self.ledger.give_back(self.key)
 
 
 def _plain(usd: Decimal | None) -> float | None:
+    """Return USD as a float; None where not known."""
     return None if usd is None else float(usd)
 
 
 def api_cost(contender: str, tokens_billed: int | None, ledger: Ledger) -> Cost:
-    """What a provider's work cost, as the ledger has it; nothing where no price was known."""
+    """Return the cost of a provider's work as the ledger has it; empty where no price was known."""
     price = ledger.priced.get(contender)
     if price is None:
         return Cost()

@@ -1,8 +1,8 @@
 """The price book: what a model or an accelerator costs on a day.
 
-`prices/*.yaml` ships with tuneoff, one file a provider and one for accelerators, every figure
-with its source and the day it was read. A user's own file comes before it; a contender's
-`price:` comes before both. Units are in the names: USD per million tokens, or per hour.
+`prices/*.yaml` ships with tuneoff: one file per provider and one for accelerators. Every figure has
+its source and the day it was read. A user's own file comes before it; a contender's `price:` comes
+before both. Units are in the names: USD per million tokens, or per hour.
 """
 
 from __future__ import annotations
@@ -36,18 +36,14 @@ STALE_DAYS = 90
 YEAR = datetime.timedelta(days=365)
 YOUR_FILE = "the bake-off file"
 TUNED = "ft:"
-# "8B" of Qwen3-8B or Llama-3.1-8B-Instruct, "30B" of Qwen3-30B-A3B. Experts that are counted
-# by themselves (8x7B, 17B-128E) do not say how many parameters there are in all.
+# "8B" of Qwen3-8B or Llama-3.1-8B-Instruct, "30B" of Qwen3-30B-A3B. Experts that are counted one by
+# one (8x7B, 17B-128E) do not say how many parameters there are in all.
 _BILLIONS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[Bb](?![\w.])(?!-\d+E)")
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs. None: not known, or not sold that way. Prompts of more than
-    `long_prompt_tokens` cost more.
-
-    `stale`: it still holds as far as is known, and was read more than 90 days before.
-    """
+    """What a model costs. None: not known, or not sold that way."""
 
     training_usd_per_million_tokens: Decimal | None = None
     input_usd_per_million_tokens: Decimal | None = None
@@ -60,36 +56,42 @@ class Price:
     source: str = YOUR_FILE
     retrieved: datetime.date | None = None
     stale: bool = False
+    """The price still holds as far as is known, and was read more than 90 days before."""
     ends: datetime.date | None = None
     training_ends: datetime.date | None = None
     replacement: str | None = None
     long_prompt_tokens: int | None = None
+    """Longer prompts cost more than is said here."""
 
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """Files of prices, the first of which that knows a thing decides. `own` are the user's."""
+    """Files of prices; the first file that knows a thing decides."""
 
     own: tuple[PriceFile, ...] = ()
+    """The user's files."""
     shipped: tuple[PriceFile, ...] = ()
 
     @property
     def files(self) -> tuple[PriceFile, ...]:
+        """Return all files, in the order in which they decide."""
         return self.own + self.shipped
 
     def model_prices(self, provider: str) -> Iterator[ModelPrice]:
-        """Every price of a provider's models, in the order in which they decide."""
+        """Yield every price of a provider's models, in the order in which they decide."""
         for file in self.files:
             if file.provider == provider:
                 yield from file.prices
 
     def providers(self) -> list[str]:
-        """The providers that there are prices of."""
+        """Return the providers that have prices."""
         return sorted({file.provider for file in self.files if file.provider})
 
     def end_of(self, provider: str, model: str, tuned: bool = False) -> ModelEnd | None:
-        """Return when a model ends, or what is `tuned` on it (a name that begins with `ft:` means
-        that anyway); None where that is not known."""
+        """Return when a model ends, or models tuned on it; None where that is not known.
+
+        A name that begins with `ft:` means the tuned model anyway.
+        """
         base, variant = base_of(model), _variant(model, tuned)
         ends = (end for file in self.files if file.provider == provider for end in file.models)
         return next(
@@ -97,19 +99,22 @@ class PriceBook:
         )
 
     def accelerators(self) -> list[Accelerator]:
-        """Every accelerator, the smallest memory first."""
-        found: dict[str, Accelerator] = {}
+        """Return every accelerator, the smallest memory first."""
+        by_name: dict[str, Accelerator] = {}
         for file in self.files:
-            for each in file.accelerators:
-                found.setdefault(each.name, each)
-        return sorted(found.values(), key=lambda each: (each.memory_gb, each.peak_teraflops))
+            for accelerator in file.accelerators:
+                by_name.setdefault(accelerator.name, accelerator)
+        return sorted(
+            by_name.values(),
+            key=lambda accelerator: (accelerator.memory_gb, accelerator.peak_teraflops),
+        )
 
     def accelerator(self, name: str) -> Accelerator | None:
-        """An accelerator by its name or an alias; upper and lower case are the same."""
+        """Return an accelerator by its name or an alias, ignoring case; None if unknown."""
         return next((a for a in self.accelerators() if name.lower() in a.names), None)
 
     def hour(self, name: str, as_of: datetime.date | None = None) -> HourPrice | None:
-        """The price of an hour of an accelerator on a day (today if left out)."""
+        """Return the price of an accelerator's hour on a day (default: today); None if unknown."""
         known = self.accelerator(name)
         names = known.names if known else (name.lower(),)
         day = as_of or machine.today()
@@ -119,13 +124,13 @@ class PriceBook:
 
 @cache
 def shipped() -> PriceBook:
-    """The book that ships with tuneoff."""
+    """Return the price book that ships with tuneoff."""
     files = sorted(SHIPPED.glob("*.yaml"))
     return PriceBook(shipped=tuple(part for file in files for part in read(file)))
 
 
 def book(own: Path | None = None) -> PriceBook:
-    """The shipped book, behind the user's own file of prices.
+    """Return the shipped price book behind the user's own file of prices.
 
     Raises:
         ConfigError: that file cannot be read.
@@ -136,7 +141,7 @@ def book(own: Path | None = None) -> PriceBook:
 def priced(
     hardware: Hardware, prices: PriceBook, day: datetime.date
 ) -> tuple[Hardware, HourPrice | None]:
-    """Hardware with the price of its hour: its own, or the book's, which comes with it."""
+    """Return hardware with the price of its hour, and that price if it is the book's."""
     if hardware.usd_per_hour is not None or hardware.accelerator is None:
         return hardware, None
     hour = prices.hour(hardware.accelerator, day)
@@ -146,8 +151,10 @@ def priced(
 
 
 def no_hour(name: str, hardware: Hardware, prices: PriceBook, day: datetime.date) -> str | None:
-    """One sentence about a contender whose hardware has no price of an hour on a day, and what to
-    do about it; None where it has one."""
+    """Explain in one sentence why a contender's hardware has no hourly price, and what to do.
+
+    None where it has one on this day.
+    """
     if priced(hardware, prices, day)[0].usd_per_hour is not None:
         return None
     named, what_to_do = hardware.accelerator, f"give contender {name} hardware.usd_per_hour"
@@ -158,7 +165,7 @@ def no_hour(name: str, hardware: Hardware, prices: PriceBook, day: datetime.date
 
 
 def hour_source(hour: HourPrice | None) -> str:
-    """Where the price of an hour comes from."""
+    """Return the source of an hourly price."""
     return f"{hour.vendor or 'your prices file'}, read {hour.retrieved}" if hour else YOUR_FILE
 
 
@@ -172,13 +179,13 @@ def price_of(
     method: Method = "lora",
     prices: PriceBook | None = None,
 ) -> Price | None:
-    """What a model costs on a day; None when neither the book nor the file says so.
+    """Return what a model costs on a day; None when neither the book nor the file says so.
 
     Args:
         as_of: the day; today if left out.
-        override: the contender's own `price:`; what it names comes before the book.
-        tuned: price of the model after (and for) its own fine-tuning; a name that begins
-            with `ft:` means that anyway.
+        override: the contender's own `price:`; its figures come before the book's.
+        tuned: price of the model after (and for) its own fine-tuning; a name that begins with `ft:`
+            means that anyway.
         method: for providers whose price depends on it.
         prices: the book; the shipped one if left out.
     """
@@ -211,7 +218,7 @@ def no_price(
     method: Method = "lora",
     prices: PriceBook | None = None,
 ) -> str:
-    """One sentence about a contender whose model has no price, and what to do about it."""
+    """Explain in one sentence why a contender's model has no price, and what to do."""
     prices = prices or shipped()
     variant = _variant(model, tuned)
     base, day = base_of(model), as_of or machine.today()
@@ -224,8 +231,8 @@ def no_price(
         )
     billions = billions_of(base)
     same = [e for e in prices.model_prices(provider) if e.covers(base, billions)]
-    there = [e for e in same if e.variant == variant and e.method in (None, method)]
-    if not there:
+    matching = [e for e in same if e.variant == variant and e.method in (None, method)]
+    if not matching:
         named = [m for e in prices.model_prices(provider) for m in e.models]
         if not same and named:
             return f"{unknown(f'model of {provider}', base, dict.fromkeys(named))}; {what_to_do}."
@@ -235,50 +242,53 @@ def no_price(
             if any(e.variant == variant for e in same):
                 how += f" by method {method}"
         return f"the price book has no price of {provider}'s {base}{how}; {what_to_do}."
-    begins = min(entry.first for entry in there)
+    begins = min(entry.first for entry in matching)
     if day < begins:
         when = f"begins on {begins}, after {day}"
     else:
-        before = max(e.until for e in there if e.until is not None and e.until < day)
+        before = max(e.until for e in matching if e.until is not None and e.until < day)
         when = f"has none of {day}: the last one before held until {before}"
     return f"the price book for {provider}'s {base} {when}; {what_to_do}."
 
 
 def lifetime(price: Price, model: str, day: datetime.date, trains: bool) -> list[str]:
-    """Sentences about a model that has ended, ends within a year, or is trained no more."""
+    """Explain that a model has ended, ends within a year, or is no longer trained."""
     instead = f"; instead: {price.replacement}" if price.replacement else ""
     if price.ends is not None and price.ends < day:
         return [f"{model} ended on {price.ends}{instead}."]
-    found = []
+    sentences = []
     if trains and price.training_ends is not None:
         if price.training_ends <= day:
-            found.append(f"{model} takes no training jobs since {price.training_ends}{instead}.")
+            sentences.append(
+                f"{model} takes no training jobs since {price.training_ends}{instead}."
+            )
         elif price.training_ends - day < YEAR:
-            found.append(f"{model} takes training jobs until {price.training_ends}.")
+            sentences.append(f"{model} takes training jobs until {price.training_ends}.")
     if price.ends is not None and price.ends - day < YEAR:
-        found.append(f"{model}, and what is tuned on it, ends on {price.ends}{instead}.")
-    return found
+        sentences.append(f"{model}, and what is tuned on it, ends on {price.ends}{instead}.")
+    return sentences
 
 
 def base_of(model: str) -> str:
-    """The model that a tuned one was tuned on: `ft:BASE:ORGANIZATION:SUFFIX:ID` → `BASE`."""
+    """Return the base of a tuned model: `ft:BASE:ORGANIZATION:SUFFIX:ID` → `BASE`."""
     return model.split(":")[1] if model.startswith(TUNED) else model
 
 
 def billions_of(model: str) -> float | None:
-    """Billions of parameters, where a model's name says so."""
-    found = _BILLIONS.search(model.rpartition("/")[2])
-    return float(found[1]) if found else None
+    """Return the billions of parameters that a model's name states; None where it does not."""
+    match = _BILLIONS.search(model.rpartition("/")[2])
+    return float(match[1]) if match else None
 
 
 def stale(entry: Dated, day: datetime.date) -> bool:
-    """Whether a price that still holds was read too long before a day to be relied on."""
+    """Return whether a price that still holds was read too long before a day to be relied on."""
     if entry.until is not None or entry.retrieved is None:
         return False
     return (day - entry.retrieved).days > STALE_DAYS
 
 
 def _variant(model: str, tuned: bool) -> Variant:
+    """Return which price is meant: the tuned model's or the base's."""
     return "tuned" if tuned or model.startswith(TUNED) else "base"
 
 
@@ -290,6 +300,7 @@ def _entry(
     variant: Variant,
     method: Method,
 ) -> ModelPrice | None:
+    """Find the price of a model on a day; None if there is none."""
     base = base_of(model)
     billions = billions_of(base)
     for entry in prices.model_prices(provider):
@@ -301,12 +312,13 @@ def _entry(
 
 
 def _figures(settings: PriceSettings | None) -> dict[str, Decimal]:
-    """The prices that are given, by their names."""
+    """Return the prices that are set, by name."""
     named = {name: getattr(settings, name, None) for name in PriceSettings.model_fields}
     return {name: usd for name, usd in named.items() if usd is not None}
 
 
 def _source(entry: ModelPrice | None, own: dict[str, Decimal]) -> str:
+    """Return where a price comes from: the bake-off file, the book, or both."""
     book_says = (entry.source or "your prices file") if entry else None
     sources = [YOUR_FILE] if own or book_says is None else []
     return " and ".join([*sources, *([book_says] if book_says else [])])

@@ -1,7 +1,7 @@
-"""A file of prices: what `prices/*.yaml` and a user's own `prices:` file may hold.
+"""The contents of a price file: `prices/*.yaml`, or a user's own `prices:` file.
 
-Money is `Decimal`, read from the digits as they are written. A price holds from its first to
-its last day, both included; `until` left out means that it still holds.
+Money is `Decimal`, read from the digits as written. A price holds from its first to its last day,
+both included; without `until` it still holds.
 """
 
 from __future__ import annotations
@@ -22,57 +22,63 @@ Billions = tuple[float, float]
 
 
 class Dated(Settings):
-    """Where a figure comes from, when that was read, and on which days it holds."""
+    """The source of a figure and the days on which it holds."""
 
     source: str | None = None
     retrieved: datetime.date | None = None
+    """The day on which the source was read."""
     first: datetime.date = Field(default=datetime.date.min, alias="from")
+    """The first day (`from`)."""
     until: datetime.date | None = None
+    """The last day; None: it still holds."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Dated:
+        """Raise ValueError if the last day is before the first."""
         if self.until is not None and self.until < self.first:
             raise ValueError(f"until {self.until} is before from {self.first}")
         return self
 
     def holds(self, day: datetime.date) -> bool:
-        """Whether this is the price of a day."""
+        """Return whether this is the price of a day."""
         return self.first <= day and (self.until is None or day <= self.until)
 
     def overlaps(self, other: Dated) -> bool:
-        """Whether there is a day on which both hold."""
+        """Return whether both hold on some day."""
         last, others = self.until or datetime.date.max, other.until or datetime.date.max
         return self.first <= others and other.first <= last
 
 
 class ModelPrice(Dated, PriceSettings):
-    """What models of a provider cost: as they are (`base`), or after and for their own
-    fine-tuning (`tuned`). Named one by one, or by the billions of parameters in their names;
-    `method` where LoRA and all parameters have prices of their own. Prompts of more than
-    `long_prompt_tokens` cost more than is said here."""
+    """What models of a provider cost. They are named one by one, or by their size."""
 
     models: tuple[str, ...] = ()
     billion_parameters: Billions | None = None
+    """Minimum and maximum billions of parameters in the models' names."""
     variant: Variant = "base"
+    """`base`: the models as they are; `tuned`: after, and for, their own fine-tuning."""
     method: Method | None = None
+    """Set where LoRA and full fine-tuning have prices of their own."""
     long_prompt_tokens: int | None = Field(default=None, ge=1)
+    """Longer prompts cost more than is said here."""
 
     @model_validator(mode="after")
     def _says_which(self) -> ModelPrice:
+        """Raise ValueError unless the models are named in exactly one way."""
         if bool(self.models) == (self.billion_parameters is not None):
             raise ValueError("give either models or billion_parameters")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models' names, or the range of sizes, for instance `0 to 16 B`."""
+        """Return the models' names, or the range of sizes, for instance `0 to 16 B`."""
         if self.billion_parameters is None:
             return self.models
         low, high = self.billion_parameters
         return (f"{low:g} to {high:g} B",)
 
     def covers(self, model: str, billions: float | None) -> bool:
-        """Whether a model (without `ft:`) is one of these."""
+        """Return whether a model (without `ft:`) is one of these."""
         if self.billion_parameters is None:
             return model in self.models
         low, high = self.billion_parameters
@@ -80,11 +86,11 @@ class ModelPrice(Dated, PriceSettings):
 
 
 class ModelEnd(Settings):
-    """When models stop answering, when they take their last training job, what follows. A
-    `variant` where what was tuned on them ends on another day than they do; else both end."""
+    """When models stop answering, when they take their last training job, and what follows."""
 
     models: tuple[str, ...] = Field(min_length=1)
     variant: Variant | None = None
+    """Set where tuned models end on another day than their base; None: both end."""
     ends: datetime.date
     training_ends: datetime.date | None = None
     replacement: str | None = None
@@ -93,22 +99,24 @@ class ModelEnd(Settings):
 
 
 class Accelerator(Settings):
-    """`memory_gb` as its maker says it; `peak_teraflops` dense, in bf16 (fp16 before Ampere)."""
+    """An accelerator's size and speed."""
 
     name: str
     aliases: tuple[str, ...] = ()
     memory_gb: float = Field(gt=0, lt=10_000)
+    """Memory in GB, as its maker states it."""
     peak_teraflops: float = Field(gt=0, lt=100_000)
+    """Dense peak in bf16 (fp16 before Ampere)."""
     source: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names it is found by, in lower case."""
+        """Return its name and aliases in lower case."""
         return tuple(name.lower() for name in (self.name, *self.aliases))
 
 
 class HourPrice(Dated):
-    """What an hour of one accelerator costs, rented."""
+    """The rent of one accelerator per hour."""
 
     accelerator: str
     vendor: str | None = None
@@ -116,9 +124,10 @@ class HourPrice(Dated):
 
 
 class PriceFile(Settings):
-    """One file of prices; `provider` is whose models it names."""
+    """One file of prices."""
 
     provider: str | None = None
+    """Whose models it names."""
     prices: tuple[ModelPrice, ...] = ()
     models: tuple[ModelEnd, ...] = ()
     accelerators: tuple[Accelerator, ...] = ()
@@ -126,16 +135,17 @@ class PriceFile(Settings):
 
     @model_validator(mode="after")
     def _whose(self) -> PriceFile:
+        """Raise ValueError for model prices without a provider."""
         if (self.prices or self.models) and self.provider is None:
             raise ValueError("provider is missing: whose models are these?")
         return self
 
 
 def read(file: Path) -> tuple[PriceFile, ...]:
-    """The price files in a YAML file (several, one a provider, are divided by `---`).
+    """Return the price files in a YAML file; several, one per provider, are separated by `---`.
 
     Raises:
-        ConfigError: one sentence saying what is wrong with it.
+        ConfigError: the file is wrong; one sentence says how.
     """
     try:
         documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))

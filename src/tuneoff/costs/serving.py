@@ -1,9 +1,9 @@
-"""What answering costs a month, and from how many requests on owning is cheaper.
+"""Monthly cost of answering, and the break-even between owning and a provider.
 
-An own model is paid by **reservation, not usage**: whole machines, by the hour, all month, used
-to a share of what they can do. A provider is paid by the token, a deployment by the hour besides,
-and a tuned model that will end is tuned again now and then. People's time, storage and traffic
-are in neither. USD as `Decimal`, requests a month, months of 730 hours.
+An own model is paid by **reservation, not usage**: whole machines, by the hour, all month, used to
+a share of their throughput. A provider is paid by the token; a deployment by the hour, too; and a
+tuned model that will end is tuned again at intervals. People's time, storage and traffic are in
+neither. USD as `Decimal`, requests per month, months of 730 hours.
 """
 
 from __future__ import annotations
@@ -19,60 +19,65 @@ from tuneoff.costs.pricebook import Price
 HOURS_A_MONTH = 730
 THOUSAND = 1000
 NOTHING = Decimal(0)
-# Costs that cross beyond so many machines do not cross in this world.
+# Costs that cross only beyond this many machines count as never crossing.
 MOST_MACHINES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """An own model: what one reserved machine costs a month, and how many requests it answers in
-    a month at the utilisation that is wanted."""
+    """The monthly cost of an own model."""
 
     machine_usd: Decimal
+    """Price of one reserved machine per month."""
     machine_requests: Decimal
+    """Requests that it answers per month at the target utilization."""
 
     def machines(self, requests: Decimal) -> int:
-        """How many are reserved for so many requests; one at least."""
+        """Return the machines reserved for these requests; at least one."""
         whole, rest = divmod(requests, self.machine_requests)
         return max(1, int(whole) + (rest > 0))
 
     def usd(self, requests: Decimal) -> Decimal:
-        """A month with so many requests."""
+        """Return the cost of a month with these requests."""
         return self.machines(requests) * self.machine_usd
 
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """A provider's model: by the request, and a month whatever is asked."""
+    """The monthly cost of a provider's model."""
 
     request_usd: Decimal
+    """Price of one request."""
     fixed_usd: Decimal = NOTHING
+    """Fees per month, whatever the load."""
 
     def usd(self, requests: Decimal) -> Decimal:
-        """A month with so many requests."""
+        """Return the cost of a month with these requests."""
         return self.fixed_usd + requests * self.request_usd
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where owning becomes the cheaper one, in requests a month.
-
-    `first`: it is for the first time; None: never. `lasting`: it is, however many more there
-    are; None: it is not. `until`: the last number at which it is, where it is not for good.
-    """
+    """Where owning becomes cheaper, in requests per month."""
 
     first: Decimal | None = None
+    """The lowest load at which it is cheaper; None: never."""
     lasting: Decimal | None = None
+    """The load from which it stays cheaper; None: it does not."""
     until: Decimal | None = None
+    """The highest load at which it is cheaper, where it does not stay so."""
 
 
 def own(
     usd_per_hour: Decimal, count: int, requests_per_second: Decimal, utilization: Decimal
 ) -> Own:
-    """An own model on `count` accelerators a machine, of measured saturated throughput.
+    """Return the monthly cost of a model on `count` accelerators per machine.
+
+    Args:
+        requests_per_second: measured saturated throughput.
 
     Raises:
-        ValueError: throughput or utilisation is not above 0.
+        ValueError: throughput or utilization is not above 0.
     """
     if requests_per_second <= 0 or utilization <= 0:
         raise ValueError("throughput and utilisation must be above 0")
@@ -91,35 +96,40 @@ def hosted(
     batch: bool = False,
     tuning_again_usd: Decimal = NOTHING,
 ) -> Hosted | None:
-    """A provider's model for requests of this shape; None where answering has no price.
+    """Return the monthly cost of a provider's model for requests of this shape.
+
+    None where answering has no price.
 
     Args:
-        batch: answers are asked for in batches, which have a price of their own.
-        tuning_again_usd: what tuning it again comes to a month.
+        batch: answers are requested in batches, which have a price of their own.
+        tuning_again_usd: cost of tuning the model again, per month.
     """
     fixed = tuning_again_usd
     if price.hosting_usd_per_hour is not None:
         fixed += price.hosting_usd_per_hour * HOURS_A_MONTH
-    # Of a million requests, whose tokens are whole numbers.
-    each = answering_usd(price, _millions(tokens_in), _millions(tokens_out), batch=batch)
-    if each is None:
+    # Price a million requests, so that their tokens are whole numbers.
+    million_usd = answering_usd(price, _millions(tokens_in), _millions(tokens_out), batch=batch)
+    if million_usd is None:
         # A deployment may be billed by its hours and nothing else.
         return Hosted(NOTHING, fixed) if price.hosting_usd_per_hour is not None else None
-    return Hosted(each / 1_000_000, fixed)
+    return Hosted(million_usd / 1_000_000, fixed)
 
 
 def _millions(tokens: Decimal) -> int:
+    """Return the tokens of a million requests."""
     return round(tokens * 1_000_000)
 
 
 def tuning_again_usd(training: Decimal, months: int) -> Decimal:
-    """A month's share of tuning again every so many months."""
+    """Return the monthly share of tuning again at this interval."""
     return training / months
 
 
 def usd_per_1k(monthly: Own | Hosted, requests: int | None) -> Decimal:
-    """1,000 requests, of so many a month; where that is not known those of a machine that is
-    used as wanted, or of a provider without what is due whatever is asked."""
+    """Return the cost of 1,000 requests at this monthly load.
+
+    Without a load: an owned machine at its target utilization; a provider without fixed fees.
+    """
     if requests is not None:
         return monthly.usd(Decimal(requests)) / requests * THOUSAND
     if isinstance(monthly, Own):
@@ -128,79 +138,86 @@ def usd_per_1k(monthly: Own | Hosted, requests: int | None) -> Decimal:
 
 
 def fixed_usd(monthly: Own | Hosted, requests: int | None) -> Decimal:
-    """What is due a month whatever is asked: the machines for so many requests (one where that is
-    not known), or the provider's fees."""
+    """Return the monthly cost due at any load: reserved machines, or the provider's fees.
+
+    Without a load, one machine is reserved.
+    """
     if isinstance(monthly, Own):
         return monthly.usd(Decimal(requests or 0))
     return monthly.fixed_usd
 
 
 def usd_per_correct(per_1k: Decimal, correct: Decimal) -> Decimal | None:
-    """A right answer, of which there is this share; None where none is right."""
+    """Return the cost of a correct answer, given their share; None where none is correct."""
     return per_1k / THOUSAND / correct if correct > 0 else None
 
 
-def break_even(mine: Own, other: Hosted) -> Crossing:
-    """From how many requests a month on owning costs no more than the provider.
+def break_even(owned: Own, other: Hosted) -> Crossing:
+    """Return from how many requests per month owning costs no more than the provider.
 
-    Between kC and (k+1)C requests (C: those of one machine) k + 1 machines are reserved, so
-    owning costs (k+1)M there, the provider F + hn. Owning for k + 1 machines begins to be
-    cheaper at ((k+1)M - F) / h if that lies before (k+1)C.
+    Between kC and (k+1)C requests (C: the requests of one machine) k + 1 machines are reserved, so
+    owning costs (k+1)M there, the provider F + hn. With k + 1 machines, owning becomes cheaper at
+    ((k+1)M - F) / h if that lies before (k+1)C.
     """
-    machine, capacity = mine.machine_usd, mine.machine_requests
-    each, fixed = other.request_usd, other.fixed_usd
-    gained = each * capacity - machine  # by one full machine more
+    machine, capacity = owned.machine_usd, owned.machine_requests
+    request_usd, fixed = other.request_usd, other.fixed_usd
+    gained = request_usd * capacity - machine  # per additional full machine
     if machine <= fixed:
         first = NOTHING
-    elif fixed + each * capacity >= machine:
-        first = (machine - fixed) / each
+    elif fixed + request_usd * capacity >= machine:
+        first = (machine - fixed) / request_usd
     else:
         return Crossing()
     if gained >= 0 and machine <= fixed:
         return Crossing(first, NOTHING)
     if gained > 0:
-        return Crossing(first, _lasting(mine, other, gained))
-    if gained == 0:  # it is as cheap at each full machine, and dearer between
+        return Crossing(first, _lasting(owned, other, gained))
+    if gained == 0:  # equal at each full machine, and more expensive in between
         return Crossing(first)
     return Crossing(first, None, capacity * (fixed // -gained))
 
 
-def _lasting(mine: Own, other: Hosted, gained: Decimal) -> Decimal | None:
-    """From where each machine more is cheaper from its first request on: those before it are
-    paid for by what full machines have gained."""
-    missing = mine.machine_usd - other.fixed_usd
+def _lasting(owned: Own, other: Hosted, gained: Decimal) -> Decimal | None:
+    """Return the load from which each additional machine is cheaper from its first request on.
+
+    The savings of full machines then pay for a new one. None where that takes too many machines.
+    """
+    missing = owned.machine_usd - other.fixed_usd
     if missing > gained * MOST_MACHINES:
         return None
     whole, rest = divmod(missing, gained)
     machines = int(whole) + (rest > 0)
-    return (machines * mine.machine_usd - other.fixed_usd) / other.request_usd
+    return (machines * owned.machine_usd - other.fixed_usd) / other.request_usd
 
 
-def used_to(mine: Own, before: Decimal, after: Decimal) -> Own:
-    """The same machines, used to another share of what they can do."""
-    return replace(mine, machine_requests=mine.machine_requests * after / before)
+def used_to(owned: Own, before: Decimal, after: Decimal) -> Own:
+    """Return the same machines at another utilization."""
+    return replace(owned, machine_requests=owned.machine_requests * after / before)
 
 
-def dearer_own(mine: Own, factor: Decimal) -> Own:
-    """The same machines at so many times the price of an hour."""
-    return replace(mine, machine_usd=mine.machine_usd * factor)
+def dearer_own(owned: Own, factor: Decimal) -> Own:
+    """Return the same machines with the hourly price times `factor`."""
+    return replace(owned, machine_usd=owned.machine_usd * factor)
 
 
 def dearer_hosted(other: Hosted, factor: Decimal) -> Hosted:
-    """The same model at so many times the price of a request."""
+    """Return the same model with the price of a request times `factor`."""
     return replace(other, request_usd=other.request_usd * factor)
 
 
 def points(owns: Iterable[Own], crossings: Iterable[Decimal]) -> list[Decimal]:
-    """Requests a month at which curves are worth drawing: a decade below the first crossing to a
-    decade above the last, and where a machine is added."""
-    there = [max(each, Decimal(1)) for each in crossings if each > 0] or [Decimal(100_000)]
-    low = math.floor(math.log10(min(there)) - 1)
-    high = math.ceil(math.log10(max(there)) + 1)
+    """Return the monthly loads at which to draw the cost curves.
+
+    They range from a decade below the first crossing to a decade above the last, and include each
+    load where a machine is added.
+    """
+    marks = [max(owned, Decimal(1)) for owned in crossings if owned > 0] or [Decimal(100_000)]
+    low = math.floor(math.log10(min(marks)) - 1)
+    high = math.ceil(math.log10(max(marks)) + 1)
     steps = (high - low) * 8
-    found = {Decimal(round(10 ** (low + i / 8))) for i in range(steps + 1)}
-    for each in owns:
+    loads = {Decimal(round(10 ** (low + i / 8))) for i in range(steps + 1)}
+    for owned in owns:
         for machines in range(1, 9):
-            full = Decimal(int(machines * each.machine_requests))
-            found |= {full, full + 1}
-    return sorted(n for n in found if max(1, 10**low) <= n <= 10**high)
+            full = Decimal(int(machines * owned.machine_requests))
+            loads |= {full, full + 1}
+    return sorted(n for n in loads if max(1, 10**low) <= n <= 10**high)

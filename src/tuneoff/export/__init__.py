@@ -1,9 +1,9 @@
-"""A tuned contender in the form that its runtime wants: an adapter, a merged model, or GGUF.
+"""Exports a tuned contender as an adapter, a merged model, or GGUF.
 
-Everything is written into a folder beside the wanted one, which is renamed when it is complete
-and was checked: the exported files are loaded anew and must answer a sample of the test set as
-was scored (`checking.py`). A difference is told, with a warning where no answer is the same, and
-with `strict` nothing is kept.
+Everything is written into a folder beside the target, which is renamed when it is complete and
+checked: the exported files are loaded again and must answer a sample of the test set as was scored
+(`export/checking.py`). A difference is reported, with a warning where no answer is the same; with
+`strict`, nothing is kept then.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from tuneoff.rundir import RunDir, alone_in
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written where: `files` by name with their bytes. `parity` is how it answers (None:
-    that could not be compared), `notes` is what else a user should know."""
+    """The result of an export."""
 
     contender: str
     format: str
     out: str
     files: dict[str, int]
+    """Sizes in bytes by file name."""
     parity: dict[str, Any] | None
+    """How the exported model's answers compare with the scored ones; None: they could not be
+    compared."""
     notes: tuple[str, ...]
+    """Other lines that a user should know."""
 
 
 def export_contender(
@@ -45,21 +48,21 @@ def export_contender(
     strict: bool = False,
     say: Callable[[str], object] = lambda line: None,
 ) -> Exported:
-    """Writes a tuned contender's model into a folder of its own.
+    """Write a tuned contender's model into a folder of its own, and return what was written.
 
     Args:
         run: a run directory, or the data directory of `tuneoff serve`.
-        contender: its name; of several seeds the first is meant. A server's model is `ft:…`.
+        contender: its name; of several seeds the first is used. A server's model is `ft:…`.
         format: `adapter`, `merged` or `gguf`.
-        out: a new or empty folder; left out, `RUN/exports/CONTENDER-FORMAT`.
+        out: a new or empty folder. Default: `RUN/exports/CONTENDER-FORMAT`.
         dtype: of merged weights: `auto` (the base's), `float32`, `bf16` or `fp16`.
-        outtype: of a GGUF file's weights: `f32`, `f16` (left out), `bf16` or `q8_0`.
+        outtype: of a GGUF file's weights: `f32`, `f16` (default), `bf16` or `q8_0`.
         strict: keep nothing unless it answers as it was scored.
-        say: told each line that a user should read.
+        say: called with each line for the user.
 
     Raises:
-        ConfigError: there is no such model, it has no such form, the folder is not empty, or
-            `strict` and answers differ.
+        ConfigError: there is no such model, it does not have this form, the folder is not empty, or
+            answers differ and `strict` is set.
         MissingExtraError: a package that the format needs is not installed.
     """
     options = options_of(format, dtype, outtype, strict)
@@ -74,6 +77,7 @@ def export_contender(
     notes: list[str] = []
 
     def note(line: str) -> None:
+        """Report a line and keep it."""
         notes.append(line)
         say(line)
 
@@ -104,6 +108,11 @@ def export_contender(
 
 
 def _refuse_taken(folder: Path) -> None:
+    """Refuse a target that is a file, is not empty, or cannot be replaced.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder}: this is a file; give a new or an empty folder.")
     if folder.is_dir() and any(folder.iterdir()):
@@ -117,28 +126,29 @@ def _refuse_taken(folder: Path) -> None:
 
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the wanted one's place if nothing goes wrong."""
+    """Open a temporary folder that replaces the target if nothing fails."""
     with scratch(folder.with_name(f".{folder.name}.part"), f"--out {folder}") as unfinished:
         yield unfinished
         if folder.exists():
-            folder.rmdir()  # empty, or it was refused
+            folder.rmdir()  # empty, as was checked before
         unfinished.rename(folder)
 
 
 @contextmanager
 def scratch(folder: Path, wanted: str) -> Iterator[Path]:
-    """An empty folder that is nobody else's meanwhile and is removed in the end, with what one that
-    was killed left in it: weights are large.
+    """Open an empty folder that only this process uses, and delete it at the end.
+
+    Weights are large, so files that a killed process left in it are deleted first.
 
     Raises:
-        ConfigError: another process uses it, or it cannot be made; the message begins with what
-            was wanted.
+        ConfigError: another process uses it, or it cannot be made; the message starts with
+            `wanted`.
     """
     with ExitStack() as held:
         try:
             held.enter_context(alone_in(folder))
-            for left in folder.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            for leftover in folder.iterdir():
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         except RunDirectoryError:
             raise ConfigError(
                 f"{wanted}: another process writes there; wait for its end, or give another folder."

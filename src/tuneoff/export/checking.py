@@ -1,8 +1,8 @@
-"""Whether an exported model answers as the contender was scored.
+"""Checks whether an exported model answers as the contender was scored.
 
-The exported files are loaded anew: by transformers (adapter, merged), or by llama.cpp (GGUF);
-where llama.cpp is not installed, transformers reads the GGUF file's tensors. Each answers a
-sample of the test set greedily and plainly: none of our own engine, nothing shared.
+The exported files are loaded again: by transformers (adapter, merged) or by llama.cpp (GGUF). Where
+llama.cpp is not installed, transformers reads the GGUF file's tensors. Each answers a sample of the
+test set with plain greedy decoding; neither our engine nor prefix sharing is used.
 """
 
 from __future__ import annotations
@@ -40,36 +40,39 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check found. `by` is what answered; `texts` and `texts_same` count prompts that
-    llama.cpp cut into tokens, and those that it cut as the tokenizer does."""
+    """The result of a check."""
 
     parity: Parity
     by: str
+    """The program that answered."""
     texts: int | None = None
+    """Number of prompts that llama.cpp tokenized; None: llama.cpp was not used."""
     texts_same: int | None = None
+    """Number of those with the tokenizer's own token ids."""
 
     @property
     def passed(self) -> bool:
+        """Return whether the answers and the tokenization agree."""
         return self.parity.passed and self.texts == self.texts_same
 
     def lines(self) -> list[str]:
-        """What to say about it."""
+        """Return the lines that report the check."""
         first, *others = self.parity.lines()
-        found = [f"{first} ({self.by})", *others]
+        lines = [f"{first} ({self.by})", *others]
         if self.texts is not None:
-            found.append(
+            lines.append(
                 f"{self.parity.name}: {self.texts_same} of {self.texts} prompts are cut into "
                 f"tokens as by the base's tokenizer ({self.by})."
             )
-        return found
+        return lines
 
 
 def adapter(tuned: Tuned, folder: Path) -> Checked:
-    """An exported adapter, on the base that its configuration names.
+    """Check an exported adapter on the base that its configuration names.
 
     Raises:
         ConfigError: the base cannot be loaded.
-        MissingExtraError: its base is quantized, and bitsandbytes is not here.
+        MissingExtraError: the base is quantized, and bitsandbytes is not installed.
     """
     import peft
     import torch
@@ -83,7 +86,7 @@ def adapter(tuned: Tuned, folder: Path) -> Checked:
 
 
 def merged(tuned: Tuned, folder: Path) -> Checked:
-    """An exported merged model; computed in the precision that its contender was scored in."""
+    """Check an exported merged model, in the precision that its contender was scored in."""
     import torch
     from transformers import AutoConfig
 
@@ -97,10 +100,10 @@ def merged(tuned: Tuned, folder: Path) -> Checked:
 def gguf_by_transformers(
     tuned: Tuned, file: Path, config: Any, tokenizer: Any, exact: bool
 ) -> Checked:
-    """A GGUF file's tensors, read back by transformers, which has a reader of its own.
+    """Check a GGUF file's tensors, loaded by transformers' own reader.
 
     Args:
-        config: of the merged model; not all of it can be read from the file.
+        config: of the merged model; the file does not hold all of it.
     """
     model = read_by_transformers(file, config, dtype_of(tuned.settings.train.precision))
     by = "its tensors, read by transformers"
@@ -108,13 +111,13 @@ def gguf_by_transformers(
 
 
 def read_by_transformers(file: Path, config: Any, dtype: torch.dtype) -> Any:
-    """A GGUF file's tensors in a model of this configuration."""
+    """Load a GGUF file's tensors into a model with this configuration."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    if config.model_type == "mistral":  # which is a Llama in such a file
+    if config.model_type == "mistral":  # GGUF stores it as a Llama
         values = {k: v for k, v in config.to_dict().items() if k != "model_type"}
         config = LlamaConfig(**{**values, "architectures": ["LlamaForCausalLM"]})
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
+    with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar without a switch
         return AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, config=config, dtype=dtype
         )
@@ -123,6 +126,7 @@ def read_by_transformers(file: Path, config: Any, dtype: torch.dtype) -> Any:
 def _by_transformers(
     tuned: Tuned, model: Any, tokenizer: Any, exact: bool, by: str = "transformers"
 ) -> Checked:
+    """Answer the sample with transformers and compare the answers."""
     import torch
 
     examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
@@ -136,6 +140,7 @@ def _by_transformers(
             answers.append((before_end(row, ending.ends), text))
 
     def gap(place: int, number: int) -> float:
+        """Return the logit gap between the two best tokens at one place."""
         ids = torch.tensor([[*asked[place], *answers[place][0][:number]]], device=model.device)
         with torch.inference_mode():
             best = model(input_ids=ids).logits[0, -1].float().topk(2).values
@@ -152,14 +157,17 @@ def _compared(
     gap: Gap,
     exact: bool,
 ) -> Parity:
+    """Compare answers with the scored ones."""
+
     def decoded(tokens: Sequence[int]) -> str:
+        """Return the text of some tokens."""
         return decode(tokenizer, tokens)
 
     return compare(tuned, examples, answers, decoded, gap, exact, "exported")
 
 
 def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """The tokens of an answer up to the one that ends it."""
+    """Return the tokens of an answer before its end token."""
     ended = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return list(tokens[:ended])
 
@@ -167,40 +175,45 @@ def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
 def gguf_by_llama_cpp(
     tuned: Tuned, file: Path, ends: Sequence[int], tokenizer: Any, exact: bool
 ) -> Checked | str:
-    """A GGUF file in llama.cpp itself: its answers to the prompts' tokens, and how it cuts the
-    prompts' texts into tokens. Why there are none, if llama.cpp failed."""
+    """Check a GGUF file in llama.cpp: its answers, and how it tokenizes the prompts.
+
+    If llama.cpp failed, return the reason.
+    """
     examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
     asked = [ids for _, ids in prompts_of(tuned.settings, tuned.work, tokenizer, examples)]
-    own = _texts_with_tokens(tuned, tokenizer, examples, asked)
-    texts = [text for text, _ in own]
-    said = runtime.ask(file, asked, texts, ends, tuned.work.max_new_tokens)
-    if isinstance(said, str):
-        return said
-    answers = [(tokens, decode(tokenizer, tokens)) for tokens in said.tokens]
+    prompt_texts = _texts_with_tokens(tuned, tokenizer, examples, asked)
+    texts = [text for text, _ in prompt_texts]
+    result = runtime.ask(file, asked, texts, ends, tuned.work.max_new_tokens)
+    if isinstance(result, str):
+        return result
+    answers = [(tokens, decode(tokenizer, tokens)) for tokens in result.tokens]
     parity = _compared(
-        tuned, examples, answers, tokenizer, lambda place, number: said.gaps[place][number], exact
+        tuned, examples, answers, tokenizer, lambda place, number: result.gaps[place][number], exact
     )
-    same = sum(cut == ids for cut, (_, ids) in zip(said.cut, own, strict=True))
+    same = sum(cut == ids for cut, (_, ids) in zip(result.cut, prompt_texts, strict=True))
     return Checked(parity, "llama.cpp", len(texts), same)
 
 
 def _texts_with_tokens(
     tuned: Tuned, tokenizer: Any, examples: Sequence[Example], asked: Sequence[Sequence[int]]
 ) -> list[tuple[str, list[int]]]:
-    """Return the prompts as texts, with their tokens. A prompt that spells a special token is left
-    out: as one text it has other tokens than the prompt."""
-    found = []
+    """Return the prompts as texts, with their token ids.
+
+    A prompt that spells a special token is left out, because its text has other tokens than the
+    prompt.
+    """
+    pairs = []
     for example, prompt in zip(examples, asked, strict=True):
         text = _text(tuned, tokenizer, example)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        # A plain text's prompt may begin with a BOS besides.
+        # A text prompt may start with a BOS token in addition.
         if list(prompt[-len(ids) :]) == ids:
-            found.append((text, ids))
-    return found
+            pairs.append((text, ids))
+    return pairs
 
 
 def _text(tuned: Tuned, tokenizer: Any, example: Example) -> str:
-    """An example's prompt as text."""
+    """Return an example's prompt as text."""
     template = template_for(tuned.settings, tuned.work)
     if rendering_of(tokenizer, tuned.settings.rendering) == "text":
         return prompts.text(example, template)

@@ -1,4 +1,4 @@
-"""What is written for each format, and checked."""
+"""Writes each export format, and checks the written files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Say = Callable[[str], object]
 
 
 def refuse(tuned: Tuned, options: Options) -> None:
-    """Refuses what can be refused before anything is loaded.
+    """Refuse an impossible export before anything is loaded.
 
     Raises:
-        ConfigError: this contender has no such form.
+        ConfigError: this contender cannot be exported in this format.
         MissingExtraError: a package that the format needs is not installed.
     """
     name, full = tuned.settings.name, tuned.settings.method == "full"
@@ -56,13 +56,15 @@ def refuse(tuned: Tuned, options: Options) -> None:
 
 
 def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked | None:
-    """The adapter as it was trained; its configuration names the base. Not checked (None) where
-    the base cannot be quantized as it was then."""
+    """Write the adapter as it was trained, with the base's name in its configuration.
+
+    Returns None, unchecked, where the base cannot be quantized as in training.
+    """
     shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
     file = folder / "adapter_config.json"
-    written = json.loads(file.read_bytes())
-    written["base_model_name_or_path"] = tuned.base
-    write_text(file, json.dumps(written, indent=2) + "\n")
+    config = json.loads(file.read_bytes())
+    config["base_model_name_or_path"] = tuned.base
+    write_text(file, json.dumps(config, indent=2) + "\n")
     _write_template(tuned, folder, say)
     if Path(tuned.base).is_dir():
         say(
@@ -79,7 +81,7 @@ def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked |
 
 
 def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
-    """The whole model, as transformers and vLLM load it."""
+    """Write the whole model as transformers and vLLM load it."""
     if tuned.settings.method == "full" and options.dtype == "auto":
         shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
         _write_template(tuned, folder, say)
@@ -87,20 +89,20 @@ def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     dtype = dtype_for(tuned, options.dtype)
     model = whole_model(tuned, dtype)
     model.save_pretrained(folder)
-    tokenizer, told = _tokenizer(tuned, say)
+    tokenizer, template_notes = _tokenizer(tuned, say)
     tokenizer.save_pretrained(folder)
     about = [
         f"The adapter is merged into the base; the weights are {_name(dtype)}.",
         *describe_head(tuned, model),
     ]
-    _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say), *told])
+    _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say), *template_notes])
     del model
     release_memory()
     return checking.merged(tuned, folder)
 
 
 def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
-    """A GGUF file, and an Ollama Modelfile where its prompts can be written as the model's."""
+    """Write a GGUF file, and an Ollama Modelfile if it can express the model's prompts."""
     import torch
 
     from tuneoff.export.gguf_file import write_gguf
@@ -109,7 +111,7 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
 
     name = tuned.settings.name
     model = whole_model(tuned, torch.float32)
-    tokenizer, told = _tokenizer(tuned, say)
+    tokenizer, template_notes = _tokenizer(tuned, say)
     ends = ending_of(model, tokenizer, ()).ends
     vocabulary = vocabulary_of(tokenizer, model.config.vocab_size, ends)
     file = folder / f"{folder_name(name)}-{options.outtype}.gguf"
@@ -117,7 +119,12 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     config, head = model.config, describe_head(tuned, model)
     del model
     release_memory()
-    about = [f"GGUF, weights {options.outtype}.", *head, *_over_quantized(tuned, say), *told]
+    about = [
+        f"GGUF, weights {options.outtype}.",
+        *head,
+        *_over_quantized(tuned, say),
+        *template_notes,
+    ]
     if vocabulary.unknown:
         line = (
             f"{vocabulary.unknown}: give it token ids that the base's own tokenizer made; texts "
@@ -137,10 +144,10 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     exact = precise and options.outtype == "f32" and tuned.settings.quantization == "none"
     reason = "is not here to check it (pip install llama-cpp-python)"
     if find_spec("llama_cpp") is not None:
-        found = checking.gguf_by_llama_cpp(tuned, file, ends, tokenizer, exact)
-        if isinstance(found, Checked):
-            return found
-        reason = f"failed when it was to check it ({found})"
+        checked = checking.gguf_by_llama_cpp(tuned, file, ends, tokenizer, exact)
+        if isinstance(checked, Checked):
+            return checked
+        reason = f"failed when it was to check it ({checked})"
         if options.strict:
             raise ConfigError(f"--strict: llama.cpp {reason}; nothing was written.")
     say(f"{name}: llama.cpp {reason}; transformers reads the file instead.")
@@ -151,35 +158,38 @@ FORMS = {"adapter": adapter, "merged": merged, "gguf": gguf}
 
 
 def folder_name(name: str) -> str:
-    """A model's name as a file's: those of a server hold colons."""
+    """Return a model's name for use in a file name; names of a server's models hold colons."""
     return name.replace(":", "-").replace("/", "-")
 
 
 def _tokenizer(tuned: Tuned, say: Say) -> tuple[Any, list[str]]:
-    """Return the base's tokenizer, whose chat template renders as the contender was tuned and
-    asked, and lines about that for a card."""
+    """Return the base's tokenizer with the chat template of the training, and lines for a model
+    card."""
     tokenizer: Any = load_tokenizer(tuned.base)
     if rendering_of(tokenizer, tuned.settings.rendering) == "text":
         return tokenizer, []
     work, template = tuned.work, template_for(tuned.settings, tuned.work)
-    told = conversations([*work.train, *work.validation, *work.test], template)
-    if tuned.was == "served":  # whoever asks it sends what turns they like, as to the server
-        told |= {(role, role, "user", "assistant", "user") for role in SYSTEM_ROLES}
-    lines = template_lines(write_adapted(tokenizer, told, template.today))
+    role_sequences = conversations([*work.train, *work.validation, *work.test], template)
+    if tuned.was == "served":  # clients may send any turns, as to the server
+        role_sequences |= {(role, role, "user", "assistant", "user") for role in SYSTEM_ROLES}
+    lines = template_lines(write_adapted(tokenizer, role_sequences, template.today))
     for line in lines:
         say(f"{tuned.settings.name}: {line[0].lower()}{line[1:]}")
     return tokenizer, lines
 
 
 def _write_template(tuned: Tuned, folder: Path, say: Say) -> None:
-    """Puts that chat template beside weights that lie there: those tuned before it was saved with
-    them have the base's own."""
+    """Write the training's chat template beside the weights.
+
+    Models that were tuned before it was saved with them have the base's own template.
+    """
     tokenizer, lines = _tokenizer(tuned, say)
     if lines:
         tokenizer.save_pretrained(folder)
 
 
 def _over_quantized(tuned: Tuned, say: Say) -> list[str]:
+    """Report, also for the card, that the adapter was trained on a quantized base."""
     if tuned.settings.quantization == "none":
         return []
     line = (
@@ -191,10 +201,12 @@ def _over_quantized(tuned: Tuned, say: Say) -> list[str]:
 
 
 def _card(tuned: Tuned, folder: Path, library: str, about: Sequence[str]) -> None:
+    """Write the model card."""
     record = tuned.work.directory.training()
     if record is not None:
         write_card(folder / "README.md", tuned.settings, tuned.base, record, library, about)
 
 
 def _name(dtype: Any) -> str:
+    """Return a dtype's name."""
     return str(dtype).removeprefix("torch.")

@@ -1,9 +1,9 @@
-"""A model of transformers as a GGUF file, for llama.cpp and Ollama.
+"""Writes a transformers model as a GGUF file, for llama.cpp and Ollama.
 
-Written with llama.cpp's own `gguf` package: its writer, its names of tensors and its rounding.
-What it leaves to the converter is here: hyperparameters from the configuration, and the order
-of query and key rows. llama.cpp's Llama rotates neighbouring pairs of a head, transformers its
-two halves, so rows are interleaved; its Qwen rotates halves, and rows stay.
+It uses llama.cpp's own `gguf` package: its writer, its tensor names and its rounding. What that
+leaves to the converter is here: hyperparameters from the configuration, and the order of query and
+key rows. llama.cpp's Llama rotates neighbouring pairs of a head, transformers rotates its two
+halves, so rows are interleaved. llama.cpp's Qwen rotates halves, so its rows stay.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STORED = {
     "bf16": gguf.GGMLQuantizationType.BF16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
-# What transformers calls it → how llama.cpp does.
+# transformers' name of an architecture → llama.cpp's.
 _ARCHITECTURES = {
     "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
     "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
@@ -45,15 +45,15 @@ _ARCHITECTURES = {
     "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
 }
 _ROPES = ("default", "linear", "llama3")
-# What transformers takes for a Llama 3 rope where the configuration says nothing.
+# transformers' defaults for a Llama 3 rope.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
 def check_architecture(config: Any) -> None:
-    """Refuses what cannot be converted right, before any weight is loaded.
+    """Refuse a model that cannot be converted correctly, before any weight is loaded.
 
     Raises:
-        ConfigError: the architecture, or a part of it, is another than those known here.
+        ConfigError: the architecture, or a part of it, is not supported here.
     """
     name = (config.architectures or [type(config).__name__])[0]
     reason = None
@@ -73,10 +73,10 @@ def check_architecture(config: Any) -> None:
 
 
 def write_gguf(path: Path, model: Any, vocabulary: Vocabulary, outtype: OutType, name: str) -> None:
-    """Writes a model whose architecture was checked; tensors are rounded one at a time.
+    """Write a model whose architecture was checked; tensors are rounded one at a time.
 
     Args:
-        name: what runtimes show.
+        name: the name that runtimes show.
     """
     arch = _ARCHITECTURES[type(model).__name__]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
@@ -97,10 +97,11 @@ def write_gguf(path: Path, model: Any, vocabulary: Vocabulary, outtype: OutType,
 
 
 def _add_hyperparameters(writer: gguf.GGUFWriter, config: Any) -> None:
+    """Write the model's hyperparameters."""
     rope, head = _rope(config), _head_dimension(config)
     writer.add_vocab_size(config.vocab_size)
     writer.add_block_count(config.num_hidden_layers)
-    # llama.cpp attends to everything: what is beyond a sliding window must not be there.
+    # llama.cpp ignores a sliding window, so the context must not exceed it.
     windows = [config.sliding_window] if getattr(config, "sliding_window", None) else []
     writer.add_context_length(min([config.max_position_embeddings, *windows]))
     writer.add_embedding_length(config.hidden_size)
@@ -118,6 +119,7 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, config: Any) -> None:
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
+    """Write the tokenizer."""
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
@@ -141,7 +143,7 @@ Tensor = tuple[str, tuple[int, ...], gguf.GGMLQuantizationType, Any]
 
 
 def _tensors(model: Any, arch: gguf.MODEL_ARCH, outtype: OutType) -> Iterator[Tensor]:
-    """Name, shape, kind and values of every tensor that the file holds."""
+    """Yield the name, shape, type and values of every tensor of the file."""
     config = model.config
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     factors = _rope_factors(config)
@@ -164,7 +166,8 @@ def _tensors(model: Any, arch: gguf.MODEL_ARCH, outtype: OutType) -> Iterator[Te
 
 
 def _kind(tensor: Any, outtype: OutType) -> gguf.GGMLQuantizationType:
-    """Vectors stay float32; so are rows that are no multiple of a block rounded less."""
+    """Return a tensor's type: vectors stay float32, rows that are no multiple of a block become
+    float16."""
     if tensor.dim() < 2:
         return gguf.GGMLQuantizationType.F32
     block, _ = gguf.GGML_QUANT_SIZES[_STORED[outtype]]
@@ -174,37 +177,43 @@ def _kind(tensor: Any, outtype: OutType) -> gguf.GGMLQuantizationType:
 def _announce(
     writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: gguf.GGMLQuantizationType
 ) -> None:
-    """Tells the writer of a tensor whose values follow later."""
+    """Declare a tensor to the writer; its values follow later."""
     plain: dict[Any, np.dtype[Any]] = {
         gguf.GGMLQuantizationType.F32: np.dtype(np.float32),
         gguf.GGMLQuantizationType.F16: np.dtype(np.float16),
     }
     stored = plain.get(kind, np.dtype(np.uint8))
-    given = gguf.quant_shape_to_byte_shape(shape, kind) if stored == np.uint8 else shape
-    writer.add_tensor_info(name, given, stored, math.prod(given) * stored.itemsize, kind)
+    stored_shape = gguf.quant_shape_to_byte_shape(shape, kind) if stored == np.uint8 else shape
+    writer.add_tensor_info(
+        name, stored_shape, stored, math.prod(stored_shape) * stored.itemsize, kind
+    )
 
 
 def interleaved(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows of a query or key projection (or its bias) with each head's halves interleaved."""
+    """Return a query or key projection (or bias) with the halves of each head interleaved."""
     halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
     return halves.swapaxes(1, 2).reshape(tensor.shape)
 
 
 def _rope(config: Any) -> dict[str, Any]:
-    """The rope's parameters, `rope_type` and `rope_theta` among them."""
-    found = dict(config.rope_parameters or {})
-    found.setdefault("rope_type", "default")
-    return found
+    """Return the rope's parameters, including `rope_type` and `rope_theta`."""
+    parameters = dict(config.rope_parameters or {})
+    parameters.setdefault("rope_type", "default")
+    return parameters
 
 
 def _head_dimension(config: Any) -> int:
+    """Return the size of an attention head."""
     own = getattr(config, "head_dim", None)
     return int(own or config.hidden_size // config.num_attention_heads)
 
 
 def _rope_factors(config: Any) -> Any:
-    """What llama.cpp divides each frequency by, for a Llama 3 rope: nothing where the wave is
-    short, `factor` where it is longer than the original context, between them a mixture."""
+    """Return the divisors of a Llama 3 rope's frequencies; None for other ropes.
+
+    They are 1 for short waves, `factor` for waves longer than the original context, and a mixture
+    in between.
+    """
     import torch
 
     rope = {**_LLAMA3, **_rope(config)}
@@ -213,10 +222,11 @@ def _rope_factors(config: Any) -> Any:
     head, original = _head_dimension(config), rope["original_max_position_embeddings"]
     waves = 2 * math.pi * rope["rope_theta"] ** (torch.arange(0, head, 2).float() / head)
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    kept = ((original / waves - low) / (high - low)).clamp(0, 1)
-    return 1 / ((1 - kept) / rope["factor"] + kept)
+    weight = ((original / waves - low) / (high - low)).clamp(0, 1)
+    return 1 / ((1 - weight) / rope["factor"] + weight)
 
 
 def _numpy(tensor: Any) -> NDArray[np.float32]:
+    """Return a tensor as a float32 array."""
     array: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
     return array

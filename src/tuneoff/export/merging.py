@@ -1,4 +1,4 @@
-"""The whole model of a contender: its adapter merged into the base, or what was trained whole."""
+"""The whole model of a contender: its adapter merged into the base, or its fully tuned weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def dtype_for(tuned: Tuned, wanted: Dtype) -> torch.dtype:
-    """The dtype of a merged model's weights; `auto` is the one that the base is stored in (of a
-    model trained whole, its own)."""
+    """Return the dtype of a merged model's weights.
+
+    `auto` means the dtype in which the base is stored; for a fully tuned model, its own.
+    """
     import torch
     from transformers import AutoConfig
 
@@ -24,12 +26,12 @@ def dtype_for(tuned: Tuned, wanted: Dtype) -> torch.dtype:
     if wanted != "auto":
         return named[wanted]
     stored = tuned.weights if tuned.settings.method == "full" else tuned.base
-    found = AutoConfig.from_pretrained(stored).dtype
-    return found if found in named.values() else torch.float32
+    base_dtype = AutoConfig.from_pretrained(stored).dtype
+    return base_dtype if base_dtype in named.values() else torch.float32
 
 
 def describe_head(tuned: Tuned, model: Any) -> list[str]:
-    """Says, for the card, that a head which the base calls tied has weights of its own."""
+    """Return a line for the card if the output head is no longer tied, as the base's is."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(tuned.base).get_text_config()
@@ -39,13 +41,15 @@ def describe_head(tuned: Tuned, model: Any) -> list[str]:
 
 
 def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
-    """Return the model on the CPU, its weights in `dtype`; of a base that was quantized in
-    training, the full weights. A tied head gets its own weights where the adapter changes it or the
-    embedding alone, and the configuration says so.
+    """Return the model on the CPU with its weights in `dtype`.
+
+    A base that was quantized in training is loaded with its full weights. A tied head gets its own
+    weights where the adapter changes only the head or only the embedding; the configuration says so
+    then.
 
     Raises:
         ConfigError: the base cannot be loaded.
-        ContenderError: a merged weight is no number in this dtype.
+        ContenderError: a merged weight is not finite in this dtype.
     """
     import peft
     import torch

@@ -1,8 +1,8 @@
-"""An Ollama Modelfile beside a GGUF file: `ollama create NAME -f Modelfile`.
+"""Writes an Ollama Modelfile for a GGUF file: `ollama create NAME -f Modelfile`.
 
-Ollama writes prompts by a template of its own kind. The model's chat template is asked what it
-puts round each turn, and where that explains every conversation tried, it is written down as
-Ollama's; where it does not, there is no Modelfile, for its prompts would be others.
+Ollama renders prompts by its own kind of template. The model's chat template is probed for the text
+that it puts around each turn. If that text explains every conversation tried, it is written as an
+Ollama template. Otherwise there is no Modelfile, because its prompts would differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from tuneoff.tokenization.chat_template import load_chat_template
 
-# Contents to try a template with: words that no template holds.
+# Contents of the probe turns: words that no template contains.
 _MARKS = {"system": "Zqsystem", "user": "Zquser", "assistant": "Zqassistant"}
 _LONGEST = ("system", "user", "assistant", "user")
 _CONVERSATIONS = (
@@ -27,30 +27,33 @@ _CONVERSATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What a chat template puts before a conversation, before and behind each turn by its role,
-    and at the end to have the model answer. `system` is the system turn that it adds where there
-    is none."""
+    """The text that a chat template puts around turns."""
 
     start: str
+    """Text before the conversation."""
     before: dict[str, str]
+    """Text before each turn, by its role."""
     behind: dict[str, str]
+    """Text after each turn, by its role."""
     answer: str
+    """Text at the end that makes the model answer."""
     system: str | None
+    """The system turn that the template adds where there is none."""
 
     def render(self, roles: Sequence[str]) -> str:
-        """The conversation of marks up to the answer."""
+        """Render a probe conversation of these roles, up to the answer."""
         turns = [(role, _MARKS[role]) for role in roles]
         if self.system is not None and roles[0] != "system":
             turns.insert(0, ("system", self.system))
-        shown = (self.before[role] + content + self.behind[role] for role, content in turns)
-        return self.start + "".join(shown) + self.answer
+        rendered = (self.before[role] + content + self.behind[role] for role, content in turns)
+        return self.start + "".join(rendered) + self.answer
 
 
 def modelfile(file: str, tokenizer: Any, chat: bool, ends: Sequence[int]) -> str | None:
-    """The Modelfile of a GGUF file beside it; None where its prompts would not be the model's.
+    """Return the text of a Modelfile; None if its prompts would differ from the model's.
 
     Args:
-        chat: whether prompts are chat turns; plain texts otherwise.
+        chat: whether prompts are chat turns; otherwise plain texts.
         ends: the tokens that end an answer.
     """
     turns = turns_of(tokenizer) if chat else None
@@ -74,12 +77,14 @@ def modelfile(file: str, tokenizer: Any, chat: bool, ends: Sequence[int]) -> str
 
 
 def _template(turns: Turns, tokenizer: Any) -> str | None:
-    """Ollama's template, in the language of Go's text/template; None where a text would be read
-    as a part of that language."""
+    """Return Ollama's template, in the language of Go's text/template.
+
+    None if a text would be read as part of that language.
+    """
     texts = (turns.start, *turns.before.values(), *turns.behind.values(), turns.answer)
     if any(sign in text for text in texts for sign in ("{{", "}}", '"""')):
         return None
-    # llama.cpp puts the first token there itself where the tokenizer does.
+    # llama.cpp adds the BOS token itself where the tokenizer does.
     start = "" if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else turns.start
     cases = [
         f'{{{{ {word} eq .Role "{role}" }}}}{turns.before[role]}{{{{ .Content }}}}'
@@ -92,19 +97,19 @@ def _template(turns: Turns, tokenizer: Any) -> str | None:
 
 
 def turns_of(tokenizer: Any) -> Turns | None:
-    """What the chat template does, if that explains every conversation tried."""
+    """Return the text around turns if it explains every probe conversation; otherwise None."""
     try:
-        found = _read_off(tokenizer)
-        explained = found is not None and all(
-            _rendered(tokenizer, roles) == found.render(roles) for roles in _CONVERSATIONS
+        turns = _read_off(tokenizer)
+        explained = turns is not None and all(
+            _rendered(tokenizer, roles) == turns.render(roles) for roles in _CONVERSATIONS
         )
-    except Exception:  # a template refuses turns in whatever way it likes
+    except Exception:  # a template may refuse turns with any exception
         return None
-    return found if explained else None
+    return turns if explained else None
 
 
 def _read_off(tokenizer: Any) -> Turns | None:
-    """A guess by what stands between the marks of two conversations."""
+    """Guess the text around turns from two probe conversations."""
     first, to_user, to_assistant, to_next, end = _between(tokenizer, _LONGEST)
     alone, alone_end = _between(tokenizer, ("user",))
     bos = tokenizer.bos_token or ""
@@ -133,14 +138,15 @@ def _read_off(tokenizer: Any) -> Turns | None:
 
 
 def _between(tokenizer: Any, roles: Sequence[str]) -> list[str]:
-    """What a template writes before, between and behind the marks of a conversation."""
-    rest, found = _rendered(tokenizer, roles), []
+    """Return the text before, between and after the contents of a probe conversation."""
+    rest, pieces = _rendered(tokenizer, roles), []
     for role in roles:
         before, _, rest = rest.partition(_MARKS[role])
-        found.append(before)
-    return [*found, rest]
+        pieces.append(before)
+    return [*pieces, rest]
 
 
 def _rendered(tokenizer: Any, roles: Sequence[str]) -> str:
+    """Render a probe conversation with the model's chat template."""
     turns = [{"role": role, "content": _MARKS[role]} for role in roles]
     return load_chat_template(tokenizer).render(turns)

@@ -1,4 +1,4 @@
-"""What may be asked of an export."""
+"""Options of an export."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ OutType = Literal["f32", "f16", "bf16", "q8_0"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`dtype` is that of a merged model's weights (`auto`: the base's own), `outtype` that of a
-    GGUF file's; `strict` keeps nothing of an export that does not answer as was scored."""
+    """Options of an export, checked."""
 
     format: Format
     dtype: Dtype = "auto"
+    """Of a merged model's weights; `auto`: the base's own."""
     outtype: OutType = "f16"
+    """Of a GGUF file's weights."""
     strict: bool = False
+    """Keep nothing of an export that does not answer as was scored."""
 
 
 def options_of(format: str, dtype: str | None, outtype: str | None, strict: bool) -> Options:
-    """Options as they were written, checked.
+    """Check the options and return them.
 
     Raises:
-        ConfigError: one is unknown, or would do nothing.
+        ConfigError: an option is unknown or has no effect on this format.
     """
     if format not in get_args(Format):
         raise ConfigError(f"--format: {unknown('format', format, get_args(Format))}.")
@@ -39,6 +41,6 @@ def options_of(format: str, dtype: str | None, outtype: str | None, strict: bool
             raise ConfigError(f"--{option}: {unknown(option, value, allowed)}.")
         if value is not None and format != needs:
             raise ConfigError(f"--{option} is for --format {needs}, not {format}; drop it.")
-    given = {"dtype": dtype, "outtype": outtype}
-    chosen = {option: value for option, value in given.items() if value is not None}
+    options = {"dtype": dtype, "outtype": outtype}
+    chosen = {option: value for option, value in options.items() if value is not None}
     return Options(format=format, strict=strict, **chosen)  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
-"""llama.cpp, asked in a process of its own: what ends it (its kernels are another for every
-processor) ends no export.
+"""Runs llama.cpp in a process of its own, so that its crash does not end the export.
 
-`python -m tuneoff.export.runtime FILE` reads one JSON document (`prompts` of token ids, `texts`,
-`ends`, `most` tokens) and writes one: `tokens` and `gaps` of each prompt's greedy answer, and
+(Its kernels are different for every processor.)
+
+`python -m tuneoff.export.runtime FILE` reads one JSON document: `prompts` (token ids), `texts`,
+`ends` and `most` (tokens). It writes one: `tokens` and `gaps` of each prompt's greedy answer, and
 `cut`, the token ids of each text.
 """
 
@@ -19,12 +20,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What llama.cpp said. `gaps` are how far the two best tokens were apart, in log-probability,
-    at each token of an answer and at its end, which is no token of it."""
+    """The output of llama.cpp."""
 
     tokens: list[list[int]]
     gaps: list[list[float]]
+    """Difference in log-probability between the two best tokens, at each token of an answer and at
+    its end, which is not one of its tokens."""
     cut: list[list[int]]
+    """Token ids of each text."""
 
 
 def ask(
@@ -34,48 +37,51 @@ def ask(
     ends: Sequence[int],
     most: int,
 ) -> Said | str:
-    """Has a GGUF file answer; why it did not, if llama.cpp ended or cannot load it.
+    """Answer prompts with a GGUF file; return why it failed, if llama.cpp ended or cannot load it.
 
     Args:
-        most: the longest answer, in tokens.
+        most: maximum length of an answer in tokens.
     """
-    asked = {"prompts": prompts, "texts": texts, "ends": ends, "most": most}
-    done = subprocess.run(
+    request = {"prompts": prompts, "texts": texts, "ends": ends, "most": most}
+    process = subprocess.run(
         [sys.executable, "-m", __name__, str(file)],
-        input=json.dumps(asked),
+        input=json.dumps(request),
         capture_output=True,
         text=True,
     )
-    if done.returncode == 0:
-        return Said(**json.loads(done.stdout))
-    if done.returncode < 0:
-        return f"it was ended by signal {-done.returncode}"
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
+    if process.returncode == 0:
+        return Said(**json.loads(process.stdout))
+    if process.returncode < 0:
+        return f"it was ended by signal {-process.returncode}"
+    lines = process.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {process.returncode}"
 
 
 def main() -> None:
-    """Answers what is asked on stdin."""
+    """Answer the prompts from stdin."""
     from llama_cpp import GGML_TYPE_F32, Llama
 
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     runtime = Llama(
         sys.argv[1],
-        n_ctx=max(map(len, asked["prompts"]), default=8) + asked["most"],
-        # Keys and values as exact as they were when it was scored.
+        n_ctx=max(map(len, request["prompts"]), default=8) + request["most"],
+        # A float32 KV cache, as when the contender was scored.
         type_k=GGML_TYPE_F32,
         type_v=GGML_TYPE_F32,
         verbose=False,
     )
-    answers = [_greedy(runtime, ids, asked["ends"], asked["most"]) for ids in asked["prompts"]]
-    cut = [runtime.tokenize(text.encode(), False, True) for text in asked["texts"]]
-    said = {"tokens": [a[0] for a in answers], "gaps": [a[1] for a in answers], "cut": cut}
-    print(json.dumps(said))
+    answers = [
+        _greedy(runtime, ids, request["ends"], request["most"]) for ids in request["prompts"]
+    ]
+    cut = [runtime.tokenize(text.encode(), False, True) for text in request["texts"]]
+    response = {"tokens": [a[0] for a in answers], "gaps": [a[1] for a in answers], "cut": cut}
+    print(json.dumps(response))
 
 
 def _greedy(
     runtime: Any, ids: list[int], ends: list[int], most: int
 ) -> tuple[list[int], list[float]]:
+    """Return the tokens and the gaps of a greedy answer."""
     import numpy as np
     from llama_cpp import llama_get_logits_ith
 

@@ -1,4 +1,4 @@
-"""Which tuned model is meant: a contender of a run, or a model that a server tuned."""
+"""Finds the tuned model to export: a contender of a run, or a model that a server tuned."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tuneoff.scoring import Options, load_scorer
 from tuneoff.tasks import chat
 from tuneoff.tokenization.chat_template import day_of_job
 
-# Longest answer of a served model that is compared.
+# Maximum length in tokens of an answer that is compared.
 MOST_TOKENS = 128
 
 
 def find(run: Path, name: str) -> Tuned:
-    """The tuned model of a run directory, or of a server's data directory.
+    """Return the tuned model of a run directory, or of a server's data directory.
 
     Raises:
-        ConfigError: the folder is neither, or has no such model that was tuned here.
+        ConfigError: the folder is neither, or no model of this name was tuned there.
     """
     if (run / "server.sqlite").is_file():
         return _served(run, name)
@@ -50,21 +50,23 @@ def find(run: Path, name: str) -> Tuned:
 
 
 def _served(data_dir: Path, name: str) -> Tuned:
-    """A model that a server tuned, or a checkpoint of one. What it must answer as is what it is
-    served as: its base with its adapter, asked what its job was validated on (or trained on,
-    without a validation file)."""
+    """Return a model that a server tuned, or a checkpoint of one.
+
+    Its answers must equal those of the server: its base with its adapter, asked the prompts of the
+    job's validation file (or training file, without a validation file).
+    """
     models = _rows(data_dir, "SELECT name, base, job_id, step FROM tuned ORDER BY created_at")
-    found = {row["name"]: row for row in models}
-    if name not in found:
-        raise ConfigError(f"CONTENDER: {unknown('model', name, found)}.")
-    row = found[name]
+    rows_by_name = {row["name"]: row for row in models}
+    if name not in rows_by_name:
+        raise ConfigError(f"CONTENDER: {unknown('model', name, rows_by_name)}.")
+    row = rows_by_name[name]
     directory = ContenderDir(data_dir / "jobs" / row["job_id"])
     weights = directory.adapter if row["step"] is None else directory.epoch(row["step"])
     if not (weights / "adapter_config.json").is_file():
         raise ConfigError(f"{name}: its adapter is not in {weights} any more; tune it again.")
     job = _rows(data_dir, "SELECT created_at, facts FROM jobs WHERE id = ?", row["job_id"])[0]
     facts = json.loads(job["facts"])
-    written = json.loads((weights / "adapter_config.json").read_bytes())
+    adapter_config = json.loads((weights / "adapter_config.json").read_bytes())
     record = directory.training()
     numbers = facts["resolved"]
     train = TrainSettings(
@@ -72,7 +74,7 @@ def _served(data_dir: Path, name: str) -> Tuned:
         batch_size=numbers["batch_size"],
         learning_rate=record.learning_rate if record else None,
     )
-    # A model's name may hold what a contender's may not.
+    # A model's name may hold characters that a contender's may not.
     settings = LocalSettings(
         name=row["job_id"], id="local", base=row["base"], train=train, seed=facts["seed"]
     ).model_copy(update={"name": name})
@@ -80,7 +82,7 @@ def _served(data_dir: Path, name: str) -> Tuned:
     try:
         path = data_dir / "files" / f"{file}.jsonl"
         test = list(islice(chat.stored_examples(path), ROUNDED_SAMPLE))
-    except DataError:  # it was deleted meanwhile
+    except DataError:  # the file was deleted
         test = []
     work = Work(
         folder=Path(),
@@ -93,13 +95,13 @@ def _served(data_dir: Path, name: str) -> Tuned:
         directory=directory,
         progress=Silent(),
     )
-    base = str(written["base_model_name_or_path"])
+    base = str(adapter_config["base_model_name_or_path"])
     judge = Judge(load_scorer(chat.SCORER), Options())
     return Tuned(settings, base, weights, work, {}, judge, was="served")
 
 
 def answered(tuned: Tuned) -> Tuned:
-    """A served model with its answers, as the server gives them."""
+    """Return a served model with the server's answers."""
     import peft
 
     from tuneoff.contenders.answering import answers
@@ -110,11 +112,13 @@ def answered(tuned: Tuned) -> Tuned:
     model: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
     tokenizer = load_tokenizer(tuned.base)
     batches = answers(tuned.settings, tuned.work, model, tokenizer, tuned.work.test)
-    return replace(tuned, predictions={each.id: each for batch in batches for each in batch})
+    return replace(
+        tuned, predictions={prediction.id: prediction for batch in batches for prediction in batch}
+    )
 
 
 def _rows(data_dir: Path, sql: str, *values: str) -> list[dict[str, Any]]:
-    """What a query finds in a server's memory, which is not written to."""
+    """Return the rows of a query on a server's database, opened read-only."""
     address = f"{(data_dir / 'server.sqlite').resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
         connection.row_factory = sqlite3.Row

@@ -1,10 +1,10 @@
-"""A tokenizer in llama.cpp's terms.
+"""Describes a tokenizer in llama.cpp's terms.
 
-llama.cpp has tokenizers of its own: byte-level BPE with one of a list of pre-tokenizers that is
-known to it by name, and SentencePiece-like BPE with scores. A tokenizer of transformers is
-described here as one of these where it is one, by its own definition (`tokenizer.json`) rather
-than by its name; where it is none, llama.cpp would cut texts in other places, and the
-vocabulary says so (`unknown`): such a model answers rightly only when it is given token ids.
+llama.cpp has its own tokenizers: byte-level BPE with one of a list of named pre-tokenizers, and
+SentencePiece-like BPE with scores. If a transformers tokenizer is equivalent to one of these, by
+its definition (`tokenizer.json`) rather than its name, it is described as that one. Otherwise
+llama.cpp would split texts elsewhere, and the vocabulary says so (`unknown`): such a model answers
+correctly only when it gets token ids.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _QWEN35 = (
 _CASED_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _TEKKEN = _CASED.replace("CONTRACTION", "") + r"\p{N}" + _CASED_TAIL
 _GPT_4O = _CASED.replace("CONTRACTION", _CONTRACTIONS + "?") + r"\p{N}{1,3}" + _CASED_TAIL
-# (what a Split looks for, whether whole words skip the merges) → llama.cpp's name of it.
+# (pattern of a Split, whether whole words skip the merges) → llama.cpp's name of it.
 _SPLITS = {
     (_LLAMA3, True): "llama-bpe",
     (_LLAMA3, False): "smaug-bpe",
@@ -47,42 +47,45 @@ _SPLITS = {
     (_TEKKEN, True): "tekken",
     (_GPT_4O, False): "gpt-4o",
 }
-# The name that a file must have where llama.cpp knows no pre-tokenizer like it.
+# The name for a file whose pre-tokenizer llama.cpp does not know.
 _NONE_LIKE_IT = "default"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a GGUF file says about a tokenizer. `model` is `gpt2` (byte-level BPE) or `llama`
-    (SentencePiece); `scores` are the latter's, `merges` the former's. `turn_end`
-    is a second token that ends an answer, as chat models have it. `unknown` says why llama.cpp
-    cannot cut texts as this tokenizer does; None where it can."""
+    """A GGUF file's description of a tokenizer."""
 
     model: str
+    """`gpt2` (byte-level BPE) or `llama` (SentencePiece)."""
     pre: str
+    """llama.cpp's name of the pre-tokenizer."""
     tokens: list[str]
     types: list[int]
     merges: list[str]
+    """Of byte-level BPE."""
     scores: list[float]
+    """Of SentencePiece."""
     special: dict[str, int]
     turn_end: int | None
+    """A second token that ends an answer, as in chat models."""
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
     chat_template: str | None
     unknown: str | None
+    """Why llama.cpp cannot split texts like this tokenizer; None if it can."""
 
 
 def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
-    """The vocabulary of a tokenizer of transformers.
+    """Return the vocabulary of a transformers tokenizer.
 
     Args:
         size: rows of the model's embedding, which may be more than tokens.
         ends: all tokens that end an answer.
 
     Raises:
-        ConfigError: it is no BPE tokenizer.
+        ConfigError: it is not a BPE tokenizer.
     """
     if not tokenizer.is_fast:
         raise _refused(type(tokenizer).__name__, "it has no tokenizer.json")
@@ -117,6 +120,7 @@ def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
 
 
 def _refused(name: str, reason: str) -> ConfigError:
+    """Return the error for a tokenizer that cannot be described."""
     return ConfigError(
         f"--format gguf: the tokenizer {name} cannot be described to llama.cpp here ({reason}); "
         "use --format merged, then llama.cpp's own convert_hf_to_gguf.py."
@@ -124,37 +128,39 @@ def _refused(name: str, reason: str) -> ConfigError:
 
 
 def _pre_tokenizer(definition: Mapping[str, Any]) -> str | None:
-    """llama.cpp's name for how this byte-level tokenizer cuts a text before merging; None where
-    it has none."""
+    """Return llama.cpp's name of a byte-level pre-tokenizer; None if it has none."""
     normalizer, model = definition.get("normalizer"), definition["model"]
     steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
     whole_words = bool(model.get("ignore_merges"))
     last, before = steps[-1], steps[:-1]
     if last.get("add_prefix_space") or len(before) > 1:
         return None
-    found = None
+    name = None
     if not before and last.get("use_regex", True) and not whole_words:
-        found = "gpt-2"
+        name = "gpt-2"
     elif before and before[0] == {"type": "Digits", "individual_digits": True}:
-        found = "smollm" if last.get("use_regex", True) and not whole_words else None
+        name = "smollm" if last.get("use_regex", True) and not whole_words else None
     elif before and before[0]["type"] == "Split" and not last.get("use_regex", True):
         split = before[0]
         if split["behavior"] == "Isolated" and not split["invert"]:
-            found = _SPLITS.get((split["pattern"].get("Regex", ""), whole_words))
-    # llama.cpp normalizes nothing; its own converter lets that pass for Qwen's NFC, as here.
-    harmless = normalizer is None or (normalizer == {"type": "NFC"} and "qwen" in (found or ""))
-    return found if harmless else None
+            name = _SPLITS.get((split["pattern"].get("Regex", ""), whole_words))
+    # llama.cpp does not normalize; its own converter ignores this for Qwen's NFC, and so does this
+    # one.
+    harmless = normalizer is None or (normalizer == {"type": "NFC"} and "qwen" in (name or ""))
+    return name if harmless else None
 
 
 def _is_byte_level(definition: Mapping[str, Any]) -> bool:
-    """Whether tokens are made of bytes, each written as a character."""
+    """Return whether tokens are made of bytes, each written as a character."""
     steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
     return bool(steps) and steps[-1]["type"] == "ByteLevel"
 
 
 def _space_prefix(definition: Mapping[str, Any]) -> bool | None:
-    """Of a tokenizer with bytes to fall back on: whether it puts a blank before a text; None
-    where it cuts or changes texts in a way that SentencePiece as llama.cpp has it does not."""
+    """Return whether a tokenizer with byte fallback puts a blank before a text.
+
+    None if it splits or changes texts in a way that llama.cpp's SentencePiece does not.
+    """
     normalizers = _steps(definition.get("normalizer"), "normalizers")
     steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -169,8 +175,10 @@ def _space_prefix(definition: Mapping[str, Any]) -> bool | None:
 
 
 def _merges_by_score(vocab: Mapping[str, int], merges: list[tuple[str, ...]]) -> bool:
-    """Whether any two neighbours that make a token are merged, as SentencePiece does it, which
-    knows tokens and their scores but no merges."""
+    """Return whether any two neighbours that make a token are merged.
+
+    SentencePiece does so: it has tokens and their scores, but no merges.
+    """
     pairs = set(merges)
     tokens = [token for token in vocab if len(token) > 1 and not _BYTE.fullmatch(token)]
     made = {"".join(pair) for pair in merges}
@@ -183,7 +191,7 @@ def _merges_by_score(vocab: Mapping[str, int], merges: list[tuple[str, ...]]) ->
 
 
 def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
-    """A token's score says how early it is merged."""
+    """Return each token's score: the earlier it is merged, the higher."""
     first: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         first.setdefault("".join(pair), rank)
@@ -194,14 +202,14 @@ def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
 def _tokens(
     tokenizer: Any, definition: Mapping[str, Any], size: int, spm: bool
 ) -> tuple[list[str], list[int]]:
-    """Texts and kinds of all tokens; rows of the embedding without a token are unused."""
+    """Return the texts and kinds of all tokens; embedding rows without a token are unused."""
     texts = {number: text for text, number in tokenizer.get_vocab().items()}
-    added = {each["id"]: each for each in definition.get("added_tokens", [])}
+    added = {entry["id"]: entry for entry in definition.get("added_tokens", [])}
     if max(texts) >= size:
         raise ConfigError(
             f"--format gguf: the tokenizer has the token {max(texts)}, and the model knows {size}."
         )
-    found, kinds = [], []
+    tokens, kinds = [], []
     for number in range(size):
         text = texts.get(number)
         kind = TokenType.NORMAL
@@ -215,12 +223,13 @@ def _tokens(
             kind = TokenType.BYTE
         if kind == TokenType.USER_DEFINED:
             text = text.replace("▁", " ")
-        found.append(text)
+        tokens.append(text)
         kinds.append(int(kind))
-    return found, kinds
+    return tokens, kinds
 
 
 def _special(tokenizer: Any) -> dict[str, int]:
+    """Return the ids of the special tokens, by kind."""
     numbers = {
         kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "unk", "pad")
     }
@@ -228,20 +237,20 @@ def _special(tokenizer: Any) -> dict[str, int]:
 
 
 def _turn_end(tokenizer: Any, ends: Sequence[int]) -> int | None:
-    """Return the token that ends an answer besides EOS: the chat template's, or the first one."""
+    """Return the token besides EOS that ends an answer: the chat template's, or else the first."""
     others = [end for end in ends if end != tokenizer.eos_token_id]
     own = get_turn_end(tokenizer)
     return own if own in others else next(iter(others), None)
 
 
 def _wraps(tokenizer: Any, place: int, token: int | None) -> bool:
-    """Whether the tokenizer itself puts this token there."""
+    """Return whether the tokenizer itself puts this token at this place."""
     ids = tokenizer("a")["input_ids"]
     return token is not None and bool(ids) and ids[place] == token
 
 
 def _steps(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
-    """A normalizer's or pre-tokenizer's steps, whether it is one or a sequence of them."""
+    """Return the steps of a normalizer or pre-tokenizer, which may be one or a sequence."""
     if part is None:
         return []
     if part["type"] == "Sequence":
@@ -250,7 +259,7 @@ def _steps(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
 
 
 def _behind_specials(tokenizer: Any, definition: Mapping[str, Any]) -> str | None:
-    """Why chat turns would be cut otherwise, if they would be."""
+    """Return why chat turns would be split differently; None if they would not."""
     steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
     if tokenizer.chat_template and steps and steps[0]["prepend_scheme"] == "first":
         return "llama.cpp puts a blank behind each special token, and this tokenizer does not"
@@ -258,11 +267,11 @@ def _behind_specials(tokenizer: Any, definition: Mapping[str, Any]) -> str | Non
 
 
 def _unknown(definition: Mapping[str, Any], pre: str | None) -> str | None:
-    """Why llama.cpp cannot cut texts like this byte-level tokenizer, if it cannot."""
+    """Return why llama.cpp cannot split texts like this byte-level tokenizer; None if it can."""
     if pre:
         return None
     normalizers = _steps(definition.get("normalizer"), "normalizers")
     steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
     kinds = [step["type"] for step in (*normalizers, *steps)]
-    shown = ", ".join(dict.fromkeys(kinds)) or "nothing"
-    return f"llama.cpp has no tokenizer that prepares a text as this one does ({shown})"
+    step_names = ", ".join(dict.fromkeys(kinds)) or "nothing"
+    return f"llama.cpp has no tokenizer that prepares a text as this one does ({step_names})"

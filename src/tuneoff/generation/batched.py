@@ -1,8 +1,8 @@
-"""Greedy answers of an open model to many prompts.
+"""Generates greedy answers of an open model to many prompts.
 
-Prompts of one task share long prefixes; `engine.py` computes those once. A model that it
-cannot serve exactly (`support.py`) is answered by `transformers.generate` in batches, and
-a message says why.
+Prompts of one task share long prefixes; `engine.py` computes those once. A model that the engine
+does not support exactly (`support.py`) is run with `transformers.generate` in batches, and a
+message says why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tuneoff.records import Prediction
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Rows that share their prefixes are cheap; those of `generate` hold all their tokens.
+# Rows. With shared prefixes they are cheap; `generate` holds all tokens of each row.
 BATCH_SIZE = 128
 PLAIN_BATCH_SIZE = 32
 logger = logging.getLogger(__name__)
@@ -33,14 +33,14 @@ def answer(
     batch_size: int = BATCH_SIZE,
     say: Callable[[str], object] = logger.warning,
 ) -> Iterator[list[Prediction]]:
-    """Answers (id, token ids) prompts; yields predictions as they finish, a few at a time.
+    """Answer (id, token ids) prompts; yield predictions as they finish, a few at a time.
 
-    An answer ends at an end-of-sequence token, before a `stop` text, or after
-    `max_new_tokens`. A prompt that leaves no room in the model's positions gets an error.
+    An answer ends at an end-of-sequence token, before a `stop` text, or after `max_new_tokens`. A
+    prompt that leaves no room in the model's positions gets an error.
 
     Args:
-        batch_size: rows answered at a time, at most.
-        say: told why, when the model has to be answered the slow way.
+        batch_size: maximum rows answered at a time.
+        say: called with the reason when the engine does not support the model.
     """
     model.eval()
     positions = int(getattr(model.config, "max_position_embeddings", 0)) or 2**31
@@ -63,9 +63,9 @@ def answer(
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
-    """Return how many token ids a loaded model has an embedding for."""
-    found: Any = model.get_input_embeddings()
-    return int(found.weight.shape[0])
+    """Return the number of embedding rows of a loaded model."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
 
 
 def with_room(
@@ -74,10 +74,10 @@ def with_room(
     positions: int,
     rows: int | None = None,
 ) -> tuple[list[tuple[str, list[int]]], list[Prediction]]:
-    """Return the prompts that leave room for an answer, and the errors of the others.
+    """Return the prompts that can be answered, and error predictions for the others.
 
     Args:
-        rows: how many token ids have an embedding; None where that is not known.
+        rows: embedding rows; None if unknown.
     """
     fits: list[tuple[str, list[int]]] = []
     refused: list[Prediction] = []
@@ -91,6 +91,7 @@ def with_room(
 
 
 def _error(ids: list[int], max_new_tokens: int, positions: int, rows: int | None) -> str | None:
+    """Explain why a prompt cannot be answered; None if it can."""
     if not ids:
         return "the prompt is empty"
     if len(ids) + max_new_tokens > positions:

@@ -1,8 +1,8 @@
-"""Where an answer ends: an end token, a stop text, or its greatest length.
+"""Stop criteria: an answer ends at an end token, a stop text, or its maximum length.
 
-`Ending` says so for token ids, and makes the `Prediction`. Whether a stop text has come
-can only be seen in the decoded text; but a token without the text's last character cannot
-complete it, so that hardly any step needs to decode anything.
+`Ending` checks token ids and builds the `Prediction`. Only decoded text shows whether a stop text
+has appeared. But a token without the stop text's last character cannot complete it, so hardly any
+step decodes anything.
 """
 
 from __future__ import annotations
@@ -22,31 +22,37 @@ from tuneoff.tokenization.encode import get_turn_end
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# What `Ending.signs` says of a token: it ends an answer; it may complete a stop text.
+# Flags of a token: it ends an answer; it may complete a stop text.
 ENDS, MAY_STOP = 1, 2
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What ends the answers of one model to one set of prompts."""
+    """The stop criteria of one model's answers."""
 
     tokenizer: PreTrainedTokenizerBase
+    """Decodes answers to find stop texts."""
     ends: tuple[int, ...]
+    """The tokens that end an answer."""
     stop: tuple[str, ...]
+    """The texts that end an answer; they are not part of it."""
 
     def signs(self, vocabulary: int) -> NDArray[np.uint8]:
-        """Of every token id: 0, or `ENDS`, or `MAY_STOP`."""
-        found = np.zeros(vocabulary, dtype=np.uint8)
+        """Return the flag of every token id: 0, `ENDS`, or `MAY_STOP`."""
+        flags = np.zeros(vocabulary, dtype=np.uint8)
         if self.stop:
             known = min(vocabulary, len(self.tokenizer))
             texts = self.tokenizer.batch_decode([[token] for token in range(known)])
-            found[:known] = [MAY_STOP if self._may_stop(text) else 0 for text in texts]
-        found[[end for end in self.ends if end < vocabulary]] = ENDS
-        return found
+            flags[:known] = [MAY_STOP if self._may_stop(text) else 0 for text in texts]
+        flags[[end for end in self.ends if end < vocabulary]] = ENDS
+        return flags
 
     def _may_stop(self, text: str) -> bool:
-        """Parts of characters decode to U+FFFD, and blanks at the edge may be dropped: there
-        one cannot tell, and the whole answer is looked at."""
+        """Return whether a token's text may complete a stop text.
+
+        Parts of characters decode to U+FFFD, and blanks at the edge may be dropped. Such tokens
+        count as possible, and the whole answer is then checked.
+        """
         lasts = {stop[-1] for stop in self.stop}
         return (
             "\ufffd" in text
@@ -55,15 +61,15 @@ class Ending:
         )
 
     def stopped(self, new: Sequence[int]) -> bool:
-        """Whether an answer so far holds a stop text."""
+        """Return whether an unfinished answer contains a stop text."""
         text = self._text(new)
         return any(stop in text for stop in self.stop)
 
     def prediction(self, id: str, tokens_in: int, new: Sequence[int], seconds: float) -> Prediction:
-        """The answer up to where it ends.
+        """Return the prediction with the answer up to where it ends.
 
-        `tokens_out` counts the tokens that the answer needs: neither the end token nor
-        those that only belong to a stop text.
+        `tokens_out` counts the tokens that the answer needs, without the end token and without
+        tokens that belong only to a stop text.
         """
         reason = "length"
         ended = next((place for place, token in enumerate(new) if token in self.ends), None)
@@ -73,7 +79,7 @@ class Ending:
         cuts = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         if cuts:
             text, reason = text[: min(cuts)], "stop"
-            # The fewest tokens whose text is as long as what is kept.
+            # The fewest tokens whose text is as long as the kept text.
             new = new[: bisect_left(range(len(new)), len(text), key=lambda n: self._length(new, n))]
         return Prediction(
             id=id,
@@ -85,6 +91,7 @@ class Ending:
         )
 
     def _length(self, new: Sequence[int], count: int) -> int:
+        """Return the characters of the first `count` tokens' text."""
         return len(self._text(new[:count]))
 
     def _text(self, new: Sequence[int]) -> str:
@@ -94,12 +101,12 @@ class Ending:
 def ending_of(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]
 ) -> Ending:
-    """What ends this model's answers."""
+    """Return the stop criteria of a loaded model."""
     return Ending(tokenizer, ends_of(model.generation_config, tokenizer), tuple(stop))
 
 
 def saved_ends(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """`ends_of` a resolved base, or of a folder of weights, that is not loaded here."""
+    """Return the end tokens of a resolved base or a weights folder that is not loaded."""
     from transformers import GenerationConfig
 
     try:
@@ -112,10 +119,13 @@ def saved_ends(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]
 def ends_of(
     generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
-    """Return all tokens that end an answer. They are EOS, with which training closes an answer;
-    those that the generation config names; and the one with which the chat template closes the
-    assistant's turn, for chat models often end a turn with another than EOS."""
+    """Return all tokens that end an answer.
+
+    They are EOS, with which training closes an answer; those named in the generation config; and
+    the token with which the chat template closes an assistant turn. Chat models often end a turn
+    with a token other than EOS.
+    """
     own = generation.eos_token_id if generation else None
     named = own if isinstance(own, list) else [own]
-    found = {tokenizer.eos_token_id, *named, get_turn_end(tokenizer)}
-    return tuple(sorted(int(token) for token in found if token is not None))
+    ends = {tokenizer.eos_token_id, *named, get_turn_end(tokenizer)}
+    return tuple(sorted(int(token) for token in ends if token is not None))

@@ -1,11 +1,11 @@
-"""Our own greedy answering: shared prefixes once, and a batch that never waits.
+"""Greedy answering with shared prefixes and continuous batching.
 
-The loop: new rows enter when enough slots are free (their shared runs are computed if
-nobody did, then their own tokens but the last); then one step for all active rows; rows
-that end leave, and the last rows move into the holes, so that active rows are always the
-first ones. A row's last prompt token is the input of its first step. What is decided per
-row is decided on numpy arrays; one copy of the new tokens to the host is a step's only wait
-for the device.
+The loop admits new rows when enough slots are free. Admission computes their shared prefixes that
+are not yet in the KV cache, then prefills their own tokens except the last. One decode step then
+serves all active rows; a row's last prompt token is the input of its first step. Finished rows
+leave, and the last rows move into the holes, so that active rows always fill the first slots.
+Decisions per row are made on numpy arrays; one copy of the new tokens to the host is a step's only
+wait for the device.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from tuneoff.records import Prediction
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Padded tokens of one forward pass over new rows: on a CPU more would leave the caches.
+# Maximum padded tokens of one prefill; on a CPU more would leave the processor's caches.
 MOST_FILLED = {"cpu": 1024, "cuda": 8192}
-# Rows enter when this share of the slots is free: a pass over a few tokens is slow.
+# Rows are admitted when 1/FREE_SHARE of the slots is free, for a prefill of few tokens is
+# inefficient.
 FREE_SHARE = 8
-# Rows are cut by their lengths at multiples of STEP_OF_CUTS, where that saves reading the
-# keys and values of LEAST_CUT tokens: a cut costs some ten small operations a layer.
+# Rows are split into groups by length at multiples of STEP_OF_CUTS, where a split saves reading the
+# keys and values of LEAST_CUT tokens: it costs some ten small operations a layer.
 STEP_OF_CUTS = 8
-# Lengths that differ by less are alike.
+# Lengths (tokens) that differ by less count as equal.
 STEP_OF_WIDTHS = 32
 LEAST_CUT = {"cpu": 512, "cuda": 16384}
-# Predictions handed out at a time: few, for a kill loses the rest.
+# Predictions yielded at a time: few, because a kill loses those not yet yielded.
 HANDED_OUT = 8
 
 
@@ -52,7 +53,7 @@ def answer(
     max_new_tokens: int,
     batch_size: int,
 ) -> Iterator[list[Prediction]]:
-    """Answers (id, token ids) prompts, which fit the model; yields some as they finish."""
+    """Answer (id, token ids) prompts that fit the model; yield predictions as they finish."""
     with serving(model):
         engine = begin(model, ending, prompts, max_new_tokens, batch_size)
         done: list[Prediction] = []
@@ -72,7 +73,7 @@ def begin(
     max_new_tokens: int,
     batch_size: int,
 ) -> Engine:
-    """An engine with as many slots as fit, before which all these prompts wait."""
+    """Return an engine with as many slots as fit into memory and all prompts queued."""
     started = time.perf_counter()
     runs, rows = group([ids for _, ids in prompts])
     longest = max(len(row.own) for row in rows) + max_new_tokens
@@ -84,13 +85,13 @@ def begin(
 
 
 class Engine:
-    """The state of answering prompts: slots, and what waits for one."""
+    """Answers prompts in slots; further prompts wait for a free slot."""
 
     def __init__(
         self, model: PreTrainedModel, ending: Ending, max_new_tokens: int, slots: int
     ) -> None:
         self.ending, self.most, self.slots = ending, max_new_tokens, slots
-        # Prompts, runs and what waits, by numbers that are not given again.
+        # Prompts, shared prefixes and waiting rows, by numbers that are never reused.
         self.prompts: dict[int, tuple[str, list[int]]] = {}
         self.runs: dict[int, Run] = {}
         self.run_seconds: dict[int, float] = {}
@@ -100,7 +101,7 @@ class Engine:
         self.cache = SharedCache(self.slots)
         self.forward = Forward(model, self.cache)
         self.signs = np.zeros(0, dtype=np.uint8)
-        # Of active rows, by slot; only the first `len(self.active)` entries mean anything.
+        # State of the active rows, by slot; only the first `len(self.active)` entries are valid.
         self.active: list[Row] = []
         self.new = np.zeros((self.slots, max_new_tokens), dtype=np.int64)
         self.made = np.zeros(self.slots, dtype=np.int64)
@@ -118,11 +119,12 @@ class Engine:
         before: tuple[int, ...] = (),
         adapter: str | None = None,
     ) -> None:
-        """Lets prompts wait behind those that do.
+        """Queue prompts behind those that wait.
 
         Args:
-            runs, rows: as `group` gives them, of what follows the runs `before` in all prompts.
-            adapter: what all of them are computed with.
+            runs, rows: from `group`, for the tokens that follow the prefixes `before` in all
+                prompts.
+            adapter: the adapter of all of them.
         """
         first, first_run = self.added, self.added_runs
         held = sum(len(self.runs[run].tokens) for run in before)
@@ -131,7 +133,7 @@ class Engine:
         self.prompts |= {first + index: prompt for index, prompt in enumerate(prompts)}
 
         def placed(path: tuple[int, ...], position: int) -> dict[str, Any]:
-            path = before + tuple(first_run + each for each in path)
+            path = before + tuple(first_run + run for run in path)
             return {"path": path, "position": held + position, "adapter": adapter}
 
         for index, run in enumerate(runs):
@@ -145,11 +147,13 @@ class Engine:
         self.users.update(run for row in waiting for run in row.path)
 
     def busy(self) -> bool:
+        """Return whether any prompt is active or waits."""
         return bool(self.active or self.waiting)
 
     @torch.inference_mode()
     def advance(self) -> list[Prediction]:
-        """Lets rows enter if there is room, makes one step, and lets finished rows leave."""
+        """Admit rows if there is room, decode one step, and return the predictions of finished
+        rows."""
         free = self.slots - len(self.active)
         if self.waiting and free * FREE_SHARE >= self.slots:
             self._enter(min(free, len(self.waiting)))
@@ -169,7 +173,7 @@ class Engine:
         return done
 
     def _step(self, count: int) -> Any:
-        """The next token of every active row."""
+        """Return the next token of every active row."""
         if self.changed:
             host = torch.from_numpy(
                 np.stack([
@@ -199,7 +203,8 @@ class Engine:
         return self._choose(logits)
 
     def _choose(self, logits: torch.Tensor) -> Any:
-        """The best token of every active row, as a numpy array and as the next inputs."""
+        """Return the best token of every active row as a numpy array, and keep it as the next
+        input."""
         if logits.device.type == "cpu":
             # numpy's argmax takes a fifteenth of torch's time here.
             best = logits.float().numpy().argmax(-1)
@@ -209,18 +214,20 @@ class Engine:
         return self.inputs.cpu().numpy()
 
     def _ended(self, tokens: NDArray[np.int64]) -> list[int]:
-        """The slots of rows that are complete with these new tokens."""
+        """Return the slots of rows that are complete with these new tokens."""
         count = len(self.active)
         signs = self.signs[tokens]
         looked_at = np.flatnonzero((signs != 0) | (self.made[:count] == self.most))
         return [slot for slot in looked_at.tolist() if self._ends(slot, signs[slot])]
 
     def _ends(self, slot: int, sign: int) -> bool:
+        """Return whether the row in a slot is complete."""
         if sign == ENDS or self.made[slot] == self.most:
             return True
         return self.ending.stopped(self.new[slot, : self.made[slot]].tolist())
 
     def _prediction(self, slot: int) -> Prediction:
+        """Return the prediction of the row in a slot."""
         row = self.active[slot]
         id, ids = self.prompts[row.prompt]
         seconds = self.every + self.seconds[slot] + sum(self.run_seconds[run] for run in row.path)
@@ -228,7 +235,7 @@ class Engine:
         return self.ending.prediction(id, len(ids), new, float(seconds))
 
     def _leave(self, ended: Sequence[int]) -> None:
-        """Frees slots: the last rows move into the holes, runs that nobody needs go."""
+        """Free the slots of ended rows; the last rows move into the holes."""
         left = len(self.active) - len(ended)
         for slot in ended:
             self._release(self.active[slot])
@@ -240,21 +247,21 @@ class Engine:
         self.changed = True
 
     def _release(self, row: Row) -> None:
-        """Forgets a row's prompt, and the runs that it was the last to need."""
+        """Release a row's prompt, and the prefixes that no other row uses."""
         del self.prompts[row.prompt]
         self.users.subtract(row.path)
-        # The longest first: whoever keeps runs must not let go of one before what continues it.
+        # Longest first: a prefix cache must release a child prefix before its parent.
         for run in reversed(row.path):
             if self.users[run] == 0:
                 self._unused(run)
 
     def _unused(self, run: int) -> None:
-        """What becomes of a run that no row needs any more."""
+        """Drop a prefix that no row uses any more."""
         self.cache.runs.pop(run, None)
         del self.runs[run], self.run_seconds[run], self.users[run]
 
     def _move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Brings rows to other slots, all at once."""
+        """Move rows to other slots, all at once."""
         if not targets:
             return
         self.cache.move(sources, targets, int(self.length[sources].max()))
@@ -265,16 +272,18 @@ class Engine:
             self.active[target] = row
 
     def _sort(self) -> None:
-        """Longest rows first, so that rows of like lengths are neighbours (`_cuts`). All
-        grow by one token a step, so they stay so until rows leave or enter. Lengths are
-        rounded, and rows that lie among their like stay, so that few have to move."""
+        """Sort rows longest first, so that rows of similar length are neighbours (`_cuts`).
+
+        All grow by one token a step, so the order holds until rows leave or enter. Lengths are
+        rounded, and rows already in order stay, so that few have to move.
+        """
         kinds = self.length[: len(self.active)] // STEP_OF_WIDTHS
         targets = np.flatnonzero(kinds != np.sort(kinds)[::-1])
         sources = targets[np.argsort(-kinds[targets], kind="stable")]
         self._move(sources.tolist(), targets.tolist())
 
     def _enter(self, count: int) -> None:
-        """Gives slots to the next `count` rows, and computes all but their last tokens."""
+        """Give slots to the next `count` rows and prefill all but their last tokens."""
         rows = [self.waiting.pop() for _ in range(count)]
         rows.sort(key=lambda row: -len(row.own))
         for run in sorted({run for row in rows for run in row.path}):
@@ -295,6 +304,7 @@ class Engine:
         self.changed = True
 
     def _compute(self, index: int) -> None:
+        """Compute a shared prefix into the KV cache."""
         started = time.perf_counter()
         run: Run = self.runs[index]
         self.cache.call = Call(
@@ -309,6 +319,7 @@ class Engine:
         self.run_seconds[index] = (time.perf_counter() - started) / run.users
 
     def _fill(self, rows: Sequence[Row], first: int) -> None:
+        """Prefill new rows, whose slots begin at `first`."""
         width = len(rows[0].own) - 1
         padded = [row.own[:-1] + [0] * (width + 1 - len(row.own)) for row in rows]
         adapters = [row.adapter for row in rows]
@@ -319,7 +330,7 @@ class Engine:
         self.forward(ids, positions_from([row.position for row in rows], width, ids.device))
 
     def _parts(self, rows: Sequence[Row]) -> list[tuple[int, torch.Tensor | None]]:
-        """The runs that some rows attend to, with which of them do (None: all)."""
+        """Return the prefixes that some rows attend to, each with its rows (None: all)."""
         users: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
             for run in row.path:
@@ -332,20 +343,23 @@ class Engine:
 
 
 def _cuts(widths: NDArray[np.int64], least_saved: int) -> list[tuple[int, int, int]]:
-    """Neighbouring rows of like widths, cut where that saves reading enough."""
+    """Return groups of neighbouring rows (first, last, width) of similar widths.
+
+    A group is split where that saves reading enough.
+    """
     greatest = np.maximum.accumulate(widths[::-1])[::-1]
-    found: list[tuple[int, int, int]] = []
+    groups: list[tuple[int, int, int]] = []
     first = 0
     for place in range(STEP_OF_CUTS, len(widths), STEP_OF_CUTS):
         saved = (greatest[first] - greatest[place]) * (len(widths) - place)
         if saved >= least_saved and greatest[place] * 5 < greatest[first] * 4:
-            found.append((first, place, int(greatest[first])))
+            groups.append((first, place, int(greatest[first])))
             first = place
-    return [*found, (first, len(widths), int(greatest[first]))]
+    return [*groups, (first, len(widths), int(greatest[first]))]
 
 
 def _fills(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
-    """Cuts rows, longest first, into forward passes with little padding."""
+    """Yield groups of rows, longest first, for prefills with little padding."""
     some: list[Row] = []
     for row in rows:
         longest = len(some[0].own) if some else 0
@@ -359,5 +373,5 @@ def _fills(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
 
 
 def _of(table: dict[str, int], device: torch.device) -> int:
-    """A device's entry; other accelerators are taken to be like a GPU."""
+    """Return a device's entry; other accelerators count as a GPU."""
     return table.get(device.type, table["cuda"])

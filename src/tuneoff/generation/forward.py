@@ -1,4 +1,4 @@
-"""A model's forward pass with our attention and cache in the place of its own."""
+"""A model's forward pass with our attention and KV cache instead of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Forward:
-    """Gives logits at the last position; `cache.call` says what is computed."""
+    """Computes logits at the last position; `cache.call` is the plan of the pass."""
 
     def __init__(self, model: PreTrainedModel, cache: SharedCache) -> None:
         self.model, self.cache, self.device = model, cache, model.device
@@ -28,7 +28,7 @@ class Forward:
         self.options = {"logits_to_keep": 1} if keeps else {}
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """(rows, tokens) ids and positions → (rows, vocabulary)."""
+        """Return (rows, vocabulary) logits of (rows, tokens) ids and positions."""
         output: Any = self.model(
             input_ids=ids,
             position_ids=positions,
@@ -43,7 +43,7 @@ class Forward:
 
 @contextmanager
 def serving(model: PreTrainedModel) -> Iterator[None]:
-    """While inside, the model attends our way; afterwards as it did before.
+    """Switch the model to our attention while inside.
 
     Raises:
         UnservedError: its attention cannot be exchanged.
@@ -57,19 +57,19 @@ def serving(model: PreTrainedModel) -> Iterator[None]:
             raise UnservedError("its attention cannot be exchanged")
         yield
     finally:
-        # Outer ones first: setting one sets those inside it too.
+        # Outer configurations first: setting one sets those inside it too.
         for config, implementation in before:
             config._attn_implementation = implementation
 
 
 def positions_from(starts: Sequence[int], tokens: int, device: torch.device) -> torch.Tensor:
-    """(rows, tokens) positions, each row from its start."""
+    """Return (rows, tokens) positions, each row counted from its start."""
     firsts = torch.tensor(starts, device=device)[:, None]
     return firsts + torch.arange(tokens, device=device)
 
 
 def _configs(config: Any) -> Iterator[tuple[Any, Any]]:
-    """A configuration and those inside it, with their attention implementations."""
+    """Yield a configuration and those inside it, with their attention implementations."""
     yield config, config._attn_implementation
     for name in config.sub_configs:
         inner = getattr(config, name, None)

@@ -1,9 +1,9 @@
-"""Which prefixes prompts share, and which of them are worth keeping once.
+"""Finds the prefixes that prompts share, and selects those worth computing once.
 
-Prompts of one task begin alike: an instruction, shots, a schema. `group` turns them into
-shared runs (a forest: a run may continue another) and rows (what is a prompt's own). Every
-run costs a forward pass of its own and some small operations a step, so only those that
-save `LEAST_SAVED` tokens are kept; what is shared by less is computed for each prompt.
+Prompts of one task share a prefix: an instruction, shots, a schema. `group` turns them into shared
+prefixes (a forest: a prefix may continue another) and rows (a prompt's own tokens). Every shared
+prefix costs a forward pass of its own and some small operations a step. So only those that save
+`LEAST_SAVED` tokens are kept; shorter ones are computed for each prompt.
 """
 
 from __future__ import annotations
@@ -20,40 +20,42 @@ SHORTEST_RUN = 8
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tokens that several prompts share, `position` tokens into each of them.
-
-    `path` are the indices of the runs before it and its own; `users` counts the prompts;
-    `adapter` is the one that they are computed with, where a batch has several.
-    """
+    """A token span that several prompts share."""
 
     tokens: list[int]
     position: int
+    """Its position in each of these prompts."""
     path: tuple[int, ...]
+    """The indices of the prefixes before it, and its own."""
     users: int
+    """The number of prompts that share it."""
     adapter: str | None = None
+    """The adapter that computes it; None: the base, or the only adapter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One prompt: its index, the runs it begins with, and its own tokens after them.
-
-    At least the last token is a prompt's own, for what follows it is computed per prompt.
-    """
+    """One prompt: the shared prefixes that it begins with, and its own tokens."""
 
     prompt: int
+    """The index of the prompt."""
     path: tuple[int, ...]
+    """The indices of its shared prefixes, in order."""
     position: int
+    """The number of tokens in these prefixes."""
     own: list[int]
+    """The tokens after them: at least the prompt's last token, for its logits start the answer."""
     adapter: str | None = None
+    """The adapter that computes it; None: the base, or the only adapter."""
 
 
 def group(
     prompts: Sequence[Sequence[int]], least_saved: int = LEAST_SAVED
 ) -> tuple[list[Run], list[Row]]:
-    """Runs, parents first, and rows in an order that keeps a run's rows together.
+    """Return shared prefixes, parents first, and rows, sorted by their prefix.
 
-    Among the rows of one run the longest come first: they are padded to one another, and
-    what takes longest should not start last.
+    Among the rows of one prefix the longest come first: rows are padded to each other, and the
+    longest should not start last.
     """
     runs, ends = _runs(prompts, least_saved)
     rows = []
@@ -68,9 +70,9 @@ def group(
 def _runs(
     prompts: Sequence[Sequence[int]], least_saved: int
 ) -> tuple[list[Run], list[tuple[int, ...]]]:
-    """The runs worth keeping, and every prompt's path through them."""
+    """Return the prefixes worth sharing, and every prompt's path through them."""
     ends: list[tuple[int, ...]] = [()] * len(prompts)
-    # Without the last token, which stays the prompt's own even where all of it is shared.
+    # Without the last token, which stays the prompt's own even if the whole prompt is shared.
     several = [index for index, prompt in enumerate(prompts) if len(prompt) > 1]
     if len(several) < 2:
         return [], ends
@@ -80,13 +82,13 @@ def _runs(
     for end in tree.ends:
         users.update(tree.path(end))
     runs: list[Run] = []
-    # Of each node: the path of kept runs down to it, and how many tokens those hold.
+    # By node: the path of kept prefixes down to it, and their number of tokens.
     kept: list[tuple[tuple[int, ...], int]] = []
     for index, node in enumerate(tree.nodes):
         path, held = kept[node.parent] if node.parent >= 0 else ((), 0)
         end = node.position + node.end - node.start
         if (users[index] - 1) * (end - held) >= least_saved:
-            # With the tokens of dissolved parents: this node's prompts have those too.
+            # Include the tokens of parents that were not kept: this node's prompts have those too.
             tokens = _last_tokens(tree.tokens, tree.previous, node.end - 1, end - held)
             path = (*path, len(runs))
             runs.append(Run(tokens, held, path, users[index]))
@@ -100,9 +102,9 @@ def _runs(
 def _last_tokens(
     tokens: Sequence[int], previous: Sequence[int], place: int, count: int
 ) -> list[int]:
-    """The `count` tokens that end at `place`, following the tree upwards."""
-    found = []
+    """Return the `count` tokens that end at `place`, following the tree upwards."""
+    collected = []
     for _ in range(count):
-        found.append(tokens[place])
+        collected.append(tokens[place])
         place = previous[place]
-    return found[::-1]
+    return collected[::-1]

@@ -1,8 +1,8 @@
-"""The text of tokens that come one by one, without decoding all of them again each time.
+"""Decodes tokens that come one by one, without decoding all of them again each time.
 
-A token's text may depend on the tokens before it (a space, a character of several tokens), so
-each is decoded with those that gave the last piece, and what they gave is cut off. Half a
-character decodes to U+FFFD: such an end is held back until it is whole, or nothing more comes.
+A token's text may depend on the tokens before it (a space, a character of several tokens). So each
+is decoded together with the tokens of the last piece, and that piece's text is cut off. Half a
+character decodes to U+FFFD: such an end is held back until it is complete, or until the text ends.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from tuneoff.tokenization.decode import HALF, decode
 
 
 class GrowingText:
-    """Gives each piece of text once it will not change any more."""
+    """Returns each piece of text once it can no longer change."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        # Tokens whose text was given last, and that with those that were held back since.
+        # Tokens of the last returned piece, and these with the tokens held back since.
         self._given: list[int] = []
         self._window: list[int] = []
         self._known = ""
 
     def add(self, token: int) -> str:
-        """What is new with this token."""
+        """Return the new text that this token completes."""
         self._window.append(token)
         text = self._text()
         if text.endswith(HALF) or len(text) <= len(self._known):
@@ -35,7 +35,7 @@ class GrowingText:
         return new
 
     def rest(self) -> str:
-        """What was held back, when no more tokens come."""
+        """Return the text held back, when no more tokens come."""
         return self._text()[len(self._known) :]
 
     def _text(self) -> str:

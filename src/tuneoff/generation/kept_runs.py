@@ -1,10 +1,10 @@
-"""Which runs are kept when no row needs them any more, and what of them a new prompt can use.
+"""The prefix cache: keeps shared prefixes that no row uses now, and matches new prompts.
 
-Runs continue one another, so those of one adapter are a forest; `match` walks down it. The ones
-that nobody uses lie in the order of their last use, and the oldest go when they hold more tokens
-than there is memory for. A run's keys and values belong to the adapter that computed them.
+Prefixes continue one another, so the prefixes of one adapter form a forest; `match` walks down it.
+Idle prefixes are in LRU order, and the oldest are dropped when they hold more tokens than memory
+allows. A prefix's keys and values belong to the adapter that computed them.
 
-No tensors here: the engine has those, by the same numbers.
+No tensors here: the engine holds those, by the same numbers.
 """
 
 from __future__ import annotations
@@ -16,39 +16,42 @@ from dataclasses import dataclass
 from tuneoff.generation.grouping import LEAST_SAVED, Run
 from tuneoff.models.prefix_tree import common_prefix
 
-# A run costs some small operations a step; with fewer tokens it does not save as much.
+# Minimum tokens of a cached prefix. It costs some small operations a step, and a shorter one saves
+# less than that.
 SHORTEST_KEPT = 64
-# How many earlier prompts a new one is compared with, and their tokens, at most.
+# Maximum number of earlier prompts that a new one is compared with, and of their tokens.
 REMEMBERED, REMEMBERED_TOKENS = 64, 2**18
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The runs that a prompt begins with, and how many tokens they hold; `part` is another that
-    would continue them, with how many of its first tokens the prompt has."""
+    """The cached prefixes that a prompt begins with."""
 
     path: tuple[int, ...]
+    """Their numbers, in order."""
     held: int
+    """The number of their tokens."""
     part: tuple[int, int] | None = None
+    """Another prefix that would continue them, and how many of its first tokens the prompt has."""
 
 
 class KeptRuns:
-    """The runs of an engine, by what they continue; at most `most_tokens` in idle ones."""
+    """The shared prefixes of an engine, with at most `most_tokens` in idle ones."""
 
     def __init__(self, runs: Mapping[int, Run], most_tokens: int) -> None:
         self._runs, self.most_tokens = runs, most_tokens
         self._below: dict[tuple[str | None, int], list[int]] = {}
-        # The longest unused first. A run's rows use those before it too, and let go of it first,
-        # so whatever continues a run lies before it here.
+        # LRU order, oldest first. A child prefix is always released before its parent, so children
+        # precede parents.
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._idle_tokens = 0
 
     def add(self, number: int) -> None:
-        """Makes a run known, which somebody uses."""
+        """Add a prefix that is in use."""
         self._below.setdefault(self._key(number), []).append(number)
 
     def match(self, adapter: str | None, ids: Sequence[int]) -> Match:
-        """What a prompt can use. Its last token is left to it."""
+        """Return the cached prefixes that a prompt can use; its last token stays its own."""
         path: tuple[int, ...] = ()
         held, last = 0, len(ids) - 1
         while True:
@@ -68,27 +71,31 @@ class KeptRuns:
             path, held = (*path, whole), held + saved
 
     def used(self, path: Sequence[int]) -> None:
-        """Somebody uses these runs."""
+        """Mark these prefixes as in use."""
         for number in path:
             if number in self._idle:
                 del self._idle[number]
                 self._idle_tokens -= len(self._runs[number].tokens)
 
     def unused(self, number: int, kept: bool = True) -> list[int]:
-        """Nobody uses a run any more; gives those that have to go for it, or itself if it is not
-        to be kept."""
+        """Mark a prefix as idle; return the prefixes to drop for it.
+
+        Args:
+            kept: False: drop the prefix itself.
+        """
         self._idle[number] = None
         self._idle_tokens += len(self._runs[number].tokens)
-        gone = [] if kept else [self._drop(number)]
+        dropped = [] if kept else [self._drop(number)]
         while self._idle_tokens > self.most_tokens:
-            gone.append(self._drop(next(iter(self._idle))))
-        return gone
+            dropped.append(self._drop(next(iter(self._idle))))
+        return dropped
 
     def forget(self, adapter: str) -> list[int]:
-        """Those of an adapter that is going, of which nobody uses any."""
+        """Drop the idle prefixes of an adapter that is being removed; return them."""
         return [self._drop(n) for n in list(self._idle) if self._runs[n].adapter == adapter]
 
     def _drop(self, number: int) -> int:
+        """Remove an idle prefix and return its number."""
         del self._idle[number]
         self._idle_tokens -= len(self._runs[number].tokens)
         siblings = self._below[self._key(number)]
@@ -98,29 +105,33 @@ class KeptRuns:
         return number
 
     def _key(self, number: int) -> tuple[str | None, int]:
+        """Return a prefix's adapter and parent (-1: none)."""
         run = self._runs[number]
         return run.adapter, run.path[-2] if len(run.path) > 1 else -1
 
 
 class Remembered:
-    """The last prompts with what was answered, to see which prefixes come again."""
+    """The last prompts with their answers, to detect prefixes that recur."""
 
     def __init__(self) -> None:
         self._texts: deque[tuple[str | None, Sequence[int], Sequence[int]]] = deque()
         self._tokens = 0
 
     def add(self, adapter: str | None, prompt: Sequence[int], answer: Sequence[int]) -> None:
-        """Remembers a prompt, and the list that its answer's tokens are appended to."""
+        """Add a prompt, with the list that its answer's tokens are appended to."""
         self._texts.append((adapter, prompt, answer))
         self._tokens += len(prompt)
         while len(self._texts) > REMEMBERED or self._tokens > REMEMBERED_TOKENS:
             self._tokens -= len(self._texts.popleft()[1])
 
     def worth_keeping(self, adapter: str | None, ids: Sequence[int], held: int) -> int:
-        """How many of a prompt's first tokens are worth being a run: as many as would have saved
-        `LEAST_SAVED` beyond the `held` ones, had the earlier prompts come together with it."""
-        found = [self._common(ids, *text[1:]) for text in self._texts if text[0] == adapter]
-        for count, same in enumerate(sorted(found, reverse=True), 1):
+        """Return how many of a prompt's first tokens are worth caching as a prefix.
+
+        It is the longest prefix that would have saved `LEAST_SAVED` tokens beyond the `held` ones,
+        had the earlier prompts come together with it.
+        """
+        common = [self._common(ids, *text[1:]) for text in self._texts if text[0] == adapter]
+        for count, same in enumerate(sorted(common, reverse=True), 1):
             more = same - held
             if more >= SHORTEST_KEPT and count * more >= LEAST_SAVED:
                 return same
@@ -128,6 +139,7 @@ class Remembered:
 
     @staticmethod
     def _common(ids: Sequence[int], prompt: Sequence[int], answer: Sequence[int]) -> int:
+        """Return the common prefix length of a prompt and an earlier prompt with its answer."""
         same = common_prefix(prompt, ids)
         if same == len(prompt):
             same += common_prefix(answer, ids[same:])

@@ -1,7 +1,7 @@
-"""Greedy answers with `transformers.generate`, a batch at a time.
+"""Generates greedy answers with `transformers.generate`, a batch at a time.
 
-For models that our own engine cannot serve exactly (`support.py`). Prompts are sorted by
-length, so that little is padded; each batch is handed out as it is done.
+For models that our engine does not support exactly (`support.py`). Prompts are sorted by length, so
+that there is little padding; each batch is yielded when it is done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def answer(
     max_new_tokens: int,
     batch_size: int,
 ) -> Iterator[list[Prediction]]:
-    """Answers (id, token ids) prompts, which fit the model; yields a batch at a time."""
+    """Answer (id, token ids) prompts that fit the model; yield predictions a batch at a time."""
     ordered = sorted(prompts, key=lambda prompt: len(prompt[1]), reverse=True)
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
@@ -40,7 +40,7 @@ def answer(
 def generate(
     model: PreTrainedModel, ending: Ending, prompts: Sequence[list[int]], max_new_tokens: int
 ) -> list[list[int]]:
-    """The new token ids of one batch, padding after their ends included."""
+    """Return the new token ids of one batch, including the padding after their ends."""
     import torch
 
     longest = max(map(len, prompts))
@@ -63,7 +63,7 @@ def generate(
 
 
 def greedy(ending: Ending, max_new_tokens: int) -> GenerationConfig:
-    """A fresh configuration: the model's own may sample, or punish repetition."""
+    """Return a fresh greedy configuration: the model's own may sample, or penalize repetition."""
     from transformers import GenerationConfig
 
     return GenerationConfig(

@@ -1,11 +1,10 @@
-"""Attention to shared runs and to a row's own tokens, merged exactly.
+"""Attention to shared prefixes and to a row's own tokens, merged exactly.
 
-softmax over all keys is a weighted mean of the softmaxes over parts of them, with the
-parts' log-sum-exps as weights' logarithms (Hydragen, Juravsky et al. 2024; cascade
-inference, Ye et al. 2024). So the queries of all rows meet a run in one matrix product,
-(heads, rows, size) x (heads, size, tokens), and the run's keys are read once a step, not
-once a row. Registered with transformers as `NAME`; the model gets `shared=` as a keyword,
-which its layers hand on.
+Softmax over all keys is a weighted mean of the softmaxes over parts of them; the logarithms of the
+weights are the parts' log-sum-exps (Hydragen, Juravsky et al. 2024; cascade inference, Ye et al.
+2024). So the queries of all rows attend to a prefix in one matrix product, (heads, rows, size) x
+(heads, size, tokens), and the prefix's keys are read once a step, not once a row. Registered with
+transformers as `NAME`; the model gets `shared=` as a keyword argument, which its layers pass on.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from tuneoff.generation.shared_cache import Call, KeyValue, SharedCache
 from tuneoff.models.tree_attention import UnservedError
 
 NAME = "tuneoff_shared"
-# Scores held at a time; more are computed in pieces.
+# Maximum attention scores held at a time; more are computed in pieces.
 MOST_SCORES = 2**24
-# Rows with more own tokens are filled one by one with the framework's attention, which
-# needs no matrix of scores; for that the runs before a row are put before its keys.
+# Rows with more own tokens are prefilled one by one with the framework's attention, which needs no
+# score matrix; there the keys of their prefixes are concatenated with their own.
 LONGEST_FILL = 512
-# What transformers hands to attention functions and does not change a result here.
+# Options of transformers' attention functions that do not change a result here.
 HARMLESS = {
     "position_ids", "position_embeddings", "use_cache", "output_attentions", "cache_position",
     "output_hidden_states", "return_dict", "sliding_window", "is_causal", "logits_to_keep",
@@ -43,10 +42,10 @@ def attention(
     shared: SharedCache | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Query (rows, heads, tokens, size) → (rows, tokens, heads, size).
+    """Return (rows, tokens, heads, size) attention of a (rows, heads, tokens, size) query.
 
     Raises:
-        UnservedError: see there.
+        UnservedError: the layer needs something that our attention does not support.
     """
     if shared is None:
         raise UnservedError("its layers do not hand keyword arguments on")
@@ -59,8 +58,8 @@ def attention(
     call, layer = shared.call, int(module.layer_idx)  # type: ignore[arg-type]
     runs = [(shared.runs[run][layer], rows) for run, rows in call.parts]
     if query.shape[2] > 1 and (not runs or query.shape[2] > LONGEST_FILL):
-        found = _long(query, key, value, runs, scale)
-        return found.transpose(1, 2), None
+        output = _long(query, key, value, runs, scale)
+        return output.transpose(1, 2), None
     return _merged(query, key, value, runs, call, scale), None
 
 
@@ -72,43 +71,46 @@ def _merged(
     call: Call,
     scale: float,
 ) -> torch.Tensor:
+    """Return the attention to prefixes and own tokens, merged by their log-sum-exps."""
     rows, heads, tokens, _ = query.shape
-    # Query heads that share a key head, and a row's tokens, are one dimension.
+    # Query heads that share a key head are merged with a row's tokens into one dimension.
     q = query.reshape(rows, key.shape[1], -1, query.shape[-1])
     out, weight = _own(q, key, value, call, scale)
     for (run_keys, run_values), some in runs:
-        mine = q if some is None else q[some]
-        by_head = mine.transpose(0, 1)
-        found, total = _part(by_head.flatten(1, 2), run_keys, run_values, None, scale)
-        found = found.view(*by_head.shape[:3], -1).transpose(0, 1)
+        queries = q if some is None else q[some]
+        by_head = queries.transpose(0, 1)
+        attended, total = _part(by_head.flatten(1, 2), run_keys, run_values, None, scale)
+        attended = attended.view(*by_head.shape[:3], -1).transpose(0, 1)
         total = total.view(by_head.shape[:3]).transpose(0, 1)
         before = weight if some is None else weight[some]
         share = torch.sigmoid(total - before).unsqueeze(-1).to(out.dtype)
         both = torch.logaddexp(before, total) if len(runs) > 1 else before
         if some is None:
-            out, weight = torch.lerp(out, found, share), both
+            out, weight = torch.lerp(out, attended, share), both
         else:
-            out[some], weight[some] = torch.lerp(out[some], found, share), both
+            out[some], weight[some] = torch.lerp(out[some], attended, share), both
     return out.view(rows, heads, tokens, -1).transpose(1, 2)
 
 
 def _own(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of (rows, key heads, queries, size) to the rows' own tokens, with its
-    log-sum-exp; rows of like lengths at a time."""
+    """Return the attention to the rows' own tokens, with its log-sum-exp.
+
+    Queries are (rows, key heads, queries, size). Rows of similar length are computed together.
+    """
     rows, heads, queries, _ = query.shape
-    found = []
+    parts = []
     for first, last, width in call.cuts or [(0, rows, call.width)]:
         q, k, v = (x[first:last].flatten(0, 1) for x in (query, key, value))
         bias = call.bias.get((heads, first))
         if bias is None:
             bias = _bias(call, slice(first, last), width, heads, queries, query)
             call.bias[heads, first] = bias
-        found.append(_part(q, k[:, :width], v[:, :width], bias, scale))
-    out, total = found[0]
-    if len(found) > 1:
-        out, total = torch.cat([x[0] for x in found]), torch.cat([x[1] for x in found])
+        parts.append(_part(q, k[:, :width], v[:, :width], bias, scale))
+    out, total = parts[0]
+    if len(parts) > 1:
+        out, total = torch.cat([x[0] for x in parts]), torch.cat([x[1] for x in parts])
     return out.view(rows, heads, queries, -1), total.view(rows, heads, queries)
 
 
@@ -119,7 +121,7 @@ def _part(
     bias: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of (batch, queries, size) to (batch, keys, size), with its log-sum-exp."""
+    """Return attention of (batch, queries, size) to (batch, keys, size), with its log-sum-exp."""
     most = max(1, MOST_SCORES // (query.shape[0] * key.shape[1]))
     if query.shape[1] > most:
         pieces = []
@@ -134,7 +136,7 @@ def _part(
     else:
         scores = torch.baddbmm(bias, query, keys, alpha=scale)
     shares = scores.softmax(-1, dtype=torch.float32)
-    # The greatest share is exp(0) / sum, so the sum need not be computed again.
+    # The largest weight is exp(0) / sum, so the sum need not be computed again.
     total = scores.amax(-1).float() - shares.amax(-1).log()
     return torch.bmm(shares.to(value.dtype), value), total
 
@@ -142,7 +144,7 @@ def _part(
 def _bias(
     call: Call, rows: slice, width: int, heads: int, queries: int, like: torch.Tensor
 ) -> torch.Tensor:
-    """What is added to own scores: causal for a fill, the row's own length for a step."""
+    """Return the bias of own scores: causal for a prefill, the row's own length for a step."""
     places = torch.arange(width, device=like.device)
     if call.columns is not None:
         seen = (places[None, :] <= call.columns[rows, None])[:, None, :]
@@ -160,7 +162,7 @@ def _long(
     runs: list[tuple[KeyValue, torch.Tensor | None]],
     scale: float,
 ) -> torch.Tensor:
-    """Causal attention of whole rows: the framework's, with what is shared put before."""
+    """Return the framework's causal attention of a long row, its prefixes' keys included."""
     tokens, grouped = query.shape[2], query.shape[1] // key.shape[1]
     if runs and len(query) > 1:
         raise UnservedError("long rows are filled one by one")

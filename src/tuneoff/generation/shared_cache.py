@@ -1,13 +1,13 @@
-"""Keys and values of shared runs, held once, and of rows, in buffers that grow in steps.
+"""A KV cache that holds shared prefixes once, and rows in buffers that grow in steps.
 
 A forward pass is one of three kinds (`Call.kind`):
 
-- run: the tokens of one shared run, kept as (heads, tokens, size) for each layer;
-- fill: own tokens of new rows but the last, written to the rows' slots, padded right;
-- step: one token for each active row, written behind the row's own tokens.
+- run: computes one shared prefix, stored as (heads, tokens, size) for each layer;
+- fill: prefills the own tokens of new rows except the last, into the rows' slots, padded right;
+- step: decodes one token for each active row, written behind the row's own tokens.
 
-A row's buffer holds only what is its own; attention to the runs before it is in
-`shared_attention.py`. transformers' layers call `update` as they do with any cache.
+A row's buffer holds only its own tokens; `shared_attention.py` attends to the prefixes before them.
+Transformers' layers call `update` as they do with any cache.
 """
 
 from __future__ import annotations
@@ -19,38 +19,40 @@ from typing import Any, Literal
 import torch
 from transformers import Cache
 
-# Buffers grow by this many tokens at least, so that growing (a copy) is rare.
+# Buffers grow by at least this number of tokens, so that growing (a copy) is rare.
 GROWTH = 64
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
 class Call:
-    """What the running forward pass computes.
-
-    `parts`: the runs that rows attend to, each with the rows (None: all of them), counted
-    within the call. `run`: the run that is computed. `first`: the first row's slot,
-    the others follow. `width`: own tokens to attend to, at most. `columns` (rows,): where in its
-    slot a row's new token goes. `cuts`: (first row, last row, width), rows of like lengths,
-    so that hardly anything is read that is not there. `bias`: what is added to own
-    attention scores, -inf where nothing is, by number of key heads and first row. `adapters`
-    (rows,): what each row is computed with, for models that have several.
-    """
+    """The plan of one forward pass."""
 
     kind: Literal["run", "fill", "step"]
+    """Compute a shared prefix, prefill rows, or decode one step."""
     parts: Sequence[tuple[int, torch.Tensor | None]] = ()
+    """The prefixes attended to, each with its rows within this pass (None: all rows)."""
     run: int = -1
+    """The number of the prefix that is computed."""
     first: int = 0
+    """The slot of the first row; the others follow."""
     width: int = 0
+    """Maximum number of own tokens to attend to."""
     columns: torch.Tensor | None = None
+    """(rows,): the column of a row's slot that its new token is written to."""
     cuts: Sequence[tuple[int, int, int]] = ()
+    """(first row, last row, width): rows of similar length, so that little padding is read."""
     bias: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    """Added to own attention scores, -inf where there is no token; by key heads and first row."""
     adapters: Sequence[str | None] = ()
+    """(rows,): the adapter of each row, for models that have several."""
 
 
 class SharedCache(Cache):
-    """A cache whose rows share prefixes; `rows` slots. Positions are always given to the
-    model, so it never asks how long the sequences are."""
+    """A KV cache with `rows` slots whose rows share prefixes.
+
+    Positions are always passed to the model, so it never asks for sequence lengths.
+    """
 
     def __init__(self, rows: int) -> None:
         super().__init__(layers=[])
@@ -68,8 +70,7 @@ class SharedCache(Cache):
         *args: Any,
         **kwargs: Any,
     ) -> KeyValue:
-        """Stores (rows, heads, tokens, size) keys and values; gives those to attend to,
-        besides the runs'."""
+        """Store (rows, heads, tokens, size) keys and values; return the own ones to attend to."""
         call = self.call
         new = key_states, value_states
         if call.kind == "run":
@@ -88,15 +89,15 @@ class SharedCache(Cache):
         return own[0][slots, :, : call.width], own[1][slots, :, : call.width]
 
     def move(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
-        """Copies rows' own keys and values, `width` tokens of them, to other slots."""
+        """Copy `width` tokens of rows' own keys and values to other slots."""
         rows = max(*sources, *targets) + 1
         for layer, buffers in list(self.own.items()):
-            # A row of one token, which no pass has filled, may have no buffer yet.
+            # A row of one token was never prefilled and may have no buffer yet.
             for buffer in self._room(layer, buffers, rows, width):
                 buffer[targets, :, :width] = buffer[sources, :, :width]
 
     def nbytes(self) -> tuple[int, int]:
-        """Memory held: (for runs, for rows)."""
+        """Return the memory held in bytes: (for prefixes, for rows)."""
         runs = sum(t.nbytes for layers in self.runs.values() for kv in layers.values() for t in kv)
         return runs, sum(t.nbytes for kv in self.own.values() for t in kv)
 
@@ -104,14 +105,17 @@ class SharedCache(Cache):
         return 0
 
     def _room(self, layer: int, like: KeyValue, rows: int, width: int) -> KeyValue:
-        """The layer's buffers, (slots, heads, tokens, size), with room for so many rows and
-        `width` tokens. Rows double, so that few of them take little memory."""
+        """Return a layer's buffers (slots, heads, tokens, size) with enough rows and `width`
+        tokens.
+
+        The number of slots doubles when it grows, so that few rows take little memory.
+        """
         old = self.own.get(layer)
         held = (0, 0) if old is None else (old[0].shape[0], old[0].shape[2])
         if old is None or held[0] < rows or held[1] < width:
             slots = held[0] if held[0] >= rows else min(self.rows, max(rows, 2 * held[0]))
             room = held[1] if held[1] >= width else -(-width // GROWTH) * GROWTH
-            # Zeros, for what is masked is multiplied by 0, and must be a number.
+            # Zeros: masked values are multiplied by 0, and NaN would stay NaN.
             larger = [x.new_zeros(slots, x.shape[1], room, x.shape[3]) for x in like]
             if old is not None:
                 for buffer, before in zip(larger, old, strict=True):
@@ -120,7 +124,7 @@ class SharedCache(Cache):
         return self.own[layer]
 
     def _first(self, count: int, device: torch.device) -> torch.Tensor:
-        """0 … count-1, kept because every layer of every step needs it."""
+        """Return 0 … count-1, cached because every layer of every step needs it."""
         numbers = self._numbers.get(count)
         if numbers is None or numbers.device != device:
             numbers = self._numbers[count] = torch.arange(count, device=device)

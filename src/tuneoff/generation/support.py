@@ -1,9 +1,9 @@
-"""Which models our engine serves exactly; for the others one sentence says why not.
+"""Checks which models our engine supports exactly; for others one sentence explains why not.
 
-Two looks. Signs in the configuration tell what a short trial cannot show: windows, states,
-positions that depend on a sequence's length. Then a trial, once per model: some tokens of a
-real prompt go through the model as it is and through our engine's calls (a run, a run below
-it, two rows of unlike lengths, two steps); the logits must be the same.
+There are two checks. The configuration shows what a short trial cannot: windows, states, positions
+that depend on a sequence's length. Then a trial runs once per model. Some tokens of a real prompt
+go through the model itself and through our engine's passes (a prefix, its child, two rows of
+different lengths, two decode steps); the logits must be equal.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tuneoff.models.tree_attention import UnservedError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Tokens of the trial, and how far its logits may be off, relative to their size: rounding,
-# which quantized and half-precision weights have more of.
+# Minimum and maximum tokens of the trial, and the maximum relative difference of its logits:
+# rounding, which is larger for quantized and half-precision weights.
 TRIAL_TOKENS = (12, 256)
 EXACT, ROUNDED = 1e-4, 5e-2
-# Of the free memory, for keys and values: while buffers grow, one layer's are there twice,
-# and activations and logits need some too.
+# The fraction of free memory for the KV cache: a layer's buffers exist twice while they grow, and
+# activations and logits need memory too.
 MEMORY_SHARE = 0.5
-# The reason (None: served), and the bytes of one token's keys and values.
+# The reason (None: supported), and the KV cache bytes of one token.
 Found = tuple[str | None, int]
 _tried: WeakKeyDictionary[Any, Found] = WeakKeyDictionary()
 
@@ -39,22 +39,27 @@ _tried: WeakKeyDictionary[Any, Found] = WeakKeyDictionary()
 def unserved(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> str | None:
-    """Why the engine cannot answer these prompts with this model; None if it can."""
+    """Explain why the engine cannot answer these prompts with this model; None if it can."""
     longest = max(prompts, key=len)
     sign = _sign(causal_lm(model), len(longest) + max_new_tokens)
     return sign or _trial(model, longest)[0]
 
 
 def rows_that_fit(model: PreTrainedModel, own_tokens: int) -> int:
-    """How many rows of so many own tokens may be answered at a time: at least one, and no
-    more than there is memory for. Without a trial there is no limit."""
+    """Return how many rows of `own_tokens` tokens fit into memory, at least one.
+
+    Without a trial there is no limit.
+    """
     tokens, size = tokens_that_fit(model)
     return max(1, tokens // own_tokens) if size else sys.maxsize
 
 
 def tokens_that_fit(model: PreTrainedModel, promised_bytes: int = 0) -> tuple[int, int]:
-    """How many tokens' keys and values `MEMORY_SHARE` of the free memory holds, `promised_bytes`
-    of which are others', and the bytes of one; zeros without a trial that went well."""
+    """Return how many tokens' keys and values fit, and the bytes of one.
+
+    They may use `MEMORY_SHARE` of the free memory, without `promised_bytes` reserved for others.
+    Both are 0 without a successful trial.
+    """
     _, size = _tried.get(model, (None, 0))
     if size == 0:
         return 0, 0
@@ -63,6 +68,7 @@ def tokens_that_fit(model: PreTrainedModel, promised_bytes: int = 0) -> tuple[in
 
 
 def _sign(model: PreTrainedModel, longest: int) -> str | None:
+    """Explain from the configuration why a model is unsupported; None if nothing shows it."""
     config: Any = model.config.get_text_config()
     if model.config.is_encoder_decoder:
         return "it has an encoder"
@@ -81,7 +87,7 @@ def _sign(model: PreTrainedModel, longest: int) -> str | None:
 
 
 def _rope_sign(config: Any, longest: int) -> str | None:
-    """Some rotary embeddings change for all tokens once a text is long."""
+    """Explain why rotary positions are unsupported: some change for all tokens of a long text."""
     rope = getattr(config, "rope_parameters", None) or {}
     for kind in [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]:
         if kind.get("rope_type") in ("dynamic", "longrope"):
@@ -94,10 +100,11 @@ def _rope_sign(config: Any, longest: int) -> str | None:
 
 
 def _trial(model: PreTrainedModel, prompt: Sequence[int]) -> Found:
+    """Return the result of the trial, run once per model."""
     if model not in _tried:
         least, most = TRIAL_TOKENS
         ids = (list(prompt) * least)[: min(max(len(prompt), least), most)]
-        # Whatever a model does that we did not think of must lead to the slower way.
+        # Any failure of the trial must lead to `transformers.generate`.
         try:
             _tried[model] = _compare(model, ids)
         except Exception as error:
@@ -108,9 +115,10 @@ def _trial(model: PreTrainedModel, prompt: Sequence[int]) -> Found:
 
 @torch.inference_mode()
 def _compare(model: PreTrainedModel, ids: list[int]) -> Found:
+    """Compare the engine's logits with the model's own and return the result."""
     tokens = torch.tensor([ids], device=model.device)
     output: Any = model(input_ids=tokens, use_cache=False)
-    # After the last but two, the last but one and the last token.
+    # At the third last, the second last and the last token.
     plain = output.logits[0, -3:].float()
     cache = SharedCache(rows=2)
     with serving(model):
@@ -120,7 +128,7 @@ def _compare(model: PreTrainedModel, ids: list[int]) -> Found:
         return f"{len(cache.own)} of its {layers} layers use the attention interface", 0
     difference = float((ours - plain).norm() / plain.norm().clamp_min(1e-12))
     rounded = model.dtype != torch.float32 or getattr(causal_lm(model), "is_quantized", False)
-    # Written so that a difference that is no number is refused too.
+    # Written so that a NaN difference is refused too.
     if not difference <= (ROUNDED if rounded else EXACT):
         return f"its logits differ by {difference:.1e} in a trial", 0
     size = sum(t[0, :, 0].nbytes for kv in cache.own.values() for t in kv)
@@ -128,8 +136,11 @@ def _compare(model: PreTrainedModel, ids: list[int]) -> Found:
 
 
 def _through_engine(model: PreTrainedModel, cache: SharedCache, ids: list[int]) -> torch.Tensor:
-    """Logits after the last three tokens: A and B are runs, the rows are what follows but
-    three tokens and but one."""
+    """Return the engine's logits at the last three tokens.
+
+    The tokens are split into two prefixes, A and its child B; the two rows hold the rest, without
+    the last one and without the last three tokens.
+    """
     forward, device, count = Forward(model, cache), model.device, len(ids)
     a, b = count // 3, count // 2
     row, shorter = ids[b:-1], ids[b:-3]
@@ -142,11 +153,11 @@ def _through_engine(model: PreTrainedModel, cache: SharedCache, ids: list[int]) 
     cache.call = Call("fill", parts=both, width=width)
     padded = torch.tensor([row, [*shorter, 0, 0]], device=device)
     forward(padded, positions_from([b, b], width, device))
-    found = []
+    steps = []
     for step in range(2):
         columns = torch.tensor([width + step, width - 2 + step], device=device)
         cache.call = Call("step", parts=both, width=width + step + 1, columns=columns)
-        # The longer row's second token is of no interest.
+        # The longer row's second logits are not compared.
         inputs = torch.tensor([[ids[-1]], [ids[-3 + step]]], device=device)
-        found.append(forward(inputs, columns[:, None] + b))
-    return torch.stack([found[0][1], found[1][1], found[0][0]]).float()
+        steps.append(forward(inputs, columns[:, None] + b))
+    return torch.stack([steps[0][1], steps[1][1], steps[0][0]]).float()

@@ -1,9 +1,9 @@
-"""Greedy answers with vLLM's offline engine (`vllm.LLM`), which fills a GPU.
+"""Generates greedy answers with vLLM's offline engine (`vllm.LLM`), which uses a whole GPU.
 
-Of vLLM only token ids are taken: where an answer ends and what its text is, `ending.py` decides,
-as for transformers' answers. A prompt's tokens are handed over as they are, an adapter as PEFT
-saved it. Written after the sources of vLLM 0.33.0 (`entrypoints/llm.py`, `sampling_params.py`,
-`outputs.py`, `lora/request.py`, `config/lora.py`); it has not been run with vLLM itself.
+Only token ids are taken from vLLM; `ending.py` decides where an answer ends and what its text is,
+as for transformers. A prompt's tokens are passed unchanged, and an adapter as PEFT saved it.
+Written from the sources of vLLM 0.33.0 (`entrypoints/llm.py`, `sampling_params.py`, `outputs.py`,
+`lora/request.py`, `config/lora.py`); it has not been run with vLLM itself.
 """
 
 from __future__ import annotations
@@ -24,40 +24,45 @@ from tuneoff.generation.batched import with_room
 from tuneoff.generation.ending import Ending
 from tuneoff.records import Prediction
 
-# The ranks that vLLM has room for (`config/lora.py`, MaxLoRARanks); an adapter takes the next.
+# The adapter ranks that vLLM supports (`config/lora.py`, MaxLoRARanks); others are rounded up.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-# What embeddings and heads are called. Where they are one tied weight, an adapter on one of them
-# must leave the other as it was; that vLLM does so has not been tried.
+# Module names of embeddings and heads. Where they share one tied weight, an adapter on one must not
+# change the other; whether vLLM ensures that has not been tried.
 HEADS = {"embed_in", "embed_out", "embed_tokens", "lm_head", "word_embeddings", "wte"}
-# Of a GPU's memory: the rest is for what this process holds there, and for fragments.
+# The fraction of a GPU's memory for vLLM; the rest is for this process and fragmentation.
 MEMORY_SHARE = 0.9
-# Prompts asked for at a time, and so the most that a kill loses. As many rows are computed at
-# once by default; each time the last ones run without the others.
+# Prompts per call, and so the most that a kill loses. By default vLLM computes as many rows at
+# once; the last rows of each call run with fewer others.
 CHUNK = 256
-# Its log would be in the way of `--json`, and a bake-off tells nobody that it runs.
+# vLLM's log on stdout would break `--json`, and a bake-off sends no usage statistics.
 ENVIRONMENT = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What an engine is started with: the folder or hub id of the weights, what they are computed
-    in, how many cards hold them, the longest text, the adapter with its rank, and how many token
-    ids have an embedding (None: that is not known)."""
+    """The options of a vLLM engine."""
 
     model: str
+    """The folder or hub id of the weights."""
     dtype: str
+    """The compute precision."""
     cards: int
+    """The number of cards that hold the weights."""
     longest: int
+    """Maximum tokens of a prompt and its answer."""
     adapter: Path | None = None
+    """The adapter's folder; None: none."""
     rank: int = 0
+    """The adapter's rank."""
     rows: int | None = None
+    """Embedding rows; None if unknown."""
 
 
 def refuse(settings: LocalSettings | PromptedSettings) -> None:
-    """Nothing, where vLLM answers as transformers would.
+    """Raise an error if vLLM would answer differently from transformers.
 
     Raises:
-        ConfigError: it cannot; one sentence says why.
+        ConfigError: it would; one sentence says why.
     """
     lora = settings.lora if isinstance(settings, LocalSettings) else None
     precision = settings.train.precision if isinstance(settings, LocalSettings) else "auto"
@@ -71,7 +76,7 @@ def refuse(settings: LocalSettings | PromptedSettings) -> None:
 
 
 def why_not(quantization: str, lora: LoraSettings | None, precision: str) -> str | None:
-    """What vLLM cannot do of a model, as the rest of a sentence."""
+    """Explain what vLLM does not support of a model, as the rest of a sentence; None if all."""
     if quantization != "none":
         return (
             f"has no {quantization} as bitsandbytes does it, and other rounding would be another "
@@ -91,7 +96,7 @@ def why_not(quantization: str, lora: LoraSettings | None, precision: str) -> str
 
 
 def needed(what: str) -> None:
-    """Nothing, where vLLM is installed.
+    """Raise an error if vLLM is not installed.
 
     Raises:
         MissingExtraError: it is not.
@@ -101,8 +106,8 @@ def needed(what: str) -> None:
 
 
 def arguments(engine: Engine) -> dict[str, Any]:
-    """What `vllm.LLM` is given."""
-    given: dict[str, Any] = {
+    """Return the arguments of `vllm.LLM`."""
+    options: dict[str, Any] = {
         "model": engine.model,
         "dtype": engine.dtype,
         "max_model_len": engine.longest,
@@ -112,24 +117,26 @@ def arguments(engine: Engine) -> dict[str, Any]:
     }
     if engine.adapter is not None:
         rank = next(rank for rank in RANKS if rank >= engine.rank)
-        given |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
-    return given
+        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+    return options
 
 
 def sampling(ending: Ending, max_new_tokens: int) -> dict[str, Any]:
-    """What `vllm.SamplingParams` is given: the best token, until one ends the answer. Stop texts
-    are looked for by vLLM too, only so that it does not go on after them."""
-    given: dict[str, Any] = {
+    """Return the arguments of `vllm.SamplingParams` for greedy answers.
+
+    Stop texts are passed to vLLM only so that it stops early.
+    """
+    options: dict[str, Any] = {
         "temperature": 0.0,
         "max_tokens": max_new_tokens,
         "stop_token_ids": list(ending.ends),
         "detokenize": bool(ending.stop),
     }
-    return given | ({"stop": list(ending.stop)} if ending.stop else {})
+    return options | ({"stop": list(ending.stop)} if ending.stop else {})
 
 
 def adapter_settings(folder: Path) -> LoraSettings:
-    """The rank of an adapter that PEFT saved, and what vLLM may not take of it."""
+    """Return the settings of an adapter saved by PEFT that decide whether vLLM supports it."""
     saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     targets = saved.get("target_modules") or ()
     return LoraSettings(
@@ -140,14 +147,14 @@ def adapter_settings(folder: Path) -> LoraSettings:
 
 
 def prepare() -> None:
-    """Must come before vLLM is imported."""
+    """Set vLLM's environment variables; must be called before vLLM is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def running(engine: Engine) -> Iterator[Any]:
-    """An engine of vLLM's, which is ended afterwards, so that the next model has the memory.
+    """Run a vLLM engine while inside, and shut it down afterwards to free the GPU.
 
     Raises:
         ConfigError: there is no GPU here.
@@ -168,7 +175,7 @@ def running(engine: Engine) -> Iterator[Any]:
     try:
         yield started
     finally:
-        # `LLM` has no close of its own, and its process holds the card until it is collected.
+        # `LLM` has no close method, and its process holds the card until it is garbage-collected.
         started.llm_engine.engine_core.shutdown()
         del started
         release_memory()
@@ -182,8 +189,10 @@ def answer(
     max_new_tokens: int,
     chunk: int = CHUNK,
 ) -> Iterator[list[Prediction]]:
-    """Answers (id, token ids) prompts with a `running` engine; yields predictions a chunk at a
-    time. A prompt that leaves no room for its answer gets an error."""
+    """Answer (id, token ids) prompts with a running engine; yield predictions a chunk at a time.
+
+    A prompt that leaves no room for its answer gets an error.
+    """
     import vllm
     from vllm.lora.request import LoRARequest
 
@@ -191,14 +200,17 @@ def answer(
     if refused:
         yield refused
     lora = engine.adapter and LoRARequest("adapter", 1, str(engine.adapter))
-    how = vllm.SamplingParams(**sampling(ending, max_new_tokens))
+    parameters = vllm.SamplingParams(**sampling(ending, max_new_tokens))
     for start in range(0, len(fits), chunk):
         some = fits[start : start + chunk]
         began = time.perf_counter()
-        found = llm.generate(
-            [{"prompt_token_ids": ids} for _, ids in some], how, use_tqdm=False, lora_request=lora
+        outputs = llm.generate(
+            [{"prompt_token_ids": ids} for _, ids in some],
+            parameters,
+            use_tqdm=False,
+            lora_request=lora,
         )
-        tokens = [list(output.outputs[0].token_ids) for output in found]
+        tokens = [list(output.outputs[0].token_ids) for output in outputs]
         yield predictions(ending, some, tokens, time.perf_counter() - began)
 
 
@@ -208,10 +220,12 @@ def predictions(
     tokens: Sequence[Sequence[int]],
     seconds: float,
 ) -> list[Prediction]:
-    """The predictions of new token ids, end tokens and what follows a stop text included; each
-    took its share of the seconds."""
-    each = seconds / max(1, len(prompts))
+    """Return the predictions of new token ids; each gets an equal share of the seconds.
+
+    The ids may include end tokens and tokens after a stop text.
+    """
+    share = seconds / max(1, len(prompts))
     return [
-        ending.prediction(id, len(ids), new, each)
+        ending.prediction(id, len(ids), new, share)
         for (id, ids), new in zip(prompts, tokens, strict=True)
     ]

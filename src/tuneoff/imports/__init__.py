@@ -1,7 +1,7 @@
-"""`tuneoff import`: what other tools wrote down becomes training rows, test rows and metrics.
+"""`tuneoff import`: converts files of other tools to training rows, test rows and metrics.
 
-A file's form is recognised by its first rows; the first of `FORMS` that knows them imports all
-files that were given.
+A file's form is recognised by its first rows. The first of `FORMS` that knows them imports all
+given files.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A kind of file that can be imported."""
+    """A form of files that can be imported."""
 
     name: str
-    """What it is called in sentences."""
+    """Its name in sentences."""
     recognize_rows: Callable[[Sequence[Row]], bool]
-    """Says whether a file's first rows are of this form."""
+    """Returns whether a file's first rows are of this form."""
     import_files: Callable[[Sequence[Path], Path, ImportOptions], Found]
-    """Writes what the files hold to a folder, and returns what was found."""
+    """Writes the content of files to a folder, and returns a summary."""
     describe: Callable[[Found, Path], list[str]]
-    """Says what was found, in lines for people."""
+    """Returns the summary in lines for people."""
     options: frozenset[str]
-    """The fields of `ImportOptions` that mean something for it."""
+    """The fields of `ImportOptions` that have an effect."""
 
 
-# The most particular ones first.
+# The most specific ones first.
 FORMS: tuple[Form, ...] = (
     Form(
         "exports of OpenAI's evals",
@@ -58,14 +58,11 @@ FORMS: tuple[Form, ...] = (
 def import_files(
     sources: Sequence[Path], out: Path, options: ImportOptions
 ) -> tuple[Found, list[str]]:
-    """Imports files of any form that is known.
+    """Import files of any known form; return the summary as plain values and in lines.
 
     Args:
         sources: JSONL files, gzipped or not, JSON files, or folders of them.
-        out: the folder that is written.
-
-    Returns:
-        What was found, as plain values, and the same in lines for people.
+        out: the folder to write.
 
     Raises:
         DataError: a source cannot be read, or its form is not known.
@@ -81,12 +78,12 @@ def import_files(
             f"what can be imported: {'; '.join(form.name for form in FORMS)}."
         )
     _refuse_options(form, options)
-    found = form.import_files(files, out, options)
-    return found, form.describe(found, out)
+    summary = form.import_files(files, out, options)
+    return summary, form.describe(summary, out)
 
 
 def _refuse_options(form: Form, options: ImportOptions) -> None:
-    """Raise ConfigError where an option was given that would do nothing."""
+    """Raise ConfigError for an option that would do nothing."""
     for each in fields(options):
         if each.name not in form.options and getattr(options, each.name) != each.default:
             name = each.name.replace("_", "-")

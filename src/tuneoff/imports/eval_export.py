@@ -1,4 +1,4 @@
-"""What an export of OpenAI's evals holds: the eval, its runs, their output items, uploaded items.
+"""Reads an export of OpenAI's evals: the eval, its runs, their output items, uploaded items.
 
 Source of the fields: `openai.types.evals` and `openai.types.evals.runs`. A page of a list
 (`{"object": "list", "data": [..]}`) counts as the objects in it.
@@ -16,42 +16,43 @@ from tuneoff.imports.sources import read_rows
 from tuneoff.tasks.columns import PROMPT_NAMES
 
 Values = Mapping[str, Any]
-# The run that answers belong to which were uploaded with their items.
+# The name of the run for answers that were uploaded with their items.
 UPLOADED = "uploaded"
 _TEXT_PARTS = ("input_text", "output_text", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An item of the eval's data, and what a run has of it.
-
-    `place` tells items of the same content apart; `turns` are what the model was asked, and
-    `answer` what it said. `results` are what OpenAI's graders gave.
-    """
+    """An item of the eval's data, with a run's answer to it."""
 
     item: Values
     place: str = ""
+    """Distinguishes items with the same content."""
     run: str | None = None
     turns: Sequence[Values] | None = None
+    """The turns that the model was asked."""
     answer: str | None = None
+    """The model's answer."""
     error: str | None = None
     model: str | None = None
     results: Sequence[Values] = ()
+    """The scores of OpenAI's graders."""
 
 
 @dataclass(slots=True)
 class Export:
-    """Everything that was read. `prompts` are the templates of the runs' prompts, by run."""
+    """The content of an export."""
 
     name: str | None = None
     criteria: list[Values] = field(default_factory=list)
     prompts: dict[str, Sequence[Values]] = field(default_factory=dict)
+    """The templates of the runs' prompts, by run."""
     outputs: list[Output] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
 
 def is_of_an_eval(row: Values) -> bool:
-    """Say whether a row is of an evals export."""
+    """Return whether a row is part of an evals export."""
     if row.get("object") == "list" and isinstance(row.get("data"), list):
         return any(isinstance(each, Mapping) and is_of_an_eval(each) for each in row["data"])
     if str(row.get("object", "")).startswith("eval"):
@@ -62,7 +63,7 @@ def is_of_an_eval(row: Values) -> bool:
 
 
 def read_export(files: Sequence[Path]) -> Export:
-    """Return what files hold."""
+    """Return the content of files."""
     export = Export()
     for file in files:
         for _, row in read_rows(file):
@@ -75,7 +76,7 @@ def read_export(files: Sequence[Path]) -> Export:
 
 
 def read_turns(value: Any) -> list[dict[str, str]] | None:
-    """Return turns with texts as contents; None where there are none, or other contents."""
+    """Return turns with texts as contents; None if there are none, or other contents."""
     if not isinstance(value, list) or not value:
         return None
     turns = []
@@ -88,7 +89,7 @@ def read_turns(value: Any) -> list[dict[str, str]] | None:
 
 
 def read_text(content: Any) -> str | None:
-    """Return the text of a turn's content, whose parts follow one another; None without any."""
+    """Return the text of a turn's content, its parts joined by line breaks; None without text."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [content]
@@ -101,7 +102,7 @@ def read_text(content: Any) -> str | None:
 
 
 def find_turns_of_item(item: Values, reference: str | None) -> list[dict[str, str]] | None:
-    """Return the prompt that an item itself holds, under a name that prompts have."""
+    """Return the prompt that an item holds, under a usual name; None without one."""
     for name in ("messages", *PROMPT_NAMES):
         value = item.get(name)
         if name == reference:
@@ -114,6 +115,7 @@ def find_turns_of_item(item: Values, reference: str | None) -> list[dict[str, st
 
 
 def _flatten(row: Values) -> Iterator[Values]:
+    """Yield the objects of a list's page, or the row itself."""
     if row.get("object") == "list" and isinstance(row.get("data"), list):
         yield from (each for each in row["data"] if isinstance(each, Mapping))
     else:
@@ -121,6 +123,7 @@ def _flatten(row: Values) -> Iterator[Values]:
 
 
 def _add(export: Export, row: Values) -> None:
+    """Add a row to the export."""
     source = row.get("data_source")
     if isinstance(row.get("testing_criteria"), list):
         export.name = export.name or row.get("name")
@@ -144,6 +147,7 @@ def _add(export: Export, row: Values) -> None:
 
 
 def _read_output(row: Values) -> Output:
+    """Return the output of an output item."""
     item, sample = row["datasource_item"], row.get("sample")
     if set(item) <= {"item", "sample"} and isinstance(item.get("item"), Mapping):
         item = item["item"]
@@ -164,6 +168,7 @@ def _read_output(row: Values) -> Output:
 
 
 def _read_error(error: Any) -> str | None:
+    """Return an error's message; None without an error."""
     if isinstance(error, Mapping):
         return str(error.get("message") or error.get("code") or "") or None
     return str(error) if error else None

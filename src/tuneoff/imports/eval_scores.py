@@ -1,4 +1,4 @@
-"""Scores that an export holds, compared with what its graders give here on the same answers."""
+"""Compares the scores of an export with those that its graders give here to the same answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tuneoff.scoring import grader_forms as forms
 from tuneoff.scoring.grader_templates import MissingFieldError, build_sample
 from tuneoff.scoring.graders import build_grader, grade_sample, is_passed
 
-# Scores that differ by less are the same: OpenAI's are written with few digits.
+# Tolerance of equal scores: OpenAI's are written with few digits.
 SAME = 0.001
 ASKS, IS_CODE = "it asks a model, which costs money", "it is code, which an import does not run"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredScore:
-    """What OpenAI's grader gave one answer."""
+    """The score that OpenAI's grader gave one answer."""
 
     id: str
     item: Mapping[str, Any]
@@ -28,44 +28,52 @@ class StoredScore:
 
 @dataclass(slots=True)
 class Comparison:
-    """How many stored scores a grader agrees with. `first` is the first that differs; `skipped`
-    says why none was compared."""
+    """How many stored scores a grader reproduces."""
 
     of: int = 0
+    """The number of stored scores."""
     agree: int = 0
+    """The number of equal scores."""
     first: dict[str, Any] | None = None
+    """The first one that differs."""
     skipped: str | None = None
+    """Why none was compared; None if they were."""
 
 
 def runs_code(form: forms.AnyForm) -> bool:
-    """Say whether a grader is somebody's code, or has a part that is."""
+    """Return whether a grader, or a part of it, is somebody's code."""
     if isinstance(form, forms.Multi):
         return any(part.get("type") == "python" for part in form.graders.values())
     return isinstance(form, forms.Python)
 
 
 def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[str, Any]:
-    """Return how far a grader agrees with the stored scores, as plain values."""
-    found = Comparison(len(stored))
+    """Return how many stored scores a grader reproduces, as plain values."""
+    comparison = Comparison(len(stored))
     if isinstance(form, forms.AskingForm):
-        found.skipped = ASKS
+        comparison.skipped = ASKS
     elif runs_code(form):
-        found.skipped = IS_CODE
+        comparison.skipped = IS_CODE
     elif stored:
         try:
-            _compare(form, stored, found)
+            _compare(form, stored, comparison)
         except UserError as error:
-            found.skipped = str(error)
-    return asdict(found)
+            comparison.skipped = str(error)
+    return asdict(comparison)
 
 
-def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], found: Comparison) -> None:
+def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], comparison: Comparison) -> None:
+    """Compare the scores and add up the result."""
     grader = build_grader(form, f"grader {form.name}")
     for each in stored:
         try:
             ours = grade_sample(grader, each.item, build_sample(each.answer))
         except MissingFieldError as error:
-            found.first = found.first or {"id": each.id, "ours": str(error), "theirs": None}
+            comparison.first = comparison.first or {
+                "id": each.id,
+                "ours": str(error),
+                "theirs": None,
+            }
             continue
         score, passed = each.result.get("score"), each.result.get("passed")
         is_number = isinstance(score, (int, float)) and not isinstance(score, bool)
@@ -73,9 +81,9 @@ def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], found: Comparis
         if isinstance(passed, bool):
             same = same and passed == is_passed(ours, form)
         if same:
-            found.agree += 1
-        elif found.first is None:
-            found.first = {
+            comparison.agree += 1
+        elif comparison.first is None:
+            comparison.first = {
                 "id": each.id,
                 "ours": ours.score,
                 "theirs": score if is_number else passed,

@@ -1,8 +1,8 @@
-"""OpenAI's evals, which ended: an export becomes a test set, files of answers, and graders.
+"""Converts an export of OpenAI's evals, which ended, to a test set, files of answers, and graders.
 
-`test.jsonl` has the items as chat rows, the answer of each being its reference; `meta.item` is the
-item itself, which graders read. `answers-RUN.jsonl` has what a run's model said, for `tuneoff
-score` and `tuneoff parity`. `graders/NAME.json` are the testing criteria as they were, for
+`test.jsonl` has the items as chat rows, with the reference as the answer; `meta.item` is the item
+itself, which graders read. `answers-RUN.jsonl` has the answers of a run's model, for `tuneoff
+score` and `tuneoff parity`. `graders/NAME.json` are the testing criteria unchanged, for
 `task.metrics`.
 """
 
@@ -41,7 +41,7 @@ from tuneoff.scoring.model_grader import ModelGrader
 from tuneoff.tasks.training_rows import find_fault
 
 Values = Mapping[str, Any]
-# What people call the reference of an item, the likeliest first.
+# Usual names of an item's reference, the most likely first.
 REFERENCE_NAMES = (
     "reference_answer", "reference", "ideal", "correct_label", "ground_truth", "expected_output",
     "expected", "label", "answer", "completion", "output",
@@ -52,7 +52,7 @@ NO_ANSWER, ERRORED = "no answer", "an error instead of an answer"
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A testing criterion, and the grader that it is; or why it is none that can be used."""
+    """A testing criterion with its grader, or why it cannot be used."""
 
     value: Values
     file: str
@@ -71,19 +71,19 @@ class Run:
 
 
 def recognize_rows(rows: Sequence[Values]) -> bool:
-    """Say whether a file's first rows are of an evals export."""
+    """Return whether a file's first rows are of an evals export."""
     return any(is_of_an_eval(row) for row in rows)
 
 
 def import_evals(files: Sequence[Path], out: Path, reference: str | None = None) -> dict[str, Any]:
-    """Write what an export holds to a folder; return what was found, as plain values.
+    """Write the content of an export to a folder; return a summary as plain values.
 
     Args:
-        reference: the field of an item that is its reference; else a grader's, or one that is
-            called so.
+        reference: the field of an item that is its reference. Default: a grader's, or one with a
+            usual name.
 
     Raises:
-        DataError: no field is the reference, or a file of other content is there already.
+        DataError: no field is the reference, or another file is there already.
         ConfigError: the reference cannot be read as a field.
     """
     export = read_export(files)
@@ -113,28 +113,28 @@ def import_evals(files: Sequence[Path], out: Path, reference: str | None = None)
     }
 
 
-def describe(found: Mapping[str, Any], out: Path) -> list[str]:
-    """Say what was found and written, in lines."""
+def describe(summary: Mapping[str, Any], out: Path) -> list[str]:
+    """Return the summary in lines for people."""
     lines = []
-    if found["items"]:
+    if summary["items"]:
         lines.append(
-            f"{out / 'test.jsonl'}: {found['items']} test examples; their reference is "
-            f"{found['reference']} ({found['reference_from']})."
+            f"{out / 'test.jsonl'}: {summary['items']} test examples; their reference is "
+            f"{summary['reference']} ({summary['reference_from']})."
         )
-    lines += [f"{count} left out: {reason}." for reason, count in found["left_out"].items()]
-    lines += [_describe_answers(run, out) for run in found["runs"]]
+    lines += [f"{count} left out: {reason}." for reason, count in summary["left_out"].items()]
+    lines += [_describe_answers(run, out) for run in summary["runs"]]
     lines += [
         f"{out / 'graders' / grader['file']}: {_describe_grader(grader)}."
-        for grader in found["graders"]
+        for grader in summary["graders"]
     ]
-    usable = [f"graders/{each['file']}" for each in found["graders"] if each["fault"] is None]
+    usable = [f"graders/{each['file']}" for each in summary["graders"] if each["fault"] is None]
     if usable:
         lines.append(f"As metrics of a bake-off file: task.metrics: [{', '.join(usable)}].")
     return lines
 
 
 class _Maker:
-    """Makes test rows and answers of what an export has."""
+    """Builds test rows and answers from an export."""
 
     def __init__(self, export: Export, reference: Field | None) -> None:
         self.tests: dict[str, dict[str, Any]] = {}
@@ -145,7 +145,7 @@ class _Maker:
         self._samples: Counter[tuple[str, str]] = Counter()
 
     def add(self, output: Output) -> None:
-        """Add an item, and the answer to it where a run has one."""
+        """Add an item, and a run's answer to it."""
         if output.run is not None:
             run = self.runs.setdefault(output.run, Run())
             run.models.update([output.model] if output.model else [])
@@ -166,7 +166,7 @@ class _Maker:
             self.scores.append(StoredScore(id, output.item, output.answer, result))
 
     def _place_item(self, output: Output) -> str | None:
-        """Return the id of an item's test row, which is made where there is none yet."""
+        """Return the id of an item's test row, which is added if new; None if it is left out."""
         content = json.dumps(output.item, sort_keys=True)
         known = self._ids.get((output.place, content))
         if known is None and not output.place:
@@ -178,14 +178,14 @@ class _Maker:
             self._export.left_out[row] += 1
             return None
         id = f"item-{output.place or len(self._ids) + 1}"
-        while id in self.tests:  # another run's data may have other items at the same place
+        while id in self.tests:  # another run may have other items at the same place
             id += "b"
         self._ids[(output.place, content)] = id
         self.tests[id] = {"id": id, **row, "meta": {"item": output.item}}
         return id
 
     def _make_row(self, output: Output) -> dict[str, Any] | str:
-        """Return an item's turns with the reference as the last; or why it is left out."""
+        """Return an item's turns with the reference as the last one, or why it is left out."""
         try:
             value = self._reference.look_up(output.item, {}) if self._reference else None
         except MissingFieldError:
@@ -200,6 +200,8 @@ class _Maker:
         return find_fault(row) or row
 
     def _find_turns(self, output: Output) -> list[dict[str, str]] | None:
+        """Return an item's prompt: as the model was asked, from the run's template, or from the
+        item."""
         if output.turns:
             return [dict(turn) for turn in output.turns]
         template = read_turns(self._export.prompts.get(output.run or ""))
@@ -217,36 +219,36 @@ class _Maker:
 
 
 def _weigh(turns: Iterable[Values]) -> list[dict[str, Any]]:
-    """Return turns of a prompt: what the assistant said in them is not learned."""
+    """Return the turns of a prompt; the assistant's get weight 0, as they are not learned."""
     return [{**turn, **({"weight": 0} if turn["role"] == "assistant" else {})} for turn in turns]
 
 
 def _name_criteria(values: Sequence[Values]) -> list[Criterion]:
     """Return the criteria, each with the name of its file."""
-    found: list[Criterion] = []
+    criteria: list[Criterion] = []
     for value in values:
-        if any(each.value == value for each in found):
+        if any(each.value == value for each in criteria):
             continue
         name = re.sub(r"\W+", "_", str(value.get("name") or value.get("type")).lower()).strip("_")
         file, place = f"{name or 'grader'}.json", 1
-        while any(each.file == file for each in found):
+        while any(each.file == file for each in criteria):
             place += 1
             file = f"{name or 'grader'}-{place}.json"
-        found.append(_check_criterion(value, file))
-    return found
+        criteria.append(_check_criterion(value, file))
+    return criteria
 
 
 def _read_saved(folder: Path) -> list[Criterion]:
     """Return the graders that an earlier import saved."""
-    found = []
+    criteria = []
     for file in sorted(folder.glob("*.json")):
         try:
             value = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: this is no JSON that can be read ({error}).") from None
         if isinstance(value, Mapping):
-            found.append(_check_criterion(value, file.name))
-    return found
+            criteria.append(_check_criterion(value, file.name))
+    return criteria
 
 
 def _check_criterion(value: Values, file: str) -> Criterion:
@@ -259,7 +261,7 @@ def _check_criterion(value: Values, file: str) -> Criterion:
             build_grader(form, file)
     except ConfigError as error:
         return Criterion(value, file, None, str(error).removeprefix(f"{file}: "))
-    except MissingExtraError:  # the metric can be had; its scores are not compared
+    except MissingExtraError:  # the metric can be used; its scores are not compared
         pass
     return Criterion(value, file, form)
 
@@ -287,7 +289,7 @@ def _find_reference(
 
 
 def _reference_of(criterion: Criterion) -> Field | None:
-    """Return the field of an item that a grader compares answers with."""
+    """Return the field of an item that a grader compares answers with; None without one."""
     form = criterion.form
     if not isinstance(form, forms.StringCheck | forms.TextSimilarity):
         return None
@@ -304,7 +306,7 @@ def _reference_of(criterion: Criterion) -> Field | None:
 
 
 def _write(out: Path, written: Mapping[str, str]) -> None:
-    """Write files, or none of them where one would take the place of another content."""
+    """Write files, or none of them if one would replace other content."""
     for name, text in written.items():
         path = out / name
         if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -317,14 +319,17 @@ def _write(out: Path, written: Mapping[str, str]) -> None:
 
 
 def _to_json(value: Values) -> str:
+    """Return a value as indented JSON text."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
 def _name_answers(run: str) -> str:
+    """Return the name of a run's file of answers."""
     return f"answers-{re.sub(r'[^A-Za-z0-9_.-]+', '_', run)}.jsonl"
 
 
 def _describe_run(name: str, run: Run) -> dict[str, Any]:
+    """Return the summary of a run."""
     return {
         "run": name,
         "models": list(run.models),
@@ -336,7 +341,8 @@ def _describe_run(name: str, run: Run) -> dict[str, Any]:
 
 
 def _describe_criterion(criterion: Criterion, scores: Sequence[StoredScore]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    """Return the summary of a criterion, with its comparison of scores."""
+    summary: dict[str, Any] = {
         "name": criterion.value.get("name"),
         "type": criterion.value.get("type"),
         "file": criterion.file,
@@ -345,12 +351,12 @@ def _describe_criterion(criterion: Criterion, scores: Sequence[StoredScore]) -> 
     }
     if criterion.form is not None:
         stored = [each for each in scores if _is_of(each.result, criterion.value)]
-        found["scores"] = compare_scores(criterion.form, stored)
-    return found
+        summary["scores"] = compare_scores(criterion.form, stored)
+    return summary
 
 
 def _is_of(result: Values, criterion: Values) -> bool:
-    """Say whether a stored score is of a criterion: an export adds an id to the name."""
+    """Return whether a stored score belongs to a criterion: an export adds an id to the name."""
     name, own = str(result.get("name")), str(criterion.get("name"))
     if name in (own, criterion.get("id")):
         return True
@@ -358,6 +364,7 @@ def _is_of(result: Values, criterion: Values) -> bool:
 
 
 def _describe_answers(run: Values, out: Path) -> str:
+    """Return a run's answers as a sentence."""
     by = f" of {', '.join(run['models'])}" if run["models"] else ""
     where = "" if run["file"] is None else f"{out / run['file']}: "
     more = "".join(f"; {count} with {why}" for why, count in run["left_out"].items())
@@ -367,6 +374,7 @@ def _describe_answers(run: Values, out: Path) -> str:
 
 
 def _describe_grader(grader: Values) -> str:
+    """Return a grader's usability as a clause."""
     if grader["fault"] is not None:
         return f"kept, but no metric here: {grader['fault'].rstrip('.')}"
     scores = grader["scores"]
@@ -386,5 +394,6 @@ def _describe_grader(grader: Values) -> str:
 
 
 def _show(value: Any) -> str:
+    """Return a score as text."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return f"{value:.4g}" if is_number else str(value)

@@ -1,4 +1,4 @@
-"""What a logged request says about itself: its time, its model, its user, its conversation."""
+"""Reads the metadata of a logged request: its time, its model, its user, its conversation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 Places = Sequence[Mapping[str, Any]]
 
-# The keys under which tools write when a request was made, or else answered.
+# Keys of the time of a request, or else of its response.
 TIMES = (
     "request_created_at", "requested_at", "startTime", "start_time", "timestamp", "@timestamp",
     "created_at", "createdAt", "created", "time", "date", "response_created_at",
@@ -32,18 +32,19 @@ CONVERSATIONS = (
     "thread_id",
     "Helicone-Session-Id",
 )
-# Objects beside the request in which tools keep what their users add.
+# Keys of objects beside the request where tools keep their users' metadata.
 ADDED = ("metadata", "request_properties", "properties", "tags")
-# Smaller numbers of seconds are no times of a log, but durations: this is in 2001.
+# Min seconds since 1970 of a time (in 2001). Smaller numbers are durations.
 EARLIEST = 1e9
-# Numbers above these are milliseconds, microseconds, nanoseconds: as seconds they lie after 5138.
+# Numbers above these are milliseconds, microseconds, nanoseconds: as seconds they lie after the
+# year 5138.
 MILLI, MICRO, NANO = 1e11, 1e14, 1e17
-# Larger numbers are no nanoseconds either.
+# Larger numbers are not nanoseconds either.
 LATEST = NANO * 1e3
 
 
 def find_time(places: Places) -> float | None:
-    """Returns when a request was made, in seconds since 1970; None where no place says so."""
+    """Return when a request was made, in seconds since 1970; None if it is not known."""
     for place in places:
         for key in TIMES:
             seconds = read_time(place.get(key))
@@ -53,7 +54,7 @@ def find_time(places: Places) -> float | None:
 
 
 def read_time(value: Any) -> float | None:
-    """Returns a time in seconds since 1970; None where it is none.
+    """Return a time in seconds since 1970; None if the value is not a time.
 
     Args:
         value: a number of seconds, milli-, micro- or nanoseconds, or ISO 8601 (without a zone:
@@ -74,6 +75,7 @@ def read_time(value: Any) -> float | None:
 
 
 def _read_iso(text: str) -> float | None:
+    """Return an ISO 8601 time in seconds since 1970; None if it is not one."""
     try:
         time = datetime.datetime.fromisoformat(text.strip().removesuffix(" UTC"))
         return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
@@ -82,33 +84,35 @@ def _read_iso(text: str) -> float | None:
 
 
 def find_models(places: Places) -> tuple[str, ...]:
-    """Returns the names of the model that answered, each once."""
+    """Return the names of the model that answered, each once."""
     return tuple(dict.fromkeys(_texts(places, MODELS)))
 
 
 def find_user(places: Places) -> str | None:
-    """Returns who asked; None where no place says so."""
+    """Return who asked; None if it is not known."""
     return next(_texts(_with_added(places), USERS), None)
 
 
 def find_conversation(places: Places) -> str | None:
-    """Returns which conversation a request belongs to; None where no place says so."""
+    """Return the id of a request's conversation; None if it is not known."""
     return next(_texts(_with_added(places), CONVERSATIONS), None)
 
 
 def says_something(value: Any) -> bool:
-    """Says whether a value is there and not empty."""
+    """Return whether a value is present and not empty."""
     return value is not None and value is not False and value not in ("", [], {}, "none")
 
 
 def _with_added(places: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    found = []
+    """Return the places, each followed by its objects of users' metadata."""
+    objects = []
     for place in places:
-        found += [place, *(place[key] for key in ADDED if isinstance(place.get(key), dict))]
-    return found
+        objects += [place, *(place[key] for key in ADDED if isinstance(place.get(key), dict))]
+    return objects
 
 
 def _texts(places: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> Iterator[str]:
+    """Yield the values under keys as texts."""
     for place in places:
         for key in keys:
             value = place.get(key)

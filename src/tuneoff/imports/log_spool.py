@@ -1,4 +1,4 @@
-"""Rows of a log on disk while it is decided which are kept, and which are for training.
+"""Stores the rows of a log on disk until it is decided which are kept, and which are for training.
 
 A log may be larger than memory, so its rows wait in an SQLite file beside the result.
 """
@@ -46,7 +46,7 @@ UPDATE rows SET side = 'train' WHERE side = 'test' AND (
 
 @dataclass(frozen=True, slots=True)
 class SpooledRow:
-    """A row that waits, with the hashes of what makes it the same as another."""
+    """A waiting row, with the hashes that identify repeats."""
 
     source: int
     """The number of its file."""
@@ -54,24 +54,26 @@ class SpooledRow:
     seconds: float | None
     """Its time, in seconds since 1970; None where it has none."""
     whole: bytes
-    """Of its prompt and its answer."""
+    """Hash of its prompt and its answer."""
     prompt: bytes
+    """Hash of its prompt."""
     near: bytes
-    """Of its prompt without case, blanks and punctuation."""
+    """Hash of its prompt without case, blanks and punctuation."""
     opening: bytes
-    """Of its turns until the first answer."""
+    """Hash of its turns until the first answer."""
     conversation: bytes | None
-    """Of its conversation's id."""
+    """Hash of its conversation's id; None without one."""
     found: Sequence[tuple[str, str]]
     """Kinds and masked values of personal data."""
     text: str
-    """The line that is written for it."""
+    """The line to write for it."""
 
 
 class LogSpool:
     """The rows of one import. A row's side is open, then train, test, or why it is neither."""
 
     def __init__(self, file: Path) -> None:
+        """Create the SQLite file."""
         self._rows = sqlite3.connect(file, isolation_level=None)
         self._rows.executescript(_TABLE)
         self._rows.execute("BEGIN")
@@ -83,22 +85,22 @@ class LogSpool:
         self._rows.close()
 
     def add(self, row: SpooledRow) -> None:
-        """Adds a row behind the others."""
-        found = json.dumps(row.found) if row.found else None
+        """Add a row behind the others."""
+        personal_data = json.dumps(row.found) if row.found else None
         self._rows.execute(
             "INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
             (
                 row.source, row.line, row.seconds, row.whole, row.prompt, row.near, row.opening,
-                row.conversation, found, row.text,
+                row.conversation, personal_data, row.text,
             ),
         )  # fmt: skip
 
     def leave_out_repeats(self, key: Literal["whole", "prompt"]) -> int:
-        """Leaves out all rows but the latest of each group; returns how many."""
+        """Leave out all rows but the latest of each group; return how many."""
         return self._change(_MARK_OLDER.format(key=key), key)
 
     def keep_newest(self, count: int) -> int:
-        """Leaves out all rows but the newest ones; returns how many."""
+        """Leave out all rows but the newest ones; return how many."""
         return self._change(
             "UPDATE rows SET side = 'older' WHERE seq IN (SELECT seq FROM rows WHERE side IS NULL "
             "ORDER BY seconds DESC, seq DESC LIMIT -1 OFFSET ?)",
@@ -106,13 +108,13 @@ class LogSpool:
         )
 
     def count_open(self) -> tuple[int, int]:
-        """Returns how many rows are open, and how many of them have a time."""
+        """Return the number of open rows, and of those with a time."""
         query = "SELECT count(*), count(seconds) FROM rows WHERE side IS NULL"
         rows, timed = self._rows.execute(query).fetchone()
         return rows, timed
 
     def split_by_count(self, count: int, timed_only: bool) -> None:
-        """Makes the newest open rows test rows, the others training rows."""
+        """Make the newest open rows test rows, the others training rows."""
         timed = "AND seconds IS NOT NULL" if timed_only else ""
         self._change(
             "UPDATE rows SET side = 'test' WHERE seq IN (SELECT seq FROM rows WHERE side IS NULL "
@@ -122,15 +124,15 @@ class LogSpool:
         self._change("UPDATE rows SET side = 'train' WHERE side IS NULL")
 
     def split_by_time(self, seconds: float) -> None:
-        """Makes the open rows from a time on test rows, the others training rows."""
+        """Make the open rows from a time on test rows, the others training rows."""
         self._change("UPDATE rows SET side = 'test' WHERE side IS NULL AND seconds >= ?", seconds)
         self._change("UPDATE rows SET side = 'train' WHERE side IS NULL")
 
     def move_known_to_train(self) -> int:
-        """Moves test rows to train whose prompt or conversation is there; returns how many."""
+        """Move test rows to train if their prompt or conversation is there; return how many."""
         self._change("CREATE INDEX by_whole ON rows (whole)")
-        # An opening counts only where a row of the log ends with it: examples that every prompt
-        # shows to the model are no conversation.
+        # An opening counts only where a row of the log ends with it: few-shot examples that every
+        # prompt shows are not a conversation.
         self._change(
             "UPDATE rows SET opening = NULL "
             "WHERE NOT EXISTS (SELECT 1 FROM rows AS other WHERE other.whole = rows.opening)"
@@ -144,13 +146,13 @@ class LogSpool:
         return moved
 
     def find_bounds(self, side: Side) -> tuple[int, float | None, float | None]:
-        """Returns how many rows a side has, and the times of its oldest and its newest one."""
+        """Return the number of a side's rows, and the times of its oldest and newest one."""
         query = "SELECT count(*), min(seconds), max(seconds) FROM rows WHERE side = ?"
         rows, first, last = self._rows.execute(query, (side,)).fetchone()
         return rows, first, last
 
     def read_side(self, side: Side) -> Iterator[tuple[int, int, list[tuple[str, str]], str]]:
-        """Yields a side's rows by time: source, line, what was found, and the row's text."""
+        """Yield a side's rows by time: source, line, personal data, and the row's text."""
         self._change("CREATE INDEX IF NOT EXISTS by_time ON rows (side, seconds, seq)")
         query = (
             "SELECT source, line, found, text FROM rows WHERE side = ? ORDER BY side, seconds, seq"
@@ -160,4 +162,5 @@ class LogSpool:
                 yield source, line, json.loads(found) if found else [], text
 
     def _change(self, query: str, *values: Any) -> int:
+        """Execute a statement; return the number of changed rows."""
         return self._rows.execute(query, values).rowcount

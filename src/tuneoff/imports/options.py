@@ -15,20 +15,20 @@ TEST_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What a user may choose about an import."""
+    """The user's choices for an import."""
 
     test_share: float = TEST_SHARE
     """The share of the rows, the newest ones, that become test rows: from 0 to below 1."""
     test_from: datetime.datetime | None = None
-    """The time from which on rows are test rows; it takes the place of `test_share`."""
+    """Rows from this time on are test rows; it replaces `test_share`."""
     repeats: Repeats = "latest"
-    """Which answers to one prompt are kept where they differ."""
+    """Which of different answers to one prompt are kept: the `latest`, or `all`."""
     model: str | None = None
-    """The model whose answers alone are kept."""
+    """Keep the answers of this model alone."""
     limit: int | None = None
-    """How many rows are kept at most, the newest ones."""
+    """Max rows, the newest ones."""
     redact: tuple[str, ...] = ()
-    """The kinds of personal data that are replaced by their name in brackets."""
+    """The kinds of personal data to replace by their name in brackets."""
     reference: str | None = None
     """The field of an eval's item that is its reference."""
 
@@ -42,7 +42,7 @@ def read_options(
     redact: str | None,
     reference: str | None = None,
 ) -> ImportOptions:
-    """Returns the options as they were given on the command line.
+    """Return the options of the command line.
 
     Raises:
         ConfigError: one of them is not allowed.

@@ -1,8 +1,8 @@
 """Finds keys, mail addresses, phone numbers, cards and IBANs in texts.
 
-Patterns with checksums, made for few false alarms: what they do not find may still be personal.
-Every search takes time that grows with the text's length alone: a run of characters is walked
-through once (possessive repeats), and what may be repeated inside a match is bounded.
+The patterns have checksums, for few false alarms; text without a match may still be personal. Every
+search takes time linear in the text's length: a run of characters is read once (possessive
+repeats), and repeats inside a match are bounded.
 """
 
 from __future__ import annotations
@@ -18,34 +18,36 @@ Span = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One place in a text: its kind, where it begins and ends, and the value with all but its
-    first and last two characters hidden."""
+    """One match in a text."""
 
     kind: str
+    """One of `KINDS`."""
     start: int
     end: int
     masked: str
+    """The value with all but its first and last two characters hidden."""
 
 
 def find_personal_data(text: str) -> list[Finding]:
-    """Returns what was found in a text, in its order; places do not overlap."""
-    found: list[Finding] = []
+    """Return the matches in a text, in order; they do not overlap."""
+    findings: list[Finding] = []
     for search in _SEARCHES:
         for kind, start, end in search(text):
-            # What lies before and behind this place, for a kind may come between others.
-            place = bisect_left(found, start, key=_get_start)
-            free_before = place == 0 or found[place - 1].end <= start
-            if free_before and (place == len(found) or end <= found[place].start):
-                found.insert(place, Finding(kind, start, end, mask(text[start:end])))
-    return found
+            # The neighbours of this match: matches of another kind may lie on both sides.
+            place = bisect_left(findings, start, key=_get_start)
+            free_before = place == 0 or findings[place - 1].end <= start
+            if free_before and (place == len(findings) or end <= findings[place].start):
+                findings.insert(place, Finding(kind, start, end, mask(text[start:end])))
+    return findings
 
 
 def _get_start(finding: Finding) -> int:
+    """Return where a match begins."""
     return finding.start
 
 
 def redact(text: str, findings: Collection[Finding]) -> str:
-    """Returns a text with each place of the findings replaced by its kind in brackets."""
+    """Return a text with each match replaced by its kind in brackets."""
     pieces, position = [], 0
     for finding in findings:
         pieces += [text[position : finding.start], f"[{finding.kind.upper()}]"]
@@ -54,14 +56,14 @@ def redact(text: str, findings: Collection[Finding]) -> str:
 
 
 def mask(value: str) -> str:
-    """Returns a value's first and last two characters, with what lies between them hidden."""
+    """Return a value with all but its first and last two characters hidden."""
     return f"{value[:2]}…{value[-2:]}"
 
 
 # --- keys -------------------------------------------------------------------------------------
 
-# What a key of each kind begins with, and the whole of it. A text without the beginning is not
-# searched. `(?<![\w-])` lets a match begin only where a word does, so a long word is tried once.
+# The prefix of each kind of key, and its pattern. A text without the prefix is not searched.
+# `(?<![\w-])` lets a match begin only at the start of a word, so a long word is tried once.
 _BEGIN = r"(?<![A-Za-z0-9_-])"
 _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (beginning, re.compile(_BEGIN + pattern))
@@ -85,7 +87,7 @@ _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("earer", r"[Bb]earer[ \t]{1,4}(?:[A-Za-z0-9_~+/=-]|\.(?=[A-Za-z0-9])){24,}+"),
     )
 )
-# To its end, or as far as its lines go where the end was cut off.
+# To its end, or to its last line if the end was cut off.
 _PEM_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
     r"(?:(?:[A-Za-z0-9+/=\s\\:,]|-(?!-))*+-----END [A-Z ]{0,30}PRIVATE KEY-----"
@@ -95,6 +97,7 @@ _RUN = re.compile(r"[A-Za-z0-9]{16,}+")
 
 
 def _find_keys(text: str) -> Iterator[Span]:
+    """Yield the keys in a text."""
     if "PRIVATE KEY-----" in text:
         yield from (("key", *match.span()) for match in _PEM_KEY.finditer(text))
     for beginning, pattern in _KEYS:
@@ -105,7 +108,7 @@ def _find_keys(text: str) -> Iterator[Span]:
 
 
 def _is_random(word: str) -> bool:
-    """Says whether a word holds a run as random keys do, and not only words with dashes."""
+    """Return whether a word holds a run of letters and digits as random keys do."""
     return any(not run.isalpha() and not run.isdigit() for run in _RUN.findall(word))
 
 
@@ -115,12 +118,13 @@ _EMAIL = re.compile(
     r"(?<![\w.%+-])([\w.%+-]{1,64}+)@"
     r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}+\.){1,8}([A-Za-z]{2,24}+)(?![\w@-])"
 )
-# `icon@2x.png` and `git@github.com:…` are none.
+# Not addresses: `icon@2x.png` and `git@github.com:…`.
 _NO_ENDS = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp"})
 _NO_NAMES = frozenset({"git"})
 
 
 def _find_emails(text: str) -> Iterator[Span]:
+    """Yield the mail addresses in a text."""
     if "@" not in text:
         return
     for match in _EMAIL.finditer(text):
@@ -131,8 +135,7 @@ def _find_emails(text: str) -> Iterator[Span]:
 
 # --- numbers ----------------------------------------------------------------------------------
 
-# A run of digits with the separators that people put between them. It begins with a digit, for
-# which Python looks fast.
+# A run of digits with the usual separators. It begins with a digit, which Python finds fast.
 _DIGITS = re.compile(r"[0-9][0-9 ()./-]{6,}+")
 _BEFORE_NONE = re.compile(r"[\w.,-]")
 FEWEST_DIGITS = 8
@@ -171,6 +174,7 @@ LEAST_DIGITS, MOST_DIGITS = 10, 12
 
 
 def _find_numbers(text: str) -> Iterator[Span]:
+    """Yield the card and phone numbers in a text."""
     for run in _DIGITS.finditer(text):
         if sum(map(str.isdigit, run.group())) < FEWEST_DIGITS:
             continue
@@ -187,6 +191,7 @@ def _find_numbers(text: str) -> Iterator[Span]:
 
 
 def _find_cards(text: str, start: int, end: int) -> Iterator[Span]:
+    """Yield the card numbers in a part of a text."""
     for match in _CARD.finditer(text, start, end):
         digits = re.sub(r"\D", "", match.group())
         if _ISSUERS.fullmatch(digits) and has_luhn_digit(digits):
@@ -194,7 +199,7 @@ def _find_cards(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def has_luhn_digit(digits: str) -> bool:
-    """Says whether a card number's last digit is the check digit of the others (Luhn)."""
+    """Return whether a card number's last digit is the check digit of the others (Luhn)."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         value = int(digit) * (1 + place % 2)
@@ -203,6 +208,7 @@ def has_luhn_digit(digits: str) -> bool:
 
 
 def _find_phones(text: str, start: int, end: int) -> Iterator[Span]:
+    """Yield the phone numbers in a part of a text."""
     for place, pattern in enumerate(_PHONES):
         for match in pattern.finditer(text, start, end):
             digits = sum(map(str.isdigit, match.group()))
@@ -228,6 +234,7 @@ _IBAN_LENGTHS = {
 
 
 def _find_ibans(text: str) -> Iterator[Span]:
+    """Yield the IBANs in a text."""
     for match in _IBAN_START.finditer(text):
         start = match.start()
         if start and text[start - 1].isalnum():
@@ -239,8 +246,7 @@ def _find_ibans(text: str) -> Iterator[Span]:
 
 
 def _find_end(text: str, start: int, length: int) -> int | None:
-    """Returns where so many letters and digits end that single blanks may part; None if there
-    are fewer, or more."""
+    """Return where an IBAN of this length ends, single blanks not counted; None if none does."""
     position, count = start, 0
     while count < length:
         character = text[position : position + 1]
@@ -254,12 +260,12 @@ def _find_end(text: str, start: int, length: int) -> int | None:
 
 
 def has_iban_digits(iban: str) -> bool:
-    """Says whether an IBAN's two check digits fit it (ISO 7064, modulo 97)."""
+    """Return whether an IBAN's two check digits are right (ISO 7064, modulo 97)."""
     turned = iban[4:] + iban[:4]
     return int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
 
 
-# A place that an earlier search has found is not searched again: digits of a card are no phone.
+# In this order: a match excludes later ones at its place, so digits of a card are no phone number.
 _SEARCHES: tuple[Callable[[str], Iterator[Span]], ...] = (
     _find_keys,
     _find_ibans,

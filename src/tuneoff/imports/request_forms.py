@@ -69,46 +69,51 @@ FAILED_WORDS = ("failure", "failed", "error", "cancelled", "expired")
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A request and its answer as a training row has them."""
+    """A request with its answer, as a training row has them."""
 
     form: str
+    """The name of the row's form."""
     turns: list[Turn]
     """The prompt's turns and the answer; earlier turns of the assistant have weight 0."""
     seconds: float | None
-    """When it was asked, in seconds since 1970; None where the row does not say."""
+    """When it was asked, in seconds since 1970; None if the row does not say."""
     models: tuple[str, ...]
     """The names of the model that answered: the response's, then the request's."""
     user: str | None
     conversation: str | None
-    """The id of the conversation or session that it belongs to."""
+    """The id of its conversation or session."""
     had_format: bool
     """Whether the request asked for JSON, which a training row cannot."""
 
 
 class LeftOutError(Exception):
-    """A row that cannot become a training row; its text is the reason."""
+    """A row that cannot become a training row; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form of rows: its name, and a reader that returns a row's request and its response, or
-    None where the row is of another form."""
+    """A form of rows."""
 
     name: str
     split: Callable[[Row], tuple[Any, Any] | None]
+    """Returns a row's request and response; None if the row is of another form."""
 
 
 def _split_stored(row: Row) -> tuple[Any, Any] | None:
+    """Return a stored completion as request and response."""
     return (row, row) if row.get("object") == "chat.completion" and "choices" in row else None
 
 
 def _split_stored_response(row: Row) -> tuple[Any, Any] | None:
+    """Return a stored response as request and response."""
     return (row, row) if row.get("object") == "response" and "output" in row else None
 
 
 def _split_pair(request: str, response: str) -> Callable[[Row], tuple[Any, Any] | None]:
+    """Return a reader of rows with a request and a response under these keys."""
+
     def split(row: Row) -> tuple[Any, Any] | None:
-        # With an instruction beside it, an input is only half of a prompt.
+        # With an instruction beside it, an input is only part of a prompt.
         if request in row and response in row and "instruction" not in row:
             return _open_request(row[request]), _open_response(row[response])
         return None
@@ -117,12 +122,14 @@ def _split_pair(request: str, response: str) -> Callable[[Row], tuple[Any, Any] 
 
 
 def _split_helicone(row: Row) -> tuple[Any, Any] | None:
+    """Return the request and response of a row of Helicone's."""
     if "request_body" in row and "response_body" in row:
         return _open_body(row["request_body"]), _open_body(row["response_body"])
     return None
 
 
 def _split_litellm(row: Row) -> tuple[Any, Any] | None:
+    """Return the request and response of a row of LiteLLM's."""
     if "messages" in row and "response" in row:
         settings = row.get("model_parameters")
         inside = settings if isinstance(settings, dict) else {}
@@ -132,6 +139,7 @@ def _split_litellm(row: Row) -> tuple[Any, Any] | None:
 
 
 def _split_chat(row: Row) -> tuple[Any, Any] | None:
+    """Return the turns of a chat row as request and response."""
     turns = row.get("messages")
     if not isinstance(turns, list):
         return None
@@ -142,6 +150,7 @@ def _split_chat(row: Row) -> tuple[Any, Any] | None:
 
 
 def _split_texts(row: Row) -> tuple[Any, Any] | None:
+    """Return a prompt and a completion as request and response."""
     if isinstance(row.get("prompt"), str) and "completion" in row:
         turns = [{"role": "user", "content": row["prompt"]}]
         return {**row, "messages": turns}, row["completion"]
@@ -162,12 +171,12 @@ NAMES = f"request logs ({', '.join(form.name for form in FORMS)})"
 
 
 def recognize_rows(rows: Sequence[Row]) -> bool:
-    """Says whether any of the rows is of a form that is read here."""
+    """Return whether any of the rows is of a form that is read here."""
     return any(form.split(row) is not None for row in rows for form in FORMS)
 
 
 def read_conversation(row: Row) -> Conversation:
-    """Returns a row's conversation.
+    """Return a row's conversation.
 
     Raises:
         LeftOutError: it cannot become a training row.
@@ -180,6 +189,7 @@ def read_conversation(row: Row) -> Conversation:
 
 
 def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversation:
+    """Return the conversation of a request and a response."""
     response = _unwrap(row, response)
     for place in (row, response):
         _refuse_ended(place)
@@ -209,44 +219,44 @@ def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversatio
 
 
 def _open_request(value: Any) -> Any:
-    """Returns the request or the turns that JSON text holds; any other text is a prompt."""
-    found = _parse(value)
-    if _are_turns(found) or (
-        isinstance(found, dict)
-        and (isinstance(found.get("messages"), list) or ("model" in found and "input" in found))
+    """Return the request or the turns in JSON text; any other text is a prompt."""
+    parsed = _parse(value)
+    if _are_turns(parsed) or (
+        isinstance(parsed, dict)
+        and (isinstance(parsed.get("messages"), list) or ("model" in parsed and "input" in parsed))
     ):
-        return found
+        return parsed
     return value
 
 
 def _open_response(value: Any) -> Any:
-    """Returns the response that JSON text holds; any other JSON is an answer's own text."""
-    found = _parse(value)
-    if _are_turns(found) or (
-        isinstance(found, dict)
+    """Return the response in JSON text; any other JSON is an answer itself."""
+    parsed = _parse(value)
+    if _are_turns(parsed) or (
+        isinstance(parsed, dict)
         and (
-            isinstance(found.get("choices"), list)
-            or isinstance(found.get("output"), list)
-            or isinstance(found.get("body"), dict)
-            or isinstance(found.get("error"), dict)
-            or "status_code" in found
-            or list(found) == ["error"]
-            or found.get("object") in OTHER_OBJECTS
-            or (found.get("role") == "assistant" and "content" in found)
+            isinstance(parsed.get("choices"), list)
+            or isinstance(parsed.get("output"), list)
+            or isinstance(parsed.get("body"), dict)
+            or isinstance(parsed.get("error"), dict)
+            or "status_code" in parsed
+            or list(parsed) == ["error"]
+            or parsed.get("object") in OTHER_OBJECTS
+            or (parsed.get("role") == "assistant" and "content" in parsed)
         )
     ):
-        return found
+        return parsed
     return value
 
 
 def _open_body(value: Any) -> Any:
-    """Returns what a request or a response of HTTP holds, which is JSON text or an object."""
-    found = _parse(value)
-    return value if found is None else found
+    """Return the content of an HTTP body, which is JSON text or an object."""
+    parsed = _parse(value)
+    return value if parsed is None else parsed
 
 
 def _parse(value: Any) -> Any:
-    """Returns what JSON text holds; None for any other text, and for all else."""
+    """Return the value of JSON text; None for anything else."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return parse_json(value)
@@ -256,6 +266,7 @@ def _parse(value: Any) -> Any:
 
 
 def _are_turns(value: Any) -> bool:
+    """Return whether a value is a list of turns."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -264,10 +275,10 @@ def _are_turns(value: Any) -> bool:
 
 
 def _unwrap(row: Row, response: Any) -> Any:
-    """Returns a response's body.
+    """Return a response's body.
 
     Raises:
-        LeftOutError: the row or the response says that there was an error.
+        LeftOutError: the row or the response reports an error.
     """
     for place in (row, response):
         if isinstance(place, dict):
@@ -281,6 +292,7 @@ def _unwrap(row: Row, response: Any) -> Any:
 
 
 def _refuse_failed(place: Row) -> None:
+    """Raise LeftOutError if a row or a response reports an error."""
     if says_something(place.get("error")):
         raise LeftOutError(FAILED)
     for key in STATUSES:
@@ -290,7 +302,7 @@ def _refuse_failed(place: Row) -> None:
 
 
 def _refuse_ended(place: Any) -> None:
-    """Raises LeftOutError where a row, a response or a choice says that its answer is not whole."""
+    """Raise LeftOutError if a row, a response or a choice says that its answer is incomplete."""
     for key in ("finish_reason", "stop_reason"):
         reason = ENDS.get(str(place.get(key))) if isinstance(place, dict) else None
         if reason is not None:
@@ -301,6 +313,7 @@ def _refuse_ended(place: Any) -> None:
 
 
 def _read_answer(response: Any) -> str:
+    """Return the text of a response's answer."""
     if isinstance(response, str):
         text = response
     elif not isinstance(response, dict):
@@ -317,6 +330,7 @@ def _read_answer(response: Any) -> str:
 
 
 def _read_choice(choices: list[Any]) -> str:
+    """Return the text of the first choice."""
     if not choices or not isinstance(choices[0], dict):
         raise LeftOutError(NO_ANSWER)
     choice = choices[0]
@@ -328,6 +342,7 @@ def _read_choice(choices: list[Any]) -> str:
 
 
 def _read_message(message: Row) -> str:
+    """Return the text of an assistant's message."""
     if any(says_something(message.get(key)) for key in TOOL_KEYS):
         raise LeftOutError(TOOLS)
     if says_something(message.get("refusal")):
@@ -338,7 +353,7 @@ def _read_message(message: Row) -> str:
 
 
 def _read_output(response: Row) -> str:
-    """Returns the text of an answer of the responses API."""
+    """Return the text of an answer of the responses API."""
     details = response.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     if reason is not None or response.get("status") == "incomplete":
@@ -359,6 +374,7 @@ def _read_output(response: Row) -> str:
 
 
 def _read_prompt(request: Any) -> list[Turn]:
+    """Return the turns of a request."""
     if isinstance(request, dict):
         if any(says_something(request.get(key)) for key in TOOL_KEYS):
             raise LeftOutError(TOOLS)
@@ -367,7 +383,7 @@ def _read_prompt(request: Any) -> list[Turn]:
         messages = request.get("messages")
         if messages is None:
             messages = request.get("input")
-            # The responses API: the turns before are the server's, and not in the row.
+            # The responses API: the server has the earlier turns; the row has not.
             if any(says_something(request.get(key)) for key in KEPT_ELSEWHERE):
                 raise LeftOutError(GOES_ON)
         first = request.get("instructions")
@@ -386,6 +402,7 @@ def _read_prompt(request: Any) -> list[Turn]:
 
 
 def _read_turn(turn: Any) -> Turn:
+    """Return a turn with its text."""
     if not isinstance(turn, dict):
         raise LeftOutError(UNFIT)
     role, kind = turn.get("role"), turn.get("type")
@@ -405,7 +422,7 @@ def _read_turn(turn: Any) -> Turn:
 
 
 def _read_content(message: Row) -> str:
-    """Returns a turn's text; parts of it are put together as the APIs do."""
+    """Return a turn's text, its parts joined as the APIs do."""
     content, parts = message.get("content"), message.get("content_parts")
     if isinstance(parts, list) and parts:  # OpenAI's stored messages: the content as it was sent
         content = parts
@@ -431,7 +448,7 @@ def _read_content(message: Row) -> str:
 
 
 def _asks_for_json(request: Row) -> bool:
-    """Says whether a request has a response format other than text."""
+    """Return whether a request has a response format other than text."""
     wanted = request.get("response_format")
     if wanted is None and isinstance(request.get("text"), dict):
         wanted = request["text"].get("format")

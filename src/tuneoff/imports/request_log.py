@@ -1,7 +1,7 @@
-"""A log of requests becomes a training file and a test file of chat rows.
+"""Converts a log of requests to a training file and a test file of chat rows.
 
-Rows that cannot be trained on are left out by reason, repeats are dropped, the newest rows are for
-the test, and personal data is pointed out. The log is read once; it waits in a spool on disk.
+Rows that cannot be trained on are left out by reason, repeats are dropped, the newest rows become
+the test set, and personal data is reported. The log is read once; its rows wait in a spool on disk.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from tuneoff.tasks.training_rows import split_answer
 
 SIDES: tuple[Side, ...] = ("train", "test")
 OTHER_MODEL = "answers of another model"
-# Instructions are the same in most rows, and are searched once.
+# Instructions are the same in most rows, so results are cached.
 _find_personal_data = lru_cache(maxsize=64)(find_personal_data)
-# Places of one kind of personal data that are shown.
+# Max examples of one kind of personal data in the summary.
 MOST_SHOWN = 3
 MOST_MODELS = 20
 HASH_BYTES = 16
@@ -48,7 +48,7 @@ HASH_BYTES = 16
 
 @dataclass
 class Counts:
-    """How many rows were read, and what became of them."""
+    """The number of rows that were read, by outcome."""
 
     rows: int = 0
     forms: Counter[str] = field(default_factory=Counter)
@@ -58,12 +58,12 @@ class Counts:
     had_format: int = 0
 
     def count_out(self, kind: dict[str, dict[str, Any]], reason: str, place: str) -> None:
-        """Counts a row that is left out, and keeps the first one's place."""
+        """Count a row that is left out, and keep the first one's place."""
         kind.setdefault(reason, {"rows": 0, "first": place})["rows"] += 1
 
 
 def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict[str, Any]:
-    """Writes `train.jsonl` and `test.jsonl` of request logs, and returns what was found.
+    """Write `train.jsonl` and `test.jsonl` of request logs; return a summary.
 
     Raises:
         ConfigError: `out` holds another import, or an option does not fit the log.
@@ -104,7 +104,11 @@ def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict
 
 
 def _read_into(spool: LogSpool, files: Sequence[Path], options: ImportOptions) -> Counts:
-    """Puts all rows that can be used into the spool, and counts the others."""
+    """Add all usable rows to the spool; return the counts.
+
+    Raises:
+        DataError: there is no usable row.
+    """
     counts, used = Counts(), 0
     for source, file in enumerate(files):
         for line, row in read_rows(file):
@@ -132,6 +136,7 @@ def _read_into(spool: LogSpool, files: Sequence[Path], options: ImportOptions) -
 
 
 def _explain_nothing(files: Sequence[Path], counts: Counts, options: ImportOptions) -> str:
+    """Return why no row could be used, as a sentence."""
     named = str(files[0]) if len(files) == 1 else f"{len(files)} files"
     reasons = counts.unreadable | counts.left_out
     reason, most = max(reasons.items(), key=lambda each: each[1]["rows"], default=("", {}))
@@ -153,18 +158,19 @@ def _explain_nothing(files: Sequence[Path], counts: Counts, options: ImportOptio
 def _make_row(
     conversation: Conversation, source: int, line: int, redacted: Sequence[str]
 ) -> SpooledRow:
-    found: list[tuple[str, str]] = []
+    """Return the row of a conversation for the spool."""
+    personal_data: list[tuple[str, str]] = []
     turns = [
-        {**turn, "content": _search(turn["content"], redacted, found)}
+        {**turn, "content": _search(turn["content"], redacted, personal_data)}
         for turn in conversation.turns
     ]
     row: dict[str, Any] = {"messages": turns}
     ids = {"user": conversation.user, "conversation": conversation.conversation}
-    # Of an id that is redacted nothing is left that would tell it from another one.
+    # A redacted id no longer distinguishes anything, so it is dropped.
     meta = {
         key: value
         for key, value in ids.items()
-        if value is not None and _search(value, redacted, found) == value
+        if value is not None and _search(value, redacted, personal_data) == value
     }
     if meta:
         row["meta"] = meta
@@ -181,29 +187,32 @@ def _make_row(
         _hash(keep_letters(key)),
         opening,
         _hash(name) if name is not None else None,
-        found,
+        personal_data,
         line_of(row),
     )
 
 
-def _search(text: str, redacted: Sequence[str], found: list[tuple[str, str]]) -> str:
-    """Adds what a text holds of personal data to `found`; returns the text, redacted if asked."""
+def _search(text: str, redacted: Sequence[str], personal_data: list[tuple[str, str]]) -> str:
+    """Add a text's personal data to `personal_data`; return the text, redacted if asked."""
     findings = _find_personal_data(text)
     if not findings:
         return text
-    found += [(finding.kind, finding.masked) for finding in findings]
+    personal_data += [(finding.kind, finding.masked) for finding in findings]
     return redact(text, [finding for finding in findings if finding.kind in redacted])
 
 
 def _hash_turns(turns: Sequence[Turn]) -> tuple[str, bytes]:
-    """Returns what makes the prompt of turns the same as another, and the hash of all of them:
-    that of an example (`Example.sha256`)."""
+    """Return the key of the turns' prompt, equal for the same prompts, and the hash of all turns.
+
+    The hash is that of an example (`Example.sha256`).
+    """
     before, answer = split_answer(turns)
     key = input_key(Example("", {"messages": before}, answer))
     return key, _hash(f"[{key}, {json.dumps(answer, ensure_ascii=False)}]")
 
 
 def _hash(text: str) -> bytes:
+    """Return the first bytes of a text's SHA-256."""
     return hashlib.sha256(text.encode()).digest()[:HASH_BYTES]
 
 
@@ -211,7 +220,7 @@ def _hash(text: str) -> bytes:
 
 
 def _split(spool: LogSpool, options: ImportOptions) -> dict[str, Any]:
-    """Divides the rows that are left by time, or by their order where no row has a time."""
+    """Split the rows by time, or by order if no row has a time; return the summary."""
     rows, timed = spool.count_open()
     if options.test_from is not None:
         if not timed:
@@ -242,6 +251,7 @@ def _split(spool: LogSpool, options: ImportOptions) -> dict[str, Any]:
 
 
 def _format_time(seconds: float | None) -> str | None:
+    """Return a time as ISO 8601 in UTC; None without one."""
     if seconds is None:
         return None
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
@@ -252,7 +262,7 @@ def _format_time(seconds: float | None) -> str | None:
 
 @contextmanager
 def _folder_for_work(out: Path) -> Iterator[Path]:
-    """Gives an empty folder inside of `out`; afterwards it is gone, and `out` if it is empty."""
+    """Give an empty folder inside `out`; afterwards delete it, and `out` if it is empty."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: this is a file; give a folder with --out.")
     work = out / ".import"
@@ -276,14 +286,14 @@ def _write_side(
     files: Sequence[Path],
     personal: dict[str, dict[str, Any]],
 ) -> None:
-    """Writes a side's rows, and counts their personal data; a side without a row has no file."""
+    """Write a side's rows, and count their personal data. A side without rows has no file."""
     file = work / f"{side}.jsonl"
     with file.open("w", encoding="utf-8") as stream:
-        for number, (source, line, found, text) in enumerate(spool.read_side(side), 1):
+        for number, (source, line, personal_data, text) in enumerate(spool.read_side(side), 1):
             stream.write(text)
             place = {"line": f"{file.name}:{number}", "source": f"{files[source]}:{line}"}
-            for kind in dict.fromkeys(kind for kind, _ in found):
-                values = [value for each, value in found if each == kind]
+            for kind in dict.fromkeys(kind for kind, _ in personal_data):
+                values = [value for each, value in personal_data if each == kind]
                 seen = personal.setdefault(kind, {"found": 0, "rows": 0, "first": []})
                 seen["found"] += len(values)
                 seen["rows"] += 1
@@ -294,10 +304,10 @@ def _write_side(
 
 
 def _put_in_place(work: Path, out: Path) -> Mapping[Side, Path]:
-    """Moves the files that were written to their place.
+    """Move the written files to their place; return their paths.
 
     Raises:
-        ConfigError: another import is there; it is left as it is.
+        ConfigError: another import is there, which is left as it is.
     """
     for side in SIDES:
         new, old = work / f"{side}.jsonl", out / f"{side}.jsonl"

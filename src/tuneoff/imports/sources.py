@@ -1,4 +1,4 @@
-"""The files that are imported, and their rows, one by one."""
+"""Finds the files to import, and reads their rows one by one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tuneoff.tasks.rows import parse_json
 from tuneoff.tasks.text_lines import MARK
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json")
-# Rows that are looked at to recognise a form.
+# The number of rows that a form is recognised by.
 LOOKED_AT = 100
 NOT_UTF8, NOT_JSON, NO_OBJECT = "not UTF-8", "not JSON", "not a JSON object"
 
 
 def find_files(sources: Sequence[Path]) -> list[Path]:
-    """Returns the files to be read: those given, and of each folder given those in it.
+    """Return the files to read: those given, and those in each folder given.
 
     Raises:
         DataError: a source does not exist, is no JSONL or JSON, or is given twice.
@@ -49,12 +49,12 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yields each line's number, from 1, and its row, or the reason why it cannot be read.
+    """Yield each line's number, from 1, and its row, or why it cannot be read.
 
     A JSON file is one row, or a list or an API's page of rows, which are numbered.
 
     Raises:
-        DataError: the file cannot be read, is not gzip or JSON though its name says so.
+        DataError: the file cannot be read, or is not gzip or JSON though its name says so.
     """
     if file.suffix.lower() == ".json":
         yield from _read_json(file)
@@ -72,7 +72,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def read_first_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Returns the first rows that can be read.
+    """Return the first readable rows.
 
     Raises:
         DataError: there is none.
@@ -88,6 +88,7 @@ def read_first_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _read_json(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield the rows of a JSON file, numbered from 1."""
     try:
         value = parse_json(file.read_text(encoding="utf-8").removeprefix(MARK))
     except OSError as error:
@@ -103,6 +104,7 @@ def _read_json(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _read_row(line: bytes) -> dict[str, Any] | str:
+    """Return the row of a line, or why it cannot be read."""
     try:
         row = parse_json(line.decode("utf-8").removeprefix(MARK))
     except UnicodeDecodeError:
@@ -113,8 +115,10 @@ def _read_row(line: bytes) -> dict[str, Any] | str:
 
 
 def _is_readable(file: Path) -> bool:
+    """Return whether a path is a file with one of the suffixes."""
     return file.is_file() and file.name.lower().endswith(SUFFIXES)
 
 
 def _suffixes() -> str:
+    """Return the suffixes as text."""
     return ", ".join(SUFFIXES)

@@ -1,11 +1,11 @@
-"""From a hosted fine-tune that is ending to what follows it, with proof that it is as good.
+"""Moves from a hosted fine-tune that is ending to a successor that is shown to be as good.
 
-Three steps, each of which can be repeated without paying twice. `listing` says what an account
-has, when it ends and what is still there of it, `new_jobs` whether it can tune new ones. `saving`
-fetches what a provider has of a model, or of all (`artifacts`), and has it answer a test set while
-it still can (`capture`; its answers are kept for good as a `recorded` contender); `exits` writes
-the bake-off file with the exits from it. `verdicts` says, when that has run, which of them hold,
-what they cost a month and until when they last.
+There are three steps, each of which can be repeated without paying twice. `listing` lists an
+account's models, when they end and which of their files still exist; `new_jobs` says whether the
+account can tune new ones. `saving` downloads the files of a model, or of all (`artifacts`), and has
+it answer a test set while it still can (`capture`; its answers are kept as a `recorded` contender);
+`exits` writes the bake-off file with the exits from it. After that has run, `verdicts` says which
+exits hold, what they cost a month and until when they last.
 """
 
 from tuneoff.migration.exits import Choices

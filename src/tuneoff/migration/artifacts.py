@@ -1,8 +1,9 @@
-"""What a provider has of a tuned model, saved into a folder: its examples, its job, its curves.
+"""Saves the files of a tuned model into a folder: its examples, its job, its curves.
 
-`saved.json` says of each file where it came from and what it holds (`files`: id, bytes, lines,
-sha256), what could not be had and why (`missing`), and what was answered (`answers`). A file is
-written whole and then noted, so one that is there is not fetched again, noted or not.
+`saved.json` records where each file came from and what it holds (`files`: id, bytes, lines,
+sha256), which files could not be downloaded and why (`missing`), and the captured answers
+(`answers`). A file is written whole and then recorded, so an existing file is not downloaded again,
+recorded or not.
 """
 
 from __future__ import annotations
@@ -27,21 +28,22 @@ from tuneoff.providers.calls import impatient, repeated
 MANIFEST, CAPTURE_FILE = "saved.json", "capture.yaml"
 TRAIN, TEST = "train.jsonl", "test.jsonl"
 JOB, CHECKPOINTS, LOSSES, RESULTS = "job.json", "checkpoints.json", "losses.jsonl", "results.csv"
-# The run directory of a bake-off file is named like its folder, by 60 letters at most.
+# Max length of a folder's name, and of the hash in it: the run directory of a bake-off file is
+# named like its folder, with 60 letters at most.
 MOST_LETTERS, HASHED = 60, 8
-# A file that comes short is fetched once more.
+# Downloads of one file: an incomplete one is downloaded again.
 FETCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file of examples that lies in a folder, and what it held when it came."""
+    """A downloaded file of examples, with its hash at download."""
 
     path: Path
     sha256: str
 
     def is_whole(self) -> bool:
-        """Say whether it is there as it came."""
+        """Return whether the file still exists unchanged."""
         return self.path.is_file() and _hash(self.path.read_bytes()) == self.sha256
 
 
@@ -55,39 +57,40 @@ class Manifest:
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
-        """Return the facts of the files by their names."""
-        found: dict[str, dict[str, Any]] = self._value["files"]
-        return found
+        """Return the facts of the files by name."""
+        files: dict[str, dict[str, Any]] = self._value["files"]
+        return files
 
     @property
     def missing(self) -> dict[str, str]:
-        """Return why files could not be had, by their names."""
-        found: dict[str, str] = self._value["missing"]
-        return found
+        """Return why files could not be downloaded, by name."""
+        reasons: dict[str, str] = self._value["missing"]
+        return reasons
 
     def describe(self, model: TunedModel) -> None:
-        """Notes whose folder it is."""
+        """Record which model the folder belongs to."""
         self._change({"model": model.model, "base": model.base, "job": model.job})
 
     def note_file(self, name: str, **facts: Any) -> None:
-        """Notes a file that is there."""
+        """Record a file that exists."""
         if self.files.get(name) != facts or name in self.missing:
             missing = {other: why for other, why in self.missing.items() if other != name}
             self._change({"files": {**self.files, name: facts}, "missing": missing})
 
     def note_missing(self, name: str, why: str) -> None:
-        """Notes why a file could not be had."""
+        """Record why a file could not be downloaded."""
         self._change({"missing": {**self.missing, name: why}})
 
     def answers(self) -> dict[str, Any]:
-        """Return what was noted of a finished capture; empty before."""
+        """Return the record of a finished capture; empty before."""
         return dict(self._value.get("answers") or {})
 
     def note_answers(self, facts: dict[str, Any]) -> None:
-        """Notes a finished capture."""
+        """Record a finished capture."""
         self._change({"answers": facts})
 
     def _change(self, changes: dict[str, Any]) -> None:
+        """Write the changes, if there are any."""
         changed = {**self._value, **changes}
         if changed != self._value or not (self.folder / MANIFEST).exists():
             self._value = changed
@@ -95,7 +98,7 @@ class Manifest:
 
 
 class Keeper:
-    """Saves what there is of one tuned model; what is in its folder already stays."""
+    """Saves the files of one tuned model. Files that are in its folder stay."""
 
     def __init__(
         self,
@@ -105,16 +108,20 @@ class Keeper:
         progress: Progress,
         fetched: dict[str, Fetched] | None = None,
     ) -> None:
-        """Take files of other folders (`fetched`, by their ids), and add those of this one."""
+        """Open the folder.
+
+        Args:
+            fetched: files of other folders by id; those of this one are added.
+        """
         self._provider, self._model, self._progress = provider, model, progress
         self._fetched = {} if fetched is None else fetched
         self.folder, self.manifest = folder, Manifest(folder)
         self.manifest.describe(model)
 
     def save_examples(self, name: str, id: str | None) -> None:
-        """Saves a file of examples, or notes why there is none."""
+        """Save a file of examples, or record why there is none."""
         if (self.folder / name).exists():
-            # One that the provider could not give is the user's own copy.
+            # If the provider could not give it, it is the user's own copy.
             self._note(name, None if name in self.manifest.missing else id)
         elif id is None:
             self.manifest.note_missing(name, "the provider does not say what it was tuned on")
@@ -126,8 +133,10 @@ class Keeper:
                 self.manifest.note_missing(name, why)
 
     def save_job(self) -> None:
-        """Saves its job's settings, the curves of its training and a list of its checkpoints; what
-        cannot be had is noted, and holds up nothing."""
+        """Save its job's settings, its training curves and a list of its checkpoints.
+
+        What cannot be downloaded is recorded, and stops nothing.
+        """
         job = self._model.job
         if job is None:
             self.manifest.note_missing(JOB, "its job is not among those that the provider lists")
@@ -146,11 +155,13 @@ class Keeper:
             self._keep(LOSSES, job, self._losses)
 
     def _losses(self) -> str:
+        """Return the losses of its job as rows."""
         job = self._provider.job(str(self._model.job))
         rows = self._provider.losses(job)
         return "".join(line_of(dataclasses.asdict(each)) for each in rows)
 
     def _keep(self, name: str, id: str, text: Callable[[], str]) -> None:
+        """Save a text that a call returns, or record why it cannot be downloaded."""
         path = self.folder / name
         if not path.exists():
             try:
@@ -164,10 +175,10 @@ class Keeper:
         self._note(name, id)
 
     def _save_file(self, name: str, id: str) -> None:
-        """Copies a file that another folder has, or fetches it, and checks that it came whole."""
+        """Copy a file from another folder, or download it, and check that it is complete."""
         other = self._fetched.get(id)
         if other is not None and other.is_whole():
-            # No link: who changes one folder's file in place means no other's.
+            # No link: a change of one folder's file must not change another's.
             write_bytes(self.folder / name, other.path.read_bytes())
         else:
             content = self._fetch(id)
@@ -176,6 +187,11 @@ class Keeper:
         self._note(name, id)
 
     def _fetch(self, id: str) -> bytes:
+        """Return a file's content, complete and valid.
+
+        Raises:
+            DataError: it is neither after `FETCHES` downloads.
+        """
         size = self._size_of(id)
         for _ in range(FETCHES):
             content = repeated(lambda: self._provider.download(id))
@@ -195,6 +211,7 @@ class Keeper:
         return content
 
     def _size_of(self, id: str) -> int | None:
+        """Return a file's size in bytes by its provider; None if it is not known."""
         try:
             with impatient():
                 return repeated(lambda: self._provider.file_state(id)).size
@@ -202,6 +219,7 @@ class Keeper:
             return None
 
     def _note(self, name: str, id: str | None) -> None:
+        """Record a file that is in the folder, unless the user changed it."""
         path = self.folder / name
         content = path.read_bytes()
         facts = {
@@ -222,7 +240,7 @@ class Keeper:
 
 
 def find_bad_line(content: bytes) -> int | None:
-    """Return the number of the first line that is no JSON object; None where all are."""
+    """Return the number of the first line that is no JSON object; None if all are."""
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
             continue
@@ -236,13 +254,13 @@ def find_bad_line(content: bytes) -> int | None:
 
 
 def name_folder(model: str) -> str:
-    """Return the name of a model's folder: the same each time, and no two models' the same.
+    """Return the name of a model's folder: always the same, and different for different models.
 
     >>> name_folder("ft:gpt-4o-mini-2024-07-18:acme::AbC")
-    'gpt-4o-mini-2024-07-18-acme-AbC-0c9c3d8a'
+    'gpt-4o-mini-2024-07-18-acme-AbC-d508e439'
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix("ft:")).strip("._-")
-    # Names may differ in their case alone, and file systems may not see that.
+    # Names may differ in case alone, which some file systems ignore: hence the hash.
     own = hashlib.sha256(model.encode()).hexdigest()[:HASHED]
     room = MOST_LETTERS - HASHED - 1
     if len(plain) > room:
@@ -252,7 +270,7 @@ def name_folder(model: str) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder's `saved.json` holds; None without one."""
+    """Return the content of a folder's `saved.json`; None without one."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
@@ -268,7 +286,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def read_owner(folder: Path) -> str | None:
-    """Return the model of which a folder holds what was saved; None where it holds nothing.
+    """Return the model that a folder belongs to; None if it belongs to none.
 
     Folders of earlier versions have no `saved.json`; their capture's file names the model.
     """
@@ -283,25 +301,27 @@ def read_owner(folder: Path) -> str | None:
 
 
 def find_saved(out: Path) -> dict[str, Path]:
-    """Return the folders in a folder that hold what was saved of models, by the models' names."""
+    """Return the models' folders in a folder, by the models' names."""
     folders = sorted(each for each in out.iterdir() if each.is_dir()) if out.is_dir() else []
     owners = ((read_owner(folder), folder) for folder in folders)
     return {model: folder for model, folder in owners if model is not None}
 
 
 def find_fetched(folders: Mapping[str, Path]) -> dict[str, Fetched]:
-    """Return the files of examples that folders note, by their ids."""
-    found = {}
+    """Return the files of examples that folders have recorded, by id."""
+    files = {}
     for folder in folders.values():
         for name, facts in Manifest(folder).files.items():
             if name in (TRAIN, TEST) and facts["id"] is not None:
-                found[facts["id"]] = Fetched(folder / name, facts["sha256"])
-    return found
+                files[facts["id"]] = Fetched(folder / name, facts["sha256"])
+    return files
 
 
 def _hash(content: bytes) -> str:
+    """Return the SHA-256 of a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 
 def _json_text(value: Any) -> str:
+    """Return a value as indented JSON text."""
     return json.dumps(value, indent=2, sort_keys=True) + "\n"

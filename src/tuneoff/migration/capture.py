@@ -1,7 +1,7 @@
-"""A tuned model's answers to a test set, asked while it is there and kept for good.
+"""Captures a tuned model's answers to a test set while it exists, and keeps them.
 
-They are made by a run of their own (`capture.yaml`, `capture/`), which may be cut and goes on; its
-ledger says what they cost.
+A run of its own answers (`capture.yaml`, `capture/`). It may be interrupted and resumes; its ledger
+says what the answers cost.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def capture(
     yes: bool,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Have a model answer what is left of its test set; return what was noted of its answers.
+    """Have a model answer the rest of its test set; return the record of its answers.
 
     Returns:
-        `test` and `answered` (numbers of examples), `metric`, `score`, and `sha256` and `limit` of
-        the test set, and `metrics` as the user named them.
+        `test` and `answered` (numbers of examples), `metric`, `score`, `sha256` and `limit` of the
+            test set, and `metrics` as the user named them.
 
     Raises:
         ConfigError: another capture was begun in this folder, or the model cannot be asked.
         DataError: the model could not be asked.
-        BudgetError: asking it could pass the budget.
+        BudgetError: asking it could exceed the budget.
     """
     contender = {"name": HOSTED, "id": "prompted", "model": model, "record": True}
     value = {
@@ -61,7 +61,7 @@ def capture(
     if file.exists() and (run_dir / "bakeoff.yaml").exists():
         _refuse_another(file, value)
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        value = {**before, "task": task}  # they may be scored otherwise
+        value = {**before, "task": task}  # the scoring may have changed
     write_text(file, yaml.safe_dump(value, sort_keys=False))
     test = (folder / task["test"]).read_bytes()
     asked = {"sha256": hashlib.sha256(test).hexdigest(), "limit": task.get("limit")}
@@ -89,6 +89,7 @@ def capture(
 
 
 def _read_facts(results: Results) -> dict[str, Any]:
+    """Return what is recorded of a run's answers."""
     score = results.contenders[0].scores[results.primary_metric]
     return {
         "test": results.split_sizes["test"],
@@ -99,7 +100,7 @@ def _read_facts(results: Results) -> dict[str, Any]:
 
 
 def sum_spent(folders: Iterable[Path]) -> Decimal:
-    """Return the USD that captures in folders cost, with what they may have cost."""
+    """Return the USD that captures in folders cost, uncertain amounts included."""
     total = Decimal(0)
     for folder in folders:
         spent = Ledger(RunDir(folder / RUN).events).spent()
@@ -108,7 +109,8 @@ def sum_spent(folders: Iterable[Path]) -> Decimal:
 
 
 def _refuse_another(file: Path, value: dict[str, Any]) -> None:
-    """Refuse another model or test set: what was captured is kept for good."""
+    """Raise ConfigError for another model or test set: captured answers are kept, so it needs its
+    own folder."""
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
     was, now = before["contenders"][0]["model"], value["contenders"][0]["model"]
     keys = {**before["task"], **value["task"]}

@@ -1,10 +1,10 @@
-"""The bake-off file of a migration: the model that is being left, and three exits from it.
+"""Writes the bake-off file of a migration: the model that is being left, and three exits from it.
 
-An open model of one's own; the same base tuned again on Azure, as long as Azure tunes it; and the
-successor that the provider names, prompted, without and with examples. What each costs and until
-when it lasts stands above it, as the price book has it on the day. An exit that a run could not
-carry out as it is (Azure needs the address of a resource, another a price) is written as a comment,
-ready to be used.
+The exits: an open model of one's own; the same base tuned again on Azure, as long as Azure tunes
+it; and the successor that the provider names, prompted, without and with examples. A comment above
+each says what it costs and until when it lasts, by the price book on that day. An exit that a run
+could not use as it is (Azure needs the address of a resource, another a price) is written as a
+comment, ready to be used.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ from tuneoff.scoring.text import METRICS
 from tuneoff.spending import REASONS
 from tuneoff.tasks import chat
 
-# What is tuned instead, unless others are named.
+# The open models to tune, unless others are named.
 USUAL_BASES = ("Qwen/Qwen3-8B",)
 HOSTED = "hosted"
 AZURE = "azure"
 AZURE_URL = "https://YOURS.openai.azure.com/openai/v1/"
 AZURE_PATH = "/openai/v1/"
 SHOTS = 8
-# Models that reason unasked and take no `reasoning_effort: none` (OpenAI's model pages).
+# Models that always reason and accept no `reasoning_effort: none` (OpenAI's model pages).
 ALWAYS_REASONS = re.compile(r"o\d(-|$)|gpt-5(-|$)")
-# Few examples make few steps: with batches of 32 too few to learn in, whatever the rate.
+# Below this number of examples, batches are of this size: batches of 32 would make too few steps to
+# learn in, at any rate.
 FEW_EXAMPLES, SMALL_BATCH = 2000, 8
 TOKEN_PRICES = ("training", "input", "output")
 NO_PRICE = "no price known"
@@ -54,26 +55,28 @@ COMMENT_WIDTH = 96
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a user wants of the bake-off file of a migration.
-
-    `bases` are the open models; `azure_url` is the address of a resource there,
-    `azure_key_variable` the environment variable with its key. `successor` comes before the one
-    that the price book names; with `has_successor` false there is none. `metrics` are ids or Python
-    files, `judge` is a file with the keys of one; the first of them decides. `requests_per_month`
-    is the traffic that costs a month are of.
+    """The user's choices for the bake-off file of a migration.
 
     Raises:
-        ConfigError: the address is none.
+        ConfigError: the address is not one.
     """
 
     bases: Sequence[str] = USUAL_BASES
+    """The open models to tune."""
     azure_url: str | None = None
+    """The address of an Azure resource."""
     azure_key_variable: str | None = None
+    """The environment variable that holds its key."""
     successor: str | None = None
+    """The successor, instead of the one that the price book names."""
     has_successor: bool = True
+    """Whether there is a successor at all."""
     metrics: Sequence[str] = ()
+    """Ids or Python files; the first one decides."""
     judge: Path | None = None
+    """A file with the keys of a judge; it comes after `metrics`."""
     requests_per_month: int | None = None
+    """The load that monthly costs are for."""
 
     def __post_init__(self) -> None:
         url = self.azure_url
@@ -83,51 +86,60 @@ class Choices:
             )
 
     def read_metrics(self, folder: Path) -> list[str | dict[str, Any]]:
-        """Return `task.metrics` of a bake-off file in a folder; empty where the task's own do.
+        """Return `task.metrics` for a bake-off file in a folder; empty for the task's own.
 
         Raises:
             ConfigError: a metric is unknown; a file is not there, or holds no metric or judge.
         """
-        found: list[str | dict[str, Any]] = []
+        metrics: list[str | dict[str, Any]] = []
         for metric in self.metrics:
             if is_metric_file(metric):
-                found.append(_place_metric(Path(metric).expanduser(), folder))
+                metrics.append(_place_metric(Path(metric).expanduser(), folder))
             elif metric in METRICS:
-                found.append(metric)
+                metrics.append(metric)
             else:
                 raise ConfigError(
                     f"--metric: {unknown('metric', metric, METRICS)}, or a file: Python (.py) or a "
                     "grader (.json, .yaml)."
                 )
-        return found + ([_read_judge(self.judge)] if self.judge else [])
+        return metrics + ([_read_judge(self.judge)] if self.judge else [])
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The model that is being left, what it was tuned on, and where; the name of its folder, the
-    task that it was captured on, the number of training examples in it, and the day it ends."""
+    """The model that is being left."""
 
     model: str
+    """The tuned model's name."""
     base: str
+    """The model that it was tuned on."""
     source: Source
+    """Where it is."""
     name: str
+    """The name of its folder."""
     task: Mapping[str, Any]
+    """The task that it was captured on."""
     examples: int
+    """The number of training examples."""
     ends: datetime.date | None = None
+    """The day it ends; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A contender of the file below its comment; without `settings` the comment stands alone, and
-    one that is not `live` is a comment, too. `more` are lines that a user may want in it."""
+    """A contender of the file below its comment."""
 
     comment: str
+    """The text of the comment."""
     settings: Mapping[str, Any] | None = None
+    """The contender's keys; None for a comment alone."""
     live: bool = True
+    """Whether the contender is active; otherwise it is commented out."""
     more: tuple[str, ...] = ()
+    """Lines, as comments, that a user may want in it."""
 
     def render(self) -> str:
-        """Return its lines, indented as those of a list are."""
+        """Return its lines, indented like those of a list."""
         hint = " To use it, take the first # of each line away." * (not self.live)
         lines = [f"# {line}" for line in _wrap(self.comment + hint * bool(self.comment))]
         if self.settings is not None:
@@ -139,7 +151,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What the price book says on a day of exits from a source."""
+    """What the price book says on a day about the exits from a source."""
 
     source: Source
     base: str
@@ -147,11 +159,11 @@ class Market:
     prices: PriceBook
 
     def find_end(self, provider: str, model: str, tuned: bool) -> ModelEnd | None:
-        """Return when a model ends; None where nobody says so."""
+        """Return when a model ends; None if no end is known."""
         return self.prices.end_of(provider, model, tuned)
 
     def find_price(self, provider: str, model: str, tuned: bool) -> Price | None:
-        """Return what a model costs; None where that is not known."""
+        """Return a model's price; None if it is not known."""
         return price_of(provider, model, self.day, tuned=tuned, prices=self.prices)
 
 
@@ -159,7 +171,7 @@ def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = Non
     """Return the text of a bake-off file with the captured model and the exits from it.
 
     Args:
-        day: the day whose prices and ends are written down; today if left out.
+        day: the day whose prices and ends are written; default: today.
     """
     market = Market(left.source, left.base, day or machine.today(), book())
     taken = {HOSTED}
@@ -170,26 +182,28 @@ def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = Non
         *_write_successor(choices, market, taken),
     ]
     head = {"name": _spell(left.name)[:60] or "migration", "task": dict(left.task)}
-    said = (
+    comment = (
         f"Written by `tuneoff migrate` on {market.day}: what may follow {left.model}? Its answers "
         "are in answers.jsonl for good, whether it is still there or not. Prices and ends are the "
         "price book's on that day; `tuneoff plan` has today's."
     )
-    lines = [f"# {line}\n" for line in _wrap(said)]
+    lines = [f"# {line}\n" for line in _wrap(comment)]
     lines += [_dump(head | {"migrating_from": HOSTED}), _render_traffic(choices.requests_per_month)]
     return "".join(lines) + "contenders:\n" + "".join(block.render() for block in blocks)
 
 
 def find_longest(path: Path) -> int:
-    """Return room for the longest answer: no usual tokenizer makes more than a token of two
+    """Return a token limit for the longest answer: usual tokenizers make at most a token per two
     bytes."""
     longest = max(len(each.completion.encode()) for each in chat.read_examples(path))
     return max(16, min(4096, longest // 2 + 16))
 
 
 def choose_training(examples: int) -> dict[str, Any]:
-    """Return how an open model is trained on so many examples: at the rate that a short search
-    finds, for one that fits a large base leaves a small one where it was."""
+    """Return the training settings of an open model for this number of examples.
+
+    A short search finds the rate: one that fits a large base would leave a small one untrained.
+    """
     train: dict[str, Any] = {"until": "converged", "learning_rate": "search"}
     if examples < FEW_EXAMPLES:
         return train | {"batch_size": SMALL_BATCH, "epochs": 10}
@@ -197,7 +211,7 @@ def choose_training(examples: int) -> dict[str, Any]:
 
 
 def _place_metric(file: Path, folder: Path) -> str:
-    """Return the path of a metric's file from a folder; raises ConfigError if it cannot be used."""
+    """Return the path of a metric's file relative to a folder; raise ConfigError if unusable."""
     if not file.is_file():
         raise ConfigError(f"--metric: there is no file {file}; check the path.")
     inside = os.path.relpath(file.resolve(), folder.resolve())
@@ -206,7 +220,7 @@ def _place_metric(file: Path, folder: Path) -> str:
 
 
 def _read_judge(file: Path) -> dict[str, Any]:
-    """Return the keys of a judge as its file has them.
+    """Return the keys of a judge, as its file has them.
 
     Raises:
         ConfigError: it is no such file.
@@ -225,6 +239,7 @@ def _read_judge(file: Path) -> dict[str, Any]:
 
 
 def _first_problem(error: Exception) -> str:
+    """Return the first line of an error, for a message."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
@@ -232,12 +247,14 @@ def _first_problem(error: Exception) -> str:
 
 
 def _render_traffic(requests: int | None) -> str:
+    """Return the lines of the load, as a comment if it is not known."""
     if requests is not None:
         return _dump({"serving": {"requests_per_month": requests}})
     return "# serving: {requests_per_month: 100000}  # your traffic: costs a month are of that\n"
 
 
 def _write_captured(left: Left, day: datetime.date) -> Block:
+    """Return the block of the model that is being left."""
     until = f"It ends on {left.ends}." if left.ends else "When it ends is not known here."
     return Block(
         f"The model that is being left. {until}",
@@ -252,11 +269,12 @@ def _write_captured(left: Left, day: datetime.date) -> Block:
 
 
 def _write_open(bases: Sequence[str], examples: int, taken: set[str]) -> list[Block]:
+    """Return a block per open model."""
     comment = (
         "Exit: an open model of your own, tuned on the same examples. It has no end. It costs the "
         "hours of what it is trained and served on: name that as its hardware."
     )
-    found = []
+    blocks = []
     for base in bases:
         folder = base != SHIPPED_BASE and Path(base).expanduser().is_dir()
         own = Path(base).expanduser().resolve() if folder else None
@@ -269,13 +287,14 @@ def _write_open(bases: Sequence[str], examples: int, taken: set[str]) -> list[Bl
             "train": choose_training(examples),
         }
         more = ("hardware: {accelerator: H100}  # its price is in the book: tuneoff prices",)
-        found.append(Block(comment, settings, more=more))
-    return found
+        blocks.append(Block(comment, settings, more=more))
+    return blocks
 
 
 def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Block]:
+    """Return the block of the base tuned on Azure; empty if Azure is no exit."""
     if market.source.provider == AZURE:
-        return []  # this is where it is being left
+        return []  # the model is being left on Azure itself
     base, url = market.base, choices.azure_url
     end = market.find_end(AZURE, base, tuned=True)
     if end is None and url is None:
@@ -301,6 +320,7 @@ def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Bloc
 
 
 def _say_azure(end: ModelEnd | None) -> str:
+    """Return until when Azure tunes a base, in words."""
     if end is None:
         return "Until when Azure tunes it is not known here."
     read = f" (read {end.retrieved})" if end.retrieved else ""
@@ -312,6 +332,7 @@ def _say_azure(end: ModelEnd | None) -> str:
 
 
 def _write_successor(choices: Choices, market: Market, taken: set[str]) -> list[Block]:
+    """Return the blocks of the successor; empty without one."""
     if not choices.has_successor:
         return []
     source = market.source
@@ -322,12 +343,12 @@ def _write_successor(choices: Choices, market: Market, taken: set[str]) -> list[
     end = market.find_end(source.provider, model, tuned=False)
     in_book = source.is_in_book()
     price = market.find_price(source.provider, model, tuned=False) if in_book else None
-    # One that a run would refuse, or of which the book speaks at another address, is not live.
+    # Commented out if a run would refuse it, or if the price book is about another address.
     ended = in_book and end is not None and end.ends <= market.day
     is_sure = choices.successor is not None or price is not None
     settings: dict[str, Any] = {"id": "prompted", **source.written(), "model": model}
     if REASONS.match(base_of(model)) and not ALWAYS_REASONS.match(base_of(model)):
-        settings["reasoning_effort"] = "none"  # it reasons unasked, and answers would be cut
+        settings["reasoning_effort"] = "none"  # it reasons by default, and answers would be cut
     until = f"It ends on {end.ends}." if end else "No end date is known."
     named = "" if choices.successor else f" It is what {source.provider} names instead."
     need = "" if price or _is_own(source) else ": give one as price:, or run with --yes"
@@ -343,7 +364,7 @@ def _write_successor(choices: Choices, market: Market, taken: set[str]) -> list[
 
 
 def _is_own(source: Source) -> bool:
-    """Say whether a source is a server on this machine, which needs no price."""
+    """Return whether a source is a server on this machine, which needs no price."""
     return source.base_url is not None and is_here(source.base_url)
 
 
@@ -351,27 +372,27 @@ def _say_price(price: Price | None) -> str:
     """Return a price in words, with the day it was read on."""
     if price is None:
         return NO_PRICE
-    found = []
+    figures = []
     for what in TOKEN_PRICES:
         usd = getattr(price, f"{what}_usd_per_million_tokens")
-        found += [] if usd is None else [f"{f.usd(float(usd))} {what}"]
-    said = [f"{', '.join(found)} per million tokens"] if found else []
+        figures += [] if usd is None else [f"{f.usd(float(usd))} {what}"]
+    parts = [f"{', '.join(figures)} per million tokens"] if figures else []
     hour = price.hosting_usd_per_hour
     if hour is not None:
         month = f.usd(float(hour * HOURS_A_MONTH))
-        said.append(f"hosting {f.usd(float(hour))} an hour, used or not: {month} a month")
+        parts.append(f"hosting {f.usd(float(hour))} an hour, used or not: {month} a month")
     read = f" (read {price.retrieved})" if price.retrieved else ""
-    return (", ".join(said) or NO_PRICE) + read
+    return (", ".join(parts) or NO_PRICE) + read
 
 
 def _complete(url: str) -> str:
-    """Return a resource's address with the path of its API, where only the host was given."""
+    """Return a resource's address with the path of its API, if only the host was given."""
     host = url.rstrip("/")
     return host + AZURE_PATH if host.endswith(".azure.com") else url
 
 
 def _name(wanted: str, taken: set[str]) -> str:
-    """Return a contender's name that no other has, and note it."""
+    """Return a contender's name that is free, and add it to the taken ones."""
     name = _spell(wanted)[-60:].lstrip("._-").lower() or "exit"
     number, free = 1, name
     while free in taken:
@@ -395,4 +416,5 @@ def _wrap(text: str) -> list[str]:
 
 
 def _dump(value: Any) -> str:
+    """Return a value as YAML."""
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10_000))

@@ -1,4 +1,4 @@
-"""The tuned models of an account: when each ends, and what is still there of it."""
+"""Lists an account's tuned models: when each ends, and which of its files still exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuneoff.providers import Provider, TunedModel, connect
 from tuneoff.providers.calls import impatient, repeated
 
 CHECKPOINT = ":ckpt-"
-# So many files are looked at, so many at once: an account may have thousands.
+# Max files that are looked up, and how many at once: an account may have thousands.
 MOST_FILES, LOOKS_AT_ONCE = 1000, 8
 GONE = ("deleting", "deleted")
 NOT_THERE = 404
@@ -25,46 +25,49 @@ NOT_THERE = 404
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the tuned models are."""
+    """The provider account that has the tuned models."""
 
     provider: str = "openai"
     base_url: str | None = None
     key_variable: str | None = None
 
     def connect(self) -> Provider:
-        """Return the provider; raises ConfigError without a key."""
+        """Return the provider; raise ConfigError without a key."""
         return connect(self.provider, self.base_url, self.key_variable)
 
     def written(self) -> dict[str, str]:
-        """Return it as a contender's keys."""
-        found = {"provider": self.provider, "base_url": self.base_url}
-        found["key_variable"] = self.key_variable
-        return {key: value for key, value in found.items() if value is not None}
+        """Return the account as a contender's keys."""
+        keys = {"provider": self.provider, "base_url": self.base_url}
+        keys["key_variable"] = self.key_variable
+        return {key: value for key, value in keys.items() if value is not None}
 
     def is_in_book(self) -> bool:
-        """Say whether the price book's days hold there: at the provider's own address."""
+        """Return whether the price book's days apply: at the provider's own address."""
         return self.base_url is None or self.provider == "azure"
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The day from which a model answers no more, who says so, and what its provider names
-    instead."""
+    """The end of a model."""
 
     day: datetime.date | None = None
+    """The first day on which it no longer answers."""
     said_by: str | None = None
+    """Who says so: `provider` or `price book`."""
     replacement: str | None = None
+    """The model that its provider names instead."""
 
 
 def list_models(source: Source, today: datetime.date | None = None) -> dict[str, Any]:
-    """List an account's tuned models, those that end first at the top, and say whether it can
-    tune new ones. Nothing is downloaded, and no job is created.
+    """Return an account's tuned models, and whether it can tune new ones.
+
+    Those that end first come first. Nothing is downloaded, and no job is created.
 
     Returns:
         `models`: of each `model`, `base`, `ends`, `ends_source` (`provider`, `price book`),
-        `days_left`, `replacement`, `checkpoints`, `listed`, `job`, and of both files the id
-        (`training_file`) and whether it is there (`training_file_there`; None: not known).
-        `new_jobs`: see `judge_new_jobs`.
+            `days_left`, `replacement`, `checkpoints`, `listed`, `job`, and of both files the id
+            (`training_file`) and whether it exists (`training_file_there`; None: not known).
+            `new_jobs`: see `judge_new_jobs`.
     """
     today = today or machine.today()
     with closing(source.connect()) as provider:
@@ -86,7 +89,7 @@ def find_models(
 ) -> list[tuple[TunedModel, list[str]]]:
     """Return an account's tuned models with their checkpoints, those that end first at the top.
 
-    A model that only a job shows counts when its day is past; before, its owner deleted it.
+    A model that only a job shows counts if its end is past; before its end, its owner deleted it.
     """
     every = repeated(provider.tuned_models)
     listed = [each for each in every if each.listed]
@@ -98,9 +101,9 @@ def find_models(
         if whole != each.model and whole in names:
             checkpoints.setdefault(whole, []).append(each)
     of_others = {each.model for some in checkpoints.values() for each in some}
-    found = [each for each in (*listed, *ended) if each.model not in of_others]
-    found.sort(key=lambda each: (find_end(each, source).day or datetime.date.max, each.model))
-    return [(each, _in_order(checkpoints.get(each.model, ()))) for each in found]
+    models = [each for each in (*listed, *ended) if each.model not in of_others]
+    models.sort(key=lambda each: (find_end(each, source).day or datetime.date.max, each.model))
+    return [(each, _in_order(checkpoints.get(each.model, ()))) for each in models]
 
 
 def _in_order(checkpoints: Sequence[TunedModel]) -> list[str]:
@@ -114,7 +117,7 @@ def _in_order(checkpoints: Sequence[TunedModel]) -> list[str]:
 
 
 def find_end(model: TunedModel, source: Source) -> Ending:
-    """Return when a model ends by its provider's word, else by the price book's."""
+    """Return when a model ends, by its provider, else by the price book."""
     known = book().end_of(source.provider, model.base, tuned=True) if source.is_in_book() else None
     replacement = known.replacement if known else None
     if model.ends is not None:
@@ -125,7 +128,7 @@ def find_end(model: TunedModel, source: Source) -> Ending:
 
 
 def has_ended(model: TunedModel, source: Source, today: datetime.date) -> bool:
-    """Say whether a model's day has come."""
+    """Return whether a model has ended."""
     day = find_end(model, source).day
     return day is not None and day <= today
 
@@ -133,18 +136,19 @@ def has_ended(model: TunedModel, source: Source, today: datetime.date) -> bool:
 def _look_at_files(
     provider: Provider, source: Source, models: Sequence[TunedModel]
 ) -> Mapping[str, bool]:
-    """Say of files whether they are there; those of which it is not known are left out."""
+    """Return whether files exist, by id; unknown ones are left out."""
     wanted = [id for each in models for id in (each.training_file, each.validation_file) if id]
     ids = list(dict.fromkeys(wanted))[:MOST_FILES]
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
         looked = pool.map(lambda id: _is_there(provider, id), ids)
-        found = {id: there for id, there in zip(ids, looked, strict=True) if there is not None}
-    # A server that knows none of them may not know the question.
+        by_id = {id: there for id, there in zip(ids, looked, strict=True) if there is not None}
+    # A server that knows none of them may not have this route.
     own = source.base_url is not None and source.provider != "azure"
-    return {} if own and not any(found.values()) else found
+    return {} if own and not any(by_id.values()) else by_id
 
 
 def _is_there(provider: Provider, id: str) -> bool | None:
+    """Return whether a file exists; None if that is not known."""
     try:
         with impatient():
             return repeated(lambda: provider.file_state(id)).status not in GONE
@@ -161,6 +165,7 @@ def _row(
     there: Mapping[str, bool],
     today: datetime.date,
 ) -> dict[str, Any]:
+    """Return a model's facts as plain values."""
     end = find_end(model, source)
     return {
         "model": model.model,

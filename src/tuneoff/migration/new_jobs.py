@@ -1,4 +1,4 @@
-"""Whether an organisation can still tune where it did, as far as dates and its own jobs tell.
+"""Whether an organisation can still tune new models, as far as dates and its own jobs show.
 
 No job is ever created to find out.
 """
@@ -12,12 +12,12 @@ from typing import Any
 from tuneoff.costs.pricebook import PriceBook
 
 # OpenAI's self-serve fine-tuning, by its deprecations page
-# (https://developers.openai.com/api/docs/deprecations, read in November 2026).
-# From this day organisations that never tuned create no jobs.
+# (https://developers.openai.com/api/docs/deprecations, read in November 2026). From this day,
+# organisations that never tuned create no jobs.
 NEVER_TUNED_FROM = datetime.date(2026, 5, 7)
-# From this day neither do those that asked no tuned model within so many days before.
+# From this day, nor do those that asked no tuned model within this number of days before.
 IDLE_FROM, IDLE_DAYS = datetime.date(2026, 7, 2), 60
-# From this day nobody does.
+# From this day, nobody does.
 CLOSED_FROM = datetime.date(2027, 1, 6)
 LAST_DAY = CLOSED_FROM - datetime.timedelta(days=1)
 
@@ -30,12 +30,12 @@ def judge_new_jobs(
     prices: PriceBook,
     today: datetime.date,
 ) -> dict[str, Any]:
-    """Say whether new fine-tuning jobs are possible, until when, and by which rule.
+    """Return whether new fine-tuning jobs are possible, until when, and by which rule.
 
     Args:
-        base_url: an address other than the provider's own, of which nothing is known.
-        has_jobs: whether the account shows any job; None where it may not be seen.
-        bases: what the account's tuned models were tuned on.
+        base_url: an address other than the provider's own, about which nothing is known.
+        has_jobs: whether the account shows any job; None if the key may not list them.
+        bases: the base models of the account's tuned models.
 
     Returns:
         `possible` (`no`, `perhaps`, `not known`), `until` (the last day), `rule`, `sentence`.
@@ -70,7 +70,10 @@ def judge_new_jobs(
 
 
 def _judge_azure(bases: Iterable[str], prices: PriceBook, today: datetime.date) -> dict[str, Any]:
-    """Judge by the book's dates for each base; `until` is the day of the base that ends last."""
+    """Return the same for Azure, by the price book's dates for each base.
+
+    `until` is the last day of the base that ends last.
+    """
     days = dict[str, datetime.date]()
     for base in sorted(set(bases)):
         end = prices.end_of("azure", base, tuned=True)
@@ -95,5 +98,6 @@ def _judge_azure(bases: Iterable[str], prices: PriceBook, today: datetime.date) 
 
 
 def _say(possible: str, until: datetime.date | None, rule: str, sentence: str) -> dict[str, Any]:
+    """Return the verdict as plain values."""
     last = until.isoformat() if until else None
     return {"possible": possible, "until": last, "rule": rule, "sentence": sentence}

@@ -1,4 +1,4 @@
-"""What can be saved of one tuned model, or of all of an account: files first, then answers."""
+"""Saves one tuned model, or all of an account: files first, then answers."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from tuneoff.providers.calls import repeated
 from tuneoff.tasks import chat
 
 BAKEOFF_FILE = "bakeoff.yaml"
-# What became of a model, best first.
+# The states of a model, best first.
 SAVED, FILES_ALONE, OVER_BUDGET, FAILED = "saved", "files alone", "over budget", "failed"
-# What is shown of a finished capture.
+# The facts of a finished capture that are shown.
 NOTED = ("test", "answered", "metric", "score")
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How models are to be saved.
-
-    `train` is your copy of the training file, `test` examples that the model has not seen (left
-    out, its validation file), `limit` the most of them; `choices` say how answers are scored and
-    what the bake-off file holds; with `yes` a model without a price in the book is asked; without
-    `answers` none is asked.
-    """
+    """How models are to be saved."""
 
     train: Path | None = None
+    """Your copy of the training file."""
     test: Path | None = None
+    """Examples that the model has not seen. Default: its validation file."""
     choices: Choices = field(default_factory=Choices)
+    """How answers are scored, and the contents of the bake-off file."""
     limit: int | None = None
+    """Max test examples."""
     yes: bool = False
+    """Whether to ask a model that has no price in the book."""
     answers: bool = True
+    """Whether models are asked at all."""
 
 
 def migrate(
@@ -59,22 +59,22 @@ def migrate(
     budget_usd: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Save what can be saved of a tuned model into a folder, and write its bake-off file.
+    """Save a tuned model into a folder, and write its bake-off file.
 
     Args:
         model: the tuned model's name, `ft:…`.
-        out: the folder; the same call with it goes on where an earlier one stopped.
+        out: the folder; the same call again resumes.
         budget_usd: the most that asking it may cost.
 
     Returns:
-        `model`, `folder`, `missing` (why files could not be had, by their names), `usd`; and with
-        answers `file` (the bake-off file), `run_dir` (where its run will lie), `train`, `test`,
-        `answered` (numbers of examples), `metric`, `score`.
+        `model`, `folder`, `missing` (why files could not be downloaded, by name), `usd`; and with
+            answers `file` (the bake-off file), `run_dir` (where its run will lie), `train`, `test`,
+            `answered` (numbers of examples), `metric`, `score`.
 
     Raises:
-        ConfigError, DataError: the model is not there, or there is no test set it has not seen.
+        ConfigError, DataError: the model does not exist, or there is no test set it has not seen.
         ProviderError: the provider does not answer.
-        BudgetError: asking it could pass the budget.
+        BudgetError: asking it could exceed the budget.
     """
     source, wishes = source or Source(), wishes or Wishes()
     out, progress = Path(out), progress or Silent()
@@ -86,10 +86,10 @@ def migrate(
             raise ConfigError(f"{provider.url}: {unknown('tuned model', model, known)}.")
         keeper = Keeper(provider, known[model], out, progress)
         _save_files(keeper, known[model], wishes)
-    found = {"model": model, "folder": str(out), "missing": Manifest(out).missing}
+    facts = {"model": model, "folder": str(out), "missing": Manifest(out).missing}
     if wishes.answers:
-        found |= _save_answers(known[model], out, source, wishes, budget_usd, progress)
-    return found | {"usd": float(sum_spent([out]))}
+        facts |= _save_answers(known[model], out, source, wishes, budget_usd, progress)
+    return facts | {"usd": float(sum_spent([out]))}
 
 
 def migrate_all(
@@ -101,16 +101,18 @@ def migrate_all(
     progress: Progress | None = None,
     today: datetime.date | None = None,
 ) -> dict[str, Any]:
-    """Save every tuned model of an account, each into a folder of its own: files of all of them
-    first, for they cost nothing, then answers, those that end first before the others.
+    """Save every tuned model of an account, each into a folder of its own.
+
+    The files of all come first, for they cost nothing. Then come answers, those of the models that
+    end first before the others.
 
     Args:
-        out: where the folders are; the same call with it goes on where an earlier one stopped.
-        budget_usd: the most that asking all of them may cost, with what earlier calls spent.
+        out: where the folders are; the same call again resumes.
+        budget_usd: the most that asking all of them may cost, earlier calls included.
 
     Returns:
         `usd`, and `models`: of each what `migrate` returns, `state` (`saved`, `files alone`, `over
-        budget`, `failed`) and `why` it has no answers.
+            budget`, `failed`) and `why` it has no answers.
 
     Raises:
         ConfigError: `out` cannot be used, or there is a `train` file for one model.
@@ -134,17 +136,17 @@ def migrate_all(
                 keeper = Keeper(provider, each, folders[each.model], progress, fetched)
                 _save_files(keeper, each, wishes)
             except UnreachableError:
-                raise  # no other model fares better; the same command goes on
+                raise  # it would be the same for every model; the same command resumes
             except TuneoffError as error:
                 failed[each.model] = str(error).removeprefix(f"{each.model}: ").removesuffix(".")
     every = {*saved.values(), *folders.values()}
     rows = []
     for each in models:
-        left = None
+        remaining_usd = None
         if budget_usd is not None:
             others = sum_spent(every - {folders[each.model]})
-            left = float(max(Decimal(0), Decimal(str(budget_usd)) - others))
-        row = _save_one(each, folders[each.model], source, wishes, left, progress, today)
+            remaining_usd = float(max(Decimal(0), Decimal(str(budget_usd)) - others))
+        row = _save_one(each, folders[each.model], source, wishes, remaining_usd, progress, today)
         if each.model in failed:
             row |= {"state": FAILED, "why": failed[each.model]}
         rows.append(row)
@@ -152,7 +154,7 @@ def migrate_all(
 
 
 def _refuse_others_folder(out: Path, model: str) -> None:
-    """Refuse a folder of another model: one holds one model's files, or the folders of many."""
+    """Raise ConfigError if a folder belongs to another model, or holds folders of models."""
     owner, inside = artifacts.read_owner(out), artifacts.find_saved(out)
     if model in inside:
         raise ConfigError(f"{out}: {model} is saved in {inside[model]}; give that as --out.")
@@ -168,6 +170,7 @@ def _refuse_others_folder(out: Path, model: str) -> None:
 
 
 def _refuse_folder(out: Path, wishes: Wishes) -> None:
+    """Raise ConfigError if the folder belongs to one model, or there is a `train` file."""
     owner = artifacts.read_owner(out)
     if owner is not None:
         raise ConfigError(
@@ -182,6 +185,7 @@ def _refuse_folder(out: Path, wishes: Wishes) -> None:
 
 
 def _save_files(keeper: Keeper, model: TunedModel, wishes: Wishes) -> None:
+    """Save the files of a model."""
     if wishes.train is None:
         keeper.save_examples(TRAIN, model.training_file)
     if model.validation_file is not None or (keeper.folder / TEST).exists():
@@ -198,7 +202,7 @@ def _save_one(
     progress: Progress,
     today: datetime.date,
 ) -> dict[str, Any]:
-    """Return what became of one of many models, whatever it was."""
+    """Return the state of one of many models after asking it; failures are states too."""
     missing = Manifest(folder).missing
     row: dict[str, Any] = {"model": model.model, "folder": str(folder), "missing": missing}
     noted = Manifest(folder).answers()
@@ -239,7 +243,7 @@ def _save_answers(
     budget_usd: float | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Have a model asked what it has not seen, and write the bake-off file of what may follow."""
+    """Have a model answer examples that it has not seen, and write the bake-off file."""
     missing = Manifest(folder).missing
     train = _choose_file(model, folder, TRAIN, wishes.train, "--train", missing)
     if wishes.test is None and not (folder / TEST).exists() and TEST not in missing:
@@ -281,7 +285,7 @@ def _choose_file(
     option: str,
     missing: dict[str, str],
 ) -> str:
-    """Return the name of a file of examples as it is in the folder's bake-off files."""
+    """Return the name of a file of examples, as the folder's bake-off files name it."""
     if given is not None:
         chat.read_examples(given)
         return os.path.relpath(given.resolve(), folder.resolve())
@@ -296,5 +300,5 @@ def _choose_file(
 
 
 def find_run_dir(file: Path) -> Path:
-    """Return the folder in which `tuneoff run FILE` carries a bake-off file out."""
+    """Return the run directory of `tuneoff run FILE`."""
     return bakeoff.DEFAULT_FOLDER / str(yaml.safe_load(file.read_text(encoding="utf-8"))["name"])

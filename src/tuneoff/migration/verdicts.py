@@ -1,7 +1,7 @@
-"""What a finished run says of each exit from the model that is being left.
+"""Judges each exit from the model that is being left, by a finished run.
 
-Whether it is as good (`scoring/parity.py`), what it costs a month, until when it lasts, and whether
-its training was still improving.
+The verdict says whether it is as good (`scoring/parity.py`), what it costs a month, until when it
+lasts, and whether its training was still improving.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ IMPROVING = "still improving"
 
 
 def parity_of(run_dir: Path | str, margin: float | None = None) -> list[dict[str, Any]]:
-    """Return what a finished run says of each exit: of every contender but the model that is being
-    left (`migrating_from`; of an earlier file, `hosted`).
+    """Return the verdict of a finished run on each exit.
+
+    The exits are all contenders but the model that is being left (`migrating_from`; in an earlier
+    file, `hosted`).
 
     Args:
-        margin: a share of 1; to lose less would not matter. Left out, the run's own.
+        margin: a share of 1; a smaller loss does not matter. Default: the run's own.
 
     Returns:
         Of each `name`, `metric`, `difference`, `low`, `high` (own minus hosted, 90%), `p_value` (of
-        "it is worse by the margin or more", one-sided, adjusted over the contenders; null where
-        scores are no shares), `verdict` (`better`, `matches`, `worse`, `not shown`, `failed`),
-        `outcome` (`better`, `worse`, `same`, `cannot be told`, `failed`), `holds` (it is better,
-        the same, or not worse by the margin, and has not ended), `usd_per_month` (at the run's
-        traffic; null: not known), `ends`, `still_improving`, and a `sentence`.
+            "it is worse by the margin or more", one-sided, adjusted over the contenders; null where
+            scores are no shares), `verdict` (`better`, `matches`, `worse`, `not shown`, `failed`),
+            `outcome` (`better`, `worse`, `same`, `cannot be told`, `failed`), `holds` (it is
+            better, the same, or not worse by the margin, and has not ended), `usd_per_month` (at
+            the run's traffic; null: not known), `ends`, `still_improving`, and a `sentence`.
 
     Raises:
-        DataError: there are no answers of the model that is being left in this run.
+        DataError: the run has no answers of the model that is being left.
     """
     run = read_scored_run(Path(run_dir))
     results = run.results
@@ -78,15 +80,14 @@ def summarize_exits(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     verb = "holds" if len(holding) == 1 else "hold"
     names = join([row["name"] for row in holding])
-    said = f"By {metric}, {len(holding)} of {len(rows)} exits {verb}: {names}."
+    sentence = f"By {metric}, {len(holding)} of {len(rows)} exits {verb}: {names}."
     priced = [row for row in holding if row["usd_per_month"] is not None]
     if len(holding) < 2 or not priced:
-        return said
+        return sentence
     least = min(priced, key=lambda row: row["usd_per_month"])
     of = "them" if len(priced) == len(holding) else "those whose cost is known"
-    return (
-        f"{said} The cheapest of {of} is {least['name']}: {f.usd(least['usd_per_month'])} a month."
-    )
+    usd = f.usd(least["usd_per_month"])
+    return f"{sentence} The cheapest of {of} is {least['name']}: {usd} a month."
 
 
 def _find_left(results: Results) -> str:
@@ -125,16 +126,18 @@ def _pairs(run: ScoredRun, left: str) -> tuple[list[Pair], list[Pair]]:
 def _say(
     contender: ContenderResult, parity: Parity | None, label: str, results: Results
 ) -> dict[str, Any]:
-    """Return what is known of an exit as plain values; `label` is what the model that is being left
-    is called."""
-    verdict, outcome, said = _judge(contender, parity, label)
+    """Return an exit's verdict as plain values.
+
+    `label` is what the model that is being left is called.
+    """
+    verdict, outcome, words = _judge(contender, parity, label)
     ended = contender.ends is not None and date.fromisoformat(contender.ends) <= machine.today()
     is_improving = contender.training is not None and contender.training.verdict == IMPROVING
     month, cost = _say_cost(contender, results)
     facts = [cost, _say_end(contender, ended)]
     if is_improving:
         facts.append("its training was still improving, so more epochs may help")
-    sentence = f"{said}."
+    sentence = f"{words}."
     if contender.error is None:
         sentence += f" {facts[0][0].upper()}{facts[0][1:]}; {'; '.join(facts[1:])}."
     pair = parity.pair if parity else None
@@ -156,7 +159,7 @@ def _say(
 
 
 def _judge(contender: ContenderResult, parity: Parity | None, label: str) -> tuple[str, str, str]:
-    """Return verdict, outcome and, without a full stop, the words for an exit."""
+    """Return an exit's verdict, its outcome, and both in words without a full stop."""
     name = contender.name
     if contender.error is not None:
         why = contender.error.removeprefix(f"contender {name}: ").rstrip(".")
@@ -176,7 +179,7 @@ def _judge(contender: ContenderResult, parity: Parity | None, label: str) -> tup
 
 
 def _say_cost(contender: ContenderResult, results: Results) -> tuple[float | None, str]:
-    """Return what an exit costs a month at the run's traffic, if that is known, and in words."""
+    """Return an exit's monthly cost at the run's load, None if it is not known, and in words."""
     cost = contender.cost
     each, fixed = cost.serving_usd_per_1k_requests, cost.fixed_usd_per_month
     if each is None or fixed is None:
@@ -200,6 +203,7 @@ def _say_cost(contender: ContenderResult, results: Results) -> tuple[float | Non
 
 
 def _say_end(contender: ContenderResult, ended: bool) -> str:
+    """Return when an exit ends, in words."""
     if contender.ends is not None:
         return f"it {'ended' if ended else 'ends'} on {contender.ends}"
     return "it has no end" if contender.place == "own" else "no end date is known"

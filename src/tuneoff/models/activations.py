@@ -1,9 +1,9 @@
-"""What a decoder layer keeps of one token for its backward pass, in bytes.
+"""Estimates the activations that a decoder layer saves per token for its backward pass, in bytes.
 
-Counted for a pre-norm decoder with gated feed-forward and a fused attention kernel (Llama,
-Mistral, Qwen, …). Such kernels keep no attention matrix, so a token costs the same wherever
-it stands. Source: what autograd saves, read off with `saved_tensors_hooks`
-(`tests/models/test_memory.py` compares).
+The counts hold for a pre-norm decoder with gated feed-forward and a fused attention kernel (Llama,
+Mistral, Qwen, …). Such kernels save no attention matrix, so a token costs the same at any position.
+Source: what autograd saves, read with `saved_tensors_hooks` (`tests/models/test_memory.py`
+compares).
 """
 
 from __future__ import annotations
@@ -20,31 +20,37 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 FLOAT32 = 4
-# Loss over the vocabulary: logits, log-probabilities and their gradient, in float32.
+# Float32 copies for the loss over the vocabulary: logits, log-probabilities, their gradient.
 LOGIT_COPIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Bytes per token. `boundary` is what one layer hands to the next; `kept` what one layer
-    keeps for its backward pass; `backward` its gradients while that runs; `logits` the loss."""
+    """Activation memory in bytes per token."""
 
     layers: int
+    """The number of decoder layers."""
     boundary: int
+    """Bytes that one layer passes to the next."""
     kept: int
+    """Bytes that one layer saves for its backward pass."""
     backward: int
+    """Bytes of one layer's gradients during its backward pass."""
     logits: int
+    """Bytes of the loss over the vocabulary."""
 
     def per_token(self, gradient_checkpointing: bool) -> int:
-        """Most that is held of one token at any time of a step, the loss apart."""
+        """Return the peak bytes of one token during a step, without the loss."""
         held = self.boundary if gradient_checkpointing else self.kept
         return self.layers * held + self._work(gradient_checkpointing)
 
     def loss_per_token(self, gradient_checkpointing: bool) -> int:
-        """What the loss needs beyond that: its logits are gone before a layer's backward."""
+        """Return the extra bytes of the loss; its logits are freed before a layer's backward
+        pass."""
         return max(0, self.logits - self._work(gradient_checkpointing))
 
     def _work(self, gradient_checkpointing: bool) -> int:
+        """Return the bytes that one layer's backward pass needs."""
         return self.backward + (self.kept if gradient_checkpointing else 0)
 
 
@@ -55,14 +61,13 @@ def activations_of(
     parameters: Parameters,
     on_accelerator: bool = False,
 ) -> Activations:
-    """The activations of training `settings` while computing in `dtype`."""
+    """Return the activations of training `settings` when computing in `dtype`."""
     text = config.get_text_config()
     hidden, heads, layers = text.hidden_size, text.num_attention_heads, text.num_hidden_layers
     attended = heads * (getattr(text, "head_dim", None) or hidden // heads)
     full, quantized = settings.method == "full", settings.quantization != "none"
     compute = dtype.itemsize
-    # Embeddings of float32 (trained, or beside quantized layers) make everything between the
-    # layers float32.
+    # Float32 embeddings (trained, or beside quantized layers) make the residual stream float32.
     stream = FLOAT32 if full or quantized else compute
     inner = compute if full else stream
     width = _feed_forward_width(text)
@@ -72,7 +77,7 @@ def activations_of(
     # Queries, keys and values (keys repeated for each head), output, and its log-sum-exp.
     attention = 4 * attended * compute + heads * FLOAT32
     feed_forward = 3 * width * inner  # gate, its activation, up
-    # Dropout keeps which elements it dropped: booleans on an accelerator, float32 on a CPU.
+    # Dropout saves its mask: booleans on an accelerator, float32 on a CPU.
     mask = (1 if on_accelerator else FLOAT32) if settings.lora.dropout > 0 else 0
     inputs = _input_bytes(settings, compute, stream, parameters, mask) / layers
     return Activations(
@@ -85,7 +90,7 @@ def activations_of(
 
 
 def _feed_forward_width(text: PretrainedConfig) -> int:
-    """Width of the feed-forward that a token passes through; of its experts together."""
+    """Return the feed-forward width that a token passes through; its experts' widths summed."""
     width = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
     width = int(width or 4 * text.hidden_size)
     experts = getattr(text, "num_experts_per_tok", None)
@@ -95,11 +100,10 @@ def _feed_forward_width(text: PretrainedConfig) -> int:
 def _input_bytes(
     settings: LocalSettings, compute: int, stream: int, parameters: Parameters, mask: int
 ) -> float:
-    """What the linear layers of the whole model keep of a token's inputs.
+    """Return the bytes per token that all linear layers save of their inputs.
 
-    A trained matrix needs its input for its gradient, and int8 layers keep theirs too.
-    Matrices of one input (q, k and v) share it, unless a cast or LoRA's dropout gives each a
-    copy of its own.
+    A trained matrix needs its input for its gradient, and int8 layers save theirs too. Matrices of
+    one input (q, k and v) share it, unless a cast or LoRA's dropout gives each its own copy.
     """
     full, int8 = settings.method == "full", settings.quantization == "int8"
     adapted = {matrix.path for matrix in parameters.adapted}
@@ -110,7 +114,7 @@ def _input_bytes(
             targets = group if full else [m for m in group if m.path in adapted]
             own = compute < stream and group is first if full else mask > 0 or compute < FLOAT32
             copied = targets if own else targets[:1]
-            # The attention kernel has kept its output already.
+            # The attention kernel has saved its output already.
             if not own and _is_attention_output(group, last):
                 copied = []
             total += sum(m.inputs for m in copied) * compute
@@ -122,4 +126,5 @@ def _input_bytes(
 
 
 def _is_attention_output(group: list[Matrix], last: Matrix) -> bool:
+    """Return whether these matrices are the output projection of attention."""
     return group == [last] and "att" in last.parent.lower()

@@ -1,8 +1,8 @@
-"""The base that was loaded last, kept for the next contender that wants the same.
+"""A cache of one base, for the next contender that uses the same.
 
-Loading and quantizing a large base takes minutes, and several LoRA contenders of a run often
-share one. An adapter leaves its base as it was, so a base that comes back without it can be
-handed out again. One is kept at most, and it is handed out to one contender at a time.
+Loading and quantizing a large base takes minutes, and several LoRA contenders of a run often share
+one. An adapter leaves its base unchanged, so a base can be used again once the adapter is removed.
+At most one is cached, and one contender at a time uses it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _kept: dict[Key, PreTrainedModel] = {}
 def borrow(
     base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype
 ) -> PreTrainedModel:
-    """The kept base if it is this one, else it is loaded, and the kept one is dropped first.
+    """Return the cached base if it is the right one; else drop it and load the base.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -36,7 +36,7 @@ def borrow(
 def give_back(
     base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype, model: Any
 ) -> None:
-    """Keeps a borrowed base, its adapter taken off."""
+    """Remove the adapter from a borrowed base and cache the base."""
     import torch
 
     if hasattr(model, "peft_config"):
@@ -44,7 +44,7 @@ def give_back(
     for leftover in ("peft_config", "_hf_peft_config_loaded"):
         if leftover in vars(model):
             delattr(model, leftover)
-    # Before transformers 5.23 it has the old name only.
+    # Transformers before 5.23 has only the old name.
     new = hasattr(model, "activation_checkpointing_disable")
     (model.activation_checkpointing_disable if new else model.gradient_checkpointing_disable)()
     for parameter in model.parameters():
@@ -55,5 +55,5 @@ def give_back(
 
 
 def forget() -> None:
-    """Drops what is kept."""
+    """Drop the cached base."""
     _kept.clear()

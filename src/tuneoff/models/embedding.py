@@ -1,7 +1,8 @@
-"""The size of a base's embedding, read without its weights, and the token ids that go beyond it.
+"""Reads the size of a base's embedding without its weights, and finds token ids beyond it.
 
-A tokenizer may know more tokens than the model has rows for: words that were added to it alone.
-Such a token ends a forward pass on a CPU with an IndexError, and a whole process on a GPU.
+A tokenizer may know more tokens than the model has embedding rows: words that were added to the
+tokenizer alone. Such a token ends a forward pass on a CPU with an IndexError, and the whole process
+on a GPU.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from tuneoff.tokens import file_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Where a configuration of several models has that of the texts.
+# Keys of the text model's configuration in a configuration of several models.
 TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
-# Names of an embedding's weights, for configurations that say nothing of its size.
+# Names of embedding weights, for configurations that do not state the size.
 EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
@@ -31,8 +32,10 @@ EMBEDDINGS = (
 
 
 def count_rows(base: str) -> int | None:
-    """Return how many token ids a resolved base has an embedding for; None where its files are
-    not here, or do not say."""
+    """Return the number of embedding rows of a resolved base.
+
+    None if its files are not here, or do not state it.
+    """
     file = file_of(base, "config.json")
     if file is None:
         return None
@@ -43,12 +46,12 @@ def count_rows(base: str) -> int | None:
 
 
 def find_beyond(ids: Iterable[int], rows: int | None) -> int | None:
-    """Return the first token id that an embedding of so many rows has none for."""
+    """Return the first token id without an embedding row; None if all have one."""
     return None if rows is None else next((token for token in ids if token >= rows), None)
 
 
 def explain_beyond(base: str, text: str, token: int, known: int, rows: int) -> str:
-    """Say that a token has no embedding.
+    """Return the error for a token without an embedding row.
 
     Args:
         text: how the token is written.
@@ -64,7 +67,7 @@ def explain_beyond(base: str, text: str, token: int, known: int, rows: int) -> s
 def check_tokens(
     tokenizer: PreTrainedTokenizerBase, base: str, examples: Iterable[tuple[str, Iterable[int]]]
 ) -> None:
-    """Check that every token of (id, token ids) examples has an embedding.
+    """Raise an error if a token of (id, token ids) examples has no embedding row.
 
     Raises:
         DataError: one has none; the first is named.
@@ -79,7 +82,7 @@ def check_tokens(
 
 
 def _rows_in_weights(base: str) -> int | None:
-    """Return the rows that the safetensors files' headers say."""
+    """Return the embedding rows stated in the headers of the safetensors files."""
     index = file_of(base, "model.safetensors.index.json")
     names: Sequence[str] = ["model.safetensors"]
     if index is not None:
@@ -88,15 +91,17 @@ def _rows_in_weights(base: str) -> int | None:
     for name in names:
         file = file_of(base, name)
         shapes = _shapes(file) if file is not None else {}
-        found = next((shape for key, shape in shapes.items() if key.endswith(EMBEDDINGS)), None)
-        if found is not None:
-            return found[0]
+        embedding_shape = next(
+            (shape for key, shape in shapes.items() if key.endswith(EMBEDDINGS)), None
+        )
+        if embedding_shape is not None:
+            return embedding_shape[0]
     return None
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:
-    """Return the shapes that a safetensors file's header names, by tensor."""
+    """Return the shape of each tensor in a safetensors file's header."""
     with file.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         header: dict[str, Any] = json.loads(stream.read(size))
-    return {name: each["shape"] for name, each in header.items() if "shape" in each}
+    return {name: entry["shape"] for name, entry in header.items() if "shape" in entry}

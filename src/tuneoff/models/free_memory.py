@@ -1,5 +1,8 @@
-"""Memory that is free now, in bytes: of the accelerator, or of this process's share of the
-machine, which a container (cgroup) may limit far below what the machine has."""
+"""Measures the memory that is free now, in bytes.
+
+That is the accelerator's memory, or this process's share of main memory. A container (cgroup) may
+limit the share far below what the machine has.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ if TYPE_CHECKING:
     import torch
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-# (limit, used, the line of memory.stat that can be taken back) in versions 2 and 1.
+# (limit, used, the line of memory.stat that is reclaimable) in cgroup versions 2 and 1.
 VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def available_bytes(device: torch.device | None = None) -> int:
-    """Free bytes of a device (None or the CPU: main memory)."""
+    """Return the free bytes of a device (None or the CPU: main memory)."""
     if device is not None and device.type == "cuda":
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
-        # What PyTorch holds and does not use is free for PyTorch.
+        # Memory that PyTorch has reserved and does not use is free for PyTorch.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     import psutil  # type: ignore[import-untyped]
 
@@ -30,7 +33,7 @@ def available_bytes(device: torch.device | None = None) -> int:
 
 
 def _cgroup_room(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[int]:
-    """What each limit above this process leaves, where there are any."""
+    """Yield the free bytes below each memory limit that applies to this process."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -52,6 +55,7 @@ def _cgroup_room(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[int]
 
 
 def _room(folder: Path, limit: str, used: str, reclaimable: str) -> int | None:
+    """Return the free bytes below one cgroup's limit; None if it has none."""
     try:
         most, now = (folder / limit).read_text().strip(), int((folder / used).read_text())
         lines = (folder / "memory.stat").read_text().splitlines()

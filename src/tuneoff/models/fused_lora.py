@@ -1,12 +1,12 @@
-"""LoRA's forward with two passes over memory fewer: the same numbers, to rounding.
+"""LoRA's forward pass with two fewer passes over memory: the same numbers, to rounding.
 
 PEFT computes `base(x) + B(A(x)) * scaling`: three passes over an output that is as wide as the
-layer, and one more backward. Here the narrow `A(x)` (r numbers a token) is scaled, and B's
-product is added to the base's output by one `addmm`. On a small model these passes are a fifth
-of a training step.
+layer, and one more in the backward pass. Here the narrow `A(x)` (r numbers a token) is scaled, and
+one `addmm` adds B's product to the base's output. On a small model the saved passes are a fifth of
+a training step.
 
-Only the plain case is taken over (one active adapter, no DoRA or other variant, no bias, not
-merged), and only while inside `fused_lora`; every other layer keeps PEFT's own forward.
+It replaces only the plain case (one active adapter, no DoRA or other variant, no bias, not merged),
+and only inside `fused_lora`. Every other layer keeps PEFT's forward.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 @contextlib.contextmanager
 def fused_lora(model: torch.nn.Module) -> Iterator[int]:
-    """While inside, plain LoRA layers of `model` are computed as above; yields how many."""
+    """Fuse the plain LoRA layers of `model` while inside; yield their number."""
     layers = [layer for layer in model.modules() if _is_plain(layer)]
     for layer in layers:
         layer.forward = partial(_forward, layer)
@@ -33,6 +33,7 @@ def fused_lora(model: torch.nn.Module) -> Iterator[int]:
 
 
 def _is_plain(layer: Any) -> bool:
+    """Return whether a layer is a plain LoRA layer that can be fused."""
     if not hasattr(layer, "lora_A") or "forward" in vars(layer):
         return False
     active: list[str] = layer.active_adapters
@@ -47,12 +48,13 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Return a LoRA layer's output, computed by one fused product where possible."""
     name = layer.active_adapters[0]
     a, b = layer.lora_A[name], layer.lora_B[name]
     plain = type(layer).forward
     if args or kwargs or layer.disable_adapters or layer.merged:
-        found: torch.Tensor = plain(layer, x, *args, **kwargs)
-        return found
+        output: torch.Tensor = plain(layer, x, *args, **kwargs)
+        return output
     base = layer.base_layer(x)
     # Without autocast the adapter is float32 whatever the base is; PEFT converts its input.
     adapted = x if torch.is_autocast_enabled(x.device.type) else x.to(a.weight.dtype)

@@ -1,7 +1,7 @@
-"""The output head and the input embedding, which many models have as one tied weight.
+"""The output head and the input embedding, which share one tied weight in many models.
 
-An adapter may change the head or the embedding alone, or each in its own way. Merged into one
-weight, each change would be the other's too; so the head is untied first (`untie_head`).
+An adapter may change the head or the embedding alone, or each differently. Merged into one weight,
+each change would affect the other too; so the head is untied first (`untie_head`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from typing import Any
 
 
 def is_tied(model: Any) -> bool:
-    """Tells whether the head is the very weight of the embedding."""
+    """Return whether the head and the embedding share one weight."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
     return weight is not None and weight is model.get_input_embeddings().weight
 
 
 def correct_tie_flag(model: Any) -> None:
-    """Has the configuration say that the head is the model's own, where it is called tied and is
-    not: transformers keeps both weights of such a file, other runtimes would drop one."""
+    """Correct the configuration of a model that is called tied and is not.
+
+    Transformers loads both weights of such a file; other runtimes would drop one.
+    """
     configs = _called_tied(model)
     if configs and model.get_output_embeddings() is not None and not is_tied(model):
         _flag(model, configs, False)
@@ -28,8 +30,10 @@ def correct_tie_flag(model: Any) -> None:
 
 @contextmanager
 def untie_head(model: Any) -> Iterator[None]:
-    """Gives a tied head its own copy of the weight while inside. Behind it the two are tied again
-    if they are still equal; else the configuration says that they are not."""
+    """Give a tied head its own copy of the weight while inside.
+
+    Afterwards the two are tied again if they are still equal; else the configuration says untied.
+    """
     if not is_tied(model):
         yield
         return
@@ -39,7 +43,7 @@ def untie_head(model: Any) -> Iterator[None]:
     head = model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     with warnings.catch_warnings():
-        # PEFT tells of the very thing that is done here.
+        # PEFT warns about exactly what is done here.
         warnings.filterwarnings("ignore", ".*no longer tied after merging", UserWarning)
         yield
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -49,20 +53,20 @@ def untie_head(model: Any) -> Iterator[None]:
 
 
 def ignore_tie_warnings() -> None:
-    """Silences PEFT's warnings of adapters on a tied weight, for which exports provide."""
+    """Silence PEFT's warnings about adapters on a tied weight, which exports handle."""
     for message in (r"Model (has|with) `tie_word_embeddings", "Setting `save_embedding_layers`"):
         warnings.filterwarnings("ignore", message, UserWarning)
 
 
 def _called_tied(model: Any) -> list[Any]:
-    """Return the configurations by which head and embedding are tied: the model's, and its text
-    part's."""
+    """Return the configurations that call the head tied: the model's, and its text part's."""
     configs = (model.config, model.config.get_text_config())
     return [config for config in configs if getattr(config, "tie_word_embeddings", False)]
 
 
 def _flag(model: Any, configs: list[Any], tied: bool) -> None:
+    """Set the tie flag in the configurations and update the model's tied keys."""
     for config in configs:
         config.tie_word_embeddings = tied
-    if configs:  # and by this transformers knows it of a loaded model
+    if configs:  # transformers reads these keys for a loaded model
         model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)

@@ -1,5 +1,8 @@
-"""The configuration of a base without network: its own file where it is here, else that of a
-well-known base (`architectures.yaml`)."""
+"""The configuration of a base without network access.
+
+It comes from the base's own file where it is here, else from the list of well-known bases
+(`architectures.yaml`).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,10 @@ ARCHITECTURES = Path(__file__).parent / "architectures.yaml"
 
 
 def config_of(base: str) -> PretrainedConfig | None:
-    """The configuration of a folder, of a hub id in the local cache, or of a well-known base;
-    None where it is none of these, or of a kind that this version of transformers lacks."""
+    """Return the configuration of a folder, a cached hub id, or a well-known base.
+
+    None if it is none of these, or of a model type that this version of transformers lacks.
+    """
     from transformers import CONFIG_MAPPING
 
     file = file_of(base, "config.json")
@@ -28,12 +33,12 @@ def config_of(base: str) -> PretrainedConfig | None:
     kind = values.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         return None
-    found: PretrainedConfig = CONFIG_MAPPING[kind].from_dict(values)
-    return found
+    config: PretrainedConfig = CONFIG_MAPPING[kind].from_dict(values)
+    return config
 
 
 @cache
 def architectures() -> dict[str, dict[str, Any]]:
-    """Well-known bases and what their config.json says."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(ARCHITECTURES.read_text())
-    return found
+    """Return the well-known bases and the contents of their config.json."""
+    known: dict[str, dict[str, Any]] = yaml.safe_load(ARCHITECTURES.read_text())
+    return known

@@ -1,7 +1,7 @@
-"""Loading open models and tokenizers: the shipped base, a local folder, or a hub id.
+"""Loads open models and tokenizers: the shipped base, a local folder, or a hub id.
 
-Checks that need no weights (`resolve_base`) are apart from what imports torch, so that a
-bake-off file is refused in a second, not after ten minutes.
+Checks without weights (`resolve_base`) import no torch, so that a wrong bake-off file is refused in
+a second, not after ten minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ASSET = Path(__file__).parent.parent / "assets" / "tiny-base"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-# Numbers that bitsandbytes gives one scale.
+# Weights that share one scale in bitsandbytes.
 NF4_BLOCK = 64
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
@@ -32,7 +32,7 @@ class EndlessError(ConfigError):
 
 
 def resolve_base(base: str, folder: Path) -> str:
-    """What to give to transformers: the shipped base's folder, a local one, or a hub id.
+    """Return the name or path that transformers loads: a folder or a hub id.
 
     Raises:
         ConfigError: it is none of the three. A hub id is not looked up here.
@@ -56,7 +56,7 @@ def resolve_base(base: str, folder: Path) -> str:
 
 
 def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a resolved base, with a padding token.
+    """Load the tokenizer of a resolved base, with a padding token, and return it.
 
     Raises:
         ConfigError: it cannot be loaded, or has no end-of-sequence token.
@@ -75,10 +75,10 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
 
 
 def check_end(base: str, shown: str) -> None:
-    """Check that a resolved base, as far as it is here, has an end-of-sequence token.
+    """Raise an error if a resolved base, as far as it is here, has no end-of-sequence token.
 
     Args:
-        shown: how the user names it.
+        shown: the base as the user wrote it.
 
     Raises:
         ConfigError: it has none.
@@ -86,17 +86,18 @@ def check_end(base: str, shown: str) -> None:
     named = names_end(base)
     if named is False:
         raise _endless(shown)
-    # Some classes of tokenizers have one that no file names. Nothing is downloaded for that.
+    # Some tokenizer classes have one that no file names. Nothing is downloaded to find out.
     if named is None and file_of(base, "tokenizer.json") is not None:
         try:
             load_tokenizer(base)
         except EndlessError:
             raise _endless(shown) from None
-        except ConfigError:  # a run says it, which needs more than the tokenizer
+        except ConfigError:  # a run reports it; it needs more than the tokenizer
             return
 
 
 def _endless(base: str) -> EndlessError:
+    """Return the error for a base without an end-of-sequence token."""
     return EndlessError(
         f"base {base!r} has no end-of-sequence token, so no answer could be ended; name one of its "
         "tokens as eos_token in its tokenizer_config.json (for a chat model the one with which its "
@@ -105,7 +106,9 @@ def _endless(base: str) -> EndlessError:
 
 
 def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -> Rendering:
-    """Chat where the tokenizer has a chat template, else text; `rendering:` overrides.
+    """Return how prompts are rendered: as chat if the tokenizer has a chat template, else as text.
+
+    `rendering:` in the file overrides this.
 
     Raises:
         ConfigError: chat is asked for and there is no chat template.
@@ -120,7 +123,7 @@ def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -
 
 
 def positions_of(base: str) -> int:
-    """How many positions a resolved base has; no weights are loaded.
+    """Return the number of positions of a resolved base, without loading weights.
 
     Raises:
         ConfigError: its configuration cannot be loaded.
@@ -135,8 +138,11 @@ def positions_of(base: str) -> int:
 
 
 def release_memory() -> None:
-    """Gives back what a finished model held. A trained one holds itself by a cycle, so
-    only the collector can free it before the next is loaded."""
+    """Free the memory of a finished model.
+
+    A trained model references itself in a cycle, so only the garbage collector can free it before
+    the next one is loaded.
+    """
     import gc
     import sys
 
@@ -150,7 +156,7 @@ def release_memory() -> None:
 
 
 def device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -159,7 +165,10 @@ def device() -> torch.device:
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """`auto` is float32 on a CPU, bf16 on an accelerator that has it, else fp16."""
+    """Return the data type of a precision.
+
+    `auto` is float32 on a CPU, bf16 on an accelerator that supports it, else fp16.
+    """
     import torch
 
     named = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -179,11 +188,11 @@ def load_model(
     place: torch.device | None = None,
     over_all: bool = False,
 ) -> PreTrainedModel:
-    """A causal language model, its weights in `dtype` (or quantized).
+    """Load a causal language model, its weights in `dtype` or quantized, and return it.
 
     Args:
-        place: where its weights go if they are not quantized; left out, `device()`.
-        over_all: its layers one after another over all cards, for a model that no card holds.
+        place: the device of weights that are not quantized; left out, `device()`.
+        over_all: distribute its layers over all cards, for a model that no single card holds.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -215,8 +224,11 @@ def load_model(
 
 
 def _refuse_narrow(base: str, model: PreTrainedModel) -> None:
-    """bitsandbytes' kernels for CPUs give wrong weights of layers whose inputs do not fill whole
-    blocks, in training too, and say nothing until an answer is made."""
+    """Raise an error if a layer is too narrow for bitsandbytes' nf4 kernels on a CPU.
+
+    They compute wrong weights for layers whose inputs do not fill whole blocks, in training too,
+    and raise no error.
+    """
     for name, layer in model.named_modules():
         width, weight = getattr(layer, "in_features", 0), getattr(layer, "weight", None)
         quantized = getattr(weight, "quant_type", None) == "nf4"
@@ -228,15 +240,23 @@ def _refuse_narrow(base: str, model: PreTrainedModel) -> None:
 
 
 def _never_pack(model: PreTrainedModel) -> None:
-    """On CPUs with AVX512-BF16 bitsandbytes packs a layer's weights for good at its first forward
-    in eval mode. The product with packed weights passes no gradient on (a later training is
-    silently wrong), rounds to bf16, and fails for outputs that are no multiple of 32."""
+    """Switch off bitsandbytes' weight packing on CPUs with AVX512-BF16.
+
+    It packs a layer's weights permanently at its first forward pass in eval mode. The packed
+    product passes no gradient on (a later training is silently wrong), rounds to bf16, and fails
+    for outputs that are no multiple of 32.
+    """
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             setattr(layer, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> Any:
+    """Return the bitsandbytes configuration of a quantization.
+
+    Raises:
+        MissingExtraError: bitsandbytes is not installed.
+    """
     from importlib.util import find_spec
 
     from transformers import BitsAndBytesConfig
@@ -254,6 +274,7 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
 
 
 def _not_loaded(base: str, error: Exception) -> ConfigError:
+    """Return the error for a model that could not be loaded."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return ConfigError(
         f"base {base!r}: the model could not be loaded ({first}); check the name, the network "

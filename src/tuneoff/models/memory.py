@@ -1,9 +1,11 @@
-"""Memory of training, in bytes, estimated before anything is loaded.
+"""Estimates the memory of a training in bytes before anything is loaded.
 
-What is counted: the weights (int8: 1 byte and a float32 scale a row, nf4: half a byte and the
-doubly quantized constants of Dettmers et al. 2023; embeddings and head stay unquantized), what
-is trained (float32 weights, gradients and AdamW's two moments), what a token's forward pass
-keeps for the backward pass, the logits, and what libraries and kernels take.
+Counted are:
+
+- the weights: int8 is 1 byte and a float32 scale a row; nf4 is half a byte and the doubly
+  quantized constants of Dettmers et al. 2023; embeddings and head stay unquantized;
+- the trained parameters: float32 weights, gradients and AdamW's two moments;
+- activations, logits, and the memory of libraries and kernels.
 """
 
 from __future__ import annotations
@@ -20,23 +22,22 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 ADAMW_MOMENTS = 2
-# nf4: 4 bits; for each 64 of them one byte, and for each 256 of those one float32.
+# nf4: 4 bits a weight, one byte per 64 weights, and one float32 per 256 of those bytes.
 NF4_BYTES = 0.5 + 1 / 64 + FLOAT32 / (64 * 256)
 # Measured: Python with torch, transformers and peft resident. A CUDA context, its kernels.
 LIBRARIES_BYTES, CUDA_BYTES = 600 * 2**20, 600 * 2**20
-# Measured: glibc keeps much of what is freed, so resident memory is a multiple of what tensors
-# need; checkpointing allocates and frees most.
+# Measured: glibc retains much freed memory, so resident memory is a multiple of the tensors'.
+# Checkpointing allocates and frees most.
 CPU_FRAGMENTATION, CPU_FRAGMENTATION_CHECKPOINTED = 1.5, 3.0
-# Left free: allocators fragment, and others use the machine.
+# The usable fraction of memory: allocators fragment, and others use the machine.
 USABLE = 0.9
-# Beyond this many tokens at once a step gets no faster per token.
+# Tokens of one forward pass beyond which a step gets no faster per token.
 MOST_TOKENS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes by what needs them. `mask_bytes` is per token and position of the longest example
-    in a padded batch."""
+    """Memory of a training in bytes, by use."""
 
     weights_bytes: int
     adapter_bytes: int
@@ -45,9 +46,10 @@ class MemoryEstimate:
     activation_bytes_per_token: int
     overhead_bytes: int
     mask_bytes: int
+    """Per token and position of the longest example in a padded batch."""
 
     def total_bytes(self, tokens: int, longest: int = 0) -> int:
-        """Peak with this many tokens computed at once, padding included."""
+        """Return the peak bytes when `tokens` are computed at once, padding included."""
         fixed = (
             self.weights_bytes
             + self.adapter_bytes
@@ -67,11 +69,11 @@ def estimate(
     logits_chunk: int | None = None,
     on_accelerator: bool = False,
 ) -> MemoryEstimate:
-    """What training `settings` on a model of this configuration takes.
+    """Return the memory of training `settings` on a model of this configuration.
 
     Args:
-        dtype: what is computed in; trained parameters are float32 in any case.
-        logits_chunk: tokens whose logits exist at once; None: those of all tokens.
+        dtype: the compute precision; trained parameters are always float32.
+        logits_chunk: tokens whose logits exist at once; None: all.
 
     Raises:
         ConfigError: the target modules cannot be found.
@@ -104,8 +106,10 @@ def estimate(
 
 
 def divided(estimate: MemoryEstimate, parts: int) -> MemoryEstimate:
-    """What one of several processes needs that hold a part of the model each (FSDP). The layers
-    that are gathered while they are computed are few, and are left out."""
+    """Return the estimate of one of several processes that share the model's parameters (FSDP).
+
+    The layers that are gathered while they are computed are few and left out.
+    """
     return replace(
         estimate,
         weights_bytes=estimate.weights_bytes // parts,
@@ -118,9 +122,10 @@ def divided(estimate: MemoryEstimate, parts: int) -> MemoryEstimate:
 def pack_tokens(
     estimate: MemoryEstimate, available_bytes: int, longest: int, most: int = MOST_TOKENS
 ) -> int:
-    """How many tokens can be computed at once in `available_bytes`: an automatic micro-batch.
+    """Return how many tokens of a micro-batch fit into `available_bytes`.
 
-    Never less than `longest`, the longest example: whether even that fits, `total_bytes` says.
+    Never less than `longest`, the tokens of the longest example; `total_bytes` says whether even
+    that fits.
     """
     free = USABLE * available_bytes - estimate.total_bytes(0)
     per_token = estimate.total_bytes(1, longest) - estimate.total_bytes(0)
@@ -128,9 +133,10 @@ def pack_tokens(
 
 
 def _weights_bytes(settings: LocalSettings, parameters: Parameters, dtype: torch.dtype) -> int:
+    """Return the bytes of the base's weights, as trained or quantized."""
     linear = sum(matrix.size for matrix in parameters.linear)
     if settings.method == "full":
-        # Autocast keeps a copy of each float32 matrix in the precision it is computed in.
+        # Autocast caches a copy of each float32 matrix in the compute precision.
         copies = 0 if dtype.itemsize == FLOAT32 else linear * dtype.itemsize
         return parameters.total * FLOAT32 + copies
     if settings.quantization == "none":

@@ -1,10 +1,10 @@
 """LoRA layers for batches whose rows have different adapters, or none.
 
-The base's output is computed once for all rows. The adapters' narrow matrices lie side by side,
-so that two products serve all of them: every row gets every adapter's r numbers, and those that
-are not its own are put to zero before they are widened. That is more arithmetic than picking
-each adapter's rows (PEFT's `adapter_names`), and far fewer operations. What is not plain LoRA
-(DoRA, a bias) is left to PEFT, on each adapter's rows.
+The base's output is computed once for all rows. The adapters' narrow matrices are stacked side by
+side, so that two products serve all of them. Every row gets every adapter's r numbers; numbers of
+other rows' adapters are set to zero before they are widened. That is more arithmetic than selecting
+each adapter's rows (PEFT's `adapter_names`), and far fewer operations. Adapters that are not plain
+LoRA (DoRA, a bias) are computed by PEFT, on their own rows.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-# How far a trial's logits may be off, relative to their size.
+# Maximum relative difference of a trial's logits.
 EXACT, ROUNDED = 1e-4, 5e-2
 Names = tuple[str | None, ...]
 
 
 class MixedLora:
-    """Takes over the LoRA layers of one model, while it is told whose the rows are."""
+    """Computes the LoRA layers of one model for rows with different adapters."""
 
     def __init__(self) -> None:
         self._rows: Names | None = None
         self._masked: Names = ()
         self._used: tuple[str, ...] = ()
-        # By layer: for which adapters, and those of them that it has, side by side.
+        # By layer: the adapters in use, and the layer's stack of them.
         self._beside: dict[int, tuple[tuple[str, ...], _Beside]] = {}
         self._masks: dict[Any, torch.Tensor] = {}
 
     def take_over(self, model: torch.nn.Module) -> None:
-        """Prepares all LoRA layers that are there now; those it has already stay as they are."""
+        """Wrap all LoRA layers that exist now; those wrapped already stay unchanged."""
         for layer in model.modules():
             if hasattr(layer, "lora_A") and "forward" not in vars(layer):
                 layer.forward = partial(self._forward, layer)
 
     def forget(self) -> None:
-        """Lets go of the copies of adapters."""
+        """Drop the copies of adapters."""
         self._used = ()
         self._beside.clear()
         self._masks.clear()
 
     @contextlib.contextmanager
     def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
-        """While inside, the batch's rows have these adapters (None: the base alone)."""
+        """Set the adapters of the batch's rows while inside (None: the base alone)."""
         names = tuple(adapters)
         wanted = {name for name in names if name is not None}
-        # Those used before stay beside, for rows come and go, but not many for nothing.
+        # Keep recently used adapters in the stack, for rows come and go, but not too many idle
+        # ones.
         if not wanted <= set(self._used) or len(self._used) > 2 * max(1, len(wanted)):
             self._used = tuple(sorted(wanted))
             self._masks.clear()
@@ -64,10 +65,11 @@ class MixedLora:
             self._rows = None
 
     def _forward(self, layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return a layer's output, each row with its own adapter."""
         names = self._rows
         if names is None:
-            found: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
-            return found
+            output: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
+            return output
         out: torch.Tensor = layer.base_layer(x, *args, **kwargs)
         beside = self._of(layer)
         if not set(names).isdisjoint(layer.lora_embedding_A):
@@ -84,19 +86,20 @@ class MixedLora:
             else:
                 out = out + linear(narrow, beside.wide).to(out.dtype)
         for name in beside.others:
-            mine = torch.tensor([i for i, each in enumerate(names) if each == name])
-            if len(mine):
-                out = _by_peft(layer, name, x, out, mine.to(x.device))
+            rows = torch.tensor([i for i, other in enumerate(names) if other == name])
+            if len(rows):
+                out = _by_peft(layer, name, x, out, rows.to(x.device))
         return out
 
     def _of(self, layer: Any) -> _Beside:
+        """Return a layer's stack of the adapters in use, built at the first call."""
         known = self._beside.get(id(layer))
         if known is None or known[0] != self._used:
             known = self._beside[id(layer)] = self._used, _Beside(layer, self._used)
         return known[1]
 
     def _mask(self, beside: _Beside, names: Names) -> torch.Tensor:
-        """(rows, 1, all ranks): 1 where a number is of the row's own adapter."""
+        """Return (rows, 1, all ranks): 1 where a rank belongs to the row's adapter."""
         key = beside.ranks, beside.narrow.dtype
         if key not in self._masks:
             owners = [name for name, rank in beside.ranks for _ in range(rank)]
@@ -107,8 +110,11 @@ class MixedLora:
 
 @torch.inference_mode()
 def unmixed(wrapped: Any, mixer: MixedLora, name: str) -> str | None:
-    """Why a batch in which some rows have this adapter, the active one of PEFT's wrapper, would be
-    answered otherwise; None if it would not: a trial with two rows, one of them the base's own."""
+    """Explain why this adapter cannot be mixed with others in a batch; None if it can.
+
+    A trial with two rows, one with the active adapter of PEFT's wrapper and one with the base
+    alone, must give the logits of separate passes.
+    """
     model = wrapped.get_base_model()
     device = model.device
     ids = torch.arange(8, device=device).view(2, 4) % model.config.get_text_config().vocab_size
@@ -118,20 +124,23 @@ def unmixed(wrapped: Any, mixer: MixedLora, name: str) -> str | None:
             base = model(input_ids=ids[1:], use_cache=False).logits
         with mixer.rows([name, None]):
             both = model(input_ids=ids, use_cache=False).logits
-    except Exception as error:  # whatever a model does that we did not think of
+    except Exception as error:  # any failure means that the adapter is not mixed
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     alone = torch.cat([own, base]).float()
     difference = float((both.float() - alone).norm() / alone.norm().clamp_min(1e-12))
     rounded = model.dtype != torch.float32 or getattr(model, "is_quantized", False)
-    # Written so that a difference that is no number is refused too.
+    # Written so that a NaN difference is refused too.
     if not difference <= (ROUNDED if rounded else EXACT):
         return f"logits differ by {difference:.1e} beside other adapters"
     return None
 
 
 class _Beside:
-    """A layer's adapters side by side: `narrow` (all ranks, in), `wide` (out, all ranks), which
-    has their scalings in it; `ranks` says whose they are; `others` are not plain."""
+    """A layer's adapters, stacked.
+
+    `narrow` is (all ranks, in); `wide` is (out, all ranks) and includes the scalings; `ranks` are
+    (adapter, rank) pairs; `others` are adapters that are not plain LoRA.
+    """
 
     def __init__(self, layer: Any, used: Sequence[str]) -> None:
         has = [name for name in used if name in layer.lora_A]
@@ -146,6 +155,7 @@ class _Beside:
 
 
 def _is_plain(layer: Any, name: str) -> bool:
+    """Return whether an adapter is plain LoRA in this layer."""
     a, b = layer.lora_A[name], layer.lora_B[name]
     narrow = isinstance(a, torch.nn.Linear) and isinstance(b, torch.nn.Linear)
     return narrow and name not in layer.lora_variant and a.bias is None and b.bias is None
@@ -154,13 +164,13 @@ def _is_plain(layer: Any, name: str) -> bool:
 def _by_peft(
     layer: Any, name: str, x: torch.Tensor, out: torch.Tensor, mine: torch.Tensor
 ) -> torch.Tensor:
-    """The output, with what PEFT makes of one adapter's rows."""
+    """Return the output with PEFT's result added for one adapter's rows."""
     some = x[mine].to(layer.lora_A[name].weight.dtype)
     if name in layer.lora_variant:
-        found = layer.lora_variant[name].forward(
+        updated = layer.lora_variant[name].forward(
             layer, active_adapter=name, x=some, result=out[mine]
         )
     else:
         a, b = layer.lora_A[name], layer.lora_B[name]
-        found = out[mine] + (b(a(some)) * layer.scaling[name]).to(out.dtype)
-    return out.index_copy(0, mine, found.to(out.dtype))
+        updated = out[mine] + (b(a(some)) * layer.scaling[name]).to(out.dtype)
+    return out.index_copy(0, mine, updated.to(out.dtype))

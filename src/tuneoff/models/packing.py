@@ -1,10 +1,9 @@
-"""A batch of examples as tensors for one forward pass, and the model's loss over it.
+"""Micro-batches: examples as tensors for one forward pass, and the loss over them.
 
-A pack is either a prefix tree (every shared token once) or ordinary padded rows, for models
-whose attention a tree cannot compute. Both name the positions that predict something, what
-they predict and how much it weighs, so the loss is one function: the weighted sum of
-cross-entropies in nats. Only those positions get logits, and a large vocabulary is gone
-through in chunks, so memory does not grow with vocabulary × tokens.
+A micro-batch is either a prefix tree (every shared token once) or padded rows, for models whose
+attention does not support trees. Both list the positions that predict, their targets and weights,
+so the loss is one function: the weighted sum of cross-entropies in nats. Only those positions get
+logits. A large vocabulary is computed in chunks, so memory does not grow with vocabulary × tokens.
 """
 
 from __future__ import annotations
@@ -25,24 +24,26 @@ from tuneoff.models.fused_lora import fused_lora
 from tuneoff.models.prefix_tree import Weighted
 from tuneoff.models.tree_attention import Backend, TreeAttention
 
-# Logits computed at once, in numbers (float32: 64 MiB). Beyond, backward computes them again.
+# Logits held at once, in numbers (float32: 64 MiB). More are recomputed in the backward pass.
 LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One forward pass: `inputs` for the model, and the targets of its flattened positions.
-
-    `predict`, `targets` (token ids) and `weights` have one entry a target; `tokens` is how
-    many tokens are computed, padding included, `unshared` how many the examples have.
-    """
+    """One forward pass: the model's inputs, and the targets of its flattened positions."""
 
     inputs: dict[str, Any]
+    """Keyword arguments of the model."""
     predict: torch.Tensor
+    """The flattened positions that predict, one per target."""
     targets: torch.Tensor
+    """The token ids to predict."""
     weights: torch.Tensor
+    """The weight of each target in the loss."""
     tokens: int
+    """Tokens that are computed, padding included."""
     unshared: int
+    """Tokens of the examples without sharing."""
 
 
 def tree_pack(
@@ -52,10 +53,12 @@ def tree_pack(
     shortest: int = 1,
     multiple: int = 1,
 ) -> Pack:
-    """Sequences as one prefix tree: `input_ids` of shape (1, tokens of the tree).
+    """Return sequences as one prefix tree: `input_ids` of shape (1, tokens of the tree).
 
-    `multiple`: tokens and targets are filled up to a multiple of it, with a tree of its own
-    that predicts nothing, so that batches come in few shapes.
+    Args:
+        shortest: minimum tokens of a shared prefix.
+        multiple: tokens and targets are padded to a multiple of it, by a tree that predicts
+            nothing, so that batches have few shapes.
     """
     unshared = prefix_tree.tokens_of(sequences)
     tree = prefix_tree.filled(prefix_tree.build(sequences, shortest), multiple)
@@ -71,7 +74,7 @@ def tree_pack(
 
 
 def padded_pack(sequences: Sequence[Weighted], device: torch.device) -> Pack:
-    """Sequences as right-padded rows: `input_ids` of shape (sequences, longest)."""
+    """Return sequences as right-padded rows: `input_ids` of shape (sequences, longest)."""
     longest = max(len(sequence.ids) for sequence in sequences)
     rows = [[*s.ids, *[0] * (longest - len(s.ids))] for s in sequences]
     mask = [[1] * len(s.ids) + [0] * (longest - len(s.ids)) for s in sequences]
@@ -110,19 +113,21 @@ def _pack(
 
 
 def causal_lm(model: Any) -> PreTrainedModel:
-    """The model itself, beneath a PEFT wrapper if there is one."""
-    # PEFT leaves a `peft_config` on the model inside, too.
-    found: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return found
+    """Return the model itself, without a PEFT wrapper."""
+    # `peft_config` would not tell: PEFT sets it on the inner model, too.
+    inner: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner
 
 
 @contextlib.contextmanager
 def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
-    """While inside, `model(pack=pack)` gives the loss; wrappers (PEFT, accelerate's mixed
-    precision, DDP) stay in between, which calling a part of the model would leave out.
+    """Make `model(pack=pack)` return the loss while inside.
+
+    The call goes through all wrappers (PEFT, accelerate's mixed precision, DDP); calling a part of
+    the model would bypass them.
 
     Args:
-        trees: whether packs are trees, which need the attention to be switched.
+        trees: whether micro-batches are trees, which need another attention implementation.
     """
     inner = causal_lm(model)
     before = inner.config._attn_implementation
@@ -139,29 +144,31 @@ def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
 
 
 def _forward(inner: PreTrainedModel, *args: Any, pack: Pack | None = None, **kwargs: Any) -> Any:
+    """Return the loss of a micro-batch; without one, the model's own output."""
     if pack is None:
         return type(inner).forward(inner, *args, **kwargs)
     return CausalLMOutput(loss=_loss(inner, pack))
 
 
 def _loss(inner: PreTrainedModel, pack: Pack) -> torch.Tensor:
+    """Return the loss of one forward pass over a micro-batch."""
     hidden = inner.base_model(**pack.inputs, use_cache=False).last_hidden_state
     chosen = hidden.flatten(0, 1).index_select(0, pack.predict)
     return weighted_loss(inner, chosen, pack.targets, pack.weights)
 
 
 def logits(inner: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits of hidden states (positions, width), in float32 (positions, vocabulary)."""
+    """Return the float32 logits (positions, vocabulary) of hidden states (positions, width)."""
     head: Any = inner.get_output_embeddings()
-    found: torch.Tensor = head(hidden).float()
+    scores: torch.Tensor = head(hidden).float()
     cap = getattr(inner.config.get_text_config(), "final_logit_softcapping", None)
-    return found if cap is None else torch.tanh(found / cap) * cap
+    return scores if cap is None else torch.tanh(scores / cap) * cap
 
 
 def weighted_loss(
     inner: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Sum of weight × cross-entropy in nats over (positions, width) hidden states."""
+    """Return the sum of weight × cross-entropy in nats over (positions, width) hidden states."""
     vocabulary = inner.config.get_text_config().vocab_size
     rows = max(1, LOGITS_AT_ONCE // vocabulary)
 

@@ -1,7 +1,7 @@
-"""Parameter counts of an architecture, from its configuration alone.
+"""Counts the parameters of an architecture from its configuration alone.
 
-The model is built on torch's meta device: shapes without memory, so the counts are exact for
-every architecture that transformers knows, and a 34 B model takes a second and no weights.
+The model is built on torch's meta device: shapes without memory. So the counts are exact for every
+architecture that transformers supports, and a 34 B model takes a second and no weights.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A weight of two dimensions; `linear` where it multiplies (an embedding only looks up)."""
+    """A two-dimensional weight."""
 
     path: str
+    """The path of its module."""
     inputs: int
     outputs: int
     linear: bool
+    """Whether it multiplies; an embedding only looks up."""
 
     @property
     def size(self) -> int:
@@ -36,30 +38,32 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a model consists of: `total` parameters, of which `linear` can be quantized (the
-    output head cannot), and the matrices that LoRA is put on. `norms_queries`: queries and keys
-    are normalized (Qwen3)."""
+    """The parameter counts of a model."""
 
     total: int
+    """All parameters."""
     linear: tuple[Matrix, ...]
+    """The matrices that can be quantized; the output head cannot."""
     adapted: tuple[Matrix, ...]
+    """The matrices that LoRA is applied to."""
     norms_queries: bool
+    """Whether queries and keys are normalized (Qwen3)."""
 
     def adapter(self, r: int) -> int:
-        """Parameters of a LoRA of rank r: A is r x inputs, B is outputs x r."""
+        """Return the parameters of a LoRA of rank r: A is r x inputs, B is outputs x r."""
         return sum(r * (matrix.inputs + matrix.outputs) for matrix in self.adapted)
 
 
 def count_of(base: str) -> int:
-    """How many parameters a resolved base has; no weights are loaded."""
+    """Return the number of parameters of a resolved base, without loading weights."""
     from transformers import AutoConfig
 
-    every = LoraSettings(target_modules="all-linear")  # which every architecture has
+    every = LoraSettings(target_modules="all-linear")  # every architecture has such layers
     return parameters_of(AutoConfig.from_pretrained(base), every).total
 
 
 def parameters_of(config: PretrainedConfig, lora: LoraSettings) -> Parameters:
-    """Counts of a configuration, without loading or allocating anything.
+    """Return the parameter counts of a configuration, without allocating memory.
 
     Raises:
         ConfigError: `attention` finds no linear layer in this architecture.
@@ -90,11 +94,13 @@ def parameters_of(config: PretrainedConfig, lora: LoraSettings) -> Parameters:
 
 
 def target_modules(model: PreTrainedModel, lora: LoraSettings) -> list[str] | str:
-    """`attention` becomes the names of the linear layers inside attention blocks, which
-    differ between architectures (q_proj, query_key_value, dense, …).
+    """Return the modules that LoRA is applied to, as PEFT takes them.
+
+    `attention` becomes the names of the linear layers inside attention blocks, which differ between
+    architectures (q_proj, query_key_value, dense, …).
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: `attention` finds none.
     """
     if lora.target_modules == "all-linear":
         return "all-linear"
@@ -112,20 +118,22 @@ def target_modules(model: PreTrainedModel, lora: LoraSettings) -> list[str] | st
         raise ConfigError(
             "lora.target_modules: attention finds no linear layer in this base; name the modules."
         )
-    # A name that other layers have too (GPT-2's c_proj) is told apart by its whole path.
+    # A name that other layers have too (GPT-2's c_proj) is replaced by its full path.
     others = {name for name, _ in outside}
     return sorted({path if name in others else name for name, path in inside})
 
 
 def _matrix(path: str, module: object) -> Matrix:
+    """Return the matrix of a module's weight."""
     from torch.nn import Embedding, Linear
 
     rows, columns = module.weight.shape  # type: ignore[attr-defined]
-    # transformers' Conv1D, of GPT-2, has its weight the other way round.
+    # GPT-2's Conv1D in transformers stores its weight transposed.
     outputs, inputs = (rows, columns) if isinstance(module, Linear) else (columns, rows)
     return Matrix(path, inputs, outputs, not isinstance(module, Embedding))
 
 
 def _is_target(path: str, names: list[str] | str) -> bool:
-    """PEFT's rule: the whole path, or its last part or parts."""
+    """Return whether PEFT applies LoRA to a path: by the full path, or by its last part or
+    parts."""
     return any(path == name or path.endswith(f".{name}") for name in names)

@@ -1,20 +1,20 @@
 """A batch of token sequences as a compressed prefix tree: every shared prefix once.
 
-Examples of one task begin alike (an instruction, a schema). Here a batch becomes a tree
-whose nodes are runs of tokens; a token that several sequences share stands in it once, at
-the position it has in each of them. Tokens lie in depth-first order, so that a node's
-parent comes before it and everything below a node is one contiguous range:
+Examples of one task share a prefix (an instruction, a schema). Here a batch becomes a tree whose
+nodes are spans of tokens. A token that several sequences share occurs once, at the position that it
+has in each of them. Tokens are in depth-first order: a node's parent comes before it, and its
+subtree is one contiguous range:
 
     sequences   A B C D      nodes   [A B]  positions 0 1
                 A B C E                ├── [C] 2 ── [D] 3, [E] 3
                 A B F                  └── [F] 2
                              tokens  A B C D E F
 
-A language model's loss is a sum over tokens, each predicted from the one before it. A
-shared token is predicted once here and weighs as much as all its copies together, so the
-loss over the tree is the loss over the sequences, to rounding. Pure Python: no model, no
-tensors. The batch is a tree because causal attention makes a token's state depend on its
-prefix alone (Hydragen, Juravsky et al. 2024, uses the same for answering).
+A language model's loss is a sum over tokens, each predicted from the one before it. A shared token
+is predicted once here and weighs as much as all its copies together. So the loss over the tree is
+the loss over the sequences, to rounding. The tree is exact because causal attention makes a token's
+state depend on its prefix alone (Hydragen, Juravsky et al. 2024, uses the same for inference). Pure
+Python: no model, no tensors.
 """
 
 from __future__ import annotations
@@ -26,65 +26,60 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """One sequence: token ids, and how much predicting each token weighs in the loss.
-
-    `weights[i]` belongs to `ids[i]`, which is predicted from `ids[:i]`; the first token
-    has nothing before it, so its weight counts for nothing.
-    """
+    """One sequence of token ids, with the weight of each prediction in the loss."""
 
     ids: Sequence[int]
+    """The token ids."""
     weights: Sequence[float]
+    """`weights[i]` is for predicting `ids[i]` from `ids[:i]`; the first weight is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A run of tokens, `tokens[start:end]`; `subtree_end` ends the range of all below it.
-
-    `parent` is the index of the node that this one continues (-1: none), `position` how
-    many tokens stand before it in each of its sequences.
-    """
+    """A span of tokens, `tokens[start:end]`."""
 
     start: int
     end: int
     subtree_end: int
+    """The end of the range of all tokens below this node."""
     parent: int
+    """The index of the node that this one continues; -1: none."""
     position: int
+    """The number of tokens before it in each of its sequences."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """A tree of sequences. Every list but `nodes` and `ends` has one entry a token.
-
-    `weights` are summed over the sequences that share the token; `previous` is the place
-    of the token before it (-1 at a root), which is where it is predicted. `ends[i]` is the
-    node in which the i-th sequence ends.
-    """
+    """A tree of sequences. All lists but `nodes` and `ends` have one entry per token."""
 
     tokens: list[int]
     positions: list[int]
     weights: list[float]
+    """Weights, summed over the sequences that share the token."""
     previous: list[int]
+    """The index of the token before it, which predicts it; -1 at a root."""
     nodes: list[Node]
     ends: list[int]
+    """The node in which each sequence ends."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def path(self, node: int) -> list[int]:
-        """Nodes from a root down to this one."""
-        found = []
+        """Return the nodes from a root down to this one."""
+        nodes = []
         while node >= 0:
-            found.append(node)
+            nodes.append(node)
             node = self.nodes[node].parent
-        return found[::-1]
+        return nodes[::-1]
 
     def sequence(self, index: int) -> list[int]:
-        """The token ids of the i-th sequence."""
+        """Return the token ids of the i-th sequence."""
         nodes = (self.nodes[node] for node in self.path(self.ends[index]))
         return [token for node in nodes for token in self.tokens[node.start : node.end]]
 
     def targets(self) -> tuple[list[int], list[int], list[float]]:
-        """What the loss is taken over: (place that predicts, token id, weight), in order."""
+        """Return the targets of the loss in order: places that predict, token ids, weights."""
         chosen = [
             place
             for place, (weight, before) in enumerate(zip(self.weights, self.previous, strict=True))
@@ -98,10 +93,10 @@ class PrefixTree:
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences have in common from their start."""
+    """Return the length of the common prefix of two sequences."""
     shorter = min(len(a), len(b))
     low = 0
-    # Whole slices are compared in C: doubling blocks first, then halving inside the last.
+    # Slices are compared in C: in blocks that double, then token by token inside the last.
     step = 16
     while low < shorter:
         high = min(low + step, shorter)
@@ -112,12 +107,12 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def build(sequences: Sequence[Weighted], shortest: int = 1) -> PrefixTree:
-    """The prefix tree of some sequences.
+    """Return the prefix tree of some sequences.
 
     Args:
-        shortest: a run shared by some but not all of a node's sequences is only shared when
-            it has as many tokens; shorter ones are computed for each, which costs little and
-            keeps the tree simple.
+        shortest: minimum tokens of a prefix shared by some but not all of a node's sequences.
+            Shorter ones are computed for each sequence, which costs little and keeps the tree
+            simple.
 
     Raises:
         ValueError: there is no sequence, an empty one, or one whose weights do not fit.
@@ -129,11 +124,14 @@ def build(sequences: Sequence[Weighted], shortest: int = 1) -> PrefixTree:
     return builder.grow(order, shared)
 
 
-# Sorted sequences that go on alike, what neighbours have in common, from where, below whom.
+# Sorted sequences with a common continuation, their neighbours' common prefix lengths, the start
+# position, the parent node.
 _Branch = tuple[Sequence[int], Sequence[int], int, int]
 
 
 class _Builder:
+    """Builds a prefix tree from sorted sequences."""
+
     def __init__(self, sequences: Sequence[Weighted], shortest: int) -> None:
         self.sequences, self.shortest = sequences, shortest
         self.tokens: list[int] = []
@@ -144,14 +142,17 @@ class _Builder:
         self.ends = [-1] * len(sequences)
 
     def grow(self, order: Sequence[int], shared: Sequence[int]) -> PrefixTree:
-        """The tree of the sorted sequences `order`; `shared[i]` is what the i-th and the next
-        one have in common. A stack instead of recursion, for a tree may be deep."""
+        """Return the tree of the sorted sequences `order`.
+
+        `shared[i]` is the common prefix length of the i-th and the next one. It uses a stack
+        instead of recursion, for a tree may be deep.
+        """
         waiting = self._below(order, shared, 0, -1)
         while waiting:
             group, inside, position, parent = waiting.pop()
             end = min(inside, default=len(self.sequences[group[0]].ids))
             node = self._add(group, position, end, parent)
-            # Sorted, so those that end here come first.
+            # Sequences are sorted, so those that end here come first.
             done = sum(len(self.sequences[i].ids) == end for i in group)
             for i in group[:done]:
                 self.ends[i] = node
@@ -161,7 +162,7 @@ class _Builder:
     def _below(
         self, group: Sequence[int], shared: Sequence[int], position: int, parent: int
     ) -> list[_Branch]:
-        """The branches of a group, last one first: the first is taken off the stack next."""
+        """Return the branches of a group, last one first: the first is popped next."""
         branches = [
             (group[first:last], shared[first : last - 1], position, parent)
             for first, last in _groups(shared, len(group), position, self.shortest)
@@ -169,6 +170,7 @@ class _Builder:
         return branches[::-1]
 
     def _add(self, group: Sequence[int], position: int, end: int, parent: int) -> int:
+        """Append a node with its tokens and return its index."""
         start = len(self.tokens)
         before = self.nodes[parent].end - 1 if parent >= 0 else -1
         self.tokens += self.sequences[group[0]].ids[position:end]
@@ -180,7 +182,7 @@ class _Builder:
         return len(self.nodes) - 1
 
     def _closed(self) -> PrefixTree:
-        """Notes where everything below a node ends: its own end, or its last child's."""
+        """Return the tree, with each node's subtree end: its own end, or its last child's."""
         ends = [node.end for node in self.nodes]
         for index in range(len(self.nodes) - 1, -1, -1):
             parent = self.nodes[index].parent
@@ -195,7 +197,7 @@ class _Builder:
 def _groups(
     shared: Sequence[int], count: int, position: int, shortest: int
 ) -> Iterator[tuple[int, int]]:
-    """Ranges of sorted sequences that go on alike for at least `shortest` tokens."""
+    """Yield ranges of sorted sequences that continue alike for at least `shortest` tokens."""
     first = 0
     for i in range(count):
         if i == count - 1 or shared[i] < position + shortest:
@@ -204,6 +206,7 @@ def _groups(
 
 
 def _check(sequences: Sequence[Weighted]) -> None:
+    """Raise ValueError if there is no sequence, an empty one, or one with wrong weights."""
     if not sequences:
         raise ValueError("a prefix tree needs at least one sequence")
     for sequence in sequences:
@@ -215,7 +218,7 @@ def _check(sequences: Sequence[Weighted]) -> None:
 
 
 def filled(tree: PrefixTree, multiple: int) -> PrefixTree:
-    """The tree with tokens added, in a tree of their own, up to a multiple of `multiple`."""
+    """Return the tree padded to a multiple of `multiple` tokens, by a separate tree."""
     size = len(tree)
     rest = -size % multiple
     if not rest:
@@ -236,42 +239,42 @@ def packs(
     most_sequences: int | None = None,
     shortest: int = 1,
 ) -> list[list[int]]:
-    """Cuts a batch into groups whose trees (`build` with the same `shortest`) have at most
-    `most_tokens` tokens each.
+    """Split a batch into groups whose trees have at most `most_tokens` tokens each.
 
-    Neighbours in sorted order go together, so that little is shared between groups and
-    computed twice. A sequence longer than `most_tokens` is alone in its group.
+    The trees are built with the same `shortest`. Neighbours in sorted order go together, so that
+    little is shared between groups and computed twice. A sequence longer than `most_tokens` is
+    alone in its group.
 
     Returns:
         indices of the sequences of each group.
     """
     _check(sequences)
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i].ids))
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     tokens = 0
     for place, i in enumerate(order):
         ids = sequences[i].ids
         new = len(ids)
         if place:
-            # What is left of a shared beginning that `build` does not keep apart.
+            # `build` keeps a shared prefix only from `shortest` tokens on.
             shared = common_prefix(sequences[order[place - 1]].ids, ids)
             new -= max(0, shared - shortest + 1)
-        full = most_sequences is not None and found and len(found[-1]) == most_sequences
-        if not found or full or tokens + new > most_tokens:
-            found.append([])
+        full = most_sequences is not None and groups and len(groups[-1]) == most_sequences
+        if not groups or full or tokens + new > most_tokens:
+            groups.append([])
             tokens, new = 0, len(ids)
-        found[-1].append(i)
+        groups[-1].append(i)
         tokens += new
-    return found
+    return groups
 
 
 def computed_tokens(sequences: Sequence[Weighted], shortest: int = 1) -> int:
-    """Tokens of the tree that `build` would make, or a few more, without making it."""
+    """Return the tokens of the tree of these sequences, or a few more, without building it."""
     ids = sorted(tuple(sequence.ids) for sequence in sequences)
     shared = sum(max(0, common_prefix(a, b) - shortest + 1) for a, b in pairwise(ids))
     return sum(map(len, ids)) - shared
 
 
 def tokens_of(sequences: Iterable[Weighted]) -> int:
-    """Tokens of the sequences one by one, without any sharing."""
+    """Return the tokens of the sequences without sharing."""
     return sum(len(sequence.ids) for sequence in sequences)

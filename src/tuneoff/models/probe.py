@@ -1,10 +1,10 @@
-"""Can this model be computed over prefix trees? Asked of the model itself, before training.
+"""Tests before training whether a model supports prefix trees.
 
-A few short sequences with a common beginning go through the model one by one and as a
-tree; the logits must agree. That finds whatever a list of architectures would miss: a state
-carried from token to token (recurrent layers, convolutions), positions taken from the order
-of tokens, keyword arguments that layers do not hand on. A sliding window is longer than
-the probe, so it is compared with the longest example apart from it.
+A few short sequences with a common prefix go through the model one by one and as a tree; the logits
+must agree. That finds what a list of architectures would miss: state carried from token to token
+(recurrent layers, convolutions), positions taken from the order of tokens, keyword arguments that
+layers do not pass on. A sliding window is longer than the probe, so it is compared with the longest
+example separately.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TAKES_NO_TREE = "its attention cannot be exchanged"
 
 
 def reason_against(model: PreTrainedModel, longest: int) -> str | None:
-    """Why a model cannot be computed over trees, or None when it can.
+    """Explain why a model does not support prefix trees; None if it does.
 
     Args:
-        longest: tokens of the longest example that will be trained on.
+        longest: tokens of the longest training example.
     """
     inner = causal_lm(model)
     if not inner._can_set_attn_implementation():
@@ -52,7 +52,7 @@ def reason_against(model: PreTrainedModel, longest: int) -> str | None:
 
 
 def _window(config: Any) -> int | None:
-    """The sliding window of a configuration, if any layer uses one."""
+    """Return the sliding window of a configuration; None if no layer uses one."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if window is None or (kinds and not any("sliding" in kind for kind in kinds)):
@@ -64,6 +64,7 @@ def _window(config: Any) -> int | None:
 
 @torch.no_grad()
 def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) -> str | None:
+    """Compare the logits over a tree with those one by one; explain a difference, None without."""
     sequences = _sequences(int(inner.config.get_text_config().vocab_size))
     tree = prefix_tree.build(sequences)
     embeddings: Any = inner.get_input_embeddings()
@@ -80,7 +81,7 @@ def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) ->
         hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state[0]
     except UnservedError:
         raise
-    except Exception as error:  # whatever it is, ordinary batches do not need it
+    except Exception as error:  # any failure: padded batches do not need trees
         first = (str(error).strip() or "no message").splitlines()[0]
         return f"it fails over a tree ({type(error).__name__}: {first})"
     shared = logits(inner, hidden)
@@ -97,11 +98,12 @@ def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) ->
 
 
 def _places(node: prefix_tree.Node) -> range:
+    """Return the places of a node's tokens."""
     return range(node.start, node.end)
 
 
 def _sequences(vocabulary: int) -> list[Weighted]:
-    """Two levels of sharing, lengths that differ, and one that is the beginning of another."""
+    """Return probe sequences: two levels of sharing, different lengths, one a prefix of another."""
     ids = [(7 * i * i + 11 * i + 3) % vocabulary for i in range(40)]
     bodies = [
         ids[:16],

@@ -1,21 +1,20 @@
 """Attention over a prefix tree: every token attends to its ancestors and to itself.
 
-Tokens lie in depth-first order, so token j is visible to token i exactly when
-`j <= i < last[j]`, where `last[j]` ends the range of everything below j's node. Three ways
-to compute it, one interface (`TreeAttention.attend`):
+Tokens are in depth-first order, so token j is visible to token i exactly when `j <= i < last[j]`,
+where `last[j]` is the end of the subtree of j's node. There are three backends with one interface
+(`TreeAttention.attend`):
 
 - cascade (CPU): each node attends causally to itself, and everything below a node attends
   to the whole node; both are plain slices, no mask, no copy. The partial results are merged
   by their log-sum-exp. Backward runs the same slices with the merged result, which gives
   exact gradients (the identity behind FlashAttention, Dao et al. 2022, and cascade
   inference, Ye et al. 2024).
-- flex (CUDA): FlexAttention with a block mask (Dong et al. 2024), so that blocks that
-  nobody sees are skipped.
-- dense: one boolean mask for `scaled_dot_product_attention`; the reference, and the way
+- flex (CUDA): FlexAttention with a block mask (Dong et al. 2024), which skips invisible blocks.
+- dense: one boolean mask for `scaled_dot_product_attention`; the reference, and the backend
   when attention weights are dropped out.
 
-The function is registered with transformers under `NAME`; a model that runs with it is
-given `tree=` as a keyword, which its layers hand on.
+The function is registered with transformers under `NAME`. A model that uses it gets `tree=` as a
+keyword argument, which its layers pass on.
 """
 
 from __future__ import annotations
@@ -34,25 +33,25 @@ Part = tuple[int, int, int, int, bool]
 
 
 class UnservedError(Exception):
-    """A layer asks for what our attention cannot give; the message says what."""
+    """A layer needs something that our attention does not support; the message says what."""
 
 
 def backend_for(device: torch.device) -> Backend:
-    """The fastest measured way on a device (`benchmarks/engine_parts.py`)."""
+    """Return the fastest measured backend on a device (`benchmarks/engine_parts.py`)."""
     if device.type == "cpu":
         return "cascade"
     return "flex" if device.type == "cuda" else "dense"
 
 
 class TreeAttention:
-    """Attention of one tree on one device; shared by all layers."""
+    """The attention of one tree on one device; shared by all layers."""
 
     def __init__(self, tree: PrefixTree, device: torch.device, backend: Backend | None = None):
         self.size = len(tree)
         self.longest = max(tree.positions) + 1
         self.device = device
         self.backend = backend or backend_for(device)
-        # Own nodes first: they write every token once, and what lies above is added to them.
+        # Nodes attend to themselves first: that writes every token once; ancestors are merged in.
         self.parts: list[Part] = [(n.start, n.end, n.start, n.end, True) for n in tree.nodes]
         last: list[int] = []
         for node in tree.nodes:
@@ -64,7 +63,7 @@ class TreeAttention:
         self._block_mask: Any = None
 
     def mask(self) -> torch.Tensor:
-        """Who sees whom: (queries, keys), True where query attends to key."""
+        """Return the boolean mask (queries, keys), True where a query attends to a key."""
         if self._mask is None:
             places = torch.arange(self.size, device=self.device)
             query, key = places[:, None], places[None, :]
@@ -72,7 +71,7 @@ class TreeAttention:
         return self._mask
 
     def block_mask(self) -> Any:
-        """The same as FlexAttention takes it."""
+        """Return the same mask for FlexAttention."""
         if self._block_mask is None:
             from torch.nn.attention.flex_attention import create_block_mask
 
@@ -95,12 +94,14 @@ class TreeAttention:
         scaling: float | None,
         dropout: float,
     ) -> torch.Tensor:
-        """Query (1, heads, tokens, size), key and value (1, key heads, tokens, size) →
-        (1, tokens, heads, size)."""
+        """Return (1, tokens, heads, size) attention of one layer.
+
+        Shapes: query (1, heads, tokens, size), key and value (1, key heads, tokens, size).
+        """
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         if self.backend == "cascade" and not dropout:
-            # In float32 whatever the precision: the kernel's backward is slower in bf16 (2.7
-            # times for a node of 95 tokens), and merging is more exact.
+            # Always in float32: the kernel's backward is slower in bf16 (2.7 times for a node of 95
+            # tokens), and merging is more exact.
             merged: torch.Tensor = _Cascade.apply(  # type: ignore[no-untyped-call]
                 query.float(), key.float(), value.float(), self.parts, scale
             )
@@ -109,10 +110,10 @@ class TreeAttention:
         if self.backend == "flex" and not dropout:
             from transformers.integrations.flex_attention import flex_attention_forward
 
-            found, _ = flex_attention_forward(
+            output, _ = flex_attention_forward(
                 module, query, key, value, self.block_mask(), scaling=scale
             )
-            return found
+            return output
         mask = self.mask()
         grouped = query.shape[1] != key.shape[1]
         return torch.nn.functional.scaled_dot_product_attention(
@@ -121,8 +122,10 @@ class TreeAttention:
 
 
 def _autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What autocast does to the arguments of attention: rotary positions leave queries and
-    keys in float32, values come in the lower precision."""
+    """Cast tensors as autocast casts the arguments of attention.
+
+    Rotary positions leave queries and keys in float32; values come in the lower precision.
+    """
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors
@@ -140,10 +143,10 @@ def attention(
     tree: TreeAttention | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in every layer.
+    """Return one layer's attention, as transformers calls it.
 
     Raises:
-        UnservedError: a layer asks for what a tree cannot give.
+        UnservedError: a layer needs something that a tree does not support.
     """
     if tree is None:
         raise UnservedError("its layers do not hand keyword arguments on")
@@ -153,9 +156,9 @@ def attention(
             f"its sliding window of {window} tokens is shorter than the {tree.longest} of an "
             "example"
         )
-    for option, what in (("softcap", "caps its attention scores"), ("s_aux", "has sinks")):
+    for option, reason in (("softcap", "caps its attention scores"), ("s_aux", "has sinks")):
         if options.get(option) is not None:
-            raise UnservedError(f"it {what}")
+            raise UnservedError(f"it {reason}")
     return tree.attend(module, query, key, value, scaling, dropout), None
 
 
@@ -167,7 +170,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class _Cascade(torch.autograd.Function):
-    """The parts of a tree, merged. Heads that share keys are a dimension of their own."""
+    """Merges the attention parts of a tree; heads that share keys are one dimension."""
 
     @staticmethod
     def forward(
@@ -178,25 +181,27 @@ class _Cascade(torch.autograd.Function):
         parts: list[Part],
         scale: float,
     ) -> torch.Tensor:
+        """Return the merged attention (1, tokens, heads, size) of all parts."""
         q, k, v = _by_key_head(query, key, value)
         heads, group, tokens, size = q.shape
         out = q.new_empty(tokens, heads, group, size).permute(1, 2, 0, 3)
         total = q.new_empty(heads, group, tokens, dtype=torch.float32)
         for first, last, start, end, own in parts:
             queries = slice(first, last)
-            found, weight = _forward(
+            attended, weight = _forward(
                 q[:, :, queries], k[:, :, start:end], v[:, :, start:end], 0.0, own, scale=scale
             )
             if own:
-                out[:, :, queries], total[:, :, queries] = found, weight
+                out[:, :, queries], total[:, :, queries] = attended, weight
             else:
-                _merge(out[:, :, queries], total[:, :, queries], found, weight)
+                _merge(out[:, :, queries], total[:, :, queries], attended, weight)
         ctx.save_for_backward(query, key, value, out, total)
         ctx.parts, ctx.scale = parts, scale
         return out.permute(2, 0, 1, 3).reshape(1, tokens, heads * group, size)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        """Return the gradients of query, key and value, from the same parts."""
         query, key, value, out, total = ctx.saved_tensors
         q, k, v = _by_key_head(query, key, value)
         heads, group, tokens, size = q.shape
@@ -210,11 +215,13 @@ class _Cascade(torch.autograd.Function):
                 out[:, :, queries], total[:, :, queries].contiguous(), 0.0, own,
                 scale=ctx.scale,
             )  # fmt: skip
-            by_key_head = (found.squeeze(1) if group == 1 else found.sum(1) for found in part[1:])
-            for whole, found in zip(
+            by_key_head = (
+                gradient.squeeze(1) if group == 1 else gradient.sum(1) for gradient in part[1:]
+            )
+            for whole, gradient in zip(
                 (dq[:, :, queries], dk[:, keys], dv[:, keys]), (part[0], *by_key_head), strict=True
             ):
-                whole.copy_(found) if own else whole.add_(found)
+                whole.copy_(gradient) if own else whole.add_(gradient)
         dq = dq.permute(2, 0, 1, 3).reshape(1, tokens, heads * group, size).transpose(1, 2)
         return dq, dk[None], dv[None], None, None
 
@@ -222,7 +229,7 @@ class _Cascade(torch.autograd.Function):
 def _by_key_head(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(key heads, query heads of each, tokens, size) views, keys repeated without a copy."""
+    """Return (key heads, query heads of each, tokens, size) views, keys repeated without a copy."""
     q = query[0].unflatten(0, (key.shape[1], -1))
     k, v = (x[0].unsqueeze(1).expand(-1, q.shape[1], -1, -1) for x in (key, value))
     return q, k, v
@@ -231,7 +238,7 @@ def _by_key_head(
 def _merge(
     out: torch.Tensor, total: torch.Tensor, found: torch.Tensor, weight: torch.Tensor
 ) -> None:
-    """Adds a part to the result in place: softmax over the union of both parts' keys."""
+    """Merge a part into the result in place: softmax over the union of both parts' keys."""
     both = torch.logaddexp(total, weight)
     kept, added = (total - both).exp_().unsqueeze(-1), (weight - both).exp_().unsqueeze(-1)
     out.mul_(kept).addcmul_(found, added)

@@ -1,8 +1,8 @@
-"""The new one held against the old one: `tuneoff parity` and `tuneoff.parity`.
+"""Tests whether new answers are as good as old ones: `tuneoff parity` and `tuneoff.parity`.
 
-Two or more files of answers, or contenders of finished runs, the reference first. `sides` says what
-is held against each other, `references` what the answers are answers to, `answers` scores files
-and `runs` reads what runs scored. The judgement is that of `compare` and `migrate --parity`
+It compares two or more files of answers, or contenders of finished runs, the reference first.
+`sides` finds what is compared, `references` the examples that the answers belong to; `answers`
+scores files, `runs` reads the scores of runs. The test is that of `compare` and `migrate --parity`
 (`scoring/parity.py`).
 """
 
@@ -32,9 +32,9 @@ from tuneoff.scoring.rows import Kind
 
 __all__ = ["How", "check_parity", "parity"]
 
-# Of ids that are left out so many are named.
+# The number of left-out ids that are named.
 FIRST = 5
-# Of a comparison, what is said elsewhere.
+# Fields of a comparison that are elsewhere in the result.
 NAMES = ("a", "b", "metric", "verdict", "outcome", "flips", "corrected")
 
 
@@ -49,7 +49,7 @@ def parity(
     margin: float = MARGIN,
     cluster: str | None = None,
 ) -> dict[str, Any]:
-    """Hold candidates against a reference; return what `tuneoff parity --json` prints.
+    """Compare candidates with a reference; return what `tuneoff parity --json` prints.
 
     Each is a JSONL file of answers (`id`, `prediction`), a run directory (its recommended choice),
     or RUN:CONTENDER.
@@ -76,17 +76,17 @@ def check_parity(
     how: How,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Hold candidates against a reference.
+    """Compare candidates with a reference; return the result as plain values.
 
     Returns:
         `metric`, `margin`, `cluster`, `reference` (`name`, `scores`), `candidates` (`name`,
-        `scores`, `outcome`, `is_not_worse`, `p_not_worse`, `n`, `needed` as in `Parity`; the
-        figures of `Comparison`; `flips`, `examples`, `left_out`, `sentence`), `worse`, whether one
-        of them is, `warnings` and `rules`.
+            `scores`, `outcome`, `is_not_worse`, `p_not_worse`, `n`, `needed` as in `Parity`; the
+            figures of `Comparison`; `flips`, `examples`, `left_out`, `sentence`), `worse`, whether
+            one of them is, `warnings` and `rules`.
 
     Raises:
         ConfigError, DataError: as for `parity`.
-        BudgetError: the judge's next question could pass the budget; what it said is kept.
+        BudgetError: the judge's next question could exceed the budget; its answers so far are kept.
     """
     if not candidates:
         raise ConfigError("parity takes two files or runs, or more: the reference first.")
@@ -95,16 +95,16 @@ def check_parity(
     if how.budget_usd is not None and how.judge is None:
         raise ConfigError("--budget-usd: only a judge is paid; give --judge FILE, or drop it.")
     places = find_places([reference, *candidates], how.contenders)
-    found = _read(places, how, progress or Silent())
-    first, *others = found.sides
-    clusters = find_clusters(found.examples, found.cluster, how.cluster is not None)
-    pairs = [_pair(side, first, found.metric) for side in others]
-    judged = judge_parity(pairs, found.metric, clusters, found.cluster or "", how.margin)
+    scored = _read(places, how, progress or Silent())
+    first, *others = scored.sides
+    clusters = find_clusters(scored.examples, scored.cluster, how.cluster is not None)
+    pairs = [_pair(side, first, scored.metric) for side in others]
+    judged = judge_parity(pairs, scored.metric, clusters, scored.cluster or "", how.margin)
     return {
-        "metric": found.metric,
+        "metric": scored.metric,
         "margin": how.margin,
-        "cluster": found.cluster if clusters else None,
-        "reference": {"name": first.name, **_measure(first, found, others, clusters)},
+        "cluster": scored.cluster if clusters else None,
+        "reference": {"name": first.name, **_measure(first, scored, others, clusters)},
         "candidates": [
             {
                 "name": side.name,
@@ -116,20 +116,20 @@ def check_parity(
                 "needed": each.needed,
                 **{k: v for k, v in asdict(each.pair).items() if k not in NAMES},
                 "flips": count_flips(pair),
-                "examples": show_flips(pair, side, first, found.examples),
-                "left_out": _count_left_out(side, first, found.metric),
-                **_measure(side, found, [first], clusters),
+                "examples": show_flips(pair, side, first, scored.examples),
+                "left_out": _count_left_out(side, first, scored.metric),
+                **_measure(side, scored, [first], clusters),
             }
             for side, pair, each in zip(others, pairs, judged, strict=True)
         ],
         "worse": any(each.outcome == "worse" for each in judged),
-        "warnings": found.warnings,
+        "warnings": scored.warnings,
         "rules": {**RULES, TESTS_RULE: TESTS_VERSION},
     }
 
 
 def _read(places: Sequence[Place], how: How, progress: Progress) -> Scored:
-    """Return the sides with their scores: of runs the stored ones, if nothing asks for others."""
+    """Return the sides with their scores: those stored in runs, unless an option needs others."""
     chosen = [each for each in places if isinstance(each, Chosen)]
     others = (how.judge, how.references, how.mode, how.databases, how.source)
     is_stored = len(chosen) == len(places) and others == (None,) * len(others)
@@ -145,6 +145,11 @@ def _read(places: Sequence[Place], how: How, progress: Progress) -> Scored:
 
 
 def _pair(side: Side, reference: Side, metric: str) -> Pair:
+    """Return the pair of a candidate and the reference, over the examples that both have.
+
+    Raises:
+        DataError: there are none.
+    """
     ours, theirs = _values(side, metric), _values(reference, metric)
     common = [id for id in theirs if id in ours]
     if not common:
@@ -165,6 +170,7 @@ def _pair(side: Side, reference: Side, metric: str) -> Pair:
 
 
 def _values(side: Side, metric: str) -> dict[str, float]:
+    """Return a side's values of one metric by example id."""
     rows = over_seeds(side.scored)
     return {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
 
@@ -179,17 +185,17 @@ def _by_training(side: Side, metric: str, ids: Sequence[str]) -> list[dict[str, 
 
 
 def _measure(
-    side: Side, found: Scored, others: Sequence[Side], clusters: Mapping[str, str] | None
+    side: Side, scored: Scored, others: Sequence[Side], clusters: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """Return a side's scores over what it has in common with at least one of others."""
+    """Return a side's scores over the examples that at least one of the others has too."""
     there = {id for other in others for id in over_seeds(other.scored)}
     rows = {id: row for id, row in over_seeds(side.scored).items() if id in there}
     names = dict.fromkeys(name for row in rows.values() for name in row.scores)
-    kinds: dict[str, Kind] = {name: found.kinds.get(name, "yes/no") for name in names}
+    kinds: dict[str, Kind] = {name: scored.kinds.get(name, "yes/no") for name in names}
     by_seed = {name: values_by_seed(side.scored, rows, name) for name in kinds}
     errors = len(set(side.errors) & set(rows))
     scores = aggregate(rows.values(), kinds, errors, clusters, by_seed, side.samples)
-    deciding = {found.metric: scores[found.metric]}
+    deciding = {scored.metric: scores[scored.metric]}
     return {
         "scores": {name: to_dict(score) for name, score in {**deciding, **scores}.items()},
         "samples": side.samples,
@@ -197,7 +203,7 @@ def _measure(
 
 
 def _count_left_out(side: Side, reference: Side, metric: str) -> dict[str, Any]:
-    """Return how many ids are not compared, and why: with the first few of each kind."""
+    """Return the number of ids that are not compared, by reason, with the first few."""
     only = {
         "reference_only": [id for id in reference.ids if id not in side.ids],
         "candidate_only": [id for id in side.ids if id not in reference.ids],

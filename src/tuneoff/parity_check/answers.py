@@ -1,4 +1,4 @@
-"""Sides whose answers are scored here: files, and runs under a metric that they do not have."""
+"""Scores answers: those of files, and those of runs by a metric that the runs do not have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tuneoff.tasks import load_task
 
 
 def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scored:
-    """Score the examples that the reference and at least one candidate answered.
+    """Return the sides with scores of the examples that the reference and any candidate answered.
 
     Raises:
         ConfigError: a metric, a mode or a task is unknown, or does not fit.
@@ -79,8 +79,11 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
 
 
 def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str | None]:
-    """Return the scorer of the metrics that are asked for, and the one that decides; None: the
-    scorer's own first."""
+    """Return the scorer of the chosen metrics, and the one that decides; None: the scorer's first.
+
+    Raises:
+        ConfigError: a metric is unknown, cannot be used or costs money.
+    """
     own = load_scorer(id)
     added: list[Scorer] = []
     names: list[str] = []
@@ -118,7 +121,7 @@ def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str 
 
 
 def _check(how: How, scorer: Scorer) -> None:
-    """Refuses what would do nothing."""
+    """Raise an error for an option that would do nothing."""
     if how.mode is not None and how.mode not in MODES:
         raise ConfigError(f"--mode: {unknown('mode', how.mode, MODES)}.")
     if how.databases is not None and not how.databases.is_dir():
@@ -130,11 +133,12 @@ def _check(how: How, scorer: Scorer) -> None:
 
 
 def _list_ids(rows: Sequence[Sequence[Row]]) -> dict[str, None]:
+    """Return the ids of rows, in order."""
     return dict.fromkeys(row.id for row in rows[0])
 
 
 def _find_common(places: Sequence[Place], ids: Sequence[Collection[str]]) -> dict[str, None]:
-    """Return the ids that the reference has and any candidate, in the reference's order."""
+    """Return the ids that the reference and any candidate have, in the reference's order."""
     reference, *candidates = ids
     there = {id for each in candidates for id in each}
     for place, each in zip(places[1:], candidates, strict=True):
@@ -150,7 +154,7 @@ def _find_common(places: Sequence[Place], ids: Sequence[Collection[str]]) -> dic
 
 @contextmanager
 def _databases(how: How, parts: prepare.Parts | None) -> Iterator[Path | None]:
-    """Give the folder of databases: the one that is named, else the task's own, if any."""
+    """Give the folder of databases: the given one, else the task's own, if any."""
     if how.databases is not None or parts is None:
         yield how.databases
         return
@@ -169,6 +173,7 @@ def _score_sides(
     metric: str | None,
     progress: Progress,
 ) -> list[Side]:
+    """Return the sides with their scores."""
     wanted = tuple(name for name in how.metrics if name in scorer.METRICS)
     options = Options(
         databases=databases,
@@ -195,7 +200,7 @@ def _score_sides(
 
 
 def join_rows(rows: Sequence[Row], examples: Mapping[str, Example]) -> Iterator[Row]:
-    """Yield a run's rows that are about these examples, with their references."""
+    """Yield a run's rows of these examples, with their references."""
     for row in rows:
         if row.id in examples:
             of = examples[row.id]
@@ -213,22 +218,23 @@ def _score_side(
     options: Options,
     progress: Progress,
 ) -> Side:
+    """Return one side with its scores."""
     scored, left_out, incomplete = [], dict[str, str](), 0
     step, done = progress.stage(f"{name}: scoring", sum(map(len, trainings))), 0
     for rows in trainings:
-        found: dict[str, list[ScoredRow]] = {}
+        by_id: dict[str, list[ScoredRow]] = {}
         for row, result in zip(rows, scorer.score_rows(rows, options), strict=True):
             done += 1
             step(done)
             reason = find_reason_left_out(result)
             if reason is not None:
                 left_out.setdefault(row.id, reason)
-            found.setdefault(row.id, []).append(replace(result, sample=row.sample))
-        fewer = [id for id, each in found.items() if len(each) < samples and id not in left_out]
+            by_id.setdefault(row.id, []).append(replace(result, sample=row.sample))
+        fewer = [id for id, each in by_id.items() if len(each) < samples and id not in left_out]
         incomplete = max(incomplete, len(fewer))
         scored.append({
             id: merge_answers(sorted(each, key=lambda row: row.sample))
-            for id, each in found.items() if id not in left_out
+            for id, each in by_id.items() if id not in left_out
         })  # fmt: skip
     first = [row for row in trainings[0] if row.sample == 0] or trainings[0]
     return Side(
@@ -244,6 +250,7 @@ def _score_side(
 
 
 def _explain_unmeasured(metric: str, sides: Sequence[Side]) -> str:
+    """Return why a metric measured nothing."""
     reasons = {id: why for side in sides for id, why in side.left_out.items()}
     if reasons and all(not side.scored[0] for side in sides):
         id, why = next(iter(reasons.items()))

@@ -1,4 +1,4 @@
-"""Where a candidate and its reference differ: counted, and one example of each way."""
+"""Finds where a candidate and its reference differ: counts, and an example of each direction."""
 
 from __future__ import annotations
 
@@ -12,34 +12,39 @@ from tuneoff.scoring.paired import Pair
 
 
 def count_flips(pair: Pair) -> dict[str, int]:
-    """Return, of yes/no scores, how often `both`, `only_reference`, `only_candidate` and `neither`
-    were right; of others how often the candidate's is `higher`, `lower` or `equal`."""
-    found = [(pair.scores_a[id], pair.scores_b[id]) for id in pair.common()]
-    if all(value in (0, 1) for both in found for value in both):
+    """Return how often only one side, both or neither was right.
+
+    For yes/no scores the keys are `both`, `only_reference`, `only_candidate` and `neither`. For
+    others they say how often the candidate's score is `higher`, `lower` or `equal`.
+    """
+    scores = [(pair.scores_a[id], pair.scores_b[id]) for id in pair.common()]
+    if all(value in (0, 1) for both in scores for value in both):
         return {
-            "both": found.count((1, 1)),
-            "only_reference": found.count((0, 1)),
-            "only_candidate": found.count((1, 0)),
-            "neither": found.count((0, 0)),
+            "both": scores.count((1, 1)),
+            "only_reference": scores.count((0, 1)),
+            "only_candidate": scores.count((1, 0)),
+            "neither": scores.count((0, 0)),
         }
     return {
-        "higher": sum(a > b for a, b in found),
-        "lower": sum(a < b for a, b in found),
-        "equal": sum(a == b for a, b in found),
+        "higher": sum(a > b for a, b in scores),
+        "lower": sum(a < b for a, b in scores),
+        "equal": sum(a == b for a, b in scores),
     }
 
 
 def show_flips(
     pair: Pair, side: Side, reference: Side, examples: Mapping[str, Example]
 ) -> dict[str, dict[str, Any]]:
-    """Return an example in which the candidate is `better`, and one in which it is `worse`: the
-    first ones with the largest difference."""
-    found: dict[str, tuple[float, str]] = {}
+    """Return an example where the candidate is `better` and one where it is `worse`.
+
+    They are the first ones with the largest difference.
+    """
+    largest: dict[str, tuple[float, str]] = {}
     for id in pair.common():
         difference = pair.scores_a[id] - pair.scores_b[id]
         kind = "better" if difference > 0 else "worse"
-        if abs(difference) > found.get(kind, (0.0, ""))[0]:
-            found[kind] = (abs(difference), id)
+        if abs(difference) > largest.get(kind, (0.0, ""))[0]:
+            largest[kind] = (abs(difference), id)
     return {
         kind: {
             "id": id,
@@ -50,5 +55,5 @@ def show_flips(
             "reference_score": pair.scores_b[id],
             "candidate_score": pair.scores_a[id],
         }
-        for kind, (_, id) in sorted(found.items())
+        for kind, (_, id) in sorted(largest.items())
     }

@@ -1,8 +1,8 @@
-"""A judge that is paid outside a run: what it said and what it cost is kept beside its file.
+"""Pays a judge outside a run: its answers and its cost are kept beside its file.
 
-`FOLDER/judge.yaml` has `FOLDER/judge.kept/`: `judgements.jsonl` and `events.jsonl`, as in a run
-directory. The same question is paid for once, whichever command asks it; the budget is for all that
-was ever spent with this file.
+`FOLDER/judge.yaml` has `FOLDER/judge.kept/` with `judgements.jsonl` and `events.jsonl`, as in a run
+directory. The same question is paid once, whichever command asks it. The budget is for all money
+ever spent with this file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_judge(file: Path) -> judge.Judge:
     """Return the judge of a file.
 
     Raises:
-        ConfigError: the file cannot be used, or the judge not be asked: no SDK, or no key.
+        ConfigError: the file cannot be used, or the judge cannot be asked: no SDK, or no key.
     """
     settings = load_judge(file)
     judge.ready(settings)
@@ -41,11 +41,11 @@ def open_judge(file: Path) -> judge.Judge:
 def pay_judge(
     file: Path, options: Options, budget_usd: float | None, yes: bool, progress: Progress
 ) -> Iterator[Options]:
-    """Give options with what the judge said before and what it is paid from, while inside.
+    """Give the options with the judge's earlier answers and its budget.
 
     Raises:
-        ConfigError: the judge has no price, and there is a budget or nobody said `yes`; or another
-            command asks it.
+        ConfigError: the judge has no price, and there is a budget or no `yes`; or another command
+            is asking it.
     """
     settings = load_judge(file)
     folder = file.with_name(file.stem + KEPT)
@@ -68,6 +68,7 @@ def pay_judge(
 
 
 def _say_spent(settings: JudgeSettings, ledger: Ledger, folder: Path) -> str:
+    """Return what a judge has cost so far, as a sentence."""
     spent = ledger.spent()
     cost = f"${spent.known:.2f}" + (
         f", ${spent.uncertain:.2f} more perhaps" * bool(spent.uncertain)

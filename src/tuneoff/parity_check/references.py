@@ -1,4 +1,4 @@
-"""What the answers are answers to: references, inputs and meta, joined by id."""
+"""Finds the examples that answers belong to: references, inputs and meta, joined by id."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tuneoff.scoring.stored import check_rows, read_id, read_objects, read_rows
 from tuneoff.tasks import chat, load_task
 from tuneoff.tasks.rows import read
 
-# What a row of references may hold of what was asked.
+# The keys of inputs that a row of references may have.
 INPUTS = ("input", "prompt", "question", "context", "sentence")
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFile:
-    """A file of answers, looked through: its ids in order, and what its rows say of references."""
+    """A file of answers: its ids in order, and the references and meta of its rows."""
 
     path: Path
     ids: Mapping[str, None]
@@ -32,7 +32,7 @@ class AnswerFile:
 
 
 def look_through(path: Path) -> AnswerFile:
-    """Return what a file of answers holds beside its answers.
+    """Return the ids, references and meta of a file of answers.
 
     Raises:
         DataError: it is missing or empty, or a line of it cannot be used.
@@ -53,7 +53,7 @@ def look_through(path: Path) -> AnswerFile:
         if isinstance(value.get("meta"), dict):
             meta[id] = {**meta.get(id, {}), **value["meta"]}
     if not ids:
-        check_rows(path)  # says what is wrong
+        check_rows(path)  # raises the error
     return AnswerFile(path, ids, references, meta)
 
 
@@ -63,8 +63,7 @@ def join_examples(
     common: Collection[str],
     how: How,
 ) -> tuple[dict[str, Example], prepare.Parts | None]:
-    """Return what each common id stands for, and the task with its own test set where that was
-    needed.
+    """Return the example of each common id, and the task's own test set if it was needed.
 
     Raises:
         DataError: a reference is missing, or differs.
@@ -91,19 +90,21 @@ def join_examples(
             f'({name_first(missing)}){where}; add "reference" to their rows, or give '
             "--references FILE (rows of id and reference, or the data file)."
         )
-    found = {}
+    examples = {}
     for id in common:
         meta: dict[str, Any] = {}
-        for each in files:  # what the reference's file says holds
+        for each in files:  # the reference's file comes first
             meta = {**each.meta.get(id, {}), **meta}
-        found[id] = Example(id, known[id].inputs, known[id].completion, {**known[id].meta, **meta})
-    return found, parts
+        examples[id] = Example(
+            id, known[id].inputs, known[id].completion, {**known[id].meta, **meta}
+        )
+    return examples, parts
 
 
 def _keep_inputs(
     named: Mapping[str, Example], of_runs: Mapping[str, Example]
 ) -> Iterator[tuple[str, Example]]:
-    """Yield references that are given, with what runs know of the same ids."""
+    """Yield the given references, with the inputs and meta of runs."""
     for id, example in named.items():
         run = of_runs.get(id, example)
         meta = {**run.meta, **example.meta}
@@ -113,28 +114,32 @@ def _keep_inputs(
 def _own_references(
     files: Sequence[AnswerFile], of_runs: Mapping[str, Example], common: Collection[str]
 ) -> dict[str, Example]:
-    """Return the references that runs and rows bring along, which must agree."""
-    found = {id: of_runs[id] for id in common if id in of_runs}
-    first: dict[str, str] = dict.fromkeys(found, "the run")
+    """Return the references that runs and rows have themselves.
+
+    Raises:
+        DataError: they differ.
+    """
+    by_id = {id: of_runs[id] for id in common if id in of_runs}
+    first: dict[str, str] = dict.fromkeys(by_id, "the run")
     for each in files:
         differing: dict[str, list[str]] = {}
         for id, reference in each.references.items():
             if id not in common:
                 continue
-            if id not in found:
-                found[id], first[id] = Example(id, {}, reference), str(each.path)
-            elif found[id].completion.strip() != reference.strip():
+            if id not in by_id:
+                by_id[id], first[id] = Example(id, {}, reference), str(each.path)
+            elif by_id[id].completion.strip() != reference.strip():
                 differing.setdefault(first[id], []).append(id)
         for other, ids in differing.items():
             advice = "correct the ids, or say with --references FILE which holds"
             refuse_differing(other, str(each.path), ids, "reference", advice)
-    return found
+    return by_id
 
 
 def _read_own(
     files: Sequence[AnswerFile], how: How, missing: Sequence[str]
 ) -> tuple[dict[str, Example], prepare.Parts | None]:
-    """Return the task's own test set by id; nothing where it has none."""
+    """Return the task's own test set by id; empty if it has none."""
     task = how.task or "chat"
     if not load_task(task).SOURCES and how.source is None:
         return {}, None
@@ -157,20 +162,21 @@ def read_references(path: Path) -> dict[str, Example]:
     Raises:
         DataError: a row cannot be used, or an id is there twice with different references.
     """
-    found: dict[str, Example] = {}
+    by_id: dict[str, Example] = {}
     first = next(read(path)).row
     is_plain = isinstance(first.get("reference"), str) and "messages" not in first
     for example in _plain_references(path) if is_plain else _read_data(path):
-        known = found.setdefault(example.id, example)
+        known = by_id.setdefault(example.id, example)
         if known.completion.strip() != example.completion.strip():
             raise DataError(
                 f"{path}: the id {example.id!r} is there twice, with different references; keep "
                 "one."
             )
-    return found
+    return by_id
 
 
 def _read_data(path: Path) -> list[Example]:
+    """Return the examples of a data file."""
     try:
         return chat.read_examples(path)
     except DataError as error:
@@ -180,6 +186,7 @@ def _read_data(path: Path) -> list[Example]:
 
 
 def _plain_references(path: Path) -> list[Example]:
+    """Return the examples of rows of `id` and `reference`."""
     examples = []
     for record in read(path):
         row = record.row
@@ -193,12 +200,12 @@ def _plain_references(path: Path) -> list[Example]:
 
 
 def build_file_rows(file: AnswerFile, examples: Mapping[str, Example]) -> tuple[list[Row], int]:
-    """Return the rows of a file that are about these examples, and how many answers one has.
+    """Return a file's rows of these examples, and the number of answers per example.
 
     Raises:
         DataError: a row has no prediction, or an id is there twice.
     """
-    # What is left out needs no reference.
+    # Ids that are left out need no reference.
     known: dict[str, tuple[str, Mapping[str, Any]]] = {id: ("", {}) for id in file.ids}
     known |= {id: (e.completion, e.meta) for id, e in examples.items()}
     _, samples = check_rows(file.path, known)

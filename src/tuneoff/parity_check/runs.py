@@ -1,4 +1,4 @@
-"""Contenders of finished runs, with the scores that lie in their folders."""
+"""Reads contenders of finished runs, with their stored scores."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ from tuneoff.tasks import load_task
 
 
 def check_task(chosen: Sequence[Chosen], task: str | None) -> None:
-    """Refuses a task that is not that of the runs.
-
-    Raises:
-        ConfigError: it is another one, or the runs differ.
-    """
+    """Raise ConfigError if the runs have different tasks, or another one than is given."""
     tasks = {each.folder: stored_bakeoff(each.folder).task.id for each in chosen}
     first = next(iter(tasks.values()))
     if len(set(tasks.values())) > 1:
@@ -38,11 +34,11 @@ def check_task(chosen: Sequence[Chosen], task: str | None) -> None:
 def read_stored(
     chosen: Sequence[Chosen], metrics: Sequence[str], cluster: str | None
 ) -> Scored | None:
-    """Return contenders with their stored scores; None where one of them lacks one of the metrics.
+    """Return contenders with their stored scores; None if one lacks one of the metrics.
 
     Raises:
         ConfigError: the runs are judged by different metrics.
-        DataError: an example is another one in another run.
+        DataError: an example is different in another run.
     """
     folders = {each.folder.resolve(): each.folder for each in chosen}
     primary = {str(f): RunDir(f).results().primary_metric for f in folders.values()}
@@ -77,6 +73,7 @@ def read_stored(
 
 
 def _read_side(chosen: Chosen, run: ScoredRun, between: Mapping[str, Any]) -> Side:
+    """Return a contender's answers with their stored scores."""
     settings, folders = _settings(chosen)
     left_out = run.results.left_out
     scored = (over_samples(list_scored(settings, each)) for each in folders)
@@ -95,39 +92,40 @@ def _read_side(chosen: Chosen, run: ScoredRun, between: Mapping[str, Any]) -> Si
 
 
 def _has_score(side: Side, metric: str) -> bool:
+    """Return whether any answer has a score by a metric."""
     return any(metric in row.scores for rows in side.scored for row in rows.values())
 
 
 def read_examples(chosen: Sequence[Chosen], only_inputs: bool = False) -> dict[str, Example]:
-    """Return the test examples of runs by id; those of an earlier run hold.
+    """Return the test examples of runs by id. If runs differ, the first one's counts.
 
     Args:
         only_inputs: whether references may differ, because others take their place.
 
     Raises:
-        DataError: an example is another one in another run.
+        DataError: an example is different in another run.
     """
-    found: dict[str, Example] = {}
+    by_id: dict[str, Example] = {}
     folders = list(dict.fromkeys(each.folder for each in chosen))
     for folder in folders:
         differing = []
         for example in RunDir(folder).each_example("test"):
-            known = found.setdefault(example.id, example)
+            known = by_id.setdefault(example.id, example)
             is_same = known.inputs == example.inputs
             if not is_same or (not only_inputs and known.completion != example.completion):
                 differing.append(example.id)
         advice = "give runs on the same test set"
         refuse_differing(str(folders[0]), str(folder), differing, "test example", advice)
-    return found
+    return by_id
 
 
 def build_run_rows(chosen: Chosen) -> list[list[Row]]:
-    """Return a contender's answers as rows to score, of each of its trainings."""
+    """Return a contender's answers as rows to score, for each of its trainings."""
     run = RunDir(chosen.folder)
     left_out = run.results().left_out
     test = [each for each in run.examples("test") if each.id not in left_out]
     settings, folders = _settings(chosen)
-    found = []
+    trainings = []
     for directory in folders:
         rows = []
         for sample, predictions in enumerate(divide_answers(settings, directory)):
@@ -136,10 +134,10 @@ def build_run_rows(chosen: Chosen) -> list[list[Row]]:
                 for r in build_rows(test, predictions)
             ]
         if rows:
-            found.append(rows)
-    if not found:
+            trainings.append(rows)
+    if not trainings:
         raise ConfigError(f"{chosen.folder}: {chosen.contender} has no answers; name another one.")
-    return found
+    return trainings
 
 
 def find_task(chosen: Sequence[Chosen]) -> tuple[BakeOff, str]:
@@ -149,6 +147,7 @@ def find_task(chosen: Sequence[Chosen]) -> tuple[BakeOff, str]:
 
 
 def _settings(chosen: Chosen) -> tuple[Any, list[ContenderDir]]:
+    """Return a contender's settings, and the directories of its trainings on all examples."""
     bakeoff = stored_bakeoff(chosen.folder)
     named = {each.name: each for each in bakeoff.contenders}
     if chosen.contender not in named:

@@ -1,4 +1,4 @@
-"""What is held against each other: a file of answers, or a contender of a finished run."""
+"""Finds what is compared: files of answers, and contenders of finished runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How two or more sets of answers are compared; None: as the runs, or the task, have it.
+    """How two or more sets of answers are compared. None: as the runs, or the task, have it.
 
-    `metrics` are a task's, or Python files; the first decides, or the judge where there is none.
-    `references` stand for the rows' own. `margin` is a share of 1. `contenders` are names of runs'
-    contenders, one for all runs or one for each. The others are those of `tuneoff score`.
+    Fields without a docstring are those of `tuneoff score`.
     """
 
     task: str | None = None
     source: str | None = None
     metrics: tuple[str, ...] = ()
+    """A task's metrics, or Python files. The first decides; without any, the judge."""
     judge: Path | None = None
+    """A judge's file."""
     budget_usd: float | None = None
+    """Max money that the judge may ever cost, in USD."""
     yes: bool = False
+    """Whether to ask a judge without a price."""
     references: Path | None = None
+    """A file of references, in place of the rows' own."""
     databases: Path | None = None
     mode: str | None = None
     workers: int | None = None
@@ -39,7 +42,9 @@ class How:
     memory_bytes: int = 1_000_000_000
     cluster: str | None = None
     margin: float = MARGIN
+    """The equivalence margin, as a share of 1."""
     contenders: tuple[str, ...] = ()
+    """Names of contenders: one for all runs, or one for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +56,37 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        """Return how it is named here and on the command line."""
+        """Return its name, as on the command line."""
         return f"{self.folder}:{self.contender}"
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Answers and their scores.
-
-    `ids` are all that were answered, `answers` the first ones, to be shown. `scored` are the rows
-    by example id, of each training (one, but of a contender with seeds), means over `samples`
-    answers; `errors` the ids without an answer; `left_out` those whose reference cannot be used,
-    and why; `incomplete` counts the examples with fewer answers than `samples`.
-    """
+    """Answers and their scores."""
 
     name: str
     ids: Collection[str]
+    """All ids that were answered."""
     answers: Mapping[str, str]
+    """The first answer of each id, to be shown."""
     scored: Sequence[Mapping[str, ScoredRow]]
+    """The rows of each training by example id, as means over `samples` answers. There is one
+    training, but for a contender with seeds."""
     samples: int = 1
+    """The number of answers per example."""
     errors: Collection[str] = ()
+    """The ids without an answer."""
     between: KnownSeeds = None
+    """What is known of the variation between trainings."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why the references of some ids cannot be used."""
     incomplete: int = 0
+    """The number of examples with fewer answers than `samples`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Sides with their scores, what their ids stand for, and by what they were scored."""
+    """Sides with their scores, their examples, and the metrics that they were scored by."""
 
     sides: list[Side]
     examples: Mapping[str, Example]
@@ -92,10 +100,10 @@ Place = Path | Chosen
 
 
 def find_places(given: Sequence[Path | str], contenders: Sequence[str]) -> list[Place]:
-    """Return the files and contenders that are meant, in order.
+    """Return the files and contenders that the arguments name, in order.
 
     Raises:
-        ConfigError: a contender is not there or not clear, or a thing is named twice.
+        ConfigError: a contender does not exist or is ambiguous, or one is named twice.
     """
     runs = [place for place, each in enumerate(given) if _split_run(str(each)) is not None]
     if contenders and not runs:
@@ -106,21 +114,21 @@ def find_places(given: Sequence[Path | str], contenders: Sequence[str]) -> list[
             "or one for each."
         )
     names = iter(list(contenders) * len(runs) if len(contenders) == 1 else contenders)
-    found: list[Place] = []
+    places: list[Place] = []
     for each in given:
         run = _split_run(str(each))
-        found.append(Path(each) if run is None else _choose(*run, next(names, None)))
-    for number, place in enumerate(found):
-        if any(_is_same(place, other) for other in found[:number]):
+        places.append(Path(each) if run is None else _choose(*run, next(names, None)))
+    for number, place in enumerate(places):
+        if any(_is_same(place, other) for other in places[:number]):
             raise ConfigError(
                 f"{place.name if isinstance(place, Chosen) else place} is given twice, and nothing "
                 "can differ; give another file, or another contender (RUN:NAME)."
             )
-    return found
+    return places
 
 
 def _split_run(given: str) -> tuple[Path, str] | None:
-    """Return a run's folder, and the contender named behind it; None where it is a file."""
+    """Return a run's folder, and the contender named behind it; None for a file."""
     if Path(given).is_dir():
         return Path(given), ""
     folder, colon, name = given.rpartition(":")
@@ -130,6 +138,11 @@ def _split_run(given: str) -> tuple[Path, str] | None:
 
 
 def _choose(folder: Path, written: str, named: str | None) -> Chosen:
+    """Return the contender of a run that is named, or else recommended.
+
+    Raises:
+        ConfigError: it does not exist, or it failed, or none is recommended.
+    """
     results = RunDir(folder).results()
     names = [each.name for each in results.contenders if not each.error]
     choice = written or named or results.recommendation.choice
@@ -146,6 +159,7 @@ def _choose(folder: Path, written: str, named: str | None) -> Chosen:
 
 
 def _is_same(a: Place, b: Place) -> bool:
+    """Return whether two places are the same file or contender."""
     if isinstance(a, Chosen) or isinstance(b, Chosen):
         both = isinstance(a, Chosen) and isinstance(b, Chosen)
         return both and a.contender == b.contender and a.folder.resolve() == b.folder.resolve()  # type: ignore[union-attr]
@@ -153,7 +167,7 @@ def _is_same(a: Place, b: Place) -> bool:
 
 
 def refuse_differing(first: str, second: str, ids: Sequence[str], what: str, advice: str) -> None:
-    """Raises DataError where some ids mean something else on both sides."""
+    """Raise DataError if some ids stand for different examples on both sides."""
     if ids:
         raise DataError(
             f"{first} and {second} have another {what} for {len(ids)} of their common ids "
@@ -169,14 +183,14 @@ def name_first(ids: Sequence[str]) -> str:
 def find_clusters(
     examples: Mapping[str, Example], key: str | None, is_asked: bool
 ) -> dict[str, str] | None:
-    """Return what each example belongs to; None where nothing says so.
+    """Return the cluster of each example; None without clusters.
 
     Args:
-        key: of the examples' meta.
-        is_asked: whether that key was asked for; otherwise it is the task's.
+        key: a key of the examples' meta.
+        is_asked: whether the user chose this key; otherwise it is the task's.
 
     Raises:
-        DataError: an example has no such key, which was asked for.
+        DataError: an example lacks a key that the user chose.
     """
     if key is None:
         return None

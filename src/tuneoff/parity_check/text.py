@@ -1,4 +1,4 @@
-"""What `tuneoff parity` prints: the outcome, the scores, the flips, and what was left out."""
+"""Renders what `tuneoff parity` prints: outcomes, scores, flips, and what was left out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tuneoff.report import format as f
 from tuneoff.scoring.power import count_units
 from tuneoff.summary import plain
 
-# Characters of a text that is shown on one line.
+# Max characters of a text on one line.
 LINE = 100
 LEFT_OUT = {
     "reference_only": "ids in {reference} only",
@@ -19,32 +19,33 @@ LEFT_OUT = {
 }
 
 
-def describe(found: Mapping[str, Any]) -> str:
-    """Return the text of `check_parity`'s result."""
-    reference, candidates = found["reference"], found["candidates"]
-    lines = [each["sentence"] for each in candidates] + ["", _draw_scores(found).rstrip()]
+def describe(result: Mapping[str, Any]) -> str:
+    """Return the result of `check_parity` as text."""
+    reference, candidates = result["reference"], result["candidates"]
+    lines = [each["sentence"] for each in candidates] + ["", _draw_scores(result).rstrip()]
     for each in candidates:
-        lines += ["", *_list_flips(each, reference["name"], found["metric"])]
+        lines += ["", *_list_flips(each, reference["name"], result["metric"])]
     lines += [line for each in candidates for line in _list_left_out(each, reference["name"])]
-    lines += [line for side in (reference, *candidates) for line in _list_errors(side, found)]
-    lines += [f"warning: {each}" for each in found["warnings"]]
+    lines += [line for side in (reference, *candidates) for line in _list_errors(side, result)]
+    lines += [f"warning: {each}" for each in result["warnings"]]
     return "\n".join(map(f.clean, lines))
 
 
-def _draw_scores(found: Mapping[str, Any]) -> str:
+def _draw_scores(result: Mapping[str, Any]) -> str:
+    """Return the table of scores."""
     from rich.table import Table
     from rich.text import Text
 
-    sides = [found["reference"], *found["candidates"]]
-    counts = sorted({each["n"] for each in found["candidates"]})
-    several = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
-    key = f", in {count_units(found['candidates'][0]['units'], found['cluster'])}"
-    title = f"{several} example{'s' * (counts != [1])} in common{key if found['cluster'] else ''}"
+    sides = [result["reference"], *result["candidates"]]
+    counts = sorted({each["n"] for each in result["candidates"]})
+    count = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
+    key = f", in {count_units(result['candidates'][0]['units'], result['cluster'])}"
+    title = f"{count} example{'s' * (counts != [1])} in common{key if result['cluster'] else ''}"
     shown = Table(title=Text(title), title_justify="left")
     shown.add_column("metric")
     for each in sides:
         shown.add_column(Text(f.clean(each["name"])), justify="right", overflow="fold")
-    for metric in found["reference"]["scores"]:
+    for metric in result["reference"]["scores"]:
         values = [each["scores"].get(metric) for each in sides]
         share = f.is_share(*(each["value"] for each in values if each))
         shown.add_row(metric, *(_show_score(each, share) for each in values))
@@ -52,6 +53,7 @@ def _draw_scores(found: Mapping[str, Any]) -> str:
 
 
 def _show_score(score: Mapping[str, Any] | None, share: bool) -> str:
+    """Return a score with its bounds."""
     if score is None:
         return f.MISSING
     bounds = f.interval(score["low"], score["high"], share)
@@ -59,20 +61,20 @@ def _show_score(score: Mapping[str, Any] | None, share: bool) -> str:
 
 
 def _list_flips(candidate: Mapping[str, Any], reference: str, metric: str) -> list[str]:
-    """Return the counts of flips, and an example of each way."""
+    """Return the counts of flips, and an example of each direction."""
     flips, name = candidate["flips"], candidate["name"]
     if "both" in flips:
-        told = (
+        counts = (
             f"{metric}: both right {f.count(flips['both'])}, only {reference} "
             f"{f.count(flips['only_reference'])}, only {name} {f.count(flips['only_candidate'])}, "
             f"neither {f.count(flips['neither'])}."
         )
     else:
-        told = (
+        counts = (
             f"{metric} of {name}: higher {f.count(flips['higher'])}, lower "
             f"{f.count(flips['lower'])}, equal {f.count(flips['equal'])}."
         )
-    lines = [told]
+    lines = [counts]
     for kind, example in candidate["examples"].items():
         texts = [
             ("asked", example["inputs"]),
@@ -93,28 +95,28 @@ def _list_flips(candidate: Mapping[str, Any], reference: str, metric: str) -> li
 
 
 def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
-    """Return a line for each reason for which ids were left out."""
+    """Return a line per reason why ids were left out."""
     lines = []
     for kind, words in LEFT_OUT.items():
         of = candidate["left_out"][kind]
         if of["n"]:
-            said = words.format(reference=reference, candidate=candidate["name"])
+            label = words.format(reference=reference, candidate=candidate["name"])
             first = of["first"]
             names: Sequence[str] = list(first)
             if isinstance(first, Mapping):
                 names = [f"{id}: {why}" for id, why in first.items()]
             shown = ", ".join(map(show_line, names)) + (", …" if of["n"] > len(names) else "")
-            lines.append(f"left out, {said}: {f.count(of['n'])} ({shown}).")
+            lines.append(f"left out, {label}: {f.count(of['n'])} ({shown}).")
     return lines
 
 
-def _list_errors(side: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return a line where some examples have no answer, which is scored as a wrong one."""
-    errors = side["scores"][found["metric"]]["errors"]
+def _list_errors(side: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """Return a line if some examples have no answer, which counts as wrong."""
+    errors = side["scores"][result["metric"]]["errors"]
     return [f"no answer, counted as wrong: {f.count(errors)} of {side['name']}."] if errors else []
 
 
 def show_line(text: str) -> str:
-    """Return a text on one line, cut, with nothing in it that a terminal would obey."""
+    """Return a text on one line, shortened, without control characters."""
     line = f.clean(" ".join(text.split()))
     return line if len(line) <= LINE else f"{line[: LINE - 1]}…"

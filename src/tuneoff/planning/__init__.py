@@ -1,8 +1,8 @@
-"""The story of a run before anything is spent: tokens, epochs, money, hours, memory.
+"""The plan of a run before anything is spent: tokens, epochs, money, hours, memory.
 
-No key and no provider; a data set of the hub may be fetched, and a base that is on this machine is
-trained for a moment. Nothing is kept of that. What is not known is None, with a
-sentence among the contender's warnings that says why and what to do.
+It needs no key and asks no provider. A data set may be fetched from the hub, and a base on this
+machine is trained for a moment; nothing of that is kept. What is not known is None, and one of the
+contender's warnings says why and what to do.
 """
 
 from __future__ import annotations
@@ -47,25 +47,29 @@ from tuneoff.spending import refused_today
 from tuneoff.tasks.streaming import Stream, stream
 from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
 
-# Chat files beyond this size are gone through row by row, and not checked for overlap.
+# Chat files beyond this size are streamed, and not checked for overlap.
 HELD_BYTES = 32 * 2**20
-# Training examples from which shared prefixes and speed are found out.
+# Training examples from which shared prefixes and speed are estimated.
 SAMPLED = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A task's examples: all of them with their split, again and again, and the same by split."""
+    """A task's examples."""
 
     sizes: Mapping[Split, int]
+    """Number of examples by split."""
     rows: Iterable[tuple[Split, Example]]
+    """All examples with their split; may be iterated repeatedly."""
     splits: Mapping[Split, Sequence[Example]]
+    """The same examples by split."""
     clusters: Sequence[int] | None
+    """Sizes of the test set's clusters; None: examples are independent."""
     warnings: Sequence[str]
 
 
 def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
-    """What a bake-off will cost and take.
+    """Return what a bake-off will cost and take.
 
     Args:
         measure: train for twenty seconds where a contender would be trained on this machine;
@@ -76,19 +80,22 @@ def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
     """
     parts = prepare.parts(bakeoff)
     source = _source(parts)
-    found = _plan(parts, source, measure)
+    todays_plan = _plan(parts, source, measure)
     prices = prepare.price_book(bakeoff)
-    most = most_of_run(bakeoff, _work(parts, source), prices)
-    return replace(_with_today(found, bakeoff, prices), most_usd=float(most))
+    max_usd = most_of_run(bakeoff, _work(parts, source), prices)
+    return replace(_with_today(todays_plan, bakeoff, prices), most_usd=float(max_usd))
 
 
 def plan_examples(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Plan:
-    """The same for a run's own examples, without training for a moment, and without the most that
-    can be billed, for the run has asked leave for that."""
+    """Return the plan for a run's own examples, without a training probe.
+
+    The maximum bill is left out, too: the run has reserved it.
+    """
     return _plan(parts, _held(parts, examples, []), measure=False)
 
 
 def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
+    """Return the plan of a bake-off without the maximum bill."""
     bakeoff = parts.bakeoff
     prices, day = prepare.price_book(bakeoff), bakeoff.as_of or machine.today()
     work = _work(parts, source)
@@ -105,12 +112,16 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
         for contender, view, count in zip(bakeoff.contenders, views, counted, strict=True)
     ]
     planned = [
-        replace(each, place=place_of(contender), ends=each.ends or find_end(contender, prices))
-        for contender, each in zip(bakeoff.contenders, planned, strict=True)
+        replace(
+            contender_plan,
+            place=place_of(contender),
+            ends=contender_plan.ends or find_end(contender, prices),
+        )
+        for contender, contender_plan in zip(bakeoff.contenders, planned, strict=True)
     ]
-    # What is true of the data, or of the whole file, is said once, with the first contender.
-    said = (*source.warnings, *about_judges(bakeoff, prices))
-    planned[0] = replace(planned[0], warnings=(*said, *planned[0].warnings))
+    # Warnings about the data or the whole file are shown once, with the first contender.
+    shared_warnings = (*source.warnings, *about_judges(bakeoff, prices))
+    planned[0] = replace(planned[0], warnings=(*shared_warnings, *planned[0].warnings))
     detectable = find_detectable(source.sizes["test"], source.clusters, len(planned))
     return Plan(
         task=bakeoff.task.id,
@@ -128,29 +139,31 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
     )
 
 
-def _with_today(found: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
-    """The plan of another day, with what a run will say that begins today."""
-    if found.as_of == machine.today():
-        return found
+def _with_today(plan_of_day: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
+    """Return a plan of another day with the refusals of a run that begins today."""
+    if plan_of_day.as_of == machine.today():
+        return plan_of_day
     planned = []
-    for settings, each in zip(bakeoff.contenders, found.contenders, strict=True):
+    for settings, contender in zip(bakeoff.contenders, plan_of_day.contenders, strict=True):
         refused = refused_today(settings, prices)
-        new = [] if refused is None or refused in each.warnings else [refused]
-        planned.append(replace(each, warnings=(*each.warnings, *new)))
-    return replace(found, contenders=tuple(planned))
+        new = [] if refused is None or refused in contender.warnings else [refused]
+        planned.append(replace(contender, warnings=(*contender.warnings, *new)))
+    return replace(plan_of_day, contenders=tuple(planned))
 
 
 def _total(planned: Iterable[PlannedContender]) -> float:
+    """Return the sum of all known costs in USD."""
     known = [
         usd
-        for each in planned
-        for usd in (each.training.usd if each.training else None, each.answering_usd)
+        for contender in planned
+        for usd in (contender.training.usd if contender.training else None, contender.answering_usd)
         if usd is not None
     ]
     return float(sum((Decimal(str(usd)) for usd in known), Decimal()))
 
 
 def _source(parts: Parts) -> Source:
+    """Return a task's examples, streamed where the files are too large to hold."""
     if parts.settings.id == "chat" and _bytes(parts) > HELD_BYTES:
         return _streamed(parts)
     return _held(parts, *prepare.data(parts))
@@ -159,6 +172,7 @@ def _source(parts: Parts) -> Source:
 def _held(
     parts: Parts, examples: Mapping[Split, Sequence[Example]], warnings: Sequence[str]
 ) -> Source:
+    """Return examples that are held in memory."""
     rows = [(split, example) for split in SPLITS for example in examples[split]]
     clusters = None
     if parts.cluster is not None:
@@ -168,31 +182,34 @@ def _held(
 
 
 def _bytes(parts: Parts) -> int:
-    """How large a chat task's files are."""
+    """Return the size of a chat task's files in bytes."""
     named = [getattr(parts.settings, split) for split in SPLITS]
     paths = [parts.place.path(file) for file in named if file is not None]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _streamed(parts: Parts) -> Source:
+    """Return examples that are streamed from their files."""
     warnings: list[str] = []
-    found = stream(parts.settings, replace(parts.place, warn=warnings.append))
+    examples = stream(parts.settings, replace(parts.place, warn=warnings.append))
     clusters: Counter[str] = Counter()
     if parts.cluster is not None:
-        tested = (example for split, example in found if split == "test")
+        tested = (example for split, example in examples if split == "test")
         clusters.update(str(example.meta.get(parts.cluster, "")) for example in tested)
-    shots = _shots(parts.bakeoff, found)
-    splits = {s: OfSplit(found, s, found.sizes[s], shots if s == "train" else {}) for s in SPLITS}
+    shots = _shots(parts.bakeoff, examples)
+    splits = {
+        s: OfSplit(examples, s, examples.sizes[s], shots if s == "train" else {}) for s in SPLITS
+    }
     line = "the files are too large to hold: overlap of splits was not looked for (tuneoff check)."
     warnings.append(line)
-    return Source(found.sizes, found, splits, list(clusters.values()) or None, warnings)
+    return Source(examples.sizes, examples, splits, list(clusters.values()) or None, warnings)
 
 
-def _shots(bakeoff: BakeOff, found: Stream) -> dict[int, Example]:
-    """The training examples, by their places, that contenders show in their prompts."""
+def _shots(bakeoff: BakeOff, examples: Stream) -> dict[int, Example]:
+    """Return the training examples that contenders show in their prompts, by index."""
 
     def of(wanted: Split) -> Iterator[Example]:
-        return (example for split, example in found if split == wanted)
+        return (example for split, example in examples if split == wanted)
 
     places = {
         place
@@ -206,6 +223,7 @@ def _shots(bakeoff: BakeOff, found: Stream) -> dict[int, Example]:
 
 
 def _work(parts: Parts, source: Source) -> Work:
+    """Return the context of a contender that keeps nothing."""
     return Work(
         folder=parts.bakeoff.folder,
         train=source.splits["train"],
@@ -220,7 +238,7 @@ def _work(parts: Parts, source: Source) -> Work:
 
 
 def _view(settings: Any, work: Work) -> View | None:
-    """How a contender sees examples; None where nothing is tuned or asked."""
+    """Return how a contender sees examples; None where nothing is tuned or asked."""
     hosted = isinstance(settings, HostedSettings)
     local = isinstance(settings, LocalSettings)
     if not hosted and not local and not isinstance(settings, PromptedSettings):
@@ -231,15 +249,16 @@ def _view(settings: Any, work: Work) -> View | None:
     if model is not None and (settings.provider or "openai") in COUNTED_AS_OPENAI:
         return HostedView(counter_for(model), template, shots, trained_on(model))
     base = model if model is not None else resolve_base(settings.base, work.folder)
-    most = (settings.train.max_length if local else None) or UNLIMITED
+    max_tokens = (settings.train.max_length if local else None) or UNLIMITED
     counter = counter_of(base)
     if counter is None:
-        # Bills are counted to the last example, whatever with.
-        return ApproximateView(HostedCounter("o200k_base"), template, shots, most, hosted)
-    return OpenView(counter, template, _rendering(counter, settings), shots, most, hosted)
+        # Bills are counted to the last example, with whatever tokenizer there is.
+        return ApproximateView(HostedCounter("o200k_base"), template, shots, max_tokens, hosted)
+    return OpenView(counter, template, _rendering(counter, settings), shots, max_tokens, hosted)
 
 
 def _rendering(counter: TokenCounter, settings: Any) -> Any:
+    """Return how a contender's prompts are rendered."""
     return rendering_of(counter, settings.rendering)  # type: ignore[arg-type]
 
 
@@ -253,6 +272,7 @@ def _planned(
     day: datetime.date,
     measure: bool,
 ) -> PlannedContender:
+    """Return the plan of one contender."""
     if tallies is None or view is None:
         return PlannedContender(name=settings.name, id=settings.id)
     if isinstance(settings, HostedSettings):
@@ -261,8 +281,8 @@ def _planned(
     if isinstance(settings, PromptedSettings):
         if settings.model is None:
             return PlannedContender(name=settings.name, id=settings.id)
-        asked = planned_answers(settings, tallies, prices, day, work.max_new_tokens)
-        return _approximate(asked, settings.model, view)
+        answers_plan = planned_answers(settings, tallies, prices, day, work.max_new_tokens)
+        return _approximate(answers_plan, settings.model, view)
     from tuneoff.planning.local import Asked, planned_local
 
     assert isinstance(view, OpenView | ApproximateView)
@@ -274,6 +294,7 @@ def _planned(
 
 
 def _approximate(planned: PlannedContender, model: str, view: View) -> PlannedContender:
+    """Return a plan with a warning if another tokenizer counted its tokens."""
     if not isinstance(view, ApproximateView):
         return planned
     line = (

@@ -1,8 +1,8 @@
 """Counting a bake-off's tokens, example by example, without holding the examples.
 
-A view is how a contender's model sees an example. Hosted bills are counted to the last
-example; an open model's tokens on a sample of at most 20,000 a split, for its tokenizer is
-slower and nothing is billed by them.
+A view is how a contender's model sees an example. Hosted bills are counted to the last example. An
+open model's tokens are counted on a sample of at most 20,000 per split: its tokenizer is slower,
+and nothing is billed by them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ ASSISTANT = {"role": "assistant", "content": ""}
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Tokens of one example: the prompt up to the answer, the answer, and both as trained."""
+    """Tokens of one example."""
 
     prompt: int
+    """The prompt, up to the answer."""
     completion: int
+    """The answer."""
     whole: int
+    """Both as trained."""
 
 
 class View(Protocol):
-    """How a model sees an example. `exact`: count every one; `most`: what is longer is cut."""
+    """How a model sees an example. `exact`: count every example. `most`: maximum tokens of an
+    example; longer ones are truncated."""
 
     @property
     def exact(self) -> bool: ...
@@ -43,13 +47,13 @@ class View(Protocol):
     def most(self) -> int: ...
 
     def size(self, example: Example) -> Size:
-        """The example's tokens, uncut."""
+        """Return the example's tokens, not truncated."""
         ...
 
 
 @dataclass(frozen=True)
 class HostedView:
-    """As OpenAI counts."""
+    """An example as OpenAI counts it."""
 
     counter: HostedCounter
     template: Template
@@ -67,7 +71,7 @@ class HostedView:
 
 @dataclass(frozen=True)
 class OpenView:
-    """As an open model's tokenizer counts that is here."""
+    """An example as counted by an open model's tokenizer on this machine."""
 
     counter: TokenCounter
     template: Template
@@ -88,7 +92,7 @@ class OpenView:
         return prompts.messages(example, self.template, self.shots.of(example))
 
     def ids(self, example: Example) -> list[int]:
-        """Prompt and answer as token ids."""
+        """Return prompt and answer as token ids."""
         encode = self.counter.encoder.encode_text
         return [
             *self.counter.prompt_ids(self.asked(example), self.template.today),
@@ -98,7 +102,8 @@ class OpenView:
 
 @dataclass(frozen=True)
 class ApproximateView:
-    """As a hosted model's tokenizer counts plain text, for want of the open model's own."""
+    """An example counted as plain text by a hosted model's tokenizer, for want of the open model's
+    own."""
 
     counter: HostedCounter
     template: Template
@@ -112,51 +117,53 @@ class ApproximateView:
         return Size(prompt, completion, prompt + completion)
 
     def ids(self, example: Example) -> list[int]:
-        """Prompt and answer as token ids."""
+        """Return prompt and answer as token ids."""
         text = prompts.text(example, self.template, self.shots.of(example))
         return [*self.counter.ids(text), *self.counter.ids(example.completion)]
 
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over a split. `counted` of its `examples` were looked at; `cacheable` are the tokens of
-    prompts that are long enough for a provider's cache, `longest_prompt` those of one prompt."""
+    """Sums over a split."""
 
     examples: int = 0
     counted: int = 0
+    """Examples that were counted."""
     prompt: int = 0
     completion: int = 0
     whole: int = 0
     longest: int = 0
     longest_prompt: int = 0
+    """Tokens of the longest prompt."""
     cut: int = 0
     cacheable: int = 0
+    """Tokens of prompts that are long enough for a provider's cache."""
 
-    def add(self, size: Size, most: int) -> None:
-        """Counts one example more."""
+    def add(self, size: Size, max_tokens: int) -> None:
+        """Count one more example."""
         self.counted += 1
         self.prompt += size.prompt
         self.completion += size.completion
-        self.whole += min(size.whole, most)
-        self.longest = max(self.longest, min(size.whole, most))
+        self.whole += min(size.whole, max_tokens)
+        self.longest = max(self.longest, min(size.whole, max_tokens))
         self.longest_prompt = max(self.longest_prompt, size.prompt)
-        self.cut += size.whole > most
+        self.cut += size.whole > max_tokens
         self.cacheable += size.prompt if size.prompt >= CACHED_FROM else 0
 
     def of_all(self, tokens: int) -> int:
-        """A sum over those that were counted, for the whole split."""
+        """Return a sum over counted examples, scaled to the whole split."""
         return round(tokens * self.examples / max(1, self.counted))
 
 
 @dataclass(frozen=True, slots=True)
 class OfSplit(Sequence[Example]):
-    """The examples of one split, gone through anew each time, for a large file is not held; only
-    those of `known` places can be asked for by their place."""
+    """The examples of one split, iterated anew each time, because a large file is not held."""
 
     rows: Iterable[tuple[Split, Example]]
     split: Split
     size: int
     known: Mapping[int, Example]
+    """The examples that can be accessed by index."""
 
     def __len__(self) -> int:
         return self.size
@@ -174,30 +181,31 @@ Tallies = Mapping[Split, Tally]
 def tally(
     rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], views: Sequence[View]
 ) -> list[Tallies]:
-    """What each view counts, in one pass over the examples; equal views count once."""
-    different: list[View] = []
+    """Return the counts of each view, in one pass over the examples; equal views count once."""
+    distinct_views: list[View] = []
     for view in views:
-        if view not in different:
-            different.append(view)
-    found = [{split: Tally(examples=n) for split, n in sizes.items()} for _ in different]
+        if view not in distinct_views:
+            distinct_views.append(view)
+    counts = [{split: Tally(examples=n) for split, n in sizes.items()} for _ in distinct_views]
     steps = {split: max(1, math.ceil(n / MOST_SAMPLED)) for split, n in sizes.items()}
     seen = dict.fromkeys(sizes, 0)
     for split, example in rows:
         sampled = seen[split] % steps[split] == 0
         seen[split] += 1
-        for view, tallies in zip(different, found, strict=True):
+        for view, tallies in zip(distinct_views, counts, strict=True):
             if view.exact or sampled:
                 tallies[split].add(view.size(example), view.most)
-    return [found[different.index(view)] for view in views]
+    return [counts[distinct_views.index(view)] for view in views]
 
 
 def sample(
-    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], most: int
+    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], max_count: int
 ) -> list[Example]:
-    """Training examples, spread evenly over the split, at most so many."""
-    step = max(1, math.ceil(sizes["train"] / most))
+    """Return at most `max_count` training examples, evenly spaced over the split."""
+    step = max(1, math.ceil(sizes["train"] / max_count))
     return [example for i, example in enumerate(_train(rows)) if i % step == 0]
 
 
 def _train(rows: Iterable[tuple[Split, Example]]) -> Iterator[Example]:
+    """Yield the training examples."""
     return (example for split, example in rows if split == "train")

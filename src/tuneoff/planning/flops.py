@@ -1,9 +1,9 @@
-"""How long an accelerator will train, from what there is to compute.
+"""Training time on an accelerator, from the operations to compute.
 
-A forward pass multiplies every token with every weight (2 operations each) and attends to
-what is before it; the backward pass is as much again for what flows back, and once more for
-the gradients of what is trained. Checkpointing computes the forward pass twice (Kaplan et al.
-2020, without their approximation of attention).
+A forward pass multiplies every token with every weight (2 operations each) and attends to the
+tokens before it. The backward pass takes as much again for the activations, and once more for the
+gradients of trained weights. Checkpointing computes the forward pass twice (Kaplan et al. 2020,
+without their approximation of attention).
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from tuneoff.models.parameters import Parameters
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# The share of an accelerator's peak that training reaches: the seed's own hours on an A40 come
-# to 40% (SQL) and 55% (ViGGO) with checkpointing counted, padding and validation left out.
+# Share of an accelerator's peak that training reaches. The seed's own hours on an A40 come to 40%
+# (SQL) and 55% (ViGGO), with checkpointing counted, padding and validation left out.
 UTILIZATION = 0.35
 TERA = 1e12
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Floating-point operations of one token: in training, and in a forward pass alone."""
+    """Floating-point operations per token."""
 
     training: float
+    """In training."""
     forward: float
+    """In a forward pass alone."""
 
     def seconds(
         self, trained_tokens: float, validated_tokens: float, peak_teraflops: float
     ) -> float:
-        """On an accelerator of this peak, at `UTILIZATION` of it."""
+        """Return the seconds on an accelerator of this peak, at `UTILIZATION` of it."""
         operations = self.training * trained_tokens + self.forward * validated_tokens
         return operations / (peak_teraflops * TERA * UTILIZATION)
 
@@ -41,9 +43,9 @@ class Work:
 def work_of(
     config: PretrainedConfig, settings: LocalSettings, parameters: Parameters, length: float
 ) -> Work:
-    """The operations of a token in examples of this mean length.
+    """Return the operations per token in examples of this mean length.
 
-    The head counts although only learned tokens pass through it: this errs on the safe side.
+    The head counts although only learned tokens pass through it; this errs on the safe side.
     """
     text = config.get_text_config()
     head = text.vocab_size * text.hidden_size

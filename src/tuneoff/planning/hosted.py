@@ -1,4 +1,4 @@
-"""What a provider's models will be billed: exact token counts times dated prices."""
+"""Expected bills of providers' models: exact token counts times dated prices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def planned_hosted(
     day: datetime.date,
     max_new_tokens: int,
 ) -> PlannedContender:
-    """A model tuned through a provider's API, and then answering the test set."""
+    """Return the plan of a model tuned through a provider's API that answers the test set."""
     train, validation, test = (tallies[split] for split in SPLITS)
     schedule: providers.Schedule = providers.module_of(settings.provider).schedule(
         settings.epochs, train.examples, validation.examples > 0
@@ -60,6 +60,7 @@ def planned_hosted(
 
 
 def _counted(schedule: providers.Schedule, per_epoch: int, validated: int) -> str:
+    """Return the billed tokens as a formula."""
     trained = f"{per_epoch:,} tokens × {schedule.epochs} epochs"
     if not schedule.validations:
         return trained
@@ -73,7 +74,7 @@ def planned_answers(
     day: datetime.date,
     max_new_tokens: int,
 ) -> PlannedContender:
-    """A provider's model that only answers the test set."""
+    """Return the plan of a provider's model that only answers the test set."""
     model = settings.model or ""
     price, warnings = _price(settings, model, prices, day, tuned=False)
     warnings += explain_doubts(settings, prices, day, max_new_tokens)
@@ -94,15 +95,15 @@ def _price(
     day: datetime.date,
     tuned: bool,
 ) -> tuple[Price | None, list[str]]:
-    """The price of a contender's model, and what is to be said about it."""
+    """Return the price of a contender's model, and warnings about it."""
     if asks_nothing(settings):
         return None, []
     price, unpriced = price_for(settings, prices, day), without_full_price(settings, prices, day)
-    said = [] if unpriced is None else [unpriced]
+    sentences = [] if unpriced is None else [unpriced]
     if price is None:
         provider = settings.provider or "openai"
-        return None, [*said, *_ended(provider, model, prices, day, tuned)]
-    warnings = [*said, *lifetime(price, model, day, trains=tuned)]
+        return None, [*sentences, *_ended(provider, model, prices, day, tuned)]
+    warnings = [*sentences, *lifetime(price, model, day, trains=tuned)]
     if price.stale:
         warnings.append(
             f"the price of {model} was read on {price.retrieved}, more than {STALE_DAYS} days "
@@ -114,12 +115,12 @@ def _price(
 def _ended(
     provider: str, model: str, prices: PriceBook, day: datetime.date, tuned: bool
 ) -> list[str]:
-    """A model without a price may have none because it ended."""
+    """Return sentences about the end of a model that has no price."""
     end = prices.end_of(provider, model, tuned)
     if end is None:
         return []
-    gone = Price(ends=end.ends, training_ends=end.training_ends, replacement=end.replacement)
-    return lifetime(gone, model, day, trains=tuned)
+    price = Price(ends=end.ends, training_ends=end.training_ends, replacement=end.replacement)
+    return lifetime(price, model, day, trains=tuned)
 
 
 def _answering(
@@ -129,10 +130,10 @@ def _answering(
     test: Tally,
     warnings: list[str],
 ) -> float | None:
-    """Return the USD of answering the test set as often as it is asked; None without a price.
+    """Return the USD of answering the test set with all samples; None without a price.
 
-    Prompts that are long enough are counted as written to the provider's cache, answers as long as
-    the references, with all the reasoning that they may have.
+    Prompts that are long enough count as written to the provider's cache. Answers count as long as
+    the references, with the maximum reasoning.
     """
     times = settings.samples
     if times > 1:
@@ -175,8 +176,10 @@ def _answering(
 
 
 def _origin(price: Price) -> str:
+    """Return the source of a price and the day it was read."""
     return price.source + (f", read {price.retrieved}" if price.retrieved else "")
 
 
 def _float(usd: Decimal | None) -> float | None:
+    """Return USD as a float; None where not known."""
     return None if usd is None else float(usd)

@@ -1,7 +1,7 @@
-"""What a run's trainings were planned to cost, kept when it begins, to be held against the bill.
+"""The planned cost of a run's training, saved when it begins, to be compared with the bill.
 
-The plan's own figures, of the run's own examples, without the twenty seconds of measuring. They
-are worked out again only where the file changed.
+It is the plan of the run's own examples, without the training probe of twenty seconds. It is
+computed again only where the file changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tuneoff.spending import asks_nothing
 
 
 def keep_plan(parts: Parts, examples: Mapping[Split, Sequence[Example]], run: RunDir) -> None:
-    """Writes `planned.json` of each contender whose training can have a price."""
+    """Write `planned.json` of each contender whose training can have a price."""
     written = json.dumps(resolved(parts.bakeoff), sort_keys=True)
     sha256 = hashlib.sha256(written.encode()).hexdigest()
     left = [
@@ -35,26 +35,28 @@ def keep_plan(parts: Parts, examples: Mapping[Split, Sequence[Example]], run: Ru
     ]
     if not left:
         return
-    some = replace(parts, bakeoff=parts.bakeoff.model_copy(update={"contenders": tuple(left)}))
+    remaining = replace(parts, bakeoff=parts.bakeoff.model_copy(update={"contenders": tuple(left)}))
     try:
-        planned = plan_examples(some, examples)
-    except TuneoffError as error:  # a run does without, and says by itself what it cannot
+        planned = plan_examples(remaining, examples)
+    except TuneoffError as error:  # a run works without a plan, and reports errors itself
         run.event("not planned", error=str(error))
         return
-    for settings, found in zip(left, planned.contenders, strict=True):
-        usd = found.training.usd if found.training else None
-        if usd is not None:  # the plan's is for all seeds and parts together
+    for settings, contender_plan in zip(left, planned.contenders, strict=True):
+        usd = contender_plan.training.usd if contender_plan.training else None
+        if usd is not None:  # the plan's cost is for all seeds and fractions together
             times = sum((Decimal(str(t.fraction)) for t in trainings(settings)), Decimal())
             usd = float(Decimal(str(usd)) / times)
         run.contender(settings.name).write_planned(PlannedRecord(sha256, usd))
 
 
 def _may_cost(settings: Any) -> bool:
+    """Return whether a contender's training can have a price."""
     if isinstance(settings, HostedSettings):
         return not asks_nothing(settings)
     return isinstance(settings, LocalSettings) and settings.hardware is not None
 
 
 def _is_planned(run: RunDir, name: str, sha256: str) -> bool:
+    """Return whether a contender was planned for this file."""
     before = run.contender(name).planned()
     return before is not None and before.file_sha256 == sha256

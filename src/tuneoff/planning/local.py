@@ -35,8 +35,7 @@ BATCHES = 4
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One contender and what its plan needs to know. `sample` are training examples; `measure`
-    allows the twenty seconds of training here."""
+    """One contender and what its plan needs."""
 
     settings: LocalSettings
     base: str
@@ -44,55 +43,60 @@ class Asked:
     template: Template
     tallies: Tallies
     sample: Sequence[Example]
+    """Training examples."""
     prices: PriceBook
     day: datetime.date
     measure: bool
+    """Allow the training probe of twenty seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much is trained: steps, those before them that look for a learning rate, the examples'
-    tokens of both, those that are validated on the way, and the share of tokens that is computed
-    where prefixes are computed once."""
+    """How much is trained."""
 
     steps: int
+    """Training steps."""
     searching: int
+    """Steps before them that search for a learning rate."""
     epochs: float
     tokens: float
+    """Trained tokens of both kinds of steps."""
     validated: float
+    """Validated tokens during training."""
     share: float
+    """Share of tokens that is computed where prefixes are shared."""
 
 
-def planned_local(asked: Asked) -> PlannedContender:
-    """An open model tuned here, or on the hardware that the file names."""
-    settings, warnings = asked.settings, list[str]()
-    extent = _extent(asked)
-    if isinstance(asked.view, ApproximateView):
+def planned_local(inputs: Asked) -> PlannedContender:
+    """Return the plan of a model tuned on this machine, or on the hardware that the file names."""
+    settings, warnings = inputs.settings, list[str]()
+    extent = _extent(inputs)
+    if isinstance(inputs.view, ApproximateView):
         warnings.append(
             f"the tokenizer of {settings.base} is not in the local cache; its tokens are counted "
             "with gpt-4o's, up to 20% fewer."
         )
     times = sum(training.fraction for training in trainings(settings))
-    held = _held(asked, extent, warnings)
-    seconds, how = _seconds(asked, extent, held, warnings)
+    base_memory = _held(inputs, extent, warnings)
+    seconds, seconds_basis = _seconds(inputs, extent, base_memory, warnings)
     seconds = None if seconds is None else seconds * times
-    usd, rate = _usd(asked, seconds, warnings)
+    usd, rate = _usd(inputs, seconds, warnings)
     over = f", {times:g} times" if times != 1 else ""
-    most = "at most " if settings.train.until else ""
-    basis = f"{most}{extent.steps:,} steps of {settings.train.batch_size} examples"
+    at_most = "at most " if settings.train.until else ""
+    basis = f"{at_most}{extent.steps:,} steps of {settings.train.batch_size} examples"
     if extent.searching:
         basis += f" and {extent.searching:,} that look for a learning rate"
-    basis += f"{over}{how}{rate}"
-    if held is not None:
-        basis += f"; {_fits(held.bytes, asked.prices)}"
-    train = asked.tallies["train"]
+    basis += f"{over}{seconds_basis}{rate}"
+    if base_memory is not None:
+        basis += f"; {_fits(base_memory.bytes, inputs.prices)}"
+    train = inputs.tallies["train"]
     training = PlannedTraining(
         examples=train.examples,
         epochs=round(extent.epochs, 2),
         tokens_per_epoch=train.of_all(train.whole),
         tokens_billed=None,
         seconds=seconds,
-        memory_bytes=held.bytes if held else None,
+        memory_bytes=base_memory.bytes if base_memory else None,
         usd=usd,
         basis=basis,
     )
@@ -101,9 +105,10 @@ def planned_local(asked: Asked) -> PlannedContender:
     )
 
 
-def _extent(asked: Asked) -> Extent:
-    rules, train = asked.settings.train, asked.tallies["train"]
-    validation = asked.tallies["validation"]
+def _extent(inputs: Asked) -> Extent:
+    """Return how much is trained."""
+    rules, train = inputs.settings.train, inputs.tallies["train"]
+    validation = inputs.tallies["validation"]
     steps = planned_steps(rules, train.examples)
     epochs = steps / math.ceil(train.examples / rules.batch_size)
     tokens = epochs * train.of_all(train.whole)
@@ -111,19 +116,19 @@ def _extent(asked: Asked) -> Extent:
     validated = float(evaluations * validation.of_all(validation.whole))
     searching = 0
     if rules.learning_rate == "search":
-        rates = len(RATES[asked.settings.method])
+        rates = len(RATES[inputs.settings.method])
         searching = rates * min(STEPS, math.ceil(train.examples / rules.batch_size))
         tokens += searching * rules.batch_size * train.whole / max(1, train.counted)
         judged = rates * min(VALIDATION, validation.examples)
         validated += judged * validation.whole / max(1, validation.counted)
-    share = _share(asked) if rules.share_prefixes else 1.0
+    share = _share(inputs) if rules.share_prefixes else 1.0
     return Extent(steps, searching, epochs, tokens, validated, share)
 
 
-def _share(asked: Asked) -> float:
-    """Tokens of prefix trees over those of their examples, in batches as they are computed."""
-    rules = asked.settings.train
-    rows = [asked.view.ids(example) for example in asked.sample]
+def _share(inputs: Asked) -> float:
+    """Return the share of tokens that prefix trees compute, in batches as trained."""
+    rules = inputs.settings.train
+    rows = [inputs.view.ids(example) for example in inputs.sample]
     size = min(rules.micro_batch_size or rules.batch_size, len(rows))
     computed = unshared = 0
     for number in range(min(BATCHES, max(1, len(rows) // size))):
@@ -138,75 +143,88 @@ def _share(asked: Asked) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is known of the base: its configuration and the least memory that training takes."""
+    """What is known about the base."""
 
     config: PretrainedConfig
     bytes: int
+    """Minimum memory that training takes."""
 
 
-def _held(asked: Asked, extent: Extent, warnings: list[str]) -> Held | None:
+def _held(inputs: Asked, extent: Extent, warnings: list[str]) -> Held | None:
+    """Return what is known about the base; warn and return None for an unknown architecture."""
     from tuneoff.models.known import config_of
 
-    config = config_of(asked.base)
+    config = config_of(inputs.base)
     if config is None:
         warnings.append(
-            f"the architecture of {asked.settings.base} is unknown here, so memory and seconds "
+            f"the architecture of {inputs.settings.base} is unknown here, so memory and seconds "
             "are, too: load it once, or give a local folder."
         )
         return None
-    estimated = _estimate(asked, config)
-    rules, train = asked.settings.train, asked.tallies["train"]
-    longest = max(train.longest, asked.tallies["validation"].longest)
+    estimated = _estimate(inputs, config)
+    rules, train = inputs.settings.train, inputs.tallies["train"]
+    longest = max(train.longest, inputs.tallies["validation"].longest)
     at_once = longest
     if rules.micro_batch_size is not None:
         mean = train.whole / max(1, train.counted)
-        each = mean * extent.share if rules.share_prefixes else longest
-        at_once = max(longest, math.ceil(rules.micro_batch_size * each))
+        tokens_per_example = mean * extent.share if rules.share_prefixes else longest
+        at_once = max(longest, math.ceil(rules.micro_batch_size * tokens_per_example))
     return Held(config, estimated.total_bytes(at_once, 0 if rules.share_prefixes else longest))
 
 
-def _estimate(asked: Asked, config: PretrainedConfig) -> MemoryEstimate:
+def _estimate(inputs: Asked, config: PretrainedConfig) -> MemoryEstimate:
+    """Return the memory estimate of training on the hardware that will be used."""
     import torch
 
     from tuneoff.models.loading import device, dtype_of
     from tuneoff.models.memory import divided, estimate
     from tuneoff.models.packing import LOGITS_AT_ONCE
 
-    precision = asked.settings.train.precision
-    elsewhere = _accelerator_of(asked.settings) is not None
-    there = elsewhere and precision == "auto"
-    dtype = torch.bfloat16 if there else dtype_of(precision)
-    found = estimate(
+    precision = inputs.settings.train.precision
+    is_other_machine = _accelerator_of(inputs.settings) is not None
+    uses_bfloat16 = is_other_machine and precision == "auto"
+    dtype = torch.bfloat16 if uses_bfloat16 else dtype_of(precision)
+    memory = estimate(
         config,
-        asked.settings,
+        inputs.settings,
         dtype,
-        gradient_checkpointing=asked.settings.train.gradient_checkpointing,
+        gradient_checkpointing=inputs.settings.train.gradient_checkpointing,
         logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
-        on_accelerator=elsewhere or device().type != "cpu",
+        on_accelerator=is_other_machine or device().type != "cpu",
     )
-    hardware, parallel = asked.settings.hardware, asked.settings.train.parallel
-    return divided(found, hardware.count) if hardware and parallel == "fsdp" else found
+    hardware, parallel = inputs.settings.hardware, inputs.settings.train.parallel
+    return divided(memory, hardware.count) if hardware and parallel == "fsdp" else memory
 
 
 def _fits(needed: int, prices: PriceBook) -> str:
-    """Which accelerators of the book hold so many bytes, one of them each."""
+    """Say which accelerators of the book hold this many bytes, one of them each."""
     from tuneoff.models.memory import USABLE
 
-    def holds(each: Accelerator) -> bool:
-        return needed <= USABLE * each.memory_gb * GIB
+    def holds(accelerator: Accelerator) -> bool:
+        return needed <= USABLE * accelerator.memory_gb * GIB
 
     accelerators = prices.accelerators()
-    fit = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if holds(each)]
-    small = [f"{each.name} ({each.memory_gb:g} GB)" for each in accelerators if not holds(each)]
-    found = f"needs {needed / GIB:.1f} GiB at least: "
-    if not small:
-        return f"{found}fits every accelerator of the book"
-    found += f"fits {', '.join(fit)}" if fit else "fits no single accelerator of the book"
-    return found + (f"; not {', '.join(small)}" if fit else "")
+    fitting = [
+        f"{accelerator.name} ({accelerator.memory_gb:g} GB)"
+        for accelerator in accelerators
+        if holds(accelerator)
+    ]
+    too_small = [
+        f"{accelerator.name} ({accelerator.memory_gb:g} GB)"
+        for accelerator in accelerators
+        if not holds(accelerator)
+    ]
+    sentence = f"needs {needed / GIB:.1f} GiB at least: "
+    if not too_small:
+        return f"{sentence}fits every accelerator of the book"
+    sentence += (
+        f"fits {', '.join(fitting)}" if fitting else "fits no single accelerator of the book"
+    )
+    return sentence + (f"; not {', '.join(too_small)}" if fitting else "")
 
 
 def _accelerator_of(settings: LocalSettings) -> str | None:
-    """The accelerator that the file names, unless it is this machine's."""
+    """Return the accelerator that the file names, unless it is this machine's."""
     named = settings.hardware.accelerator if settings.hardware else None
     if named is None:
         return None
@@ -214,15 +232,15 @@ def _accelerator_of(settings: LocalSettings) -> str | None:
 
 
 def _seconds(
-    asked: Asked, extent: Extent, held: Held | None, warnings: list[str]
+    inputs: Asked, extent: Extent, held: Held | None, warnings: list[str]
 ) -> tuple[float | None, str]:
-    """Seconds of one training on all examples, and the words that say where they come from."""
-    named = _accelerator_of(asked.settings)
+    """Return the seconds of one training on all examples, and their basis in words."""
+    named = _accelerator_of(inputs.settings)
     if named is None:
-        return _here(asked, extent, held, warnings)
-    accelerator = asked.prices.accelerator(named)
+        return _here(inputs, extent, held, warnings)
+    accelerator = inputs.prices.accelerator(named)
     if accelerator is None:
-        names = [each.name for each in asked.prices.accelerators()]
+        names = [each.name for each in inputs.prices.accelerators()]
         warnings.append(f"hardware: {unknown('accelerator', named, names)}; hours are not known.")
         return None, ""
     if held is None:
@@ -230,10 +248,10 @@ def _seconds(
     from tuneoff.models.parameters import parameters_of
     from tuneoff.planning.flops import UTILIZATION, work_of
 
-    train = asked.tallies["train"]
-    parameters = parameters_of(held.config, asked.settings.lora)
-    work = work_of(held.config, asked.settings, parameters, train.whole / max(1, train.counted))
-    count = asked.settings.hardware.count if asked.settings.hardware else 1
+    train = inputs.tallies["train"]
+    parameters = parameters_of(held.config, inputs.settings.lora)
+    work = work_of(held.config, inputs.settings, parameters, train.whole / max(1, train.counted))
+    count = inputs.settings.hardware.count if inputs.settings.hardware else 1
     seconds = work.seconds(
         extent.tokens * extent.share,
         extent.validated * extent.share,
@@ -246,21 +264,22 @@ def _seconds(
 
 
 def _here(
-    asked: Asked, extent: Extent, held: Held | None, warnings: list[str]
+    inputs: Asked, extent: Extent, held: Held | None, warnings: list[str]
 ) -> tuple[float | None, str]:
+    """Return the seconds by a training probe on this machine, and their basis in words."""
     from tuneoff.models.free_memory import available_bytes
     from tuneoff.models.loading import device
     from tuneoff.tokens import file_of
     from tuneoff.training.trainer import is_out_of_memory
 
     weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    if not any(file_of(asked.base, name) for name in weights):
+    if not any(file_of(inputs.base, name) for name in weights):
         warnings.append(
-            f"{asked.settings.base} is not on this machine, so its speed was not measured: load "
+            f"{inputs.settings.base} is not on this machine, so its speed was not measured: load "
             "it once, or name hardware.accelerator."
         )
         return None, ""
-    if not asked.measure:
+    if not inputs.measure:
         return None, ""
     if held is not None and held.bytes > available_bytes(device()):
         warnings.append("it does not fit into this machine's memory; its speed was not measured.")
@@ -268,7 +287,7 @@ def _here(
     from tuneoff.planning.measuring import measure
 
     try:
-        speed = measure(asked.settings, asked.base, asked.template, asked.sample)
+        speed = measure(inputs.settings, inputs.base, inputs.template, inputs.sample)
     except (TuneoffError, RuntimeError, MemoryError) as error:
         if not isinstance(error, TuneoffError) and not is_out_of_memory(error):
             raise
@@ -283,25 +302,28 @@ def _here(
 
 
 def _long(seconds: float) -> str:
+    """Return a duration in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
 
 
-def _usd(asked: Asked, seconds: float | None, warnings: list[str]) -> tuple[float | None, str]:
-    """The price of the hours, and the words that say where it comes from; nothing is priced
-    where the file names no hardware."""
-    if asked.settings.hardware is None or seconds is None:
+def _usd(inputs: Asked, seconds: float | None, warnings: list[str]) -> tuple[float | None, str]:
+    """Return the price of the hours, and its basis in words.
+
+    Nothing is priced where the file names no hardware.
+    """
+    if inputs.settings.hardware is None or seconds is None:
         return None, ""
-    hardware, hour = priced(asked.settings.hardware, asked.prices, asked.day)
-    if hour is not None and stale(hour, asked.day):
+    hardware, hour = priced(inputs.settings.hardware, inputs.prices, inputs.day)
+    if hour is not None and stale(hour, inputs.day):
         warnings.append(
             f"the price of an hour of {hour.accelerator} was read on {hour.retrieved}; "
             f"look again: {hour.source}."
         )
     usd = hours_usd(seconds, hardware)
     if usd is None:
-        unpriced = no_hour(asked.settings.name, hardware, asked.prices, asked.day)
+        unpriced = no_hour(inputs.settings.name, hardware, inputs.prices, inputs.day)
         warnings += [unpriced] if unpriced else []
         return None, ""
     count = f" × {hardware.count}" if hardware.count > 1 else ""

@@ -1,8 +1,8 @@
-"""Twenty seconds of training on this machine, and what they say of the whole.
+"""A training probe: twenty seconds of training on this machine, extrapolated to the whole.
 
-Real batches of the bake-off's own examples, of two sizes smaller than its own, through the
-trainer's own packs and model. A step's seconds are a constant (the optimizer, Python) and so
-much a computed token; both come from the two sizes. Nothing is kept.
+It trains on real batches of the bake-off's own examples, in two sizes smaller than its own, with
+the trainer's own micro-batches and model. A step takes constant seconds (the optimizer, Python)
+plus seconds per computed token; both are estimated from the two sizes. Nothing is kept.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ if TYPE_CHECKING:
     from tuneoff.training.packer import Packer
 
 SECONDS, VALIDATING_SECONDS = 20.0, 5.0
-# Batches of these parts of the file's own; a size has as many timed steps, unless a large model
-# takes more than TOO_LONG for them.
+# Batch sizes are the file's own divided by these. Each size gets at least this many timed steps,
+# unless a large model takes more than `TOO_LONG` for them.
 PARTS, FEWEST_STEPS, TOO_LONG = (8, 2), 3, 3 * SECONDS
 BATCHES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds of a step and, beside them, of a computed token; of a validated token; and the
-    tokens that are computed of each one that the examples have."""
+    """Measured seconds."""
 
     per_step: float
+    """Constant seconds per step."""
     per_token: float
+    """Seconds per computed token, in addition."""
     per_validated_token: float
+    """Seconds per validated token."""
     computed: float
+    """Computed tokens per token of the examples."""
 
     def seconds(self, steps: int, trained_tokens: float, validated_tokens: float) -> float:
-        """Of a training with so many (unshared) tokens."""
+        """Return the seconds of a training with these (unshared) tokens."""
         trained = self.per_step * steps + self.per_token * self.computed * trained_tokens
         return trained + self.per_validated_token * self.computed * validated_tokens
 
@@ -50,7 +53,7 @@ class Speed:
 def measure(
     settings: LocalSettings, base: str, template: Template, examples: Sequence[Example]
 ) -> Speed:
-    """Measures, on the device that a run would use.
+    """Measure on the device that a run would use, and return the speed.
 
     Raises:
         ConfigError, DataError: base, target modules or examples cannot be used.
@@ -61,15 +64,15 @@ def measure(
 
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
-    longest, rules = max_length(settings, positions_of(base)), settings.train
+    max_example_tokens, rules = max_length(settings, positions_of(base)), settings.train
     encoded = [
-        encode(tokenizer, e, template, rendering, rules.loss_on, longest, rules.truncate)
+        encode(tokenizer, e, template, rendering, rules.loss_on, max_example_tokens, rules.truncate)
         for e in examples
     ]
     dtype = dtype_of(rules.precision)
-    most = most_tokens(settings, base, dtype, encoded)
+    max_tokens = most_tokens(settings, base, dtype, encoded)
     model = prepare_model(settings, base, dtype)
-    packer = packer_for(settings, model, encoded, dtype, most, lambda line: None)
+    packer = packer_for(settings, model, encoded, dtype, max_tokens, lambda line: None)
     try:
         with loss_over_packs(model, packer.trees):
             return _timed(model, packer, encoded, rules.batch_size, _autocast(dtype))
@@ -79,6 +82,7 @@ def measure(
 
 
 def _autocast(dtype: Any) -> Any:
+    """Return a function that starts autocast for this dtype."""
     import torch
 
     from tuneoff.models.loading import device
@@ -90,25 +94,26 @@ def _autocast(dtype: Any) -> Any:
 def _timed(
     model: Any, packer: Packer, encoded: Sequence[Encoded], batch_size: int, autocast: Any
 ) -> Speed:
+    """Time training steps of two batch sizes and validation, and return the speed."""
     import torch
 
     drawer = random.Random(0)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
     sizes = sorted({max(1, min(batch_size, len(encoded)) // part) for part in PARTS})
-    found: dict[int, list[tuple[int, float]]] = {size: [] for size in sizes}
+    steps_by_size: dict[int, list[tuple[int, float]]] = {size: [] for size in sizes}
     model.train()
-    began = time.perf_counter()
+    started = time.perf_counter()
     for size in sizes:  # the first step prepares kernels and the optimizer's moments
         first = _step(model, packer, drawer.choices(encoded, k=size), optimizer, autocast)
-        if time.perf_counter() - began > TOO_LONG:
-            found[size].append(first)
+        if time.perf_counter() - started > TOO_LONG:
+            steps_by_size[size].append(first)
             break
     else:
-        _fill(found, began, lambda size: _step(
+        _fill(steps_by_size, started, lambda size: _step(
             model, packer, drawer.choices(encoded, k=size), optimizer, autocast
         ))  # fmt: skip
-    timed = [steps for steps in found.values() if steps]
+    timed = [steps for steps in steps_by_size.values() if steps]
     small, large = _medians(timed[0]), _medians(timed[-1])
     slope = (large[1] - small[1]) / (large[0] - small[0]) if large[0] > small[0] else 0.0
     per_token = slope if 0 < slope < large[1] / large[0] else large[1] / large[0]
@@ -121,18 +126,18 @@ def _timed(
 
 
 def _fill(
-    found: dict[int, list[tuple[int, float]]],
+    steps_by_size: dict[int, list[tuple[int, float]]],
     began: float,
     step: Callable[[int], tuple[int, float]],
 ) -> None:
-    """Times steps of each size in turn, for SECONDS, or until there are enough of them."""
+    """Time steps of each size in turn, for `SECONDS` or until there are enough of them."""
     warm = time.perf_counter()
     while True:
-        for size, steps in found.items():
+        for size, steps in steps_by_size.items():
             steps.append(step(size))
             if time.perf_counter() - began > TOO_LONG:
                 return
-        enough = min(len(steps) for steps in found.values()) >= FEWEST_STEPS
+        enough = min(len(steps) for steps in steps_by_size.values()) >= FEWEST_STEPS
         if enough and time.perf_counter() - warm >= SECONDS:
             return
 
@@ -140,8 +145,8 @@ def _fill(
 def _step(
     model: Any, packer: Packer, batch: Sequence[Encoded], optimizer: Any, autocast: Any
 ) -> tuple[int, float]:
-    """(computed tokens, seconds) of one step."""
-    began, tokens = time.perf_counter(), 0
+    """Train one step and return its computed tokens and seconds."""
+    started, tokens = time.perf_counter(), 0
     for pack in packer.packs(batch):
         with autocast():
             loss = model(pack=pack).loss
@@ -149,27 +154,28 @@ def _step(
         tokens += pack.tokens
     optimizer.step()
     optimizer.zero_grad()
-    float(loss.detach())  # waits for an accelerator to be done
-    return tokens, time.perf_counter() - began
+    float(loss.detach())  # waits until an accelerator is done
+    return tokens, time.perf_counter() - started
 
 
 def _medians(steps: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Return the median tokens and the median seconds of the steps."""
     return statistics.median(t for t, _ in steps), statistics.median(s for _, s in steps)
 
 
 def _validated(model: Any, packer: Packer, encoded: Sequence[Encoded], autocast: Any) -> float:
-    """Seconds of one computed token without its backward pass."""
+    """Return the seconds per computed token without its backward pass."""
     import torch
 
     model.eval()
-    tokens, began = 0, time.perf_counter()
+    tokens, started = 0, time.perf_counter()
     with torch.no_grad(), autocast():
         for pack in packer.packs(encoded[:256]):
             float(model(pack=pack).loss)
             tokens += pack.tokens
-            if time.perf_counter() - began > VALIDATING_SECONDS:
+            if time.perf_counter() - started > VALIDATING_SECONDS:
                 break
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     model.train()
     return seconds / tokens
 
@@ -177,7 +183,7 @@ def _validated(model: Any, packer: Packer, encoded: Sequence[Encoded], autocast:
 def _computed(
     packer: Packer, encoded: Sequence[Encoded], batch_size: int, drawer: random.Random
 ) -> float:
-    """Computed tokens for each one of the examples, in batches of the file's own size."""
+    """Return the computed tokens per token of the examples, in batches of the file's own size."""
     computed = unshared = 0
     for _ in range(BATCHES):
         for pack in packer.packs(drawer.sample(list(encoded), min(batch_size, len(encoded)))):

@@ -1,7 +1,8 @@
-"""The most that a run asks leave for before it begins, worked out as the run does it.
+"""The maximum cost of a run, computed as the run reserves it before it begins.
 
-A run that was not begun, without a run directory and without a key: all answers are still to be
-had, all jobs to be sent. USD at today's prices, whatever `as_of` says, for those are paid.
+It is the maximum for a run that has not begun: all answers are missing, and no job was sent. It
+needs neither a run directory nor a key. USD at today's prices, whatever `as_of` says, because those
+are paid.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tuneoff.spending import asked_models, judge_price, most_usd, paid
 
 
 def most_of_run(bakeoff: BakeOff, work: Work, prices: PriceBook) -> Decimal:
-    """The most, in USD, that providers can bill for all contenders together.
+    """Return the maximum, in USD, that providers can bill for all contenders together.
 
     Args:
         work: all examples; `directory` is that of a run which was not begun.
@@ -31,14 +32,14 @@ def most_of_run(bakeoff: BakeOff, work: Work, prices: PriceBook) -> Decimal:
 
 
 def about_judges(bakeoff: BakeOff, prices: PriceBook) -> list[str]:
-    """What a judge costs depends on answers that nobody has yet."""
-    found = []
+    """Return warnings about judges: their cost depends on answers that do not exist yet."""
+    warnings = []
     for settings in asked_models(bakeoff):
         price, unpriced = judge_price(settings, prices)
         if price is not None:
-            found.append(
+            warnings.append(
                 f"what the judge {settings.model} will cost is in no figure here; each of its "
                 "questions asks leave by itself."
             )
-        found += [unpriced] if unpriced else []
-    return found
+        warnings += [unpriced] if unpriced else []
+    return warnings

@@ -11,29 +11,33 @@ from tuneoff.scoring.margins import MarginExamples
 
 @dataclass(frozen=True, slots=True)
 class PlannedTraining:
-    """One contender's training. `tokens_per_epoch` are the examples' tokens as the provider bills
-    them or as the base sees them; `tokens_billed` is for providers alone. `usd` is for all its
-    seeds and parts together, `seconds` too. `basis` says what the figures rest on."""
+    """One contender's training."""
 
     examples: int
     epochs: float
     tokens_per_epoch: int | None
+    """The examples' tokens as the provider bills them, or as the base sees them."""
     tokens_billed: int | None
+    """Only for providers."""
     seconds: float | None
+    """For all seeds and fractions together."""
     memory_bytes: int | None
     usd: float | None
+    """For all seeds and fractions together."""
     basis: str
+    """What the figures rest on."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedContender:
-    """One contender; `training` is None where nothing is trained. `answering_usd` is for the test
-    set as often as it is asked, `samples` times."""
+    """One contender."""
 
     name: str
     id: str
     training: PlannedTraining | None = None
+    """None where nothing is trained."""
     answering_usd: float | None = None
+    """For the test set with all `samples`."""
     ends: datetime.date | None = None
     warnings: tuple[str, ...] = ()
     samples: int = 1
@@ -42,44 +46,51 @@ class PlannedContender:
 
 @dataclass(frozen=True, slots=True)
 class MoreSeeds:
-    """What `seeds` would take and bring for the `contenders` that are trained once: the number of
-    further `trainings`, their seconds and price (None: not known), and the smallest difference
-    between two ways of training that shows then, for 15% and for 35% of answers that differ. With
-    one training each none shows, unless another contender of the same way has seeds."""
+    """What several seeds would take and bring for contenders that are trained once."""
 
     contenders: tuple[str, ...]
+    """The contenders that are trained once."""
     seeds: tuple[int, ...]
     trainings: int
+    """Number of additional trainings."""
     seconds: float | None
+    """Seconds of the additional trainings."""
     usd: float | None
+    """Price of the additional trainings."""
     smallest_detectable_difference: float | None
+    """Between two training methods, if 15% of answers differ. With one training each no difference
+    is detectable, unless another contender of the same method has seeds."""
     smallest_detectable_difference_of_many: float | None
+    """The same if 35% of answers differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A bake-off before anything is spent. `total_usd` sums what is expected and known, hours of
-    own hardware included, at the prices of `as_of`; `most_usd` is what a run that begins today asks
-    leave for: the most that providers can bill. `budget_usd` bounds what they bill. The smallest
-    differences that the test set shows are for 15% and for 35% of answers that differ. `margin`
-    says how many examples `requirements.margin_points` takes; `more_seeds` is None where no
-    contender could have any."""
+    """A bake-off before anything is spent."""
 
     schema: int = 1
     task: str
     as_of: datetime.date
     total_usd: float
+    """Sum of expected costs that are known, hours of own hardware included, at the prices of
+    `as_of`."""
     most_usd: float | None
+    """What a run that begins today reserves: the maximum that providers can bill."""
     budget_usd: float | None
+    """Limit of what providers bill."""
     smallest_detectable_difference: float | None
+    """Of the test set, if 15% of answers differ."""
     smallest_detectable_difference_of_many: float | None
+    """The same if 35% of answers differ."""
     margin: MarginExamples
+    """How many examples `requirements.margin_points` takes."""
     more_seeds: MoreSeeds | None
+    """None where no contender could have any."""
     contenders: tuple[PlannedContender, ...]
 
     @property
     def over_budget(self) -> bool:
-        """Whether a run would be refused for its budget."""
+        """Return whether a run would be refused for its budget."""
         if self.budget_usd is None or self.most_usd is None:
             return False
         return self.most_usd > self.budget_usd

@@ -26,27 +26,30 @@ def plan_seeds(
         n: test examples.
         cluster_sizes: examples of each cluster; None when they are independent.
     """
-    once = [
-        (settings, each.training)
-        for settings, each in zip(contenders, planned, strict=True)
-        if isinstance(settings, LocalSettings) and settings.seeds is None and each.training
+    trained_once = [
+        (settings, variant.training)
+        for settings, variant in zip(contenders, planned, strict=True)
+        if isinstance(settings, LocalSettings) and settings.seeds is None and variant.training
     ]
-    if not once:
+    if not trained_once:
         return None
     more = len(SEEDS) - 1
-    # A plan's figures are of all trainings, parts of the learning curve included.
-    times = [more / sum(each.fraction for each in trainings(settings)) for settings, _ in once]
-    seconds = [training.seconds for _, training in once]
-    usd = [training.usd for _, training in once]
-    found = find_way_detectable(n, cluster_sizes, len(planned), len(SEEDS))
+    # A plan's figures are of all trainings, fractions of the learning curve included.
+    times = [
+        more / sum(variant.fraction for variant in trainings(settings))
+        for settings, _ in trained_once
+    ]
+    seconds = [training.seconds for _, training in trained_once]
+    usd = [training.usd for _, training in trained_once]
+    detectable = find_way_detectable(n, cluster_sizes, len(planned), len(SEEDS))
     return MoreSeeds(
-        contenders=tuple(settings.name for settings, _ in once),
+        contenders=tuple(settings.name for settings, _ in trained_once),
         seeds=SEEDS,
-        trainings=more * len(once),
+        trainings=more * len(trained_once),
         seconds=_sum(seconds, times),
         usd=_sum(usd, times),
-        smallest_detectable_difference=found.few,
-        smallest_detectable_difference_of_many=found.many,
+        smallest_detectable_difference=detectable.few,
+        smallest_detectable_difference_of_many=detectable.many,
     )
 
 

@@ -1,4 +1,4 @@
-"""A plan in a terminal: one row a contender, then what to know."""
+"""A plan in a terminal: one row per contender, then notes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 def table(plan: Plan) -> str:
-    """The plan as plain text."""
+    """Render the plan as plain text."""
     from rich.table import Table
 
     from tuneoff.summary import plain
@@ -27,6 +27,7 @@ def table(plan: Plan) -> str:
 
 
 def _cells(contender: PlannedContender) -> list[str]:
+    """Return a contender's row."""
     training = contender.training
     money = [_usd(training.usd if training else None), _usd(contender.answering_usd)]
     ends = str(contender.ends or ("no end" if contender.place == "own" else ""))
@@ -46,35 +47,37 @@ def _cells(contender: PlannedContender) -> list[str]:
 
 
 def _usd(usd: float | None) -> str:
+    """Return USD as text."""
     if usd is None:
         return "–"
     return f"${usd:,.2f}" if usd >= 0.01 or usd == 0 else "under $0.01"
 
 
 def _lines(plan: Plan) -> list[str]:
-    found = [f"{c.name}: {c.training.basis}." for c in plan.contenders if c.training]
-    found += [
+    """Return the notes below the table."""
+    notes = [f"{c.name}: {c.training.basis}." for c in plan.contenders if c.training]
+    notes += [
         f"{c.name}: {line.removeprefix(f'contender {c.name}: ')}"
         for c in plan.contenders
         for line in c.warnings
     ]
-    found.append(_money(plan))
+    notes.append(_money(plan))
     if plan.smallest_detectable_difference is None:
-        found.append("The test set can show no difference, however large.")
+        notes.append("The test set can show no difference, however large.")
     else:
         few, many = plan.smallest_detectable_difference, plan.smallest_detectable_difference_of_many
         shown = f"{100 * few:.1f}" + (f" to {100 * many:.1f}" if many else "")
-        found.append(
+        notes.append(
             f"The test set can show differences from {shown} points (15% to 35% of answers differ)."
         )
-    found.append(_margin(plan.margin))
+    notes.append(_margin(plan.margin))
     if plan.more_seeds is not None:
-        found += _seeds(plan.more_seeds)
-    return found
+        notes += _seeds(plan.more_seeds)
+    return notes
 
 
 def _margin(margin: MarginExamples) -> str:
-    """Say how many examples a margin takes."""
+    """Explain how many examples a margin takes."""
     clusters = ""
     if margin.clusters is not None:
         clusters = f" in {_range(margin.clusters)} clusters like these"
@@ -87,7 +90,7 @@ def _margin(margin: MarginExamples) -> str:
 
 
 def _seeds(more: MoreSeeds) -> list[str]:
-    """Say what one training each leaves open, and what seeds would take and bring."""
+    """Explain what one training each leaves open, and what seeds would take and bring."""
     cost = [f"{more.seconds / 3600:.2f} h"] if more.seconds is not None else ["hours not known"]
     cost += [_usd(more.usd)] if more.usd is not None else []
     few = more.smallest_detectable_difference
@@ -107,12 +110,15 @@ def _seeds(more: MoreSeeds) -> list[str]:
 
 
 def _range(values: tuple[int, int]) -> str:
+    """Return two numbers as a range."""
     return f"{values[0]:,} to {values[1]:,}"
 
 
 def _money(plan: Plan) -> str:
-    """What is expected and the most that can be billed, in one line, for only the latter is held
-    against the budget."""
+    """Explain the expected cost and the maximum bill in one sentence.
+
+    Only the maximum is compared with the budget.
+    """
     line = (
         f"As far as prices are known, {_usd(plan.total_usd)} together is expected, and providers "
         f"can bill up to {_usd(plan.most_usd)} (today's prices), which `tuneoff run` asks leave for"

@@ -1,8 +1,8 @@
-"""What a contender cost and will cost, from what a run left in its directory.
+"""A contender's past and future costs, from what a run left in its directory.
 
-Pure in what it reads: the same directory and the same file give the same figures, on the day of
-`as_of`, else on that on which the run began. What was billed the ledger says; what is not known
-is None, and a sentence says why.
+The same directory and the same file always give the same figures, at the prices of `as_of`, else of
+the day on which the run began. The ledger says what was billed. What is not known is None, and a
+sentence says why.
 """
 
 from __future__ import annotations
@@ -35,66 +35,68 @@ Monthly = Own | Hosted
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a contender's directory says of it. `correct` is its share of right answers;
-    `times_answered` how often a provider answered each example."""
+    """What a contender's directory says about it."""
 
     training: TrainingRecord | None
     answering_seconds: float | None
     serving: Serving
     record: ServingRecord | None
     correct: float | None
+    """Share of correct answers."""
     planned_usd: float | None
     times_answered: float = 1.0
+    """How often a provider answered each example."""
 
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A contender's money, its costs a month where answering has a price, and a sentence where
-    its speed was measured on other hardware than is priced."""
+    """A contender's money."""
 
     cost: Cost
     monthly: Monthly | None = None
+    """Its monthly cost, where answering has a price."""
     elsewhere: str | None = None
+    """A sentence where its speed was measured on other hardware than is priced."""
 
 
 class Pricing:
-    """A run's prices: those of its day, from the book and the file."""
+    """The prices of a run: those of its day, from the book and the file."""
 
     def __init__(self, bakeoff: BakeOff, run: RunDir) -> None:
         self.bakeoff, self.prices = bakeoff, price_book(bakeoff)
         self.ledger, self.day = Ledger(run.events), day_of(bakeoff, run)
 
-    def priced(self, settings: Any, found: Measured) -> Priced:
-        """What a contender cost and will cost."""
+    def priced(self, settings: Any, measurements: Measured) -> Priced:
+        """Return a contender's past and future costs."""
         if isinstance(settings, RecordedSettings):
             return Priced(reported_cost(settings, self.prices, self.day))
         monthly: Monthly | None
         if paid(settings):
-            billed = found.training.tokens_billed if found.training else None
-            cost = _once(api_cost(settings.name, billed, self.ledger), found.times_answered)
+            billed = measurements.training.tokens_billed if measurements.training else None
+            cost = _once(api_cost(settings.name, billed, self.ledger), measurements.times_answered)
             cost = replace(cost, unit_prices=self._unit_prices(settings))
-            monthly, basis = self._hosted(settings, found, cost)
+            monthly, basis = self._hosted(settings, measurements, cost)
         else:
-            seconds = found.training.seconds if found.training else None
-            cost = self.hours(settings, seconds, found.answering_seconds)
-            monthly, basis = self._own(settings, found)
-        elsewhere = _elsewhere(settings, found.record)
+            seconds = measurements.training.seconds if measurements.training else None
+            cost = self.hours(settings, seconds, measurements.answering_seconds)
+            monthly, basis = self._own(settings, measurements)
+        elsewhere = _elsewhere(settings, measurements.record)
         cost = replace(
             cost,
             training_basis=_minding(cost.training_basis, elsewhere),
-            training_usd_planned=found.planned_usd,
+            training_usd_planned=measurements.planned_usd,
             serving_basis=_minding(basis, elsewhere) if monthly is not None else basis,
         )
-        return Priced(self._served(cost, monthly, found.correct), monthly, elsewhere)
+        return Priced(self._served(cost, monthly, measurements.correct), monthly, elsewhere)
 
     def judge_usd(self) -> float | None:
-        """What the judge's answers cost, as the ledger has it; None where they have no price."""
+        """Return the cost of the judge's answers from the ledger; None where they have no price."""
         names = dict.fromkeys(judge_name(each) for each in asked_models(self.bakeoff))
         known = [self.ledger.spent(name).known for name in names if name in self.ledger.priced]
         return float(sum(known, serving.NOTHING)) if known else None
 
     def hours(self, settings: Any, training: float | None, answering: float | None) -> Cost:
-        """The hours of an own model."""
+        """Return the cost of an own model's hours."""
         hardware: Hardware | None = getattr(settings, "hardware", None)
         if hardware is None:
             return Cost()
@@ -102,12 +104,12 @@ class Pricing:
         return own_cost(known, hour_source(hour), training, answering)
 
     def ends(self, settings: Any) -> str | None:
-        """The day on which a provider's model ends, if that is known."""
+        """Return the day on which a provider's model ends, as ISO text; None if it is not known."""
         day = find_end(settings, self.prices)
         return day.isoformat() if day else None
 
     def _served(self, cost: Cost, monthly: Monthly | None, correct: float | None) -> Cost:
-        """The same with what answering costs."""
+        """Return the cost with the cost of answering added."""
         if monthly is None:
             return cost
         load = self.bakeoff.serving.requests_per_month
@@ -122,8 +124,8 @@ class Pricing:
             usd_per_correct_answer=None if right is None else float(right),
         )
 
-    def _own(self, settings: LocalSettings, found: Measured) -> tuple[Own | None, str]:
-        """Reserved machines, and the words that say what they rest on."""
+    def _own(self, settings: LocalSettings, measurements: Measured) -> tuple[Own | None, str]:
+        """Return the monthly cost of reserved machines, and its basis in words."""
         if settings.hardware is None:
             return None, NAME_HARDWARE
         hardware, _ = priced(settings.hardware, self.prices, self.day)
@@ -133,7 +135,7 @@ class Pricing:
                 f"not priced: an hour of {named or 'this hardware'} has no price on {self.day}; "
                 "give hardware.usd_per_hour"
             )
-        record, rules = found.record, self.bakeoff.serving
+        record, rules = measurements.record, self.bakeoff.serving
         if record is None or not record.requests_per_second:
             return None, "not priced: its throughput was not measured"
         monthly = serving.own(
@@ -154,17 +156,22 @@ class Pricing:
             basis += f", measured on {record.accelerator or record.machine}"
         return monthly, basis
 
-    def _hosted(self, settings: Any, found: Measured, cost: Cost) -> tuple[Hosted | None, str]:
-        """A provider's prices by the request, and the words that say what they rest on."""
+    def _hosted(
+        self, settings: Any, measurements: Measured, cost: Cost
+    ) -> tuple[Hosted | None, str]:
+        """Return the monthly cost of a provider's model, and its basis in words."""
         if asks_nothing(settings):
             return None, "not priced: a server on this machine"
         price = price_for(settings, self.prices, self.day)
         if price is None:
             return None, "not priced: its model has no price in the book; give it a `price:`"
-        tokens_in, tokens_out = found.serving.tokens_in_mean, found.serving.tokens_out_mean
+        tokens_in, tokens_out = (
+            measurements.serving.tokens_in_mean,
+            measurements.serving.tokens_out_mean,
+        )
         if tokens_in is None or tokens_out is None:
             return None, "not priced: no answer says how many tokens it took"
-        again, words = self._tuning_again(settings, cost, found.planned_usd)
+        again, words = self._tuning_again(settings, cost, measurements.planned_usd)
         monthly = serving.hosted(
             price,
             Decimal(str(tokens_in)),
@@ -178,15 +185,15 @@ class Pricing:
         return monthly, "; ".join([*basis, f"prices of {self.day}: {_source(price)}", *words])
 
     def _unit_prices(self, settings: Any) -> dict[str, float]:
-        """Return what a provider's model costs by the unit; nothing where that is not known."""
+        """Return a provider's unit prices of a model; empty where they are not known."""
         price = None if asks_nothing(settings) else price_for(settings, self.prices, self.day)
-        known = {name: getattr(price, name, None) for name in PriceSettings.model_fields}
-        return {name: float(usd) for name, usd in known.items() if usd is not None}
+        unit_prices = {name: getattr(price, name, None) for name in PriceSettings.model_fields}
+        return {name: float(usd) for name, usd in unit_prices.items() if usd is not None}
 
     def _tuning_again(
         self, settings: Any, cost: Cost, planned: float | None
     ) -> tuple[Decimal, list[str]]:
-        """A month's share of tuning a model again that will end; nothing where it will not."""
+        """Return the monthly share of tuning a model again that will end; 0 where it will not."""
         training = cost.training_usd if cost.training_usd is not None else planned
         ends = self.ends(settings)
         if ends is None:
@@ -202,7 +209,7 @@ class Pricing:
 
 
 def _once(cost: Cost, times: float) -> Cost:
-    """Return a cost whose answering is that of one answer to each example, not of all of them."""
+    """Return a cost whose answering is that of one answer per example, not of all samples."""
     if times <= 1 or cost.answering_usd is None:
         return cost
     once = cost.answering_usd / times
@@ -210,7 +217,7 @@ def _once(cost: Cost, times: float) -> Cost:
 
 
 def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
-    """The day whose prices count: `as_of`, else that on which the run began."""
+    """Return the day whose prices count: `as_of`, else the day on which the run began."""
     if bakeoff.as_of is not None:
         return bakeoff.as_of
     first = next(read_lines(run.events), None)
@@ -229,7 +236,7 @@ def find_end(settings: Any, prices: PriceBook) -> datetime.date | None:
 
 
 def place_of(settings: Any) -> Place | None:
-    """Who answers: a model of one's own, or a provider; None where that is not known."""
+    """Return who answers: an own model or a provider; None where that is not known."""
     if isinstance(settings, LocalSettings):
         return "own"
     if isinstance(settings, RecordedSettings):
@@ -242,7 +249,7 @@ def place_of(settings: Any) -> Place | None:
 
 
 def _elsewhere(settings: Any, record: ServingRecord | None) -> str | None:
-    """A warning where a contender's time was not measured on the hardware that is priced."""
+    """Return a warning where time was measured on other hardware than is priced; else None."""
     hardware: Hardware | None = getattr(settings, "hardware", None)
     named = hardware.accelerator if hardware else None
     if record is None or named is None or machine.is_accelerator(named, record.accelerator):
@@ -254,40 +261,44 @@ def _elsewhere(settings: Any, record: ServingRecord | None) -> str | None:
 
 
 def _minding(basis: str | None, elsewhere: str | None) -> str | None:
+    """Return a basis with the warning added."""
     return basis if basis is None or elsewhere is None else f"{basis}. {elsewhere.rstrip('.')}"
 
 
 def _source(price: Price) -> str:
+    """Return the source of a price, the day it was read, and whether that is too long ago."""
     read = f", read {price.retrieved}" if price.retrieved else ""
     return price.source + read + (", more than 90 days before" if price.stale else "")
 
 
 def _per_token(price: Price, tokens_in: float, tokens_out: float, batch: bool) -> list[str]:
-    given, made = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
-    batch_given, batch_made = (
+    """Return the prices of a typical request as phrases."""
+    usd_in, usd_out = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
+    batch_usd_in, batch_usd_out = (
         price.batch_input_usd_per_million_tokens,
         price.batch_output_usd_per_million_tokens,
     )
-    batched = batch and (batch_given is not None or batch_made is not None)
+    batched = batch and (batch_usd_in is not None or batch_usd_out is not None)
     if batched:
-        given = given if batch_given is None else batch_given
-        made = made if batch_made is None else batch_made
-    found = []
-    if given is not None and made is not None:
-        found.append(
-            f"{tokens_in:,.0f} tokens in × ${given:f} and {tokens_out:,.0f} out × ${made:f} per "
-            f"million{', prices of batches' if batched else ''}"
+        usd_in = usd_in if batch_usd_in is None else batch_usd_in
+        usd_out = usd_out if batch_usd_out is None else batch_usd_out
+    phrases = []
+    if usd_in is not None and usd_out is not None:
+        phrases.append(
+            f"{tokens_in:,.0f} tokens in × ${usd_in:f} and {tokens_out:,.0f} out × ${usd_out:f} "
+            f"per million{', prices of batches' if batched else ''}"
         )
     write = price.cache_write_usd_per_million_tokens
     if write is not None:
-        found.append(f"cache writes (${write:f} per million) and reads are not counted")
+        phrases.append(f"cache writes (${write:f} per million) and reads are not counted")
     if price.hosting_usd_per_hour is not None:
         hour = price.hosting_usd_per_hour
-        found.append(f"hosting ${hour:f}/h × {serving.HOURS_A_MONTH} h a month")
-    return found
+        phrases.append(f"hosting ${hour:f}/h × {serving.HOURS_A_MONTH} h a month")
+    return phrases
 
 
 def _count(requests: Decimal) -> str:
+    """Return a number of requests in words."""
     millions = requests / 1_000_000
     if millions < 1:
         return f"{requests:,.0f}"

@@ -1,4 +1,4 @@
-"""Each own contender against each hosted one: where owning begins to pay, and what moves that."""
+"""Each own contender against each hosted one: where owning begins to pay, and how that changes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ What = Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
 def break_evens(
     priced: Mapping[str, Priced], places: Mapping[str, Place | None], utilization: float
 ) -> tuple[BreakEven, ...]:
-    """The pairs of which both have costs a month, by the contenders' names.
+    """Return the break-even of each pair in which both have a monthly cost.
 
     Args:
-        utilization: the one that the own ones' costs are of.
+        utilization: the utilization behind the own contenders' costs.
     """
-    monthly = {name: each.monthly for name, each in priced.items()}
-    owns = {name: each for name, each in monthly.items() if isinstance(each, Own)}
+    monthly = {name: contender.monthly for name, contender in priced.items()}
+    owns = {name: contender for name, contender in monthly.items() if isinstance(contender, Own)}
     others = {
-        name: each
-        for name, each in monthly.items()
-        if isinstance(each, Hosted) and places[name] == "provider"
+        name: contender
+        for name, contender in monthly.items()
+        if isinstance(contender, Hosted) and places[name] == "provider"
     }
     pairs = [(a, b, serving.break_even(owns[a], others[b])) for a in owns for b in others]
     crossings = [n for _, _, c in pairs for n in (c.first, c.lasting, c.until) if n is not None]
@@ -39,34 +39,35 @@ def break_evens(
         BreakEven(
             own=a,
             hosted=b,
-            requests_per_month=_float(found.lasting),
+            requests_per_month=_float(crossing.lasting),
             utilization=utilization,
-            first_requests_per_month=_float(found.first),
-            until_requests_per_month=_float(found.until),
+            first_requests_per_month=_float(crossing.first),
+            until_requests_per_month=_float(crossing.until),
             warning=priced[a].elsewhere,
             curve=_curve(owns[a], others[b], points),
             sensitivity=_sensitivity(owns[a], others[b], share),
         )
-        for a, b, found in pairs
+        for a, b, crossing in pairs
     )
 
 
-def _curve(mine: Own, other: Hosted, points: Sequence[Decimal]) -> tuple[CurvePair, ...]:
-    return tuple(CurvePair(float(n), float(mine.usd(n)), float(other.usd(n))) for n in points)
+def _curve(owned: Own, other: Hosted, points: Sequence[Decimal]) -> tuple[CurvePair, ...]:
+    """Return the costs of a pair at these monthly loads."""
+    return tuple(CurvePair(float(n), float(owned.usd(n)), float(other.usd(n))) for n in points)
 
 
-def _sensitivity(mine: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity, ...]:
-    """Where the costs cross at other utilisations and prices."""
+def _sensitivity(owned: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity, ...]:
+    """Return where the costs cross at other utilizations and prices."""
     others = [Decimal(each) for each in OTHER_UTILIZATIONS if Decimal(each) != share]
-    changed: list[tuple[What, Decimal, Own, Hosted]] = [
-        ("utilization", used, serving.used_to(mine, share, used), other) for used in others
+    scenarios: list[tuple[What, Decimal, Own, Hosted]] = [
+        ("utilization", used, serving.used_to(owned, share, used), other) for used in others
     ]
     for factor in map(Decimal, FACTORS):
-        changed += [
-            ("usd_per_hour", factor, serving.dearer_own(mine, factor), other),
-            ("hosted_usd_per_request", factor, mine, serving.dearer_hosted(other, factor)),
+        scenarios += [
+            ("usd_per_hour", factor, serving.dearer_own(owned, factor), other),
+            ("hosted_usd_per_request", factor, owned, serving.dearer_hosted(other, factor)),
         ]
-    found = [(what, value, serving.break_even(a, b)) for what, value, a, b in changed]
+    crossings = [(what, value, serving.break_even(a, b)) for what, value, a, b in scenarios]
     return tuple(
         Sensitivity(
             what=what,
@@ -75,9 +76,10 @@ def _sensitivity(mine: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity,
             first_requests_per_month=_float(crossing.first),
             until_requests_per_month=_float(crossing.until),
         )
-        for what, value, crossing in found
+        for what, value, crossing in crossings
     )
 
 
 def _float(value: Decimal | None) -> float | None:
+    """Return a number as a float; None where not known."""
     return None if value is None else float(value)

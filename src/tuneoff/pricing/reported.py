@@ -1,4 +1,4 @@
-"""Money that was reported elsewhere, or follows from hours or tokens that were."""
+"""Costs reported elsewhere, or computed from hours or tokens that were."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from tuneoff.costs.arithmetic import HOUR_SECONDS, hours_usd, training_usd
 from tuneoff.costs.pricebook import PriceBook, hour_source, price_of, priced
 from tuneoff.results import Cost
 
-# USD, how they were worked out, where the price is from, and the price of a unit by its name.
+# USD, how they were computed, the sources of the price, and unit prices by name.
 Found = tuple[Decimal | None, str, tuple[str, ...], dict[str, float]]
 
 
 def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.date) -> Cost:
-    """What training is reported to have cost; beside it what the reported hours or tokens come to
-    at the prices of a day, which stands in where no money is reported."""
+    """Return the reported cost of training, and what its hours or tokens would cost.
+
+    They are priced on a day. Where no money is reported, that price replaces it.
+    """
     reported = settings.training
     if reported is None:
         return Cost()
@@ -39,6 +41,7 @@ def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.d
 def _worked_out(
     settings: RecordedSettings, reported: ReportedTraining, prices: PriceBook, day: datetime.date
 ) -> Found:
+    """Compute the cost of reported hours or tokens at the prices of a day."""
     if reported.hours is not None and settings.hardware is not None:
         known, hour = priced(settings.hardware, prices, day)
         usd = hours_usd(reported.hours * HOUR_SECONDS, known)
@@ -51,9 +54,9 @@ def _worked_out(
         price = price_of(settings.provider, settings.model, day, tuned=True, prices=prices)
         usd = training_usd(price, reported.tokens_billed) if price else None
         if price is not None and usd is not None:
-            each = price.training_usd_per_million_tokens
-            how = f"{reported.tokens_billed:,} tokens × ${each:f} per million"
-            unit_prices = {"training_usd_per_million_tokens": float(each or 0)}
+            usd_per_million = price.training_usd_per_million_tokens
+            how = f"{reported.tokens_billed:,} tokens × ${usd_per_million:f} per million"
+            unit_prices = {"training_usd_per_million_tokens": float(usd_per_million or 0)}
             return usd, how, (price.source,), unit_prices
     hours = f"{reported.hours:g} h" if reported.hours is not None else ""
     tokens = f"{reported.tokens_billed:,} tokens" if reported.tokens_billed else ""

@@ -1,13 +1,13 @@
-"""Hosted APIs: one file each, found by its id. What they all offer is drawn here.
+"""Hosted APIs, one file each, found by its id. This module defines what they all offer.
 
-A provider's file has `connect(base_url, key_variable, tape)`, which gives a `Provider`; and, before
-there is a key, `check(settings)`, which refuses what its jobs do not take (ConfigError), and
-`schedule(epochs, examples, validation)`, which says what they go over and bill.
+A provider's file has `connect(base_url, key_variable, tape)`, which returns a `Provider`. Two more
+functions need no key: `check(settings)` raises ConfigError for options that the provider's jobs do
+not take, and `schedule(epochs, examples, validation)` returns what a job processes and bills.
 
-Every call raises one of three errors, whatever the SDK underneath calls it: `RefusedError` (no
-for good), `BusyError` (not carried out), `LostError` (nobody knows; of those `UnreachableError`:
-no connection could be made). Nothing is tried twice here: what may be repeated, and what must
-first be looked for, is the caller's to know (`providers/calls.py`).
+Every call raises one of three errors, whatever the SDK calls it: `RefusedError` (rejected for
+good), `BusyError` (not carried out), `LostError` (outcome unknown; its subclass `UnreachableError`:
+no connection could be made). Nothing is retried here. The caller knows what may be retried, and
+what must first be searched for (`providers/calls.py`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from tuneoff.providers.recording import Tape
 
 NEEDS = ("check", "connect", "schedule")
-# Waited on until they change; any other state that is not an end is shown and waited on, too.
+# States of a job that has not ended. Any other state that is not an end is shown and waited on,
+# too.
 WAITING = (
     "validating_files", "queued", "running", "paused", "compressing", "uploading", "cancelling",
 )  # fmt: skip
 FINISHED = ("succeeded", "failed", "cancelled")
 BATCH_WAITING = ("validating", "in_progress", "finalizing", "cancelling")
 BATCH_FINISHED = ("completed", "failed", "expired", "cancelled")
-# An uploaded file while its provider looks through it (OpenAI, Azure, Together), and when it can
-# never be used. Some servers call a file `uploaded` for good, others only at first.
+# States of an uploaded file while its provider checks it (OpenAI, Azure, Together), and when it can
+# never be used. Some servers leave a file at `uploaded`, others show it only at first.
 FILE_PENDING = ("pending", "queued", "running", "processing", "validating", "importing")
 FILE_UPLOADED = "uploaded"
 FILE_BAD = ("error", "failed", "deleting", "deleted", "invalid_format", "invalid", "cancelled")
@@ -42,59 +43,62 @@ CHAT_URL: Final = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer with the tokens that are billed for it (None: the server does not say).
-
-    `seconds` is how long its request took, without any that were refused before it, or how long
-    that took when it was recorded; None: whoever asked knows as well.
-    Of `tokens_in`, `cached_tokens_in` cost the cached price and `written_tokens_in` that of cache
-    writes. `pause_seconds` is how long the provider's rate limit asks to wait before the next
-    request.
-    """
+    """An answer with the tokens that are billed for it."""
 
     text: str
     tokens_in: int | None = None
+    """Prompt tokens, cached ones included; None: the server does not say."""
     tokens_out: int | None = None
+    """Answer tokens, reasoning included; None: the server does not say."""
     finish_reason: str | None = None
     seconds: float | None = None
+    """How long the request took, without attempts that were rejected before it, or how long it took
+    when it was recorded. None: the caller's own measurement is as good."""
     pause_seconds: float | None = None
+    """How long the provider's rate limit asks to wait before the next request."""
     cached_tokens_in: int = 0
+    """Tokens of `tokens_in` billed at the price of cached input."""
     written_tokens_in: int = 0
+    """Tokens of `tokens_in` billed at the price of cache writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What a job goes over and bills: so many epochs of the training examples, and so many times
-    the validation examples (0 where they are free)."""
+    """What a job processes and bills."""
 
     epochs: int
+    """Passes over the training examples."""
     validations: int = 0
+    """Passes over the validation examples; 0 where they are free."""
 
     def billed(self, training: int, validation: int) -> int:
-        """Tokens billed in all, given those of both sets."""
+        """Return the tokens billed in all, given the tokens of both sets."""
         return training * self.epochs + validation * self.validations
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a provider thinks that a job will cost. `warning` is what else it says of it."""
+    """A provider's estimate of what a job will cost."""
 
     usd: float | None = None
     tokens: int | None = None
     warning: str | None = None
+    """What else the provider says about the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A fine-tuning job as it is asked for. `metadata` makes it known again, where jobs have any;
-    `since` (seconds of the epoch) is when it was first meant to be created. What a provider has no
-    word for, its `check` refuses."""
+    """A fine-tuning job as it is requested. Options that a provider lacks are rejected by its
+    `check`."""
 
     model: str
     training_file: str
     validation_file: str | None
     suffix: str
     metadata: Mapping[str, str]
+    """Identifies the job, where the provider's jobs have metadata."""
     since: float
+    """When the job was first going to be created, in seconds of the epoch."""
     epochs: int | str = "auto"
     batch_size: int | str = "auto"
     learning_rate_multiplier: float | str = "auto"
@@ -107,16 +111,17 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A fine-tuning job as the provider shows it. `model` is the tuned one, once there is one;
-    times are seconds of the epoch. `billed_usd` is what the provider says it billed, 0 for what it
-    never bills; None: only the tokens are known."""
+    """A fine-tuning job as the provider shows it. Times are in seconds of the epoch."""
 
     id: str
     status: str
     model: str | None = None
+    """The tuned model, once there is one."""
     error: str | None = None
     trained_tokens: int | None = None
     billed_usd: float | None = None
+    """What the provider says it billed; 0 for what it never bills. None: only the tokens are known.
+    """
     epochs: float | None = None
     batch_size: int | None = None
     created_at: float | None = None
@@ -139,7 +144,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model that was kept on the way. Losses are nats a token; None where not measured."""
+    """A model saved during a job. Losses are in nats per token; None where not measured."""
 
     model: str
     step: int
@@ -158,23 +163,26 @@ class StepLoss:
 
 @dataclass(frozen=True, slots=True)
 class TunedModel:
-    """A model that an account has tuned, and what is known of it: the ids of the files it was tuned
-    on and of its job, and the day from which it answers no more. `listed`: the account's list of
-    models has it; one of a job that the list lacks was deleted, or has ended."""
+    """A model that an account has tuned."""
 
     model: str
     base: str
     training_file: str | None = None
+    """Id of the training file."""
     validation_file: str | None = None
+    """Id of the validation file."""
     job: str | None = None
+    """Id of the job."""
     ends: datetime.date | None = None
+    """The day from which the model no longer answers."""
     listed: bool = True
+    """The account's list of models has it. A job's model that is not listed was deleted, or has
+    ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests that are answered together. `files` hold the answers and errors that there are;
-    tokens are what was billed for all of them (None: only the answers say it)."""
+    """Requests that are answered together."""
 
     id: str
     status: str
@@ -182,17 +190,20 @@ class Batch:
     total: int = 0
     done: int = 0
     files: tuple[str, ...] = ()
+    """Files of the answers and errors so far."""
     tokens_in: int | None = None
+    """Billed prompt tokens of all requests; None: only the answers report them."""
     tokens_out: int | None = None
+    """Billed answer tokens of all requests; None: only the answers report them."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """What became of one request of a batch: an answer, or an error (without a status it was never
-    carried out)."""
+    """The result of one request of a batch: an answer, or an error."""
 
     id: str
     status: int | None
+    """HTTP status; None: the request was never carried out."""
     reply: Reply | None = None
     error: str | None = None
     code: str | None = None
@@ -201,12 +212,14 @@ class BatchRow:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """How far a provider is with an uploaded file; `status` in lower case, None where it does not
-    say. `error` is what is wrong with one that can never be used; `size` is its bytes."""
+    """How far a provider is with an uploaded file."""
 
     status: str | None
+    """The provider's word in lower case; None where it does not say."""
     error: str | None = None
+    """What is wrong with a file that can never be used."""
     size: int | None = None
+    """Size in bytes."""
 
 
 class Batches(Protocol):
@@ -215,15 +228,15 @@ class Batches(Protocol):
     url: str
 
     def file_state(self, id: str) -> FileState:
-        """Returns how far the provider is with a file of requests."""
+        """Return how far the provider is with a file of requests."""
         ...
 
     def find_file(self, name: str) -> str | None:
-        """The id of an uploaded file of requests of this name."""
+        """Return the id of an uploaded file of requests of this name; None if there is none."""
         ...
 
     def upload(self, path: Path) -> str:
-        """Uploads a file of requests under its own name; its id."""
+        """Upload a file of requests under its own name and return its id."""
         ...
 
     def request(
@@ -235,100 +248,102 @@ class Batches(Protocol):
         reasoning_effort: str | None = None,
         temperature: float | None = None,
     ) -> dict[str, Any]:
-        """One line of a file of requests, as `Provider.chat` would ask it."""
+        """Return one line of a file of requests, as `Provider.chat` would send it."""
         ...
 
     def adapted(self, row: BatchRow) -> bool:
-        """Whether requests leave something out from now on that this one was refused for."""
+        """Return whether later requests will omit what this one was rejected for."""
         ...
 
     def find(self, metadata: Mapping[str, str], since: float) -> Batch | None:
-        """The batch that an earlier try created, though its answer was lost."""
+        """Find the batch that an earlier try created, even if its answer was lost; else return
+        None."""
         ...
 
     def create(self, file: str, metadata: Mapping[str, str]) -> Batch:
-        """Creates a batch: from here on it costs money."""
+        """Create a batch and return it. From here on it costs money."""
         ...
 
     def batch(self, id: str) -> Batch:
-        """A batch as it is now."""
+        """Return a batch's current state."""
         ...
 
     def rows(self, batch: Batch) -> Iterator[BatchRow]:
-        """What became of a finished batch's requests, in any order; those that were not come to
-        are left out."""
+        """Yield the results of a finished batch in any order; unprocessed requests are left out."""
         ...
 
 
 class Provider(Protocol):
-    """What a provider offers. Names of files are their identity: they hold a content's hash."""
+    """What a provider offers. A file's name is its identity: it holds the hash of the content."""
 
     url: str
     reach: Reach
 
     def find_file(self, name: str) -> str | None:
-        """The id of an uploaded training file of this name."""
+        """Return the id of an uploaded training file of this name; None if there is none."""
         ...
 
     def upload(self, path: Path) -> str:
-        """Uploads a training file under its own name; its id."""
+        """Upload a training file under its own name and return its id."""
         ...
 
     def file_state(self, id: str) -> FileState:
-        """Returns how far the provider is with a training file."""
+        """Return how far the provider is with a training file."""
         ...
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
-        """The job that an earlier try of this spec created, though its answer was lost; never one
-        of the `taken`."""
+        """Find the job that an earlier try of this spec created, even if its answer was lost.
+
+        It is never one of the `taken` ids; None if there is none.
+        """
         ...
 
     def estimate(self, spec: JobSpec) -> Estimate | None:
-        """What the provider thinks that a job will cost; None where it does not say."""
+        """Return the provider's estimate of a job's cost; None where it gives none."""
         ...
 
     def create_job(self, spec: JobSpec) -> Job:
-        """Creates a job: from here on it costs money."""
+        """Create a job and return it. From here on it costs money."""
         ...
 
     def job(self, id: str) -> Job:
-        """A job as it is now."""
+        """Return a job's current state."""
         ...
 
     def cancel(self, id: str) -> Job:
-        """Ends a job."""
+        """Cancel a job and return its state."""
         ...
 
     def events(self, id: str) -> list[Event]:
-        """What happened to a job lately, the oldest first."""
+        """Return a job's latest events, the oldest first."""
         ...
 
     def checkpoints(self, id: str) -> list[Checkpoint]:
-        """The models that a job kept, the earliest first."""
+        """Return the models that a job saved, the earliest first."""
         ...
 
     def losses(self, job: Job) -> list[StepLoss]:
-        """A finished job's metrics by step; none where the provider gives none."""
+        """Return a finished job's metrics by step; empty where the provider gives none."""
         ...
 
     def tuned_models(self) -> list[TunedModel]:
-        """Returns what the account has tuned: what is listed first, then what only jobs show."""
+        """Return the account's tuned models: listed ones first, then those that only jobs show."""
         ...
 
     def has_jobs(self) -> bool | None:
-        """Returns whether the account shows any fine-tuning job; None where it may not be seen."""
+        """Return whether the account shows any fine-tuning job; None where listing is forbidden."""
         ...
 
     def job_facts(self, id: str) -> dict[str, Any]:
-        """Returns a job with all that the provider shows of it, and without the key."""
+        """Return a job with everything that the provider shows, without the key."""
         ...
 
     def result_text(self, id: str) -> str:
-        """Returns the text of a job's file of results, without the key."""
+        """Return the text of a job's result file, without the key."""
         ...
 
     def download(self, id: str) -> bytes:
-        """The content of a file that is still there."""
+        """Return the content of a file that still exists."""
         ...
 
     def chat(
@@ -339,29 +354,29 @@ class Provider(Protocol):
         reasoning_effort: str | None = None,
         temperature: float | None = None,
     ) -> Reply:
-        """Return one answer.
+        """Send one chat request and return its answer.
 
         Args:
-            max_tokens: what it may take, its reasoning included.
-            reasoning_effort: how much it is to reason; left out, as much as it does by itself.
-            temperature: sent as it is; left out it is 0, or the model's own where it reasons.
+            max_tokens: maximum tokens of the answer, reasoning included.
+            reasoning_effort: how much the model should reason; None: its own default.
+            temperature: sent as it is; None: 0, or the model's own where it reasons.
         """
         ...
 
     def batches(self) -> Batches | None:
-        """Its batches; None where it has none."""
+        """Return the provider's batch API; None where it has none."""
         ...
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Close its connections."""
         ...
 
 
 def read_end_of_job(status: str, model: str | None, has_finished: bool) -> str:
-    """Returns a job's state in our words: of a job at its end one of `FINISHED`.
+    """Return a job's state in our words; a job that has ended has one of `FINISHED`.
 
-    A provider that shows when a job finished has one that is at its end, whatever it calls the
-    state; the tuned model then tells whether it succeeded. Known ends need no time.
+    If the provider shows when a job finished, the job has ended, whatever its state is called. The
+    tuned model then tells whether it succeeded. States that are known ends need no time.
 
     Args:
         status: the provider's word.
@@ -379,9 +394,9 @@ def read_end_of_job(status: str, model: str | None, has_finished: bool) -> str:
 
 
 def read_end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
-    """Returns a batch's state in our words: of a batch at its end one of `BATCH_FINISHED`.
+    """Return a batch's state in our words; a batch that has ended has one of `BATCH_FINISHED`.
 
-    Of a state that is not known here, the time of an end tells that it is one.
+    For an unknown state, the time of an end shows that it has ended.
 
     Args:
         status: the provider's word.
@@ -397,12 +412,12 @@ def read_end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
 def connect(
     id: str, base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
 ) -> Provider:
-    """The provider of an id.
+    """Connect to the provider of an id and return it.
 
     Args:
-        base_url: where it is, unless at its own address.
-        key_variable: the environment variable with the key, unless the provider's own.
-        tape: what stands between it and the network (`providers/recording.py`), if anything.
+        base_url: its address, unless it is the usual one.
+        key_variable: the environment variable with the key, unless it is the usual one.
+        tape: the cassette between it and the network (`providers/recording.py`), if any.
 
     Raises:
         ConfigError: there is no such provider, or no key.
@@ -412,7 +427,7 @@ def connect(
 
 
 def module_of(id: str) -> Any:
-    """A provider's module.
+    """Return a provider's module.
 
     Raises:
         ConfigError: there is no such provider.
@@ -420,11 +435,13 @@ def module_of(id: str) -> Any:
     return discovery.find(__name__, id, "provider", NEEDS)
 
 
-def pages(first: Any, most: int) -> Iterator[Any]:
-    """The items of a listing, over at most so many pages of it. A server that knows no pages gives
-    the same one again, where the listing ends."""
+def pages(first: Any, max_pages: int) -> Iterator[Any]:
+    """Yield the items of a listing, over at most `max_pages` pages.
+
+    A server without pagination returns the same page again; the listing ends there.
+    """
     page, begins = first, set[str]()
-    for _ in range(most):
+    for _ in range(max_pages):
         items = page.data or ()
         if items and items[0].id in begins:
             return

@@ -13,7 +13,7 @@ check, schedule = openai.check, openai.schedule
 def connect(
     base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
 ) -> openai.OpenAI:
-    """The resource at `base_url`.
+    """Connect to the resource at `base_url` and return it.
 
     Raises:
         ConfigError: there is no address, or no key.

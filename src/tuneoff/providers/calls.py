@@ -1,7 +1,7 @@
-"""Carrying out calls that fail now and then: how many at once, when again, and when to give up.
+"""Retries, backoff and rate limits for calls that sometimes fail.
 
-What is safe to repeat (asking, looking, listing) goes through `repeated`. Requests for answers
-share a `Limiter`, which finds out how many at once the provider takes.
+Calls that are safe to repeat (reading, listing) go through `repeated`. Requests for answers share a
+`Limiter`, which adapts the number of concurrent requests to what the provider takes.
 """
 
 from __future__ import annotations
@@ -22,36 +22,39 @@ _brief: ContextVar[bool] = ContextVar("brief", default=False)
 TRIES = 8
 # A server that has never answered is more likely off, or elsewhere, than about to come back.
 FIRST_TRIES = 4
-# Of a call whose time comes again.
+# For calls that are tried again later anyway.
 BRIEF_TRIES, BRIEF_PAUSE_SECONDS = 3, 2.0
-# After so many failures of one call whoever waits is told.
+# The user is told after this many failures of one call.
 TELL_AFTER = 2
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
-# So often the time that a provider names is taken at its word.
+# For this many tries the provider's `Retry-After` is trusted alone.
 PATIENT_TRIES = 5
 # Jitter must differ between processes, so it is not seeded.
 _RANDOM = random.Random()
 
 
 def pause_before(attempt: int, error: ProviderError | None = None) -> float:
-    """Seconds to wait before a try (the first is 0): what the provider asks for, else twice as
-    long each time; a random part of it is added or left out, so that many callers do not come
-    back together. Who is told to come back at once, again and again, waits all the same."""
-    asked = error.retry_after if isinstance(error, BusyError) else None
-    told = attempt if asked is None else max(0, attempt - PATIENT_TRIES)
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**told)
+    """Return the backoff before a try (the first is 0), in seconds.
+
+    It is what the provider asks for, else it doubles each time. It has jitter, so that many callers
+    do not return together. If the provider keeps asking for an immediate retry, backoff applies all
+    the same.
+    """
+    requested = error.retry_after if isinstance(error, BusyError) else None
+    backoff_tries = attempt if requested is None else max(0, attempt - PATIENT_TRIES)
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**backoff_tries)
     own = _RANDOM.uniform(0.5, 1.0) * longest
-    if asked is None:
+    if requested is None:
         return own
-    return max(asked + _RANDOM.uniform(0, 0.1) * (1 + asked), own if told else 0.0)
+    return max(requested + _RANDOM.uniform(0, 0.1) * (1 + requested), own if backoff_tries else 0.0)
 
 
 def repeated(call: Callable[[], T], tries: int = TRIES) -> T:
-    """What a call gives that may be carried out twice without harm.
+    """Retry a call that may be carried out twice without harm, and return its result.
 
     Raises:
-        RefusedError: the provider's answer is no.
-        BusyError, LostError: it did not answer in so many tries.
+        RefusedError: the provider rejected it.
+        BusyError, LostError: it did not answer in this many tries.
     """
     for attempt in range(tries):
         try:
@@ -62,27 +65,26 @@ def repeated(call: Callable[[], T], tries: int = TRIES) -> T:
 
 
 def wait_or_raise(error: BusyError | LostError, attempt: int, tries: int = TRIES) -> None:
-    """Pauses after a try that failed (the first is 0), or raises its error if it was the last."""
-    most = most_tries(error, tries)
-    if attempt + 1 >= most:
+    """Pause after a try that failed (the first is 0), or raise its error if it was the last."""
+    max_tries = most_tries(error, tries)
+    if attempt + 1 >= max_tries:
         raise error
-    tell(error, attempt + 1, most, attempt)
+    tell(error, attempt + 1, max_tries, attempt)
     time.sleep(pause_before(attempt, error))
 
 
 def most_tries(error: ProviderError, usual: int) -> int:
-    """How many tries a call gets that failed so."""
+    """Return the maximum tries of a call that failed with this error."""
     if _brief.get():
-        told = getattr(error, "retry_after", None) or 0.0
-        usual = min(usual, 1 if told > BRIEF_PAUSE_SECONDS else BRIEF_TRIES)
+        requested_pause = getattr(error, "retry_after", None) or 0.0
+        usual = min(usual, 1 if requested_pause > BRIEF_PAUSE_SECONDS else BRIEF_TRIES)
     strange = isinstance(error, UnreachableError) and not error.seen
     return min(usual, FIRST_TRIES) if strange else usual
 
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """While inside, calls of this thread are given up soon, and no provider's long pause is waited
-    for."""
+    """Use few tries for calls of this thread, and wait for no provider's long pause."""
     token = _brief.set(True)
     try:
         yield
@@ -91,35 +93,38 @@ def impatient() -> Iterator[None]:
 
 
 def is_impatient() -> bool:
-    """Tells whether this thread is inside `impatient`."""
+    """Return whether this thread is inside `impatient`."""
     return _brief.get()
 
 
-def tell(error: ProviderError, failed: int, most: int, attempt: int) -> None:
-    """Says what goes wrong, and for how long it is tried again, when a call has failed twice.
+def tell(error: ProviderError, failed: int, max_tries: int, attempt: int) -> None:
+    """Report a failing call and for how long it is retried, once, after its second failure.
 
     Args:
-        failed: how many tries have failed, of at most `most`.
-        attempt: what `pause_before` will be asked for next.
+        failed: how many of at most `max_tries` tries have failed.
+        attempt: the next argument of `pause_before`.
     """
     if failed != TELL_AFTER or error.tell is None:
         return
-    left = most - failed
-    pauses = (FIRST_PAUSE_SECONDS * 2.0**each for each in range(attempt, attempt + left))
-    seconds = math.ceil(sum(min(LONGEST_PAUSE_SECONDS, each) for each in pauses))
-    # A provider that says when to come back is taken at its word.
-    told = isinstance(error, BusyError) and error.retry_after is not None
-    waits = "" if told else f", with {seconds} s of pauses at most"
+    left = max_tries - failed
+    pauses = (FIRST_PAUSE_SECONDS * 2.0**exponent for exponent in range(attempt, attempt + left))
+    seconds = math.ceil(sum(min(LONGEST_PAUSE_SECONDS, exponent) for exponent in pauses))
+    # A provider that names a pause is trusted, so our own pauses are not shown.
+    has_retry_after = isinstance(error, BusyError) and error.retry_after is not None
+    waits = "" if has_retry_after else f", with {seconds} s of pauses at most"
     error.tell(f"{error}; trying again, up to {left} times{waits}")
 
 
 class ClosedError(Exception):
-    """A request that was given up before it was sent, because the whole is being stopped."""
+    """A request that was given up before it was sent, because the run is being stopped."""
 
 
 class Limiter:
-    """How many requests may be under way: one more after each round of answers, half as many when
-    the provider is busy, never more than `most`. While it asks for a pause nobody begins."""
+    """Limits concurrent requests, adapting to the provider's rate limit.
+
+    One more is allowed after each round of answers, half as many after a rate-limit error, never
+    more than `most`. While the provider asks for a pause, no request begins.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -132,10 +137,10 @@ class Limiter:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """While inside, a request is under way.
+        """Hold one slot for a request under way.
 
         Raises:
-            ClosedError: no more are to begin.
+            ClosedError: no more requests may begin.
         """
         with self._free:
             while True:
@@ -154,20 +159,20 @@ class Limiter:
                 self._free.notify()
 
     def close(self) -> None:
-        """Lets no more requests begin; those under way come to their end."""
+        """Let no more requests begin; those under way finish."""
         with self._free:
             self._closed = True
             self._free.notify_all()
 
     def sleep(self, seconds: float) -> None:
-        """Waits so long, or until it is closed."""
+        """Wait for this long, or until the limiter is closed."""
         until = time.monotonic() + seconds
         with self._free:
             while not self._closed and (left := until - time.monotonic()) > 0:
                 self._free.wait(left)
 
     def answered(self, pause_seconds: float | None = None) -> None:
-        """A request was answered; the provider may ask for a pause all the same."""
+        """Count an answered request, and wait for the pause that the provider may still ask for."""
         with self._free:
             self.answers += 1
             self.allowed = min(self.most, self.allowed + 1 / max(1.0, self.allowed))
@@ -175,8 +180,10 @@ class Limiter:
             self._free.notify()
 
     def busy(self, pause_seconds: float) -> None:
-        """The provider has too much to do. Requests that were sent together are refused
-        together, so the number is halved once for all of them."""
+        """Halve the limit after a rate-limit error, and pause.
+
+        Requests that were sent together are rejected together, so the limit is halved once for all.
+        """
         with self._free:
             now = time.monotonic()
             if now >= self._halved:
@@ -187,5 +194,5 @@ class Limiter:
     def _pause(self, seconds: float | None) -> None:
         if seconds:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
-            # Whoever waits without a time must look at the clock now.
+            # Threads that wait without a timeout must look at the clock now.
             self._free.notify_all()

@@ -13,6 +13,6 @@ BASE_URL = "https://api.tokenfactory.nebius.com/v1/"
 def connect(
     base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
 ) -> openai.OpenAI:
-    """Its own address, or another of its kind."""
+    """Connect to Nebius, or to a compatible server at `base_url`, and return it."""
     url = base_url or BASE_URL
     return openai.connect(url, key_variable or KEY_VARIABLE, tape, method=False)

@@ -1,6 +1,8 @@
-"""OpenAI, and every server that speaks its API (`base_url`): Azure OpenAI's v1 endpoint, Nebius
-Token Factory, vLLM, Ollama, `tuneoff serve`. Through the official SDK, whose own retries are off:
-it sends no idempotency key, so a repeated create would be paid for twice.
+"""OpenAI and every server that speaks its API (`base_url`): Azure OpenAI's v1 endpoint, Nebius
+Token Factory, vLLM, Ollama, `tuneoff serve`.
+
+It uses the official SDK with the SDK's retries off: the SDK sends no idempotency key, so a repeated
+create call would be paid for twice.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ from tuneoff.providers.usage import read_usage
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PAGE, MOST_PAGES = 100, 200
-# The clocks of two machines differ by less. Only jobs that show neither metadata nor suffix are
-# told apart by it alone.
+# Maximum clock skew between two machines. It matters only for jobs that show neither metadata nor
+# suffix.
 CLOCKS_DIFFER_SECONDS = 600
 CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
@@ -55,13 +57,13 @@ _STEP = re.compile(r"Step (\d+)/(\d+)")
 
 
 def check(settings: HostedSettings) -> None:
-    """Refuses what jobs of this shape do not take (ConfigError)."""
-    given = {
+    """Raise ConfigError for options that jobs of this API do not take."""
+    options = {
         "learning_rate": settings.learning_rate is not None,
         "method": settings.method is not None,
         "early_stopping": settings.early_stopping,
     }
-    for name in (name for name, there in given.items() if there):
+    for name in (name for name, is_set in options.items() if is_set):
         instead = "; it takes learning_rate_multiplier" if name == "learning_rate" else ""
         raise ConfigError(
             f"contender {settings.name}: {settings.provider}'s jobs take no {name}{instead}. "
@@ -70,7 +72,7 @@ def check(settings: HostedSettings) -> None:
 
 
 def schedule(epochs: int | str, examples: int, validation: bool) -> Schedule:
-    """Validation is free; `auto` is guessed as OpenAI does."""
+    """Return what a job bills: validation is free, and `auto` epochs are guessed as OpenAI does."""
     return Schedule(default_epochs(examples) if isinstance(epochs, str) else epochs)
 
 
@@ -80,11 +82,11 @@ def connect(
     tape: Tape | None = None,
     method: bool = True,
 ) -> OpenAI:
-    """OpenAI's own API, or the one at `base_url`, which may need no key.
+    """Connect to OpenAI, or to the API at `base_url`, which may need no key, and return it.
 
     Args:
-        method: whether jobs take their numbers as `method`, as OpenAI's have since 2025, or as
-            the older `hyperparameters`.
+        method: jobs take their hyperparameters as `method`, as OpenAI's have since 2025; otherwise
+            as the older `hyperparameters`.
 
     Raises:
         MissingExtraError: the SDK is not installed.
@@ -96,7 +98,7 @@ def connect(
 
 
 class OpenAI:
-    """The provider. One may be used by many threads."""
+    """A provider with OpenAI's API. One object may be used by many threads."""
 
     def __init__(
         self, base_url: str | None, key: str, tape: Tape | None = None, method: bool = True
@@ -108,7 +110,7 @@ class OpenAI:
         timeout = openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         own = None
         if base_url is not None and is_here(base_url):
-            # No proxy of the environment stands between this machine and itself.
+            # Between this machine and itself no proxy of the environment is used.
             own = openai.DefaultHttpxClient(trust_env=False, timeout=timeout)
         if tape is not None:
             import httpx2
@@ -136,39 +138,43 @@ class OpenAI:
 
     def upload(self, path: Path) -> str:
         with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
-            given = self.sdk.files.create(file=(path.name, stream), purpose="fine-tune")
-            return str(given.id)
+            uploaded = self.sdk.files.create(file=(path.name, stream), purpose="fine-tune")
+            return str(uploaded.id)
 
     def file_state(self, id: str) -> FileState:
         with self._calling(f"file {id} could not be looked at"):
-            found = _state(self.sdk.files.retrieve(id))
-        return dataclasses.replace(found, error=found.error and hidden(found.error, self._key))
+            state = _state(self.sdk.files.retrieve(id))
+        return dataclasses.replace(state, error=state.error and hidden(state.error, self._key))
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
         with self._calling("its jobs could not be listed"):
             metadata = dict(spec.metadata)
             try:
                 listed = self.sdk.fine_tuning.jobs.list(limit=PAGE, metadata=metadata)
-                found = self._of_spec(listed, spec, taken)
+                job = self._of_spec(listed, spec, taken)
             except Exception as error:
                 if getattr(error, "status_code", None) not in (400, 422):
                     raise
-                found = None  # it does not know the filter
-            # A server that keeps metadata and filters by something else shows it without one.
-            return found or self._of_spec(
+                job = None  # the server does not know the filter
+            # A server may keep metadata but filter by something else; it shows the metadata without
+            # a filter.
+            return job or self._of_spec(
                 self.sdk.fine_tuning.jobs.list(limit=PAGE), spec, taken
             )  # fmt: skip
 
     def _of_spec(self, listed: Any, spec: JobSpec, taken: Sequence[str]) -> Job | None:
-        """The job with this spec's metadata; where jobs have none, the first one since then with
-        this training file and suffix."""
+        """Find the job with this spec's metadata.
+
+        Where jobs have no metadata, it is the first one since then with this training file and
+        suffix.
+        """
         alike = []
-        for each in pages(listed, MOST_PAGES):
-            job = self._job(each)
+        for listed_job in pages(listed, MOST_PAGES):
+            job = self._job(listed_job)
             if job.metadata:
                 if all(job.metadata.get(k) == v for k, v in spec.metadata.items()):
                     return job
-            elif job.id not in taken and _fits(each, spec):
+            elif job.id not in taken and _fits(listed_job, spec):
                 alike.append(job)
         return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
@@ -182,7 +188,7 @@ class OpenAI:
             "learning_rate_multiplier": spec.learning_rate_multiplier,
         }
         numbers = {name: value for name, value in numbers.items() if value != "auto"}
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "model": spec.model,
             "training_file": spec.training_file,
             "validation_file": spec.validation_file,
@@ -191,12 +197,12 @@ class OpenAI:
             "metadata": dict(spec.metadata),
         }
         if self._method:
-            asked["method"] = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
+            options["method"] = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
         else:
-            asked["hyperparameters"] = numbers
+            options["hyperparameters"] = numbers
         with self._calling("the job could not be created"):
-            given = {name: value for name, value in asked.items() if value is not None}
-            return self._job(self.sdk.fine_tuning.jobs.create(**given))
+            present = {name: value for name, value in options.items() if value is not None}
+            return self._job(self.sdk.fine_tuning.jobs.create(**present))
 
     def job(self, id: str) -> Job:
         with self._calling(f"job {id} could not be looked at"):
@@ -210,37 +216,40 @@ class OpenAI:
         with self._calling(f"the events of job {id} could not be read"):
             listed = self.sdk.fine_tuning.jobs.list_events(id, limit=PAGE).data or []
             return [
-                Event(each.id, hidden(each.message, self._key), *_step(each.message))
-                for each in reversed(listed)
+                Event(event.id, hidden(event.message, self._key), *_step(event.message))
+                for event in reversed(listed)
             ]
 
     def checkpoints(self, id: str) -> list[Checkpoint]:
         with self._calling(f"the checkpoints of job {id} could not be read"):
             listed = pages(self.sdk.fine_tuning.jobs.checkpoints.list(id, limit=PAGE), MOST_PAGES)
-            found = [
+            checkpoints = [
                 Checkpoint(
-                    each.fine_tuned_model_checkpoint,
-                    int(each.step_number),
-                    each.metrics.train_loss,
-                    _first(each.metrics.full_valid_loss, each.metrics.valid_loss),
+                    listed_checkpoint.fine_tuned_model_checkpoint,
+                    int(listed_checkpoint.step_number),
+                    listed_checkpoint.metrics.train_loss,
+                    _first(
+                        listed_checkpoint.metrics.full_valid_loss,
+                        listed_checkpoint.metrics.valid_loss,
+                    ),
                 )
-                for each in listed
+                for listed_checkpoint in listed
             ]
-        return sorted(found, key=lambda each: each.step)
+        return sorted(checkpoints, key=lambda listed_checkpoint: listed_checkpoint.step)
 
     def losses(self, job: Job) -> list[StepLoss]:
         with self._calling(f"the metrics of job {job.id} could not be read"):
             for id in job.result_files:
-                found = _losses(_text(self.sdk.files.content(id).read()))
-                if found:
-                    return found
+                losses = _losses(_text(self.sdk.files.content(id).read()))
+                if losses:
+                    return losses
         return []
 
     def tuned_models(self) -> list[TunedModel]:
         with self._calling("its models could not be listed"):
             listed = list(pages(self.sdk.models.list(), 1))
         with (
-            contextlib.suppress(RefusedError),  # a key may be allowed less than all
+            contextlib.suppress(RefusedError),  # a key may have fewer permissions
             self._calling("its jobs could not be listed"),
         ):
             jobs = list(pages(self.sdk.fine_tuning.jobs.list(limit=PAGE), MOST_PAGES))
@@ -283,15 +292,16 @@ class OpenAI:
                 )
             except RefusedError as error:
                 self.adapted(error)
-                # Another thread may have found out meanwhile what this one was refused for.
+                # Another thread may have learned meanwhile what this request was rejected for.
                 if left_out == self._left_out:
                     raise
 
     def _chat(self, body: Mapping[str, Any]) -> Reply:
+        """Send one request and return its reply."""
         with self._calling(f"model {body['model']!r} did not answer"):
-            began = time.perf_counter()
+            started = time.perf_counter()
             raw = self.sdk.chat.completions.with_raw_response.create(**body)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - started
             answer = raw.parse()
             choice = answer.choices[0]
             text = choice.message.content or choice.message.refusal or ""
@@ -317,13 +327,13 @@ class OpenAI:
         reasoning_effort: str | None = None,
         temperature: float | None = None,
     ) -> dict[str, Any]:
-        """What is asked for one answer."""
+        """Return the body of a chat request."""
         body: dict[str, Any] = {"model": model, "messages": [dict(turn) for turn in messages]}
-        # Models that reason take the newer word for the limit, and no temperature while they do.
+        # Models that reason take the newer name of the limit, and no temperature while they reason.
         newer = reasoning_effort is not None or "max_tokens" in self._left_out
         if max_tokens is not None:
             body["max_completion_tokens" if newer else "max_tokens"] = max_tokens
-        if temperature is not None:  # asked for by the user: a refusal is for the user to see
+        if temperature is not None:  # set by the user, who should see a rejection
             body["temperature"] = temperature
         elif "temperature" not in self._left_out and reasoning_effort in (None, "none"):
             body["temperature"] = 0
@@ -332,15 +342,15 @@ class OpenAI:
         return body
 
     def adapted(self, error: RefusedError) -> bool:
-        """Whether something that this model does not take is left out from now on."""
+        """Return whether later requests will omit a parameter that this model does not take."""
         before = len(self._left_out)
         if error.code in ("unsupported_parameter", "unsupported_value") and error.param:
             self._left_out.update({error.param} & {"max_tokens", "temperature"})
         return len(self._left_out) > before
 
-    def _job(self, given: Any) -> Job:
-        """A job; why it failed may quote the key."""
-        job = _job(given)
+    def _job(self, sdk_job: Any) -> Job:
+        """Return a job; its error may quote the key, which is redacted."""
+        job = _job(sdk_job)
         return dataclasses.replace(job, error=job.error and hidden(job.error, self._key))
 
     def batches(self) -> Batches | None:
@@ -350,90 +360,94 @@ class OpenAI:
         self.sdk.close()
 
     def _calling(self, what: str) -> Any:
+        """Translate the SDK's errors while inside."""
         return calling(self.reach, self._key, what)
 
 
-def _job(given: Any) -> Job:
-    """The SDK's job as ours. Servers leave out what they do not have.
+def _job(sdk_job: Any) -> Job:
+    """Return the SDK's job as ours; servers leave out what they do not have.
 
     Raises:
         ValueError: it is no job.
     """
-    if not (isinstance(given.id, str) and given.id and isinstance(given.status, str)):
+    if not (isinstance(sdk_job.id, str) and sdk_job.id and isinstance(sdk_job.status, str)):
         raise ValueError("what came is no fine-tuning job")
-    numbers = given.hyperparameters or _of_method(given)
-    model = given.fine_tuned_model or None
-    status = read_end_of_job(given.status, model, bool(given.finished_at))
-    error = _words(given.error)
-    if error is None and status == "failed" and given.status.lower() != status:
-        error = f"its state is {given.status!r}, and it shows no model"
+    numbers = sdk_job.hyperparameters or _of_method(sdk_job)
+    model = sdk_job.fine_tuned_model or None
+    status = read_end_of_job(sdk_job.status, model, bool(sdk_job.finished_at))
+    error = _words(sdk_job.error)
+    if error is None and status == "failed" and sdk_job.status.lower() != status:
+        error = f"its state is {sdk_job.status!r}, and it shows no model"
     return Job(
-        id=given.id,
+        id=sdk_job.id,
         status=status,
         model=model,
         error=error,
-        trained_tokens=given.trained_tokens,
+        trained_tokens=sdk_job.trained_tokens,
         # A failed job is not billed.
-        billed_usd=0.0 if status == "failed" and not given.trained_tokens else None,
+        billed_usd=0.0 if status == "failed" and not sdk_job.trained_tokens else None,
         epochs=_number(getattr(numbers, "n_epochs", None)),
         batch_size=_whole(getattr(numbers, "batch_size", None)),
-        created_at=_time(given.created_at),
-        estimated_finish=_number(given.estimated_finish),
-        finished_at=_time(given.finished_at),
-        training_file=given.training_file,
-        metadata=given.metadata or {},
-        result_files=tuple(given.result_files or ()),
+        created_at=_time(sdk_job.created_at),
+        estimated_finish=_number(sdk_job.estimated_finish),
+        finished_at=_time(sdk_job.finished_at),
+        training_file=sdk_job.training_file,
+        metadata=sdk_job.metadata or {},
+        result_files=tuple(sdk_job.result_files or ()),
     )
 
 
 def _words(error: Any) -> str | None:
-    """Returns what an error says, whatever shape it has; None where it says nothing."""
+    """Return an error's message, whatever its shape; None where it has none."""
     if isinstance(error, str):
         return error or None
-    found = error if isinstance(error, Mapping) else {"message": getattr(error, "message", None)}
-    return str(found["message"]) if found.get("message") else None
+    fields = error if isinstance(error, Mapping) else {"message": getattr(error, "message", None)}
+    return str(fields["message"]) if fields.get("message") else None
 
 
 def _time(value: Any) -> float | None:
-    """Returns a time as seconds of the epoch; some servers write it out (ISO 8601)."""
+    """Return a time in seconds of the epoch; some servers write it as ISO 8601."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return datetime.datetime.fromisoformat(value).timestamp()
     return _number(value) or None
 
 
-def _state(given: Any) -> FileState:
-    """Returns the state of a file as the SDK shows it. Servers may leave out its status."""
-    status = given.status.lower() if isinstance(given.status, str) else None
-    details = getattr(given, "status_details", None)
+def _state(sdk_file: Any) -> FileState:
+    """Return the state of a file as the SDK shows it; servers may leave out its status."""
+    status = sdk_file.status.lower() if isinstance(sdk_file.status, str) else None
+    details = getattr(sdk_file, "status_details", None)
     error = str(details) if details and status in FILE_BAD else None
-    return FileState(status or None, error, _whole(getattr(given, "bytes", None)))
+    return FileState(status or None, error, _whole(getattr(sdk_file, "bytes", None)))
 
 
-def _of_method(given: Any) -> Any:
-    """A job's numbers, where it shows them as it was asked for them."""
-    method = given.method
+def _of_method(sdk_job: Any) -> Any:
+    """Return a job's hyperparameters where the job shows them under `method`."""
+    method = sdk_job.method
     return getattr(getattr(method, "supervised", None), "hyperparameters", None)
 
 
 def _step(message: str) -> tuple[int, int] | tuple[()]:
-    """Of `Step 3/40: training loss=0.7` the two numbers."""
-    found = _STEP.match(message)
-    return (int(found[1]), int(found[2])) if found else ()
+    """Return the two numbers of `Step 3/40: training loss=0.7`; empty for other messages."""
+    match = _STEP.match(message)
+    return (int(match[1]), int(match[2])) if match else ()
 
 
-def _fits(given: Any, spec: JobSpec) -> bool:
-    """Whether a job without metadata may be this spec's: by its suffix, where one is shown, which
-    holds letters of the intent unless the user chose it; and by when it was created."""
-    suffix = getattr(given, "user_provided_suffix", None) or getattr(given, "suffix", None)
-    old = given.created_at and given.created_at < spec.since - CLOCKS_DIFFER_SECONDS
-    # A job of an alias shows the dated model that it stands for.
-    same = given.training_file == spec.training_file and given.model.startswith(spec.model)
+def _fits(sdk_job: Any, spec: JobSpec) -> bool:
+    """Return whether a job without metadata may be this spec's, by its suffix and creation time.
+
+    A suffix that is shown must be the same: unless the user chose it, it holds letters of the
+    idempotency key.
+    """
+    suffix = getattr(sdk_job, "user_provided_suffix", None) or getattr(sdk_job, "suffix", None)
+    old = sdk_job.created_at and sdk_job.created_at < spec.since - CLOCKS_DIFFER_SECONDS
+    # A job of a model alias shows the dated model behind it.
+    same = sdk_job.training_file == spec.training_file and sdk_job.model.startswith(spec.model)
     return same and suffix in (None, spec.suffix) and not old
 
 
 def _text(content: bytes) -> str:
-    """A result file's text: it comes plain, or, from OpenAI, as base64 of itself."""
+    """Return a result file's text, which comes plain or, from OpenAI, encoded as base64."""
     text = content.decode("utf-8", errors="replace")
     if _BASE64.fullmatch(text) and "," not in text:
         with contextlib.suppress(ValueError):
@@ -442,18 +456,19 @@ def _text(content: bytes) -> str:
 
 
 def _losses(text: str) -> list[StepLoss]:
-    """A result file's steps; none where it is no table of them."""
-    found = []
+    """Return the steps of a result file; empty where it is no table of them."""
+    losses = []
     for row in csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline="")):
         step = _number(row.get("step"))
         if step is None:
             return []
         validation = _first(_number(row.get("full_valid_loss")), _number(row.get("valid_loss")))
-        found.append(StepLoss(int(step), _number(row.get("train_loss")), validation))
-    return found
+        losses.append(StepLoss(int(step), _number(row.get("train_loss")), validation))
+    return losses
 
 
 def _number(value: Any) -> float | None:
+    """Return a finite number; None for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -462,9 +477,11 @@ def _number(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
+    """Return a number as an integer; None for anything else."""
     number = _number(value)
     return None if number is None else int(number)
 
 
 def _first(*values: float | None) -> float | None:
+    """Return the first value that is not None."""
     return next((value for value in values if value is not None), None)

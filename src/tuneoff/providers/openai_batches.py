@@ -1,5 +1,8 @@
-"""The Batch API of OpenAI and of servers of its shape: a file of requests, answered within a day at
-half the price. Files of results come plain or, from OpenAI's gateway, as base64 of themselves."""
+"""The Batch API of OpenAI and compatible servers: a file of requests, answered within a day at half
+the price.
+
+Result files come plain or, from OpenAI's gateway, encoded as base64.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ CLOCKS_DIFFER_SECONDS = 600
 
 
 class Batches:
-    """The batches of a provider of this shape."""
+    """The batch API of an OpenAI-compatible provider."""
 
     def __init__(self, provider: OpenAI, key: str, text: Callable[[bytes], str]) -> None:
         self._provider, self._sdk, self._key, self._text = provider, provider.sdk, key, text
@@ -72,12 +75,15 @@ class Batches:
 
     def find(self, metadata: Mapping[str, str], since: float) -> Batch | None:
         with self._calling("its batches could not be listed"):
-            for each in pages(self._sdk.batches.list(limit=PAGE), MOST_PAGES):
-                if each.created_at and each.created_at < since - CLOCKS_DIFFER_SECONDS:
+            for listed_batch in pages(self._sdk.batches.list(limit=PAGE), MOST_PAGES):
+                if (
+                    listed_batch.created_at
+                    and listed_batch.created_at < since - CLOCKS_DIFFER_SECONDS
+                ):
                     return None  # the newest come first
-                kept = each.metadata or {}
-                if all(kept.get(name) == value for name, value in metadata.items()):
-                    return self._batch(each)
+                stored_metadata = listed_batch.metadata or {}
+                if all(stored_metadata.get(name) == value for name, value in metadata.items()):
+                    return self._batch(listed_batch)
         return None
 
     def create(self, file: str, metadata: Mapping[str, str]) -> Batch:
@@ -99,27 +105,34 @@ class Batches:
         for file in batch.files:
             with self._calling(f"the results of batch {batch.id} could not be read"):
                 text = self._text(self._sdk.files.content(file).read())
-                # An answer may hold signs that `splitlines` takes for the end of a line.
-                found = [self._row(json.loads(line)) for line in text.split("\n") if line.strip()]
-            yield from found
+                # An answer may hold characters that `splitlines` takes for the end of a line.
+                batch_rows = [
+                    self._row(json.loads(line)) for line in text.split("\n") if line.strip()
+                ]
+            yield from batch_rows
 
-    def _batch(self, given: Any) -> Batch:
-        errors = [error.message for error in (given.errors.data if given.errors else None) or ()]
-        ends = {end: getattr(given, f"{end}_at", None) for end in BATCH_FINISHED}
-        counts, usage = given.request_counts, getattr(given, "usage", None)
+    def _batch(self, sdk_batch: Any) -> Batch:
+        """Return the SDK's batch as ours."""
+        errors = [
+            error.message for error in (sdk_batch.errors.data if sdk_batch.errors else None) or ()
+        ]
+        ends = {end: getattr(sdk_batch, f"{end}_at", None) for end in BATCH_FINISHED}
+        counts, usage = sdk_batch.request_counts, getattr(sdk_batch, "usage", None)
         return Batch(
-            id=given.id,
-            status=read_end_of_batch(given.status, ends),
+            id=sdk_batch.id,
+            status=read_end_of_batch(sdk_batch.status, ends),
             error=hidden("; ".join(map(str, errors[:3])), self._key) or None,
             total=counts.total if counts else 0,
             done=counts.completed + counts.failed if counts else 0,
-            files=tuple(file for file in (given.output_file_id, given.error_file_id) if file),
+            files=tuple(
+                file for file in (sdk_batch.output_file_id, sdk_batch.error_file_id) if file
+            ),
             tokens_in=usage.input_tokens if usage else None,
             tokens_out=usage.output_tokens if usage else None,
         )
 
     def _row(self, row: Mapping[str, Any]) -> BatchRow:
-        """A line of a result file."""
+        """Return a line of a result file as a row."""
         response = row.get("response") or {}
         body, status = response.get("body"), response.get("status_code")
         body = body if isinstance(body, dict) else {"error": body}
@@ -129,23 +142,26 @@ class Batches:
             if reply is not None:
                 return BatchRow(id, status, reply=reply)
             error = error or "what came is no answer"
-        told = error if isinstance(error, dict) else {"message": error}
-        message = hidden(str(told.get("message") or f"status {status}"), self._key)
+        details = error if isinstance(error, dict) else {"message": error}
+        message = hidden(str(details.get("message") or f"status {status}"), self._key)
         return BatchRow(
             id,
             status,
             error=message[:LONGEST_MESSAGE],
-            code=told.get("code"),
-            param=told.get("param"),
+            code=details.get("code"),
+            param=details.get("param"),
         )
 
     def _calling(self, what: str) -> Any:
+        """Translate the SDK's errors while inside."""
         return calling(self._provider.reach, self._key, what)
 
 
 def _reply(body: Mapping[str, Any]) -> Reply | None:
-    """A body's answer; None where there is none. One odd row must not keep the others, which are
-    paid for, from being read."""
+    """Return a body's answer; None where there is none.
+
+    One malformed row must not keep the other rows, which are paid for, from being read.
+    """
     try:
         choice, usage = body["choices"][0], read_usage(body.get("usage") or {})
         text = choice["message"].get("content") or choice["message"].get("refusal") or ""

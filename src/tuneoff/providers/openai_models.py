@@ -1,4 +1,4 @@
-"""The tuned models of an account, from what OpenAI's API lists of its models and its jobs."""
+"""The tuned models of an account, from the models and jobs that OpenAI's API lists."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ TUNED, CHECKPOINT = "ft:", ":ckpt-"
 
 
 def join_models(listed: Iterable[Any], jobs: Iterable[Any]) -> list[TunedModel]:
-    """Return the tuned models that are listed, then those of jobs that are listed no more.
+    """Return the tuned models that are listed, then those of jobs that are no longer listed.
 
-    Azure's names of tuned models have no `ft:`; there the jobs tell which are tuned. A model whose
-    job is not among the jobs is there with what its name says.
+    Azure's names of tuned models have no `ft:`; there the jobs show which models are tuned. A model
+    whose job is missing is described by its name alone.
 
     Args:
         listed: the SDK's models.
         jobs: the SDK's fine-tuning jobs.
     """
-    there = {each.id: each for each in listed}
-    made = {job.fine_tuned_model: job for job in jobs if job.fine_tuned_model}
-    tuned = [name for name in there if name.startswith(TUNED) or _whole(name) in made]
-    gone = [name for name in made if name not in there]
-    found = [_join(name, made.get(_whole(name)), there[name]) for name in tuned]
-    return found + [_join(name, made[name], None) for name in gone]
+    listed_by_name = {listed_model.id: listed_model for listed_model in listed}
+    job_by_model = {job.fine_tuned_model: job for job in jobs if job.fine_tuned_model}
+    tuned = [
+        name for name in listed_by_name if name.startswith(TUNED) or _whole(name) in job_by_model
+    ]
+    gone = [name for name in job_by_model if name not in listed_by_name]
+    listed_models = [
+        _join(name, job_by_model.get(_whole(name)), listed_by_name[name]) for name in tuned
+    ]
+    return listed_models + [_join(name, job_by_model[name], None) for name in gone]
 
 
 def _whole(name: str) -> str:
-    """Return the model that a checkpoint (`…:ckpt-step-8`) is of; another name is its own."""
+    """Return the model that a checkpoint (`…:ckpt-step-8`) belongs to; another name is its own."""
     return name.partition(CHECKPOINT)[0]
 
 
 def _join(name: str, job: Any, listed: Any) -> TunedModel:
+    """Return a tuned model from its listing and its job, either of which may be missing."""
     ends = read_day(getattr(listed, "shutdown_date", None))
     if job is None:
         # `ft:BASE:ORGANIZATION:SUFFIX:ID`
@@ -46,10 +51,10 @@ def _join(name: str, job: Any, listed: Any) -> TunedModel:
 
 
 def read_day(value: Any) -> datetime.date | None:
-    """Return the day that a server names; None where there is none that can be read.
+    """Return the day that a server names; None where it cannot be read.
 
-    OpenAI writes `YYYY-MM-DD` (its deprecations page, November 2026); a time written out and
-    seconds of the epoch are read, too, as days in UTC.
+    OpenAI writes `YYYY-MM-DD` (its deprecations page, November 2026). An ISO 8601 time and seconds
+    of the epoch are read, too, as days in UTC.
     """
     with contextlib.suppress(ValueError, OverflowError, OSError):
         if isinstance(value, str):

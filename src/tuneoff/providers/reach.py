@@ -1,4 +1,4 @@
-"""Whether a provider's server is there, and one line for whoever waits while it is not."""
+"""Whether a provider's server answers, and one line for the user while it does not."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from urllib.parse import urlsplit
 
 from tuneoff.errors import ProviderError
 
-# Of a server that comes and goes nothing is said more often than this.
+# Seconds between two lines about a server that comes and goes.
 TELL_AGAIN_SECONDS = 60.0
-# What HTTP libraries call a connection that could not be made.
+# Names of HTTP libraries for a connection that could not be made.
 NO_CONNECTION = ("ConnectError", "ConnectTimeout")
 
 
 class Reach:
-    """What one connection knows of its server. May be used by many threads."""
+    """The status of one connection's server. May be used by many threads."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # Whether it has ever answered, with whatever.
+        # Whether it has ever answered anything.
         self.seen = False
         self._say: Callable[[str], None] | None = None
         self._told: float | None = None
@@ -28,15 +28,15 @@ class Reach:
         self._lock = threading.Lock()
 
     def tell_to(self, say: Callable[[str], None], seen: bool) -> None:
-        """Who is told, and whether the server is known to have answered an earlier command."""
+        """Set who hears about outages, and whether the server has answered an earlier command."""
         self._say, self.seen = say, self.seen or seen
 
     def answered(self) -> None:
-        """It did what it was asked, or refused to."""
+        """Record that the server answered, be it with a rejection."""
         self.seen = self._over = True
 
     def tell(self, line: str) -> None:
-        """Says a line about an outage, unless one was said."""
+        """Report an outage, unless it was reported already."""
         with self._lock:
             now = time.monotonic()
             new = self._told is None or (self._over and now - self._told >= TELL_AGAIN_SECONDS)
@@ -47,27 +47,31 @@ class Reach:
 
 
 def why_no_connection(error: BaseException, url: str) -> tuple[str, bool] | None:
-    """Why no connection to `url` could be made, and whether it is certain that nothing was carried
-    out; None where one was made. After a redirect something may have been: it leads to another
-    place, or makes a GET of what was sent."""
+    """Return why no connection to `url` was made, and whether certainly nothing was executed.
+
+    None where a connection was made. After a redirect it is not certain: the redirect leads
+    elsewhere, or turns the request into a GET.
+    """
     chain = list(_causes(error))
-    broken = next((each for each in chain if type(each).__name__ in NO_CONNECTION), None)
+    broken = next((cause for cause in chain if type(cause).__name__ in NO_CONNECTION), None)
     if broken is None:
         return None
     try:
-        method, asked = broken.request.method, str(broken.request.url)  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # what httpx raises where it knows no request
+        method, request_url = broken.request.method, str(broken.request.url)  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx raises this where it knows no request
         return None
-    if urlsplit(asked)[:2] != urlsplit(url)[:2]:
+    if urlsplit(request_url)[:2] != urlsplit(url)[:2]:
         return None
-    deepest = next((each for each in reversed(chain) if isinstance(each, OSError)), chain[-1])
+    deepest = next((cause for cause in reversed(chain) if isinstance(cause, OSError)), chain[-1])
     why = str(getattr(deepest, "strerror", None) or deepest) or "no connection"
     return why, method == "POST"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it came of, what that came of, and so on, up to what was handled by then."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, ProviderError | KeyboardInterrupt):
-        yield found
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    """Yield an error and the chain of its causes, up to an error that was being handled."""
+    current: BaseException | None = error
+    while current is not None and not isinstance(current, ProviderError | KeyboardInterrupt):
+        yield current
+        current = current.__cause__ or (
+            None if current.__suppress_context__ else current.__context__
+        )

@@ -1,13 +1,13 @@
-"""Keeping what was said to a provider and what it said, and saying it again without it.
+"""A cassette: every exchange with a provider, recorded and replayed.
 
-`record: true` writes every exchange to `exchanges.jsonl`, whole but for the key, which is in no
-header that is kept and is struck out of every body. A model that has been switched off can then
-be measured for ever: a replay gives the SDK the recorded bytes, and nothing leaves the machine.
+`record: true` writes every exchange to `exchanges.jsonl`, complete except for the key. The key is
+in no recorded header and is redacted in every body. A model that was switched off can then still be
+evaluated: a replay gives the SDK the recorded bytes, and nothing leaves the machine.
 
-In a replay a question gets the answers that this very question got, in their order; those of each
-sample of repeated answers are kept apart, for many are under way at once. Everything
-else (a job's state, a listing) gets the last answer there was, so nobody waits for a job that
-ended long ago. What failed and was tried again is left out.
+In a replay, a question gets the answers that the same question got, in their order. Samples of
+repeated answers are kept apart, because many are under way at once. Everything else (a job's state,
+a listing) gets the last recorded answer, so nobody waits for a job that ended long ago. Failed
+attempts that were retried are left out.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ KEPT_HEADERS = (
 )  # fmt: skip
 
 
-# Which sample is asked for: a request does not say it, and no provider is to be told.
+# The sample that is asked for. A request does not name it, and no provider should be told.
 _SAMPLE: ContextVar[int] = ContextVar("sample", default=0)
 
 
 @contextlib.contextmanager
 def mark_sample(sample: int) -> Iterator[None]:
-    """Record, or replay, what is asked on this thread as of this sample, while inside."""
+    """Record, or replay, the requests of this thread as this sample while inside."""
     token = _SAMPLE.set(sample)
     try:
         yield
@@ -53,15 +53,15 @@ def mark_sample(sample: int) -> Iterator[None]:
 
 
 class Tape(Protocol):
-    """What stands between an SDK and the network."""
+    """A cassette between an SDK and the network."""
 
     def transport(self, library: Any, key: str) -> Any:
-        """A transport for the HTTP library of an SDK (httpx, httpx2)."""
+        """Return a transport for the HTTP library of an SDK (httpx, httpx2)."""
         ...
 
 
 class Recorder:
-    """Lets everything through and writes it down."""
+    """Forwards every request and records the exchange."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
@@ -70,10 +70,10 @@ class Recorder:
         network = _Network(library)
 
         def carry(request: Any) -> Any:
-            began = time.perf_counter()
+            started = time.perf_counter()
             response = network.to(request.url).handle_request(request)
             content = response.read()
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - started
             row = _row(request, response, content, seconds, key)
             with self._lock:
                 append_lines(self._path, [row])
@@ -87,15 +87,18 @@ class Recorder:
 
 
 class _Network:
-    """Ways to the network. A transport of one's own turns the environment's proxies off in these
-    libraries, so they are looked for here."""
+    """Transports to the network, one per proxy.
+
+    A custom transport disables the environment's proxies in these libraries, so they are applied
+    here.
+    """
 
     def __init__(self, library: Any) -> None:
         self._library, self._lock = library, threading.Lock()
         self._ways: dict[str | None, Any] = {}
 
     def to(self, url: Any) -> Any:
-        """The transport to an address: through the environment's proxy, if there is one for it."""
+        """Return the transport to an address, through the environment's proxy if there is one."""
         proxies = urllib.request.getproxies()
         proxy = proxies.get(url.scheme) or proxies.get("all")
         if proxy and urllib.request.proxy_bypass(url.host):
@@ -114,7 +117,7 @@ class _Network:
 
 
 class Player:
-    """Says what was said before; nothing leaves the machine."""
+    """Replays recorded answers; nothing leaves the machine."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -130,7 +133,7 @@ class Player:
                 continue
             if row["path"].endswith(ANSWERING):
                 answers = self._answers[_question(row)]
-                # Refused, and asked again later: it was not for good.
+                # It was rejected and asked again later, so the rejection was not final.
                 if answers and answers[-1]["status"] >= 400:
                     answers.pop()
                 answers.append(row)
@@ -139,12 +142,12 @@ class Player:
 
     def transport(self, library: Any, key: str) -> Any:
         def carry(request: Any) -> Any:
-            asked = _asked(request)
-            row = self._said(asked)
+            request_row = _asked(request)
+            row = self._said(request_row)
             if row is None:
                 raise ConfigError(
-                    f"{self._path}: the recording holds no answer to {asked['method']} "
-                    f"{asked['path']}; replay it with the bake-off file of the recorded run."
+                    f"{self._path}: the recording holds no answer to {request_row['method']} "
+                    f"{request_row['path']}; replay it with the bake-off file of the recorded run."
                 )
             headers = {**row["headers"], SECONDS_HEADER: str(row["seconds"])}
             return library.Response(
@@ -153,37 +156,41 @@ class Player:
 
         return _transport(library, carry, lambda: None)
 
-    def _said(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-        if not asked["path"].endswith(ANSWERING):
-            return self._last.get(_place(asked))
+    def _said(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the recorded answer to a request; None if there is none."""
+        if not request["path"].endswith(ANSWERING):
+            return self._last.get(_place(request))
         with self._lock:
-            answers = self._answers.get(_question(asked))
+            answers = self._answers.get(_question(request))
             if not answers:
                 return None
-            # The same question may be asked more often than it was: the last answer stays.
+            # A question may be asked more often than it was recorded: the last answer repeats.
             return answers.popleft() if len(answers) > 1 else answers[0]
 
 
 def _transport(library: Any, carry: Any, close: Any) -> Any:
-    """A transport of a library made of two functions."""
+    """Return a transport of a library that consists of two functions."""
     made = type("Carried", (library.BaseTransport,), {})()
     made.handle_request, made.close = carry, close
     return made
 
 
 def _asked(request: Any) -> dict[str, Any]:
-    """A request as it is kept: no host, no header; of an upload not the file, which lies in
-    `upload/`."""
+    """Return a request as it is recorded: no host, no headers.
+
+    Uploaded files are left out; they lie in `upload/`.
+    """
     parts = urlsplit(str(request.url))
     body: Any = None
-    # Of what is uploaded as it is read from a file, nothing is left to be read again.
+    # An upload is streamed from its file and cannot be read again.
     if "json" in request.headers.get("content-type", ""):
         body = json.loads(request.read())
-    found = {"method": request.method, "path": parts.path, "query": parts.query, "body": body}
-    return found | ({"sample": sample} if (sample := _SAMPLE.get()) else {})
+    row = {"method": request.method, "path": parts.path, "query": parts.query, "body": body}
+    return row | ({"sample": sample} if (sample := _SAMPLE.get()) else {})
 
 
 def _row(request: Any, response: Any, content: bytes, seconds: float, key: str) -> dict[str, Any]:
+    """Return an exchange as a row, with the key redacted."""
     headers = {
         name: hidden(value, key)
         for name, value in response.headers.items()
@@ -193,22 +200,25 @@ def _row(request: Any, response: Any, content: bytes, seconds: float, key: str) 
     try:
         row["content"] = hidden(content.decode(), key)
     except UnicodeDecodeError:
-        # Latin-1 knows every byte: the same is struck out as of a text.
+        # Latin-1 maps every byte, so the key is redacted here as in a text.
         plain = hidden(content.decode("latin-1"), key).encode("latin-1")
         row["base64"] = base64.b64encode(plain).decode()
     return {**row, "seconds": round(seconds, 6)}
 
 
 def _content(row: Mapping[str, Any]) -> bytes:
+    """Return a recorded answer's bytes."""
     if "base64" in row:
         return base64.b64decode(row["base64"])
     return str(row["content"]).encode()
 
 
 def _question(row: Mapping[str, Any]) -> str:
-    asked = [row["path"], row["body"], *([row["sample"]] if "sample" in row else [])]
-    return json.dumps(asked, sort_keys=True)
+    """Return what identifies a question: its path, body and sample."""
+    parts = [row["path"], row["body"], *([row["sample"]] if "sample" in row else [])]
+    return json.dumps(parts, sort_keys=True)
 
 
 def _place(row: Mapping[str, Any]) -> str:
+    """Return what identifies any other request: its method and path."""
     return f"{row['method']} {row['path']}"

@@ -1,8 +1,8 @@
-"""What the official SDKs have in common: errors by status, headers that say when to come back,
-and keys that must not be told.
+"""What the official SDKs share: errors by HTTP status, headers that say when to retry, and
+redaction of keys.
 
-The SDKs of OpenAI and Together come from one generator, so their exceptions look alike; they are
-told apart by what they carry (`status_code`, `response`), not by their classes.
+The SDKs of OpenAI and Together come from one generator, so their exceptions look alike. They are
+recognized by their attributes (`status_code`, `response`), not by their classes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tuneoff.providers.reach import Reach, why_no_connection
 
 HIDDEN = "[key]"
 LONGEST_MESSAGE = 500
-# A definite no; whatever else is no success may have been carried out.
+# Statuses of a final rejection. A request with any other error may have been carried out.
 REFUSALS = (400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422)
 LONGEST_PAUSE = 600.0
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError)
@@ -40,10 +40,10 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def key_of(variable: str, base_url: str | None, needed: bool) -> str:
-    """The key from the environment, which is the only place one is looked for.
+    """Return the key from the environment, the only place where one is looked for.
 
     Raises:
-        ConfigError: it is needed and not there, or cannot be one.
+        ConfigError: it is needed and missing, or cannot be a key.
     """
     key = os.environ.get(variable, "").strip()
     if not key and needed:
@@ -56,7 +56,7 @@ def key_of(variable: str, base_url: str | None, needed: bool) -> str:
 
 @contextmanager
 def calling(reach: Reach, key: str, what: str) -> Iterator[None]:
-    """Around one call of an SDK: what goes wrong becomes one of our errors.
+    """Translate the errors of one SDK call into ours while inside.
 
     Raises:
         RefusedError, BusyError, LostError: as the provider answered, or did not.
@@ -66,26 +66,29 @@ def calling(reach: Reach, key: str, what: str) -> Iterator[None]:
     except ProviderError:
         raise
     except Exception as error:
-        found = _unreachable(error, reach, key, what) or _translated(error, reach.url, key, what)
-        if found is None:
+        translated = _unreachable(error, reach, key, what) or _translated(
+            error, reach.url, key, what
+        )
+        if translated is None:
             raise
-        if isinstance(found, RefusedError):
+        if isinstance(translated, RefusedError):
             reach.answered()
-        elif not isinstance(found, UnreachableError):
+        elif not isinstance(translated, UnreachableError):
             reach.seen = True
-        found.tell = reach.tell
-        raise found from None
+        translated.tell = reach.tell
+        raise translated from None
     else:
         reach.answered()
 
 
 def _unreachable(error: Exception, reach: Reach, key: str, what: str) -> UnreachableError | None:
-    broken = None
+    """Return the error of a connection that could not be made; None for any other error."""
+    failure = None
     if not isinstance(getattr(error, "status_code", None), int):
-        broken = why_no_connection(error, reach.url)
-    if broken is None:
+        failure = why_no_connection(error, reach.url)
+    if failure is None:
         return None
-    why, certain = broken
+    why, certain = failure
     advice = ""
     if not reach.seen:
         here = "start the server, or mend base_url"
@@ -96,6 +99,7 @@ def _unreachable(error: Exception, reach: Reach, key: str, what: str) -> Unreach
 
 
 def _translated(error: Exception, url: str, key: str, what: str) -> ProviderError | None:
+    """Return an SDK's error as one of ours; None for an error that is not the SDK's."""
     status, details = getattr(error, "status_code", None), _details(error)
     text = f"{url}: {what}: {_message(error, details, key)}"
     if status == 404 and not urlsplit(url).path.strip("/"):
@@ -110,22 +114,23 @@ def _translated(error: Exception, url: str, key: str, what: str) -> ProviderErro
         return LostError(text, status)
     if isinstance(error, UnicodeEncodeError):
         return RefusedError(f"{url}: {what}: half a surrogate pair is no text", 400)
-    # No status: the connection broke, time ran out, or what came is not what the API describes.
-    # The SDK does not check that: it hands out text where an object should be, and objects whose
-    # parts are missing.
+    # No status: the connection broke, timed out, or the answer is not what the API describes. The
+    # SDK does not check that: it returns text instead of an object, and objects whose parts are
+    # missing.
     if hasattr(error, "request") or isinstance(error, UNREADABLE):
         return LostError(text)
     return None
 
 
 def _details(error: Exception) -> Mapping[str, Any]:
-    """The `error` object of a response's body; of the two SDKs one has taken it out already."""
+    """Return the `error` object of a response's body; one of the SDKs has unpacked it already."""
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else None
     return inner if isinstance(inner, dict) else {}
 
 
 def _message(error: Exception, details: Mapping[str, Any], key: str) -> str:
+    """Return the first line of an error's message, with the key redacted."""
     if isinstance(error, json.JSONDecodeError | TypeError | AttributeError | LookupError):
         return "its answer is not what the API describes"
     first = (str(details.get("message") or error).strip() or type(error).__name__).splitlines()[0]
@@ -133,8 +138,10 @@ def _message(error: Exception, details: Mapping[str, Any], key: str) -> str:
 
 
 def hidden(text: str, key: str) -> str:
-    """A text that a server sent, without the key that it may have sent back: whole, its end alone,
-    or its end after stars or dots."""
+    """Redact a key in a text that a server sent.
+
+    The server may have sent back the whole key, its end alone, or its end after stars or dots.
+    """
     if len(key) < 8:
         return text
     text = text.replace(key, HIDDEN).replace(key[-8:], HIDDEN)
@@ -142,8 +149,10 @@ def hidden(text: str, key: str) -> str:
     masked = re.compile(rf"(?:[*•…]|\.\.\.){re.escape(end)}")
 
     def struck(run: re.Match[str]) -> str:
-        """A run of signs without its part up to the last masked end. Looked for run by run: a
-        pattern that begins with any sign takes quadratic time."""
+        """Redact a run of characters up to its last masked end.
+
+        Runs are searched one by one: a pattern that begins with any character takes quadratic time.
+        """
         *_, last = [None, *masked.finditer(run[0])]
         return run[0] if last is None else HIDDEN + run[0][last.end() :]
 
@@ -151,7 +160,7 @@ def hidden(text: str, key: str) -> str:
 
 
 def hidden_in(value: Any, key: str) -> Any:
-    """Return what a server sent, texts within it without the key that it may have sent back."""
+    """Redact a key in every text within a value that a server sent."""
     if isinstance(value, str):
         return hidden(value, key)
     if isinstance(value, dict):
@@ -160,8 +169,10 @@ def hidden_in(value: Any, key: str) -> Any:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """How many seconds a provider asks to wait: `retry-after-ms`, or `Retry-After` as seconds or
-    as a date; None where it says nothing that can be read."""
+    """Return the seconds that a provider asks to wait; None where it says nothing readable.
+
+    Read from `retry-after-ms`, or from `Retry-After` as seconds or as a date.
+    """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return _bounded(milliseconds / 1000)
@@ -173,8 +184,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def pause_of(headers: Mapping[str, str]) -> float | None:
-    """How long to wait because a rate limit is used up (`x-ratelimit-…` headers; Together counts
-    requests alone, without saying so); None if not."""
+    """Return the seconds to wait because a rate limit is used up; None if it is not.
+
+    Read from the `x-ratelimit-…` headers. Together counts requests alone, without saying so.
+    """
     waits = [
         _seconds(headers.get(f"x-ratelimit-reset{what}", ""))
         for what in ("-requests", "-tokens", "")
@@ -184,7 +197,7 @@ def pause_of(headers: Mapping[str, str]) -> float | None:
 
 
 def _until(written: str) -> float | None:
-    """Seconds until a date; None if it is none (or one of the year 99999)."""
+    """Return the seconds until a date; None if it is no date, or one of the year 99999."""
     date = email.utils.parsedate_tz(written)
     try:
         return email.utils.mktime_tz(date) - time.time() if date else None
@@ -193,7 +206,7 @@ def _until(written: str) -> float | None:
 
 
 def _seconds(written: str) -> float:
-    """`6m0s`, `120ms` or a plain number as seconds."""
+    """Return a duration such as `6m0s`, `120ms` or a plain number in seconds."""
     plain = _number(written)
     if plain is not None:
         return plain
@@ -201,6 +214,7 @@ def _seconds(written: str) -> float:
 
 
 def _number(written: str | None) -> float | None:
+    """Return a written number; None where there is none."""
     try:
         return float(written) if written else None
     except ValueError:
@@ -208,11 +222,12 @@ def _number(written: str | None) -> float | None:
 
 
 def _bounded(seconds: float) -> float:
+    """Return a pause between 0 and the maximum; 0 for NaN."""
     return min(max(seconds, 0.0), LONGEST_PAUSE) if seconds == seconds else 0.0
 
 
 def is_here(base_url: str) -> bool:
-    """Whether an address is this machine's own."""
+    """Return whether an address is this machine's own."""
     host = urlsplit(base_url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,11 +1,11 @@
-"""Together: open models, tuned with LoRA or all their parameters, through its own SDK.
+"""Together: open models, tuned with LoRA or all their parameters, through Together's own SDK.
 
-Its jobs have no metadata: a lost one is known by its training file and its suffix. All tokens are
-billed, as the base's chat template writes them, those of the validation examples as often as they
-are evaluated (docs.together.ai/docs/fine-tuning/pricing); what a job will cost is asked for before
-it is created. A tuned model answers only once it is deployed, on a dedicated
-endpoint that is billed by the minute (docs.together.ai/docs/fine-tuning/deployment and
-/docs/dedicated-endpoints, read in November 2026); deploying it is left to its owner.
+Its jobs have no metadata: a lost one is recognized by its training file and suffix. All tokens are
+billed, as the base's chat template writes them; validation examples as often as they are evaluated
+(docs.together.ai/docs/fine-tuning/pricing). Its estimate is requested before a job is created. A
+tuned model answers only once it is deployed, on a dedicated endpoint billed by the minute
+(docs.together.ai/docs/fine-tuning/deployment and /docs/dedicated-endpoints, read in November 2026).
+Deploying it is left to its owner.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from tuneoff.providers.together_shapes import event_of, fits, job_of, losses_of,
 
 KEY_VARIABLE = "TOGETHER_API_KEY"
 MOST_LETTERS_OF_SUFFIX, USUAL_EPOCHS = 40, 1
-# As often as an own training evaluates, and as often as early stopping needs at least.
+# As often as a local training evaluates, and the minimum that early stopping needs.
 VALIDATIONS_AN_EPOCH, FEWEST_VALIDATIONS, MOST_VALIDATIONS = 2, 4, 100
-# What its own command line takes, unless told otherwise.
+# Defaults of Together's own command line.
 RATES = {"lora": 1e-3, "full": 1e-5}
 CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
 NOT_THERE = (
@@ -50,7 +50,7 @@ NOT_THERE = (
 
 
 def check(settings: HostedSettings) -> None:
-    """Refuses what its jobs do not take (ConfigError)."""
+    """Raise ConfigError for options that Together's jobs do not take."""
     if settings.learning_rate_multiplier != "auto":
         raise ConfigError(
             f"contender {settings.name}: together's jobs take no learning_rate_multiplier; give "
@@ -64,7 +64,7 @@ def check(settings: HostedSettings) -> None:
 
 
 def schedule(epochs: int | str, examples: int, validation: bool) -> Schedule:
-    """One epoch unless asked for more, and what each look at the validation examples costs."""
+    """Return what a job bills: its epochs (default: one), and evaluations of validation data."""
     whole = USUAL_EPOCHS if isinstance(epochs, str) else epochs
     looks = max(FEWEST_VALIDATIONS, VALIDATIONS_AN_EPOCH * whole)
     return Schedule(whole, min(MOST_VALIDATIONS, looks) if validation else 0)
@@ -73,7 +73,7 @@ def schedule(epochs: int | str, examples: int, validation: bool) -> Schedule:
 def connect(
     base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
 ) -> Provider:
-    """Together's own API, or the one at `base_url`, which may need no key.
+    """Connect to Together, or to its API at `base_url`, which may need no key, and return it.
 
     Raises:
         MissingExtraError: the SDK is not installed.
@@ -84,7 +84,7 @@ def connect(
 
 
 class Together:
-    """The provider. One may be used by many threads."""
+    """The provider. One object may be used by many threads."""
 
     def __init__(self, base_url: str | None, key: str, tape: Tape | None = None) -> None:
         try:
@@ -99,7 +99,7 @@ class Together:
             own = together.DefaultHttpxClient(transport=tape.transport(httpx, key), timeout=timeout)
         self.sdk = together.Together(
             api_key=key or "none",
-            # Its paths begin with /v1 themselves.
+            # The SDK's paths begin with /v1 themselves.
             base_url=base_url.rstrip("/").removesuffix("/v1") if base_url else None,
             max_retries=0,
             timeout=timeout,
@@ -114,7 +114,7 @@ class Together:
             fine = (
                 f
                 for f in self.sdk.files.list().data
-                # A file whose content never came is listed, too.
+                # A file whose content never arrived is listed, too.
                 if f.filename == name and f.bytes and _state(f).status not in FILE_BAD
             )
             return next((str(f.id) for f in fine), None)
@@ -125,16 +125,16 @@ class Together:
 
     def file_state(self, id: str) -> FileState:
         with self._calling(f"file {id} could not be looked at"):
-            found = _state(self.sdk.files.retrieve(id))
-        return replace(found, error=found.error and hidden(found.error, self._key))
+            state = _state(self.sdk.files.retrieve(id))
+        return replace(state, error=state.error and hidden(state.error, self._key))
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
         with self._calling("its jobs could not be listed"):
             alike = [
                 job
-                for each in self.sdk.fine_tuning.list().data
-                for job in [job_of(each, self._key)]
-                if job.id not in taken and fits(each, job, spec)
+                for listed_job in self.sdk.fine_tuning.list().data
+                for job in [job_of(listed_job, self._key)]
+                if job.id not in taken and fits(listed_job, job, spec)
             ]
         return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
@@ -142,19 +142,19 @@ class Together:
         wanted = ("training_file", "validation_file", "model", "n_epochs", "n_evals")
         with self._calling("the job's price could not be estimated"):
             job = self._asked(spec, self._limits(spec))
-            asked: dict[str, Any] = {name: job[name] for name in wanted if name in job}
-            asked["training_method"] = {"method": "sft", "train_on_inputs": False}
+            options: dict[str, Any] = {name: job[name] for name in wanted if name in job}
+            options["training_method"] = {"method": "sft", "train_on_inputs": False}
             if spec.method == "full":
-                asked["training_type"] = {"type": "Full"}
-            found = self.sdk.fine_tuning.estimate_price(**asked)
-        if not found.estimation_available:
+                options["training_type"] = {"type": "Full"}
+            estimated = self.sdk.fine_tuning.estimate_price(**options)
+        if not estimated.estimation_available:
             return None
-        counts = (found.estimated_train_token_count, found.estimated_eval_token_count)
-        poor = found.allowed_to_proceed is False
+        counts = (estimated.estimated_train_token_count, estimated.estimated_eval_token_count)
+        is_balance_low = estimated.allowed_to_proceed is False
         return Estimate(
-            found.estimated_total_price,
+            estimated.estimated_total_price,
             round(sum(count or 0 for count in counts)),
-            "together says that your balance does not cover this job" if poor else None,
+            "together says that your balance does not cover this job" if is_balance_low else None,
         )
 
     def create_job(self, spec: JobSpec) -> Job:
@@ -174,7 +174,7 @@ class Together:
     def events(self, id: str) -> list[Event]:
         with self._calling(f"the events of job {id} could not be read"):
             listed = sorted(self.sdk.fine_tuning.list_events(id).data, key=lambda e: e.created_at)
-            return [event_of(each, self._key) for each in listed]
+            return [event_of(event, self._key) for event in listed]
 
     def checkpoints(self, id: str) -> list[Checkpoint]:
         losses = {loss.step: loss for loss in self._metrics(id)}
@@ -182,9 +182,14 @@ class Together:
             listed = sorted(self.sdk.fine_tuning.list_checkpoints(id).data, key=lambda c: c.step)
         unknown = StepLoss(0)
         return [
-            Checkpoint(each.object_name or each.path, each.step, loss.train, loss.validation)
-            for each in listed
-            for loss in [losses.get(each.step, unknown)]
+            Checkpoint(
+                listed_checkpoint.object_name or listed_checkpoint.path,
+                listed_checkpoint.step,
+                loss.train,
+                loss.validation,
+            )
+            for listed_checkpoint in listed
+            for loss in [losses.get(listed_checkpoint.step, unknown)]
         ]
 
     def losses(self, job: Job) -> list[StepLoss]:
@@ -198,17 +203,17 @@ class Together:
         reasoning_effort: str | None = None,
         temperature: float | None = None,
     ) -> Reply:
-        asked: Any = {"model": model, "messages": [dict(turn) for turn in messages]}
+        body: Any = {"model": model, "messages": [dict(turn) for turn in messages]}
         if max_tokens is not None:
-            asked["max_tokens"] = max_tokens
+            body["max_tokens"] = max_tokens
         if reasoning_effort == "none":
-            asked["reasoning"] = {"enabled": False}
+            body["reasoning"] = {"enabled": False}
         elif reasoning_effort is not None:
-            asked["reasoning_effort"] = reasoning_effort
+            body["reasoning_effort"] = reasoning_effort
         try:
             with self._calling(f"model {model!r} did not answer"):
                 completions = self.sdk.chat.completions.with_raw_response
-                raw = completions.create(**asked, temperature=temperature or 0)
+                raw = completions.create(**body, temperature=temperature or 0)
                 answer = raw.parse()
                 choice, usage = answer.choices[0], answer.usage
                 return Reply(
@@ -232,16 +237,20 @@ class Together:
             ) from None
 
     def _asked(self, spec: JobSpec, limits: Any) -> dict[str, Any]:
-        """The job in Together's words."""
-        when = schedule(spec.epochs, 0, spec.validation_file is not None)
-        kept = min(when.validations, limits.max_num_checkpoints) if spec.keep_checkpoints else 1
-        asked: dict[str, Any] = {
+        """Return the job's options in Together's terms."""
+        job_schedule = schedule(spec.epochs, 0, spec.validation_file is not None)
+        checkpoints = (
+            min(job_schedule.validations, limits.max_num_checkpoints)
+            if spec.keep_checkpoints
+            else 1
+        )
+        options: dict[str, Any] = {
             "training_file": spec.training_file,
             "validation_file": spec.validation_file,
             "model": spec.model,
-            "n_epochs": when.epochs,
-            "n_evals": min(when.validations, limits.max_num_evals),
-            "n_checkpoints": max(1, kept),
+            "n_epochs": job_schedule.epochs,
+            "n_evals": min(job_schedule.validations, limits.max_num_evals),
+            "n_checkpoints": max(1, checkpoints),
             "batch_size": "max" if spec.batch_size == "auto" else spec.batch_size,
             "learning_rate": spec.learning_rate or RATES[spec.method or "lora"],
             "suffix": spec.suffix,
@@ -252,13 +261,13 @@ class Together:
             # Left out, it is LoRA with the model's own rank.
             "lora": False if spec.method == "full" else None,
         }
-        return {name: value for name, value in asked.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}
 
     def _limits(self, spec: JobSpec) -> Any:
-        """A model's limits, which the job keeps to.
+        """Return the model's limits after checking the job against them.
 
         Raises:
-            RefusedError: it does not, or the model cannot be tuned.
+            RefusedError: the job exceeds them, or the model cannot be tuned.
         """
         limits = self.sdk.fine_tuning.model_limits(model_name=spec.model)
         full = spec.method == "full"
@@ -275,9 +284,11 @@ class Together:
         return limits
 
     def _refuse(self, why: str) -> None:
+        """Raise RefusedError for a job that cannot be created."""
         raise RefusedError(f"{self.url}: the job could not be created: {why}", 400)
 
     def _metrics(self, id: str) -> list[StepLoss]:
+        """Return a job's losses by step."""
         with self._calling(f"the metrics of job {id} could not be read"):
             rows = self.sdk.fine_tuning.list_metrics(id).metrics or []
         return losses_of(rows)
@@ -286,10 +297,14 @@ class Together:
         with self._calling("its jobs could not be listed"):
             return [
                 TunedModel(
-                    job.model, each.model or "", each.training_file, each.validation_file, job.id
+                    job.model,
+                    listed_job.model or "",
+                    listed_job.training_file,
+                    listed_job.validation_file,
+                    job.id,
                 )
-                for each in self.sdk.fine_tuning.list().data
-                for job in [job_of(each, self._key)]
+                for listed_job in self.sdk.fine_tuning.list().data
+                for job in [job_of(listed_job, self._key)]
                 if job.model is not None
             ]
 
@@ -316,18 +331,20 @@ class Together:
         self.sdk.close()
 
     def _calling(self, what: str) -> Any:
+        """Translate the SDK's errors while inside."""
         return calling(self.reach, self._key, what)
 
 
-def _state(given: Any) -> FileState:
-    """Returns the state of a file as the SDK shows it."""
-    status = str(given.processing_status).lower() if given.processing_status else None
-    report = getattr(given, "validation_report", None)
+def _state(sdk_file: Any) -> FileState:
+    """Return the state of a file as the SDK shows it."""
+    status = str(sdk_file.processing_status).lower() if sdk_file.processing_status else None
+    report = getattr(sdk_file, "validation_report", None)
     return FileState(
-        status, (report and report.error) or None, getattr(given, "bytes", None) or None
+        status, (report and report.error) or None, getattr(sdk_file, "bytes", None) or None
     )
 
 
 def _within(provider: Together, name: str, value: float, low: float, high: float) -> None:
+    """Raise RefusedError unless a value is between two limits."""
     if not low <= value <= high:
         provider._refuse(f"{name} {value:g} is not between {low:g} and {high:g}")

@@ -1,7 +1,7 @@
-"""What Together's SDK gives, as ours: jobs, events, metrics.
+"""Conversion of Together's objects into ours: jobs, events, metrics.
 
-Its three classes of a job (created, listed, retrieved) have different fields of the same; states,
-kinds of event and names of metrics that are not in its types come through as they are.
+The SDK's three classes of a job (created, listed, retrieved) have different fields. States, event
+kinds and metric names that its types do not list are passed through.
 """
 
 from __future__ import annotations
@@ -27,96 +27,100 @@ _TRAIN = ("train/loss", "train_loss", "loss")
 _VALIDATION = ("eval/loss", "eval_loss", "eval/eval_loss", "validation/loss")
 
 
-def job_of(given: Any, key: str) -> Job:
-    """The SDK's job, of whichever of its three classes, as ours."""
-    given_status = str(getattr(given.status, "value", given.status))
-    name = getattr(given, "x_model_output_name", None) or getattr(given, "output_name", None)
-    events = given.events or []
-    ends = (getattr(given, "finished_at", None), getattr(given, "completed_at", None))
-    # Its name is told before there is a model.
+def job_of(sdk_job: Any, key: str) -> Job:
+    """Return the SDK's job, of any of its three classes, as ours."""
+    given_status = str(getattr(sdk_job.status, "value", sdk_job.status))
+    name = getattr(sdk_job, "x_model_output_name", None) or getattr(sdk_job, "output_name", None)
+    events = sdk_job.events or []
+    ends = (getattr(sdk_job, "finished_at", None), getattr(sdk_job, "completed_at", None))
+    # The model's name is shown before the model exists.
     model = None if _error(events, key) else name
     status = STATES.get(given_status.lower()) or read_end_of_job(given_status, model, any(ends))
     failed = status == "failed"
-    price = number(given.total_price)
+    price = number(sdk_job.total_price)
     billed = None if price is None or failed else price / NANODOLLARS
-    if failed and any(_kind(each) == "refund" for each in events):
+    if failed and any(_kind(event) == "refund" for event in events):
         billed = 0.0
-    early = getattr(given, "early_stopped", None)
-    epochs = getattr(given, "epochs_completed", None) if early else given.n_epochs
+    early = getattr(sdk_job, "early_stopped", None)
+    epochs = getattr(sdk_job, "epochs_completed", None) if early else sdk_job.n_epochs
     finished = status in FINISHED
     return Job(
-        id=given.id,
+        id=sdk_job.id,
         status=status,
         model=name if status == "succeeded" else None,
         error=_error(events, key) if failed else None,
-        # Of a job that failed this is what it was to go over.
-        trained_tokens=None if failed else given.token_count,
+        # For a failed job this is what it would have processed.
+        trained_tokens=None if failed else sdk_job.token_count,
         billed_usd=billed,
         epochs=number(epochs),
         # Examples are packed: a batch holds more of them than its size says.
         batch_size=None,
-        created_at=_seconds(given.created_at),
-        finished_at=_seconds(given.updated_at) if finished else None,
-        training_file=given.training_file,
+        created_at=_seconds(sdk_job.created_at),
+        finished_at=_seconds(sdk_job.updated_at) if finished else None,
+        training_file=sdk_job.training_file,
     )
 
 
-def fits(given: Any, job: Job, spec: JobSpec) -> bool:
-    """Whether a listed job is this spec's."""
-    if job.training_file != spec.training_file or given.model != spec.model:
+def fits(sdk_job: Any, job: Job, spec: JobSpec) -> bool:
+    """Return whether a listed job is this spec's."""
+    if job.training_file != spec.training_file or sdk_job.model != spec.model:
         return False
     if job.created_at and job.created_at < spec.since - CLOCKS_DIFFER_SECONDS:
         return False
-    named = given.suffix or given.x_model_output_name
+    named = sdk_job.suffix or sdk_job.x_model_output_name
     return named is None or spec.suffix in named
 
 
-def event_of(given: Any, key: str) -> Event:
-    message = hidden(str(given.message or _kind(given)), key)
-    identity = f"{given.created_at} {_kind(given)} {message}"
-    # Of the many kinds, those that count steps move the bar.
-    step = given.step if given.total_steps else None
-    return Event(identity, message, step, given.total_steps or None)
+def event_of(sdk_event: Any, key: str) -> Event:
+    """Return the SDK's event as ours."""
+    message = hidden(str(sdk_event.message or _kind(sdk_event)), key)
+    identity = f"{sdk_event.created_at} {_kind(sdk_event)} {message}"
+    # Of the many kinds, only those that count steps move the progress bar.
+    step = sdk_event.step if sdk_event.total_steps else None
+    return Event(identity, message, step, sdk_event.total_steps or None)
 
 
 def _kind(event: Any) -> str:
+    """Return an event's kind in lower case."""
     kind = getattr(event, "type", None)
     return str(getattr(kind, "value", kind) or "").lower()
 
 
 def _error(events: Sequence[Any], key: str) -> str | None:
-    """What the last event of an error says."""
-    said = [each.message for each in events if _kind(each).endswith("error")]
-    return hidden(said[-1], key) if said else None
+    """Return the message of the last error event, with the key redacted; None if there is none."""
+    messages = [event.message for event in events if _kind(event).endswith("error")]
+    return hidden(messages[-1], key) if messages else None
 
 
 def _seconds(value: Any) -> float | None:
+    """Return a time in seconds of the epoch; None where there is none."""
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)
     return value.timestamp() if isinstance(value, datetime.datetime) else None
 
 
 def losses_of(rows: Iterable[Mapping[str, Any]]) -> list[StepLoss]:
-    """Losses by step: training and validation come in rows of their own."""
+    """Return losses by step; training and validation come in separate rows."""
     train: dict[int, float] = {}
     validation: dict[int, float] = {}
     for row in rows:
         step = _first(row, _STEP)
-        for kept, names in ((train, _TRAIN), (validation, _VALIDATION)):
+        for losses, names in ((train, _TRAIN), (validation, _VALIDATION)):
             loss = _first(row, names)
             if step is not None and loss is not None:
-                kept[int(step)] = loss
+                losses[int(step)] = loss
     steps = sorted(train.keys() | validation.keys())
     return [StepLoss(step, train.get(step), validation.get(step)) for step in steps]
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    found = (number(row.get(name)) for name in names)
-    return next((value for value in found if value is not None and value == value), None)
+    """Return the first of these metrics that is a number."""
+    values = (number(row.get(name)) for name in names)
+    return next((value for value in values if value is not None and value == value), None)
 
 
 def number(value: Any) -> float | None:
-    """A number, or nothing."""
+    """Return a number; None for anything else."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,8 +1,8 @@
-"""The tokens that an answer is billed for, as OpenAI's API and servers of its shape report them.
+"""The billed tokens of an answer, as OpenAI's API and compatible servers report them.
 
 Sources: OpenAI's API reference, "Chat completions", `usage`; OpenAI's guide "Prompt caching", by
-which tokens that are read from the cache, and those that are written to it, are among the prompt's;
-LiteLLM and OpenRouter for the other names of cache writes.
+which tokens read from the cache and tokens written to it are part of the prompt's tokens; LiteLLM
+and OpenRouter for the other names of cache writes.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ _WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What is billed for one answer; None: the server does not say. Tokens of reasoning are among
-    `tokens_out`; those read from the cache and those written to it are among `tokens_in`."""
+    """What is billed for one answer; None: the server does not say."""
 
     tokens_in: int | None = None
+    """Prompt tokens, including those read from the cache and written to it."""
     tokens_out: int | None = None
+    """Answer tokens, reasoning included."""
     cached_tokens_in: int = 0
     written_tokens_in: int = 0
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """Read an answer's `usage`; return its tokens as they are billed."""
+    """Return an answer's `usage` as billed tokens."""
     prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
     details = _details(usage, "prompt_tokens_details")
     reasoning = _tokens(_details(usage, "completion_tokens_details"), "reasoning_tokens") or 0
-    known = None not in (prompt, completion)
+    is_complete = None not in (prompt, completion)
     # Some servers count reasoning beside the completion; then only the total shows it.
-    if known and usage.get("total_tokens") == (prompt or 0) + (completion or 0) + reasoning:
+    if is_complete and usage.get("total_tokens") == (prompt or 0) + (completion or 0) + reasoning:
         completion = (completion or 0) + reasoning
     cached = min(_tokens(details, "cached_tokens") or 0, prompt or 0)
     reported = (_tokens(place, name) for place in (details, usage) for name in _WRITTEN)
@@ -42,8 +43,9 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = usage.get(name)
-    return found if isinstance(found, Mapping) else {}
+    """Return an object within a usage; empty where there is none."""
+    value = usage.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _tokens(counts: Mapping[str, Any], name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Baselines in words: what answers without a model are worth."""
+"""Baselines in words: the scores that are reached without a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANSWER_SHOWN = 40
 
 
 def describe_baseline(name: str | None, baselines: Sequence[Baseline]) -> str:
-    """Return what a baseline does, as a noun."""
+    """Return what a baseline does, as a noun phrase."""
     if name == NEAREST:
         return "the answer of the nearest training example"
     answer = next((each.answer for each in baselines if each.name == name), None)
@@ -22,8 +22,8 @@ def describe_baseline(name: str | None, baselines: Sequence[Baseline]) -> str:
 
 
 def word_baselines(baselines: Sequence[Baseline], metric: str, share: bool) -> str:
-    """Return one sentence about the baselines' scores; empty where there are none."""
-    found = []
+    """Return one sentence about the baselines' scores; empty without baselines."""
+    scored = []
     for each in baselines:
         score = each.scores.get(metric)
         if score is None:
@@ -31,5 +31,5 @@ def word_baselines(baselines: Sequence[Baseline], metric: str, share: bool) -> s
         of = "" if each.share is None else f" ({f.percent(each.share)} of the training answers)"
         bounds = f.interval(score.low, score.high, share)
         value = f"{f.score(score.value, share)} {bounds}".rstrip()
-        found.append(f"{describe_baseline(each.name, baselines)}{of} gets {value}")
-    return f"Without a model, {' and '.join(found)}." if found else ""
+        scored.append(f"{describe_baseline(each.name, baselines)}{of} gets {value}")
+    return f"Without a model, {' and '.join(scored)}." if scored else ""

@@ -1,4 +1,4 @@
-"""The chart of what a month costs, own and hosted, against how much is asked."""
+"""The chart of monthly costs, own and hosted, against the number of requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ def break_even_chart(
     width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
-    """USD a month against requests a month, one line a contender, rings where owning begins to
-    pay for good. None without a pair."""
+    """Return the chart of USD against requests a month; None without a pair.
+
+    There is one line per contender. Rings mark where owning is cheaper at any higher load.
+    """
     import altair as alt
 
     lines = _lines(results.break_even)
@@ -34,7 +36,8 @@ def break_even_chart(
         legend=key if legend else None,
         scale=alt.Scale(domain=names, range=[palette[name] for name in names]),
     )
-    # Cut here: Vega numbers its clip paths, so that no two pictures would be the same bytes.
+    # Rows below the axis are removed here: Vega numbers its clip paths, so the same picture would
+    # have different bytes each time.
     rows = [
         {"contender": name, "requests": n, "usd": usd}
         for name in names
@@ -55,7 +58,7 @@ def break_even_chart(
 
 
 def _axes(lines: Mapping[str, Sequence[tuple[float, float]]], low: float) -> tuple[Any, Any]:
-    """Requests and USD, both logarithmic, USD from `low` on."""
+    """Return the axes of requests and USD, both logarithmic; USD begins at `low`."""
     import altair as alt
 
     most = max(usd for line in lines.values() for _, usd in line)
@@ -78,24 +81,24 @@ def _axes(lines: Mapping[str, Sequence[tuple[float, float]]], low: float) -> tup
 
 
 def _decades(values: Sequence[float]) -> list[float]:
-    """Powers of ten around values: a log axis's own grid has nine lines a decade."""
+    """Return the powers of ten around values: a log axis's own grid has nine lines per decade."""
     powers = [math.log10(value) for value in values]
     return [10.0**power for power in range(math.floor(min(powers)), math.ceil(max(powers)) + 1)]
 
 
 def _lines(pairs: Sequence[BreakEven]) -> dict[str, list[tuple[float, float]]]:
-    """Each contender's (requests, USD) a month; of several pairs the same."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Return each contender's (requests, USD) a month, from any pair that it is in."""
+    lines: dict[str, list[tuple[float, float]]] = {}
     for pair in pairs:
-        found[pair.own] = [(p.requests_per_month, p.own_usd) for p in pair.curve]
-        found[pair.hosted] = [(p.requests_per_month, p.hosted_usd) for p in pair.curve]
-    return found
+        lines[pair.own] = [(p.requests_per_month, p.own_usd) for p in pair.curve]
+        lines[pair.hosted] = [(p.requests_per_month, p.hosted_usd) for p in pair.curve]
+    return lines
 
 
 def _rings(
     pairs: Sequence[BreakEven], lines: Mapping[str, Sequence[tuple[float, float]]], x: Any, y: Any
 ) -> list[Any]:
-    """A layer with rings where owning begins to pay for good; none where it does not."""
+    """Return a layer of rings where owning is cheaper at any higher load; empty without rings."""
     import altair as alt
 
     rings = [
@@ -116,5 +119,5 @@ def _rings(
 
 
 def _at(line: Sequence[tuple[float, float]], requests: float) -> float:
-    """A step curve's value: that of the next point."""
+    """Return a step curve's value at a load: that of the next point."""
     return next((usd for n, usd in line if n >= requests), line[-1][1])

@@ -1,4 +1,4 @@
-"""The chart of the primary metric by what test examples are: hardness, database, function."""
+"""The chart of the primary metric by a property of the examples: hardness, database, function."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tuneoff.report import format as f
 from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
 from tuneoff.results import ContenderResult, Score
 
-# Keys that get a chart: the first ones, by name.
+# Max keys that get a chart: the first ones, by name.
 MOST_KEYS = 4
-# More intervals than this cannot be told apart; the points stand on one line then.
+# Max intervals that can be told apart. Beyond it, the points of a group share one line.
 MOST_INTERVALS = 72
-# Characters of a group's name beside the axis.
+# Max characters of a group's name beside the axis.
 LONGEST = 22
 Groups = Mapping[str, Mapping[str, Score]]
 
 
 def keys(contenders: Sequence[ContenderResult]) -> dict[str, str]:
-    """Chart name → key of `breakdowns`, for the keys that some contender has."""
-    found = dict.fromkeys(k for c in contenders if not c.error for k in c.breakdowns)
+    """Return the charts: chart name → key of `breakdowns`, for keys that some contender has."""
+    present = dict.fromkeys(k for c in contenders if not c.error for k in c.breakdowns)
     names: dict[str, str] = {}
-    for key in list(found)[:MOST_KEYS]:
+    for key in list(present)[:MOST_KEYS]:
         name = f"by_{re.sub(r'[^A-Za-z0-9]+', '_', key)[:40]}"
         names[name if name not in names else f"{name}_{len(names)}"] = key
     return names
@@ -36,7 +36,10 @@ def breakdown_chart(
     width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
-    """The metric in every group, a point a contender with its 95% interval. None without any."""
+    """Return the chart of the metric in every group; None without groups.
+
+    There is a point per contender, with its 95% interval.
+    """
     import altair as alt
 
     of = {c.name: c.breakdowns[key] for c in contenders if not c.error and key in c.breakdowns}
@@ -74,7 +77,7 @@ def breakdown_chart(
     if apart:
         offset = alt.YOffset("contender:N", sort=names, scale=alt.Scale(paddingOuter=0.35))
         base = base.encode(yOffset=offset)
-    title = f.words(metric)  # short: a phone has no room for more
+    title = f.words(metric)  # short, for narrow screens
     x = alt.X(
         "value:Q",
         title=title,
@@ -91,15 +94,17 @@ def breakdown_chart(
 
 
 def with_intervals(contenders: Sequence[ContenderResult], key: str, metric: str) -> bool:
-    """Whether the chart has room for the intervals, too."""
+    """Return whether the chart has room for the intervals."""
     return _apart({c.name: c.breakdowns.get(key, {}) for c in contenders if not c.error}, metric)
 
 
 def _apart(of: Mapping[str, Groups], metric: str) -> bool:
+    """Return whether few enough points are in the chart for one line each."""
     return len(_rows(of, metric)) <= MOST_INTERVALS
 
 
 def _rows(of: Mapping[str, Groups], metric: str) -> list[dict[str, Any]]:
+    """Return the chart's rows: one per contender and group."""
     return [
         {
             "contender": name,
@@ -116,9 +121,11 @@ def _rows(of: Mapping[str, Groups], metric: str) -> list[dict[str, Any]]:
 
 
 def _short(group: str) -> str:
+    """Return a group's name, shortened for the axis."""
     return group if len(group) <= LONGEST else f"{group[: LONGEST - 1]}…"
 
 
 def _shown(row: Mapping[str, Any], share: bool) -> str:
+    """Return a row's value and interval as text."""
     bounds = f.interval(row["low"], row["high"], share)
     return f"{f.score(row['value'], share)} {bounds}".strip()

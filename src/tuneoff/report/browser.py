@@ -1,7 +1,7 @@
-"""The browser of examples: a card for each of up to 200, what they can be filtered by, and the
-file beside the page that has all of them where the page has not.
+"""The example browser: up to 200 example cards with filters, and a file with all examples.
 
-Filtering is done by the page's script from the cards' attributes; without it every card is shown.
+The file `examples.jsonl` lies beside the page if the page has not all of them. The page's script
+filters by the cards' attributes; without it every card is shown.
 """
 
 from __future__ import annotations
@@ -20,23 +20,26 @@ from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
 MOST_CARDS = 200
-# Of the page's 3 MB, half of what the charts' program leaves.
+# Max bytes of all cards. Of the page's 3 MB, half of what the charts' program leaves.
 MOST_BYTES = 1_000_000
 MAX_CHARACTERS = 2000
-# An input that is longer is shown when it is asked for; its beginning says which one it is.
+# Max characters of an input that is shown at once. A longer one is folded behind its beginning.
 SHORT = 160
 RESULT_ROWS, RESULT_COLUMNS, RESULT_CHARACTERS = 6, 6, 40
 
 
 def answered(run: RunDir, results: Results) -> Answered:
-    """The run's answered test examples, contenders best first."""
+    """Return the run's answered test examples, contenders best first."""
     names = _class_names(results)
     return Answered(run, ranked(results), results.primary_metric, names, results.left_out)
 
 
 def _class_names(results: Results) -> Mapping[str, str]:
-    """What the scorer of one of tuneoff's own tasks calls its verdicts. Code that somebody else
-    wrote is not run to make a report."""
+    """Return what the scorer of one of tuneoff's own tasks calls its verdicts; empty for other
+    tasks.
+
+    Code that somebody else wrote is not run to make a report.
+    """
     if "." in results.task:
         return {}
     from tuneoff.scoring import load_scorer
@@ -50,39 +53,42 @@ def _class_names(results: Results) -> Mapping[str, str]:
     return names
 
 
-def browse(found: Answered, render: Callable[[View], str]) -> View:
-    """The cards as `render` makes them of their views, as many as the page has room for, and
-    what they can be filtered by."""
+def browse(examples: Answered, render: Callable[[View], str]) -> View:
+    """Return the cards, as many as the page has room for, and the values to filter them by.
+
+    `render` turns a card's view into HTML.
+    """
     cards, classes, groups = list[str](), dict[str, None](), dict[str, dict[str, None]]()
     room = MOST_BYTES
-    for number, shown in enumerate(found.show(found.choose(MOST_CARDS)), 1):
+    for number, shown in enumerate(examples.show(examples.choose(MOST_CARDS)), 1):
         view = card(number, shown)
-        made = render(view)
-        room -= len(made.encode())
+        html = render(view)
+        room -= len(html.encode())
         if room < 0 and cards:
             break
-        cards.append(made)
+        cards.append(html)
         classes |= dict.fromkeys(name for _, name in view["marks"] if name)
         for key, group in view["groups"]:
             groups.setdefault(key, {})[group] = None
     return {
         "cards": cards,
-        "names": found.names,
+        "names": examples.names,
         "classes": sorted(classes),
         "groups": [(key, sorted(values)) for key, values in sorted(groups.items())],
-        "of": len(found),
+        "of": len(examples),
     }
 
 
-def write_all(run: RunDir, found: Answered | None, cards: int) -> None:
-    """`examples.jsonl`: every example with whole texts, where the page has not all of them."""
+def write_all(run: RunDir, examples: Answered | None, cards: int) -> None:
+    """Write `examples.jsonl`, every example with whole texts, if the page has not all of them."""
     run.all_examples.unlink(missing_ok=True)
-    if found is not None and len(found) > cards:
-        write_lines(run.all_examples, _rows(found))
+    if examples is not None and len(examples) > cards:
+        write_lines(run.all_examples, _rows(examples))
 
 
-def _rows(found: Answered) -> Iterator[dict[str, Any]]:
-    for shown in found.show(list(found.patterns)):
+def _rows(examples: Answered) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `examples.jsonl`."""
+    for shown in examples.show(list(examples.patterns)):
         yield {
             "id": shown.id,
             "inputs": dict(shown.inputs),
@@ -101,7 +107,7 @@ def _rows(found: Answered) -> Iterator[dict[str, Any]]:
 
 
 def card(number: int, shown: Shown) -> View:
-    """An example as the page shows it, cut to what a reader can take in."""
+    """Return the view of an example's card, with long texts shortened."""
     reference = f.shorten(shown.reference, MAX_CHARACTERS)
     marks = [(int(a.right), f.shorten(f.clean(a.error_class or ""), 80)) for a in shown.answers]
     groups = [(key, f.clean(value)) for key, value in sorted(shown.groups.items())]
@@ -130,7 +136,7 @@ def card(number: int, shown: Shown) -> View:
 
 
 def brief(shown: Shown) -> View:
-    """An example as Markdown shows it."""
+    """Return the view of an example in Markdown."""
     return {
         "id": f.shorten(shown.id, 200),
         "inputs": [(name, f.shorten(text, MAX_CHARACTERS)) for name, text in shown.inputs],
@@ -148,14 +154,14 @@ def brief(shown: Shown) -> View:
 
 
 def verdict(answer: Answer) -> str:
-    """What is worth saying beside right or wrong."""
+    """Return the verdict on an answer, beyond right or wrong."""
     if answer.error:
         return f"no answer: {answer.error}"
     return answer.verdict.removeprefix("right" if answer.right else "wrong").strip()
 
 
 def _folded(text: str) -> tuple[str, str]:
-    """(text, its beginning where it is folded)."""
+    """Return a text, and its beginning if it is to be folded."""
     shown = f.shorten(text, MAX_CHARACTERS)
     line = " ".join(shown[: 2 * SHORT].split())
     folded = len(shown) > SHORT or shown.count("\n") > 2
@@ -163,14 +169,14 @@ def _folded(text: str) -> tuple[str, str]:
 
 
 def _pieces(text: str, reference: str) -> list[tuple[str, str]]:
-    """The answer's pieces, cut; how long it is in all is the last one's affair."""
+    """Return the marked pieces of an answer, shortened; the last one says how long it is in all."""
     pieces = marked(text[:MAX_CHARACTERS], reference[:MAX_CHARACTERS])
     whole = f.shorten(text, MAX_CHARACTERS)
     return [*pieces, ("", whole[MAX_CHARACTERS:])] if len(text) > MAX_CHARACTERS else [*pieces]
 
 
 def _side_by_side(results: Mapping[str, Any] | None) -> list[View]:
-    """The result tables of the reference and of the answer; none of an answer that was right."""
+    """Return the result tables of reference and answer; empty for an answer that was right."""
     if not results:
         return []
     return [
@@ -180,6 +186,7 @@ def _side_by_side(results: Mapping[str, Any] | None) -> list[View]:
 
 
 def _table(table: Mapping[str, Any] | None) -> View:
+    """Return the view of a result table, shortened."""
     if table is None:
         return {"none": True, "cut": False}
     rows, columns = table["rows"], table["columns"]
@@ -197,15 +204,16 @@ def _table(table: Mapping[str, Any] | None) -> View:
 
 
 def _value(value: Any) -> str:
+    """Return a cell of a result table as text, shortened."""
     text = "NULL" if value is None else str(value)
     return text if len(text) <= RESULT_CHARACTERS else f"{text[: RESULT_CHARACTERS - 1]}…"
 
 
 def empty() -> View:
-    """The browser of a report without examples."""
+    """Return the browser of a report without examples."""
     return {"cards": [], "names": [], "classes": [], "groups": [], "of": 0}
 
 
-def first(found: Answered, limit: int) -> Sequence[View]:
-    """The first examples for Markdown."""
-    return [brief(shown) for shown in found.show(found.choose(limit))]
+def first(examples: Answered, limit: int) -> Sequence[View]:
+    """Return the views of the first examples, for Markdown."""
+    return [brief(shown) for shown in examples.show(examples.choose(limit))]

@@ -16,23 +16,25 @@ TASK_TYPE = "text-generation"
 
 
 def write_cards(run: RunDir, results: Results) -> None:
-    """Writes every tuned contender's scores into its card."""
+    """Write every tuned contender's scores into its model card."""
     for contender in results.contenders:
         for weights in run.contender(contender.name).all_weights():
             add_results(weights / "README.md", results, contender.name)
 
 
 def add_results(card: Path, results: Results, name: str) -> None:
-    """Writes a contender's scores into its card, in place of those that stood there; without
-    scores the card stays as it is."""
+    """Write a contender's scores into its model card, in place of earlier ones.
+
+    Without scores the card stays as it is.
+    """
     contender = next((c for c in results.contenders if c.name == name), None)
     if contender is None or contender.error or not contender.scores or not card.is_file():
         return
     from huggingface_hub import EvalResult, ModelCard
 
-    found: Any = ModelCard(card.read_text(encoding="utf-8"))
-    found.data.model_name = name
-    found.data.eval_results = [
+    model_card: Any = ModelCard(card.read_text(encoding="utf-8"))
+    model_card.data.model_name = name
+    model_card.data.eval_results = [
         EvalResult(
             task_type=TASK_TYPE,
             dataset_type=results.source or results.task,
@@ -45,12 +47,12 @@ def add_results(card: Path, results: Results, name: str) -> None:
         for metric, score in contender.scores.items()
         if score.value is not None
     ]
-    found.text = _with_section(found.text, _section(results, contender))
-    write_text(card, str(found))
+    model_card.text = _with_section(model_card.text, _section(results, contender))
+    write_text(card, str(model_card))
 
 
 def _section(results: Results, contender: ContenderResult) -> str:
-    """The scores as a table."""
+    """Return the section with the scores as a table."""
     first = contender.scores.get(results.primary_metric)
     count = f"{f.count(first.n)} test examples" if first and first.n else "the test examples"
     where = f"{escape(results.task)}, {escape(results.source)}{_mean(contender)}"
@@ -70,19 +72,21 @@ def _section(results: Results, contender: ContenderResult) -> str:
 
 
 def _mean(contender: ContenderResult) -> str:
+    """Return the seeds that the scores are the mean over; empty without seeds."""
     if not contender.seeds:
         return ""
     return f", mean over the seeds {', '.join(map(str, contender.seeds))}"
 
 
 def _row(metric: str, score: Score) -> str:
+    """Return a metric's row of the table."""
     share = f.is_share(score.value)
     value, bounds = f.score(score.value, share), f.interval(score.low, score.high, share)
     return f"| {escape(f.words(metric))} | {value} | {bounds} |"
 
 
 def _with_section(body: str, section: str) -> str:
-    """A card's text with this section before its settings, instead of an earlier one."""
+    """Return a card's text with the section, in place of an earlier one, or before its settings."""
     before, heading, rest = body.partition(f"{HEADING}\n")
     if heading:
         _, mark, after = rest.partition("\n## ")

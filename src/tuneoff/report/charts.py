@@ -1,10 +1,9 @@
-"""The charts: validation loss against examples seen, and scores with their intervals;
-and what every chart shares (the learning curve's is in `learning.py`).
+"""The charts of validation loss and of scores, and what every chart shares.
 
-Each chart is one Vega-Lite specification (a plain dict) made with altair. It is rendered
-to SVG for Markdown, and goes into the HTML page as SVG plus specification, which the
-page's script replaces by an interactive one. Colours are mid-tones that read on white and
-on black; the HTML page's own style sheet recolours text and grid.
+Each chart is one Vega-Lite specification (a plain dict) made with altair. It is rendered to SVG for
+Markdown. The HTML page holds the SVG and the specification; its script replaces the one by an
+interactive chart from the other. Colours are mid-tones that read on white and on black; the page's
+own style sheet recolours text and grid. The learning curve's chart is in `learning.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from tuneoff.report import format as f
 from tuneoff.results import ContenderResult, Score
 
 Spec = dict[str, Any]
-# Blue, orange, green, purple, red, teal, ochre, grey: apart for most colour-blind readers too;
-# then brown, pink, indigo, olive for the rare runs with more contenders.
+# Blue, orange, green, purple, red, teal, ochre, grey: most colour-blind readers can tell them
+# apart. Then brown, pink, indigo, olive for the rare runs with more contenders.
 PALETTE = (
     "#3f7fca",
     "#d97a1f",
@@ -42,17 +41,16 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 def colors(contenders: Iterable[ContenderResult]) -> dict[str, str]:
-    """Each contender's colour, the same in every chart and table."""
+    """Return each contender's colour, the same in every chart and table."""
     return {c.name: PALETTE[i % len(PALETTE)] for i, c in enumerate(contenders)}
 
 
 def loss_chart(
     contenders: Sequence[ContenderResult], width: int = WIDTH, legend: bool = True
 ) -> Spec | None:
-    """Validation loss against examples seen, one line a contender, its best step ringed and the
-    onset of overfitting crossed.
+    """Return the chart of validation loss against examples seen; None without a validation loss.
 
-    None when no contender has a validation loss.
+    There is one line per contender. A ring marks its best step, a cross the onset of overfitting.
     """
     import altair as alt
 
@@ -61,7 +59,7 @@ def loss_chart(
         return None
     names = [c.name for c in contenders if any(row["contender"] == c.name for row in rows)]
     losses = [row["loss"] for row in rows]
-    # An untrained model's first loss may be a hundred times the last; a line must show both.
+    # An untrained model's first loss may be a hundred times the last one; the axis must show both.
     log = min(losses) > 0 and max(losses) / min(losses) > 12
     palette = colors(contenders)
     key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="circle")
@@ -89,8 +87,8 @@ def loss_chart(
     )
     lines = base.mark_line(strokeWidth=2, interpolate="linear")
     points = base.mark_point(size=16, filled=True, opacity=1)
-    hits = base.mark_point(size=250, filled=True, opacity=0)  # a finger is wider than a point
-    # A layer without marks is one that Vega warns of, and that screen readers announce.
+    hits = base.mark_point(size=250, filled=True, opacity=0)  # a finger is wider than a dot
+    # Vega warns about a layer without marks, and screen readers announce it.
     marks = [mark for mark, key in ((best, "best"), (onset, "onset")) if _any(rows, key)]
     return finished(alt.layer(lines, points, *marks, hits), width, 300)
 
@@ -98,8 +96,10 @@ def loss_chart(
 def score_chart(
     contenders: Sequence[ContenderResult], metric: str, width: int = WIDTH
 ) -> Spec | None:
-    """The metric of every scored contender as a point with its 95% interval, and a thin mark
-    for each seed where there are several."""
+    """Return the chart of the metric of every scored contender; None without scores.
+
+    A score is a point with its 95% interval. Thin marks are the seeds, where there are several.
+    """
     import altair as alt
 
     scores = {c.name: c.scores[metric] for c in contenders if not c.error and metric in c.scores}
@@ -153,11 +153,15 @@ def score_chart(
 
 
 def _any(rows: Sequence[Spec], key: str) -> bool:
+    """Return whether any row has a value for a key."""
     return any(row[key] for row in rows)
 
 
 def _labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> list[Any]:
-    """The values above the points; at the left end beside the axis's own labels, not over them."""
+    """Return layers with the values above the points.
+
+    At the left end they stand beside the axis's labels, not over them.
+    """
     left = ends[0] + 0.04 * (ends[1] - ends[0])
     styles = (("datum.value >=", "center", 0), ("datum.value <", "left", -4))
     there = (any(row["value"] >= left for row in rows), any(row["value"] < left for row in rows))
@@ -171,7 +175,7 @@ def _labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> l
 
 
 def to_svg(spec: Spec) -> str:
-    """A specification as SVG text, drawn without network or browser."""
+    """Return a specification as SVG text, drawn without network or browser."""
     import vl_convert
 
     return str(vl_convert.vegalite_to_svg(spec, vl_version=_version(), allowed_base_urls=[]))
@@ -179,7 +183,7 @@ def to_svg(spec: Spec) -> str:
 
 @cache
 def javascript() -> str:
-    """Vega, Vega-Lite and vega-embed in one script (about 0.9 MB), for the offline page."""
+    """Return Vega, Vega-Lite and vega-embed in one script (about 0.9 MB), for the offline page."""
     import vl_convert
 
     # Its stub wrongly asks for a snippet; without one the bundle sets window.vegaEmbed.
@@ -187,14 +191,14 @@ def javascript() -> str:
 
 
 def _version() -> str:
-    """The Vega-Lite version that altair writes, as vl-convert names it: `6.1`."""
+    """Return the Vega-Lite version that altair writes, as vl-convert names it: `6.1`."""
     import altair as alt
 
     return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
 def _log_axis(losses: Sequence[float]) -> Any:
-    """A log axis from round number to round number; Vega's own has ten grid lines a decade."""
+    """Return a log axis between round numbers: Vega's own has ten grid lines per decade."""
     import altair as alt
 
     decades = range(math.floor(math.log10(min(losses))), math.ceil(math.log10(max(losses))) + 1)
@@ -211,6 +215,7 @@ def _log_axis(losses: Sequence[float]) -> Any:
 
 
 def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
+    """Return the rows of a contender's line of losses."""
     training = contender.training
     best = training.best_step if training else None
     onset = training.overfitting_step if training else None
@@ -229,15 +234,17 @@ def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
 
 
 def _plotted(rows: Iterable[LossRow]) -> list[LossRow]:
-    """Rows with a validation loss; a diverged one (not a number) cannot be drawn."""
+    """Return the rows with a validation loss; a diverged one (not a number) cannot be drawn."""
     return [row for row in rows if _finite(row.validation)]
 
 
 def _finite(value: float | None) -> bool:
+    """Return whether a value is a finite number."""
     return value is not None and math.isfinite(value)
 
 
 def _score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
+    """Return a contender's row of the chart of scores."""
     return {
         "contender": name,
         "value": score.value,
@@ -251,7 +258,8 @@ def _score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
 
 
 def domain(bounds: Sequence[float], share: bool) -> list[float]:
-    """The axis: every interval, with room, on round numbers, at least 20 points wide."""
+    """Return the ends of a score axis: every interval with room, on round numbers, at least 20
+    points wide."""
     low, high = min(bounds), max(bounds)
     if not share:
         room = 0.1 * (high - low) or 1.0
@@ -263,20 +271,21 @@ def domain(bounds: Sequence[float], share: bool) -> list[float]:
 
 
 def fluid(spec: Spec) -> Spec:
-    """The same chart as wide as the place it stands in."""
+    """Return the same chart with the width of its container."""
     padding = {**spec["padding"], "left": 4}
     autosize = {"type": "fit-x", "contains": "padding"}
     return {**spec, "width": "container", "autosize": autosize, "padding": padding}
 
 
 def finished(chart: Any, width: int, height: int) -> Spec:
-    """Size and the calm style, as a plain dict without its schema's address."""
+    """Return a chart as a plain dict, with its size and the common style, without its schema's
+    address."""
     sized = chart.properties(
         width=width,
         height=height,
         background="transparent",
         autosize={"type": "pad", "contains": "padding"},
-        # A still picture's labels were measured here and may be wider in the reader's font.
+        # Labels of the SVG were measured here, and may be wider in the reader's font.
         padding={"left": 20, "right": 14, "top": 6, "bottom": 4},
     )
     styled = (

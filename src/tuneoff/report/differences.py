@@ -1,4 +1,4 @@
-"""An answer with its differences to the reference marked, word by word."""
+"""Marks the differences between an answer and its reference, word by word."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import Literal
 
 Kind = Literal["", "added", "missing"]
 Piece = tuple[Kind, str]
-# A word or a sign, with the blanks after it (and, of the first, before).
+# A word or a punctuation mark with the blanks after it, at the beginning also those before.
 _WORDS = re.compile(r"(?:\A\s+)?(?:\w+|[^\w\s])\s*")
-# Comparing takes time by the number of places that are alike: a text that says one word again
-# and again is not marked.
+# Max equal pairs of words: the time of comparing grows with them, and a text that repeats one word
+# has very many.
 MOST_ALIKE = 20_000
-# With less in common nearly everything would be marked, and nothing told.
+# Min similarity of the two texts. Below it nearly everything would be marked, which tells nothing.
 LEAST_COMMON = 0.3
 
 
 def marked(answer: str, reference: str) -> list[Piece]:
-    """The answer in pieces: what both have, what was added, and, where it is missing, what only
-    the reference has; blanks do not count. One plain piece where comparing would tell nothing."""
+    """Return an answer in pieces: common, added, and, in their place, missing words; blanks do not
+    count.
+
+    If comparing would tell nothing, the answer is one unmarked piece.
+    """
     ours, theirs = _WORDS.findall(answer), _WORDS.findall(reference)
     a, b = [word.strip() for word in theirs], [word.strip() for word in ours]
     if a == b or not _worth_comparing(a, b):
@@ -43,7 +46,7 @@ def marked(answer: str, reference: str) -> list[Piece]:
 
 
 def _worth_comparing(a: Sequence[str], b: Sequence[str]) -> bool:
-    """Whether there is enough in common, and comparing ends soon; both are cheap to count."""
+    """Return whether two texts have enough in common, and are quick to compare."""
     times_a, times_b = Counter(a), Counter(b)
     alike = sum(times * times_b[word] for word, times in times_a.items())
     common = (times_a & times_b).total()

@@ -1,10 +1,10 @@
-"""Which test examples to show: the ones that tell the contenders apart.
+"""Chooses the test examples to show: those that distinguish the contenders.
 
-First come examples that some contenders got right and others wrong, spread over the
-different patterns of who was right (round robin, the most frequent pattern first; within
-a pattern evenly over the test set). If there are too few, examples that nobody got
-right fill up, then those that everybody did. The same run directory always gives the same
-examples. Texts are read when an example is shown: ten thousand need not be in memory.
+First come examples that some contenders got right and others wrong, spread over the patterns of who
+was right (round robin, the most frequent pattern first; within a pattern evenly over the test set).
+Then come examples that nobody got right, then those that everybody did. The same run directory
+always gives the same examples. Texts are read when an example is shown: ten thousand need not be in
+memory.
 """
 
 from __future__ import annotations
@@ -20,55 +20,56 @@ from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.aggregate import error_class
 
 Pattern = tuple[bool, ...]
-# Shown first, and in Markdown the only ones.
+# The number of examples in Markdown, which are also the page's first ones.
 FIRST = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one contender answered; `right` by the primary metric.
-
-    `error_class` is None of a right answer. `results` are the reference's and the answer's
-    result tables as `details.jsonl` has them, of SQL that was wrong.
-    """
+    """One contender's answer to an example."""
 
     contender: str
     text: str
     right: bool
+    """Whether the primary metric gives it full marks."""
     verdict: str
     error: str | None
     error_class: str | None = None
+    """The class of its error; None for a right answer."""
     results: Mapping[str, Any] | None = None
+    """The result tables of reference and answer, from `details.jsonl`, for SQL that was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One test example with every contender's answer. `inputs` are (field, text) pairs, `groups`
-    what results are broken down by (`hardness`: `easy`)."""
+    """One test example with every contender's answer."""
 
     id: str
     inputs: tuple[tuple[str, str], ...]
+    """(field, text) pairs."""
     reference: str
     answers: tuple[Answer, ...]
     groups: Mapping[str, str] = field(default_factory=dict)
+    """The values that results are broken down by, for instance `hardness`: `easy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Where one contender's answers and their scores are."""
+    """The files of one contender's answers and scores."""
 
     name: str
     right: bytearray
+    """By example: 0 without a score, 1 wrong, 2 right."""
     scores: Rows
     predictions: Rows
     details: Rows
 
 
 class Answered:
-    """The test examples that every contender with scores has answered, by their place.
+    """The test examples that every contender with scores has answered, by their number.
 
-    Contenders without answers on disk (failed, or figures only) are left out; of several
-    seeds the first one's answers count.
+    Contenders without answers on disk (failed, or figures only) are left out. Of several seeds the
+    first one's answers count.
     """
 
     def __init__(
@@ -79,20 +80,25 @@ class Answered:
         names: Mapping[str, str] | None = None,
         left_out: Collection[str] = (),
     ) -> None:
-        """`names` of classes of error are those that a scorer has for its verdicts; `left_out` the
-        ids of examples that nobody's scores have."""
+        """Read where the answers are.
+
+        Args:
+            names: the scorer's names of error classes, by verdict.
+            left_out: ids of examples that no contender's scores have.
+        """
         self._left_out = left_out
         self._run, self._metric, self._names = run, metric, names or {}
         self._keys = {key for c in contenders for key in c.breakdowns}
         self._groups = run.groups() if self._keys else {}
         self._places = {e.id: place for place, e in enumerate(run.each_example("test"))}
         self._tests = Rows(run.data / "test.jsonl", self._places)
-        found = (self._answers(c) for c in contenders if not c.error)
-        self._of = [answers for answers in found if len(answers.scores)]
+        by_contender = (self._answers(c) for c in contenders if not c.error)
+        self._of = [answers for answers in by_contender if len(answers.scores)]
         rows = zip(*(answers.right for answers in self._of), strict=True)
         self.patterns = {place: row for place, row in enumerate(rows) if 0 not in row}
 
     def _answers(self, contender: ContenderResult) -> _Answers:
+        """Return the files of a contender's answers, and which of them are right."""
         folder, right = _folder(self._run, contender), bytearray(len(self._places))
 
         def note(place: int, row: Mapping[str, Any]) -> None:
@@ -109,15 +115,17 @@ class Answered:
 
     @property
     def names(self) -> list[str]:
-        """The contenders that have answers."""
+        """Return the names of the contenders that have answers."""
         return [answers.name for answers in self._of]
 
     def __len__(self) -> int:
         return len(self.patterns)
 
     def choose(self, limit: int) -> list[int]:
-        """Places of at most `limit` examples, in showing order; the first ones of a longer list
-        are those of a short one."""
+        """Return the numbers of at most `limit` examples, in the order to show them.
+
+        A longer choice begins with the shorter one.
+        """
         places = list(self.patterns)
         patterns = [tuple(mark == 2 for mark in self.patterns[place]) for place in places]
         chosen = spread(patterns, min(limit, FIRST))
@@ -129,7 +137,7 @@ class Answered:
         return [places[i] for i in chosen]
 
     def show(self, places: Sequence[int]) -> Iterator[Shown]:
-        """The examples at some places, in that order, read one after another."""
+        """Yield the examples of some numbers, in that order, read one after another."""
         answers = [self._read(each, places) for each in self._of]
         for example, *found in zip(self._examples(places), *answers, strict=True):
             groups = {
@@ -142,40 +150,44 @@ class Answered:
             )
 
     def _examples(self, places: Sequence[int]) -> Iterator[Example]:
+        """Yield the examples without their answers."""
         for row in self._tests.at(places):
             if row is not None:
                 yield Example(row["id"], row["inputs"], row["completion"], row["meta"])
 
     def _read(self, of: _Answers, places: Iterable[int]) -> Iterator[Answer]:
+        """Yield one contender's answers to some examples."""
         places = list(places)
         rows = (of.scores.at(places), of.predictions.at(places), of.details.at(places))
-        for row, said, results in zip(*rows, strict=True):
-            scored, said = from_dict(ScoredRow, row or {}), said or {"prediction": ""}
+        for row, answer, results in zip(*rows, strict=True):
+            scored, answer = from_dict(ScoredRow, row or {}), answer or {"prediction": ""}
             wrong = error_class(scored, self._metric, self._names)
             right = is_right(scored.scores, self._metric)
             yield Answer(
                 of.name,
-                said["prediction"],
+                answer["prediction"],
                 right,
                 scored.verdict,
-                said.get("error"),
+                answer.get("error"),
                 None if right else wrong,
                 results,
             )
 
 
 def _folder(run: RunDir, contender: ContenderResult) -> ContenderDir:
+    """Return the directory of a contender's answers: that of the first seed, where there are
+    several."""
     folder = run.contender(contender.name)
     return folder.seed(contender.seeds[0]) if contender.seeds else folder
 
 
 def is_right(scores: Mapping[str, Any], metric: str) -> bool:
-    """Whether the primary metric gives the answer its full mark."""
+    """Return whether the primary metric gives an answer full marks."""
     return float(scores.get(metric, 0.0)) >= 1.0
 
 
 def spread(patterns: Sequence[Pattern], limit: int) -> list[int]:
-    """Indices of the examples to show, in showing order, given who was right on each."""
+    """Return the indices of the examples to show, in order, given who was right on each."""
     groups: dict[Pattern, list[int]] = {}
     for index, pattern in enumerate(patterns):
         groups.setdefault(pattern, []).append(index)
@@ -187,7 +199,7 @@ def spread(patterns: Sequence[Pattern], limit: int) -> list[int]:
 
 
 def fields(inputs: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """An example's inputs as (field, text) pairs; chat turns by their role."""
+    """Return an example's inputs as (field, text) pairs; chat turns by their role."""
     turns = inputs.get("messages")
     if isinstance(turns, list):
         return tuple((str(turn["role"]), str(turn["content"])) for turn in turns)
@@ -195,13 +207,13 @@ def fields(inputs: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _evenly(group: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` members at even distances, the first one among them."""
+    """Return at most `limit` members at even distances, the first one among them."""
     take = min(limit, len(group))
     return [group[i * len(group) // take] for i in range(take)]
 
 
 def _round_robin(groups: Sequence[Sequence[int]], limit: int) -> list[int]:
-    """One member of each group in turn, those of a group at even distances."""
+    """Return one member of each group in turn, those of a group at even distances."""
     turns = [(turn, place) for place, group in enumerate(groups) for turn in range(len(group))]
     places = [place for _, place in sorted(turns)[:limit]]
     members = [iter(_evenly(group, places.count(place))) for place, group in enumerate(groups)]

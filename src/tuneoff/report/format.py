@@ -1,6 +1,6 @@
-"""Values as a reader sees them: percent, points, seconds, bytes, counts, money, plain text.
+"""Formats values for readers: percent, points, seconds, bytes, counts, money, plain text.
 
-Every function takes None for "not measured" and shows it as an en dash.
+Every function takes None for "not measured" and returns an en dash for it.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from decimal import Decimal
 
 MISSING = "–"
 MINUS = "−"
-_KEPT = "\n\t\u200c\u200d"  # line breaks, tabs, and the joiners that scripts and emoji need
+_KEPT = "\n\t\u200c\u200d"  # line breaks, tabs, and the joiners of scripts and emoji
 
 
 def is_share(*values: float | None) -> bool:
-    """Whether all values lie in [0, 1], so that they read as percent."""
+    """Return whether all values lie in [0, 1], so that they read as percent."""
     return all(value is None or 0 <= value <= 1 for value in values)
 
 
 def percent(value: float | None, sign: str = "%") -> str:
-    """A share in [0, 1] as `83.4%`."""
+    """Return a share in [0, 1] as `83.4%`."""
     return MISSING if _missing(value) else f"{100 * value:.1f}{sign}"  # type: ignore[operator]
 
 
 def score(value: float | None, share: bool = True) -> str:
-    """A metric's value: percent where it is a share, else two decimals."""
+    """Return a metric's value: percent for a share, else two decimals."""
     if value is None or _missing(value):
         return MISSING
     return percent(value) if share else f"{value:.2f}"
 
 
 def interval(low: float | None, high: float | None, share: bool = True) -> str:
-    """Bounds as `[79.1, 87.0]`; empty when there are none."""
+    """Return bounds as `[79.1, 87.0]`; empty without bounds."""
     if low is None or high is None or _missing(low) or _missing(high):
         return ""
     scale, decimals = (100, 1) if share else (1, 2)
@@ -41,7 +41,7 @@ def interval(low: float | None, high: float | None, share: bool = True) -> str:
 
 
 def by_seed(values: Sequence[float], share: bool = True) -> str:
-    """Each seed's value, `71.2, 70.1, 72.5`; of more than five, from lowest to highest."""
+    """Return each seed's value, `71.2, 70.1, 72.5`; the lowest and highest of more than five."""
     shown = [percent(v, "") if share else score(v, share) for v in values]
     if len(values) <= 5:
         return ", ".join(shown)
@@ -50,7 +50,7 @@ def by_seed(values: Sequence[float], share: bool = True) -> str:
 
 
 def difference(value: float, share: bool = True) -> str:
-    """A difference of scores: `12.5 points`, where a share's point is one percent."""
+    """Return a difference of scores: `12.5 points`, one point being one percent of a share."""
     return f"{_signed(100 * value, 1)} points" if share else _signed(value, 2)
 
 
@@ -60,7 +60,7 @@ def points(margin: float) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """A p-value in two significant digits, never shown as 0."""
+    """Return a p-value in two significant digits, never as 0."""
     if value is None or _missing(value):
         return MISSING
     if value < 0.0001:
@@ -69,18 +69,18 @@ def p_value(value: float | None) -> str:
 
 
 def p_equals(value: float | None) -> str:
-    """`p = 0.0003`, or `p < 0.0001`."""
+    """Return `p = 0.0003`, or `p < 0.0001`."""
     shown = p_value(value)
     return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands separators."""
+    """Return a whole number with thousands separators."""
     return MISSING if value is None or _missing(value) else f"{value:,.0f}"
 
 
 def number(value: float | None) -> str:
-    """A number in three significant digits, with thousands separators."""
+    """Return a number in three significant digits, with thousands separators."""
     if value is None or _missing(value):
         return MISSING
     if abs(value) >= 1000:
@@ -89,7 +89,7 @@ def number(value: float | None) -> str:
 
 
 def large(value: float | None) -> str:
-    """A large number in two significant digits: `840`, `12,000`, `3.2 million`."""
+    """Return a large number in two significant digits: `840`, `12,000`, `3.2 million`."""
     if value is None or _missing(value):
         return MISSING
     rounded = float(f"{value:.2g}")
@@ -100,7 +100,7 @@ def large(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration: `340 ms`, `4.2 s`, `2 min 14 s`, `1 h 3 min`."""
+    """Return a duration: `340 ms`, `4.2 s`, `2 min 14 s`, `1 h 3 min`."""
     if value is None or _missing(value):
         return MISSING
     if value < 0.9995:
@@ -115,7 +115,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(value: int | None) -> str:
-    """Bytes as MiB, or GiB from one GiB on."""
+    """Return bytes as MiB, or GiB from one GiB on."""
     if value is None:
         return MISSING
     mib = value / 2**20
@@ -123,7 +123,7 @@ def size(value: int | None) -> str:
 
 
 def usd(value: float | None) -> str:
-    """Money in cents, or in two significant digits below ten cents."""
+    """Return money in cents, or in two significant digits below ten cents."""
     if value is None or _missing(value):
         return MISSING
     if value == 0 or value >= 0.1:
@@ -132,38 +132,39 @@ def usd(value: float | None) -> str:
 
 
 def requests(count: int) -> str:
-    """Returns a number of requests: `1 request`, `1,083 requests`."""
+    """Return a number of requests: `1 request`, `1,083 requests`."""
     return f"{count:,} request{'' if count == 1 else 's'}"
 
 
 def at_once(concurrency: int | None) -> str:
-    """Returns how many requests were under way: `up to 16 at once`; empty if one or unknown."""
+    """Return the number of requests in flight: `up to 16 at once`; empty if one or unknown."""
     return f"up to {concurrency:,} at once" if concurrency and concurrency > 1 else ""
 
 
 def words(identifier: str) -> str:
-    """An identifier as words: `exact_match` → `exact match`."""
+    """Return an identifier as words: `exact_match` → `exact match`."""
     return identifier.replace("_", " ")
 
 
 def clean(text: str) -> str:
-    """Text that shows what is in it and can always be written as UTF-8.
+    """Return text with its invisible characters made visible, which can always be written as UTF-8.
 
-    Control and invisible characters, lone surrogates and those that turn the reading
-    direction around become their number: `⟨U+202E⟩`.
+    Control and invisible characters, lone surrogates and those that reverse the reading direction
+    become their number: `⟨U+202E⟩`.
     """
     text = text.replace("\r\n", "\n")
     return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
 
 
 def shorten(text: str, limit: int) -> str:
-    """The first `limit` characters, and how many there are when some were left out."""
+    """Return the first `limit` characters, and how many there are if some were cut."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… ({len(text):,} characters in all)"
 
 
 def _visible(character: str) -> str:
+    """Return a character, or its number if it is invisible."""
     if character in _KEPT:
         return character
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp"):
@@ -172,6 +173,7 @@ def _visible(character: str) -> str:
 
 
 def _signed(value: float, decimals: int) -> str:
+    """Return a number with a minus sign (not a hyphen), and without one if it rounds to 0."""
     shown = f"{value:.{decimals}f}"
     if float(shown) == 0:
         return shown.removeprefix("-")
@@ -179,4 +181,5 @@ def _signed(value: float, decimals: int) -> str:
 
 
 def _missing(value: float | None) -> bool:
+    """Return whether a value is missing, or not a number."""
     return value is None or not math.isfinite(value)

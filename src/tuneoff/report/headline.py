@@ -1,6 +1,6 @@
-"""The first sentence of a report: which contender to use, and what must be known beside it.
+"""The first sentence of a report: the recommended contender, with reservations.
 
-`find_caveats` finds values, `word_headline` makes the sentence of them.
+`find_caveats` finds values; `word_headline` makes the sentence from them.
 """
 
 from __future__ import annotations
@@ -29,36 +29,38 @@ def find_caveats(
     pair: Comparison | None = None,
     is_not_worse: bool | None = None,
 ) -> tuple[Caveat, ...]:
-    """Return what stands beside the choice in the headline, the most important first.
+    """Return the reservations about the choice, the most important first.
 
     Args:
         scores: those of all contenders that have one.
         share: whether the metric lies between 0 and 1.
-        kind: whether it says right or wrong of each example.
+        kind: whether the metric says right or wrong of each example.
         leaving: the model that is being left.
         pair: the choice's comparison with it, where there is one.
         is_not_worse: whether parity with it is shown; None: as the pair's own interval says.
     """
-    found = [] if leaving is None else list(_hold_against(choice.name, leaving, pair, is_not_worse))
+    caveats = (
+        [] if leaving is None else list(_hold_against(choice.name, leaving, pair, is_not_worse))
+    )
     value = metric_value(choice, metric)
     if share and value is not None and value < POOR:
-        # One that is as good and cheaper need not have the best score.
+        # A contender that is as good and cheaper need not have the best score.
         rank = len(scores) if value >= max(scores) else None
-        found.append(Caveat("poor" if kind == "yes/no" else "low", value=value, contenders=rank))
-    found += [
+        caveats.append(Caveat("poor" if kind == "yes/no" else "low", value=value, contenders=rank))
+    caveats += [
         Caveat("baseline", value=score.value, other=baseline.name)
         for baseline in baselines
         if (score := baseline.scores.get(metric)) and not _is_beaten(baseline, choice.name)
     ]
     if choice.ends is not None:
-        found.append(Caveat("ends", ends=choice.ends))
-    return tuple(found)
+        caveats.append(Caveat("ends", ends=choice.ends))
+    return tuple(caveats)
 
 
 def _hold_against(
     choice: str, leaving: str, pair: Comparison | None, is_not_worse: bool | None
 ) -> Iterator[Caveat]:
-    """Yield what speaks against the choice beside the model that is being left."""
+    """Yield the reservations from the comparison with the model that is being left."""
     if pair is None:  # it failed, or only its figures are known
         yield Caveat("unproven", other=leaving)
         return
@@ -72,26 +74,28 @@ def _hold_against(
 
 
 def _is_not_worse(choice: str, pair: Comparison) -> bool:
-    """Say whether a tie shows the choice to be not worse by the margin (one-sided, 5%), as parity
-    asks."""
+    """Return whether a tie shows that the choice is not worse by the margin (one-sided, 5%), as in
+    parity."""
     if pair.low_90 is None or pair.high_90 is None or pair.margin is None:
         return False
     return (pair.low_90 if pair.a == choice else -pair.high_90) > -pair.margin
 
 
 def _is_beaten(baseline: Baseline, choice: str) -> bool:
-    """Say whether the choice is better than a baseline; where the test set is too small for a test,
-    whether its score is."""
+    """Return whether the choice is better than a baseline.
+
+    If the test set is too small for a test, its score decides.
+    """
     pair = find(baseline.comparisons, choice, baseline.name)
     if pair is None:
-        return True  # nothing was measured that says otherwise
+        return True  # no measurement contradicts it
     if pair.units is not None and pair.units < LEAST_UNITS:
         return pair.difference > 0
     return pair.verdict == "a better"
 
 
 def word_headline(
-    found: Recommendation,
+    recommendation: Recommendation,
     metric: str,
     share: bool = True,
     baselines: Sequence[Baseline] = (),
@@ -101,25 +105,27 @@ def word_headline(
     Args:
         share: whether the metric lies between 0 and 1.
     """
-    if found.choice is None:
+    if recommendation.choice is None:
         return "No contender can be recommended."
-    bars = [each for each in found.caveats if each.kind == "baseline"]
+    bars = [each for each in recommendation.caveats if each.kind == "baseline"]
     clauses = [
         _word_bars(bars, share, baselines) if each in bars else _word(each, metric, share)
-        for each in found.caveats
+        for each in recommendation.caveats
         if each not in bars[1:]
     ]
     if not clauses:
-        return f"Use {found.choice}."
-    return f"Use {found.choice}: {'; '.join(clauses)}."
+        return f"Use {recommendation.choice}."
+    return f"Use {recommendation.choice}: {'; '.join(clauses)}."
 
 
 def _word_bars(bars: Sequence[Caveat], share: bool, baselines: Sequence[Baseline]) -> str:
+    """Return the clause on the baselines that the choice is not shown to beat."""
     named = (f"{describe_baseline(b.other, baselines)} ({f.score(b.value, share)})" for b in bars)
     return f"not shown to be better than {' or '.join(named)}"
 
 
 def _word(caveat: Caveat, metric: str, share: bool) -> str:
+    """Return the clause of any other reservation."""
     value = caveat.value or 0.0
     if caveat.kind in ("poor", "low"):
         low = f"at only {f.score(value)} {f.words(metric)}"
@@ -135,15 +141,18 @@ def _word(caveat: Caveat, metric: str, share: bool) -> str:
 
 
 def _word_rank(contenders: int | None) -> str:
+    """Return the clause on how many contenders the choice is the best of."""
     if contenders is None:
         return ""
     return "the only one compared, " if contenders == 1 else f"the best of {_spell(contenders)}, "
 
 
 def _word_failure(value: float) -> str:
+    """Return the share of wrong answers in words."""
     wrong = round(10 * (1 - value))
     return f"wrong in {f'{wrong} of 10' if wrong < 10 else f'{100 * (1 - value):.1f}%'}"
 
 
 def _spell(count: int) -> str:
+    """Return a number as a word, up to ten."""
     return NUMBERS[count] if count < len(NUMBERS) else str(count)

@@ -1,4 +1,4 @@
-"""What people's labels say of a judge, in words and as tables."""
+"""The results of people's labels of a judge's answers, in words and as tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDED = (
 
 
 def label_view(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Any] | None:
-    """Return what the report shows of labels; None where there are none.
+    """Return what the report shows of labels; None without labels.
 
     Args:
         contenders: in the order in which they are shown.
@@ -49,12 +49,12 @@ def label_view(results: Results, contenders: Sequence[ContenderResult]) -> dict[
 
 
 def describe_labels(labels: Labels) -> list[str]:
-    """Return sentences: how far judge and people agree, and what was not used."""
+    """Return sentences: how far judge and people agree, and which labels were not used."""
     by = f"{labels.people} people" if labels.people > 1 else "A person"
     counted = f"{_count(labels.answers, 'answer')} to {_count(labels.rows, 'test row')}"
-    said = [f"{by} labelled {counted}, drawn at random."]
+    sentences = [f"{by} labelled {counted}, drawn at random."]
     if not labels.answers:
-        said = ["No answer has a label of a person that can be used."]
+        sentences = ["No answer has a label of a person that can be used."]
     if labels.agreement is not None:
         score = labels.agreement
         kappa = (
@@ -62,35 +62,35 @@ def describe_labels(labels: Labels) -> list[str]:
             if labels.kappa is None
             else f"; Cohen's kappa {f.difference(labels.kappa, share=False)}"
         )
-        said.append(
+        sentences.append(
             f"The judge agrees with people in {f.score(score.value)} of its readings "
             f"{f.interval(score.low, score.high)} whether an answer is worse than the reference"
             f"{kappa}."
         )
     if labels.between_people is not None:
         score = labels.between_people
-        said.append(
+        sentences.append(
             f"People agree with each other in {f.score(score.value)} "
             f"{f.interval(score.low, score.high)} of the {_count(score.n, 'answer')} that several "
             "of them labelled; the mean of their labels counts."
         )
     if labels.skipped:
         verb = "was" if labels.skipped == 1 else "were"
-        said.append(f"{_count(labels.skipped, 'answer')} {verb} skipped.")
+        sentences.append(f"{_count(labels.skipped, 'answer')} {verb} skipped.")
     if labels.changed:
         verb = "is" if labels.changed == 1 else "are"
-        said.append(
+        sentences.append(
             f"{_count(labels.changed, 'label')} {verb} not used: answer, reference or rubric have "
             "changed since, or the answer has no score of the judge now."
         )
-    return said
+    return sentences
 
 
-def explain_too_few(found: Sequence[Corrected]) -> str:
-    """Say why scores are not corrected; empty where one is."""
-    if not found or any(each.value is not None for each in found):
+def explain_too_few(corrected: Sequence[Corrected]) -> str:
+    """Return why no score is corrected; empty if one is."""
+    if not corrected or any(each.value is not None for each in corrected):
         return ""
-    most = max(found, key=lambda each: each.n)
+    most = max(corrected, key=lambda each: each.n)
     if most.n < LEAST_LABELS:
         return (
             f"No corrected scores: {_count(most.n, 'labelled row')} cannot show enough, "
@@ -104,29 +104,34 @@ def explain_too_few(found: Sequence[Corrected]) -> str:
 
 
 def list_contradictions(results: Results) -> list[str]:
-    """Return a sentence for each pair of which people's labels say something else than the
-    judge."""
-    told = [_contradict(pair) for pair in results.comparisons if pair.corrected is not None]
-    return [sentence for sentence in told if sentence]
+    """Return a sentence for each pair where people's labels contradict the judge."""
+    sentences = [_contradict(pair) for pair in results.comparisons if pair.corrected is not None]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _contradict(pair: Comparison) -> str:
-    found = pair.corrected
-    if found is None or found.value is None or found.low is None or found.high is None:
+    """Return the sentence on one pair; empty without a contradiction."""
+    corrected = pair.corrected
+    if (
+        corrected is None
+        or corrected.value is None
+        or corrected.low is None
+        or corrected.high is None
+    ):
         return ""
-    sign = -1 if found.value < 0 else 1
+    sign = -1 if corrected.value < 0 else 1
     ahead, behind = (pair.a, pair.b) if sign > 0 else (pair.b, pair.a)
-    low, high = sorted((sign * found.low, sign * found.high))
-    numbers = f"{f.difference(sign * found.value)} {f.interval(low, high)}"
-    is_shown = found.low > 0 or found.high < 0
+    low, high = sorted((sign * corrected.low, sign * corrected.high))
+    numbers = f"{f.difference(sign * corrected.value)} {f.interval(low, high)}"
+    is_shown = corrected.low > 0 or corrected.high < 0
     by_judge = {"a better": pair.a, "b better": pair.b}.get(pair.verdict)
     if is_shown and by_judge != ahead:
-        said = f"finds {by_judge} better" if by_judge else "shows no difference"
+        verdict = f"finds {by_judge} better" if by_judge else "shows no difference"
         return (
             f"People's labels contradict the judge: by them {ahead} is better than {behind} by "
-            f"{numbers}, where the judge {said}. Verdict and choice go by the judge."
+            f"{numbers}, where the judge {verdict}. Verdict and choice go by the judge."
         )
-    if not found.low <= pair.difference <= found.high:
+    if not corrected.low <= pair.difference <= corrected.high:
         return (
             f"People's labels put the difference between {ahead} and {behind} at {numbers}, the "
             f"judge at {f.difference(sign * pair.difference)}. Verdict and choice go by the judge."
@@ -135,7 +140,7 @@ def _contradict(pair: Comparison) -> str:
 
 
 def _table(labels: Labels) -> list[tuple[str, list[str]]]:
-    """Return what the judge said × what people said, as counts of labels."""
+    """Return the counts of labels by the judge's reading × people's."""
     return [
         (word, [f.count(labels.table[word].get(said, 0)) for said in PEOPLE_WORDS])
         for word in JUDGE_WORDS
@@ -143,29 +148,33 @@ def _table(labels: Labels) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _score_row(contender: ContenderResult, found: Corrected) -> tuple[str, list[str]]:
+def _score_row(contender: ContenderResult, corrected: Corrected) -> tuple[str, list[str]]:
+    """Return a contender's row of corrected scores."""
     score = contender.scores.get(Judge.PRIMARY)
     by_judge = f"{f.score(score.value)} {f.interval(score.low, score.high)}" if score else f.MISSING
-    by_people = f"{f.score(found.value)} {f.interval(found.low, found.high)}".rstrip()
-    return contender.name, [by_judge, by_people, _of(found)]
+    by_people = f"{f.score(corrected.value)} {f.interval(corrected.low, corrected.high)}".rstrip()
+    return contender.name, [by_judge, by_people, _of(corrected)]
 
 
 def _pair_row(pair: Comparison) -> tuple[str, list[str]]:
-    found = pair.corrected
-    if found is None or found.value is None:
+    """Return a pair's row of corrected differences."""
+    corrected = pair.corrected
+    if corrected is None or corrected.value is None:
         cells = [f.difference(pair.difference), f.MISSING, f.MISSING, f.MISSING]
     else:
-        shown = f"{f.difference(found.value)} {f.interval(found.low, found.high)}"
-        needed = f"more than all {f.count(found.of)}"
-        if found.rows_needed is not None:
-            needed = f.count(found.rows_needed)
-        cells = [f.difference(pair.difference), shown, _of(found), needed]
+        shown = f"{f.difference(corrected.value)} {f.interval(corrected.low, corrected.high)}"
+        needed = f"more than all {f.count(corrected.of)}"
+        if corrected.rows_needed is not None:
+            needed = f.count(corrected.rows_needed)
+        cells = [f.difference(pair.difference), shown, _of(corrected), needed]
     return f"{pair.a} − {pair.b}", cells
 
 
-def _of(found: Corrected) -> str:
-    return f"{f.count(found.n)} of {f.count(found.of)}"
+def _of(corrected: Corrected) -> str:
+    """Return how many rows have labels, of how many."""
+    return f"{f.count(corrected.n)} of {f.count(corrected.of)}"
 
 
 def _count(count: int, what: str) -> str:
+    """Return a count with its noun."""
     return f"{f.count(count)} {what}{'' if count == 1 else 's'}"

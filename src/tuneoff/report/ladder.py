@@ -1,7 +1,6 @@
-"""The metric ladder: how much of what is wrong is only form.
+"""The table of metrics from strict to lenient, which shows how many errors are only form.
 
-From the narrowest notion of right to the widest; what a contender gains from one rung to the next
-differs from the reference in form alone.
+What a contender gains from one metric to the next differs from the reference in form alone.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ RUNGS = {
 
 
 def ladder(contenders: Sequence[ContenderResult]) -> dict[str, Any]:
-    """Rungs × contenders; no rows where there are fewer than two rungs."""
+    """Return the view of metrics × contenders; without rows if there are fewer than two metrics."""
     shown = [c for c in contenders if not c.error and any(m in c.scores for m in RUNGS)]
     rungs = [metric for metric in RUNGS if any(metric in c.scores for c in shown)]
     rows = [
@@ -39,6 +38,7 @@ def ladder(contenders: Sequence[ContenderResult]) -> dict[str, Any]:
 
 
 def _cell(contender: ContenderResult, metric: str) -> dict[str, Any]:
+    """Return a cell of the table, with the width of its bar."""
     score = contender.scores.get(metric)
     value = score.value if score else None
     return {"text": f.score(value), "width": None if value is None else round(100 * value, 1)}

@@ -1,7 +1,7 @@
-"""Learning curves: the chart, and the sentence that says whether more data would help.
+"""Learning curves: the chart, and the sentence on whether more data would help.
 
-A curve is of one training seed. Its bounds and its p-value cover the choice of test
-examples; how much training itself varies only `seeds` can show.
+A curve is of one training seed. Its bounds and its p-value cover the choice of test examples. Only
+`seeds` can show how much training itself varies.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
 from tuneoff.results import ContenderResult, CurvePoint
 from tuneoff.scoring.intervals import SIGNIFICANT
 
-SMALL_GAIN = 0.01  # one point of a share: what nobody would gather twice the data for
+SMALL_GAIN = 0.01  # one point of a share: too little to gather twice the data for
 
 
 def sentence(contender: ContenderResult, metric: str, share: bool = True) -> str | None:
-    """What the last step to all training examples brought; None without a curve.
+    """Return the gain of the last step, to all training examples, as a sentence; None without a
+    curve.
 
     `share`: whether the metric lies in [0, 1], so that it reads as percent.
     """
@@ -39,6 +40,7 @@ def sentence(contender: ContenderResult, metric: str, share: bool = True) -> str
 
 
 def _outlook(gain: float, last: CurvePoint) -> str:
+    """Return whether more data would help, as a clause."""
     if gain > 0 and last.p_value is not None and last.p_value < SIGNIFICANT:
         return "more data would likely help"
     if gain <= SMALL_GAIN:
@@ -52,9 +54,9 @@ def curve_chart(
     width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
-    """The metric against training examples, one line a contender with its 95% band.
+    """Return the chart of the metric against training examples; None without a curve.
 
-    None when no contender has a curve.
+    There is one line per contender, with its 95% band.
     """
     import altair as alt
 
@@ -103,7 +105,7 @@ def curve_chart(
 
 
 def _examples_axis(points: Sequence[CurvePoint]) -> Any:
-    """A log axis, on which every doubling is as wide, labelled where points are."""
+    """Return a log axis of examples, labelled at the points."""
     import altair as alt
 
     return alt.X(
@@ -117,6 +119,7 @@ def _examples_axis(points: Sequence[CurvePoint]) -> Any:
 
 
 def _row(name: str, point: CurvePoint, share: bool) -> dict[str, Any]:
+    """Return the chart's row of a point."""
     return {
         "contender": name,
         "examples": point.examples,

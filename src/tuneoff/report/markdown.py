@@ -1,8 +1,7 @@
-"""Text as text in Markdown: the counterpart of HTML's autoescape.
+"""Escapes text in Markdown, as autoescape does in HTML.
 
-`finalize` runs on every value a template shows and escapes it for use within a line or a
-table cell. `code` and `fence` show text literally and return `Markup`, which `finalize`
-lets through.
+`finalize` runs on every value that a template shows, and escapes it for a line or a table cell.
+`code` and `fence` show text literally and return `Markup`, which `finalize` passes.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ _PUNCTUATION = re.compile(r"([\\`*_{}\[\]#~|$!])")
 
 
 def escape(text: str) -> str:
-    """One line of text that no Markdown reader takes for markup."""
+    """Return one line of text that no Markdown reader takes for markup."""
     line = " ".join(f.clean(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = _PUNCTUATION.sub(r"\\\1", line)
-    # Bare addresses become links, and @names notify people, where a report is pasted.
+    # Where a report is pasted, bare addresses would become links, and @names would notify people.
     return line.replace("://", ":&#47;/").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def finalize(value: Any) -> Any:
-    """Jinja2's hook on every shown value: plain strings are escaped."""
+    """Return a shown value, escaped if it is a plain string (jinja2's hook)."""
     return escape(value) if type(value) is str else value
 
 
 def code(text: str) -> Any:
-    """Text as a code span for a table cell: the pipe is escaped, line breaks are spaces."""
+    """Return text as a code span for a table cell, the pipe escaped, line breaks as spaces."""
     from markupsafe import Markup
 
     line = " ".join(f.clean(text).split()).replace("|", "\\|")
@@ -40,7 +39,7 @@ def code(text: str) -> Any:
 
 
 def fence(text: str, language: str = "text") -> Any:
-    """Text as a fenced block; the fence is longer than any run of backticks within."""
+    """Return text as a fenced block; the fence is longer than any run of backticks in it."""
     from markupsafe import Markup
 
     shown = f.clean(text)
@@ -49,4 +48,5 @@ def fence(text: str, language: str = "text") -> Any:
 
 
 def _longest_run(text: str, character: str) -> int:
+    """Return the length of the longest run of a character."""
     return max((len(run) for run in re.findall(re.escape(character) + "+", text)), default=0)

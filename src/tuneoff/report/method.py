@@ -9,10 +9,10 @@ from tuneoff.results import Results
 
 
 def methods(results: Results) -> dict[str, str]:
-    """Contender name → method (`LoRA r 16, all linear layers`, `prompted, 5 shots`).
+    """Return contender name → method (`LoRA r 16, all linear layers`, `prompted, 5 shots`).
 
-    Settings come from a file that may be older than this code, so nothing in them is
-    taken for granted; without them the contender's id stands.
+    The settings come from a file that may be older than this code, so every key may be missing.
+    Without settings the contender's id is the method.
     """
     settings = {
         entry.get("name"): entry
@@ -27,6 +27,7 @@ def methods(results: Results) -> dict[str, str]:
 
 
 def _method(kind: str, settings: Mapping[str, Any]) -> str:
+    """Return how a contender was tuned, without its prompt."""
     if kind == "local" and settings.get("method") == "lora":
         return _lora(settings.get("lora") or {}) + _quantized(settings)
     if kind == "local" and settings.get("method") == "full":
@@ -41,19 +42,20 @@ def _method(kind: str, settings: Mapping[str, Any]) -> str:
 
 
 def _sampled(settings: Mapping[str, Any]) -> str:
-    """Says at which temperature, and how often, a provider's model was asked."""
+    """Return at which temperature, and how often, a provider's model was asked."""
     temperature, samples = settings.get("temperature"), settings.get("samples") or 1
     shown = "" if temperature is None else f", temperature {temperature:g}"
     return shown + (f", {samples} answers each" if samples > 1 else "")
 
 
 def _short(settings: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """Says where the instruction was dropped: the contender decides, then the task."""
+    """Return whether the instruction was dropped: the contender decides, then the task."""
     short = (settings.get("prompt") or task.get("prompt")) == "short"
     return ", short prompt" if short else ""
 
 
 def _lora(lora: Mapping[str, Any]) -> str:
+    """Return the adapter's rank and layers."""
     where = lora.get("target_modules")
     named = where.replace("-", " ") if isinstance(where, str) else ", ".join(where or ())
     layers = {"all linear": "all linear layers", "attention": "attention layers"}.get(named, named)
@@ -62,5 +64,6 @@ def _lora(lora: Mapping[str, Any]) -> str:
 
 
 def _quantized(settings: Mapping[str, Any]) -> str:
+    """Return how the base was quantized; empty if it was not."""
     quantization = settings.get("quantization", "none")
     return "" if quantization == "none" else f", {quantization} base"

@@ -1,7 +1,6 @@
-"""The money of a run as the report shows it: what each contender cost and will cost, and when
-owning pays.
+"""The costs section of the report: training, answering, and the break-even of owning.
 
-Every figure is one of `results.json`. Where there is none, its basis says why, and the table says
+Every figure is one of `results.json`. Where there is none, its basis says why, and the table shows
 that instead of a zero.
 """
 
@@ -16,7 +15,7 @@ from tuneoff.results import BreakEven, ContenderResult, Cost, Results, Sensitivi
 
 View = dict[str, Any]
 Column = tuple[str, Callable[[Cost], float | None]]
-# Own against hosted pairs that a page has room for.
+# Max pairs of an own and a hosted model on the page.
 MOST_PAIRS = 5
 BEFORE: tuple[Column, ...] = (
     ("training", lambda c: c.training_usd),
@@ -37,7 +36,7 @@ TIMES = {0.5: "half", 2.0: "twice"}
 
 
 def money(results: Results, contenders: Sequence[ContenderResult]) -> View:
-    """The section: a table of costs, what they rest on, and break-even."""
+    """Return the view of the section: costs, their basis, and break-even."""
     shown = [c for c in contenders if c.error is None]
     before = [column for column in BEFORE if _any(shown, column)]
     after = [column for column in AFTER if _any(shown, column)]
@@ -54,13 +53,14 @@ def money(results: Results, contenders: Sequence[ContenderResult]) -> View:
 
 
 def _any(contenders: Sequence[ContenderResult], column: Column) -> bool:
+    """Return whether any contender has a value in a column."""
     return any(column[1](c.cost) is not None for c in contenders)
 
 
 def _row(
     contender: ContenderResult, before: Sequence[Column], after: Sequence[Column], every: bool
 ) -> View:
-    """A contender's cells as (text, how many columns wide)."""
+    """Return a contender's cells as (text, columns that it spans)."""
     cost, cells = contender.cost, list[tuple[str, int]]()
     if not any(column(cost) is not None for _, column in (*before, *after)):
         wide = max(1, len(before) + len(after) + every)
@@ -76,32 +76,33 @@ def _row(
 
 
 def _why_not(contender: ContenderResult) -> str:
-    """Asked only of one whose answers have no price; its basis is the reason then."""
+    """Return why a contender's answers have no price: its basis."""
     return contender.cost.serving_basis or f.MISSING
 
 
 def _basis(cost: Cost) -> list[str]:
-    """What a contender's figures rest on, as labelled sentences."""
-    found = []
+    """Return the basis of a contender's costs, as labelled sentences."""
+    sentences = []
     if cost.training_basis:
-        found.append(f"training: {cost.training_basis}.")
+        sentences.append(f"training: {cost.training_basis}.")
     if cost.all_answers_usd is not None:
-        found.append(f"all answers to the test set: {f.usd(cost.all_answers_usd)}.")
+        sentences.append(f"all answers to the test set: {f.usd(cost.all_answers_usd)}.")
     if cost.serving_basis and cost.serving_usd_per_1k_requests is not None:
-        found.append(f"answering: {cost.serving_basis}.")
-    if cost.price_sources and found:
-        found.append(f"prices: {'; '.join(cost.price_sources)}.")
-    return found
+        sentences.append(f"answering: {cost.serving_basis}.")
+    if cost.price_sources and sentences:
+        sentences.append(f"prices: {'; '.join(cost.price_sources)}.")
+    return sentences
 
 
 def _judge(results: Results) -> str:
+    """Return the sentence on the judge's cost; empty without one."""
     if results.judge_usd is None:
         return ""
     return f"The judge's answers cost {f.usd(results.judge_usd)} beside all of this."
 
 
 def _load(results: Results) -> str:
-    """Which load the costs of answering are of."""
+    """Return the load that the costs of answering are for, as a sentence."""
     rules = results.settings.get("serving") or {}
     if not any(c.cost.serving_usd_per_1k_requests is not None for c in results.contenders):
         return ""
@@ -116,7 +117,8 @@ def _load(results: Results) -> str:
 
 
 def _pays(pairs: Sequence[BreakEven]) -> View:
-    """Break-even: pairs as columns; first as it is, then if one thing were otherwise."""
+    """Return the table of break-even: pairs as columns, rows as measured and with one assumption
+    changed."""
     shown = sorted(pairs, key=_rank)[:MOST_PAIRS]
     changed = [(s.what, s.value) for s in shown[0].sensitivity] if shown else []
     changed.sort(key=lambda each: list(WHAT).index(each[0]))
@@ -131,28 +133,31 @@ def _pays(pairs: Sequence[BreakEven]) -> View:
 
 
 def _rank(pair: BreakEven) -> tuple[bool, float]:
+    """Return the sort key of a pair: the earliest lasting crossing first."""
     first = pair.first_requests_per_month
     lasting = pair.requests_per_month
     return lasting is None and first is None, lasting if lasting is not None else first or 0.0
 
 
-def _from(found: BreakEven | Sensitivity) -> str:
-    """From when, until when, or that never: a table's cell."""
-    first, lasting = found.first_requests_per_month, found.requests_per_month
+def _from(pair: BreakEven | Sensitivity) -> str:
+    """Return from when to when owning is cheaper, or that it never is, as a table's cell."""
+    first, lasting = pair.first_requests_per_month, pair.requests_per_month
     if first is None:
         return "never"
     begins = f.large(first) if first else "always"
     if lasting is not None:
         return begins if lasting == first else f"{begins}; for good {f.large(lasting)}"
-    until = found.until_requests_per_month
+    until = pair.until_requests_per_month
     return f"{begins} where full" if until is None else f"{f.large(first)} to {f.large(until)}"
 
 
 def _otherwise(pair: BreakEven, what: str, value: float) -> str:
-    found = next((s for s in pair.sensitivity if (s.what, s.value) == (what, value)), None)
-    return f.MISSING if found is None else _from(found)
+    """Return the cell of a pair with one assumption changed."""
+    changed = next((s for s in pair.sensitivity if (s.what, s.value) == (what, value)), None)
+    return f.MISSING if changed is None else _from(changed)
 
 
 def _if(what: str, value: float) -> str:
+    """Return the changed assumption in words."""
     share = f.percent(value).replace(".0%", "%")
     return WHAT[what].format(share=share, times=TIMES.get(value, f"{value:g} times"))

@@ -1,7 +1,7 @@
-"""When which choice pays: the seed experiment's conclusions, with the numbers of a run behind them.
+"""When owning pays and when hosting does: the seed experiment's conclusions, with a run's numbers.
 
-The article (L'Huillier 2023) ended so: a hosted model to validate that fine-tuning is right for a
-task at all, or where it has to be managed; an own one to save money, for the best result from the
+The article (L'Huillier 2023) concluded: a hosted model to find out whether fine-tuning is right for
+a task at all, or where it has to be managed; an own one to save money, for the best result from the
 data, for freedom in infrastructure, and for private data.
 """
 
@@ -14,7 +14,7 @@ from tuneoff.report.pairs import find, metric_value, numbers
 from tuneoff.results import BreakEven, Comparison, ContenderResult
 
 Group = Sequence[ContenderResult]
-# Of several contenders on the other side: who must choose reads no more.
+# Max contenders of the other side that are compared: a reader who must choose reads no more.
 MOST = 2
 
 
@@ -25,11 +25,12 @@ def reasons(
     crossings: Sequence[BreakEven],
     metric: str,
 ) -> tuple[list[str], list[str]]:
-    """(for, against) a choice, from who runs it and what it costs; empty where a run does not
-    have both sides.
+    """Return the reasons for and against a choice, from who runs it and what it costs.
+
+    Both are empty if a run has one side only.
 
     Args:
-        scored: every contender with a score, best first or not, whatever is required.
+        scored: every contender with a score, in any order, whatever is required.
     """
     others = [c for c in scored if c.name != choice.name and c.place not in (None, choice.place)]
     others.sort(key=lambda c: -(metric_value(c, metric) or 0.0))
@@ -41,7 +42,7 @@ def reasons(
 
 
 def ratios(contenders: Iterable[ContenderResult]) -> list[str]:
-    """How many times one side's training cost the other's, of the same data; sentences."""
+    """Return sentences: one side's training cost as a multiple of the other's, on the same data."""
     known = [c for c in contenders if c.cost.training_usd and c.error is None]
     own = [c for c in known if c.place == "own"]
     hosted = [c for c in known if c.place == "provider"]
@@ -49,7 +50,7 @@ def ratios(contenders: Iterable[ContenderResult]) -> list[str]:
 
 
 def crossing(pair: BreakEven) -> str:
-    """From when owning pays, as a sentence, with what it must not be taken for."""
+    """Return the load from which owning pays, as a sentence with its assumptions."""
     at = f" (at {pair.utilization:.0%} utilisation)."
     mind = f" {pair.warning}" if pair.warning else ""
     cheaper = f"owning {pair.own} is cheaper than {pair.hosted}"
@@ -74,6 +75,7 @@ def crossing(pair: BreakEven) -> str:
 def _owned(
     choice: ContenderResult, others: Group, crossings: Sequence[BreakEven], metric: str
 ) -> tuple[list[str], list[str]]:
+    """Return the reasons for and against an own model."""
     pro, contra = list[str](), list[str]()
     for other in others[:MOST]:
         _compare_training(choice, other, pro, contra)
@@ -106,6 +108,7 @@ def _hosted(
     crossings: Sequence[BreakEven],
     metric: str,
 ) -> tuple[list[str], list[str]]:
+    """Return the reasons for and against a hosted model."""
     pro, contra = list[str](), list[str]()
     if choice.training is not None:
         pro += _validated(choice, scored, pairs)
@@ -133,7 +136,7 @@ def _hosted(
 def _validated(
     choice: ContenderResult, scored: Group, pairs: Sequence[Comparison]
 ) -> Iterator[str]:
-    """Whether fine-tuning is right for the task at all: against the best that is only prompted."""
+    """Yield a sentence if fine-tuning is better than the best prompted contender."""
     for other in scored:
         pair = find(pairs, choice.name, other.name)
         if other.id == "prompted" and pair is not None and pair.verdict != "tie":
@@ -149,14 +152,14 @@ def _validated(
 def _compare_training(
     choice: ContenderResult, other: ContenderResult, pro: list[str], contra: list[str]
 ) -> None:
-    """Says for or against the choice what its training cost, where the other's is comparable."""
-    mine, theirs = choice.cost.training_usd, other.cost.training_usd
-    if mine and theirs and choice.data == other.data:
-        (pro if mine <= theirs else contra).append(_ratio(other, choice))
+    """Add the ratio of training costs to the reasons for or against, if they are comparable."""
+    ours, theirs = choice.cost.training_usd, other.cost.training_usd
+    if ours and theirs and choice.data == other.data:
+        (pro if ours <= theirs else contra).append(_ratio(other, choice))
 
 
 def _ratio(hosted: ContenderResult, own: ContenderResult) -> str:
-    """The dearer training first; both have a price."""
+    """Return the ratio of two training costs as a sentence, the more expensive one first."""
     a, b = hosted, own
     if (a.cost.training_usd or 0) < (b.cost.training_usd or 0):
         a, b = b, a
@@ -171,9 +174,11 @@ def _ratio(hosted: ContenderResult, own: ContenderResult) -> str:
 
 
 def _pair(crossings: Iterable[BreakEven], own: str, hosted: str) -> BreakEven | None:
+    """Return the break-even of a pair; None without one."""
     return next((each for each in crossings if (each.own, each.hosted) == (own, hosted)), None)
 
 
 def _shown(contender: ContenderResult, metric: str) -> str:
+    """Return a contender's score in words."""
     value = metric_value(contender, metric)
     return f"{f.words(metric)} {f.score(value, f.is_share(value))}"

@@ -1,8 +1,8 @@
-"""The pages themselves: view, examples and charts put into the two templates.
+"""Writes the report: view, examples and charts rendered with the two templates.
 
-Text from models, data and files is never markup. In HTML jinja2's autoescape sees to it,
-and a content security policy lets only the page's own two scripts run, by their hashes,
-and nothing be loaded from anywhere. In Markdown every value is escaped (`markdown.py`).
+Text from models, data and files is never markup. In HTML, jinja2's autoescape ensures that; a
+content security policy runs only the page's own two scripts, by their hashes, and loads nothing
+from anywhere. In Markdown every value is escaped (`markdown.py`).
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ Draw = Callable[[bool], charts.Spec | None]
 
 
 def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
-    """Writes charts, Markdown, HTML and CSV; returns the paths of the HTML and the Markdown."""
+    """Write charts, Markdown, HTML and CSV; return the paths of the HTML and the Markdown."""
     results = run.results()
     contenders = ranked(results)
     drawings = _drawings(results, contenders)
     drawn = _write_charts(run, drawings)
-    found = browser.answered(run, results) if with_examples else None
+    examples = browser.answered(run, results) if with_examples else None
     content = view(results) | {"breakdowns": breakdown_keys(contenders)}
-    first = browser.first(found, FIRST) if found else []
+    first = browser.first(examples, FIRST) if examples else []
     md, html = run.path / "report.md", run.path / "report.html"
     write_text(md, render_markdown(content | {"charts": drawn, "examples": first}))
     write_text(run.path / "results.csv", to_csv(results.contenders))
     environment = _environment(autoescape=True, finalize=_finalize)
-    cards = _browser(environment, found, contenders)
+    cards = _browser(environment, examples, contenders)
     content["browser"] = cards
     write_text(html, _html(environment, content, results, contenders, drawings))
-    browser.write_all(run, found, len(cards["cards"]))
+    browser.write_all(run, examples, len(cards["cards"]))
     return html, md
 
 
 def _write_charts(run: RunDir, drawings: Mapping[str, Draw]) -> set[str]:
-    """Writes charts/NAME.svg; returns the names, and removes a chart that has no data now."""
+    """Write charts/NAME.svg; return the names, and remove charts that have no data now."""
     specs = {name: draw(True) for name, draw in drawings.items()}
     drawn = {name: spec for name, spec in specs.items() if spec is not None}
     for path in run.charts.glob("*.svg"):
@@ -64,20 +64,20 @@ def _write_charts(run: RunDir, drawings: Mapping[str, Draw]) -> set[str]:
 
 
 def _browser(
-    environment: Any, found: Answered | None, contenders: Sequence[ContenderResult]
+    environment: Any, examples: Answered | None, contenders: Sequence[ContenderResult]
 ) -> View:
-    """The browser of examples, its cards made."""
+    """Return the example browser with its cards rendered."""
     from markupsafe import Markup
 
-    if found is None:
+    if examples is None:
         return browser.empty()
     template, color = environment.get_template("example.html.j2"), charts.colors(contenders)
-    made = browser.browse(found, lambda card: str(template.render(card, color=color)))
-    return made | {"cards": [Markup(card) for card in made["cards"]]}
+    content = browser.browse(examples, lambda card: str(template.render(card, color=color)))
+    return content | {"cards": [Markup(card) for card in content["cards"]]}
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:
-    """The report as Markdown; `charts` in the content are the names of the files there are."""
+    """Return the report as Markdown; `charts` in the content are the names of existing files."""
     environment = _environment(autoescape=False, finalize=markdown.finalize)
     environment.filters |= {"code": markdown.code, "fence": markdown.fence}
     return str(environment.get_template("report.md.j2").render(content))
@@ -90,7 +90,7 @@ def _html(
     contenders: Sequence[ContenderResult],
     drawings: Mapping[str, Draw],
 ) -> str:
-    """The report as one HTML page that needs nothing outside itself."""
+    """Return the report as one HTML page that loads nothing."""
     from markupsafe import Markup
 
     drawn = {}
@@ -122,7 +122,7 @@ def _html(
 
 
 def _drawings(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Draw]:
-    """The charts by name, each with a legend of its own or without."""
+    """Return the charts by name, each with a legend of its own or without."""
     metric = results.primary_metric
 
     def by(key: str) -> Draw:
@@ -139,6 +139,7 @@ def _drawings(results: Results, contenders: Sequence[ContenderResult]) -> dict[s
 
 
 def _environment(autoescape: bool, finalize: Any) -> Any:
+    """Return the jinja2 environment of the templates."""
     import jinja2
 
     return jinja2.Environment(
@@ -152,21 +153,23 @@ def _environment(autoescape: bool, finalize: Any) -> Any:
 
 
 def _finalize(value: Any) -> Any:
-    """Makes odd characters visible in every value that is not our own markup."""
+    """Return a shown value, with invisible characters made visible in all but our own markup."""
     return f.clean(value) if type(value) is str else value
 
 
 def _source(name: str) -> str:
+    """Return the text of a style sheet or a script."""
     from importlib.resources import files
 
     return files("tuneoff.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _script_json(value: Any) -> str:
-    """JSON that can stand in a <script> element: nothing in it can end the element."""
+    """Return JSON for a <script> element: nothing in it can end the element."""
     return json.dumps(value).replace("<", "\\u003c")
 
 
 def _csp_hash(script: str) -> str:
+    """Return the hash of a script for the content security policy."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,4 +1,4 @@
-"""A comparison of two contenders in words, and as a row of the report's table."""
+"""Comparisons of two contenders, in words and as rows of the report's table."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from tuneoff.results import Comparison, ContenderResult, Results, SeedSpread, Wa
 from tuneoff.scoring.paired import LEAST_UNITS
 from tuneoff.scoring.power import MEASURED_DEVIATION, describe_floor
 
-# What is trained by tuneoff, or at its order.
+# The contender classes that tuneoff trains, or has trained.
 TRAINED = ("local", "hosted")
 MOST_NAMES = 4
 
 
 def metric_value(contender: ContenderResult, metric: str) -> float | None:
-    """A contender's score; None where it has none."""
+    """Return a contender's score; None if it has none."""
     score = contender.scores.get(metric)
     return score.value if score else None
 
 
 def find(pairs: Iterable[Comparison], a: str, b: str) -> Comparison | None:
-    """The comparison of two contenders, in whichever order it was made."""
+    """Return the comparison of two contenders, in either order; None without one."""
     return next((p for p in pairs if (p.a, p.b) in ((a, b), (b, a))), None)
 
 
 def sentence(pair: Comparison, share: bool = True) -> str:
-    """A pair in words, the better one first; no full stop.
+    """Return a comparison in words, the better contender first; no full stop.
 
     `share`: whether the metric lies in [0, 1], so that a difference reads in points.
     """
@@ -51,16 +51,17 @@ def margin(pair: Comparison) -> str:
 
 
 def same_numbers(pair: Comparison, share: bool = True) -> str:
-    """Return the difference with the interval by which a pair is the same within its margin."""
+    """Return the difference with the 90% interval that shows equivalence within the margin."""
     bounds = f.interval(pair.low_90, pair.high_90, share)
     return f"{f.difference(pair.difference, share)}, 90% {bounds}"
 
 
 def numbers(pair: Comparison, share: bool = True) -> str:
-    """Return `12.5 points [8.1, 16.9], p = 0.0003`, seen from the better one (from a in a tie).
+    """Return `12.5 points [8.1, 16.9], p = 0.0003`, from the better one's side (in a tie, from
+    a's).
 
-    Interval and p are the adjusted ones, which belong together; where the examples are too few for
-    an interval, it says so instead of p.
+    Interval and p are the adjusted ones, which belong together. If the examples are too few for an
+    interval, that is said instead of p.
     """
     sign = -1 if pair.verdict == "b better" else 1
     shown = f.difference(sign * pair.difference, share)
@@ -71,8 +72,10 @@ def numbers(pair: Comparison, share: bool = True) -> str:
 
 
 def shown_bounds(pair: Comparison, sign: int = 1) -> tuple[float | None, float | None]:
-    """Return the bounds that belong to the adjusted p, times a sign: those of the pair alone in
-    results of before there were adjusted ones."""
+    """Return the bounds that belong to the adjusted p, times a sign.
+
+    Results from before there were adjusted bounds have those of the pair alone.
+    """
     low, high = pair.low_adjusted, pair.high_adjusted
     if pair.units is None:
         low, high = pair.low, pair.high
@@ -82,8 +85,10 @@ def shown_bounds(pair: Comparison, sign: int = 1) -> tuple[float | None, float |
 
 
 def describe_training(pair: Comparison, share: bool = True) -> str:
-    """Return whether the better one would be ahead again after new trainings; no full stop. Empty
-    where that was not asked, or is not known."""
+    """Return whether the better one would be ahead again after new trainings; no full stop.
+
+    Empty if that was not tested, or is not known.
+    """
     way = pair.training
     if way is None:
         return ""
@@ -98,7 +103,7 @@ def describe_training(pair: Comparison, share: bool = True) -> str:
 
 
 def show_training_numbers(pair: Comparison, way: WayOfTraining, share: bool = True) -> str:
-    """Return `[2.0, 23.0], p = 0.02`, seen from the same side as the verdict."""
+    """Return `[2.0, 23.0], p = 0.02`, from the same side as the verdict."""
     low, high = way.low_adjusted, way.high_adjusted
     if pair.verdict == "b better":
         low, high = -high, -low
@@ -106,21 +111,23 @@ def show_training_numbers(pair: Comparison, way: WayOfTraining, share: bool = Tr
 
 
 def list_training_notes(results: Results, share: bool = True) -> list[str]:
-    """Return sentences that say how far apart new trainings lie, and of whom that is not known."""
-    found: dict[str, SeedSpread] = {}
+    """Return sentences on the variation between trainings, known and unknown."""
+    spreads: dict[str, SeedSpread] = {}
     for pair in results.comparisons:
         if pair.training is not None:
             sides = ((pair.a, pair.training.seeds_a), (pair.b, pair.training.seeds_b))
-            found |= {name: seeds for name, seeds in sides if seeds is not None}
-    return [*describe_spreads(found, share), *_describe_once_trained(results, found, share)]
+            spreads |= {name: seeds for name, seeds in sides if seeds is not None}
+    return [*describe_spreads(spreads, share), *_describe_once_trained(results, spreads, share)]
 
 
-def describe_spreads(found: Mapping[str, SeedSpread], share: bool = True) -> list[str]:
-    """Return in a sentence how far apart the trainings of contenders lie, and whose seeds say so;
-    none where that is known of nobody."""
-    if not found:
+def describe_spreads(spreads: Mapping[str, SeedSpread], share: bool = True) -> list[str]:
+    """Return a sentence on how far the trainings of contenders vary, and by whose seeds.
+
+    Empty if that is known of no contender.
+    """
+    if not spreads:
         return []
-    shown = "; ".join(_spread(name, spread, share) for name, spread in found.items())
+    shown = "; ".join(_spread(name, spread, share) for name, spread in spreads.items())
     return [
         "Trained anew: Student's t over examples and seeds, p adjusted by Holm. From seed to seed "
         f"a score moves (one standard deviation) by {shown}."
@@ -128,6 +135,7 @@ def describe_spreads(found: Mapping[str, SeedSpread], share: bool = True) -> lis
 
 
 def _spread(name: str, spread: SeedSpread, share: bool) -> str:
+    """Return the variation of one contender in words."""
     freedom = f"{spread.freedom:g} degree{'s' * (spread.freedom != 1)} of freedom"
     others = "" if spread.contenders == (name,) else f"by the seeds of {join(spread.contenders)}, "
     return f"{f.difference(spread.deviation, share)} for {name} ({others}{freedom})"
@@ -136,6 +144,7 @@ def _spread(name: str, spread: SeedSpread, share: bool) -> str:
 def _describe_once_trained(
     results: Results, known: Mapping[str, SeedSpread], share: bool
 ) -> list[str]:
+    """Return a sentence on the contenders that were trained once; empty without any."""
     compared = {name for pair in results.comparisons for name in (pair.a, pair.b)}
     once = [
         c
@@ -148,7 +157,7 @@ def _describe_once_trained(
 
 
 def describe_unknown(names: Sequence[str], seeds: bool, share: bool = True) -> str:
-    """Return in a sentence that these contenders were trained once.
+    """Return a sentence: these contenders were trained once.
 
     Args:
         seeds: whether `seeds` is a key of one of them.

@@ -1,5 +1,7 @@
-"""The chart of the primary metric against what training took, with the Pareto front: those that
-no other contender equals or beats for less."""
+"""The chart of the primary metric against training cost, with its Pareto front.
+
+No other contender is as good as one on the front for less.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,15 @@ from tuneoff.report.charts import GREY, WIDTH, Spec, colors, domain, finished
 from tuneoff.report.pairs import metric_value
 from tuneoff.results import ContenderResult
 
-# From this ratio on between the most and the least, an even axis hides the small ones.
+# Min ratio between the highest and the lowest cost for a log axis: a linear one hides the small
+# costs.
 WIDE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
+    """A measure of training cost that all contenders have."""
+
     title: str
     axis: str
     tooltip: str
@@ -26,19 +31,18 @@ class _Measure:
 
 
 def priced(contenders: Sequence[ContenderResult]) -> list[ContenderResult]:
-    """The contenders that the chart has: a score, and training that can be compared."""
+    """Return the contenders for the chart: with training that can be compared, or prompted."""
     return [c for c in contenders if not c.error and (c.training or c.id == "prompted")]
 
 
 def front(points: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Of (name, cost, value) the names that no other is as good as at no higher cost, the
-    cheapest first."""
-    found, best = [], -math.inf
+    """Return the names on the Pareto front of (name, cost, value), the cheapest first."""
+    names, best = [], -math.inf
     for name, _, value in sorted(points, key=lambda point: (point[1], -point[2])):
         if value > best:
-            found.append(name)
+            names.append(name)
             best = value
-    return found
+    return names
 
 
 def cost_chart(
@@ -47,9 +51,9 @@ def cost_chart(
     width: int = WIDTH,
     legend: bool = True,
 ) -> Spec | None:
-    """The metric against training's USD, or its tokens where not every training has a price.
+    """Return the chart of the metric against training's USD, or its tokens if prices are missing.
 
-    None where fewer than two contenders can be compared.
+    None if fewer than two contenders can be compared.
     """
     import altair as alt
 
@@ -101,7 +105,8 @@ def cost_chart(
 
 
 def _measure(contenders: Sequence[ContenderResult]) -> _Measure | None:
-    """What all of them have: USD, else tokens. Nothing was spent on one that is only prompted."""
+    """Return the measure that all contenders have: USD, else tokens. A prompted contender cost
+    nothing."""
 
     def known(find: Any) -> dict[str, float] | None:
         found = {c.name: find(c) if c.training else 0.0 for c in contenders}
@@ -117,7 +122,7 @@ def _measure(contenders: Sequence[ContenderResult]) -> _Measure | None:
 
 
 def _scale(measure: _Measure) -> dict[str, Any]:
-    """An even axis, or one by powers of ten that has a place for nothing, too."""
+    """Return a linear axis, or a logarithmic one that has a place for 0."""
     import altair as alt
 
     label = f"format(datum.value, '{measure.axis}')"  # each by itself: 0, not 0k
@@ -138,6 +143,7 @@ def _scale(measure: _Measure) -> dict[str, Any]:
 def _row(
     contender: ContenderResult, metric: str, measure: _Measure, share: bool, on_front: bool
 ) -> dict[str, Any]:
+    """Return a contender's row of the chart."""
     score = contender.scores[metric]
     bounds = f.interval(score.low, score.high, share)
     return {

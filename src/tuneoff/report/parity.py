@@ -1,4 +1,4 @@
-"""A candidate beside its reference, in words: one wording for files, runs and exits."""
+"""A candidate compared with its reference, in words: one wording for files, runs and exits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tuneoff.report import format as f
 from tuneoff.report.pairs import numbers, same_numbers, show_training_numbers
 from tuneoff.scoring.parity import Parity
 
-# After new trainings, of whichever of the two is trained.
+# The outcome after new trainings of those of the two that are trained.
 ANEW = {
     "a better": "after new trainings it would be better again",
     "b better": "after new trainings it would be worse again",
@@ -15,66 +15,66 @@ ANEW = {
 
 
 def describe_parity(parity: Parity, reference: str | None = None) -> str:
-    """Return what is known of a candidate as a sentence; no full stop.
+    """Return what is known about a candidate, as a sentence; no full stop.
 
     Args:
         reference: what to call the reference, if not by its name.
     """
-    name, other, said = parity.name, reference or parity.reference, say_figures(parity)
+    name, other, figures = parity.name, reference or parity.reference, say_figures(parity)
     if parity.reference_has_none and parity.outcome != "better":
-        found = (
+        sentence = (
             f"Whether {name} is as good as {other} cannot be told: none of {other}'s answers is "
             "right"
         )
     elif parity.outcome in ("better", "worse"):
-        found = f"{name} is {parity.outcome} than {other}{said}"
+        sentence = f"{name} is {parity.outcome} than {other}{figures}"
     elif parity.outcome == "same":
-        found = f"{name} is the same as {other} within {_margin(parity)}{said}"
+        sentence = f"{name} is the same as {other} within {_margin(parity)}{figures}"
     elif parity.is_not_worse:
-        found = f"{name} is not worse than {other} by {_margin(parity)} or more{said}"
+        sentence = f"{name} is not worse than {other} by {_margin(parity)} or more{figures}"
     else:
-        found = f"Whether {name} is as good as {other} cannot be told{said}"
-    return found + _add_training(parity)
+        sentence = f"Whether {name} is as good as {other} cannot be told{figures}"
+    return sentence + _add_training(parity)
 
 
 def describe_change(parity: Parity) -> str:
-    """Return what became of a candidate that is held against itself before; no full stop."""
-    said = say_figures(parity)
+    """Return the change of a candidate that is compared with itself before; no full stop."""
+    figures = say_figures(parity)
     if parity.reference_has_none and parity.outcome != "better":
-        found = (
+        sentence = (
             "whether it is as good as before cannot be told: none of the answers before is right"
         )
     elif parity.outcome in ("better", "worse"):
-        found = f"{parity.outcome}{said}"
+        sentence = f"{parity.outcome}{figures}"
     elif parity.outcome == "same":
-        found = f"the same as before within {_margin(parity)}{said}"
+        sentence = f"the same as before within {_margin(parity)}{figures}"
     elif parity.is_not_worse:
-        found = f"not worse than before by {_margin(parity)} or more{said}"
+        sentence = f"not worse than before by {_margin(parity)} or more{figures}"
     else:
-        found = f"whether it is as good as before cannot be told{said}"
-    return found + _add_training(parity)
+        sentence = f"whether it is as good as before cannot be told{figures}"
+    return sentence + _add_training(parity)
 
 
 def say_figures(parity: Parity) -> str:
-    """Return the figures that follow an outcome, and what they rest on: ` by 3.2 points [1.1, 5.3],
-    p = 0.002, on 1,083 examples`."""
+    """Return the figures behind an outcome: ` by 3.2 points [1.1, 5.3], p = 0.002, on 1,083
+    examples`."""
     pair, share, margin = parity.pair, parity.is_share, _margin(parity)
-    said = f": {numbers(pair, share)}"
+    figures = f": {numbers(pair, share)}"
     if parity.outcome in ("better", "worse"):
         within = pair.within_margin
-        said = f", by less than {margin}{said}" if within else f" by {numbers(pair, share)}"
+        figures = f", by less than {margin}{figures}" if within else f" by {numbers(pair, share)}"
     elif parity.outcome == "same":
-        said = f": {same_numbers(pair, share)}"
+        figures = f": {same_numbers(pair, share)}"
     elif parity.is_not_worse:
-        said = (
+        figures = (
             f" (one-sided {f.p_equals(parity.p_not_worse)}); whether it is better cannot be "
-            f"told{said}"
+            f"told{figures}"
         )
-    return f"{said}, on {f.count(parity.n)} example{'s' * (parity.n != 1)}{_add_needed(parity)}"
+    return f"{figures}, on {f.count(parity.n)} example{'s' * (parity.n != 1)}{_add_needed(parity)}"
 
 
 def _add_needed(parity: Parity) -> str:
-    """Return how many examples would tell, and where there is no margin, that there is none."""
+    """Return how many examples would be enough to tell, or that there is no margin."""
     if not parity.is_share and parity.outcome == "cannot be told":
         return "; these scores are no shares of 1, so no margin in points holds for them"
     if parity.needed is None:
@@ -86,7 +86,7 @@ def _add_needed(parity: Parity) -> str:
 
 
 def _add_training(parity: Parity) -> str:
-    """Return whether it would be so again after new trainings; empty where nobody knows."""
+    """Return whether the outcome would recur after new trainings; empty if it is not known."""
     way = parity.pair.training
     if way is None:
         return ""
@@ -95,4 +95,5 @@ def _add_training(parity: Parity) -> str:
 
 
 def _margin(parity: Parity) -> str:
+    """Return the margin in points."""
     return f.points(parity.pair.margin or 0)

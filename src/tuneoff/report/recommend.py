@@ -1,12 +1,12 @@
-"""From scores and paired tests to one sentence: which contender, why, and when not.
+"""Recommends a contender, from scores and paired tests, with reasons for and against it.
 
 The best by the primary metric wins, of those that meet the requirements, unless others are as good:
-of those that no difference can be shown to, and that are not behind it by more than chance explains
-(`scoring/selection.py`), one without an end date is chosen before others, and then the cheapest: by
-serving and training cost where all of them have one, else by how little was trained (prompted
-before LoRA before full). Costs within 2% are equal. The model that is being left is never chosen.
-That no difference can be shown is not enough: a small test set shows none. Every sentence is
-made from the numbers of the results; when owning pays and when it does not is in `owning.py`.
+no difference can be shown to them, and they are not behind by more than chance explains
+(`scoring/selection.py`). That no difference can be shown is not enough, for a small test set shows
+none. Of those as good, one without an end date comes first, then the cheapest: by serving and
+training cost if all have one, else by how little was trained (prompted before LoRA before full).
+Costs within 2% are equal. The model that is being left is never chosen. Every sentence is made from
+the numbers of the results; when owning pays is in `owning.py`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tuneoff.results import Baseline, BreakEven, Comparison, ContenderResult, Re
 from tuneoff.scoring.rows import Kind
 
 Group = Sequence[ContenderResult]
-# Costs that differ by less are equal.
+# Costs are equal up to this ratio.
 SAME_COST = 1.02
 ROUNDING = 1e-9
-# By how much the second may be ahead of the first by chance, of those that are named.
+# The lead that chance may give the second over the first, among the named contenders.
 Allowance = Callable[[str, str, Sequence[str]], float]
 OF_TWO = {"least": "less", "the fewest": "fewer", "best": "better"}
 
@@ -47,21 +47,21 @@ def recommend(
     not_worse: Collection[str] | None = None,
     baselines: Sequence[Baseline] = (),
 ) -> Recommendation:
-    """Return the recommendation for a run's contenders and its pairs on the primary metric.
+    """Return the recommendation for a run's contenders, from its pairs on the primary metric.
 
     Args:
-        day: the day of the choice: what has ended then cannot be chosen.
-        allowance: by how much the best may be ahead by chance (`scoring/selection.py`).
+        day: the day of the choice: a model that has ended then cannot be chosen.
+        allowance: the lead that chance may give the best (`scoring/selection.py`).
         kind: whether the metric says right or wrong of each example.
-        leaving: the contender that others are to replace (`migrating_from`).
-        not_worse: those that parity is shown of (`scoring/parity.py`); left out, a pair's own
-            interval says whether it is.
+        leaving: the contender that is to be replaced (`migrating_from`).
+        not_worse: the contenders with parity shown (`scoring/parity.py`); left out, a pair's own
+            interval decides.
         baselines: what a choice must be better than.
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
     scored = [c for c in contenders if not c.error and metric_value(c, primary_metric) is not None]
-    # Figures reported elsewhere bring no answers to test, so they cannot win over measured ones.
+    # Reported figures come without answers to test, so they cannot win over measured ones.
     paired = {name for pair in pairs for name in (pair.a, pair.b)}
     measured = [c for c in scored if c.id != "recorded" or c.name in paired] or scored
     if not measured:
@@ -125,10 +125,10 @@ def _choice(
     share: bool,
     allowance: Allowance,
 ) -> tuple[ContenderResult, list[str], list[str]]:
-    """The best, or the cheapest of those as good; what the scores say for it, and against."""
+    """Return the best, or the cheapest of those as good, with reasons for and against it."""
     best = max(fit, key=lambda c: metric_value(c, metric) or 0.0)
-    found = {c.name: find(pairs, best.name, c.name) for c in fit}
-    ties = {name: p for name, p in found.items() if p and p.verdict == "tie"}
+    comparisons = {c.name: find(pairs, best.name, c.name) for c in fit}
+    ties = {name: p for name, p in comparisons.items() if p and p.verdict == "tie"}
     tied = [c for c in fit if c.name in ties]
     behind = {c.name: abs(ties[c.name].difference) for c in tied}
     names = [c.name for c in fit]
@@ -153,6 +153,7 @@ def _choice(
 
 
 def _tie(pair: Comparison, n: int, share: bool) -> str:
+    """Return the sentence on a pair without a shown difference."""
     if pair.outcome == "same":
         return f"{sentence(pair, share)}."
     return (
@@ -164,7 +165,7 @@ def _tie(pair: Comparison, n: int, share: bool) -> str:
 def _why(
     choice: ContenderResult, best: ContenderResult, near: Group, tied: int, reason: str
 ) -> str:
-    """Why it is this one, of those that no difference can be shown between."""
+    """Return why the choice was made among those without a shown difference."""
     if len(near) > tied:
         return f"Of these, {choice.name} {reason}."
     if len(near) > 1:
@@ -176,7 +177,8 @@ def _why(
 def _undecided(
     choice: ContenderResult, other: ContenderResult, pairs: Sequence[Comparison], metric: str
 ) -> str | None:
-    """What speaks for one that was not shown to be worse, and is not near enough to the best."""
+    """Return what speaks for a contender not shown to be worse but too far behind; None if nothing
+    does."""
     cheaper, reason = _cheapest([choice, other], metric)
     for superlative, comparative in OF_TWO.items():
         reason = reason.replace(superlative, comparative)
@@ -190,7 +192,7 @@ def _undecided(
 
 
 def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
-    """The cheapest of equals, and what makes it so; the first rule that tells them apart."""
+    """Return the cheapest of equals, and the first rule that distinguishes it."""
     free = [c.training is None and c.id == "prompted" for c in group]
     training = [0.0 if none else c.cost.training_usd for c, none in zip(group, free, strict=True)]
     rules: list[tuple[str, list[float | None]]] = [
@@ -215,7 +217,7 @@ def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
 
 
 def _trained(group: Group, field: str) -> list[float | None]:
-    """How much was trained; nothing for a prompted contender, and unknown counts as most."""
+    """Return how much was trained: 0 for a prompted contender, infinity where it is unknown."""
     counts = [getattr(c.training, field, None) for c in group]
     return [
         0.0 if c.training is None and c.id == "prompted" else math.inf if n is None else float(n)
@@ -224,6 +226,7 @@ def _trained(group: Group, field: str) -> list[float | None]:
 
 
 def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
+    """Return the sentence on the choice's score."""
     score = choice.scores[metric]
     bounds = f.interval(score.low, score.high, share)
     over = f"over {f.count(score.n)} test examples" if score.n else ""
@@ -236,17 +239,19 @@ def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
 
 
 def _beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
-    """The two nearest of those that the choice beats."""
-    found = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
-    found = [p for p in found if p.verdict != "tie"]
-    return [f"{sentence(p, share)}." for p in sorted(found, key=lambda p: abs(p.difference))[:2]]
+    """Return sentences on the two nearest contenders that the choice beats."""
+    beaten = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
+    beaten = [p for p in beaten if p.verdict != "tie"]
+    return [f"{sentence(p, share)}." for p in sorted(beaten, key=lambda p: abs(p.difference))[:2]]
 
 
 def _left(contender: ContenderResult, leaving: str | None) -> str | None:
+    """Return the reason not to choose the model that is being left; None for any other."""
     return "it is the model that is being left" if contender.name == leaving else None
 
 
 def _ended(contender: ContenderResult, day: datetime.date | None) -> str | None:
+    """Return the reason not to choose a model that has ended; None for any other."""
     if day is None or contender.ends is None or datetime.date.fromisoformat(contender.ends) > day:
         return None
     return f"it ended on {contender.ends}"
@@ -255,7 +260,7 @@ def _ended(contender: ContenderResult, day: datetime.date | None) -> str | None:
 def _cheaper(
     choice: ContenderResult, fit: Group, pairs: Sequence[Comparison], metric: str, share: bool
 ) -> list[str]:
-    """The best of those that do worse than the choice and cost less to serve."""
+    """Return a sentence on the best contender that is worse than the choice but cheaper."""
     price = choice.cost.serving_usd_per_1k_requests
     if price is None:
         return []
@@ -271,16 +276,17 @@ def _cheaper(
 
 
 def _limits(choice: ContenderResult, measured: Group) -> list[str]:
-    found = [f"{choice.name} ends on {choice.ends}."] if choice.ends else []
+    """Return sentences on the choice's end date, and on trainings that were still improving."""
+    sentences = [f"{choice.name} ends on {choice.ends}."] if choice.ends else []
     names = [c.name for c in measured if c.training and c.training.verdict == "still improving"]
     if len(names) == 1:
-        found.append(
+        sentences.append(
             f"{names[0]} was still improving when its training ended; with more epochs it may do "
             "better."
         )
     elif names:
-        found.append(
+        sentences.append(
             f"{', '.join(names[:-1])} and {names[-1]} were still improving when their training "
             "ended; with more epochs they may do better."
         )
-    return found
+    return sentences

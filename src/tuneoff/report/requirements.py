@@ -1,4 +1,4 @@
-"""What the file requires of a choice, and which contenders do not meet it."""
+"""Checks which contenders meet the file's requirements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tuneoff.results import ContenderResult
 
 
 def breach(contender: ContenderResult, required: Requirements) -> str | None:
-    """Why a contender cannot be chosen, as a clause; None where nothing speaks against it."""
+    """Return the violated requirement, as a clause; None if all are met."""
     provider = contender.place == "provider"
     if required.data_stays_here and contender.place != "own":
         why = (
@@ -28,7 +28,7 @@ def breach(contender: ContenderResult, required: Requirements) -> str | None:
 
 
 def unknown(contender: ContenderResult, required: Requirements) -> list[str]:
-    """Sentences about what could not be held against the requirements."""
+    """Return sentences on requirements that could not be checked."""
     if required.max_latency_seconds is None or _latency(contender)[0] is not None:
         return []
     why = ": it answered in batches, which take up to a day" if contender.serving.batch else ""
@@ -39,7 +39,7 @@ def unknown(contender: ContenderResult, required: Requirements) -> list[str]:
 
 
 def _latency(contender: ContenderResult) -> tuple[float | None, str]:
-    """Seconds of an answer, and which ones these are: of 95% of them where so many are known."""
+    """Return the seconds of an answer, and which figure it is: the 95th percentile where known."""
     serving = contender.serving
     load = f.at_once(serving.concurrency)
     when = f", with {load}," if load else ""

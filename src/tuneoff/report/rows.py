@@ -1,5 +1,7 @@
-"""Rows of the run directory's JSONL files, read when they are asked for: a report shows a few of
-them, and ten thousand answers of a dozen contenders need not be in memory at once."""
+"""Indexes the rows of JSONL files, so that they can be read on demand.
+
+A report shows a few rows, and ten thousand answers of a dozen contenders need not be in memory.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,10 @@ from typing import Any
 
 
 class Rows:
-    """The rows of a file by the place of their id; of repeated answers the first sample's. Of a
-    repeated id the first row counts."""
+    """The rows of a file, by the number of their id.
+
+    Of several rows of one id the first counts; of repeated answers that of the first sample.
+    """
 
     def __init__(
         self,
@@ -20,10 +24,11 @@ class Rows:
         places: Mapping[str, int],
         note: Callable[[int, dict[str, Any]], None] | None = None,
     ) -> None:
-        """
+        """Index the rows of a file.
+
         Args:
-            places: the place of each id, from 0; rows of other ids are passed over.
-            note: called with every place and its row, once.
+            places: the number of each id, from 0; rows of other ids are ignored.
+            note: called once with each number and its row.
         """
         self._path = path
         self._starts = array("q", [-1]) * len(places)
@@ -38,7 +43,7 @@ class Rows:
         return sum(start >= 0 for start in self._starts)
 
     def at(self, places: Iterable[int]) -> Iterator[dict[str, Any] | None]:
-        """The rows at some places; None where there is none."""
+        """Yield the rows of some numbers; None where there is none."""
         if not self._path.exists():
             yield from (None for _ in places)
             return
@@ -53,7 +58,7 @@ class Rows:
 
 
 def _with_starts(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Where each whole row begins, in bytes, and the row; a torn last line is passed over."""
+    """Yield each whole row with its offset in bytes; a torn last line is ignored."""
     if not path.exists():
         return
     start = 0

@@ -1,4 +1,4 @@
-"""results.csv: the figures of a run as a table for spreadsheets, a row a contender and metric."""
+"""results.csv: a run's figures as a table for spreadsheets, with a row per contender and metric."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ COLUMNS = (
 
 
 def to_csv(contenders: Sequence[ContenderResult]) -> str:
-    """One row for each contender and metric, and one for a contender without scores. Values are
-    those of results.json; what was not measured is empty."""
+    """Return one row per contender and metric, and one for a contender without scores.
+
+    Values are those of results.json; one that was not measured is empty.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -42,6 +44,7 @@ def to_csv(contenders: Sequence[ContenderResult]) -> str:
 
 
 def _row(contender: ContenderResult, metric: str, score: Score | None) -> list[Any]:
+    """Return a row of the table."""
     figures = (score.value, score.low, score.high, score.n, score.errors) if score else (None,) * 5
     return [
         contender.name,
@@ -59,7 +62,8 @@ def _row(contender: ContenderResult, metric: str, score: Score | None) -> list[A
 
 
 def _plain(value: Any) -> Any:
-    """Text that a spreadsheet takes for text: what begins like a formula gets a quote before."""
+    """Return text that a spreadsheet takes for text: a beginning like a formula's gets a quote
+    before it."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value

@@ -1,4 +1,4 @@
-"""The table of contenders × figures at the top of the page, with what to sort it by."""
+"""The table of contenders × figures at the top of the page, with the values to sort it by."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ Cell = dict[str, Any]
 def columns_of(
     results: Results, contenders: Sequence[ContenderResult], shares: Mapping[str, bool]
 ) -> dict[str, Any]:
-    """Columns, the metric that decides first, then what it costs, then the other metrics; of what
-    no contender has, there is none. `shares`: metric → whether it reads as percent."""
+    """Return the table: the deciding metric first, then costs, then the other metrics.
+
+    A column that is empty for every contender is left out. `shares`: metric → whether it reads as
+    percent.
+    """
     first, *others = shares or {results.primary_metric: True}
     others.sort(key=lambda metric: metric != "valid_format")
     columns = {
@@ -49,6 +52,7 @@ def columns_of(
 
 
 def _costs(contenders: Sequence[ContenderResult]) -> dict[str, list[Cell]]:
+    """Return the columns of costs and times."""
     costs = [c.cost for c in contenders]
     seconds = [c.training.seconds if c.training else None for c in contenders]
     usd = [cost.training_usd for cost in costs]
@@ -68,6 +72,7 @@ def _costs(contenders: Sequence[ContenderResult]) -> dict[str, list[Cell]]:
 
 
 def _median(serving: Serving) -> Cell:
+    """Return the cell of a contender's median latency."""
     if serving.batch:
         return _cell(f.MISSING, None, "in batches")
     n, few = serving.requests, serving.seconds_p95 is None
@@ -76,6 +81,7 @@ def _median(serving: Serving) -> Cell:
 
 
 def _metric(c: ContenderResult, metric: str, shares: Mapping[str, bool], decides: bool) -> Cell:
+    """Return the cell of a contender's score."""
     score = c.scores.get(metric)
     if score is None:
         return _cell(f.MISSING, None)
@@ -83,27 +89,29 @@ def _metric(c: ContenderResult, metric: str, shares: Mapping[str, bool], decides
     under = [f.interval(score.low, score.high, share)]
     if decides and c.samples > 1:
         under.append(f"mean of {c.samples} answers")
-    if decides and score.by_seed:  # beside the first only: the table would be too wide
+    if decides and score.by_seed:  # only with the first metric: the table would be too wide
         under.append(seeds(score, share))
     return _cell(f.score(score.value, share), score.value, *under)
 
 
 def seeds(score: Score, share: bool) -> str:
-    """The seeds' values in words, of many how many they are; empty without seeds."""
+    """Return the seeds' values in words, with their number if many; empty without seeds."""
     few = len(score.by_seed) <= 5
     how_many = "" if few else f"{len(score.by_seed)} "
     return f"{how_many}seeds {f.by_seed(score.by_seed, share)}" if score.by_seed else ""
 
 
 def _scores(contenders: Sequence[ContenderResult], metric: str) -> list[Score | None]:
+    """Return each contender's score by a metric, or else its first one."""
     return [c.scores.get(metric) or next(iter(c.scores.values()), None) for c in contenders]
 
 
 def _count(value: int | None) -> Cell:
+    """Return the cell of a count."""
     return _cell(f.count(value), value)
 
 
 def _cell(text: str, sort: float | str | None, *under: str) -> Cell:
-    """What is shown, what it is sorted by ("" for nothing: last), and small lines under it."""
+    """Return a cell: its text, its sort key ("" for nothing: last), and small lines under it."""
     known = sort is not None and text != f.MISSING
     return {"text": text, "sort": str(sort) if known else "", "under": [u for u in under if u]}

@@ -1,7 +1,7 @@
-"""Results → the strings that both report formats show, laid out as plain dicts.
+"""Results → the strings that both report formats show, as plain dicts.
 
-Nothing is measured or computed here: every number is formatted from `results.json`. The
-templates only place what this module says. Contenders come best first, failed ones last.
+Nothing is measured or computed here: every number is formatted from `results.json`. The templates
+only place the strings. Contenders come best first, failed ones last.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEP_DOWN = (
     "p is adjusted for the number of pairs (step-down). The interval in brackets belongs to "
     "it: it leaves out 0 exactly where p is under 0.05."
 )
-# Of results that an earlier version made.
+# For results of an earlier version.
 HOLM = (
     "p is adjusted for the number of pairs (Holm), and the verdict goes by it; the interval in "
     "brackets is the 95% one of that pair alone."
@@ -86,7 +86,7 @@ SERVING: tuple[Column, ...] = (
 
 
 def ranked(results: Results) -> list[ContenderResult]:
-    """Contenders best first by the primary metric; those without a score last."""
+    """Return the contenders, best first by the primary metric; those without a score last."""
 
     def rank(contender: ContenderResult) -> tuple[bool, float]:
         score = contender.scores.get(results.primary_metric)
@@ -97,7 +97,7 @@ def ranked(results: Results) -> list[ContenderResult]:
 
 
 def view(results: Results) -> View:
-    """Everything of the report but charts and examples."""
+    """Return the whole report but charts and examples."""
     contenders = ranked(results)
     return {
         "name": results.name,
@@ -128,12 +128,13 @@ def view(results: Results) -> View:
 
 
 def _template(contender: ContenderResult) -> str:
-    """Say what was done for a contender's chat template, as a sentence."""
+    """Return what was changed for a contender's chat template, as a sentence."""
     text = "; ".join(contender.rendering_notes)
     return f"{text[:1].upper()}{text[1:]}."
 
 
 def _subtitle(results: Results) -> str:
+    """Return the line under the title: task, source, test set and day."""
     test = results.split_sizes.get("test")
     tested = f"{f.count(test)} test examples" if test else ""
     parts = (f.words(results.task), results.source, tested, results.created[:10])
@@ -141,11 +142,12 @@ def _subtitle(results: Results) -> str:
 
 
 def _answer(results: Results) -> View:
-    found = results.recommendation
+    """Return the view of the recommendation."""
+    recommendation = results.recommendation
     return {
         "headline": headline(results),
-        "because": found.because,
-        "when_not": (*list_contradictions(results), *found.when_not),
+        "because": recommendation.because,
+        "when_not": (*list_contradictions(results), *recommendation.when_not),
     }
 
 
@@ -156,17 +158,17 @@ def headline(results: Results) -> str:
 
 
 def baselines(results: Results) -> str:
-    """Return the sentence about answers without a model; empty where there are none."""
+    """Return the sentence about answers without a model; empty without baselines."""
     return word_baselines(results.baselines, results.primary_metric, _is_share(results))
 
 
 def _is_share(results: Results) -> bool:
-    """Say whether the primary metric reads as percent."""
+    """Return whether the primary metric reads as percent."""
     return _shares(results).get(results.primary_metric, True)
 
 
 def _shares(results: Results) -> dict[str, bool]:
-    """The run's metrics, the primary one first, and whether each reads as percent."""
+    """Return the run's metrics, the primary one first, and whether each reads as percent."""
     scored = [c.scores for c in results.contenders if c.error is None]
     names = dict.fromkeys([results.primary_metric, *(m for scores in scored for m in scores)])
     return {
@@ -177,6 +179,7 @@ def _shares(results: Results) -> dict[str, bool]:
 
 
 def _scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
+    """Return the view of the table of scores."""
     shares = _shares(results)
     return {
         "metrics": [f.words(metric) for metric in shares],
@@ -187,7 +190,7 @@ def _scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
 
 
 def unread_replies(results: Results) -> str:
-    """Says how many of a judge's replies could not be read, and quotes one; empty if all could."""
+    """Return how many of a judge's replies could not be read, and quote one; empty if all could."""
     unread = results.judge_unread
     if unread is None:
         return ""
@@ -208,27 +211,27 @@ def unread_replies(results: Results) -> str:
 
 
 def repeated_answers(contenders: Sequence[ContenderResult]) -> list[str]:
-    """Says of each contender that answered the test set several times how much its answers differ;
-    a sentence each."""
-    found = []
+    """Return a sentence per contender that answered several times: how much its answers differ."""
+    sentences = []
     for c in contenders:
         if c.samples > 1 and c.error is None:
-            told = (
+            sentence = (
                 f"{f.clean(c.name)} answered each test example {c.samples} times: an example's "
                 "score is the mean, and where one answer is shown, it is the first."
             )
             if c.samples_disagree is not None:
                 share = f.percent(c.samples_disagree)
-                told += f" For {share} of the examples the answers differ in their score."
+                sentence += f" For {share} of the examples the answers differ in their score."
             lacking = max((score.errors for score in c.scores.values()), default=0)
             if lacking:
                 counted = f"{f.count(lacking)} example{'' if lacking == 1 else 's'}"
-                told += f" For {counted} an answer is missing, which counts as wrong."
-            found.append(told)
-    return found
+                sentence += f" For {counted} an answer is missing, which counts as wrong."
+            sentences.append(sentence)
+    return sentences
 
 
 def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | None) -> View:
+    """Return a contender's row of the table of scores."""
     cells: list[View] = []
     for metric, share in shares.items():
         score = c.scores.get(metric)
@@ -236,7 +239,7 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
             {
                 "value": f.score(score.value, share) if score else f.MISSING,
                 "interval": f.interval(score.low, score.high, share) if score else "",
-                # Beside the first metric only: the table would be too wide for a page.
+                # Only with the first metric: the table would be too wide for a page.
                 "seeds": seeds(score, share) if score and not cells else "",
             }
         )
@@ -252,7 +255,7 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
 
 
 def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View]:
-    """Tables of facts × contenders: training, answering. Empty rows are left out."""
+    """Return tables of facts × contenders: training, answering. Empty rows are left out."""
     about = methods(results)
     head = [
         ("Model", [c.model for c in contenders]),
@@ -279,11 +282,13 @@ def _rows(
     columns: Sequence[Column],
     records: Sequence[TrainingRecord | AllTrainings | Serving | None],
 ) -> list[tuple[str, list[str]]]:
+    """Return the rows of a table of facts."""
     rows = [(label, [show(r) if r else f.MISSING for r in records]) for label, show in columns]
     return [(label, cells) for label, cells in rows if set(cells) != {f.MISSING}]
 
 
 def _timed_on(serving: Serving) -> str:
+    """Return the requests that latency was measured on."""
     if serving.batch:
         return "nothing: it answered in batches"
     if not serving.requests or serving.concurrency is None:
@@ -293,18 +298,21 @@ def _timed_on(serving: Serving) -> str:
 
 
 def _under_load(serving: Serving, seconds: float | None) -> str:
+    """Return a latency with its load."""
     if seconds is None:
         return f.MISSING
     return f"{f.seconds(seconds)} ({f.at_once(serving.loaded_concurrency)})"
 
 
 def _agreement(serving: Serving) -> str:
+    """Return how many answers transformers gives too."""
     if serving.agreement is None or not serving.compared:
         return f.MISSING
     return f"{round(serving.agreement * serving.compared)} of {serving.compared}"
 
 
 def _pairs(results: Results) -> View:
+    """Return the view of the comparisons."""
     shares = _shares(results)
     rows = []
     for pair in results.comparisons:
@@ -359,7 +367,7 @@ def _verdict(pair: Comparison) -> str:
 
 
 def _errors(contenders: Sequence[ContenderResult]) -> View:
-    """Classes of error × contenders, the most frequent first."""
+    """Return the table of error classes × contenders, the most frequent first."""
     shown = [c for c in contenders if c.error_classes]
     total: dict[str, int] = {}
     for contender in shown:
@@ -377,13 +385,13 @@ def _errors(contenders: Sequence[ContenderResult]) -> View:
 
 
 def _overfits(contender: ContenderResult) -> bool:
-    """Whether the chart of losses has its onset of overfitting."""
+    """Return whether the chart of losses shows the onset of overfitting."""
     step = contender.training.overfitting_step if contender.training else None
     return any(row.step == step and row.validation is not None for row in contender.loss)
 
 
 def _left_out(results: Results) -> str:
-    """Say which test examples no contender's scores have, and why."""
+    """Return which test examples no contender's scores have, and why."""
     if not results.left_out:
         return ""
     shown = [f"{id}: {why}" for id, why in list(results.left_out.items())[:LEFT_OUT_SHOWN]]
@@ -396,6 +404,7 @@ def _left_out(results: Results) -> str:
 
 
 def _how(results: Results) -> list[tuple[str, str]]:
+    """Return what is needed to repeat the run."""
     databases = len(results.database_sha256)
     rows = [
         ("Task", results.task),

@@ -1,7 +1,7 @@
-"""From scored rows to scores: a mean with its 95% interval, and what went wrong how often.
+"""Aggregates scored rows: a mean with its 95% interval, and the frequency of each error class.
 
-Several trainings of one contender (seeds), and several answers to one example (samples), are put
-together example by example, so that an example counts once however often it was answered.
+Several seeds of one contender, and several answers to one example (samples), are averaged example
+by example. An example therefore counts once, however often it was answered.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ _LEVELS = ("easy", "medium", "hard", "extra")
 
 
 class Totals:
-    """The scores of rows that come one after another and are not kept.
+    """Aggregates a stream of scored rows without keeping them.
 
-    Of each metric the values that occurred are counted, and summed by cluster, so that a million
-    rows need as much memory as there are different values and clusters.
+    For each metric it counts the different values and sums them by cluster. Memory depends on the
+    number of different values and clusters, not on the number of rows.
     """
 
     def __init__(self, metrics: Mapping[str, Kind], trainings: int = 1, answers: int = 1) -> None:
-        """Take values that are means over so many trainings, and answers of each to an example."""
+        """Create empty totals.
+
+        Args:
+            trainings: the number of seeds that each value is the mean of.
+            answers: the number of answers per example and seed that each value is the mean of.
+        """
         self.n = 0
         self._trainings, self._answers = trainings, answers
         self._metrics = metrics
@@ -36,7 +41,11 @@ class Totals:
         self._clusters: dict[str, dict[str, tuple[float, int]]] = {name: {} for name in metrics}
 
     def add(self, row: ScoredRow, cluster: str | None = None) -> None:
-        """Count a row, and what its example belongs to; None: to nothing."""
+        """Count a row.
+
+        Args:
+            cluster: the cluster of its example; None: the example is independent.
+        """
         self.n += 1
         for name, counts in self._counts.items():
             if name in row.scores:
@@ -62,8 +71,8 @@ class Totals:
             return Score(value=None, low=None, high=None, n=0, errors=errors)
         total = math.fsum(value * times for value, times in counts.items())
         yes_no = kind == "yes/no" and are_yes_no(counts, self._trainings * self._answers)
-        found = score_interval(counts, yes_no, clusters, seeds, self._answers)
-        low, high = found or (None, None)
+        bounds = score_interval(counts, yes_no, clusters, seeds, self._answers)
+        low, high = bounds or (None, None)
         return Score(total / n, low, high, n, errors, tuple(seeds) if len(seeds) > 1 else ())
 
 
@@ -77,14 +86,15 @@ def aggregate(
 ) -> dict[str, Score]:
     """Return the score of every metric with its interval (`intervals.py`).
 
-    `n` is the number of rows that have the metric; `errors` says how many of them had no
-    answer. A metric that no row has (SQL without databases) has n = 0 and no value.
+    `n` counts the rows that have the metric. A metric that no row has (execution without databases)
+    has n = 0 and no value.
 
     Args:
-        clusters: what each example belongs to; one that is missing is a cluster of its own. None:
-            the examples are independent.
-        seeds: by metric, the value of each of several trainings.
-        answers: how many there are to each example, of which the rows are the means.
+        errors: the number of rows without an answer.
+        clusters: example id → cluster; a missing example is a cluster of its own. None: examples
+            are independent.
+        seeds: metric → the value of each of several seeds.
+        answers: the number of answers to each example, if the rows are means over them.
     """
     trainings = max((len(values) for values in (seeds or {}).values()), default=1)
     totals = Totals(metrics, max(1, trainings), answers)
@@ -94,7 +104,7 @@ def aggregate(
 
 
 class Breakdown:
-    """A metric by what the examples are: by each key that has a handful of values."""
+    """Aggregates one metric by each key of the examples that has a handful of values."""
 
     def __init__(self, metric: str, kind: Kind, trainings: int = 1, answers: int = 1) -> None:
         self._kinds, self._of = {metric: kind}, (trainings, answers)
@@ -103,13 +113,13 @@ class Breakdown:
     def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None = None) -> None:
         """Count a row in each of its groups, as `Totals.add` does."""
         for key, group in groups.items():
-            found = self._groups.setdefault(key, {})
-            # One group more than is shown says that there are too many.
-            if str(group) in found or len(found) <= MOST_GROUPS:
-                found.setdefault(str(group), Totals(self._kinds, *self._of)).add(row, cluster)
+            totals = self._groups.setdefault(key, {})
+            # One group above the limit shows that there are too many.
+            if str(group) in totals or len(totals) <= MOST_GROUPS:
+                totals.setdefault(str(group), Totals(self._kinds, *self._of)).add(row, cluster)
 
     def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
-        """Key → group → metric → score, sorted."""
+        """Return key → group → metric → score, sorted."""
         return {
             key: {group: groups[group].scores() for group in sorted(groups, key=_place)}
             for key, groups in sorted(self._groups.items())
@@ -118,59 +128,64 @@ class Breakdown:
 
 
 def _place(group: str) -> tuple[int, str]:
-    """Levels of hardness from easy to extra, everything else by name."""
+    """Return a sort key: hardness levels from easy to extra, then other groups by name."""
     return (_LEVELS.index(group) if group in _LEVELS else len(_LEVELS), group)
 
 
 def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
-    """Each example's mean score over the seeds, with the first one's verdict.
+    """Return each example's mean score over the seeds, with the first seed's verdict.
 
-    `seeds` are each training's rows by example id. Only what every one has is kept: nothing,
-    where one of them was not scored yet. The rows of a single one are returned as they are.
+    Examples and metrics are kept only if every seed has them, so nothing is kept until every seed
+    is scored. A single seed's rows are returned as they are.
+
+    Args:
+        seeds: the rows of each seed, by example id.
     """
     first, *others = seeds
     if not others:
         return dict(first)
-    found = {}
+    averaged = {}
     for id, row in first.items():
         rows = [row, *(seed[id] for seed in others if id in seed)]
         if len(rows) == len(seeds):
-            metrics = [m for m in row.scores if all(m in each.scores for each in rows)]
-            means = {m: sum(float(each.scores[m]) for each in rows) / len(rows) for m in metrics}
-            found[id] = ScoredRow(id, means, row.verdict)
-    return found
+            metrics = [m for m in row.scores if all(m in other.scores for other in rows)]
+            means = {m: sum(float(other.scores[m]) for other in rows) / len(rows) for m in metrics}
+            averaged[id] = ScoredRow(id, means, row.verdict)
+    return averaged
 
 
 def over_samples(samples: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
-    """Return each example's mean score over its repeated answers, with the first one's verdict.
+    """Return each example's mean score over its samples, with the first sample's verdict.
 
-    `samples` are each sample's rows by example id. Only examples that all of them have are kept:
-    one whose answers are not all there yet has no score. A metric that some of them lack (a judge
-    did not say) is the mean of the others. The rows of a single sample are returned as they are.
+    Examples are kept only if every sample has them. A metric that some samples lack (the judge gave
+    no verdict) is the mean of the others. A single sample's rows are returned as they are.
+
+    Args:
+        samples: the rows of each sample, by example id.
     """
     first, *others = samples
     if not others:
         return dict(first)
-    whole = (id for id in first if all(id in each for each in others))
-    return {id: merge_answers([each[id] for each in samples]) for id in whole}
+    whole = (id for id in first if all(id in sample for sample in others))
+    return {id: merge_answers([sample[id] for sample in samples]) for id in whole}
 
 
 def merge_answers(rows: Sequence[ScoredRow]) -> ScoredRow:
-    """Return the mean of one example's scored answers, with the first one's verdict."""
+    """Return the mean of one example's scored answers, with the first verdict."""
     if len(rows) == 1:
         return rows[0]
     values: dict[str, list[float]] = {}
     for row in rows:
         for metric, value in row.scores.items():
             values.setdefault(metric, []).append(float(value))
-    means = {metric: math.fsum(each) / len(each) for metric, each in values.items()}
+    means = {metric: math.fsum(scores) / len(scores) for metric, scores in values.items()}
     return ScoredRow(rows[0].id, means, rows[0].verdict)
 
 
 def values_by_seed(
     seeds: Sequence[Mapping[str, ScoredRow]], common: Mapping[str, ScoredRow], metric: str
 ) -> tuple[float, ...]:
-    """Each seed's value of a metric over the rows of `over_seeds`; empty for a single one."""
+    """Return each seed's mean of a metric, over the rows of `over_seeds`; empty for one seed."""
     ids = [id for id, row in common.items() if metric in row.scores]
     if len(seeds) < 2 or not ids:
         return ()
@@ -178,24 +193,26 @@ def values_by_seed(
 
 
 def are_yes_no(values: Iterable[float], of: int = 1) -> bool:
-    """Say whether values are 0 or 1, or means of so many of these. A metric of one's own may give
-    other numbers."""
+    """Return whether all values are 0 or 1, or means of `of` such values.
+
+    A custom metric may return other numbers.
+    """
     return all(0 <= value <= 1 and abs(value * of - round(value * of)) < 1e-9 for value in values)
 
 
 def error_classes(
     rows: Iterable[ScoredRow], metric: str, names: Mapping[str, str] | None = None
 ) -> dict[str, int]:
-    """How often each class of error was made, the most frequent first."""
+    """Return how often each error class occurs, the most frequent first."""
     classes = (error_class(row, metric, names) for row in rows)
-    return most_frequent(Counter(found for found in classes if found is not None))
+    return most_frequent(Counter(name for name in classes if name is not None))
 
 
 def error_class(row: ScoredRow, metric: str, names: Mapping[str, str] | None = None) -> str | None:
-    """The class of error of a row that a metric calls wrong; None if it calls it right.
+    """Return the error class of a row that a metric calls wrong; None if it is right.
 
-    A class is a verdict up to its colon (`no such column: a` and `…: b` are one), under the
-    name that `names` has for it.
+    The class is the verdict up to its colon (`no such column: a` and `…: b` are one class), renamed
+    by `names`.
     """
     if row.scores.get(metric, 0) == 1:
         return None
@@ -204,5 +221,5 @@ def error_class(row: ScoredRow, metric: str, names: Mapping[str, str] | None = N
 
 
 def most_frequent(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts, the largest first."""
+    """Return the counts, the largest first."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,14 +1,14 @@
-"""Reads answers for every scorer: takes off what stands around an answer and is no part of it.
+"""The one reader of answers: removes what surrounds an answer and is not part of it.
 
-Thoughts. Models that reason write a thought before their answer, and servers without a reasoning
-parser hand it out with the answer. An answer begins behind the last end of a thought; a chat
-template may have opened that thought, so no opening is needed. A thought without its end leaves
-no answer. A reference that has a thought of its own is compared with the whole answer.
+Thoughts. Reasoning models write a thought before their answer, and servers without a reasoning
+parser return it with the answer. An answer begins after the last end of a thought. The chat
+template may have opened the thought, so no opening is needed. A thought without an end leaves no
+answer. A reference with a thought of its own is compared with the whole answer.
 
-Fences. Markdown puts code between runs of three or more backticks or tildes. Which text of a
-fenced answer counts depends on who reads it. A language (SQL, function calls) takes the last text
-that it can read, whatever prose stands around it. A text comparison takes a fence off only where
-nothing but fences is there. Where the reference is fenced, a fence is part of the answer.
+Fences. Markdown puts code between runs of three or more backticks or tildes. Which part of a fenced
+answer counts depends on the metric. A language metric (SQL, function calls) takes the last fenced
+text that it can parse, whatever prose surrounds it. A text metric removes a fence only if the
+answer is nothing but fences. Where the reference is fenced, the fence is part of the answer.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 UNFINISHED = "a thought without its end"
-BYTE_ORDER_MARK = "\ufeff"  # with which some editors begin a file
+BYTE_ORDER_MARK = "\ufeff"  # some editors begin a file with it
 
-# How models mark their thoughts: XML tags (DeepSeek, Qwen, Seed and prompts that ask for them),
-# Mistral's [THINK], Kimi's triangles, OpenThinker's tokens, and gpt-oss's channels (Harmony),
-# which come without their signs where special tokens are not decoded.
+# How models mark their thoughts: XML tags (DeepSeek, Qwen, Seed, and prompts that ask for them),
+# Mistral's [THINK], Kimi's triangles, OpenThinker's tokens, and gpt-oss's channels (Harmony). The
+# latter lack their signs if special tokens are not decoded.
 _TAG = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning)"
 _END = re.compile(
     rf"<\s*/\s*{_TAG}\s*>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
@@ -44,26 +44,26 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _BLANK_LINE = re.compile(r"[ \t]*(?:\r|\n|\Z)")
 _ATTRIBUTE = re.compile(r"[={]")
 _INFO, _WORD = re.compile(r"[ \t]*\w"), re.compile(r"\s*(\S+)")
-# What a fence on one line may say of itself before a text that is compared as text.
+# Language names that a one-line fence may begin with, if its text is compared as text.
 _LANGUAGES = frozenset((
     "bash", "code", "css", "csv", "go", "html", "java", "javascript", "js", "json", "markdown",
     "md", "mysql", "plain", "plaintext", "postgresql", "python", "python3", "rust", "sh", "shell",
     "sql", "sqlite", "sqlite3", "text", "toml", "txt", "typescript", "xml", "yaml",
 ))  # fmt: skip
-# More fences than this are no answer; looking at each of them would only take time.
+# Bounds on the time: an answer with more fences is not an answer.
 _MAX_BLOCKS, _MAX_DEPTH, _MAX_RUNS = 64, 2, 8
 
 
 def strip_blanks(text: str) -> str:
-    """Returns a text without blanks of any kind, or byte order marks, around it."""
+    """Return a text without blanks and byte order marks around it."""
     return text.strip().strip(BYTE_ORDER_MARK).strip()
 
 
 def strip_thoughts(answer: str, reference: str) -> str | None:
-    """Returns an answer without its thoughts; None where a thought never ends.
+    """Return an answer without its thoughts; None if a thought never ends.
 
     Args:
-        reference: what the answer is compared with. Its own thoughts keep those of the answer, and
+        reference: what the answer is compared with. If it has a thought, the answer keeps its own;
             a tag that it quotes is text.
 
     >>> strip_thoughts("<think>Capitals.</think> OSLO", "OSLO")
@@ -84,30 +84,30 @@ def strip_thoughts(answer: str, reference: str) -> str | None:
 
 
 def ends_unopened_thought(answer: str) -> bool:
-    """Tells whether an answer ends a thought that it did not begin: its prompt did."""
+    """Return whether an answer ends a thought that its prompt began."""
     end = _END.search(answer)
     return end is not None and _BEGIN.search(answer, 0, end.start()) is None
 
 
 def ends_thought(answer: str) -> bool:
-    """Tells whether an answer holds the end of a thought."""
+    """Return whether an answer holds the end of a thought."""
     return _END.search(answer) is not None
 
 
 def _has_thought(reference: str) -> bool:
-    """Tells whether a reference holds a thought, and not only the word for one in quotes."""
+    """Return whether a reference holds a thought, and not only a quoted tag."""
     bare = _QUOTED.sub("", reference) if _BEGIN.search(reference) or _END.search(reference) else ""
     return _BEGIN.search(bare) is not None or _END.search(bare) is not None
 
 
 def _is_quoted(text: str, tag: re.Match[str]) -> bool:
-    """Tells whether a tag is all that stands between two quotes, but for SQL's wildcards."""
+    """Return whether a tag is alone between two quotes, apart from SQL's wildcards."""
     before, after = text[: tag.start()].rstrip("%")[-1:], text[tag.end() :].lstrip("%")[:1]
     return before != "" and before in _QUOTES and before == after
 
 
 def _opens_thought(text: str) -> bool:
-    """Tells whether a thought begins in a text; a tag within quotes on its line is text."""
+    """Return whether a thought begins in a text; a tag within quotes on its line is text."""
     for line in text.split("\n"):
         at, open_quotes = 0, set[str]()
         for begin in _BEGIN.finditer(line):
@@ -121,18 +121,16 @@ def _opens_thought(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A fence's content, its first line being what stands behind the opening marks.
-
-    `lines` says that the content goes over lines; `longer` is the content up to the last marks of
-    the line, where it could also end there.
-    """
+    """The content of a fence, beginning right after the opening marks."""
 
     content: str
     lines: bool
+    """Whether the content spans several lines."""
     longer: str | None = None
+    """The content up to the last marks of the line, if it could end there instead."""
 
     def readings(self) -> Iterator[str]:
-        """Yields what the content may be: all of it, all but its first word, all but its line."""
+        """Yield the possible contents: all, without the first word, without the first line."""
         for content in filter(None, (self.content, self.longer)):
             yield content
             yield _split_word(content)[1]
@@ -140,7 +138,7 @@ class _Block:
                 yield _split_line(content)[1]
 
     def text(self) -> str:
-        """Returns the content without the language that it is said to be in."""
+        """Return the content without the name of its language."""
         word, rest = _split_word(self.content)
         if self.lines:
             line, below = _split_line(self.content)
@@ -150,14 +148,14 @@ class _Block:
 
 
 def is_fenced(text: str) -> bool:
-    """Tells whether a text holds a fence, or is a code span."""
+    """Return whether a text holds a fence or is a code span."""
     return _RUN.search(text) is not None or _SPAN.fullmatch(strip_blanks(text)) is not None
 
 
 def strip_fence(answer: str, reference: str) -> str:
-    """Returns an answer without the fence around the whole of it, and without outer blanks.
+    """Return an answer without the fence around all of it, and without outer blanks.
 
-    Of several fences with nothing between them the last one counts.
+    Of several fences with nothing between them, the last one counts.
 
     >>> strip_fence("```text\\nParis\\n```", "Paris")
     'Paris'
@@ -177,17 +175,17 @@ def strip_fence(answer: str, reference: str) -> str:
 
 
 def find_in_language(answer: str, reference: str, *tests: Callable[[str], bool]) -> str:
-    """Returns the part of an answer that a language reads: the last fenced text that passes.
+    """Return the part of an answer in a language: the last fenced text that passes a test.
 
     Args:
-        reference: where it is fenced, the answer is returned as it is.
-        tests: whether a text is one of the language, the strictest test first. A later test is
-            tried where nothing passes those before it.
+        reference: if it is fenced, the answer is returned as it is.
+        tests: each returns whether a text is in the language, the strictest first. A later test is
+            tried only if nothing passes the earlier ones.
     """
     text = strip_blanks(answer)
     if not is_fenced(text) or tests[0](text):
         return text
-    # Marks within a text of the language, a string of SQL for one, are no fence.
+    # Marks inside a text of the language, for example in an SQL string, are not a fence.
     if is_fenced(reference) and not tests[0](strip_blanks(reference)):
         return text
     candidates = list(_candidates(text))
@@ -199,7 +197,7 @@ def find_in_language(answer: str, reference: str, *tests: Callable[[str], bool])
 
 
 def _candidates(text: str, depth: int = 0) -> Iterator[str]:
-    """Yields the texts that may be the answer, the last block's first."""
+    """Yield the texts that may be the answer, the last block's first."""
     span = _SPAN.fullmatch(text)
     if span:
         yield span[2]
@@ -211,13 +209,13 @@ def _candidates(text: str, depth: int = 0) -> Iterator[str]:
             if depth < _MAX_DEPTH and _RUN.search(reading):
                 yield from _candidates(strip_blanks(reading), depth + 1)
     first = _RUN.search(text)
-    if first and not whole:  # the first marks may be the end of a fence that the prompt opened
+    if first and not whole:  # the first marks may end a fence that the prompt opened
         yield text[: first.start()]
         yield _split_word(text[: first.start()])[1]
 
 
 def _split_fences(text: str) -> tuple[Sequence[_Block], str, bool]:
-    """Splits a text at its fences.
+    """Split a text at its fences.
 
     Returns:
         The blocks, the text outside of them, and whether every fence was closed.
@@ -248,8 +246,11 @@ def _block(content: str, longer: str | None = None) -> _Block:
 
 
 def _closing(text: str, runs: Sequence[re.Match[str]], place: int) -> int | None:
-    """Finds the marks that end a fence: as long as its own, on its line or at the end of one, or
-    marks that open the next fence. Returns their place among the runs."""
+    """Return the index of the run of marks that ends a fence, or None.
+
+    The run is at least as long as the opening one, and on the same line or at the end of a line.
+    Marks that open the next fence also end this one.
+    """
     opening = runs[place]
     mark = opening[0].strip()
     for number in range(place + 1, len(runs)):
@@ -263,7 +264,7 @@ def _closing(text: str, runs: Sequence[re.Match[str]], place: int) -> int | None
 
 
 def _longer(text: str, opening: re.Match[str], runs: Sequence[re.Match[str]]) -> str | None:
-    """Returns a one-line fence's content up to the last marks of its line."""
+    """Return a one-line fence's content up to the last marks of its line, or None."""
     if len(runs) > _MAX_RUNS:
         return None
     end = _LINE_END.search(text, opening.end())
@@ -281,7 +282,7 @@ def _ends_line(text: str, run: re.Match[str]) -> bool:
 
 
 def _has_info(text: str, run: re.Match[str]) -> bool:
-    """Tells whether marks begin a line and are followed by a word: they open a fence."""
+    """Return whether marks open a fence: they begin a line, and a word follows."""
     at = run.start()
     while at and text[at - 1] in " \t\ufeff":
         at -= 1
@@ -289,12 +290,12 @@ def _has_info(text: str, run: re.Match[str]) -> bool:
 
 
 def _split_word(content: str) -> tuple[str, str]:
-    """Splits a content behind its first word."""
-    found = _WORD.match(content)
-    return (found[1], content[found.end() :]) if found else ("", content)
+    """Split a content after its first word."""
+    match = _WORD.match(content)
+    return (match[1], content[match.end() :]) if match else ("", content)
 
 
 def _split_line(content: str) -> tuple[str, str]:
-    """Splits a content behind its first line."""
+    """Split a content after its first line."""
     end = _LINE_END.search(content)
     return (content[: end.start()], content[end.end() :]) if end else (content, "")

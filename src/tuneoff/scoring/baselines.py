@@ -1,8 +1,8 @@
-"""Answers that need no model: the bar that a score has to clear.
+"""Baselines: answers without a model, which a useful score must beat.
 
-A label that half of the training examples have makes half of the test set right, and a test input
-that is nearly a training input is answered by its neighbour. A model that does no better has
-learnt no more than that.
+If half of the training examples have one label, that label alone scores about half of the test set.
+A test input that nearly equals a training input is answered by its neighbour. A model that does no
+better has learnt no more.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tuneoff.records import Example
 
 MOST_FREQUENT = "most frequent answer"
 NEAREST = "nearest example"
-# An answer that is rarer in training is no bar.
+# The most frequent answer needs at least this share of train to be a baseline.
 LEAST_SHARE = 0.02
-# Training examples that neighbours are looked for among; more are sampled.
+# The number of training examples that are searched for neighbours; more are sampled.
 MOST_EXAMPLES = 20_000
-# Characters of an input that count, half at its beginning and half at its end.
+# The characters of an input that count, half at its beginning and half at its end.
 MOST_CHARACTERS = 8_000
-# Chinese, Japanese and Korean have no spaces: there each character is a word.
+# Chinese, Japanese and Korean have no spaces, so each of their characters is a word.
 WORDS = (
     r"(?u)[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
 )
@@ -30,8 +30,7 @@ BLOCK = 256
 
 
 def find_most_frequent(train: Sequence[Example]) -> tuple[str, float] | None:
-    """Return the answer that most training examples have, and their share; None where it is under
-    2%."""
+    """Return the most frequent training answer and its share; None under 2%."""
     if not train:
         return None
     answer, times = Counter(example.completion for example in train).most_common(1)[0]
@@ -40,10 +39,10 @@ def find_most_frequent(train: Sequence[Example]) -> tuple[str, float] | None:
 
 
 def find_nearest_answers(train: Sequence[Example], test: Sequence[Example]) -> list[str] | None:
-    """Return for each test example the answer of the training example with the nearest input.
+    """Return, per test example, the answer of the training example with the nearest input.
 
-    Nearest is the largest cosine of TF-IDF vectors of words (Salton and Buckley 1988). None where
-    there is no word to go by.
+    Nearest is the largest cosine of TF-IDF word vectors (Salton and Buckley 1988). None if the
+    inputs hold no words.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -72,14 +71,14 @@ def _sample(train: Sequence[Example]) -> list[Example]:
 
 
 def _read_input(example: Example) -> str:
-    """Return the words of an input, without the middle of a long one."""
+    """Return the text of an input, without the middle of a long one."""
     text = "\n".join(_find_texts(example.content()))
     half = MOST_CHARACTERS // 2
     return text if len(text) <= MOST_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
 
 
 def _find_texts(value: Any) -> Iterator[str]:
-    """Yield every text of an input; who speaks in a chat is none of it."""
+    """Yield every text of an input, without the roles of a chat."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -7,10 +7,10 @@ This is the meaning representation of ViGGO (Juraska, Bowden and Walker, INLG 20
     name      = letters, digits, "_", "-", "."
     value     = any characters but "]", possibly none
 
-Blanks may stand between all of these. A value may be a list, its items divided by a
-comma and a blank: `platforms[PlayStation, Xbox]`. The syntax cannot tell a list from a
-value with such a comma in it (`exp_release_date[August 14, 2018]`); both are taken apart
-alike in reference and prediction, so no match is lost or won by it.
+Blanks may stand between all of these. A value may be a list, with a comma and a blank between
+items: `platforms[PlayStation, Xbox]`. The syntax cannot tell a list from a value with such a comma
+(`exp_release_date[August 14, 2018]`). Both are split alike in reference and prediction, so no match
+is won or lost.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ class GrammarError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An attribute with its value as written; None when it has no brackets at all."""
+    """An attribute with its value as written; None if it has no brackets."""
 
     attribute: str
     value: str | None = None
 
     def items(self) -> tuple[str, ...]:
-        """The items of the value, blanks around them removed; `("",)` for no value."""
+        """Return the items of the value, stripped; `("",)` for no value."""
         return tuple(item.strip() for item in _ITEM_END.split((self.value or "").strip()))
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A parsed answer; slots in the order in which they were written."""
+    """A parsed call, its slots in the written order."""
 
     function: str
     slots: tuple[Slot, ...] = ()
 
 
 def parse(text: str) -> Call:
-    """The call that a text is.
+    """Return a text parsed as a call.
 
     Raises:
-        GrammarError: it is not one, or something stands after it.
+        GrammarError: it is not a call, or something follows it.
     """
     function, at = _name(text, _skip(text, 0), "a function")
     at = _expect(text, at, "(")
@@ -69,7 +69,7 @@ def parse(text: str) -> Call:
 
 
 def unparse(call: Call) -> str:
-    """The text of a call, as ViGGO writes it.
+    """Return the text of a call, as ViGGO writes it.
 
     Raises:
         GrammarError: a value holds "]", which the syntax cannot express.
@@ -95,11 +95,11 @@ def _slot(text: str, at: int) -> tuple[Slot, int]:
     return Slot(attribute, text[at + 1 : end]), _skip(text, end + 1)
 
 
-def _name(text: str, at: int, what: str) -> tuple[str, int]:
-    found = _NAME.match(text, at)
-    if found is None:
-        raise GrammarError(f"expected {what}, got {_seen(text, at)}")
-    return found[0], _skip(text, found.end())
+def _name(text: str, at: int, expected: str) -> tuple[str, int]:
+    name = _NAME.match(text, at)
+    if name is None:
+        raise GrammarError(f"expected {expected}, got {_seen(text, at)}")
+    return name[0], _skip(text, name.end())
 
 
 def _expect(text: str, at: int, character: str) -> int:
@@ -109,9 +109,9 @@ def _expect(text: str, at: int, character: str) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    """The next place that is not blank."""
-    found = _BLANKS.match(text, at)
-    return found.end() if found else at
+    """Return the next position that is not a blank."""
+    blanks = _BLANKS.match(text, at)
+    return blanks.end() if blanks else at
 
 
 def _seen(text: str, at: int) -> str:

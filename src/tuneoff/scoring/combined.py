@@ -1,4 +1,4 @@
-"""Several scorers as one: the task's own, and the metrics that a bake-off file adds to it."""
+"""Combines several scorers into one: the task's own, and the metrics that a bake-off file adds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuneoff.scoring.rows import Kind, Options, Row, Scorer, find_reason_left_ou
 
 
 class Combined:
-    """A scorer with the metrics of all of them; verdicts are the first one's."""
+    """A scorer with the metrics of several scorers; the first one gives the verdicts."""
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         first = scorers[0]
@@ -34,18 +34,18 @@ class Combined:
         return dict(self._groups(row, options)) if self._groups else {}
 
     def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-        """Yield what any of the scorers says of references that it cannot use."""
+        """Yield the unusable references that any of the scorers reports."""
         scorers = [scorer for scorer in self._scorers if hasattr(scorer, "failing")]
         for scorer, own in zip(scorers, tee(rows, len(scorers)), strict=True):
             yield from cast("Any", scorer).failing(own, options)
 
     def doubts(self, rows: Sequence[Row]) -> list[str]:
-        """Yield what any of the scorers says of references that it thinks little of."""
+        """Return the doubts of all scorers about the references."""
         scorers = [scorer for scorer in self._scorers if hasattr(scorer, "doubts")]
         return [line for scorer in scorers for line in cast("Any", scorer).doubts(rows)]
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-        """Every metric of each row, in order; all scorers go through the rows together."""
+        """Yield every metric of each row, in order; all scorers read the rows in step."""
         with ExitStack() as open_streams:
             streams = []
             for scorer, own in zip(self._scorers, tee(rows, len(self._scorers)), strict=True):
@@ -55,7 +55,7 @@ class Combined:
                 without = next(
                     (row for row in scored if find_reason_left_out(row) is not None), None
                 )
-                if without is not None:  # for all metrics alike
+                if without is not None:  # left out by all metrics alike
                     yield replace(without, scores={})
                     continue
                 scores = {name: value for row in scored for name, value in row.scores.items()}
@@ -63,7 +63,7 @@ class Combined:
 
 
 def combined(first: Scorer, others: Sequence[Scorer]) -> Scorer:
-    """One scorer of several.
+    """Return one scorer with the metrics of several.
 
     Raises:
         ConfigError: two of them have a metric of the same name.

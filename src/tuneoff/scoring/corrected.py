@@ -1,19 +1,19 @@
-"""A judge's score, corrected by people's labels of some of the rows that it judged.
+"""Corrects a judge's mean score by people's labels of some of the judged rows.
 
-PPI++ (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453) for a mean: the labelled rows say how
-far the judge is off, the others are judged by it alone,
+PPI++ (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453) for a mean. The labelled rows measure
+the judge's error; the other rows have the judge's score alone:
 
     mean(people - w · judge, over labelled rows) + w · mean(judge, over all other rows).
 
-The weight w is the one with the smallest variance, within [0, 1]: 0 asks people alone, and a judge
-that is no better than chance gets about that. With any w the figure is right on average if the
-labelled rows were drawn at random. Rows of a cluster (a database) are summed, labelled and others
-together, before the variance is taken; Student's t has Satterthwaite's degrees of freedom.
+The weight w minimizes the variance, within [0, 1]. At 0 only people count; a judge no better than
+chance gets about that. With any w the estimate is unbiased if the labelled rows were drawn at
+random. The rows of a cluster (a database) are summed, labelled and others together, before the
+variance is taken. Student's t has Satterthwaite's degrees of freedom.
 
-Where a judge is seldom wrong, a few labels may show no error at all. Two more labels are therefore
-counted in the interval, half a label in each of four corners (Agresti and Coull, The American
-Statistician 1998; of differences Agresti and Min, Statistics in Medicine 2005). The figure itself
-does not have them.
+If a judge is seldom wrong, a few labels may show no error at all. The interval therefore counts two
+more labels, half a label in each of four corners (Agresti and Coull, The American Statistician
+1998; of differences Agresti and Min, Statistics in Medicine 2005). The estimate itself does not
+count them.
 """
 
 from __future__ import annotations
@@ -42,31 +42,36 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Places = NDArray[np.intp]
 
-# Fewer labelled rows bring no figure: benchmarks/corrected_scores.py measures from here on.
+# Fewer labelled rows give no figure: benchmarks/corrected_scores.py measures from this number on.
 LEAST_LABELS = 20
-# People's and the judge's values of what is counted beside the labels, each with weight 1/2.
+# (people's, judge's) values of the extra labels, each with weight 1/2.
 _CORNERS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0))
 _CORNERS_OF_DIFFERENCES = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
 _HALF = 0.5
-# A difference of this size is to be shown.
+# The difference that the needed number of labels should show.
 POINTS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Judged rows as arrays: people's values (of labelled rows), the judge's of the same, the
-    judge's of the others, and the clusters of both; `corners` are counted beside the labels."""
+    """Judged rows as arrays."""
 
     people: Array
+    """People's values of the labelled rows."""
     judged: Array
+    """The judge's values of the labelled rows."""
     others: Array
+    """The judge's values of the other rows."""
     units: Places
+    """The cluster number of each labelled row."""
     other_units: Places
+    """The cluster number of each other row."""
     corners: Array
+    """The values of the extra labels."""
 
     @property
     def labelled(self) -> int:
-        """Count the labelled rows."""
+        """Return the number of labelled rows."""
         return len(self.people)
 
 
@@ -78,15 +83,16 @@ def correct_mean(
     *,
     of_differences: bool = False,
 ) -> Corrected:
-    """Return the mean over all judged rows that people would give, with its 95% interval.
+    """Return the estimate of people's mean over all judged rows, with its 95% interval.
 
     Args:
-        judged: the judge's value of every row, in [0, 1]; of a pair the differences.
-        labels: people's of some of these, drawn at random; of rows that were not judged none count.
-        clusters: what each row belongs to; one that is missing is a cluster of its own. None: the
-            rows are independent.
-        seeds: the judge's scores of each training, of each contender that has several.
-        of_differences: values are those of one contender minus those of another.
+        judged: the judge's value of every row, in [0, 1]; for a pair, the differences.
+        labels: people's values of some rows, drawn at random; rows that were not judged are
+            ignored.
+        clusters: row id → cluster; a missing row is a cluster of its own. None: rows are
+            independent.
+        seeds: the judge's score of each seed, of each contender with several.
+        of_differences: whether values are differences of two contenders.
     """
     rows = _lay_out(judged, labels, clusters, of_differences)
     n, held = rows.labelled, _count_distinct(rows.units)
@@ -117,16 +123,16 @@ def _lay_out(
 ) -> _Rows:
     import numpy as np
 
-    found = [id for id in judged if id in labels]
+    labelled = [id for id in judged if id in labels]
     others = [id for id in judged if id not in labels]
     names = [f"id {id}" if clusters is None else clusters.get(id, f"id {id}") for id in judged]
     number = {name: place for place, name in enumerate(dict.fromkeys(names))}
     unit = {id: number[name] for id, name in zip(judged, names, strict=True)}
     return _Rows(
-        people=np.array([float(labels[id]) for id in found]),
-        judged=np.array([float(judged[id]) for id in found]),
+        people=np.array([float(labels[id]) for id in labelled]),
+        judged=np.array([float(judged[id]) for id in labelled]),
         others=np.array([float(judged[id]) for id in others]),
-        units=np.array([unit[id] for id in found], dtype=np.intp),
+        units=np.array([unit[id] for id in labelled], dtype=np.intp),
         other_units=np.array([unit[id] for id in others], dtype=np.intp),
         corners=np.array(_CORNERS_OF_DIFFERENCES if of_differences else _CORNERS),
     )
@@ -137,19 +143,22 @@ def _count_distinct(units: Places) -> int:
 
 
 def _residuals(corners: Array, weight: float) -> Array:
-    found: Array = corners[:, 0] - weight * corners[:, 1]
-    return found
+    residuals: Array = corners[:, 0] - weight * corners[:, 1]
+    return residuals
 
 
 def _mean_with(values: Array, corners: Array) -> float:
-    """Return the mean of values and corners, which have half a value's weight."""
+    """Return the mean of values and corners; a corner has weight 1/2."""
     total = len(values) + _HALF * len(corners)
     return float(values.sum() + _HALF * corners.sum()) / total
 
 
 def _tune(rows: _Rows) -> tuple[float, float]:
-    """Return how much people's values rise with the judge's, and the weight with the smallest
-    variance; both within [0, 1]."""
+    """Return the slope of people's values on the judge's, and the weight with the smallest
+    variance.
+
+    Both are within [0, 1].
+    """
     people = _mean_with(rows.people, rows.corners[:, 0])
     judged = _mean_with(rows.judged, rows.corners[:, 1])
     corners = rows.corners - (people, judged)
@@ -181,7 +190,7 @@ def _variance(rows: _Rows, weight: float) -> tuple[float, float]:
 
 
 def _by_unit(places: Places, values: Array, units: int) -> Array:
-    """Return each unit's sum of values, larger where a unit holds a large part of all (CR2)."""
+    """Return each cluster's sum of values, scaled up for large clusters (CR2)."""
     import numpy as np
 
     share = np.bincount(places, minlength=units) / len(places)
@@ -207,8 +216,10 @@ def _mean_of_clusters(places: Places, values: Array, units: int) -> tuple[float,
 
 
 def _find_rows_needed(rows: _Rows, slope: float) -> int | None:
-    """Return how many labelled rows show a difference of `POINTS` four times in five; None where
-    not even all of them do."""
+    """Return how many labelled rows show a difference of `POINTS` with a power of 80%.
+
+    None if labelling all rows does not.
+    """
     import numpy as np
     from scipy.special import ndtri
 
@@ -225,7 +236,7 @@ def _find_rows_needed(rows: _Rows, slope: float) -> int | None:
     spread = alone * max(1.0, together / float(residuals.var(ddof=1) or math.inf))
     of_all = slope**2 * _mean_of_clusters(places, every, units)[0]
     needed = float(n)
-    for _ in range(3):  # the quantile depends on the number, and hardly
+    for _ in range(3):  # the quantile depends on the number a little
         least = POINTS / (quantile(SIGNIFICANT, max(1.0, needed - 1)) + float(ndtri(POWER)))
         left = least**2 - of_all
         needed = spread / left if left > 0 else math.inf

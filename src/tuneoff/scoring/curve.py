@@ -1,7 +1,7 @@
-"""The learning curve: the metric after training on growing parts of the examples.
+"""The learning curve: the metric after training on growing fractions of the examples.
 
-Each point is scored like any training; it is tested against the one before on the same test
-examples (`pairs.compare_all`). That test knows nothing of how much training itself varies.
+Each point is scored like any training. It is tested against the point before, on the same test
+examples (`pairs.compare_all`). The test does not cover the variance between training runs.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def learning_curve(
     kind: Kind,
     clusters: Mapping[str, str] | None = None,
 ) -> tuple[CurvePoint, ...]:
-    """The points of a curve, the smallest part first; no curve below two points.
+    """Return the points of a curve, the smallest fraction first; none for a single point.
 
     Args:
-        measured: (fraction, training examples, scored rows by example id) of each training;
-            one without scores yet is left out.
-        clusters: what each example belongs to, as in `compare_all`.
+        measured: (fraction, training examples, scored rows by example id) of each training; a
+            training without scores is left out.
+        clusters: example id → cluster, as in `compare_all`.
     """
     points: list[CurvePoint] = []
     before: dict[str, float] = {}
-    for fraction, examples, rows in sorted(measured, key=lambda each: each[0]):
+    for fraction, examples, rows in sorted(measured, key=lambda point: point[0]):
         score = aggregate(rows.values(), {metric: kind}, clusters=clusters)[metric]
         if score.value is None:
             continue

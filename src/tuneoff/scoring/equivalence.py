@@ -1,9 +1,10 @@
-"""Is a difference smaller than a margin that would matter? Four outcomes of a pair.
+"""Equivalence and parity: is a difference smaller than a margin that matters? Four outcomes of a
+pair.
 
-That no difference was found proves nothing: a small test set finds none. Two one-sided tests at 5%
-each (Schuirmann 1987) say that two contenders are *the same within M points*: the 90% interval lies
-between -M and M. *Parity* asks less: that a contender is not worse than another by M or more, at 5%
-one-sided, so a better one passes; over several contenders Holm's step-down keeps it.
+"No difference found" proves nothing: a small test set finds none. *The same within M points* is
+shown by two one-sided tests at 5% each (Schuirmann 1987): the 90% interval lies between -M and M.
+*Parity* (non-inferiority) is weaker: a contender is not worse than another by M or more, one-sided
+at 5%, so a better one passes. Over several contenders, Holm's step-down adjusts it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ MARGIN = 0.03
 
 
 def is_within(pair: Comparison, margin: float) -> bool:
-    """Say whether the true difference is smaller than the margin, either way."""
+    """Return whether the true difference is shown to be smaller than the margin, either way."""
     if pair.low_90 is None or pair.high_90 is None:
         return False
     return pair.low_90 > -margin and pair.high_90 < margin
 
 
 def add_outcome(pair: Comparison, margin: float | None) -> Comparison:
-    """Return a pair with its outcome; a margin of None (scores are no shares) is never held."""
+    """Return a pair with its outcome.
+
+    Args:
+        margin: None if scores are not shares; equivalence is then never shown.
+    """
     within = None if margin is None else is_within(pair, margin)
     outcome: PairOutcome = "same" if within else "cannot be told"
     if pair.verdict != "tie":
@@ -39,11 +44,13 @@ def adjust_not_worse(
     clusters: Mapping[str, str] | None = None,
     margin: float = MARGIN,
 ) -> list[float]:
-    """Return, of each pair, the p-value of "a is worse than b by the margin or more", adjusted over
-    all pairs; a is not worse where it is under 0.05."""
+    """Return each pair's p-value of "a is worse than b by the margin or more", adjusted.
+
+    The adjustment is over all pairs. Under 0.05, a is not worse.
+    """
     if not pairs:
         return []
     measured = measure_pairs(pairs, "", clusters, "")
     flips = flip_pairs(measured)
-    found = [each.p_not_worse(flips, place, margin) for place, each in enumerate(measured)]
-    return [adjusted for adjusted, _ in holm(found)]
+    p_values = [pair.p_not_worse(flips, place, margin) for place, pair in enumerate(measured)]
+    return [adjusted for adjusted, _ in holm(p_values)]

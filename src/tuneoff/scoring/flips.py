@@ -1,24 +1,24 @@
-"""One joint sign-flip test for several pairs of contenders, and the intervals that belong to it.
+"""A joint sign-flip (permutation) test of several pairs of contenders, and its intervals.
 
-If neither of two contenders is better, their answers to an example may as well be swapped, and so
-may all their answers within a cluster (a database), whose examples are right or wrong together. A
-*flip* swaps some of them; all pairs share the signs of each flip. The statistic of a pair is
-T = |sum of d| / root of the sum of d², with d its summed difference within each example or cluster;
-flips leave the denominator alone.
+If neither of two contenders is better, their answers to an example are exchangeable. Within a
+cluster (a database) examples are right or wrong together, so all of its answers are exchanged
+together. A *flip* exchanges some of them; all pairs share the signs of each flip. The statistic of
+a pair is T = |sum of d| / root of the sum of d², where d is its summed difference within each
+example or cluster. Flips leave the denominator unchanged.
 
-- The p-value of a pair is the share of flips with a T at least as large as the one found.
+- The p-value of a pair is the share of flips whose T is at least as large as the observed one.
 - The adjusted p-values are step-down (Westfall and Young 1993; Romano and Wolf, JASA 2005): each
-  pair is held, in each flip, against the most extreme of the pairs that are no more extreme than
-  it. How extreme a flip is for a pair is its p-value there, so that a pair whose few large clusters
-  allow no large T is not drowned by the others; between equal p-values T decides, so that few
-  clusters, which have few different p-values, are not mute: the least p over m clusters is 2/2^m,
-  however many pairs there are. No pair has a larger p than Holm's method would give it.
+  pair is compared, in each flip, with the most extreme of the pairs that are no more extreme than
+  it. The extremity of a flip for a pair is based on its p-value there, so a pair with few large
+  clusters, which allow no large T, is not drowned by the others. T breaks ties between equal
+  p-values, because few clusters have few different p-values: the least p over m clusters is 2/2^m,
+  however many pairs there are. No pair has a larger p than Holm's method gives.
 - The interval of a pair holds the differences that its own test does not reject. One flip fails to
-  reject those between two roots of a quadratic, so the bounds are order statistics of these roots;
-  an interval leaves out 0 exactly when its p-value is under its level.
+  reject the differences between two roots of a quadratic, so the bounds are order statistics of
+  these roots. An interval excludes 0 exactly when its p-value is under its level.
 
-Up to `EXACT_UNITS` units every flip is taken, above it `FLIPS` seeded draws and the flip that swaps
-nothing. Units whose differences are the same in every pair are drawn together, as binomial numbers.
+Up to `EXACT_UNITS` units, every flip is taken. Above it, `FLIPS` seeded draws and the identity
+flip. Units with the same differences in every pair are drawn together, as binomial numbers.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 EXACT_UNITS = 16
 FLIPS = 10_000
 SEED = 0
-# Numbers drawn at a time: some megabytes.
+# Numbers drawn at a time, some megabytes.
 _BLOCK_NUMBERS = 2_000_000
-# Sums of the same numbers in another order differ by less than this share of them.
+# Relative rounding error of a sum in another order.
 _ROUNDING = 1e-9
 _DECIMALS = 10
 _TIE, _TIE_DECIMALS = 1e-6, 14
@@ -49,27 +49,29 @@ _TIE, _TIE_DECIMALS = 1e-6, 14
 
 @dataclass(frozen=True, slots=True)
 class JointFlips:
-    """What every flip made of every pair (flips × pairs).
-
-    `extremity`: how extreme the flip is for the pair, from 0 to 1: one minus its p-value there,
-    equal ones in the order of T; `found`: how extreme what was found is (pairs). `low`, `high`: the
-    differences that the flip does not reject lie between these; infinite where it rejects none.
-    `differences`: what the flip made of the mean difference.
-    """
+    """The statistics of every flip of every pair (arrays of flips × pairs)."""
 
     found: Array
+    """The extremity of the observed differences (pairs)."""
     differences: Array
+    """The mean difference after the flip."""
     extremity: Array
+    """How extreme the flip is for the pair, from 0 to 1: one minus its p-value there, with ties in
+    the order of T."""
     low: Array
+    """The flip does not reject differences from here to `high`; -inf if it rejects none."""
     high: Array
+    """The upper end of these differences; inf if it rejects none."""
 
     def p_values(self) -> list[float]:
         """Return each pair's own p-value."""
         return [float(share) for share in (self.extremity >= self.found).mean(axis=0)]
 
     def adjust(self) -> tuple[list[float], list[float]]:
-        """Return each pair's p-value adjusted over all pairs, and the level of its own test that
-        amounts to it: a pair that the step-down rejects has an own p of at most that."""
+        """Return each pair's adjusted p-value, and the equivalent level of its own test.
+
+        A pair that the step-down rejects has an own p-value of at most that level.
+        """
         import numpy as np
 
         order = np.argsort(-self.found, kind="stable")
@@ -84,18 +86,21 @@ class JointFlips:
                 stopped = largest
             critical = _critical(largest if stopped is None else stopped)
             own = self.extremity[:, pair]
-            # What the adjustment leaves may be less than any p-value that few units have.
+            # The remaining level may be below the least p-value that few units allow.
             least = min(SIGNIFICANT, float((own == own.max()).mean()))
             levels[pair] = max(least, float((own >= critical).mean()))
         return adjusted.tolist(), levels.tolist()
 
     def interval(self, pair: int, level: float, inclusive: bool) -> tuple[float, float] | None:
-        """Return the differences whose p is at least `level` (over it, where `inclusive` rejects
-        at the level itself); None where no difference can be rejected."""
+        """Return the differences with a p-value of at least `level`; None if none is rejected.
+
+        Args:
+            inclusive: whether a p-value of exactly `level` rejects, too.
+        """
         import numpy as np
 
         count = len(self.low)
-        # Of so many flips as rejected, at least, the last one still counts.
+        # The last one of the rejecting flips still counts.
         rank = math.floor(level * count + 1e-6) + 1 if inclusive else math.ceil(level * count)
         rank = min(max(rank, 1), count) - 1
         low = float(np.partition(self.low[:, pair], rank)[rank])
@@ -110,12 +115,12 @@ class JointFlips:
 
 
 def flip_jointly(sums: Array, sizes: Array) -> JointFlips:
-    """Return what flips make of pairs of contenders.
+    """Return the joint flips of pairs of contenders.
 
     Args:
         sums: units × pairs, the summed difference of each example or cluster.
-        sizes: units × pairs, its number of examples that both contenders answered; at least one
-            in each column.
+        sizes: units × pairs, the number of examples that both contenders answered; at least one in
+            each column.
     """
     import numpy as np
 
@@ -132,7 +137,7 @@ def flip_jointly(sums: Array, sizes: Array) -> JointFlips:
     with np.errstate(divide="ignore", invalid="ignore"):
         first = (total - flipped) / (examples - counted)
         second = (total + flipped) / (examples + counted)
-    # Where nothing, or everything, is swapped, no difference is rejected.
+    # If nothing or everything is exchanged, no difference is rejected.
     same = np.abs(counted) == examples
     extremity = _rank(np.round(np.abs(flipped) / root, _DECIMALS))
     return JointFlips(
@@ -145,13 +150,12 @@ def flip_jointly(sums: Array, sizes: Array) -> JointFlips:
 
 
 def _join_equal_units(sums: Array, sizes: Array) -> tuple[Array, Array, Array]:
-    """Return the different units in ascending order, and how often there is each; few units as
-    they are."""
+    """Return the different units in ascending order, and their counts; few units as they are."""
     import numpy as np
 
     if len(sums) <= EXACT_UNITS:
         return sums, sizes, np.ones(len(sums))
-    # Compared as bytes, which is much faster than number by number; -0 becomes 0 before.
+    # Compared as bytes, which is much faster than number by number. Adding 0.0 turns -0 into 0.
     both = np.ascontiguousarray(np.hstack([sums, sizes]) + 0.0)
     as_bytes = both.view(np.dtype((np.void, both.itemsize * both.shape[1]))).ravel()
     _, first, times = np.unique(as_bytes, return_index=True, return_counts=True)
@@ -162,8 +166,10 @@ def _join_equal_units(sums: Array, sizes: Array) -> tuple[Array, Array, Array]:
 
 
 def _signs(times: Array) -> Iterator[Array]:
-    """Yield blocks of flips × units: the sum of the signs of the equal units that each stands for.
-    The first flip swaps nothing."""
+    """Yield blocks of flips × units: the sum of the signs of the equal units.
+
+    The first flip exchanges nothing.
+    """
     import numpy as np
 
     count = len(times)
@@ -187,13 +193,13 @@ def _rank(statistic: Array) -> Array:
         np.searchsorted(np.sort(column), column, side="left") / len(column)
         for column in statistic.T
     ]
-    # T breaks ties alone: p-values differ by more than this.
-    found = np.stack(below, axis=1) + statistic / (1 + statistic) * _TIE
-    return np.asarray(np.round(found, _TIE_DECIMALS))
+    # T only breaks ties: p-values differ by more than this.
+    extremity = np.stack(below, axis=1) + statistic / (1 + statistic) * _TIE
+    return np.asarray(np.round(extremity, _TIE_DECIMALS))
 
 
 def _snap(values: Array, exact: Array | float, scale: Array) -> Array:
-    """Return values without the rounding by which they miss an exact one."""
+    """Return the values; those within rounding of an exact value become exact."""
     import numpy as np
 
     return np.where(np.abs(values - exact) <= _ROUNDING * scale, exact, values)

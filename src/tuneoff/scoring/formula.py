@@ -14,7 +14,7 @@ _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,
     ast.Div: lambda a, b: a / b,
-    # Of floats alone: a power of whole numbers may take for ever.
+    # Floats only: a power of whole numbers may take for ever.
     ast.Pow: lambda a, b: math.pow(a, b),
     ast.UAdd: lambda a: a,
     ast.USub: lambda a: -a,
@@ -29,18 +29,18 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sqrt": math.sqrt,
     "log": math.log,
 }
-# Deeper ones would be no formula that somebody wrote.
+# Bounds the nesting, too; nobody writes a longer formula.
 MAX_CHARACTERS = 2000
 
 
 class Formula:
-    """A formula such as `(name + email) / 2`. `^` is the power."""
+    """A formula such as `(name + email) / 2`; `^` is the power."""
 
     def __init__(self, text: str, names: Collection[str], where: str) -> None:
-        """Read a formula.
+        """Parse and check a formula.
 
         Raises:
-            ConfigError: it is none, or names something else than the graders.
+            ConfigError: the text is not a formula, or names anything but the graders.
         """
         try:
             if len(text) > MAX_CHARACTERS:
@@ -58,7 +58,7 @@ class Formula:
         """Return the value of the formula.
 
         Raises:
-            ArithmeticError, ValueError: it has none, as where it divides by zero.
+            ArithmeticError, ValueError: it has none, for example where it divides by zero.
         """
         value = float(_evaluate(self._tree, values))
         if not math.isfinite(value):
@@ -88,8 +88,8 @@ class Formula:
                     f"{where}: calculate_output holds {ast.unparse(node)!r:.60}; allowed are the "
                     f"graders' names, numbers, + - * / ^ and {', '.join(FUNCTIONS)}."
                 )
-        for each in inner:
-            self._check(each, names, where)
+        for child in inner:
+            self._check(child, names, where)
 
 
 def _evaluate(node: ast.AST, values: Mapping[str, float]) -> Any:
@@ -99,7 +99,7 @@ def _evaluate(node: ast.AST, values: Mapping[str, float]) -> Any:
         case ast.UnaryOp(op=op, operand=operand):
             return _OPERATORS[type(op)](_evaluate(operand, values))
         case ast.Call(func=ast.Name(id=name), args=args):
-            return FUNCTIONS[name](*(_evaluate(each, values) for each in args))
+            return FUNCTIONS[name](*(_evaluate(argument, values) for argument in args))
         case ast.Name(id=name):
             return values[name]
         case ast.Constant(value=value):

@@ -1,13 +1,12 @@
-"""Functional representation: is the call right, and if not, what is wrong with it?
+"""Scores functional representation: is the call right, and if not, which part is wrong?
 
-For answers like `inform(name[Portal 2], platforms[PC, Xbox])`, as in ViGGO (Juraska,
-Bowden and Walker, INLG 2019); the syntax is in `calls.py`. A *slot* is a pair of
-attribute and value; each item of a list is a slot of its own, and slots are counted as a
-multiset, so a list with one item missing costs one slot and not the whole list. An
-attribute with an empty value, or none, is one slot with an empty value. Names and values
-are compared character by character. All metrics but `exact_match` look at the call within
-a fence (`answer_text.py`). Precision, recall and F1 are fractions; when neither side
-has slots they are 1.
+For answers like `inform(name[Portal 2], platforms[PC, Xbox])`, as in ViGGO (Juraska, Bowden and
+Walker, INLG 2019); `calls.py` has the syntax. A *slot* is a pair of attribute and value. Each item
+of a list is a slot of its own, and slots are compared as multisets, so a missing list item costs
+one slot and not the whole list. An attribute with an empty value, or none, is one slot with an
+empty value. Names and values are compared character by character. All metrics but `exact_match`
+read the call within a fence (`answer_text.py`). Precision, recall and F1 are fractions; they are 1
+if neither side has slots.
 """
 
 from __future__ import annotations
@@ -36,14 +35,16 @@ REORDERED = "right but for order"
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-    """Yield every metric of each row, in order; a reference that is no call costs its own row. No
-    option has an effect."""
+    """Yield every metric of each row, in order.
+
+    A reference that is not a call leaves out its own row. No option has an effect.
+    """
     for row in rows:
         yield _score(row)
 
 
 def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-    """Yield the id of each row whose reference is no call, and why."""
+    """Yield the id of each row whose reference is not a call, and the reason."""
     for row in rows:
         try:
             parse(row.reference)
@@ -102,7 +103,7 @@ def _ordered(call: Call) -> list[tuple[str, ...]]:
 
 
 def _unordered(call: Call) -> tuple[str, Counter[tuple[str, ...]]]:
-    """A call up to the order of its attributes and of the items of each value."""
+    """Return a call without the order of its attributes and of the items of each value."""
     slots = Counter((slot.attribute, *sorted(slot.items())) for slot in call.slots)
     return call.function, slots
 
@@ -110,17 +111,17 @@ def _unordered(call: Call) -> tuple[str, Counter[tuple[str, ...]]]:
 def _precision_recall_f1(
     reference: Counter[tuple[str, str]], answer: Counter[tuple[str, str]]
 ) -> tuple[float, float, float]:
-    expected, given = reference.total(), answer.total()
-    if expected == 0 and given == 0:
+    expected, answered = reference.total(), answer.total()
+    if expected == 0 and answered == 0:
         return 1.0, 1.0, 1.0
     common = (reference & answer).total()
-    precision = common / given if given else 0.0
+    precision = common / answered if answered else 0.0
     recall = common / expected if expected else 0.0
-    return precision, recall, 2 * common / (expected + given)
+    return precision, recall, 2 * common / (expected + answered)
 
 
 def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) -> str:
-    """The first thing that is wrong, the gravest first."""
+    """Return the gravest error of an answer."""
     if scores["exact_match"]:
         return "right"
     if scores["normalized_match"]:
@@ -130,7 +131,7 @@ def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) 
     if scores["order_insensitive_match"]:
         return "right but for form" if _ordered(answer) == _ordered(reference) else REORDERED
     expected = Counter(slot.attribute for slot in reference.slots)
-    given = Counter(slot.attribute for slot in answer.slots)
-    if expected - given:
+    answered = Counter(slot.attribute for slot in answer.slots)
+    if expected - answered:
         return "missing slot"
-    return "extra slot" if given - expected else "wrong value"
+    return "extra slot" if answered - expected else "wrong value"

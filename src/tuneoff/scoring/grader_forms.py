@@ -1,7 +1,7 @@
 """OpenAI's grader objects as they are exported, and their files.
 
-Source of the fields: `openai.types.graders`, and of an eval's criteria `pass_threshold`. Keys that
-say nothing about grading (`id`, `image_tag`) are left alone.
+Source of the fields: `openai.types.graders`, and for `pass_threshold` an eval's testing criteria.
+Keys that have nothing to do with grading (`id`, `image_tag`) are ignored.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tuneoff.scoring.similarity import SIMILARITIES
 
 SUFFIXES = (".json", ".yaml", ".yml")
 TYPES = ("string_check", "text_similarity", "score_model", "label_model", "python", "multi")
-# Named by OpenAI, but not so well described that another could compute the same.
+# OpenAI's metrics that are not documented well enough to compute the same values.
 NOT_OFFERED = ("bleu", "gleu", "meteor", "cosine")
 
 
 class Form(BaseModel):
-    """What every grader has."""
+    """The fields that every grader has."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
     name: str = ""
@@ -36,7 +36,7 @@ class Form(BaseModel):
 
 class StringCheck(Form):
     type: Literal["string_check"]
-    # `neq` is how OpenAI's guide spells `ne`.
+    # `neq` is the spelling of `ne` in OpenAI's guide.
     operation: Literal["eq", "ne", "neq", "like", "ilike"]
     input: str
     reference: str
@@ -55,18 +55,19 @@ class Python(Form):
 
 
 class SamplingParams(BaseModel):
-    """How a grader's model is to answer. `max_tokens` is what some of OpenAI's examples write."""
+    """The sampling parameters of a grader's model."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     max_completions_tokens: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
+    """The name of `max_completions_tokens` in some of OpenAI's examples."""
     reasoning_effort: str | None = None
     seed: int | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = None
 
     def find_most_reply(self) -> int:
-        """Return how many tokens a reply may have."""
+        """Return the most tokens of a reply."""
         return self.max_completions_tokens or self.max_tokens or MOST_REPLY
 
 
@@ -77,7 +78,7 @@ class Turn(BaseModel):
 
 
 class AskingForm(Form):
-    """What graders that ask a model have."""
+    """The fields of the graders that call a model."""
 
     model: str = Field(min_length=1)
     input: tuple[Turn, ...] = Field(min_length=1)
@@ -106,7 +107,7 @@ _ADAPTER: TypeAdapter[AnyForm] = TypeAdapter(Annotated[AnyForm, Field(discrimina
 
 
 def is_grader_file(path: str) -> bool:
-    """Say whether a metric of a bake-off file names a grader's file."""
+    """Return whether a metric of a bake-off file is the path of a grader file."""
     return path.lower().endswith(SUFFIXES)
 
 
@@ -128,10 +129,10 @@ def read_grader(path: Path) -> AnyForm:
 
 
 def check_grader(value: Any, where: str) -> AnyForm:
-    """Return a grader object, checked.
+    """Return a grader object, validated.
 
     Raises:
-        ConfigError: it is none, or one that cannot be computed here.
+        ConfigError: it is not a grader, or one that cannot be computed here.
     """
     if not isinstance(value, Mapping):
         raise ConfigError(
@@ -140,21 +141,23 @@ def check_grader(value: Any, where: str) -> AnyForm:
         )
     if value.get("type") not in TYPES:
         raise ConfigError(f"{where}: {unknown('type of grader', str(value.get('type')), TYPES)}.")
-    # An export writes null for what was not given.
-    given = {key: each for key, each in value.items() if each is not None}
+    # An export writes null for missing fields.
+    fields = {key: field for key, field in value.items() if field is not None}
     try:
-        form = _ADAPTER.validate_python(given)
+        form = _ADAPTER.validate_python(fields)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"][1:])
-        what = "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'].lower()}"
-        raise ConfigError(f"{where}: the {value['type']} grader's {at} {what}.") from None
+        problem = (
+            "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'].lower()}"
+        )
+        raise ConfigError(f"{where}: the {value['type']} grader's {at} {problem}.") from None
     _check_form(form, where)
     return form
 
 
 def name_metric(form: Form, default: str) -> str:
-    """Return the name of a grader's metric: its own name, as far as a metric's may have it."""
+    """Return the name of a grader's metric: the grader's own, made an identifier."""
     named = re.sub(r"[^\w]+", "_", form.name.lower()).strip("_")
     return named or re.sub(r"[^\w]+", "_", default.lower()).strip("_") or "grader"
 
@@ -176,7 +179,7 @@ def _check_form(form: AnyForm, where: str) -> None:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ConfigError(f"{where}: range is {low:g} to {high:g}; it must rise.")
     if isinstance(form, LabelModel):
-        strange = [each for each in form.passing_labels if each not in form.labels]
+        strange = [label for label in form.passing_labels if label not in form.labels]
         if strange or not form.passing_labels:
             named = f"{strange[0]!r}" if strange else "nothing"
             raise ConfigError(

@@ -1,6 +1,6 @@
 """Templates of OpenAI's graders: `{{ item.label }}`, `{{ sample.output_json.names[0] }}`.
 
-`item` is a row of the eval's data, `sample` what the model answered. Source: OpenAI's guide
+`item` is a row of the eval's data; `sample` is the model's answer. Source: OpenAI's guide
 "Graders", section "Templating".
 """
 
@@ -18,12 +18,12 @@ from tuneoff.scoring.rows import Row
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _FIELD = re.compile(r"\s*(item|sample)((?:\s*\.\s*[^.\[\]{}'\"]+|\[\s*\d+\s*\]|\[(['\"]).*?\3\])+)")
 _STEP = re.compile(r"\.\s*([^.\[\]{}'\"]+)|\[\s*(\d+)\s*\]|\[(['\"])(.*?)\3\]")
-# What a text answer has of a sample. Tool calls and audio it has not.
+# The fields of a sample that a text answer has. It has no tool calls and no audio.
 SAMPLE_FIELDS = ("output_text", "output_json", "choices")
 
 
 class MissingFieldError(LookupError):
-    """A template names a field that a row or an answer does not have."""
+    """A template names a field that a row or an answer lacks."""
 
     def __init__(self, field: Field, there: str) -> None:
         super().__init__(f"{field.written} is not there ({there})")
@@ -32,7 +32,7 @@ class MissingFieldError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A place in an item or a sample, as a template names it."""
+    """A field of an item or a sample, as a template names it."""
 
     namespace: str
     path: tuple[str | int, ...]
@@ -47,7 +47,7 @@ class Field:
         """Return the value of the field.
 
         Raises:
-            MissingFieldError: there is none.
+            MissingFieldError: there is no such field.
         """
         value: Any = item if self.namespace == "item" else sample
         for step in self.path:
@@ -61,10 +61,10 @@ class Template:
     """A text with fields to fill in."""
 
     def __init__(self, text: str, where: str) -> None:
-        """Read a template.
+        """Parse a template.
 
         Raises:
-            ConfigError: it names something that no grader of texts has.
+            ConfigError: it names a field that no text grader has.
         """
         self.pieces: list[str | Field] = []
         end = 0
@@ -80,7 +80,7 @@ class Template:
         return [piece for piece in self.pieces if isinstance(piece, Field)]
 
     def find_only_field(self) -> Field | None:
-        """Return the field of a template that is one field and nothing else."""
+        """Return the only field of a template without other text, or None."""
         only = self.pieces[0] if len(self.pieces) == 1 else None
         return only if isinstance(only, Field) else None
 
@@ -88,7 +88,7 @@ class Template:
         """Return the text with its fields filled in.
 
         Raises:
-            MissingFieldError: a field is not there.
+            MissingFieldError: a field is missing.
         """
         return "".join(
             piece if isinstance(piece, str) else write_value(piece.look_up(item, sample))
@@ -97,8 +97,10 @@ class Template:
 
 
 def build_item(row: Row) -> Mapping[str, Any]:
-    """Return the `item` of an example: its own where it was imported, else meta, inputs and
-    `completion`."""
+    """Return the `item` of an example.
+
+    It is the example's own if it was imported, else meta, inputs and `completion`.
+    """
     own = row.meta.get("item")
     if isinstance(own, Mapping):
         return own
@@ -106,7 +108,7 @@ def build_item(row: Row) -> Mapping[str, Any]:
 
 
 def build_sample(answer: str) -> dict[str, Any]:
-    """Return the `sample` of an answer; `output_json` is None where the answer is no JSON."""
+    """Return the `sample` of an answer; `output_json` is None if the answer is not JSON."""
     try:
         value = json.loads(answer)
     except (ValueError, RecursionError):
@@ -122,12 +124,12 @@ def build_sample(answer: str) -> dict[str, Any]:
 
 
 def read_answer(row: Row) -> str:
-    """Return the answer that a grader sees: as it came, or what follows its thought."""
+    """Return the answer that a grader gets: as it came, or without its thought."""
     return row.prediction if row.prediction == row.given else row.prediction.strip()
 
 
 def write_value(value: Any) -> str:
-    """Return a value as text: texts as they are, anything else as JSON."""
+    """Return a value as text; anything but text becomes JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

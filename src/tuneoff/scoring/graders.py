@@ -1,10 +1,10 @@
-"""Graders of OpenAI's as metrics, from files that hold a grader object as it was exported.
+"""OpenAI's graders as metrics, from files that hold an exported grader object.
 
     metrics: [graders/match.json, exact_match]
 
 `string_check`, `text_similarity`, `python` and `multi` are computed here; `score_model` and
-`label_model` ask a model (`model_grader.py`). Each gives what OpenAI's guide "Graders" says that it
-gives. The metric is named like the grader; with a `pass_threshold` there is a second one,
+`label_model` call a model (`model_grader.py`). Each returns what OpenAI's guide "Graders"
+describes. The metric has the grader's name; with a `pass_threshold` there is a second metric,
 `NAME_passed`. A python grader is its author's code: it runs in this process, without limits.
 """
 
@@ -36,23 +36,25 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a grader gives an answer. `fault` says why it could not be graded, which is a 0."""
+    """The grade of an answer."""
 
     score: float
     fault: str | None = None
+    """Why the answer could not be graded, which scores 0; else None."""
 
 
 class Grader(Protocol):
-    """A grader that is computed here. `templates` are those that it fills in."""
+    """A grader that is computed in this process."""
 
     templates: Sequence[Template]
+    """The templates that it fills in."""
     kind: Kind
 
     def grade(self, item: Values, sample: Values) -> Grade: ...
 
 
 class StringCheck:
-    """Whether a text is, is not, or holds another one; case counts but for `ilike`."""
+    """Tests whether a text is, is not, or contains another text; only `ilike` ignores case."""
 
     kind: Kind = "yes/no"
 
@@ -76,7 +78,7 @@ class StringCheck:
 
 
 class TextSimilarity:
-    """How alike two texts are."""
+    """Measures how similar two texts are."""
 
     kind: Kind = "fraction"
 
@@ -95,7 +97,7 @@ class TextSimilarity:
 
 
 class PythonGrader:
-    """The author's `grade(sample, item)`."""
+    """Runs the author's `grade(sample, item)`."""
 
     kind: Kind = "yes/no"
     templates: Sequence[Template] = ()
@@ -114,10 +116,10 @@ class PythonGrader:
             raise ConfigError(f"{where}: the grader's source has no grade(sample, item); add it.")
 
     def grade(self, item: Values, sample: Values) -> Grade:
-        """Return what the function gives; what fails, or is no number, is 0, as at OpenAI.
+        """Return the function's value; 0 if it fails or returns no number, as at OpenAI.
 
         Raises:
-            DataError: it fails for want of a module or a name, which is no answer's fault.
+            DataError: a module or a name is missing, which is no answer's fault.
         """
         try:
             value = self._grade(sample, item)
@@ -138,7 +140,7 @@ class PythonGrader:
 
 
 class Multi:
-    """A formula over the scores of several graders."""
+    """Computes a formula over the scores of several graders."""
 
     kind: Kind = "fraction"
 
@@ -148,21 +150,21 @@ class Multi:
         }
         self._formula = Formula(form.calculate_output, form.graders.keys(), where)
         self.templates: Sequence[Template] = [
-            each for part in self._parts.values() for each in part.templates
+            template for part in self._parts.values() for template in part.templates
         ]
 
     def grade(self, item: Values, sample: Values) -> Grade:
-        found = {name: grade_sample(part, item, sample) for name, part in self._parts.items()}
-        fault = next((each.fault for each in found.values() if each.fault), None)
+        grades = {name: grade_sample(part, item, sample) for name, part in self._parts.items()}
+        fault = next((grade.fault for grade in grades.values() if grade.fault), None)
         try:
-            value = self._formula.evaluate({name: each.score for name, each in found.items()})
+            value = self._formula.evaluate({name: grade.score for name, grade in grades.items()})
         except (ArithmeticError, ValueError) as error:
             return Grade(0.0, f"calculate_output: {_describe(error)}")
         return Grade(value, fault)
 
 
 class GraderMetric:
-    """The scorer that a grader makes which asks nobody."""
+    """The scorer of a grader that calls no model."""
 
     def __init__(self, grader: Grader, form: forms.Form, where: Path) -> None:
         self.PRIMARY = forms.name_metric(form, where.stem)
@@ -173,7 +175,8 @@ class GraderMetric:
         """Yield the metrics of each row, in order.
 
         Raises:
-            DataError: a row lacks a field of `item`, or a python grader fails whatever the answer.
+            DataError: a row lacks a field of `item`, or a python grader fails whatever the answer
+                is.
         """
         for row in rows:
             missing = no_answer(row)
@@ -188,7 +191,7 @@ class GraderMetric:
             yield build_scored(row, grade, self.PRIMARY, self.METRICS, self._form)
 
     def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-        """Yield nothing: a field of `item` that a row lacks is refused, before there are answers.
+        """Yield nothing, but raise if a row lacks a field of `item`, before there are answers.
 
         Raises:
             DataError: a template names such a field.
@@ -197,11 +200,10 @@ class GraderMetric:
         return iter(())
 
     def doubts(self, rows: Sequence[Row]) -> list[str]:
-        """Return a sentence where the grader does not give a reference, as an answer, its full
-        mark, and one where it is code."""
-        found = []
+        """Return warnings: references without full marks, and graders that are code."""
+        warnings = []
         if isinstance(self._grader, PythonGrader):
-            found.append(
+            warnings.append(
                 f"{self._where.name}: this grader is Python code; it runs in tuneoff's own "
                 "process, without limits."
             )
@@ -212,13 +214,13 @@ class GraderMetric:
             if float(row.scores[self.PRIMARY]) < (1 if least is None else least)
         ]  # fmt: skip
         if less:
-            found.append(
+            warnings.append(
                 f"{self._where.name}: the grader {self.PRIMARY} gives {len(less)} of {len(tried)} "
                 f"references themselves less than {1 if least is None else least:g}, "
                 f"{less[0].id} for one ({less[0].verdict}); an answer that is the reference should "
                 "be right."
             )
-        return found
+        return warnings
 
 
 def name_metrics(name: str, kind: Kind, form: forms.Form) -> dict[str, Kind]:
@@ -230,7 +232,10 @@ def name_metrics(name: str, kind: Kind, form: forms.Form) -> dict[str, Kind]:
 def build_scored(
     row: Row, grade: Grade, name: str, metrics: Mapping[str, Kind], form: forms.Form
 ) -> ScoredRow:
-    """Return a grade as a scored row: right is what passes, else what has the full mark."""
+    """Return a grade as a scored row.
+
+    The verdict is right if the grade passes; without a threshold, if it is 1 or more.
+    """
     passed = is_passed(grade, form)
     value = bool(grade.score) if _is_yes_no(metrics[name], grade) else grade.score
     scores: dict[str, bool | float] = {name: value}
@@ -241,12 +246,12 @@ def build_scored(
 
 
 def is_passed(grade: Grade, form: forms.Form) -> bool:
-    """Say whether a grade passes: it reaches the threshold, or where there is none, 1."""
+    """Return whether a grade reaches the threshold; without a threshold, 1."""
     return grade.score >= (1 if form.pass_threshold is None else form.pass_threshold)
 
 
 def check_items(templates: Sequence[Template], rows: Iterable[Row], where: Path) -> None:
-    """Refuse templates that name a field of `item` which a row lacks.
+    """Raise if a template names a field of `item` that a row lacks.
 
     Raises:
         DataError: there is such a row.
@@ -262,14 +267,14 @@ def check_items(templates: Sequence[Template], rows: Iterable[Row], where: Path)
 
 
 def explain_missing(error: MissingFieldError, sample: Values) -> str:
-    """Say what an answer lacks that a template names."""
+    """Return which field of the answer is missing."""
     if "output_json" in error.field.path and sample["output_json"] is None:
         return "the answer is no JSON"
     return str(error)
 
 
 def refuse_missing(error: MissingFieldError, row: Row, where: Path) -> DataError:
-    """Return the error of a row that lacks a field of `item`."""
+    """Return the error for a row that lacks a field of `item`."""
     return DataError(
         f"{where}: example {row.id!r} has no field for the template: {error}; give every test "
         "example the field (in its meta.item), or correct the template."
@@ -277,11 +282,11 @@ def refuse_missing(error: MissingFieldError, row: Row, where: Path) -> DataError
 
 
 def build_grader(form: forms.AnyForm, where: str) -> Grader:
-    """Return a grader that is computed here.
+    """Return a grader that is computed in this process.
 
     Raises:
         ConfigError: its template, source or formula cannot be used.
-        MissingExtraError: a library that it needs is not installed.
+        MissingExtraError: it needs a library that is not installed.
     """
     match form:
         case forms.StringCheck():
@@ -306,10 +311,10 @@ def _build_part(name: str, value: Values, where: str) -> Grader:
 
 
 def grade_sample(grader: Grader, item: Values, sample: Values) -> Grade:
-    """Return the grade; an answer that lacks what a template names of it has 0.
+    """Return the grade; 0 if the answer lacks a field that a template names.
 
     Raises:
-        MissingFieldError: the item lacks it, which is no answer's fault.
+        MissingFieldError: the item lacks the field, which is no answer's fault.
     """
     try:
         return grader.grade(item, sample)

@@ -8,13 +8,13 @@ from tuneoff.scoring.intervals import SIGNIFICANT
 
 
 def holm(p_values: Sequence[float]) -> list[tuple[float, float]]:
-    """Return each p-value adjusted by Holm's step-down method, and the level that it left to it."""
-    found = [(0.0, 0.0)] * len(p_values)
+    """Return each p-value adjusted by Holm's step-down method, and the level left to it."""
+    adjusted = [(0.0, 0.0)] * len(p_values)
     highest, level = 0.0, 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         left = len(p_values) - rank
-        if highest < SIGNIFICANT:  # no earlier one was kept
+        if highest < SIGNIFICANT:  # no earlier null hypothesis was kept
             level = SIGNIFICANT / left
         highest = max(highest, min(1.0, left * p_values[place]))
-        found[place] = (highest, level)
-    return found
+        adjusted[place] = (highest, level)
+    return adjusted

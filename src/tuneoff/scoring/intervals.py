@@ -1,19 +1,20 @@
-"""The 95% interval of a score: a mean over examples that may share something (a database).
+"""The 95% interval of a score: a mean over examples that may share a cluster (a database).
 
-Examples of one cluster are right or wrong together, so n examples tell less than n independent
-ones. The variance of the mean is that of its clusters (linearised, with the CR2 correction of Bell
-and McCaffrey, Survey Methodology 2002); its degrees of freedom are Satterthwaite's under equally
-correlated examples, which are fewer than clusters minus one where clusters are very unequal. The
-interval is Wilson's (1927) for yes/no and Student's for fractions, both on the *effective* sample
-size n / deff · (t(n-1) / t(df))² of Korn and Graubard (Survey Methodology 1998), which is at most
-n. Miller (arXiv 2411.00640) and Bowyer et al. (arXiv 2503.01747) say why an evaluation needs it.
+Examples of one cluster are right or wrong together, so n of them carry less information than n
+independent ones. The variance of the mean is that of its clusters (linearised, with the CR2
+correction of Bell and McCaffrey, Survey Methodology 2002). Its degrees of freedom are
+Satterthwaite's under equally correlated examples; they are fewer than clusters minus one if
+clusters are very unequal. The interval is Wilson's (1927) for yes/no and Student's for fractions.
+Both use the *effective* sample size n / deff · (t(n-1) / t(df))² of Korn and Graubard (Survey
+Methodology 1998), which is at most n. Miller (arXiv 2411.00640) and Bowyer et al. (arXiv
+2503.01747) say why an evaluation needs it.
 
-Where a contender was trained with several seeds, the variance of the seeds' scores is added, so
-the interval covers the choice of examples and the training. Where each example was answered several
-times, its value is the mean, whose variance holds the noise of answering; a yes/no score is then
-Wilson's on at most as many as there are answers.
+If a contender was trained with several seeds, the variance of the seeds' scores is added, so the
+interval covers both the choice of examples and the training. If each example was answered several
+times, its value is the mean, whose variance contains the noise of sampling. A yes/no score then
+uses Wilson's interval on at most as many observations as there are answers.
 
-Where all examples are alike nothing can be estimated; the design effect is then that of an
+If all examples are alike, no variance can be estimated. The design effect is then that of an
 intraclass correlation of `ALIKE_CORRELATION`. No interval has a width of zero.
 """
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# A verdict is said, and an interval leaves out, at this level.
+# The significance level of verdicts and of the 95% intervals.
 SIGNIFICANT = 0.05
 ALIKE_CORRELATION = 0.1
 _Z = 1.959963984540054  # 97.5% quantile of the normal distribution
@@ -37,8 +38,10 @@ Bounds = tuple[float, float]
 
 
 def wilson(successes: float, n: float) -> Bounds:
-    """Return Wilson's interval for `successes` out of `n`, neither of which need be whole; (0, 1)
-    when n is 0."""
+    """Return Wilson's interval for `successes` out of `n`; (0, 1) if n is 0.
+
+    Neither number need be whole.
+    """
     if n <= 0:
         return 0.0, 1.0
     share = min(1.0, successes / n)
@@ -58,17 +61,18 @@ def score_interval(
     seeds: Sequence[float] = (),
     answers: int = 1,
 ) -> Bounds | None:
-    """Return the 95% interval of a mean; None where nothing bounds it (one value, or values that
-    are all alike, and no shares).
+    """Return the 95% interval of a mean; None if nothing bounds it.
+
+    Nothing bounds a single value, or equal values, that are not shares.
 
     Args:
-        counts: how often each value occurred.
-        yes_no: whether the values are yes or no, or means of such over seeds or samples.
-        clusters: of each cluster the sum of its values and their number. Fewer than two: the
-            values are independent, or the score is about this one cluster.
-        seeds: the score of each of several trainings, of which the values are the means.
-        answers: of how many answers to one example each value is the mean. An example is worth one
-            answer if they always agree, and at most all of them.
+        counts: value → its frequency.
+        yes_no: whether the values are yes or no, or means of these over seeds or samples.
+        clusters: (sum of values, number of values) of each cluster. Fewer than two: the values are
+            independent, or the score is about this one cluster.
+        seeds: the score of each of several seeds, if the values are means over them.
+        answers: the number of answers to one example that each value is the mean of. An example
+            counts as one answer if they always agree, and at most as all of them.
     """
     n = sum(counts.values())
     if n == 0:
@@ -97,12 +101,14 @@ def score_interval(
 
 
 def effective_size(n: int, ratio: float, freedom: float, answers: int = 1) -> float:
-    """Return how many independent answers n examples are worth, at most all of their answers.
+    """Return the number of independent answers that n examples are worth.
+
+    It is at most the number of all their answers.
 
     Args:
-        ratio: the variance of n independent answers by the one that was found (1 / deff).
-        freedom: the degrees of freedom of the variance that was found.
-        answers: how many there are to each example.
+        ratio: the variance of n independent answers divided by the observed one (1 / deff).
+        freedom: the degrees of freedom of the observed variance.
+        answers: the number of answers to each example.
     """
     if n < 2:
         return float(n)
@@ -112,17 +118,18 @@ def effective_size(n: int, ratio: float, freedom: float, answers: int = 1) -> fl
 
 
 def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, float]:
-    """Return the variance of the mean `sum(sums) / sum(sizes)` over clusters, and its degrees of
-    freedom.
+    """Return the variance of a mean over clusters, and its degrees of freedom.
+
+    The mean is `sum(sums) / sum(sizes)`.
 
     Args:
-        sums: of each of at least two clusters, the sum of its examples' values.
-        sizes: of each cluster, its number of examples.
+        sums: the sum of the examples' values in each of at least two clusters.
+        sizes: the number of examples in each cluster.
         spread: the variance of single examples, from which their correlation follows.
     """
     n = float(sizes.sum())
     share = sizes / n
-    weight = 1 / (1 - share)  # CR2: a large cluster pulls the mean to itself
+    weight = 1 / (1 - share)  # CR2: a large cluster pulls the mean towards itself
     residuals = sums - sizes * (float(sums.sum()) / n)
     variance = float(residuals**2 @ weight) / n**2
     excess = float(sizes @ sizes) / n - 1
@@ -130,8 +137,8 @@ def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, floa
     if spread > 0 and excess > 0:
         correlation = min(1.0, max(0.0, (variance * n / spread - 1) / excess))
     cluster = sizes * (1 - correlation) + sizes**2 * correlation
-    # Satterthwaite: trace(G)² / trace(G²) with G = D^½ (I - 1h') diag(w) (I - h1') D^½, of which
-    # no matrix of clusters × clusters has to be built.
+    # Satterthwaite: trace(G)² / trace(G²) with G = D^½ (I - 1h') diag(w) (I - h1') D^½, computed
+    # without a matrix of clusters × clusters.
     total = float(cluster.sum())
     cross = -2 * share * cluster + total * share**2
     trace = float(weight @ (cluster + cross))
@@ -142,19 +149,21 @@ def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, floa
 
 
 def seed_variances(seeds: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Return, of each contender with several trainings, the variance of its seeds' mean and its
-    degrees of freedom."""
-    found = []
+    """Return, per contender with several seeds, the variance of the seeds' mean and its freedom."""
+    variances = []
     for scores in seeds:
         if len(scores) > 1:
             mean = math.fsum(scores) / len(scores)
             squares = math.fsum((score - mean) ** 2 for score in scores)
-            found.append((squares / (len(scores) - 1) / len(scores), len(scores) - 1.0))
-    return found
+            variances.append((squares / (len(scores) - 1) / len(scores), len(scores) - 1.0))
+    return variances
 
 
 def total_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the sum of independent variances, and its degrees of freedom (Satterthwaite 1946)."""
+    """Return the sum of independent variances, and its degrees of freedom.
+
+    Satterthwaite 1946.
+    """
     variance = math.fsum(part for part, _ in parts)
     if variance <= 0:
         return 0.0, min(freedom for _, freedom in parts)
@@ -174,9 +183,9 @@ def clip(low: float, high: float, least: float = 0.0) -> Bounds:
 
 
 def agree(bounds: Bounds, difference: float, p_value: float) -> Bounds:
-    """Return bounds that leave out 0 exactly where the p-value is under 0.05.
+    """Return bounds adjusted to exclude 0 exactly if the p-value is under 0.05.
 
-    Those of Tango and of t come from another distribution than the p-value beside them.
+    Tango's and t bounds come from another distribution than the p-value beside them.
     """
     low, high = bounds
     if p_value >= SIGNIFICANT:
@@ -186,7 +195,7 @@ def agree(bounds: Bounds, difference: float, p_value: float) -> Bounds:
 
 
 def _alike_deff(n: int, clusters: Sequence[tuple[float, int]]) -> float:
-    """Return the design effect of examples whose own correlation cannot be seen."""
+    """Return the design effect of examples whose correlation cannot be estimated."""
     if len(clusters) < 2:
         return 1.0
     return 1 + (sum(size**2 for _, size in clusters) / n - 1) * ALIKE_CORRELATION

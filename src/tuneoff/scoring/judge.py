@@ -1,11 +1,11 @@
-"""A judge for free text: a model says whether an answer is as good as the reference.
+"""An LLM judge for free text: is an answer as good as the reference?
 
-Judges prefer what they read first (Zheng et al., NeurIPS 2023, "Judging LLM-as-a-Judge"), so
-each answer is judged twice, once before the reference and once after it. `judge` is the share
-of the two readings in which the answer is not worse; `judge_agreement` says whether they
-agree: if it is low, the judge or the rubric is no measure of anything. A reply that is none of
-the three words is no score: such rows are missing from both metrics' n. What the judge said is
-kept and paid for as `questions.py` says.
+Judges prefer the answer that they read first (Zheng et al., NeurIPS 2023, "Judging
+LLM-as-a-Judge"). So each answer is judged twice, once before the reference and once after it.
+`judge` is the share of the two readings in which the answer is not worse; `judge_agreement` is
+whether they agree. If agreement is low, the judge or the rubric measures nothing. A reply that is
+none of the three words is no score, and the row is missing from both metrics' n. Replies are stored
+and paid for as in `questions.py`.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from tuneoff.scoring.questions import (
 from tuneoff.scoring.rows import Kind, Options, Purse, Row, no_answer, unanswered
 
 AGREEMENT = "judge_agreement"
-# What stands between the parts of a question, as bytes, and what is around all of it.
+# Bytes between the parts of a question, and around all of it.
 _FRAME = 64 + AROUND
 _TASK = (
     "You compare two answers to the same task by a rubric. Do not let their order or length "
     "sway you. Reply with one word: A if answer A is better, B if answer B is better, TIE if "
     "they are equally good."
 )
-# The word alone, or with a few that models like to put around it.
+# The word alone, or with the words that models like to put around it.
 _REPLY = re.compile(r"\W*(?:(?:answer|it is|a|the)\W+)*?(A|B|TIE)\W*", re.IGNORECASE)
 Outcome = Literal["better", "equal", "worse"]
 
 
 def ready(asked: AskedModel) -> None:
-    """Check that a model that scores can be asked, before anything is trained or spent.
+    """Raise if a scoring model cannot be called, before anything is trained or paid.
 
     Raises:
         ConfigError: the SDK or the key is missing.
@@ -58,10 +58,10 @@ def ready(asked: AskedModel) -> None:
 def most_tokens(
     settings: JudgeSettings, row: Row, answer_bytes: int | None = None
 ) -> tuple[int, int]:
-    """Return the most tokens, in and out, that judging an answer can bill: two questions.
+    """Return the most input and output tokens that judging an answer can bill (two questions).
 
     Args:
-        answer_bytes: how long the answer may be, where it is not there yet.
+        answer_bytes: the maximum length of an answer that does not exist yet.
     """
     texts = (_TASK, settings.rubric, show_inputs(row.inputs), row.reference)
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
@@ -71,17 +71,20 @@ def most_tokens(
 
 
 def outcome_of(reply: str) -> Outcome | None:
-    """Reads a reply: how answer A is, compared with B; None where it is none of the words."""
-    said = _REPLY.fullmatch(reply.strip().split("\n", 1)[0])
+    """Return how answer A compares with B; None if the reply is none of the words."""
+    match = _REPLY.fullmatch(reply.strip().split("\n", 1)[0])
     outcomes: dict[str, Outcome] = {"A": "better", "B": "worse", "TIE": "equal"}
-    return outcomes[said[1].upper()] if said else None
+    return outcomes[match[1].upper()] if match else None
 
 
 def unread_reply(judgements: Path, model: str, ids: Container[str]) -> tuple[str, str] | None:
-    """Finds a reply of a judge that could not be read, about one of these examples; the example's
-    id comes with it."""
+    """Return the example id and the text of a judge's unreadable reply, or None.
+
+    Args:
+        ids: the examples that are searched.
+    """
     for row in read_lines(judgements):
-        # A grader (`grader`) may ask the same model, for other words.
+        # A grader (`grader`) may call the same model and expect other words.
         of_these = row.get("model") == model and row.get("id") in ids and "grader" not in row
         if of_these and outcome_of(str(row["reply"])) is None:
             return str(row["id"]), str(row["reply"])
@@ -89,22 +92,23 @@ def unread_reply(judgements: Path, model: str, ids: Container[str]) -> tuple[str
 
 
 class Judge:
-    """The scorer that `{id: judge, model: .., rubric: ..}` makes."""
+    """The scorer of `{id: judge, model: .., rubric: ..}`."""
 
     PRIMARY = "judge"
     METRICS: Mapping[str, Kind] = {"judge": "fraction", AGREEMENT: "yes/no"}
 
     def __init__(self, settings: JudgeSettings) -> None:
         self._settings = settings
-        # Contenders that are scored at once may have given the same answer: it is paid for once.
+        # Contenders that are scored concurrently may have the same answer: the lock makes sure that
+        # it is paid for once.
         self._alone = threading.Lock()
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-        """Both metrics of each row, in order; a few are asked about at once.
+        """Yield both metrics of each row, in order; several rows are judged concurrently.
 
         Raises:
-            ProviderError: the judge cannot be asked. What it said before is kept.
-            BudgetError: the next question could pass the budget; the same holds.
+            ProviderError: the judge cannot be called. Earlier replies are kept.
+            BudgetError: the next question could exceed the budget. Earlier replies are kept.
         """
         with self._alone, closing(connect_to(self._settings)) as self._provider:
             memory = Memory(options.judgements)
@@ -118,11 +122,12 @@ class Judge:
         missing = no_answer(row)
         if missing is not None:
             return unanswered(row, missing, {self.PRIMARY: "fraction"})
-        # The key of what the judge said holds these texts; blanks around them must not be paid for.
+        # The key of a stored reply is a hash of these texts; without outer blanks, so that they are
+        # not paid for twice.
         answer, reference = row.prediction.strip(), row.reference.strip()
         first = self._ask(row, (answer, reference), memory, purse)
         second = _swapped(self._ask(row, (reference, answer), memory, purse))
-        if first is None or second is None:  # nothing was measured
+        if first is None or second is None:  # no score
             return ScoredRow(row.id, {}, "the judge did not say")
         value = sum(outcome in ("better", "equal") for outcome in (first, second)) / 2
         scores = {self.PRIMARY: value, AGREEMENT: first == second}
@@ -131,7 +136,7 @@ class Judge:
     def _ask(
         self, row: Row, answers: tuple[str, str], memory: Memory, purse: Purse | None
     ) -> Outcome | None:
-        """How the first answer is, compared with the second; None when the judge does not say."""
+        """Return how the first answer compares with the second; None if the reply is unreadable."""
         text = (
             f"{_TASK}\n\nRubric:\n{self._settings.rubric}\n\nTask:\n{show_inputs(row.inputs)}\n\n"
             f"Answer A:\n{answers[0]}\n\nAnswer B:\n{answers[1]}"
@@ -142,13 +147,13 @@ class Judge:
 
 
 def _swapped(outcome: Outcome | None) -> Outcome | None:
-    """The same outcome seen from the other answer."""
+    """Return the outcome from the other answer's side."""
     other: dict[Outcome, Outcome] = {"better": "worse", "worse": "better", "equal": "equal"}
     return other[outcome] if outcome is not None else None
 
 
 def show_inputs(inputs: Mapping[str, Any]) -> str:
-    """Return an example's content as text: its turns, or its fields."""
+    """Return an example's inputs as text: its chat turns, or its fields."""
     turns = inputs.get("messages")
     if isinstance(turns, list):
         return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)

@@ -1,9 +1,9 @@
-"""Before a run: how many test examples it takes to show that a difference is smaller than a margin.
+"""Before a run: the number of test examples that show a difference to be below a margin.
 
-Two contenders are taken to be equally good. *Not worse* is parity (one-sided, 5%); *the same* are
-two such tests. Independent examples: the normal approximation of Tango's score test, whose variance
-is that of the margin itself. Clusters: Student's t with the design effect of clusters like those at
-hand, of which more examples need more.
+Two contenders are assumed to be equally good. *Not worse* is parity (one-sided, 5%); *the same* is
+two such tests. Independent examples use the normal approximation of Tango's score test, whose
+variance is that at the margin. Clusters use Student's t with the design effect of clusters like the
+given ones; more examples then need more clusters.
 """
 
 from __future__ import annotations
@@ -21,30 +21,37 @@ _MOST_ROUNDS = 50
 
 @dataclass(frozen=True, slots=True)
 class MarginExamples:
-    """How many test examples a margin takes, for 15% and for 35% of answers that differ, and how
-    many `examples` there are. Where examples share clusters, `clusters` like those at hand hold the
-    `not_worse` ones."""
+    """The number of test examples that a margin needs.
+
+    Pairs are for 15% and for 35% of answers that differ.
+    """
 
     points: float
+    """The margin in points."""
     examples: int
+    """The number of test examples there are."""
     not_worse: tuple[int, int]
+    """The examples that show parity."""
     same: tuple[int, int]
+    """The examples that show equivalence."""
     clusters: tuple[int, int] | None = None
+    """The clusters that hold the `not_worse` examples; None if examples are independent."""
 
 
 def find_margin_examples(
     n: int, margin: float, cluster_sizes: Sequence[int] | None = None
 ) -> MarginExamples:
-    """Return how many test examples show equal contenders to be within a margin, with a power of
-    80%.
+    """Return the number of test examples that show equal contenders to be within a margin.
+
+    The power is 80%.
 
     Args:
-        n: how many there are.
-        margin: a share of 1.
-        cluster_sizes: examples of each cluster there is; None when they are independent.
+        n: the number of test examples there are.
+        margin: as a fraction of 1.
+        cluster_sizes: the examples of each cluster; None if they are independent.
     """
     few, many = DISCORDANCE
-    # Of two tests each may miss half of what one may.
+    # Each of two tests may miss half as often as a single one.
     one, both = 2 * (1 - POWER), 1 - POWER
     points = round(100 * margin, 10)
     sizes = [size for size in cluster_sizes or () if size]
@@ -70,8 +77,13 @@ def find_margin_examples(
 def count_needed(
     margin: float, discordance: float, cluster_sizes: Sequence[int] | None = None
 ) -> int:
-    """Return how many test examples show an equal contender to be not worse by a margin, with a
-    power of 80%, where so large a share of the answers differs."""
+    """Return the number of test examples that show an equal contender to be not worse.
+
+    The power is 80%.
+
+    Args:
+        discordance: the share of answers that differ.
+    """
     sizes = [size for size in cluster_sizes or () if size]
     if not sizes:
         return _count_examples(margin, discordance, 2 * (1 - POWER))
@@ -80,8 +92,8 @@ def count_needed(
 
 
 def _count_examples(margin: float, discordance: float, missed: float) -> int:
-    """Return the examples with which a test at 5% misses no more than half of `missed`."""
-    # What Tango's test takes the share of each side to be where the difference is the margin.
+    """Return the number of examples with which a 5% test misses at most half of `missed`."""
+    # The share of each side under Tango's null hypothesis, where the difference is the margin.
     linear = discordance + 2 * margin
     root = max(0.0, linear**2 - 4 * discordance * margin * (1 + margin))
     at_margin = (linear + math.sqrt(root)) / 2 - margin * (1 + margin)
@@ -91,12 +103,12 @@ def _count_examples(margin: float, discordance: float, missed: float) -> int:
 
 
 def _count_clusters(margin: float, discordance: float, missed: float, sizes: Sequence[int]) -> int:
-    """Return how many clusters of such sizes it takes."""
-    each = discordance * design_effect(sizes) * len(sizes) / sum(sizes)
+    """Return the number of clusters of these sizes that are needed."""
+    cluster_variance = discordance * design_effect(sizes) * len(sizes) / sum(sizes)
     units = LEAST_UNITS
-    for _ in range(_MOST_ROUNDS):  # fewer clusters have a wider t
+    for _ in range(_MOST_ROUNDS):  # t is wider for fewer clusters
         quantiles = quantile(2 * SIGNIFICANT, units - 1) + quantile(missed, units - 1)
-        needed = max(LEAST_UNITS, math.ceil((quantiles / margin) ** 2 * each))
+        needed = max(LEAST_UNITS, math.ceil((quantiles / margin) ** 2 * cluster_variance))
         if abs(needed - units) <= 1:
             return max(needed, units)
         units = needed

@@ -1,9 +1,9 @@
-"""Two contenders' yes/no answers to independent examples: McNemar's test and Tango's interval.
+"""McNemar's test and Tango's interval for two contenders' yes/no answers to independent examples.
 
-Only the discordant examples, which one of the two has right and the other wrong, say which is
-better: if neither is, each falls to either side like a coin (McNemar, Psychometrika 1947, with the
-exact binomial). The interval inverts the score test of the paired difference (Tango, Statistics in
-Medicine 1998); it stays honest where few answers differ, or none.
+Only the discordant examples, which exactly one of the two has right, show which is better. If
+neither is, each falls to either side like a coin (McNemar, Psychometrika 1947, with the exact
+binomial). The interval inverts the score test of the paired difference (Tango, Statistics in
+Medicine 1998). Its coverage holds even where few or no answers differ.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mcnemar_p_value(counts: FlipCounts) -> float:
 
 
 def binomial_cdf(successes: Array | float, n: Array | float, chance: float) -> Array:
-    """Return the chance of at most so many successes in n, both whole and not negative."""
+    """Return the probability of at most `successes` in n, both whole and not negative."""
     import numpy as np
     from scipy.special import betainc  # scipy.stats takes half a second to import
 
@@ -46,8 +46,8 @@ def tango(counts: FlipCounts, level: float = SIGNIFICANT) -> Bounds:
     z, edge = -float(ndtri(level / 2)), 1 - 1e-12
 
     def cross(quantile: float) -> float:
-        found = brentq(lambda x: tango_statistic(counts, x) - quantile, -edge, edge, xtol=1e-12)
-        return float(found)
+        root = brentq(lambda x: tango_statistic(counts, x) - quantile, -edge, edge, xtol=1e-12)
+        return float(root)
 
     low = -1.0 if counts.only_b == counts.n else cross(z)
     high = 1.0 if counts.only_a == counts.n else cross(-z)
@@ -55,8 +55,10 @@ def tango(counts: FlipCounts, level: float = SIGNIFICANT) -> Bounds:
 
 
 def tango_statistic(counts: FlipCounts, difference: float) -> float:
-    """Return by how many standard errors, as they are at this difference, the found one exceeds
-    it."""
+    """Return by how many standard errors the observed difference exceeds this one.
+
+    The standard error is the one at this difference.
+    """
     n, only_a, only_b = counts.n, counts.only_a, counts.only_b
     linear = -only_a - only_b + (2 * n - only_a + only_b) * difference
     root = linear**2 + 8 * n * only_b * difference * (1 - difference)

@@ -1,9 +1,10 @@
-"""Graders that ask a model: `score_model` and `label_model`.
+"""Graders that call a model: `score_model` and `label_model`.
 
-One question per answer, its turns filled in; it is paid for and kept as a judge's (`questions.py`).
-OpenAI asks for a structured reply, `{"steps": [..], "result": ..}`; here a last turn asks for the
-same in words, which every server understands. A score outside `range` becomes its nearest end, as
-at OpenAI. A reply that cannot be read is no score (OpenAI gives it 0).
+Each answer is one question, the grader's turns with their templates filled in. It is paid for and
+stored like a judge's (`questions.py`). OpenAI asks for a structured reply, `{"steps": [..],
+"result": ..}`. Here a last turn asks for the same in words, which every server understands. A score
+outside `range` becomes its nearest end, as at OpenAI. An unreadable reply is no score (OpenAI gives
+it 0).
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
 class ModelGrader:
-    """The scorer that a grader makes which asks a model."""
+    """The scorer of a grader that calls a model."""
 
     def __init__(
         self, form: forms.ScoreModel | forms.LabelModel, settings: GraderSettings, where: Path
     ) -> None:
-        """Read the turns of the grader.
+        """Parse the turns of the grader.
 
         Raises:
             ConfigError: they hold images or audio, or a template that cannot be filled in.
@@ -78,7 +79,7 @@ class ModelGrader:
 
     @property
     def model(self) -> str:
-        """Return the model that is asked: the bake-off file's, else the grader's own."""
+        """Return the model to call: the bake-off file's, else the grader's own."""
         return self._settings.model or self._form.model
 
     @property
@@ -94,14 +95,15 @@ class ModelGrader:
         return self._settings.price
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-        """Yield the metrics of each row, in order; a few rows are asked about at once.
+        """Yield the metrics of each row, in order; several rows are graded concurrently.
 
         Raises:
             DataError: a row lacks a field of `item` that a template names.
-            ProviderError: the model cannot be asked. What it said before is kept.
-            BudgetError: the next question could pass the budget; the same holds.
+            ProviderError: the model cannot be called. Earlier replies are kept.
+            BudgetError: the next question could exceed the budget. Earlier replies are kept.
         """
-        # Contenders that are scored at once may have given the same answer: it is paid for once.
+        # Contenders that are scored concurrently may have the same answer: the lock makes sure that
+        # it is paid for once.
         with self._alone, closing(connect_to(self)) as provider:
             memory, purse = Memory(options.judgements), options.grader_purses.get(self.PRIMARY)
             yield from score_in_order(
@@ -111,7 +113,7 @@ class ModelGrader:
             )
 
     def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-        """Yield nothing: a field of `item` that a row lacks is refused, before anything is paid.
+        """Yield nothing, but raise if a row lacks a field of `item`, before anything is paid.
 
         Raises:
             DataError: a template names such a field.
@@ -120,7 +122,7 @@ class ModelGrader:
         return iter(())
 
     def doubts(self, rows: Sequence[Row]) -> list[str]:
-        """Return a sentence about what the grader asks for and a chat request here has not."""
+        """Return a warning about sampling parameters that are not sent."""
         sampling = self._form.sampling_params
         named = {"seed": sampling.seed is not None, "top_p": sampling.top_p not in (None, 1)}
         unsent = [name for name, is_given in named.items() if is_given]
@@ -129,23 +131,27 @@ class ModelGrader:
         return [f"{self._where.name}: {' and '.join(unsent)} of its sampling_params is not sent."]
 
     def most_tokens(self, row: Row, answer_bytes: int | None = None) -> tuple[int, int]:
-        """Return the most tokens, in and out, that grading an answer can bill.
+        """Return the most input and output tokens that grading an answer can bill.
 
         Args:
-            answer_bytes: how long the answer may be, where it is not there yet.
+            answer_bytes: the maximum length of an answer that does not exist yet.
         """
         try:
             turns = self._fill_in(row)
         except MissingFieldError:
             turns = ()
-        # A turn may hold the answer once, and once more for each field that names it.
+        # Each field of the sample may insert the answer once more.
         fields = [field for _, template in self._turns for field in template.fields]
         times = sum(field.namespace == "sample" for field in fields)
         more = times * (answer_bytes or 0)
         return count_bytes(turns) + more, self._form.sampling_params.find_most_reply()
 
     def find_unread(self, judgements: Path, ids: Container[str]) -> tuple[str, str] | None:
-        """Return a reply that gave no result, about one of these examples, behind its id."""
+        """Return the example id and the text of an unreadable reply, or None.
+
+        Args:
+            ids: the examples that are searched.
+        """
         for row in read_lines(judgements):
             is_about_them = row.get("grader") == self.PRIMARY and row["id"] in ids
             if is_about_them and self._read(str(row["reply"])) is None:
@@ -183,7 +189,7 @@ class ModelGrader:
         return (*turns, {"role": "user", "content": self._describe_reply()})
 
     def _describe_reply(self) -> str:
-        """Return the turn that says how the reply is to look."""
+        """Return the turn that describes the form of the reply."""
         steps = '"steps": [{"description": "...", "conclusion": "..."}]'
         if isinstance(self._form, forms.LabelModel):
             labels = ", ".join(json.dumps(label, ensure_ascii=False) for label in self._form.labels)
@@ -195,7 +201,7 @@ class ModelGrader:
         )
 
     def _read(self, reply: str) -> float | None:
-        """Return the score that a reply gives; None where it gives none."""
+        """Return the score of a reply; None if it is unreadable."""
         result = read_result(reply)
         if isinstance(self._form, forms.LabelModel):
             if not isinstance(result, str) or result not in self._form.labels:
@@ -210,7 +216,7 @@ class ModelGrader:
 
 
 def read_result(reply: str) -> Any:
-    """Return the `result` of a reply, or what the reply says alone, as a number or a word."""
+    """Return the `result` of a reply, or the whole reply as a number or a word."""
     text = reply.strip()
     for begin, end in ((text.find("{"), text.rfind("}")), (text.rfind("{"), text.rfind("}"))):
         if 0 <= begin < end:
@@ -224,7 +230,7 @@ def read_result(reply: str) -> Any:
 
 
 def _read_content(content: Any, where: str) -> str:
-    """Return a turn's text; parts of it follow one another on lines of their own."""
+    """Return a turn's text; its parts are put on separate lines."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [content]

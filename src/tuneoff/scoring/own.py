@@ -1,13 +1,13 @@
-"""A metric of your own: a Python file with `score(example, prediction) -> bool | float`.
+"""A custom metric: a Python file with `score(example, prediction) -> bool | float`.
 
     def score(example, prediction):
         return prediction.strip().endswith(example.completion.strip())
 
-`example` is a `records.Example` (`id`, `inputs`, `completion`, `meta`), `prediction` the text of
-the answer without its thoughts (`answer_text.py`). Fences stay, for a metric may want them; blanks
-around answer and completion are stripped, as in every comparison. The metric is named like the
-file. The file is your code: it runs in this process, without limits. Nothing is asked about a row
-without an answer; it scores 0.
+`example` is a `records.Example` (`id`, `inputs`, `completion`, `meta`). `prediction` is the text of
+the answer without its thoughts (`answer_text.py`). Fences stay, because a metric may want them;
+blanks around answer and completion are stripped, as in every comparison. The metric is named like
+the file. The file is the user's code: it runs in this process, without limits. It is not called for
+a row without an answer, which scores 0.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example, ScoredRow
 from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
 
-# So many references are tried as answers before there are any.
+# The number of references that are scored as answers before there are any.
 TRIED = 20
 
 
 class OwnMetric:
-    """The scorer that a file makes; its one metric may be a share, a number, or yes and no."""
+    """The scorer of a metric file; its one metric may be a share, a number, or yes/no."""
 
     def __init__(self, path: Path) -> None:
         module = discovery.find(__name__, str(path), "metric", ("score",))
@@ -40,10 +40,10 @@ class OwnMetric:
             raise ConfigError(f"metric {str(path)!r}: score is not a function; make it one.")
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-        """The metric of each row, in order.
+        """Yield the metric of each row, in order.
 
         Raises:
-            DataError: the function failed, or gave something that is no number.
+            DataError: the function failed, or returned anything but a number.
         """
         for row in rows:
             missing = no_answer(row)
@@ -54,11 +54,10 @@ class OwnMetric:
             yield ScoredRow(row.id, {self.PRIMARY: value}, "right" if value == 1 else "wrong")
 
     def doubts(self, rows: Sequence[Row]) -> list[str]:
-        """Return a sentence where the metric does not give a reference, as an answer, its full
-        mark.
+        """Return a warning if the metric gives some references less than full marks.
 
         Raises:
-            DataError: as for `score_rows`, before anything was spent on answers.
+            DataError: as in `score_rows`, before any answer is paid for.
         """
         tried = rows[:TRIED]
         less = [row.id for row in tried if self._value(replace(row, prediction=row.reference)) < 1]

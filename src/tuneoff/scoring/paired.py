@@ -1,9 +1,9 @@
-"""A pair of contenders on the examples that both answered: what is tested, and how.
+"""One pair of contenders on the examples that both answered: its differences and its test.
 
 - Independent examples, yes/no metric: exact McNemar with Tango's interval (`mcnemar.py`).
-- Examples in clusters, or a fraction: sign flips and their interval (`flips.py`).
-- A contender with several trainings: Student's t, whose variance is that of the examples (or
-  clusters) plus that of the seeds' scores; p is the larger of t's and the flips'.
+- Clustered examples, or a fraction: sign flips and their interval (`flips.py`).
+- A contender with several seeds: Student's t. Its variance is that of the examples (or clusters)
+  plus that of the seeds' scores; p is the larger of t's and the flips'.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# 2/2^5 is over 0.05, 2/2^6 is not.
+# Fewer units cannot reach 0.05: 2/2^5 is over it, 2/2^6 is not.
 LEAST_UNITS = 6
 Values = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class SeedScores:
-    """A contender's score by seed, of several trainings."""
+    """A contender's score by seed, of several seeds."""
 
     contender: str
     scores: tuple[float, ...]
@@ -55,17 +55,14 @@ class SeedScores:
         return statistics.variance(self.scores)
 
 
-# By whose seeds the variance between a contender's trainings is known: empty if it is not trained,
-# None if nobody knows.
+# The seeds from which a contender's between-seed variance is estimated: empty if it is not trained,
+# None if it is unknown.
 KnownSeeds = Sequence[SeedScores] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two contenders' scores by example id, and those of each training where one has several.
-
-    `between_a` and `between_b` are for `way_of_training.py` alone.
-    """
+    """Two contenders' scores by example id, and those of each seed if there are several."""
 
     a: str
     b: str
@@ -74,7 +71,9 @@ class Pair:
     seeds_a: Sequence[Values] = ()
     seeds_b: Sequence[Values] = ()
     between_a: KnownSeeds = None
+    """For `way_of_training.py` only."""
     between_b: KnownSeeds = None
+    """For `way_of_training.py` only."""
 
     def common(self) -> list[str]:
         """Return the ids of the examples that both have."""
@@ -83,11 +82,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPair:
-    """A pair's summed differences and sizes by unit (an example, or a cluster of them).
-
-    `spread` is the variance of single examples' differences; `seeds` the scores over these examples
-    of each training, of those of the two that have several; `counts` only of a yes/no metric.
-    """
+    """A pair's summed differences and sizes by unit (an example, or a cluster of them)."""
 
     pair: Pair
     metric: str
@@ -95,13 +90,17 @@ class MeasuredPair:
     sums: Array
     sizes: Array
     spread: float
+    """The variance of single examples' differences."""
     is_share: bool
+    """Whether all scores lie in [0, 1]."""
     seeds: Sequence[Sequence[float]]
+    """For each of the two that has several seeds: each seed's score over these examples."""
     counts: FlipCounts | None
+    """The four counts of a yes/no metric; None for other metrics."""
 
     @property
     def units(self) -> int:
-        """Count the units that have an example of both."""
+        """Return the number of units with an example of both."""
         return int((self.sizes > 0).sum())
 
     @property
@@ -111,7 +110,7 @@ class MeasuredPair:
 
     @property
     def is_mcnemar(self) -> bool:
-        """Say whether the flips are the exact binomial."""
+        """Return whether the test is the exact binomial."""
         return self.counts is not None and self.cluster is None and not self.seeds
 
     @property
@@ -122,7 +121,11 @@ class MeasuredPair:
         return "exact McNemar" if self.is_mcnemar else "cluster sign-flip"
 
     def p_value(self, by_flips: float) -> float:
-        """Return the pair's own p-value, given that of its flips."""
+        """Return the pair's own p-value.
+
+        Args:
+            by_flips: the p-value of its flips.
+        """
         if self.is_mcnemar:
             return mcnemar_p_value(cast("FlipCounts", self.counts))
         if not self.seeds:
@@ -150,22 +153,20 @@ class MeasuredPair:
         return flips.p_above(place, -margin, self.difference)
 
     def variance(self) -> tuple[float, float]:
-        """Return the variance of the difference over units and seeds, and its degrees of
-        freedom."""
-        if self.units < 2:  # one says nothing about others
+        """Return the variance of the difference over units and seeds, and its freedom."""
+        if self.units < 2:  # one unit has no variance
             return math.inf, 1.0
         return total_variance([self.unit_variance(), *seed_variances(self.seeds)])
 
     def unit_variance(self) -> tuple[float, float]:
-        """Return the variance of the difference over at least two units, and its degrees of
-        freedom."""
+        """Return the variance of the difference over two or more units, and its freedom."""
         held = self.sizes > 0
         return mean_variance(self.sums[held], self.sizes[held], self.spread)
 
     def bounds(
         self, flips: JointFlips | None, place: int, level: float, inclusive: bool = False
     ) -> Bounds | None:
-        """Return the interval at a level (0.05 for 95%); None where there is none."""
+        """Return the interval at a level (0.05 for 95%), or None."""
         if self.is_mcnemar:
             counts = cast("FlipCounts", self.counts)
             return tango(counts, level)
@@ -174,21 +175,24 @@ class MeasuredPair:
         variance, freedom = self.variance() if self.seeds else (0.0, 1.0)
         if variance > 0:
             half = quantile(level, freedom) * math.sqrt(variance)
-            found: Bounds | None = (self.difference - half, self.difference + half)
+            bounds: Bounds | None = (self.difference - half, self.difference + half)
         else:
-            found = flips.interval(place, level, inclusive)
-        if found is not None and self.is_share:
-            if found[1] - found[0] < 1e-12:
-                found = self._without_variation(level)
-            return clip(*found, least=-1.0)
-        return found
+            bounds = flips.interval(place, level, inclusive)
+        if bounds is not None and self.is_share:
+            if bounds[1] - bounds[0] < 1e-12:
+                bounds = self._without_variation(level)
+            return clip(*bounds, least=-1.0)
+        return bounds
 
     def _without_variation(self, level: float) -> Bounds:
-        """Return bounds where all units differ alike: nothing drawn again would differ, and yet up
-        to 3.7/n of all others may (the rule of three, Hanley and Lippman-Hand, JAMA 1983)."""
+        """Return the bounds of a pair whose units all differ alike.
+
+        A resampled difference would not vary, and yet up to 3.7/n of all other units may (the rule
+        of three, Hanley and Lippman-Hand, JAMA 1983).
+        """
         unseen = 1 - (level / 2) ** (1 / self.units)
         difference = self.difference
-        # Towards zero by less than the whole difference, as the test has it.
+        # Towards zero by less than the whole difference, like the test.
         inward = unseen * abs(difference) if difference else unseen
         low, high = (inward, unseen) if difference >= 0 else (unseen, inward)
         return difference - low, difference + high
@@ -197,10 +201,10 @@ class MeasuredPair:
 def measure_pairs(
     pairs: Sequence[Pair], metric: str, clusters: Mapping[str, str] | None, cluster: str
 ) -> list[MeasuredPair]:
-    """Return every pair over the same units, of which a pair need not have all."""
+    """Return every pair over the same units; a pair need not have all of them."""
     import numpy as np
 
-    # Contenders are in several pairs, and are read once.
+    # A contender is in several pairs, but its scores are read once.
     rated = {id(scores): scores for pair in pairs for scores in (pair.scores_a, pair.scores_b)}
     ids = list(dict.fromkeys(id for scores in rated.values() for id in scores))
     names = ids if clusters is None else [clusters.get(id, f"id {id}") for id in ids]
@@ -220,7 +224,12 @@ def measure_pairs(
 def _measure(
     pair: Pair, metric: str, cluster: str | None, unit: Array, a: Array, b: Array
 ) -> MeasuredPair:
-    """Return what is tested of a pair whose scores are nan where it has none."""
+    """Return the differences of a pair.
+
+    Args:
+        a: the scores of the first contender, NaN where it has none.
+        b: those of the second.
+    """
     import numpy as np
 
     both = ~(np.isnan(a) | np.isnan(b))
@@ -228,7 +237,7 @@ def _measure(
         raise ValueError(f"{pair.a} and {pair.b} have no example in common")
     units = int(unit.max()) + 1
     unit, a, b = unit[both], a[both], b[both]
-    several = [each for each in (pair.seeds_a, pair.seeds_b) if len(each) > 1]
+    several = [seeds for seeds in (pair.seeds_a, pair.seeds_b) if len(seeds) > 1]
     ids = pair.common() if several else []
     return MeasuredPair(
         pair=pair,
@@ -247,7 +256,7 @@ def _measure(
 
 
 def _count(a: Array, b: Array) -> FlipCounts | None:
-    """Return how often only a, only b, both and none were right; None unless all is yes or no."""
+    """Return how often only a, only b, both and neither were right; None unless all is yes/no."""
     import numpy as np
 
     if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
@@ -261,10 +270,10 @@ def _count(a: Array, b: Array) -> FlipCounts | None:
 
 
 def flip_pairs(measured: Sequence[MeasuredPair]) -> JointFlips | None:
-    """Return the joint flips of pairs over the same units; None where none of them needs any."""
+    """Return the joint flips of pairs over the same units; None if no pair needs them."""
     import numpy as np
 
     if len(measured) == 1 and measured[0].is_mcnemar:
         return None
-    sums = np.stack([each.sums for each in measured], axis=1)
-    return flip_jointly(sums, np.stack([each.sizes for each in measured], axis=1))
+    sums = np.stack([pair.sums for pair in measured], axis=1)
+    return flip_jointly(sums, np.stack([pair.sizes for pair in measured], axis=1))

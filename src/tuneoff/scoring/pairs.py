@@ -1,12 +1,17 @@
-"""Pairs of contenders on the same examples: is the difference real, and how large may it be?
+"""Compares pairs of contenders on the same examples: is the difference real, and how large may it
+be?
 
-Each pair is tested as `paired.py` says. p-values are adjusted over all pairs by the step-down of
-the joint flips; where several trainings were compared, also by Holm's method (1979) over these,
-whichever is larger. A pair has three intervals: at 95%, which leaves out 0 exactly when `p_value`
-is under 0.05; at the level that the adjustment left to it, which leaves out 0 exactly when
-`p_adjusted` is; and at 90%, by which two one-sided tests at 5% say that a difference is smaller
-than a margin (`equivalence.py`). Fewer than `LEAST_UNITS` clusters can show no difference by flips,
-so they have no interval.
+`paired.py` tests each pair. p-values are adjusted over all pairs by the step-down of the joint
+flips. Pairs with several seeds are also adjusted by Holm's method (1979) over these pairs; the
+larger p counts. A pair has three intervals:
+
+- at 95%; it excludes 0 exactly when `p_value` is under 0.05
+- at the level that the adjustment leaves to it; it excludes 0 exactly when `p_adjusted` is under
+  0.05
+- at 90%, for two one-sided tests at 5% that a difference is smaller than a margin
+  (`equivalence.py`)
+
+Flips over fewer than `LEAST_UNITS` clusters can show no difference, so there is no interval.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from tuneoff.scoring.intervals import SIGNIFICANT, agree
 from tuneoff.scoring.paired import MeasuredPair, Pair, Values, flip_pairs, measure_pairs
 from tuneoff.scoring.way_of_training import Way, add_ways, find_seeds
 
-# How intervals and tests are made (docs/scoring.md); 1 until the joint flips came.
+# The version of intervals and tests (docs/scoring.md); 1 before the joint flips.
 TESTS_VERSION = 2
 EQUIVALENCE_LEVEL = 0.10
 Verdict = Literal["a better", "b better", "tie"]
@@ -38,18 +43,18 @@ def compare_all(
     margin: float = MARGIN,
     ways: Mapping[str, Way | None] | None = None,
 ) -> tuple[Comparison, ...]:
-    """Compare every pair of contenders, in their order, on the examples they have in common.
+    """Return the comparison of every pair of contenders, on their common examples.
 
-    A pair without a common example is left out: nothing was measured.
+    A pair without a common example is left out, because nothing was measured.
 
     Args:
-        clusters: what each example belongs to; one that is missing is a cluster of its own. None:
-            the examples are independent.
-        cluster: what the clusters are, for instance `db_id`.
-        seeds: by contender, the scores of each of its trainings, where there are several;
-            `scores_by_contender` holds their means.
-        margin: a difference of shares that is smaller would not matter.
-        ways: by contender, how it is trained (`way_of_training.py`), where that is known.
+        clusters: example id → cluster; a missing example is a cluster of its own. None: examples
+            are independent.
+        cluster: the name of the clusters, for instance `db_id`.
+        seeds: contender → the scores of each seed, if there are several; `scores_by_contender`
+            holds their means.
+        margin: a smaller difference of shares does not matter.
+        ways: contender → its way of training (`way_of_training.py`), if known.
     """
     trainings, between = seeds or {}, find_seeds(ways or {}, seeds or {})
     pairs = [
@@ -76,7 +81,7 @@ def compare_pairs(
     cluster: str = "cluster",
     margin: float = MARGIN,
 ) -> tuple[Comparison, ...]:
-    """Compare these pairs, with p-values that are adjusted over all of them.
+    """Return the comparisons of these pairs, with p-values adjusted over all of them.
 
     Raises:
         ValueError: a pair has no example in common.
@@ -88,22 +93,22 @@ def compare_pairs(
     own, by_flips, levels = [0.0], [0.0], [SIGNIFICANT]
     if flips is not None:
         own, (by_flips, levels) = flips.p_values(), flips.adjust()
-    p_values = [each.p_value(p) for each, p in zip(measured, own, strict=True)]
-    # An exact p-value may be larger than what was drawn.
+    p_values = [tested.p_value(p) for tested, p in zip(measured, own, strict=True)]
+    # An exact p-value may exceed the one of random flips.
     adjusted = [max(pair) for pair in zip(by_flips, p_values, strict=True)]
-    seeded = [place for place, each in enumerate(measured) if each.seeds]
+    seeded = [place for place, tested in enumerate(measured) if tested.seeds]
     by_holm = holm([p_values[place] for place in seeded])
     for place, (p, level) in zip(seeded, by_holm, strict=True):
         adjusted[place], levels[place] = max(adjusted[place], p), level
     judged = (
-        _judge(each, flips, place, p_values[place], adjusted[place], levels[place])
-        for place, each in enumerate(measured)
+        _judge(tested, flips, place, p_values[place], adjusted[place], levels[place])
+        for place, tested in enumerate(measured)
     )
-    told = [
-        add_outcome(pair, margin if each.is_share else None)
-        for each, pair in zip(measured, judged, strict=True)
+    outcomes = [
+        add_outcome(pair, margin if tested.is_share else None)
+        for tested, pair in zip(measured, judged, strict=True)
     ]
-    return add_ways(measured, told)
+    return add_ways(measured, outcomes)
 
 
 def _judge(
@@ -116,10 +121,10 @@ def _judge(
 ) -> Comparison:
     difference = measured.difference
     low = high = low_adjusted = high_adjusted = None
-    if found := measured.bounds(flips, place, SIGNIFICANT):
-        low, high = agree(found, difference, p_value)
-    if found := measured.bounds(flips, place, level, inclusive=True):
-        low_adjusted, high_adjusted = agree(found, difference, p_adjusted)
+    if bounds := measured.bounds(flips, place, SIGNIFICANT):
+        low, high = agree(bounds, difference, p_value)
+    if bounds := measured.bounds(flips, place, level, inclusive=True):
+        low_adjusted, high_adjusted = agree(bounds, difference, p_adjusted)
     low_90, high_90 = measured.bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
     verdict: Verdict = "tie"
     if p_adjusted < SIGNIFICANT and difference:

@@ -1,9 +1,10 @@
-"""Is a candidate as good as what it would follow? The one judgement, for files, runs and exits.
+"""The parity test (non-inferiority): is a candidate as good as the reference that it would replace?
 
-A candidate is held against a reference on the examples that both answered. What is said of it is
-the outcome of their pair (`pairs.py`), and whether *parity* is shown: that it is not worse by the
-margin or more, one-sided at 5%, over several candidates by Holm's method (`equivalence.py`). Where
-neither tells anything, it says how many examples of the same kind would.
+Files, runs and exits all use this test. Candidate and reference are compared on the examples that
+both answered. The result is the outcome of their pair (`pairs.py`), and whether *parity* is shown:
+the candidate is not worse by the margin or more, one-sided at 5%, over several candidates by Holm's
+method (`equivalence.py`). If neither is conclusive, the result says how many examples of the same
+kind would be.
 """
 
 from __future__ import annotations
@@ -26,23 +27,24 @@ ParityOutcome = Literal["better", "worse", "same", "cannot be told"]
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What is known of a candidate that is held against a reference.
-
-    `pair` has the figures: its a is the candidate, its b the reference, its difference a minus b;
-    `margin` is None there where scores are no shares, and so are `p_not_worse`, the one-sided
-    p-value of "it is worse by the margin or more", and `is_not_worse`. `reference_has_none`: none
-    of the reference's answers is right, so there is nothing to match. `n` counts the common
-    examples; `needed` those of the same kind that would show an equal candidate to be not worse,
-    four times in five, where these show nothing and are fewer.
-    """
+    """The result of a candidate's test against a reference."""
 
     pair: Comparison
+    """The figures: a is the candidate, b the reference, the difference is a minus b; `margin` is
+    None if scores are not shares."""
     outcome: ParityOutcome
     is_not_worse: bool | None
+    """Whether parity is shown; None if scores are not shares."""
     p_not_worse: float | None
+    """The one-sided p-value of "it is worse by the margin or more"; None if scores are not shares.
+    """
     n: int
+    """The number of common examples."""
     needed: int | None = None
+    """The number of such examples that would show an equal candidate to be not worse, with 80%
+    power. None if the test is conclusive or there are as many already."""
     reference_has_none: bool = False
+    """Whether none of the reference's answers is right, so that there is nothing to match."""
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class Parity:
 
     @property
     def is_share(self) -> bool:
-        """Say whether scores lie in [0, 1], so that a difference reads in points."""
+        """Return whether scores lie in [0, 1], so that a difference reads in points."""
         return self.pair.margin is not None
 
 
@@ -68,23 +70,27 @@ def judge_parity(
     margin: float = MARGIN,
     others: Sequence[Pair] = (),
 ) -> list[Parity]:
-    """Judge candidates (each pair's a) against references (its b), in order.
+    """Return the parity of candidates (each pair's a) against references (its b), in order.
 
     Args:
-        clusters: what each example belongs to, as in `compare_all`.
-        cluster: what the clusters are, for instance `db_id`.
-        margin: a share of 1; to lose less would not matter.
-        others: more pairs that better and worse are adjusted over, for instance a run's.
+        clusters: example id → cluster, as in `compare_all`.
+        cluster: the name of the clusters, for instance `db_id`.
+        margin: as a fraction of 1; losing less does not matter.
+        others: further pairs that "better" and "worse" are adjusted over, for instance a run's.
 
     Raises:
         ValueError: a pair has no example in common.
     """
     tested = compare_pairs([*pairs, *others], metric, clusters, cluster, margin)[: len(pairs)]
-    shares = [pair for pair, each in zip(pairs, tested, strict=True) if each.margin is not None]
+    shares = [
+        pair
+        for pair, comparison in zip(pairs, tested, strict=True)
+        if comparison.margin is not None
+    ]
     not_worse = iter(adjust_not_worse(shares, clusters, margin))
     return [
-        _judge(pair, each, clusters, None if each.margin is None else next(not_worse))
-        for pair, each in zip(pairs, tested, strict=True)
+        _judge(pair, comparison, clusters, None if comparison.margin is None else next(not_worse))
+        for pair, comparison in zip(pairs, tested, strict=True)
     ]
 
 
@@ -96,16 +102,21 @@ def list_not_worse(
     clusters: Mapping[str, str] | None,
     margin: float,
 ) -> set[str]:
-    """Return the contenders that are shown not to be worse, by the margin, than the one that is
-    being left; scores and those of each training are by contender and example."""
+    """Return the contenders that are shown to be not worse than the one being left.
+
+    Args:
+        scores: contender → score by example.
+        seeds: contender → the scores of each seed.
+        leaving: the contender that is being left.
+    """
     left, left_seeds = scores.get(leaving, {}), seeds.get(leaving, ())
     pairs = [
-        Pair(name, leaving, found, left, seeds[name], left_seeds)
-        for name, found in scores.items()
+        Pair(name, leaving, scored, left, seeds[name], left_seeds)
+        for name, scored in scores.items()
         if name != leaving
     ]
     judged = judge_parity(
-        [each for each in pairs if each.common()], metric, clusters, margin=margin
+        [pair for pair in pairs if pair.common()], metric, clusters, margin=margin
     )
     return {parity.name for parity in judged if parity.is_not_worse}
 
@@ -136,11 +147,13 @@ def _judge(
 def _count_needed(
     pair: Pair, common: Sequence[str], clusters: Mapping[str, str] | None, margin: float
 ) -> int | None:
-    """Return how many examples would tell, if as many answers differ as in these; None where these
-    are as many, so that more of them promise nothing, or no number would do."""
+    """Return the number of examples that would be conclusive, at the observed discordance; or None.
+
+    None if there are as many already, so that more promise nothing, or if no number would do.
+    """
     if not margin:
         return None
-    # Of yes/no scores this is the share of the answers that differ.
+    # For yes/no scores this is the share of answers that differ.
     squares = math.fsum((pair.scores_a[id] - pair.scores_b[id]) ** 2 for id in common)
     sizes = None
     if clusters is not None:

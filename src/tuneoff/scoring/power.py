@@ -1,15 +1,15 @@
-"""Before a run: the smallest difference that a test set can show.
+"""Before a run: the smallest difference that a test set can show (its power).
 
-It depends on how many answers differ between two contenders, the *discordance*, which nobody knows
-beforehand: over 496 pairs of real prediction files for Spider it was 32%, for close contenders it
-is 15% and less. So a range is given. Where the difference is larger than the discordance, every
-answer that differs counts for the same side.
+It depends on the *discordance*: the share of answers that differ between two contenders, which is
+unknown before the run. Over 496 pairs of real prediction files for Spider it was 32%; for close
+contenders it is 15% and less. So a range is given. If the difference exceeds the discordance, every
+differing answer counts for the same side.
 
 - Independent examples: the power of the exact McNemar test (Connor, Biometrics 1987, with the exact
-  distribution in place of his approximation), at the level that the largest of all pairs'
+  distribution in place of his approximation). Its level is the one that the largest of all pairs'
   statistics leaves to one pair (Tukey's range).
-- Examples in few clusters: the joint sign-flip test itself, on simulated differences of clusters
-  whose examples are correlated; in many, the power of a t-test.
+- Few clusters: the joint sign-flip test itself, on simulated differences of clusters with
+  correlated examples. Many clusters: the power of a t-test.
 """
 
 from __future__ import annotations
@@ -33,32 +33,34 @@ if TYPE_CHECKING:
 DISCORDANCE = (0.15, 0.35)
 CORRELATION = 0.05
 POWER = 0.8
-# How far seeds moved a score where it was measured: ViGGO, two contenders, three seeds each.
+# The standard deviation between seeds where it was measured: ViGGO, two contenders, three seeds
+# each.
 MEASURED_DEVIATION = 0.04
 _STEPS = 20
-# Data sets that are simulated for a difference, and flips of each.
+# Simulated data sets per difference, flips of each, and bisection steps.
 _SIMULATED, _FLIPS, _SIMULATED_STEPS = 300, 400, 8
-# Of more clusters, the flips' distribution is near enough to Student's.
+# With more clusters the flips' distribution is close enough to Student's.
 FEW_CLUSTERS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Detectable:
-    """The smallest true differences (of a yes/no metric, in [0, 1]) that are found with a power of
-    80%, where few and where many answers differ; None where none is found."""
+    """The smallest true differences found with a power of 80%, of a yes/no metric in [0, 1]."""
 
     few: float | None
+    """If few answers differ (15%); None if no difference is found."""
     many: float | None
+    """If many answers differ (35%); None if no difference is found."""
 
 
 def find_detectable(
     n: int, cluster_sizes: Sequence[int] | None = None, contenders: int = 2
 ) -> Detectable:
-    """Return what a test set can show.
+    """Return the smallest differences that a test set can show.
 
     Args:
-        n: test examples.
-        cluster_sizes: examples of each cluster; None when they are independent.
+        n: the number of test examples.
+        cluster_sizes: the examples of each cluster; None if they are independent.
         contenders: how many are compared, each with each.
     """
     few, many = (
@@ -74,7 +76,7 @@ def smallest_difference(
     contenders: int = 2,
     discordance: float = DISCORDANCE[0],
 ) -> float | None:
-    """Return the smallest true difference that is found with a power of 80%; None when none is."""
+    """Return the smallest true difference that is found with a power of 80%, or None."""
     units = n if cluster_sizes is None else sum(size > 0 for size in cluster_sizes)
     if units < LEAST_UNITS:
         return None
@@ -90,8 +92,10 @@ def smallest_difference(
 def find_way_detectable(
     n: int, cluster_sizes: Sequence[int] | None, contenders: int, seeds: int
 ) -> Detectable:
-    """Return which differences between two ways of training can be shown with so many seeds each,
-    if seeds move scores as much as they did where it was measured."""
+    """Return the smallest difference of two ways of training that this many seeds can show.
+
+    Seeds are assumed to vary scores as much as in the measurement (`MEASURED_DEVIATION`).
+    """
     few, many = (
         _way_difference(n, cluster_sizes, contenders, seeds, discordance)
         for discordance in DISCORDANCE
@@ -102,8 +106,10 @@ def find_way_detectable(
 def _way_difference(
     n: int, cluster_sizes: Sequence[int] | None, contenders: int, seeds: int, discordance: float
 ) -> float | None:
-    """Return the smallest difference that Student's t over units and seeds finds with enough power,
-    adjusted by Holm's method."""
+    """Return the smallest difference that Student's t over units and seeds finds, or None.
+
+    The level is adjusted by Holm's method.
+    """
     sizes = [1] * n if cluster_sizes is None else [size for size in cluster_sizes if size]
     if len(sizes) < LEAST_UNITS:
         return None
@@ -116,7 +122,7 @@ def _way_difference(
         quantiles = quantile(level, freedom) + quantile(2 * (1 - POWER), freedom)
         return quantiles * math.sqrt(variance)
 
-    # Where the difference is larger than the discordance, all that differs is the difference.
+    # If the difference exceeds the discordance, every answer that differs is part of it.
     if detectable(discordance) <= discordance:
         return detectable(discordance)
     return _search(lambda x: float(detectable(max(x, discordance)) <= x), _STEPS)
@@ -130,26 +136,26 @@ def design_effect(sizes: Sequence[int]) -> float:
 def describe_power(
     n: int, cluster_sizes: Sequence[int] | None, contenders: int, cluster: str | None = None
 ) -> str:
-    """Return what a test set can show as a sentence, with what was assumed."""
+    """Return a sentence about the differences that a test set can show, and its assumptions."""
     held, units = "", n
     if cluster_sizes is not None:
         units = sum(size > 0 for size in cluster_sizes)
         held = f" in {count_units(units, cluster)}"
     if units < LEAST_UNITS:
         return describe_floor(units, None if cluster_sizes is None else cluster) + "."
-    found = find_detectable(n, cluster_sizes, contenders)
+    detectable = find_detectable(n, cluster_sizes, contenders)
     pairs = math.comb(contenders, 2)
     over = f", over {pairs} pairs" if pairs > 1 else ""
     few, many = (f"{share:.0%}" for share in DISCORDANCE)
-    if found.few is None:
+    if detectable.few is None:
         return f"{n} test examples{held} can hardly show any difference{over}."
-    shown = f"from {100 * found.few:.1f} points if {few} of the answers differ"
-    shown += f", from {100 * found.many:.1f} if {many} do" if found.many else ""
+    shown = f"from {100 * detectable.few:.1f} points if {few} of the answers differ"
+    shown += f", from {100 * detectable.many:.1f} if {many} do" if detectable.many else ""
     return f"{n} test examples{held} can show differences {shown} ({POWER:.0%} power{over})."
 
 
 def describe_floor(units: int, cluster: str | None) -> str:
-    """Return why so few examples or clusters have no interval; no full stop."""
+    """Return why too few examples or clusters have no interval, without a full stop."""
     return (
         f"{count_units(units, cluster)} can show no difference, however large; "
         f"{LEAST_UNITS} are the least"
@@ -157,7 +163,7 @@ def describe_floor(units: int, cluster: str | None) -> str:
 
 
 def count_units(units: int, cluster: str | None) -> str:
-    """Return how many examples or clusters there are: `8 databases`."""
+    """Return the number of examples or clusters as text: `8 databases`."""
     if cluster is None:
         return f"{units} test example" + "s" * (units != 1)
     if cluster == "db_id":
@@ -186,8 +192,10 @@ def mcnemar_power(n: int, difference: float, discordance: float, level: float) -
 
 
 def _rejection_limits(pairs: Array, level: float) -> Array:
-    """Return the largest number of the rarer kind, of so many discordant pairs, with which the
-    two-sided test still rejects; -1 where it never does."""
+    """Return the largest count of the rarer side with which the two-sided test rejects.
+
+    One value for each number of discordant pairs; -1 if the test never rejects.
+    """
     import numpy as np
 
     low, high = np.full(len(pairs), -1.0), np.floor(pairs / 2)
@@ -200,8 +208,11 @@ def _rejection_limits(pairs: Array, level: float) -> Array:
 
 @cache
 def pair_level(contenders: int) -> float:
-    """Return the level that max-T leaves to one pair of equally different contenders: the chance of
-    a normal difference beyond the 95% quantile of their studentized range (Tukey 1953)."""
+    """Return the level that max-T leaves to one pair of equally different contenders.
+
+    It is the chance of a normal difference beyond the 95% quantile of their studentized range
+    (Tukey 1953).
+    """
     import numpy as np
     from scipy.special import ndtr
 
@@ -221,8 +232,10 @@ def pair_level(contenders: int) -> float:
 def _clustered_power(
     sizes: Sequence[int], contenders: int, discordance: float
 ) -> Callable[[float], float]:
-    """Return the power of the joint flips as a function of the difference by which the first
-    contender is ahead of all others."""
+    """Return the power of the joint flips, as a function of the difference.
+
+    The first contender is ahead of all others by the difference.
+    """
     import numpy as np
 
     kept = np.array(sorted(size for size in sizes if size), dtype=np.float64)
@@ -234,7 +247,7 @@ def _clustered_power(
 
     def power(difference: float) -> float:
         differing = max(discordance, difference)
-        # Of a difference of two contenders, each has half of the variance.
+        # Each of two contenders has half of the variance of their difference.
         answers = noise * np.sqrt(kept * deff * differing / 2)[None, :, None]
         answers[:, :, 0] += kept * difference
         sums = answers[:, :, a] - answers[:, :, b]
@@ -249,18 +262,20 @@ def _clustered_power(
 def _clustered_difference(
     sizes: Sequence[int], contenders: int, discordance: float
 ) -> float | None:
-    """Return the smallest difference that a t-test of many clusters finds with enough power."""
+    """Return the smallest difference that a t-test of many clusters finds, or None."""
     total, freedom, deff = sum(sizes), sum(size > 0 for size in sizes) - 1, design_effect(sizes)
     quantiles = quantile(pair_level(contenders), freedom) + quantile(2 * (1 - POWER), freedom)
-    found = quantiles * math.sqrt(discordance * deff / total)
-    if found > discordance:  # more answers differ then than was assumed
-        found = quantiles**2 * deff / total
-    return found if found < 1 else None
+    smallest = quantiles * math.sqrt(discordance * deff / total)
+    if smallest > discordance:  # then more answers differ than was assumed
+        smallest = quantiles**2 * deff / total
+    return smallest if smallest < 1 else None
 
 
 def _simulated_signs(rng: np.random.Generator, units: int) -> Array:
-    """Return flips × units, the one that swaps nothing first. Of few units every flip,
-    but for those that swap the very others, which say the same."""
+    """Return signs of flips × units, the identity flip first.
+
+    Few units have every flip; complements are left out, because they give the same statistic.
+    """
     import numpy as np
 
     if 2 ** (units - 1) <= _FLIPS:
@@ -272,7 +287,7 @@ def _simulated_signs(rng: np.random.Generator, units: int) -> Array:
 
 
 def _search(power: Callable[[float], float], steps: int) -> float | None:
-    """Return the smallest difference with enough power, by bisection; None where there is none."""
+    """Return the smallest difference with enough power, by bisection; None if there is none."""
     if power(1.0) < POWER:
         return None
     low, high = 0.0, 1.0

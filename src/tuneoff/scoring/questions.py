@@ -1,7 +1,7 @@
-"""Questions to a model that scores answers: paid within the budget, and kept for good.
+"""Questions to a scoring model: paid within the budget, and stored for good.
 
-What a model said is paid for, so it is written down at once (`judgements.jsonl`) and not asked
-again. Each question needs leave of the run's ledger, and what was billed is noted there.
+A reply is paid for, so it is written to `judgements.jsonl` at once and never requested again. Each
+question needs a reservation from the run's ledger, which records the amount billed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from tuneoff.records import ScoredRow
 from tuneoff.scoring.rows import Purse, Row
 from tuneoff.settings import PriceSettings
 
-# Tokens around each turn of a question, and of a reply at most: one that thinks aloud first.
+# Tokens around each turn of a question; and the most tokens of a reply, which may reason aloud
+# first.
 AROUND, MOST_REPLY = 16, 4096
 
 
 class AskedModel(Protocol):
-    """A provider's model that scores answers: a judge's, or a grader's."""
+    """A provider's model that scores answers, for a judge or a grader."""
 
     @property
     def provider(self) -> str: ...
@@ -46,20 +47,21 @@ class AskedModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked about one example. `key` holds everything that the reply depends on; `more` is
-    written down beside the reply."""
+    """A question about one example."""
 
     id: str
     key: str
+    """A hash of everything that the reply depends on."""
     turns: tuple[Mapping[str, str], ...]
     max_tokens: int = MOST_REPLY
     reasoning_effort: str | None = None
     temperature: float | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields that are stored with the reply."""
 
 
 class Memory:
-    """What models said, by a hash of everything they were asked; in a file if there is one."""
+    """Stored replies by question key, in a file if there is one."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -78,7 +80,7 @@ class Memory:
 
 
 def connect_to(asked: AskedModel) -> Provider:
-    """Return a connection to the server of a model that scores.
+    """Return a connection to the provider of a scoring model.
 
     Raises:
         ConfigError: the SDK or the key is missing.
@@ -87,31 +89,31 @@ def connect_to(asked: AskedModel) -> Provider:
 
 
 def hash_question(*parts: Any) -> str:
-    """Return the key of a question, from everything that its reply depends on."""
+    """Return the key of a question: a hash of everything that its reply depends on."""
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
 def count_bytes(turns: Iterable[Mapping[str, str]]) -> int:
-    """Return the most tokens that a question has: no tokenizer makes more than there are bytes."""
+    """Return the most tokens of a question: no tokenizer makes more tokens than bytes."""
     return sum(AROUND + len(turn["content"].encode("utf-8", "surrogatepass")) for turn in turns)
 
 
 def ask(
     question: Question, model: str, provider: Provider, memory: Memory, purse: Purse | None
 ) -> str:
-    """Return the reply to a question, from memory where it was asked before.
+    """Return the reply to a question; a stored reply is not requested again.
 
     Raises:
-        ProviderError: the model cannot be asked.
-        BudgetError: the question could pass the budget.
+        ProviderError: the model cannot be called.
+        BudgetError: the question could exceed the budget.
     """
     reply = memory.get(question.key)
     if reply is None:
-        given = repeated(lambda: _pay(question, model, provider, purse))
-        reply = given.text
+        billed = repeated(lambda: _pay(question, model, provider, purse))
+        reply = billed.text
         memory.add({
             "key": question.key, "id": question.id, "model": model, "reply": reply,
-            "tokens_in": given.tokens_in, "tokens_out": given.tokens_out, **question.more,
+            "tokens_in": billed.tokens_in, "tokens_out": billed.tokens_out, **question.more,
         })  # fmt: skip
     return reply
 
@@ -119,7 +121,7 @@ def ask(
 def score_in_order(
     rows: Iterable[Row], score: Callable[[Row], ScoredRow], concurrency: int
 ) -> Iterator[ScoredRow]:
-    """Yield the scores of rows, in order; a few rows are asked about at once."""
+    """Yield the scores of rows in order; several rows are scored concurrently."""
     waiting: deque[Future[ScoredRow]] = deque()
     with ThreadPoolExecutor(concurrency) as threads:
         try:
@@ -134,8 +136,11 @@ def score_in_order(
 
 
 def _pay(question: Question, model: str, provider: Provider, purse: Purse | None) -> Reply:
-    """Try once to get a reply, and return it; where it is lost, or the server counts no tokens, the
-    reservation stays in the ledger as money that may have been spent."""
+    """Call the model once, and return the reply.
+
+    If the reply is lost, or the server counts no tokens, the reservation stays in the ledger as
+    possibly spent.
+    """
 
     def chat() -> Reply:
         return provider.chat(
@@ -151,16 +156,16 @@ def _pay(question: Question, model: str, provider: Provider, purse: Purse | None
     most = count_bytes(question.turns)
     ticket = purse.authorize("judging", input=most, output=question.max_tokens)
     try:
-        given = chat()
+        reply = chat()
     except ProviderError as error:
         if error.certain:
             ticket.give_back()
         raise
-    if given.tokens_in is not None and given.tokens_out is not None:
+    if reply.tokens_in is not None and reply.tokens_out is not None:
         ticket.settle(
-            input=given.tokens_in,
-            output=given.tokens_out,
-            cached=given.cached_tokens_in,
-            written=given.written_tokens_in,
+            input=reply.tokens_in,
+            output=reply.tokens_out,
+            cached=reply.cached_tokens_in,
+            written=reply.written_tokens_in,
         )
-    return given
+    return reply

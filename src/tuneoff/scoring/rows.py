@@ -1,7 +1,7 @@
-"""What goes into scoring: one row per test example, and how to score it.
+"""The input of scoring, one row per test example, and the protocol of a scorer.
 
-A row is a prediction next to its reference, wherever either came from. Times are
-seconds, memory is bytes.
+A row is a prediction next to its reference, from any source. Times are in seconds, memory is in
+bytes.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ from tuneoff.scoring.answer_text import (
 Kind = Literal["yes/no", "fraction"]
 Mode = Literal["strict", "official"]
 VERDICT_LENGTH = 80
-# How the verdict begins on a row that nobody can be right or wrong about.
+# The start of the verdict on a row whose reference cannot be used.
 LEFT_OUT = "left out: "
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prediction to judge.
-
-    `prediction` becomes the answer without its thoughts, and is empty where a thought never ends
-    (`is_unfinished`); `given` keeps what came. `error` says why there is no answer; it then counts
-    as wrong. `inputs` are the example's, where they are known. `is_cut` says that the answer was
-    cut in a thought that its prompt began, so that nothing in it shows the thought. `sample`
-    tells repeated answers to one example apart.
-    """
+    """A prediction to score, with its reference."""
 
     id: str
     reference: str
     prediction: str
+    """The answer without its thoughts; empty if a thought never ends."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    """Why there is no answer, which counts as wrong; else None."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    """The example's inputs, if they are known."""
     is_cut: bool = False
+    """Whether the answer was cut off in a thought that its prompt began, so that nothing in it
+    shows the thought."""
     sample: int = 0
+    """The number of this answer among repeated answers to one example."""
     given: str = field(init=False)
+    """The answer as it came."""
     is_unfinished: bool = field(init=False)
+    """Whether a thought never ends."""
 
     def __post_init__(self) -> None:
         answer = None if self.is_cut else strip_thoughts(self.prediction, self.reference)
@@ -56,60 +57,69 @@ class Row:
 
 
 class Purse(Protocol):
-    """What a judge's questions are paid from: gives leave for each, at most so many tokens, and
-    gets told what came of it (`contenders.Guard` and `Ticket`, as far as they are needed here)."""
+    """The budget that pays a judge's questions.
+
+    It reserves at most a number of tokens for each question, and is told the outcome
+    (`contenders.Guard` and `Ticket`, as far as they are needed here).
+    """
 
     def authorize(self, what: str, key: str | None = None, *, input: int, output: int) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to score. All but `metrics` matters only to scorers that execute answers.
-
-    `databases` is the folder of `<db_id>/*.sqlite`, `derived` another one with databases that
-    complete their suites; limits are per query; `workers` is the number of child processes
-    (None: one per core, at most four); `metrics` are the ones to compute (None: all); `left_out`
-    says why the references of some examples cannot be used, by id: a run does not score their
-    rows; `judgements` is the file in which a judge's paid answers are kept, `purse` what they are
-    paid from (None: they are not counted), `grader_purses` the same of graders that ask a model,
-    by metric; `details` is called with the results of both queries
-    for each row whose answer was executed and found wrong.
-    """
+    """How to score. All but `metrics` matters only to scorers that execute or call a model."""
 
     databases: Path | None = None
+    """The folder of `<db_id>/*.sqlite`."""
     derived: Path | None = None
+    """A folder of derived databases that complete their test suites."""
     mode: Mode = "strict"
     workers: int | None = None
+    """The number of child processes; None: one per core, at most four."""
     metrics: tuple[str, ...] | None = None
+    """The metrics to compute; None: all."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    """Example id → why its reference cannot be used; a run does not score these rows."""
     judgements: Path | None = None
+    """The file of a judge's paid replies."""
     purse: Purse | None = None
+    """The budget of a judge's questions; None: they are not counted."""
     grader_purses: Mapping[str, Purse] = field(default_factory=dict)
+    """Metric → the budget of a grader that calls a model."""
     details: Callable[[Mapping[str, Any]], None] | None = None
+    """Called with both query results for each executed answer that is wrong."""
     time_limit_seconds: float = 5.0
+    """Per query."""
     memory_limit_bytes: int = 1_000_000_000
+    """Per child process that executes queries."""
     row_limit: int = 100_000
+    """The most rows of a query's result."""
 
 
 class Scorer(Protocol):
-    """What a scorer module has.
+    """The names that a scorer module defines.
 
-    `METRICS` names every metric that a row may get; `PRIMARY` is the one that decides.
-    `score_rows` streams: it keeps the order of the rows and gives one result for each. One whose
-    reference cannot be used costs its own row (`left_out`), not the others'. A scorer may have
-    `failing(rows, options)`, which gives the id of each such row, and why, before there are
-    answers, and `doubts(rows)`, sentences about references that it thinks little of.
+    `score_rows` streams: it keeps the order of the rows and yields one result for each. An unusable
+    reference costs its own row (`left_out`), not the others. A scorer may also have `failing(rows,
+    options)`, which yields (id, reason) for each unusable reference before there are answers, and
+    `doubts(rows)`, which returns warnings about references that it rates low.
     """
 
     METRICS: Mapping[str, Kind]
+    """Every metric that a row may get."""
     PRIMARY: str
+    """The metric that decides."""
 
     def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]: ...
 
 
 def build_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -> list[Row]:
-    """Return the answered examples as rows to score. Where some answers end a thought that they did
-    not begin, the prompts begin it. An answer that was cut before such an end is all thought."""
+    """Return the answered examples as rows to score.
+
+    If some answers end a thought that they did not begin, the prompts begin it. An answer that was
+    cut off before such an end is all thought.
+    """
     begun = any(
         ends_unopened_thought(p.prediction) and not ends_thought(e.completion)
         for e in test
@@ -133,7 +143,7 @@ def build_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -
 
 
 def no_answer(row: Row) -> str | None:
-    """The verdict on a row that has no answer; None when there is one to judge."""
+    """Return the verdict on a row without an answer; None if there is one to score."""
     if row.error is not None:
         return shortened(row.error) or "no answer"
     if row.is_unfinished:
@@ -142,27 +152,27 @@ def no_answer(row: Row) -> str | None:
 
 
 def unanswered(row: Row, verdict: str, metrics: Mapping[str, Kind]) -> ScoredRow:
-    """A row without an answer: wrong by every metric."""
+    """Return a row without an answer, wrong by every metric."""
     return ScoredRow(row.id, all_wrong(metrics), verdict)
 
 
 def leave_out(id: str, reason: str) -> ScoredRow:
-    """Return a row whose reference cannot be used: it has no score by any metric."""
+    """Return a row whose reference cannot be used, without any score."""
     return ScoredRow(id, {}, f"{LEFT_OUT}{reason}")
 
 
 def find_reason_left_out(row: ScoredRow) -> str | None:
-    """Return why a row was left out; None of one that was scored."""
+    """Return why a row was left out; None if it was scored."""
     return row.verdict.removeprefix(LEFT_OUT) if row.verdict.startswith(LEFT_OUT) else None
 
 
 def all_wrong(metrics: Mapping[str, Kind]) -> dict[str, bool | float]:
-    """The lowest score of every metric."""
+    """Return the lowest score of every metric."""
     return {name: False if kind == "yes/no" else 0.0 for name, kind in metrics.items()}
 
 
 class ThoughtCounter:
-    """Counts the rows whose thoughts change what is scored, and says so."""
+    """Counts the rows whose thoughts change the score."""
 
     def __init__(self, mode: Mode) -> None:
         self._official = mode == "official"
@@ -174,7 +184,7 @@ class ThoughtCounter:
         self._thoughts += row.prediction != row.given
 
     def warnings(self) -> list[str]:
-        """Returns what to tell the user; empty where there is nothing to tell."""
+        """Return warnings about thoughts, if there are any."""
         if self._official and self._thoughts:
             return [
                 f"{self._thoughts} of {self._rows} answers hold a thought, which official mode "
@@ -189,6 +199,6 @@ class ThoughtCounter:
 
 
 def shortened(text: str) -> str:
-    """Text on one line of at most `VERDICT_LENGTH` characters."""
+    """Return a text on one line of at most `VERDICT_LENGTH` characters."""
     line = " ".join(text.split())
     return line if len(line) <= VERDICT_LENGTH else line[: VERDICT_LENGTH - 1] + "…"

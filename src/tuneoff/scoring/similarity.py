@@ -1,9 +1,10 @@
-"""Text similarities of OpenAI's `text_similarity` grader, each from 0 to 1.
+"""The text similarities of OpenAI's `text_similarity` grader, each from 0 to 1.
 
 `fuzzy_match` is rapidfuzz's WRatio without case and punctuation, as in the example of OpenAI's
 guide "Graders". `rouge_*` are F-measures over words of a to z and 0 to 9, as in Google's
-rouge-score without its stemmer. How OpenAI tokenizes and smooths BLEU, GLEU and METEOR is not
-documented, and `cosine` needs its embeddings: these would be other metrics of the same names.
+rouge-score without its stemmer. BLEU, GLEU, METEOR and `cosine` are not offered: OpenAI does not
+document how it tokenizes and smooths the first three, and `cosine` needs its embeddings. Ours would
+be other metrics of the same names.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 
 def check_fuzzy_match() -> None:
-    """Refuse `fuzzy_match` where its library is missing.
+    """Raise if the library of `fuzzy_match` is missing.
 
     Raises:
         MissingExtraError: rapidfuzz is not installed.
@@ -38,20 +39,20 @@ def match_fuzzily(text: str, reference: str) -> float:
 
 
 def measure_rouge_n(n: int, text: str, reference: str) -> float:
-    """Return the F-measure of the runs of n words that two texts share."""
-    own, other = (_count_runs(_split(each), n) for each in (text, reference))
+    """Return the F-measure of the n-grams that two texts share (ROUGE-N)."""
+    own, other = (_count_runs(_split(side), n) for side in (text, reference))
     return _f_measure((own & other).total(), own.total(), other.total())
 
 
 def measure_rouge_l(text: str, reference: str) -> float:
-    """Return the F-measure of the longest sequence of words that both texts have in this order."""
+    """Return the F-measure of the longest common subsequence of words (ROUGE-L)."""
     own, other = _split(text), _split(reference)
     lengths = [0] * (len(other) + 1)
     for word in own:
         before = lengths[:]
-        for place, each in enumerate(other, 1):
+        for place, other_word in enumerate(other, 1):
             equal = before[place - 1] + 1
-            lengths[place] = equal if word == each else max(before[place], lengths[place - 1])
+            lengths[place] = equal if word == other_word else max(before[place], lengths[place - 1])
     return _f_measure(lengths[-1], len(own), len(other))
 
 

@@ -1,9 +1,8 @@
-"""Predictions made anywhere, as they lie in a file.
+"""Reads files of predictions from any source.
 
-A predictions file is JSONL, a row a line: `{"id": "..", "prediction": ".."}`, or with its
-own reference `{"id": "..", "reference": "..", "prediction": "..", "meta": {..}}`. A row
-may have `error` (why there is no answer), and `sample` (0, 1, …) where each example was answered
-several times.
+A predictions file is JSONL, one row per line: `{"id": "..", "prediction": ".."}`, or with its own
+reference `{"id": "..", "reference": "..", "prediction": "..", "meta": {..}}`. A row may have
+`error` (why there is no answer), and `sample` (0, 1, …) if each example was answered several times.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ _FORM = '{"id": "..", "prediction": ".."}'
 
 
 def check_rows(path: Path, references: References | None = None) -> tuple[int, int]:
-    """Looks through a whole predictions file, so that a mistake in its last line is found before
-    anything is scored; how many rows it has, and how many answers to each example.
+    """Check a whole predictions file, and return its number of rows and of samples.
+
+    An error in its last line is thereby found before anything is scored.
 
     Args:
-        references: reference and meta by example id, for rows without their own.
+        references: example id → reference and meta, for rows without their own.
 
     Raises:
-        DataError: the file is missing or empty, a line of it cannot be used, or an id is there
-            twice (with the same sample); the message names file and line.
+        DataError: the file is missing or empty, a line cannot be used, or an id occurs twice (with
+            the same sample); the message names file and line.
     """
     hashes, samples = array("Q"), 1
     for _, row in _numbered(path, references):
@@ -47,15 +47,20 @@ def check_rows(path: Path, references: References | None = None) -> tuple[int, i
 def read_rows(
     path: Path, references: References | None = None, is_preferred: bool = False
 ) -> Iterator[Row]:
-    """Yield the rows of a predictions file (`check_rows`), read as they are used; `is_preferred`:
-    `references` stand for the rows' own."""
+    """Yield the rows of a predictions file (`check_rows`), read as they are used.
+
+    Args:
+        is_preferred: whether `references` replace the rows' own.
+    """
     for number, value in read_objects(path):
         yield _row(value, references or {}, f"{path}:{number}", is_preferred)
 
 
 def _refuse_repeated(path: Path, references: References | None, hashes: array[int]) -> None:
-    """Eight bytes for each row tell whether an id may have come twice; only then are the ids
-    themselves compared."""
+    """Raise if an id occurs twice.
+
+    Eight bytes per row show which ids may be repeated; only these are compared as text.
+    """
     import numpy as np
 
     values, times = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
@@ -89,7 +94,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number and the object of each line that is not blank.
 
     Raises:
-        DataError: there is no such file, or a line is no object; the message names the line.
+        DataError: there is no such file, or a line is not an object; the message names the line.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; give a JSONL file of predictions.")
@@ -116,7 +121,7 @@ def read_id(value: Mapping[str, Any], where: str) -> str:
     """Return a row's id.
 
     Raises:
-        DataError: it has none.
+        DataError: the row has none.
     """
     id = value.get("id")
     if isinstance(id, int) and not isinstance(id, bool):
@@ -156,10 +161,10 @@ def _row(
 
 
 def read_sample(row: Mapping[str, Any], where: str) -> int:
-    """Return which of repeated answers to its example a row is; 0 where it does not say.
+    """Return a row's sample number; 0 if it has none.
 
     Raises:
-        DataError: it is no number that a run would give.
+        DataError: a run would not write this number.
     """
     sample = row.get("sample", 0)
     if type(sample) is not int or not 0 <= sample < MOST_SAMPLES:

@@ -1,7 +1,7 @@
-"""Answers compared as text: the metrics that suit every task.
+"""Metrics that compare answers as text; they suit every task.
 
-`exact_match` is the seed experiment's own comparison (Sam L'Huillier, 2023): every
-character counts, only blanks around the whole answer do not.
+`exact_match` is the seed experiment's own comparison (Sam L'Huillier, 2023): every character
+counts, except blanks around the whole answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PRIMARY = "exact_match"
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
-    """Exact and normalized match of each row, in order. No option has an effect."""
+    """Yield exact and normalized match of each row, in order; no option has an effect."""
     for row in rows:
         yield _score(row)
 
@@ -36,7 +36,7 @@ def _score(row: Row) -> ScoredRow:
 
 
 def matches(row: Row, unfenced: str) -> dict[str, bool | float]:
-    """Returns `exact_match` and `normalized_match` of a row that has an answer.
+    """Return `exact_match` and `normalized_match` of a row with an answer.
 
     Args:
         unfenced: the answer without its fence.
@@ -48,13 +48,12 @@ def matches(row: Row, unfenced: str) -> dict[str, bool | float]:
 
 
 def normalized(text: str) -> str:
-    """Return the form in which `normalized_match` compares.
+    """Return the form of a text that `normalized_match` compares.
 
-    In this order: Unicode form NFKC; case folded; every run of blanks becomes one blank; full
-    stops and semicolons at the end are dropped. A fence was taken off before
-    (`answer_text.strip_fence`).
+    In this order: Unicode form NFKC; case folded; every run of blanks becomes one blank; full stops
+    and semicolons at the end are dropped. The fence is removed before (`answer_text.strip_fence`).
     """
-    # Folding can undo NFKC (and NFKC can bring up letters that fold), so it comes twice.
+    # Folding can undo NFKC, and NFKC can produce letters that fold, so it runs twice.
     folded = unicodedata.normalize("NFKC", text).casefold()
     line = " ".join(unicodedata.normalize("NFKC", folded).split())
     return line.rstrip(".; ")

@@ -1,12 +1,13 @@
-"""Would a contender be ahead again if it were trained anew?
+"""Compares ways of training: would a contender win again if it were trained again?
 
-The verdict is about the models at hand. A *way of training* gives another model with every seed, so
-its difference varies by the examples (or clusters) and, for each trained contender, by the variance
-between its seeds over the number of its trainings: Student's t with Satterthwaite's degrees of
-freedom. That variance is the contender's own where it has several seeds; where it was trained once,
-it is pooled from those of the same way that have; where there is none, nobody knows.
+The verdict is about the models at hand. A *way of training* gives another model with every seed. So
+its difference varies by the examples (or clusters) and, for each trained contender, by the
+between-seed variance divided by the number of its seeds: Student's t with Satterthwaite's degrees
+of freedom. The between-seed variance is the contender's own if it has several seeds. If it has one,
+the variance is pooled from contenders of the same way that have several. If there are none, it is
+unknown.
 
-Nothing is told where the models at hand are not told apart: no p-value is smaller than the pair's,
+Nothing is claimed where the models at hand cannot be told apart: no p-value is below the pair's,
 and no interval is narrower.
 """
 
@@ -29,8 +30,8 @@ from tuneoff.scoring.intervals import (
 )
 from tuneoff.scoring.paired import LEAST_UNITS, KnownSeeds, MeasuredPair, SeedScores, Values
 
-# What contenders have in common that vary alike between seeds, for instance base and method; empty
-# where nothing is trained.
+# What contenders with the same between-seed variance share, for instance base and method; empty if
+# nothing is trained.
 Way = tuple[str, ...]
 Part = tuple[float, float]  # a variance and its degrees of freedom
 
@@ -38,23 +39,23 @@ Part = tuple[float, float]  # a variance and its degrees of freedom
 def find_seeds(
     ways: Mapping[str, Way | None], seeds: Mapping[str, Sequence[Values]]
 ) -> dict[str, KnownSeeds]:
-    """Return by whose seeds the variance between each contender's trainings is known.
+    """Return the seeds from which each contender's between-seed variance is estimated.
 
     Args:
-        ways: how each contender is trained; None where that is not known.
-        seeds: the scores of each of its trainings by example.
+        ways: contender → its way of training; None if unknown.
+        seeds: contender → the scores of each of its seeds by example.
     """
     own = {
         name: SeedScores(name, tuple(math.fsum(of.values()) / len(of) for of in trainings))
         for name, trainings in seeds.items()
         if len(trainings) > 1 and all(trainings)
     }
-    # The same trainings may be there twice: in a run and in its copy.
+    # The same trainings may occur twice: in a run and in its copy.
     pooled: dict[Way, dict[tuple[float, ...], SeedScores]] = defaultdict(dict)
-    for name, found in own.items():
+    for name, scored in own.items():
         way = ways.get(name)
         if way:
-            pooled[way].setdefault(found.scores, found)
+            pooled[way].setdefault(scored.scores, scored)
     return {name: _seeds_of(own.get(name), way, pooled) for name, way in ways.items()}
 
 
@@ -73,25 +74,27 @@ def _seeds_of(
 def add_ways(
     measured: Sequence[MeasuredPair], pairs: Sequence[Comparison]
 ) -> tuple[Comparison, ...]:
-    """Return the pairs with what is known of training them anew; p-values are adjusted over all of
-    them by Holm's method."""
-    found = [
-        (place, sides, _sum_variances(each, *sides))
-        for place, each in enumerate(measured)
-        if (sides := _find_sides(each)) is not None
+    """Return the pairs with their test of the way of training.
+
+    p-values are adjusted over all of them by Holm's method.
+    """
+    testable = [
+        (place, sides, _sum_variances(one, *sides))
+        for place, one in enumerate(measured)
+        if (sides := _find_sides(one)) is not None
     ]
     p_values = [
         max(pairs[place].p_value, _t_test(measured[place].difference, *spread))
-        for place, _, spread in found
+        for place, _, spread in testable
     ]
     judged = list(pairs)
     for (place, (a, b), spread), p_value, (by_holm, level) in zip(
-        found, p_values, holm(p_values), strict=True
+        testable, p_values, holm(p_values), strict=True
     ):
-        pair, each = pairs[place], measured[place]
+        pair, one = pairs[place], measured[place]
         p_adjusted = max(pair.p_adjusted, by_holm)
-        alone = _widen(_bounds(each, *spread, SIGNIFICANT), pair.low, pair.high)
-        adjusted = _widen(_bounds(each, *spread, level), pair.low_adjusted, pair.high_adjusted)
+        alone = _widen(_bounds(one, *spread, SIGNIFICANT), pair.low, pair.high)
+        adjusted = _widen(_bounds(one, *spread, level), pair.low_adjusted, pair.high_adjusted)
         low, high = agree(alone, pair.difference, p_value)
         low_adjusted, high_adjusted = agree(adjusted, pair.difference, p_adjusted)
         way = WayOfTraining(
@@ -118,28 +121,30 @@ def _decide(difference: float, p_adjusted: float) -> WayOutcome:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The seeds by which a contender's variance between trainings is known, and how many trainings
-    its own score is the mean of."""
+    """The seeds that estimate one contender's between-seed variance."""
 
     seeds: Sequence[SeedScores]
     trainings: int
+    """The number of seeds that its own score is the mean of."""
 
     @property
     def freedom(self) -> float:
-        return math.fsum(each.freedom for each in self.seeds)
+        return math.fsum(seeds.freedom for seeds in self.seeds)
 
     def summarize(self) -> SeedSpread | None:
-        """Return how far apart trainings lie; None if nothing is trained."""
+        """Return the standard deviation between seeds; None if nothing is trained."""
         if not self.seeds:
             return None
-        squares = math.fsum(each.freedom * each.variance for each in self.seeds)
-        names = tuple(each.contender for each in self.seeds)
+        squares = math.fsum(seeds.freedom * seeds.variance for seeds in self.seeds)
+        names = tuple(seeds.contender for seeds in self.seeds)
         return SeedSpread(math.sqrt(squares / self.freedom), self.freedom, names)
 
 
 def _find_sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
-    """Return both sides of a pair; None where nothing is trained, or one of them is not known, or
-    where the units are too few to show anything."""
+    """Return both sides of a pair, or None.
+
+    None if nothing is trained, one side's variance is unknown, or there are too few units.
+    """
     pair = measured.pair
     if pair.between_a is None or pair.between_b is None or measured.units < LEAST_UNITS:
         return None
@@ -150,34 +155,35 @@ def _find_sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
     for trainings, between in ((pair.seeds_a, pair.between_a), (pair.seeds_b, pair.between_b)):
         if len(trainings) > 1:  # over the examples of this pair
             scores = tuple(next(own))
-            if len(between) != 1:  # one of its trainings has no score
+            if len(between) != 1:  # one of its seeds has no score
                 return None
             between = (SeedScores(between[0].contender, scores),)
-        if between and not any(each.variance for each in between):
-            return None  # seeds that score alike do not say how far apart others lie
+        if between and not any(seeds.variance for seeds in between):
+            return None  # equal scores do not estimate a variance
         sides.append(_Side(between, max(1, len(trainings))))
     return sides[0], sides[1]
 
 
 def _sum_variances(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
-    """Return the variance of the difference over units and new trainings, and its degrees of
-    freedom.
+    """Return the variance of the difference over units and new seeds, and its degrees of freedom.
 
-    A contender's seeds may count twice: as its own and for the other one, or pooled for both. That
-    is one estimate, not two independent ones.
+    A contender's seeds may be used twice: for itself and for the other one, or pooled for both.
+    That is one estimate, not two independent ones.
     """
     weights: dict[str, float] = defaultdict(float)
     for side in (a, b):
-        for each in side.seeds:
-            weights[each.contender] += each.freedom / (side.freedom * side.trainings)
+        for source in side.seeds:
+            weights[source.contender] += source.freedom / (side.freedom * side.trainings)
     own = [side.seeds[0] for side in (a, b) if side.trainings > 1]
-    named = {each.contender for each in own}
-    pools = (tuple(each for each in side.seeds if each.contender not in named) for side in (a, b))
-    estimates = [*((each,) for each in own), *dict.fromkeys(pool for pool in pools if pool)]
+    named = {source.contender for source in own}
+    pools = (
+        tuple(source for source in side.seeds if source.contender not in named) for side in (a, b)
+    )
+    estimates = [*((source,) for source in own), *dict.fromkeys(pool for pool in pools if pool)]
     parts = [
         (
-            math.fsum(weights[each.contender] * each.variance for each in seeds),
-            math.fsum(each.freedom for each in seeds),
+            math.fsum(weights[source.contender] * source.variance for source in seeds),
+            math.fsum(source.freedom for source in seeds),
         )
         for seeds in estimates
     ]
@@ -198,7 +204,7 @@ def _bounds(measured: MeasuredPair, variance: float, freedom: float, level: floa
 
 
 def _widen(bounds: Bounds, low: float | None, high: float | None) -> Bounds:
-    """Return bounds that take in those of the models at hand."""
+    """Return bounds widened to include those of the models at hand."""
     if low is None or high is None:
         return bounds
     return min(bounds[0], low), max(bounds[1], high)

@@ -1,11 +1,11 @@
-"""The OpenAI-shaped server: fine-tuning jobs and chat completions on open models.
+"""An OpenAI-compatible server: fine-tuning jobs and chat completions on open models.
 
     data directory (`--data-dir`)
       server.sqlite          files, jobs, events, checkpoints, models (WAL)
-      worker.lock            which jobs are worked on (`claims.py`)
-      files/ID.jsonl, .csv   uploads as they came, result files
+      worker.lock            one locked byte per running job (`server/claims.py`)
+      files/ID.jsonl, .csv   uploads as received, result files
       jobs/ID/               a contender's folder (`rundir.py`): loss.jsonl, adapter/, epochs/;
-                             `leftovers.py` says what goes when
+                             `server/leftovers.py` says what is deleted when
 
-Names below the data directory are made here; nothing that a client sends becomes a path.
+The server makes all names below the data directory. Nothing that a client sends becomes a path.
 """

@@ -1,5 +1,7 @@
-"""The adapters on a loaded base: put on when they are asked for, taken off when their folder is
-gone (a deleted model, a checkpoint that newer ones replaced), or when others need their room.
+"""The LoRA adapters attached to a loaded base model.
+
+An adapter is attached when a request needs it. It is detached when its folder is gone (a deleted
+model, a checkpoint that newer ones replaced) or when other adapters need its memory.
 """
 
 from __future__ import annotations
@@ -19,40 +21,40 @@ BLANK = "blank"
 
 
 class Adapters:
-    """Those of one base, which are known by names that are never given again, for what is kept
-    of an adapter goes by its name.
+    """The adapters of one base model. Each gets a name that is never reused, because caches of an
+    adapter are keyed by its name.
 
     Args:
-        most_bytes: what adapters may take that nobody is answered with.
-        forget: told the name of each that was taken off.
+        most_bytes: memory limit in bytes for adapters that no request is using.
+        forget: called with the name of each adapter that is detached.
     """
 
     def __init__(
         self, model: Any, mixer: MixedLora, most_bytes: int, forget: Callable[[str], None]
     ) -> None:
         self._model, self._mixer, self._most_bytes, self._forget = model, mixer, most_bytes, forget
-        # The model in PEFT's wrapper, once there are any.
+        # The model in PEFT's wrapper; None until the first adapter is attached.
         self._wrapped: Any = None
-        # By when they were asked for, the last one last; and the bytes of each.
+        # LRU order, most recently requested last; and the bytes of each.
         self._names: dict[Served, str] = {}
         self._bytes: dict[Served, int] = {}
         self._numbers = (f"adapter-{number}" for number in itertools.count())
-        # Why some of them cannot be in a batch with others.
+        # For each adapter that cannot share a batch with others: the reason.
         self._unmixed: dict[Served, str] = {}
 
     def name(self, served: Served) -> str | None:
-        """What it is called here; None for the base alone."""
+        """Return the adapter's name on this base model; None for the base alone."""
         return self._names.get(served)
 
     def unmixed(self, served: Served) -> str | None:
-        """Why a model cannot be in a batch with others, if it cannot."""
+        """Return why a model cannot share a batch with others; None if it can."""
         return self._unmixed.get(served)
 
     def put_on(self, served: Served, busy: Callable[[], Collection[str | None]]) -> None:
-        """Puts a model's adapter on the base, if it is not there.
+        """Attach a model's adapter to the base, unless it is attached already.
 
         Args:
-            busy: gives the names of those that stay whatever happens.
+            busy: returns the names of the adapters that must stay attached.
 
         Raises:
             FileNotFoundError: the model was deleted.
@@ -78,10 +80,11 @@ class Adapters:
         self._names[served], self._bytes[served] = name, size
 
     def _load(self, folder: Path, name: str) -> None:
+        """Load an adapter's weights into the model and make it the active one."""
         import peft
         from safetensors import safe_open
 
-        # PEFT adds its layers before it reads: those of a damaged file would stay for ever.
+        # PEFT adds its layers before it reads the file, so a damaged file would leave them behind.
         with safe_open(folder / "adapter_model.safetensors", "pt"):
             pass
         if self._wrapped is None:
@@ -96,53 +99,54 @@ class Adapters:
         self._mixer.take_over(self._model)
 
     def drop_gone(self, busy: Collection[str | None]) -> None:
-        """Takes off those that were deleted, but not the busy ones."""
+        """Detach the adapters whose models were deleted, except the busy ones."""
         for served, name in list(self._names.items()):
             if served.is_gone() and name not in busy:
                 self._take_off(served)
 
     def _make_room(self, size: int, busy: Collection[str | None]) -> None:
-        """Takes off what was asked for longest ago, until one of so many bytes fits."""
-        held = sum(self._bytes.values())
+        """Detach the least recently requested adapters until one of `size` bytes fits."""
+        total_bytes = sum(self._bytes.values())
         for served, name in list(self._names.items()):
-            if held + size <= self._most_bytes:
+            if total_bytes + size <= self._most_bytes:
                 return
             if name not in busy:
-                held -= self._bytes[served]
+                total_bytes -= self._bytes[served]
                 self._take_off(served)
 
     def _take_off(self, served: Served) -> None:
+        """Detach one adapter and drop what is cached for it."""
         name, model = self._names.pop(served), self._wrapped
         del self._bytes[served]
         self._unmixed.pop(served, None)
-        # PEFT cannot answer without any adapter; one of rank 1 that changes nothing stays.
+        # PEFT needs at least one adapter; keep one of rank 1 that changes nothing.
         if len(model.peft_config) == 1:
             blank = dataclasses.replace(
                 model.peft_config[name], r=1, rank_pattern={}, alpha_pattern={},
                 init_lora_weights=True, use_dora=False,
             )  # fmt: skip
             model.add_adapter(BLANK, blank)
-        model.set_adapter(next(each for each in model.peft_config if each != name))
+        model.set_adapter(next(other for other in model.peft_config if other != name))
         model.delete_adapter(name)
         self._mixer.forget()
         self._forget(name)
 
     @contextlib.contextmanager
     def active(self, served: Served) -> Iterator[None]:
-        """While inside, the model is this one."""
+        """Activate this model's adapter inside the context."""
         if self._wrapped is None:
             yield
         elif served.adapter is None:
             with self._wrapped.disable_adapter():
                 yield
         else:
-            if self._wrapped.active_adapter != self._names[served]:  # it takes some milliseconds
+            if self._wrapped.active_adapter != self._names[served]:  # switching takes milliseconds
                 self._wrapped.set_adapter(self._names[served])
             yield
 
 
 def _size(folder: Path) -> int:
-    """About the bytes that an adapter takes: those of its file."""
-    with contextlib.suppress(OSError):  # gone meanwhile
+    """Return roughly how many bytes an adapter takes: the size of its weight files."""
+    with contextlib.suppress(OSError):  # deleted meanwhile
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return 0

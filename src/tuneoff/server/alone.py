@@ -1,9 +1,9 @@
-"""One answer with `transformers.generate`, for models that our engine does not serve exactly.
+"""One answer with `transformers.generate`, for models that the engine cannot serve exactly.
 
-Tokens are chosen, ended and told as the engine's are (`answer.py`): what chooses them is put
-before `generate` as a processor that leaves one token, what ends them as a criterion. `generate`
-gives nothing away before its end, so it runs on a thread of its own, which stands still but while
-`advance` waits for the next token: others that use the model have their turns in between.
+Tokens are chosen, stopped and reported as in the engine (`server/answer.py`): a logits processor
+chooses the token, a stopping criterion ends the answer. `generate` returns nothing before its end,
+so it runs on its own thread. That thread is blocked except while `advance` waits for the next
+token, so other users of the model get their turns in between.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Alone:
-    """An answer under way. One thread advances it, and closes it if it is not complete."""
+    """A generation in progress. One thread calls `advance`, and `close` if it is not complete."""
 
     def __init__(self, model: PreTrainedModel, ending: Ending, request: Request) -> None:
         self.request, self.complete = request, False
@@ -32,15 +32,17 @@ class Alone:
         self._answer = Answer(request, ending.tokenizer)
         self._error: Exception | None = None
         self._closing = False
-        # Whose turn it is: the answer's, or that of whoever advances it.
+        # Hand control to the generating thread, and back to the thread that advances it.
         self._ours, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name="answering-alone", daemon=True)
 
     def advance(self) -> None:
-        """One token more, told. The model must be in the same state each time.
+        """Generate and report one more token.
+
+        The model must be in the same state at each call.
 
         Raises:
-            Exception: whatever kept the model from answering.
+            Exception: any error that the model raised while generating.
         """
         if self._thread.ident is None:
             self._thread.start()
@@ -53,13 +55,14 @@ class Alone:
             raise self._error
 
     def close(self) -> None:
-        """Breaks off, and says nothing more."""
+        """Abort the generation and report nothing more."""
         self._closing = True
         if self._thread.ident is not None and not self.complete:
-            with contextlib.suppress(Exception):  # nobody is left to be told
+            with contextlib.suppress(Exception):  # nobody is waiting for the error
                 self.advance()
 
     def _run(self) -> None:
+        """Run `generate` on the thread; store an error instead of raising it."""
         ids = torch.tensor([self.request.ids], device=self._model.device)
         generating: Any = self._model
         telling = _Telling(self)
@@ -73,7 +76,7 @@ class Alone:
                     stopping_criteria=[telling],
                 )
             if not (telling.done or self._closing):
-                self._answer.ended()  # by something that the model has of its own
+                self._answer.ended()  # by a stopping criterion of the model's own
         except Exception as error:
             self._error = error
         finally:
@@ -81,7 +84,7 @@ class Alone:
             self._theirs.release()
 
     def took(self, token: int) -> bool:
-        """Tells a token, and waits for the next turn; whether there is none any more."""
+        """Report a token and wait for the next turn; return whether the generation must stop."""
         if self._answer.took(token, token in self._ending.ends):
             return True
         self._theirs.release()
@@ -90,20 +93,20 @@ class Alone:
 
 
 class _Choosing(LogitsProcessor):
-    """Leaves the token that the answer chooses."""
+    """A logits processor that leaves only the token that the generation chooses."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         token = self._answer.choose(scores[0].float().cpu().numpy())
-        chosen = torch.full_like(scores, -torch.inf)
-        chosen[0, token] = 0
-        return chosen
+        masked = torch.full_like(scores, -torch.inf)
+        masked[0, token] = 0
+        return masked
 
 
 class _Telling(StoppingCriteria):
-    """Tells what is new, and whether the answer is complete."""
+    """A stopping criterion that reports new tokens and stops when the generation is complete."""
 
     def __init__(self, alone: Alone) -> None:
         self._alone, self.done = alone, False

@@ -1,5 +1,8 @@
-"""What is asked of a model, and an answer to it under way: how its tokens are chosen, where it
-ends, and what is told of it meanwhile. Which way its logits are computed is no matter here."""
+"""A generation request and its generation in progress.
+
+This module samples tokens, detects the end and reports new text. It does not depend on how the
+logits are computed.
+"""
 
 from __future__ import annotations
 
@@ -13,63 +16,76 @@ from numpy.typing import NDArray
 
 from tuneoff.generation.growing_text import GrowingText
 
-# Why a piece ends an answer that there will not be.
+# Finish reasons of a request that fails: an error, or a deleted model.
 ERROR, GONE = "error", "gone"
-# Weights are looked at that are more than so much of the greatest; in the end all that are any.
+# Top-p first considers only weights above this share of the greatest; 0 means all of them.
 FEW = (1e-2, 1e-4, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChance:
-    """A token with its log-probability, and the likeliest in its place."""
+    """The log-probability of a chosen token, with the likeliest alternatives."""
 
     token: int
     logprob: float
     likeliest: tuple[tuple[int, float], ...]
+    """(token id, log-probability), the likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is new of an answer: text, chances where asked for, and how many tokens it has so far;
-    at the end why it ended. `tokens_cached` of the prompt's were not computed for it."""
+    """The part of a generation that is new since the last report."""
 
     text: str
+    """New text; empty if there is none."""
     chances: tuple[TokenChance, ...] = ()
+    """Log-probabilities of the new tokens, if requested."""
     finish_reason: str | None = None
+    """Why the generation ended; None while it continues."""
     tokens_out: int = 0
+    """Number of tokens generated so far."""
     tokens_cached: int = 0
+    """Number of prompt tokens that were read from the prefix cache."""
     error: str | None = None
+    """What failed, on one line."""
 
 
 @dataclass
 class Request:
-    """One answer that is wanted. `tell` is called, from the engine's thread, with each piece."""
+    """One generation that is wanted."""
 
     ids: list[int]
+    """Token ids of the prompt."""
     max_tokens: int
     tell: Callable[[Piece], None]
+    """Called with each piece, from the engine's thread."""
     stop: tuple[str, ...] = ()
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
     logprobs: int | None = None
+    """How many alternatives to report for each token; None: report no log-probabilities."""
     cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set when the client no longer wants the answer."""
 
 
 class Unfinished:
-    """How many answers are wanted and not complete."""
+    """Counts the requests in flight."""
 
     def __init__(self) -> None:
         self._lock, self._count = threading.Lock(), 0
 
     def counted(self, request: Request) -> Request:
-        """The request, counted until it is told its last piece; it is told nothing after that,
-        whatever fails for all that were together with it."""
+        """Return the request, counted until it gets its last piece.
+
+        It gets nothing after its last piece, even if a failure hits the whole batch.
+        """
         tell, complete = request.tell, False
         with self._lock:
             self._count += 1
 
         def told(piece: Piece) -> None:
+            """Pass a piece on, unless the request is complete."""
             nonlocal complete
             if complete:
                 return
@@ -87,7 +103,7 @@ class Unfinished:
 
 
 class Answer:
-    """An answer under way."""
+    """A generation in progress."""
 
     def __init__(self, request: Request, tokenizer: Any, tokens_cached: int = 0) -> None:
         self.request, self.tokens_cached = request, tokens_cached
@@ -98,7 +114,7 @@ class Answer:
         self._chances: list[TokenChance] = []
 
     def choose(self, logits: NDArray[np.float32]) -> int:
-        """The next token."""
+        """Return the next token: the likeliest at temperature 0, otherwise a sampled one."""
         asked = self.request
         token = int(logits.argmax()) if asked.temperature == 0 else self._sampled(logits)
         if asked.logprobs is not None:
@@ -106,13 +122,14 @@ class Answer:
         return token
 
     def _sampled(self, logits: NDArray[np.float32]) -> int:
-        # In place as far as that goes: a vocabulary has 150,000 tokens, and a batch many rows.
+        """Sample a token with the request's temperature and top-p."""
+        # Work in place where possible: a vocabulary has 150,000 tokens, and a batch has many rows.
         weights = logits.astype(np.float64)
         best = weights.max()
-        if not np.isfinite(best):  # numbers ran over: no choice is better, nor may it fail others
+        if not np.isfinite(best):  # overflow: no choice is better; the batch must not fail
             return int(logits.argmax())
         weights -= best
-        with np.errstate(over="ignore"):  # what is far from the best becomes impossible
+        with np.errstate(over="ignore"):  # weights far below the best become 0
             weights /= self.request.temperature
         np.exp(weights, out=weights)
         if self.request.top_p < 1:
@@ -122,20 +139,20 @@ class Answer:
         return min(place, int(np.searchsorted(below, below[-1])))
 
     def saw(self, chance: TokenChance) -> None:
-        """The chances of the token that comes next, where somebody else chose it."""
+        """Add the log-probability of the next token, where another engine chose it."""
         self._chances.append(chance)
 
     def ended(self) -> None:
-        """No more tokens come."""
+        """End the generation because no more tokens come."""
         self._close("length" if len(self.new) >= self.request.max_tokens else "stop")
 
     def took(self, token: int, is_end: bool) -> bool:
-        """Adds a token and tells what is new; whether the answer is complete."""
+        """Add a token and report new text; return whether the generation is complete."""
         asked = self.request
         reason: str | None = None
         if is_end:
             reason = "stop"
-            del self._chances[-1:]  # the end is no part of the answer
+            del self._chances[-1:]  # the end token is not part of the answer
         else:
             self.new.append(token)
             self._untold += self._growing.add(token)
@@ -146,10 +163,10 @@ class Answer:
         return self._close(reason)
 
     def _close(self, reason: str | None) -> bool:
-        """Tells what is new, and whether the answer is complete, for this reason or by a stop."""
+        """Report new text, cut at a stop string; return whether the generation is complete."""
         if reason is not None:
             self._untold += self._growing.rest()
-        # Nothing that may begin a stop was told, so it is here as a whole.
+        # Text that may begin a stop string is held back, so a stop string is complete here.
         stops = self.request.stop
         places = [place for stop in stops if (place := self._untold.find(stop)) >= 0]
         if places:
@@ -158,6 +175,7 @@ class Answer:
         return reason is not None
 
     def _tell(self, reason: str | None) -> None:
+        """Report the text that is ready, and the finish reason if there is one."""
         ready = len(self._untold) if reason else self._settled()
         if not (reason or ready or self._chances):
             return
@@ -166,7 +184,7 @@ class Answer:
         self.request.tell(Piece(text, chances, reason, len(self.new), self.tokens_cached))
 
     def _settled(self) -> int:
-        """How much of the text may be told: not what may begin a stop."""
+        """Return how many characters may be reported: none that may begin a stop string."""
         end = len(self._untold)
         for stop in self.request.stop:
             for size in range(min(len(stop) - 1, end), 0, -1):
@@ -177,18 +195,20 @@ class Answer:
 
 
 def refuse(request: Request, message: str, reason: str = ERROR) -> None:
-    """Tells that there will be no answer."""
+    """Report to a request that it fails."""
     request.tell(Piece("", finish_reason=reason, error=message))
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, on one line."""
+    """Return what went wrong, on one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _likeliest(weights: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """The greatest weights that have this share of their sum, the others 0. Few have it as a rule,
-    so that there is hardly anything to sort."""
+    """Return the greatest weights that have this share of the sum, with the others set to 0.
+
+    Usually few tokens have that share, so hardly anything must be sorted.
+    """
     enough = share * weights.sum()
     for least in FEW:
         some = np.flatnonzero(weights > least * weights.max())
@@ -197,24 +217,25 @@ def _likeliest(weights: NDArray[np.float64], share: float) -> NDArray[np.float64
         if reached[-1] >= enough:
             break
     kept = order[: np.searchsorted(reached, enough) + 1]
-    found = np.zeros_like(weights)
-    found[kept] = weights[kept]
-    return found
+    kept_weights = np.zeros_like(weights)
+    kept_weights[kept] = weights[kept]
+    return kept_weights
 
 
 def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:
+    """Return a token's log-probability and the `count` likeliest alternatives."""
     scaled = logits.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # numbers that ran over
+    with np.errstate(invalid="ignore"):  # values that overflowed
         scaled -= scaled.max()
     total = np.log(np.exp(scaled).sum())
-    some = np.arange(0)
+    candidates = np.arange(0)
     if count:
-        # All that may be among the first, in the order of their numbers, as ties are to stay.
+        # All candidates in the order of their ids, so that ties keep that order.
         count = min(count, len(scaled))
-        some = np.flatnonzero(scaled >= np.partition(scaled, -count)[-count])
-    best = some[np.argsort(-scaled[some], kind="stable")][:count]
+        candidates = np.flatnonzero(scaled >= np.partition(scaled, -count)[-count])
+    best = candidates[np.argsort(-scaled[candidates], kind="stable")][:count]
     return TokenChance(
         token,
         float(scaled[token] - total),
-        tuple((int(each), float(scaled[each] - total)) for each in best),
+        tuple((int(id), float(scaled[id] - total)) for id in best),
     )

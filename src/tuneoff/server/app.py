@@ -1,4 +1,4 @@
-"""The application: routes, errors, guard, and the processes that train."""
+"""The application: routes, error handlers, middleware, training workers and batch answering."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ GRACE_SECONDS = 10
 
 
 def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
-    """The app of some settings; its workers run while it does.
+    """Build the application; its workers run as long as it does.
 
     Args:
-        host: what answers, where it was started already.
+        host: the inference backend, if it was started already.
     """
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
+        """Start the backend, the workers and the batch task, and stop them at the end."""
         app.state.host = host or Host()
         app.state.claims = Claims(settings.data_dir)
         await run_in_threadpool(leftovers.clear_files, app.state.store)
@@ -92,7 +93,7 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
 
 
 def refuse_taken(address: str, port: int) -> None:
-    """Raises ConfigError for an address that cannot be listened on."""
+    """Raise ConfigError for an address that cannot be listened on."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -104,16 +105,16 @@ def refuse_taken(address: str, port: int) -> None:
 
 
 def serve(settings: ServerSettings, address: str, port: int, host: Answerer | None = None) -> None:
-    """Runs until it is interrupted."""
+    """Run the server until it is interrupted."""
     import uvicorn
 
     from tuneoff.server.connection import Connection, connections_that_fit
 
     options: dict[str, Any] = {
         "http": Connection, "ws": "none", "server_header": False, "log_level": "error",
-        # What a proxy says of a client decides nothing here, so anybody may say it.
+        # Forwarded client addresses decide nothing here, so they need no check.
         "proxy_headers": False,
-        # Somebody who does not read an answer shall not keep the server from ending.
+        # A client that does not read its answer must not keep the server from ending.
         "timeout_graceful_shutdown": GRACE_SECONDS,
     }  # fmt: skip
     Connection.most = connections_that_fit()

@@ -1,8 +1,8 @@
-"""What a client may ask of a completion.
+"""Request bodies of completions.
 
-A parameter that is not here gets a 400 naming it, and so does a value that would change the answer
-and cannot here. What changes nothing is taken: null, a penalty of 0, no tools, and all that is for
-the hosted API's bookkeeping alone.
+A parameter that is not listed here gets a 400 that names it. So does a value that would change the
+answer but cannot be honoured. Values that change nothing are accepted: null, a penalty of 0, no
+tools, and everything that only serves the hosted API's bookkeeping.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-# Twice what the hosted API takes.
+# Messages of one conversation; twice the hosted API's limit.
 MOST_TURNS = 4_096
 
 
 def _encodable(text: str) -> str:
+    """Return the text if it is valid Unicode."""
     if not text.isascii():
         try:
             text.encode()
@@ -26,7 +27,7 @@ def _encodable(text: str) -> str:
 
 
 def refused(why: str) -> BeforeValidator:
-    """Return what refuses every value that is not empty, and says why."""
+    """Return a validator that rejects every non-empty value with this reason."""
 
     def check(value: Any) -> Any:
         if value:
@@ -37,24 +38,28 @@ def refused(why: str) -> BeforeValidator:
 
 
 def _of_one(value: Any) -> Any:
+    """Reject a list of prompts unless it holds one text."""
     if isinstance(value, list) and not (len(value) == 1 and isinstance(value[0], str)):
         raise ValueError("one text is what there is; send each prompt in a request of its own")
     return value
 
 
 def _of_zeros(value: Any) -> Any:
+    """Reject token biases other than 0."""
     if isinstance(value, dict) and any(bias != 0 for bias in value.values()):
         raise ValueError("biases of tokens are not supported here; leave this out")
     return value
 
 
 def _whole(value: Any) -> Any:
+    """Reject flags and texts where a number is needed."""
     if isinstance(value, bool | str):
         raise ValueError(f"a number is needed, not {json.dumps(value)[:60]}")
     return value
 
 
 def _flag(value: Any) -> Any:
+    """Reject everything but true and false."""
     if not isinstance(value, bool):
         raise ValueError(f"true or false is needed, not {json.dumps(value, default=str)[:60]}")
     return value
@@ -62,7 +67,7 @@ def _flag(value: Any) -> Any:
 
 NO_TOOLS = "tools are not supported here, where models answer in text; leave this out"
 Text = Annotated[str, AfterValidator(_encodable)]
-# JSON's own numbers and flags: a text or a flag is no number, whatever Python makes of it.
+# Strict JSON types: a text or a flag is not a number, whatever Python converts.
 IS_NUMBER = BeforeValidator(_whole)
 Number = Annotated[float, Field(strict=True)]
 Off = Annotated[Literal[False], BeforeValidator(_flag)]
@@ -77,24 +82,25 @@ class _Body(BaseModel):
 
 
 class StreamOptions(_Body):
-    """`stream_options`."""
+    """The `stream_options` of a request."""
 
     include_usage: StrictBool | None = None
     include_obfuscation: Off | None = None
 
 
 class TextPart(_Body):
-    """A part of a message: text is what there is."""
+    """A part of a message; only text is supported."""
 
     type: Literal["text"]
     text: Text
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    cache_control: Any = None  # where others may keep a prefix; here they are kept unasked
+    cache_control: Any = None  # marks a cacheable prefix; here prefixes are cached anyway
     prompt_cache_breakpoint: Any = None
 
 
 class Message(_Body):
-    """One turn. Of an answer that is sent back, what has no content is null or empty."""
+    """One turn of a conversation. An answer that is sent back may have null or empty fields besides
+    its content."""
 
     role: Literal["system", "developer", "user", "assistant"]
     tool_calls: Nothing | None = None
@@ -105,7 +111,7 @@ class Message(_Body):
     name: str | None = None
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    # As LiteLLM's and vLLM's answers have them.
+    # LiteLLM's and vLLM's answers have these.
     reasoning: None = None
     reasoning_content: None = None
     thinking_blocks: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -113,20 +119,20 @@ class Message(_Body):
     provider_specific_fields: dict[str, None] | None = None
 
     def plain(self) -> dict[str, str]:
-        """The turn as training examples have them."""
+        """Return the turn in the form of training examples."""
         parts = self.content
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         return {"role": self.role, "content": text}
 
 
 class TextFormat(_Body):
-    """`response_format`: text is what there is."""
+    """The `response_format` of a request; only text is supported."""
 
     type: Literal["text"]
 
 
 class Sampled(_Body):
-    """What chat and text completions have in common."""
+    """Parameters that chat and text completions share."""
 
     model: Text
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
@@ -143,11 +149,11 @@ class Sampled(_Body):
     user: str | None = None
 
     def stops(self) -> tuple[str, ...]:
-        """The stop texts."""
+        """Return the stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def is_greedy(self) -> bool:
-        """Say whether the likeliest token is the only one that may be chosen."""
+        """Say whether only the likeliest token may be chosen."""
         return self.temperature == 0 or self.top_p == 0
 
 
@@ -169,10 +175,10 @@ class ChatCreate(Sampled):
     prediction: None = None
     web_search_options: None = None
     moderation: None = None
-    # Templates that know of thinking are told not to.
+    # Chat templates with a thinking switch get thinking turned off.
     reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None
-    # The hosted API's bookkeeping: no answer depends on it.
+    # The hosted API's bookkeeping: no answer depends on these.
     service_tier: Literal["auto", "default"] | None = None
     store: StrictBool | None = None
     metadata: dict[str, Any] | None = None
@@ -185,7 +191,7 @@ class ChatCreate(Sampled):
 class TextCreate(Sampled):
     """The body of `POST /v1/completions`."""
 
-    # LangChain and LiteLLM send a list of one.
+    # LangChain and LiteLLM send a list of one text.
     prompt: Annotated[
         Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_of_one)
     ]

@@ -1,5 +1,8 @@
-"""What answers: our own engine over transformers, or vLLM where it is installed and a GPU is
-there. The rest of the server knows `Answerer` alone."""
+"""The inference backend: our engine over transformers, or vLLM where it is installed and a GPU is
+present.
+
+The rest of the server knows only the protocol `InferenceBackend`.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ from tuneoff.server.answer import Request
 from tuneoff.server.base import Served
 
 Backend = Literal["auto", "transformers", "vllm"]
-# Of a GPU's memory, what vLLM takes at its start; half of it where jobs are trained there too.
+# Share of a GPU's memory that vLLM takes at its start; halved where jobs are trained there too.
 VLLM_SHARE = 0.9
 
 
 class Loaded(Protocol):
-    """What a base that is there says of itself: its tokenizer; the longest text; how many token ids
-    have an embedding (None: that is not known); `exact` if it computes in float32 and its answers
-    must be those that were scored, but for near-ties."""
+    """What the server needs to know of a loaded base model.
+
+    `positions` is the longest text in tokens. `rows` is the number of token ids with an embedding
+    (None: unknown). `exact` is set if it computes in float32, where its answers must equal the
+    scored ones except for near-ties.
+    """
 
     @property
     def tokenizer(self) -> Any: ...
@@ -32,7 +38,7 @@ class Loaded(Protocol):
 
 
 class Answerer(Protocol):
-    """Answers requests; what it does is described at `host.Host`."""
+    """Answers generation requests; `server/host.py` documents each method."""
 
     def base(self, served: Served) -> Loaded: ...
     def submit(self, served: Served, request: Request) -> None: ...
@@ -42,11 +48,11 @@ class Answerer(Protocol):
 
 
 def start(backend: Backend, bases: Collection[str], served: Collection[Served]) -> Answerer:
-    """What will answer for bases that may be tuned, and for ready models.
+    """Start the inference backend for the bases that may be tuned and the models of a run.
 
     Raises:
-        ConfigError: vLLM is asked for, and cannot be used here.
-        MissingExtraError: it is not installed.
+        ConfigError: vLLM is requested and cannot be used here.
+        MissingExtraError: vLLM is requested and not installed.
     """
     if backend == "vllm":
         why = _why_not_vllm(served)
@@ -55,7 +61,7 @@ def start(backend: Backend, bases: Collection[str], served: Collection[Served]) 
     if backend == "vllm" or (backend == "auto" and _why_not_vllm(served) is None):
         from tuneoff.server.vllm_host import VllmHost
 
-        engines = {*bases, *(each.base for each in served)}
+        engines = {*bases, *(model.base for model in served)}
         return VllmHost(VLLM_SHARE / (2 if bases else 1) / max(1, len(engines)))
     from tuneoff.server.host import Host
 
@@ -63,13 +69,14 @@ def start(backend: Backend, bases: Collection[str], served: Collection[Served]) 
 
 
 def _why_not_vllm(served: Collection[Served]) -> ConfigError | MissingExtraError | None:
+    """Return the error that explains why vLLM cannot be used; None if it can."""
     if find_spec("vllm") is None:
         return MissingExtraError("vllm", "vllm", "--backend vllm")
     import torch
 
     if not torch.cuda.is_available():
         return ConfigError("--backend vllm: there is no GPU here; use --backend transformers.")
-    quantized = [each.name for each in served if each.quantization != "none"]
+    quantized = [model.name for model in served if model.quantization != "none"]
     if quantized:
         return ConfigError(
             f"--backend vllm: {quantized[0]} was scored on a base that bitsandbytes quantized, "
@@ -79,19 +86,20 @@ def _why_not_vllm(served: Collection[Served]) -> ConfigError | MissingExtraError
 
 
 def _refused_adapter(served: Collection[Served]) -> ConfigError | None:
+    """Return the error for the first adapter that vLLM cannot serve; None if it serves all."""
     from tuneoff.generation.vllm import adapter_settings, why_not
     from tuneoff.server.vllm_host import MOST_RANK
 
-    for each in served:
-        if each.adapter is None or not (each.adapter / "adapter_config.json").is_file():
+    for model in served:
+        if model.adapter is None or not (model.adapter / "adapter_config.json").is_file():
             continue
-        lora = adapter_settings(each.adapter)
-        why = why_not("none", lora, each.precision)
+        lora = adapter_settings(model.adapter)
+        why = why_not("none", lora, model.precision)
         if why is None and lora.r > MOST_RANK:
             why = f"is started for adapters up to r={MOST_RANK} here"
         if why is not None:
             return ConfigError(
-                f"--backend vllm: vLLM {why}, and would have to answer for {each.name}; use "
+                f"--backend vllm: vLLM {why}, and would have to answer for {model.name}; use "
                 "--backend transformers, or --contender."
             )
     return None

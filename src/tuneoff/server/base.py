@@ -1,9 +1,9 @@
-"""A loaded base with the adapters that were asked for, and what answers for all of them.
+"""A loaded base model with its adapters, and the engines that answer for them.
 
-All adapters share the base's weights and one engine, in whose batch every row has its own. What
-the engine cannot answer exactly (`generation/support.py` says why) `transformers.generate` does,
-one request after another, in turn with the engine's steps. An adapter whose folder is gone is
-asked for in vain.
+All adapters share the base's weights and one engine, in whose batch every row has its own adapter.
+Requests that the engine cannot answer exactly (`generation/support.py` says why) go to
+`transformers.generate`, one after another, taking turns with the engine's steps. Requests for a
+deleted adapter fail with `GONE`.
 """
 
 from __future__ import annotations
@@ -32,51 +32,58 @@ if TYPE_CHECKING:
 Quantization = Literal["none", "int8", "nf4"]
 SLOTS = 64
 MOST_POSITIONS = 131_072
-# Prompt and answer together are hardly ever longer; where memory is short, fewer texts at a time
-# may be this long rather than more of them shorter.
+# Tokens of prompt and answer; longer texts are rare. When memory is short, reduce the number of
+# slots before reducing their length.
 USUAL_TOKENS = 8_192
-# A text may be this long though memory does not seem to be there.
+# Slots are at least this long, even if the estimate says that memory is too short.
 LEAST_POSITIONS = 512
-# Of the tokens that there is memory for, those of prefixes that nobody uses just now.
+# Share of the KV cache, in tokens, for prefixes that no request is using.
 KEPT_SHARE = 0.25
-# Of the memory that is free when a base is there, what adapters may take that nobody asks for just
-# now. It is not promised: where there is less, fewer texts are answered at a time.
+# Share of the free memory, after the base is loaded, for adapters that no request is using. It is
+# not reserved: where there is less, fewer requests are answered at a time.
 ADAPTERS_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that may be asked: its name, what its base is loaded from and how, its adapter, and
-    the date that a chat template which asks is told."""
+    """A model that clients may request."""
 
     name: str
+    """The name that clients use."""
     base: str
+    """What transformers loads the base from."""
     adapter: Path | None = None
+    """Folder of its adapter; None: the base alone."""
     precision: Precision = "auto"
     quantization: Quantization = "none"
     today: datetime.date | None = None
+    """The date for chat templates that ask for one."""
 
     def is_gone(self) -> bool:
-        """Whether its adapter was deleted."""
+        """Return whether its adapter was deleted."""
         return self.adapter is not None and not self.adapter.is_dir()
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many texts are answered at a time, how long each may be, how many tokens of prefixes
-    are kept besides; and the bytes that all of those take."""
+    """How much of the KV cache a base model may use."""
 
     slots: int
+    """Number of requests answered at a time."""
     positions: int
+    """Maximum length of each, prompt and answer, in tokens."""
     kept_tokens: int
+    """Tokens of cached prefixes that no request is using."""
     bytes: int
+    """Memory in bytes that all of these take."""
 
 
 class Base:
-    """One base. All but loading and reading `tokenizer` and `positions` is done by one thread."""
+    """One base model. A single thread must use it; only loading, `tokenizer` and `positions` are
+    safe elsewhere."""
 
     def __init__(self, served: Served, promised_bytes: int = 0) -> None:
-        """Loads it; `promised_bytes` of the memory that is free now are others'."""
+        """Load the base model; `promised_bytes` of the free memory belong to others."""
         from tuneoff.generation.batched import embedding_rows
         from tuneoff.models.free_memory import available_bytes
         from tuneoff.models.loading import dtype_of, load_model, load_tokenizer, positions_of
@@ -98,34 +105,35 @@ class Base:
 
     @property
     def exact(self) -> bool:
-        """Whether its answers must be those that were scored, but for near-ties."""
+        """Return whether its answers must equal the scored ones, except for near-ties."""
         import torch
 
         return self._quantization == "none" and bool(self.model.dtype == torch.float32)
 
     def busy(self) -> bool:
-        """Whether there is anything to do."""
+        """Return whether any request is waiting or being answered."""
         alone = self._alone or self._answering is not None
         return bool(alone or (self._engine is not None and self._engine.busy()))
 
     def unused_bytes(self) -> int:
-        """What of its room it does not hold now, and may want at any time."""
+        """Return the bytes of its capacity that it does not hold now and may need at any time."""
         held = sum(self._engine.cache.nbytes()) if self._engine is not None else 0
         return max(0, self.room.bytes - held)
 
     def drop(self) -> None:
-        """Lets go of everything but what clients may be reading."""
+        """Release the model, its adapters and its engine; clients may still be reading the rest."""
         self.model = self._adapters = self._engine = None  # type: ignore[assignment]
         self._mixer.forget()
 
     def join(self, asked: Sequence[tuple[Served, Request]]) -> None:
-        """Lets requests wait for their answers; what cannot be answered is told why."""
+        """Queue requests; those that cannot be answered fail with the reason."""
         batched: list[tuple[str | None, Request]] = []
-        # Whose requests are taken here and not yet in the engine keep their adapters, too.
+        # Adapters of these requests must stay attached before the engine has them.
         busy = partial(self._busy_adapters, [served for served, _ in asked])
         for served, request in asked:
             if len(request.ids) + request.max_tokens > self.positions:
-                # It had more room when the request was looked at, and was loaded again since.
+                # The model had more memory when the request was checked, and was loaded again
+                # since.
                 refuse(request, f"there is memory for {self.positions} tokens now; try again later")
                 continue
             if find_beyond(request.ids, self.rows) is not None:
@@ -135,7 +143,7 @@ class Base:
                 self._adapters.put_on(served, busy)
                 reason = self._unserved(served, request)
             except Exception as error:
-                if served.is_gone():  # maybe while it was being loaded
+                if served.is_gone():  # perhaps while it was loading
                     refuse(request, "the model was deleted", GONE)
                 else:
                     refuse(request, first_line(error))
@@ -154,7 +162,7 @@ class Base:
                     refuse(request, first_line(error))
 
     def advance(self) -> None:
-        """One step for all that are in the batch, and one of the answer that is made alone."""
+        """Run one step of the batch, and one of the request that is answered alone."""
         if self._engine is not None and self._engine.busy():
             self._step(self._engine)
         if self._answering is None and self._alone:
@@ -163,11 +171,12 @@ class Base:
             self._step_alone(*self._answering)
 
     def close(self) -> None:
-        """Breaks off; who waits for an answer is told nothing."""
+        """Abort all requests without reporting to them."""
         if self._answering is not None:
             self._answering[1].close()
 
     def _step(self, engine: LiveEngine) -> None:
+        """Run one step of the engine; when it is idle, free what it can."""
         from tuneoff.generation.forward import serving
 
         try:
@@ -180,14 +189,17 @@ class Base:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """The batch cannot go on: all in it are told so, and the next one begins anew. (Raised
-        further, it would end the thread that answers for everybody.)"""
+        """Fail all requests of the batch; the next batch starts with a new engine.
+
+        Raising the error would end the thread that answers all requests.
+        """
         logging.getLogger(__name__).error("the batch failed", exc_info=error)
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.fail(first_line(error))
 
     def _begin_alone(self, served: Served, request: Request) -> None:
+        """Start answering a request with `transformers.generate`."""
         from tuneoff.generation.ending import ending_of
         from tuneoff.server.alone import Alone
 
@@ -198,6 +210,7 @@ class Base:
         self._answering = served, Alone(self.model, ending, request)
 
     def _step_alone(self, served: Served, alone: Alone) -> None:
+        """Generate one token of the request that is answered alone."""
         try:
             with self._adapters.active(served):
                 alone.advance()
@@ -209,13 +222,14 @@ class Base:
             self._answering = None
 
     def _unserved(self, served: Served, request: Request) -> str | None:
-        """Why the engine cannot answer this."""
+        """Return why the engine cannot answer a request; None if it can."""
         from tuneoff.generation.support import unserved
 
         reason = unserved(self.model, [request.ids], request.max_tokens)
         return reason or self._adapters.unmixed(served)
 
     def _new_engine(self) -> LiveEngine:
+        """Build an empty engine for this model."""
         from tuneoff.generation.ending import ending_of
         from tuneoff.server.live import LiveEngine
 
@@ -226,33 +240,34 @@ class Base:
         )
 
     def drop_gone(self) -> None:
-        """Takes off adapters that were deleted, but those that somebody is answered with."""
+        """Detach the adapters of deleted models, except those in use."""
         self._adapters.drop_gone(self._busy_adapters())
 
     def _busy_adapters(self, joining: Iterable[Served] = ()) -> set[str | None]:
-        """The adapters that somebody is answered with, or waits for."""
+        """Return the adapters that requests are using or waiting for."""
         busy = self._engine.adapters_in_use() if self._engine is not None else set()
         answering = (self._answering[0],) if self._answering is not None else ()
         waiting = itertools.chain((served for served, _ in self._alone), answering, joining)
         return busy | {self._adapters.name(served) for served in waiting}
 
     def _forget(self, adapter: str) -> None:
+        """Drop what the engine caches for an adapter."""
         if self._engine is not None:
             self._engine.forget(adapter)
 
 
 def _room(model: Any, tokenizer: Any, positions: int, promised_bytes: int) -> Room:
-    """What fits into memory even if all texts are as long as they may be."""
+    """Return the capacity that fits into memory even if every request has the maximum length."""
     from tuneoff.generation.support import tokens_that_fit, unserved
     from tuneoff.training.encoding import text_ids
 
-    unserved(model, [text_ids(tokenizer, "a trial")], 1)  # which measures a token's size
+    unserved(model, [text_ids(tokenizer, "a trial")], 1)  # this call measures the bytes of a token
     tokens, size = tokens_that_fit(model, promised_bytes)
-    if size == 0:  # another way to answer, one at a time
+    if size == 0:  # no engine: one request at a time
         return Room(1, min(positions, MOST_POSITIONS), 0, 0)
-    kept = int(tokens * KEPT_SHARE)
-    slots = max(1, min(SLOTS, (tokens - kept) // min(positions, USUAL_TOKENS)))
-    # The same division the other way round: tokens for each of so many rows.
+    kept_tokens = int(tokens * KEPT_SHARE)
+    slots = max(1, min(SLOTS, (tokens - kept_tokens) // min(positions, USUAL_TOKENS)))
+    # The same division the other way round: tokens per slot.
     least = min(positions, LEAST_POSITIONS)
-    each = max(least, min(positions, MOST_POSITIONS, (tokens - kept) // slots))
-    return Room(slots, each, kept, (slots * each + kept) * size)
+    slot_tokens = max(least, min(positions, MOST_POSITIONS, (tokens - kept_tokens) // slots))
+    return Room(slots, slot_tokens, kept_tokens, (slots * slot_tokens + kept_tokens) * size)

@@ -1,8 +1,8 @@
-"""Answers batches, one after another, beside whoever asks live.
+"""Answers batches one after another, beside live requests.
 
-Each answer is a line in the batch's folder as soon as it is there, so a server that was killed goes
-on with what is missing. When all lines are there, or the batch was cancelled or ran out of time,
-the folder's two files become files that clients can read.
+Each answer is appended to a file in the batch's folder as soon as it is there, so a server that was
+killed continues with the missing ones. When all requests are answered, or the batch is cancelled or
+expires, the folder's two files become files that clients can read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from tuneoff.server.claims import BATCHES, Claims
 from tuneoff.server.errors import ApiError, failed, invalid_value
 from tuneoff.server.store import BATCH, BATCH_OUTPUT, Store, new_id
 
-# Enough to fill the engine; who asks live waits for no more than these.
+# Requests in flight at a time: enough to fill the engine. Live requests wait for no more than
+# these.
 AT_ONCE = 16
 LOOK_SECONDS, TOLD_SECONDS, BUSY_SECONDS, RETRY_SECONDS = 0.2, 0.5, 1.0, 30.0
 MOST_REQUESTS, MOST_ERRORS, MOST_LINE_BYTES = 50_000, 20, 8 * 1024**2
@@ -43,7 +44,7 @@ OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
 
 @dataclass
 class _Client:
-    """What a batch is to the routes that answer: somebody who asks and does not go away."""
+    """A client for the routes that answer: it never disconnects."""
 
     app: FastAPI
     state: State = field(default_factory=State)
@@ -54,7 +55,7 @@ class _Client:
 
 @dataclass
 class _Progress:
-    """How far a batch has come: ids that are done, and what clients are told."""
+    """How far a batch is: the answered ids and the counts that clients see."""
 
     done: set[str] = field(default_factory=set)
     completed: int = 0
@@ -63,6 +64,7 @@ class _Progress:
     tokens_out: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
+        """Count one answered request."""
         self.done.add(row["custom_id"])
         if row["response"]["status_code"] != 200:
             self.failed += 1
@@ -73,10 +75,11 @@ class _Progress:
             self.tokens_out += usage["completion_tokens"]
 
     def full(self, facts: dict[str, Any]) -> bool:
-        """Whether every request is done."""
+        """Return whether every request is answered."""
         return len(self.done) >= int(facts["counts"]["total"])
 
     def facts(self, total: int) -> dict[str, Any]:
+        """Return the counts and the usage as they are stored."""
         usage = {
             "input_tokens": self.tokens_in,
             "input_tokens_details": {"cached_tokens": 0},
@@ -89,7 +92,7 @@ class _Progress:
 
 
 async def answer_batches(app: FastAPI) -> None:
-    """Answers batches until it is cancelled."""
+    """Answer batches until cancelled."""
     store: Store = app.state.store
     claims: Claims = app.state.claims
     log = logging.getLogger(__name__)
@@ -97,27 +100,28 @@ async def answer_batches(app: FastAPI) -> None:
         row = None
         try:
             row = await run_in_threadpool(store.oldest_batch, UNFINISHED)
-            # Another server over the same data may be at it.
+            # Another server on the same data directory may be answering it.
             if row is not None and claims.take(BATCHES):
                 await _answer(app, store, row)
                 continue
-        except Exception as error:  # one batch must not keep others from being answered
+        except Exception as error:  # one failing batch must not block the others
             log.exception("batch %s", row["id"] if row else "(none)")
-            full = isinstance(error, (OSError, sqlite3.OperationalError))
-            if full and not isinstance(error, FileNotFoundError):
-                # The disk is full, say: what was answered stays, and is gone on with.
+            is_storage_error = isinstance(error, (OSError, sqlite3.OperationalError))
+            if is_storage_error and not isinstance(error, FileNotFoundError):
+                # For instance a full disk: the answers so far stay, and the batch continues later.
                 await asyncio.sleep(RETRY_SECONDS)
             elif row is not None:
-                told = {"code": "server_error", "param": None, "line": None,
+                error_facts = {"code": "server_error", "param": None, "line": None,
                          "message": "The server failed; its log says more."}  # fmt: skip
                 try:
-                    await run_in_threadpool(_failed, store, row["id"], [told])
+                    await run_in_threadpool(_failed, store, row["id"], [error_facts])
                 except Exception:
                     log.exception("nor could that be written down")
         await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _answer(app: FastAPI, store: Store, batch: dict[str, Any]) -> None:
+    """Validate a batch, answer its requests, and store its result files."""
     facts, id, folder = json.loads(batch["facts"]), batch["id"], store.batch_path(batch["id"])
     requests = store.file_path(facts["input_file_id"], BATCH)
     if batch["status"] == "validating":
@@ -127,10 +131,10 @@ async def _answer(app: FastAPI, store: Store, batch: dict[str, Any]) -> None:
             return
         now = int(time.time())
         counts = {"total": total, "completed": 0, "failed": 0}
-        begun = partial(store.change_batch, id, "in_progress", only_from=("validating",))
-        await run_in_threadpool(begun, in_progress_at=now, counts=counts)
+        start_batch = partial(store.change_batch, id, "in_progress", only_from=("validating",))
+        await run_in_threadpool(start_batch, in_progress_at=now, counts=counts)
     progress, end = await run_in_threadpool(_resumed, folder), "cancelled"
-    if batch["status"] != "cancelling":  # whose requests were perhaps never looked at
+    if batch["status"] != "cancelling":  # its requests were perhaps never validated
         end = await _answer_all(app, store, batch, requests, progress)
     await run_in_threadpool(_finish, store, id, folder, progress, end)
 
@@ -138,10 +142,16 @@ async def _answer(app: FastAPI, store: Store, batch: dict[str, Any]) -> None:
 async def _answer_all(
     app: FastAPI, store: Store, batch: dict[str, Any], requests: Path, progress: _Progress
 ) -> str:
-    """Has what is missing answered, some at a time; the state that the batch ends in."""
-    folder, waiting, end, told = store.batch_path(batch["id"]), set[asyncio.Task[None]](), None, 0.0
+    """Answer the missing requests, a few at a time; return the batch's final status."""
+    folder, tasks, end, last_report = (
+        store.batch_path(batch["id"]),
+        set[asyncio.Task[None]](),
+        None,
+        0.0,
+    )
 
     async def one(request: dict[str, Any]) -> None:
+        """Answer one request and append the answer to its file."""
         row = await _answered(app, request)
         name = OUTPUT if row["response"]["status_code"] == 200 else ERRORS
         append_lines(folder / name, [row])
@@ -151,24 +161,24 @@ async def _answer_all(
         for request in _requests(requests):
             if request["custom_id"] in progress.done:
                 continue
-            if time.monotonic() - told > TOLD_SECONDS:
+            if time.monotonic() - last_report > TOLD_SECONDS:
                 end = await run_in_threadpool(_told, store, batch["id"], progress)
-                told = time.monotonic()
+                last_report = time.monotonic()
             if end is not None:
                 break
-            waiting.add(asyncio.create_task(one(request)))
-            if len(waiting) >= AT_ONCE:
-                waiting = await _some(waiting)
-        while waiting:
-            waiting = await _some(waiting)
+            tasks.add(asyncio.create_task(one(request)))
+            if len(tasks) >= AT_ONCE:
+                tasks = await _some(tasks)
+        while tasks:
+            tasks = await _some(tasks)
     finally:
-        for task in waiting:
+        for task in tasks:
             task.cancel()
     return end or await run_in_threadpool(_told, store, batch["id"], progress) or "completed"
 
 
 async def _some(waiting: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-    """Those that are left when one or more are done."""
+    """Wait until at least one task is done; return the others."""
     done, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
@@ -176,7 +186,7 @@ async def _some(waiting: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
 
 
 def _told(store: Store, id: str, progress: _Progress) -> str | None:
-    """Tells clients how far a batch is; the state that it has to end in, if it has."""
+    """Store a batch's progress for clients; return its final status if it must end now."""
     row = store.row("batches", id)
     if row is None or row["status"] == "cancelling":
         return "cancelled"
@@ -186,9 +196,9 @@ def _told(store: Store, id: str, progress: _Progress) -> str | None:
 
 
 async def _answered(app: FastAPI, request: dict[str, Any]) -> dict[str, Any]:
-    """A request's line: what the same request would have got live."""
+    """Return a request's line in the result file, with the answer that it would get live."""
     status, body = await _asked(app, request["body"])
-    while status == 429:  # those who ask live take all there is
+    while status == 429:  # live requests fill the server
         await asyncio.sleep(BUSY_SECONDS)
         status, body = await _asked(app, request["body"])
     return {
@@ -200,21 +210,22 @@ async def _answered(app: FastAPI, request: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _asked(app: FastAPI, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Status and body of an answer."""
+    """Answer one request; return the HTTP status and the body."""
     client: Any = _Client(app)
     try:
-        asked = ChatCreate.model_validate({**body, "stream": None})
-        return 200, await chat.chat(client, asked)
+        parsed = ChatCreate.model_validate({**body, "stream": None})
+        return 200, await chat.chat(client, parsed)
     except ValidationError as error:
         return 400, {"error": invalid_value(error.errors(), 1).body}
     except ApiError as error:
         return error.status, {"error": error.body}
-    except Exception as error:  # one request must not take the answers of the others
+    except Exception as error:  # one failing request must not affect the others
         logging.getLogger(__name__).exception("a request of a batch failed")
         return 500, {"error": failed(error).body}
 
 
 def _requests(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the requests of a batch's file."""
     with path.open("rb") as stream:
         for line in stream:
             if line.strip():
@@ -222,7 +233,7 @@ def _requests(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _wrong(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """What is wrong with a file of requests, by its lines, and how many there are."""
+    """Validate a file of requests; return its errors by line and the number of requests."""
     errors, seen, number = list[dict[str, Any]](), set[str](), 0
     with path.open("rb") as stream:
         while line := stream.readline(MOST_LINE_BYTES + 1):
@@ -244,6 +255,7 @@ def _wrong(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _wrong_line(line: bytes, seen: set[str]) -> str | None:
+    """Return what is wrong with a line; None if it is a valid request."""
     if len(line) > MOST_LINE_BYTES:
         return f"This line is longer than {MOST_LINE_BYTES} bytes."
     try:
@@ -262,35 +274,39 @@ def _wrong_line(line: bytes, seen: set[str]) -> str | None:
 
 
 def _resumed(folder: Path) -> _Progress:
-    """What an earlier process answered."""
+    """Return the progress that an earlier process made."""
     progress = _Progress()
     folder.mkdir(parents=True, exist_ok=True)
     for name in (OUTPUT, ERRORS):
         if (folder / name).exists():
-            append_lines(folder / name, ())  # which cuts off a line that a kill left half
+            append_lines(folder / name, ())  # this cuts off a line that a kill left incomplete
         for row in read_lines(folder / name):
             progress.add(row)
     return progress
 
 
 def _total(store: Store, id: str) -> int:
-    """How many requests a batch has that was looked through."""
+    """Return the number of requests of a validated batch; 0 if it was not validated."""
     row = store.row("batches", id)
     return int(json.loads(row["facts"]).get("counts", {}).get("total", 0)) if row else 0
 
 
 def _failed(store: Store, id: str, errors: list[dict[str, Any]]) -> None:
+    """Mark a batch as failed, with its errors."""
     now = int(time.time())
     store.change_batch(id, "failed", only_from=UNFINISHED, errors=errors, failed_at=now)
 
 
 def _finish(store: Store, id: str, folder: Path, progress: _Progress, end: str) -> None:
-    """Makes files of what was answered: copies first, so that a kill in between loses nothing."""
+    """Turn the answers into files that clients can read, and end the batch.
+
+    The files are copied first, so a kill in between loses nothing.
+    """
     facts: dict[str, Any] = {**progress.facts(_total(store, id)), f"{end}_at": int(time.time())}
     files = list[tuple[str, str, int]]()
-    for name, what in ((OUTPUT, "output_file_id"), (ERRORS, "error_file_id")):
+    for name, key in ((OUTPUT, "output_file_id"), (ERRORS, "error_file_id")):
         if (folder / name).exists():
-            facts[what] = file = new_id("file")
+            facts[key] = file = new_id("file")
             path = store.file_path(file, BATCH_OUTPUT)
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, path)

@@ -1,5 +1,7 @@
-"""`/v1/batches`: files of chat requests, answered when there is time. `batch_run.py` answers them;
-both meet in the store alone."""
+"""The routes `/v1/batches`: files of chat requests that are answered in the background.
+
+`server/batch_run.py` answers them; the two communicate only through the store.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,12 @@ class BatchCreate(BaseModel):
 
 @router.post("")
 def create(request: Request, body: BatchCreate) -> shapes.Batch:
-    """Takes a batch. It is on disk before the answer is sent."""
+    """Create a batch. It is on disk before the response is sent."""
     store: Store = request.app.state.store
     id, now = new_id("batch"), int(time.time())
     facts = {"input_file_id": body.input_file_id, "metadata": body.metadata,
              "expires_at": now + DAY_SECONDS}  # fmt: skip
-    # Nobody can delete the file while this transaction is open.
+    # The file cannot be deleted while this transaction is open.
     with store.transaction() as connection:
         file = store.row("files", body.input_file_id)
         if file is None or file["purpose"] != BATCH:
@@ -68,7 +70,7 @@ def list_batches(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> shapes.BatchList:
-    """Batches, the newest first."""
+    """List batches, the newest first."""
     page = request.app.state.store.page("batches", after, limit)
     if page is None:
         raise not_found("batch", after or "", "after")
@@ -84,13 +86,13 @@ def list_batches(
 
 @router.get("/{id}")
 def retrieve(request: Request, id: str) -> shapes.Batch:
-    """A batch."""
+    """Return a batch."""
     return shown(_known(request, id))
 
 
 @router.post("/{id}/cancel")
 def cancel(request: Request, id: str) -> shapes.Batch:
-    """Ends a batch; what was answered so far is kept."""
+    """Cancel a batch; the answers so far are kept."""
     row, store = _known(request, id), request.app.state.store
     changed = store.change_batch(
         row["id"], "cancelling", only_from=("validating", "in_progress"),
@@ -106,7 +108,7 @@ def cancel(request: Request, id: str) -> shapes.Batch:
 
 
 def shown(row: dict[str, Any]) -> shapes.Batch:
-    """A batch as clients see it."""
+    """Return a stored batch as the API shows it."""
     facts = json.loads(row["facts"])
     counts = facts.get("counts", {})
     shown: Any = {
@@ -127,11 +129,16 @@ def shown(row: dict[str, Any]) -> shapes.Batch:
         "usage": facts.get("usage"),
         "metadata": facts["metadata"],
     }
-    found: shapes.Batch = shown
-    return found
+    batch: shapes.Batch = shown
+    return batch
 
 
 def _known(request: Request, id: str) -> dict[str, Any]:
+    """Return the row of a batch.
+
+    Raises:
+        ApiError: there is none.
+    """
     row: dict[str, Any] | None = request.app.state.store.row("batches", id)
     if row is None:
         raise not_found("batch", id, "batch_id")

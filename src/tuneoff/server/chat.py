@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` and `/v1/completions`: answers of bases and tuned models."""
+"""The routes `/v1/chat/completions` and `/v1/completions`: answers of bases and tuned models."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ from tuneoff.tokenization.decode import decode_token
 
 router = APIRouter(prefix="/v1", responses=shapes.errors(404), route_class=JsonRoute)
 _STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}}  # chunks, as the SDK reads them
+    200: {"content": {"text/event-stream": {}}}  # chunks in the SDK's format
 }
 MAX_UNFINISHED = 1_000
 LOOK_SECONDS = 1.0
 DEFAULT_TEXT_TOKENS = 16
-# As the hosted API has it of what is impossible; JSON knows no infinity, nor what is no number.
+# The hosted API's value for impossible tokens; JSON has neither infinity nor NaN.
 LEAST_LOGPROB = -9999.0
 
 
 @dataclass
 class Choice:
-    """One of the n answers, as far as it has come."""
+    """One of the n answers, as far as it is generated."""
 
     text: str = ""
     chances: list[TokenChance] = field(default_factory=list)
@@ -65,14 +65,14 @@ class Choice:
     tokens_cached: int = 0
 
     def add(self, piece: Piece) -> None:
-        """What a piece says, but its text and chances."""
+        """Take over the counts and the finish reason of a piece, but not its text."""
         self.finish_reason = piece.finish_reason
         self.tokens_out, self.tokens_cached = piece.tokens_out, piece.tokens_cached
 
 
 @dataclass
 class Asking:
-    """A request under way: what was asked of which model, and what comes back."""
+    """A completion in progress: the request, its model, and the pieces that come back."""
 
     body: Sampled
     base: Loaded
@@ -83,6 +83,7 @@ class Asking:
     created: int
 
     def usage(self, choices: list[Choice]) -> dict[str, Any]:
+        """Return the token counts of the prompt and all answers."""
         answered = sum(choice.tokens_out for choice in choices)
         return {
             "prompt_tokens": len(self.ids),
@@ -94,7 +95,7 @@ class Asking:
 
 @router.post("/chat/completions", response_model=shapes.ChatCompletion, responses=_STREAMED)
 async def chat(http: HttpRequest, body: ChatCreate) -> Any:
-    """An answer to a conversation."""
+    """Answer a conversation."""
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs.", "top_logprobs", "invalid_value")
     served = _served(http, body.model)
@@ -110,6 +111,7 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
     asking = _ask(http, served, base, body, ids, limit, "chatcmpl", count)
 
     def shown(choice: Choice) -> dict[str, Any]:
+        """Return a choice as the API shows it."""
         return {
             "message": {"role": "assistant", "content": choice.text, "refusal": None},
             "logprobs": _logprobs(base, choice.chances) if body.logprobs else None,
@@ -122,7 +124,7 @@ async def chat(http: HttpRequest, body: ChatCreate) -> Any:
 
 @router.post("/completions", response_model=shapes.TextCompletion, responses=_STREAMED)
 async def complete(http: HttpRequest, body: TextCreate) -> Any:
-    """What follows a text."""
+    """Continue a text."""
     served = _served(http, body.model)
     base = await _loaded(http, served)
     prompt, limit = body.text(), body.max_tokens or DEFAULT_TEXT_TOKENS
@@ -144,32 +146,43 @@ async def complete(http: HttpRequest, body: TextCreate) -> Any:
 
 
 def _served(http: HttpRequest, name: str) -> Served:
+    """Return the model of this name: a run's, a base, or a tuned one.
+
+    Raises:
+        ApiError: there is none, or its base is not loaded here.
+    """
     settings: ServerSettings = http.app.state.settings
     store: Store = http.app.state.store
-    ready = next((each for each in settings.served if each.name == name), None)
-    if ready is not None:
-        return ready
+    run_model = next((candidate for candidate in settings.served if candidate.name == name), None)
+    if run_model is not None:
+        return run_model
     if name in settings.bases:
         return Served(name, settings.bases[name], today=settings.today)
     model = tuned.known(store, name)
-    found = tuned.served(store, settings, model)
-    if found is None:
+    tuned_model = tuned.served(store, settings, model)
+    if tuned_model is None:
         raise tuned.unserved(store, settings, model)
-    return found
+    return tuned_model
 
 
 async def _loaded(http: HttpRequest, served: Served) -> Loaded:
-    """The base, which may take minutes to load: many may wait for it, and must not take the threads
-    that everything else is answered by."""
+    """Load the base of a model and return it.
+
+    Loading may take minutes and many requests may wait for it, so it does not use the threads that
+    answer everything else.
+
+    Raises:
+        ApiError: the base cannot be loaded.
+    """
     host: Answerer = http.app.state.host
-    # The guard bounds how many there are.
-    waiting = anyio.CapacityLimiter(math.inf)
+    # The request guard limits the number of requests.
+    limiter = anyio.CapacityLimiter(math.inf)
     try:
         loading = anyio.to_thread.run_sync(
-            host.base, served, limiter=waiting, abandon_on_cancel=True
+            host.base, served, limiter=limiter, abandon_on_cancel=True
         )
         return await run_while_here(http, loading)
-    except TuneoffError:  # its weights are not there, say
+    except TuneoffError:  # for instance missing weights
         logging.getLogger(__name__).exception("the model %s cannot be loaded", served.name)
         raise ApiError(
             500, f"The model {served.name!r} cannot be loaded; the server's log says why.", "model",
@@ -187,7 +200,11 @@ def _ask(
     kind: str,
     logprobs: int | None,
 ) -> Asking:
-    """Puts a request before the engine."""
+    """Check a request and submit it to the backend, once for each choice.
+
+    Raises:
+        ApiError: the prompt is empty or too long, or too many requests are in flight.
+    """
     host: Answerer = http.app.state.host
     refuse_beyond(base, ids, "messages" if kind == "chatcmpl" else "prompt")
     room = base.positions - len(ids)
@@ -205,8 +222,10 @@ def _ask(
     pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
 
     def teller(index: int) -> Callable[[Piece], None]:
+        """Return a callback that queues the pieces of one choice."""
+
         def tell(piece: Piece) -> None:
-            # A server that is shutting down has no loop any more.
+            # The event loop is closed while the server shuts down.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
 
@@ -232,11 +251,15 @@ def _ask(
 
 
 def _or_one(value: float | None) -> float:
+    """Return the value, or 1 where it was left out."""
     return 1.0 if value is None else value
 
 
 async def _told(asking: Asking, http: HttpRequest) -> AsyncIterator[tuple[int, Piece]]:
-    """Pieces of all choices until each is complete; ends the work when the client is gone."""
+    """Yield the pieces of all choices until each is complete.
+
+    Cancels the generations when the client has disconnected.
+    """
     left, looked = len(asking.requests), time.monotonic()
     try:
         while left:
@@ -262,7 +285,7 @@ async def _told(asking: Asking, http: HttpRequest) -> AsyncIterator[tuple[int, P
 async def _whole(
     asking: Asking, http: HttpRequest, kind: str, shown: Callable[[Choice], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The answer when all of it is there."""
+    """Return the complete response."""
     choices = [Choice() for _ in asking.requests]
     async for index, piece in _told(asking, http):
         choice = choices[index]
@@ -286,6 +309,7 @@ async def _whole(
 
 
 def _count(http: HttpRequest, asking: Asking, choices: list[Choice]) -> None:
+    """Add the tokens of a completion to the metrics."""
     usage, metrics = asking.usage(choices), http.app.state.metrics
     metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
     metrics.tokens.labels("answer").inc(usage["completion_tokens"])
@@ -295,10 +319,12 @@ def _count(http: HttpRequest, asking: Asking, choices: list[Choice]) -> None:
 def _streamed(
     asking: Asking, http: HttpRequest, chunk: Callable[..., dict[str, Any]], kind: str
 ) -> StreamingResponse:
+    """Stream the response as server-sent events."""
     options = asking.body.stream_options
     counted = options is not None and bool(options.include_usage)
 
     def event(choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> str:
+        """Return one event with these choices."""
         value = {
             "id": asking.id, "object": kind, "created": asking.created,
             "model": asking.body.model, "choices": choices, **({"usage": usage} if counted else {}),
@@ -306,6 +332,7 @@ def _streamed(
         return f"data: {json.dumps(value)}\n\n"
 
     async def events() -> AsyncIterator[str]:
+        """Yield the events of the whole response."""
         choices = [Choice() for _ in asking.requests]
         for index in range(len(choices)):
             if kind == "chat.completion.chunk":
@@ -331,6 +358,7 @@ def _streamed(
 
 
 def _chat_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[str, Any]:
+    """Return one choice of a chat completion chunk."""
     delta: dict[str, Any] = {"role": "assistant", "content": ""} if first else {}
     if piece.text:
         delta["content"] = piece.text
@@ -341,27 +369,31 @@ def _chat_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[s
 
 
 def _text_chunk(asking: Asking, index: int, piece: Piece, first: bool) -> dict[str, Any]:
+    """Return one choice of a text completion chunk."""
     return {
         "index": index, "text": piece.text, "finish_reason": piece.finish_reason, "logprobs": None,
     }  # fmt: skip
 
 
 def _logprobs(base: Loaded, chances: list[TokenChance]) -> dict[str, Any]:
+    """Return log-probabilities as the API shows them."""
+
     def token(id: int, logprob: float) -> dict[str, Any]:
-        whole = bytes_of(base.tokenizer, id)
+        """Return one token with its text, log-probability and bytes."""
+        raw = bytes_of(base.tokenizer, id)
         return {
             "token": decode_token(base.tokenizer, id),
             "logprob": logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB,
-            "bytes": None if whole is None else list(whole),
+            "bytes": None if raw is None else list(raw),
         }
 
     return {
         "content": [
             {
-                **token(each.token, each.logprob),
-                "top_logprobs": [token(*other) for other in each.likeliest],
+                **token(chance.token, chance.logprob),
+                "top_logprobs": [token(*other) for other in chance.likeliest],
             }
-            for each in chances
+            for chance in chances
         ],
         "refusal": None,
     }

@@ -1,7 +1,8 @@
-"""Who works on which job, as every process of a data directory sees it.
+"""Locks on jobs, shared by all processes that use one data directory.
 
-Each job has a byte of `worker.lock`; who works on the job holds the byte. The system gives it
-back when a process ends, however it ends, so nothing is left to be cleared up after a kill.
+Each job has one byte of `worker.lock`. The process that works on the job holds a lock on that byte.
+The operating system releases it when the process ends, however it ends, so nothing must be cleaned
+up after a kill.
 """
 
 from __future__ import annotations
@@ -9,29 +10,32 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
-# Jobs are numbered from 1; this is the claim of whoever answers batches.
+# Jobs are numbered from 1; this lock belongs to the process that answers batches.
 BATCHES = 0
 
 
 class Claims:
-    """One process's hold on jobs; there must be one in a process, for as long as it lives (the
-    system drops a process's locks of a file when it closes the file anywhere)."""
+    """The job locks that this process holds.
+
+    There must be only one instance in a process, kept as long as the process lives: the system
+    drops all of a process's locks on a file when the process closes that file anywhere.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._file = (data_dir / "worker.lock").open("ab")
 
     def take(self, number: int) -> bool:
-        """Whether no other process works on this job, and none will until it is freed."""
+        """Try to lock a job; return whether this process holds it now."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-        except (BlockingIOError, PermissionError):  # systems differ in which
+        except (BlockingIOError, PermissionError):  # systems differ in which one they raise
             return False
         return True
 
     def free(self, number: int) -> None:
-        """Others may work on it."""
+        """Release the lock on a job."""
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
 
     def close(self) -> None:
-        """Frees everything."""
+        """Release all locks."""
         self._file.close()

@@ -1,9 +1,8 @@
-"""A connection with deadlines: who sends a request too slowly, or does not read the answer, is
-let go.
+"""HTTP connections with deadlines against slow clients.
 
-uvicorn closes idle connections, but waits for a request for as long as it takes to come, and
-for an answer as long as it takes to be read. Here a request's head must be there in time, its
-body must come at a least rate (as Apache's mod_reqtimeout has it), and an answer must be taken.
+uvicorn closes idle connections, but waits without limit for a request to arrive and for an answer
+to be read. Here a request's head must arrive in time, its body must arrive at a minimum rate (as in
+Apache's mod_reqtimeout), and the answer must be read.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tuneoff.server.errors import INVALID
 HEAD_SECONDS = 20.0
 BODY_SECONDS = 20.0
 LEAST_BYTES_PER_SECOND = 500
-# The answer was sent while the body still came: long enough for a client to read it.
+# The answer was sent while the body still arrived: time for the client to read it.
 LINGER_SECONDS = 5.0
 STALL_SECONDS = 60.0
 LOOK_SECONDS = 1.0
@@ -30,8 +29,10 @@ _NOT_HTTP = {"message": "This is no HTTP request.", "type": INVALID, "param": No
 
 
 def connections_that_fit() -> int:
-    """How many there may be, with as many open files as this process may have: half are for
-    everything else."""
+    """Return how many connections the limit on open files allows, raising that limit if possible.
+
+    Half of the open files are left for everything else.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MOST_CONNECTIONS
     if soft < wanted:
@@ -41,14 +42,14 @@ def connections_that_fit() -> int:
 
 
 class Connection(H11Protocol):
-    """uvicorn's HTTP/1.1, looked after once a second."""
+    """uvicorn's HTTP/1.1 connection, checked once a second."""
 
     most = MOST_CONNECTIONS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Somebody has come; if too many are here already, they are sent away."""
+        """Start watching a connection; close it if there are too many."""
         super().connection_made(transport)
-        self._since = self.loop.time()  # of what is waited for now
+        self._since = self.loop.time()  # start of the current wait
         self._received = 0
         if len(self.connections) > self.most:
             transport.abort()
@@ -56,31 +57,31 @@ class Connection(H11Protocol):
         self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """They are gone."""
+        """Stop watching the connection."""
         if hasattr(self, "_looking"):
             self._looking.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request, or of several."""
-        before = self.cycle
+        """Take bytes of one or several requests."""
+        previous_cycle = self.cycle
         self._received += len(data)
         super().data_received(data)
-        if self.cycle is not before:  # a head is complete: now the body is waited for
+        if self.cycle is not previous_cycle:  # the head is complete; now the body is expected
             self._since, self._received = self.loop.time(), 0
 
     def on_response_complete(self) -> None:
-        """The next request is waited for, or the rest of this one's body."""
+        """Start waiting for the next request, or for the rest of this one's body."""
         self._since, self._received = self.loop.time(), 0
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Note that the client does not read."""
         self._since = self.loop.time()
         super().pause_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is not HTTP: told in the shape of all errors."""
+        """Answer something that is not HTTP, in the format of all errors."""
         body = json.dumps({"error": _NOT_HTTP}).encode()
         head: list[Any] = [
             ("content-type", "application/json"),
@@ -94,20 +95,22 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _look(self) -> None:
+        """Close the connection if a deadline passed; otherwise check again later."""
         if self._overdue():
             self.transport.abort()
         else:
             self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
 
     def _overdue(self) -> bool:
+        """Return whether the client missed a deadline."""
         waited = self.loop.time() - self._since
         if self.flow.write_paused or self.transport.is_closing():
             return waited > STALL_SECONDS
         if self.conn.their_state is h11.IDLE:
             return waited > HEAD_SECONDS
         if self.conn.their_state is not h11.SEND_BODY:
-            return False  # the request is complete; what happens now is the server's affair
-        if self.flow.read_paused:  # it is the server that does not keep up
+            return False  # the request is complete; the rest is the server's part
+        if self.flow.read_paused:  # the server itself does not keep up
             self._since += LOOK_SECONDS
             return False
         if self.cycle.response_complete:

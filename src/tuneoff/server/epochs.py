@@ -1,8 +1,8 @@
-"""The checkpoints of a job's last epochs: each can be asked like any model, while the job goes on
-and afterwards, until it is deleted.
+"""The checkpoints of a job's last epochs.
 
-A row is the checkpoint; a folder without one is nothing, and goes. So a row is written after its
-folder is whole, and removed before it.
+Each can be requested like any model, during the job and afterwards, until it is deleted. A
+checkpoint exists if it has a row; a folder without a row is deleted. So a row is written after its
+folder is complete, and removed before it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from tuneoff.server import shapes
 from tuneoff.server.job import model_name
 from tuneoff.server.store import Store, new_id
 
-# As many as the hosted API keeps.
+# Checkpoints kept for a job; the hosted API keeps as many.
 KEPT = 3
 
 
 def add(store: Store, job_id: str, facts: dict[str, Any], loss: LossRow) -> None:
-    """Makes the weights of an epoch's end known, once, and drops what is older than the last
-    epochs.
+    """Record the checkpoint of an epoch's end, once, and drop the older ones.
 
     Args:
-        loss: what was measured at that step.
+        loss: the losses at that step.
     """
     name = model_name(facts["model"], facts["organization_id"], facts["suffix"], job_id)
     name = f"{name}:ckpt-step-{loss.step}"
@@ -57,7 +56,7 @@ def add(store: Store, job_id: str, facts: dict[str, Any], loss: LossRow) -> None
 
 
 def drop_unknown(store: Store, job_id: str) -> None:
-    """Removes the weights of checkpoints that were replaced or deleted."""
+    """Delete the weights of checkpoints that were replaced or deleted."""
     directory = ContenderDir(store.job_path(job_id))
     rows = store.rows("SELECT step FROM checkpoints WHERE job_id = ?", job_id)
     known = {directory.epoch(row["step"]) for row in rows}
@@ -67,7 +66,7 @@ def drop_unknown(store: Store, job_id: str) -> None:
 
 
 def shown(row: dict[str, Any]) -> shapes.Checkpoint:
-    """A stored checkpoint as the SDK reads it."""
+    """Return a stored checkpoint as the API shows it."""
     return {
         "id": row["id"],
         "object": "fine_tuning.job.checkpoint",

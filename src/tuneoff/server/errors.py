@@ -1,4 +1,4 @@
-"""Errors in the shape that clients of the hosted APIs expect.
+"""Errors in the format that clients of the hosted APIs expect.
 
 Every error body is `{"error": {"message", "type", "param", "code"}}`.
 """
@@ -25,8 +25,8 @@ _FIELD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class ApiError(HTTPException):
-    """An answer that is not 2xx. (FastAPI lets no other exception through while it reads a
-    body.)"""
+    """A response that is not 2xx. (It subclasses HTTPException because FastAPI passes no other
+    exception on while it reads a body.)"""
 
     def __init__(
         self,
@@ -42,51 +42,58 @@ class ApiError(HTTPException):
 
 
 def not_found(what: str, id: str, param: str | None = None) -> ApiError:
-    """There is no such thing; long ids are cut."""
+    """Return the error for an unknown id; long ids are cut."""
     return ApiError(
         404, f"No such {what}: {id[:100]!r}", param, f"{what.replace(' ', '_')}_not_found"
     )
 
 
 def failed(error: Exception) -> ApiError:
-    """Something that must not happen has happened."""
+    """Return the error for an unexpected exception."""
     text = f"The server failed ({type(error).__name__}); its log says more."
     return ApiError(500, text, None, "server_error", "server_error")
 
 
 def _allowed(request: Request) -> str:
-    """The methods of a path, of all routes that have it (each knows only its own)."""
+    """Return the HTTP methods of a path, from all routes that match it."""
     operations = request.app.openapi()["paths"]
-    found = {
+    allowed_methods = {
         method.upper()
         for path, methods in operations.items()
         for method in methods
         if compile_path(path)[0].match(request.scope["path"])
     }
-    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
+    return ", ".join(sorted(allowed_methods | ({"HEAD"} if "GET" in allowed_methods else set())))
 
 
 def invalid_value(errors: Sequence[Any], where: int) -> ApiError:
-    """Return what to tell of a body that Pydantic refuses.
+    """Return the error for a body that Pydantic refuses.
 
     Args:
-        errors: Pydantic's own.
-        where: of the parts of an error's place, how many name a parameter.
+        errors: Pydantic's errors.
+        where: how many parts of an error's location name a parameter.
     """
-    # One parameter's errors alone, and of its alternatives those that read it furthest; of these
-    # the last that takes such a value at all.
+    # Take the errors of one parameter. Of a union's alternatives take the one that read the value
+    # furthest, and of these the last one that accepts such a type.
     place = [str(part) for part in errors[0]["loc"][:where]]
-    near = [error for error in errors if [str(part) for part in error["loc"][:where]] == place]
-    furthest = _named(max(near, key=lambda error: len(_named(error["loc"])))["loc"])
-    found = [error for error in near if _named(error["loc"]) == furthest]
-    error = next((each for each in reversed(found) if not _is_of_kind(each["type"])), found[-1])
+    same_parameter = [
+        error for error in errors if [str(part) for part in error["loc"][:where]] == place
+    ]
+    furthest = _named(max(same_parameter, key=lambda error: len(_named(error["loc"])))["loc"])
+    candidates = [error for error in same_parameter if _named(error["loc"]) == furthest]
+    error = next(
+        (candidate for candidate in reversed(candidates) if not _is_of_kind(candidate["type"])),
+        candidates[-1],
+    )
     param = ".".join(furthest) or None
     return ApiError(400, _worded(error, param), param, "invalid_value")
 
 
 def _named(place: Sequence[Any]) -> list[str]:
-    """Return the parts of a place that a client knows: names and numbers, not Pydantic's names of
-    a union's alternatives."""
+    """Return the parts of a location that a client knows: names and numbers.
+
+    Pydantic's names for the alternatives of a union are left out.
+    """
     return [
         str(part)
         for part in place
@@ -97,13 +104,13 @@ def _named(place: Sequence[Any]) -> list[str]:
 
 
 def _is_of_kind(type: str) -> bool:
-    """Say whether an error is that the value is of another kind altogether."""
+    """Say whether an error means that the value has the wrong type."""
     return type.endswith("_type") or type == "literal_error"
 
 
 def _worded(error: Any, param: str | None) -> str:
     """Return one sentence that names a parameter and says what is wrong with it."""
-    kind, given = error["type"], error.get("input")
+    kind, value = error["type"], error.get("input")
     if kind == "missing":
         return f"Missing required parameter: {param}."
     if kind == "extra_forbidden":
@@ -115,23 +122,23 @@ def _worded(error: Any, param: str | None) -> str:
         return f"Invalid value for {param}: it is not supported here; leave it out."
     if kind == "literal_error":
         expected = f"allowed: {error['ctx']['expected']}"
-        return f"Invalid value for {param}: {_shown(given)} is not supported ({expected})."
-    what = str(error["msg"])
+        return f"Invalid value for {param}: {_shown(value)} is not supported ({expected})."
+    problem = str(error["msg"])
     if _is_of_kind(kind) and (param or "").rpartition(".")[2] in _TEXTS:
-        what = f"Input should be {_TEXTS[str(param).rpartition('.')[2]]}"
-    told = f" (got {_shown(given)})" if isinstance(given, _SHORT) else ""
-    return f"Invalid value for {param}: {what}{told}."
+        problem = f"Input should be {_TEXTS[str(param).rpartition('.')[2]]}"
+    got = f" (got {_shown(value)})" if isinstance(value, _SHORT) else ""
+    return f"Invalid value for {param}: {problem}{got}."
 
 
-# Where what is unknown is often what another API has.
+# An unknown parameter here often belongs to another API, so list the allowed ones.
 _ALLOWED = {"hyperparameters": "n_epochs, batch_size, learning_rate_multiplier"}
-# What Pydantic says of each of their alternatives is no help.
+# Pydantic's messages about each alternative do not help here.
 _TEXTS = {"content": "a text or a list of text parts", "prompt": "a text"}
 _SHORT = (str, int, float, type(None))
 
 
 def _shown(value: Any) -> str:
-    """Return a value as JSON has it, cut short."""
+    """Return a value as JSON, cut short."""
     try:
         text = json.dumps(value)
     except ValueError:
@@ -140,23 +147,23 @@ def _shown(value: Any) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of an app look like this."""
+    """Register handlers that give every error this format."""
 
     async def api_error(_: Request, error: Any) -> JSONResponse:
         return JSONResponse({"error": error.body}, error.status)
 
     async def http_error(request: Request, error: Any) -> JSONResponse:
         code, message = _CODES.get(error.status_code), str(error.detail)
-        if error.status_code in (404, 405):  # of routes; our own say more
+        if error.status_code in (404, 405):  # unknown routes; our own errors say more
             message = f"{message}: {request.method} {request.url.path[:100]}"
-        told = ApiError(error.status_code, message, None, code)
-        known = dict(error.headers or {})
+        response_error = ApiError(error.status_code, message, None, code)
+        headers = dict(error.headers or {})
         if error.status_code == 405:
-            known["Allow"] = _allowed(request) or known.get("Allow", "")
-        return JSONResponse({"error": told.body}, told.status, known)
+            headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+        return JSONResponse({"error": response_error.body}, response_error.status, headers)
 
     async def gone(_: Request, error: Any) -> JSONResponse:
-        return await api_error(_, ApiError(400, "The body ended early."))  # nobody reads it
+        return await api_error(_, ApiError(400, "The body ended early."))  # the client is gone
 
     async def invalid(_: Request, error: Any) -> JSONResponse:
         return await api_error(_, invalid_value(error.errors(), 2))

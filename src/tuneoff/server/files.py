@@ -1,4 +1,4 @@
-"""`/v1/files`: uploads, streamed to disk and checked on the way; result files."""
+"""The routes `/v1/files`: uploads, streamed to disk and validated on the way, and result files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tuneoff.server.upload import LineCheck, UploadForm
 router = APIRouter(prefix="/v1/files", responses=shapes.errors(404))
 CHUNK_BYTES = 64 * 1024
 PURPOSES, BEGINS_BYTES = (FINE_TUNE, BATCH), 4096
-# The body is read by hand; this is what the API's own description says of it.
+# The body is read by hand, so its schema is written by hand.
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -57,7 +57,7 @@ _NEEDING = (
 
 @router.post("", openapi_extra={"requestBody": _FORM})
 async def create(request: Request) -> shapes.File:
-    """Stores an upload, or refuses it with the number of the line that is wrong."""
+    """Store an upload; an invalid one is refused with the number of the invalid line."""
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
     with Incoming(store, settings.max_file_bytes) as incoming:
@@ -71,8 +71,8 @@ async def create(request: Request) -> shapes.File:
 
 
 class Incoming:
-    """A file on its way in: it lies beside its place until all of it is there and right, and is
-    gone if that never happens."""
+    """An upload in progress. It is written to a temporary file, which is renamed when complete and
+    valid and deleted otherwise."""
 
     def __init__(self, store: Store, most: int) -> None:
         self._store, self._most = store, most
@@ -85,8 +85,9 @@ class Incoming:
         self._beside = self._path.with_name(f".{self._id}{leftovers.PART}")
 
     def __enter__(self) -> Incoming:
+        """Open the temporary file."""
         self._stream = self._beside.open("wb")
-        # Held as long as this process lives: what nobody holds is of one that was killed.
+        # The lock lives as long as this process; a file without a lock was left by a killed one.
         fcntl.flock(self._stream, fcntl.LOCK_EX)
         return self
 
@@ -95,10 +96,10 @@ class Incoming:
         self._beside.unlink(missing_ok=True)
 
     def told(self, purpose: str) -> None:
-        """What it is for, which may come after it.
+        """Take the purpose, which may arrive after the file.
 
         Raises:
-            ApiError: nothing is for that, or what came already is not.
+            ApiError: the purpose is unknown, or the file so far does not fit it.
         """
         if purpose not in PURPOSES:
             raise ApiError(
@@ -110,10 +111,10 @@ class Incoming:
             raise self._wrong
 
     def take(self, data: bytes) -> None:
-        """More bytes.
+        """Take more bytes of the file.
 
         Raises:
-            ApiError: there are too many, or they are no examples.
+            ApiError: the file is too large, or a line is not a training example.
         """
         self._size += len(data)
         if self._size > self._most:
@@ -126,8 +127,11 @@ class Incoming:
         self._stream.write(data)
 
     def _examine(self, examine: Callable[[], None]) -> None:
-        """Training examples are checked; a batch's requests are when there is a batch. Before the
-        purpose is known, what looks like requests may be some."""
+        """Run a check of training examples, unless the file holds a batch's requests.
+
+        Those are validated when the batch starts. While the purpose is unknown, an error in
+        something that looks like requests is kept until the purpose arrives.
+        """
         if self._purpose == BATCH or self._wrong is not None:
             return
         try:
@@ -138,10 +142,10 @@ class Incoming:
             self._wrong = error
 
     def keep(self, filename: str) -> str:
-        """It is complete: puts it in its place, on disk for good, and gives its id.
+        """Finish the upload, put the file in place durably, and return its id.
 
         Raises:
-            ApiError: it holds no example, or half of one.
+            ApiError: the file holds no example, or ends inside one.
         """
         self._examine(self._check.finish)
         self._stream.flush()
@@ -160,7 +164,7 @@ def list_files(
     order: Literal["asc", "desc"] = "desc",
     after: str | None = None,
 ) -> shapes.FileList:
-    """Files, the newest first unless asked otherwise."""
+    """List files, the newest first unless requested otherwise."""
     store: Store = request.app.state.store
     where, values = ("purpose = ?", (purpose,)) if purpose is not None else ("1", ())
     page = store.page("files", after, limit, where, values, order == "asc")
@@ -180,20 +184,21 @@ def list_files(
 
 @router.get("/{id}")
 def retrieve(request: Request, id: str) -> shapes.File:
-    """What is known about a file."""
+    """Return the description of a file."""
     return _shown(_known(request, id))
 
 
 @router.get("/{id}/content", response_class=StreamingResponse, responses=_BYTES)
 def content(request: Request, id: str) -> StreamingResponse:
-    """A file as it came."""
+    """Return a file as it was uploaded."""
     row = _known(request, id)
-    try:  # opened here: whoever deletes it now takes nothing from this answer
+    try:  # opened here, so deleting the file now does not cut this response
         stream = request.app.state.store.file_path(row["id"], row["purpose"]).open("rb")
     except FileNotFoundError:
         raise not_found("file", id, "file_id") from None
 
     def chunks() -> Iterator[bytes]:
+        """Yield the file's bytes."""
         with stream:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
@@ -206,18 +211,18 @@ def content(request: Request, id: str) -> StreamingResponse:
 
 @router.delete("/{id}")
 def delete(request: Request, id: str) -> shapes.Deleted:
-    """Deletes a file that no unfinished job or batch needs."""
+    """Delete a file that no unfinished job or batch needs."""
     store: Store = request.app.state.store
     row = _known(request, id)
     with store.transaction() as connection:
-        waiting = connection.execute(_NEEDING, (row["id"], *ACTIVE)).fetchone()
-        what = "Job"
-        if waiting is None:
-            what = "Batch"
-            waiting = connection.execute(_NEEDING_BATCH, (row["id"], *UNFINISHED)).fetchone()
-        if waiting is not None:
+        user = connection.execute(_NEEDING, (row["id"], *ACTIVE)).fetchone()
+        kind = "Job"
+        if user is None:
+            kind = "Batch"
+            user = connection.execute(_NEEDING_BATCH, (row["id"], *UNFINISHED)).fetchone()
+        if user is not None:
             raise ApiError(
-                400, f"{what} {waiting['id']} still needs this file; cancel it first.", "file_id",
+                400, f"{kind} {user['id']} still needs this file; cancel it first.", "file_id",
                 "file_in_use",
             )  # fmt: skip
         connection.execute("DELETE FROM files WHERE id = ?", (row["id"],))
@@ -226,6 +231,11 @@ def delete(request: Request, id: str) -> shapes.Deleted:
 
 
 def _known(request: Request, id: str) -> dict[str, Any]:
+    """Return the row of a file.
+
+    Raises:
+        ApiError: there is none.
+    """
     row: dict[str, Any] | None = request.app.state.store.row("files", id)
     if row is None:
         raise not_found("file", id, "file_id")
@@ -233,6 +243,7 @@ def _known(request: Request, id: str) -> dict[str, Any]:
 
 
 def _shown(row: dict[str, Any]) -> shapes.File:
+    """Return a stored file as the API shows it."""
     return {
         "id": row["id"],
         "object": "file",

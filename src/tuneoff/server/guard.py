@@ -1,5 +1,4 @@
-"""What a request must pass before anything looks at it: key, origin, size, and how many others
-there are."""
+"""Checks that every request must pass first: key, origin, size and number of requests."""
 
 from __future__ import annotations
 
@@ -15,18 +14,21 @@ from tuneoff.server.settings import LOOPBACK, ServerSettings
 OPEN_PATHS = ("/health",)
 MAX_HEAD_BYTES = 16 * 1024
 UPLOADS = "/v1/files"
-# The page's shell, which asks for the key, and what it is made of; they tell nothing.
+# The page's shell, which asks for the key, and its assets; they reveal nothing.
 SHELL, ASSETS = "/", "/page/assets/"
 
 
 class Guard:
-    """ASGI middleware. A body is counted as it streams in, so a wrong length header helps
-    nobody; a page of another site cannot drive a server that asks for no key."""
+    """ASGI middleware that rejects requests before any route sees them.
+
+    It counts a body while it streams in, so a false Content-Length does not help. It checks the
+    origin, so a page of another site cannot use a server without keys.
+    """
 
     def __init__(self, app: Any, settings: ServerSettings) -> None:
         self._app, self._settings = app, settings
         self._under_way = 0
-        self._held = 0  # bytes of bodies that lie in memory
+        self._held = 0  # bytes of bodies in memory
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -42,19 +44,20 @@ class Guard:
         if error is None and self._under_way >= self._settings.max_requests:
             error = _too_many("requests")
         if error is not None:
-            told = JSONResponse({"error": error.body}, error.status, error.headers)
-            await told(scope, receive, send)
+            response = JSONResponse({"error": error.body}, error.status, error.headers)
+            await response(scope, receive, send)
             return
         seen, held = 0, 0
 
         async def counted() -> Any:
+            """Receive a message and enforce the limits on bytes."""
             nonlocal seen, held
             message = await receive()
             size = len(message.get("body", b""))
             seen += size
             if seen > most:
                 raise _too_large(most)
-            if scope["path"] != UPLOADS:  # which goes to disk as it comes
+            if scope["path"] != UPLOADS:  # uploads go to disk as they arrive
                 held += size
                 self._held += size
                 if self._held > self._settings.max_held_bytes:
@@ -69,22 +72,24 @@ class Guard:
             self._held -= held
 
     def _most_bytes(self, path: str) -> int:
-        # A multipart body is a little larger than the file in it.
+        """Return the body limit of a path in bytes."""
+        # A multipart body is a little larger than its file.
         upload = self._settings.max_file_bytes + 1024**2
         return upload if path == UPLOADS else self._settings.max_body_bytes
 
     def _refused(self, path: str, headers: dict[str, str]) -> ApiError | None:
+        """Return the error for a missing key or a foreign origin; None if access is allowed."""
         if path in OPEN_PATHS:
             return None
         if self._settings.api_keys:
             if path == SHELL or path.startswith(ASSETS):
                 return None
             scheme, _, key = headers.get("authorization", "").partition(" ")
-            known = [
-                hmac.compare_digest(key.strip().encode(), each.encode())
-                for each in self._settings.api_keys
+            matches = [
+                hmac.compare_digest(key.strip().encode(), api_key.encode())
+                for api_key in self._settings.api_keys
             ]
-            if scheme.lower() != "bearer" or not any(known):
+            if scheme.lower() != "bearer" or not any(matches):
                 error = ApiError(401, "Incorrect API key provided.", None, "invalid_api_key")
                 error.headers = {"WWW-Authenticate": "Bearer"}
                 return error
@@ -98,9 +103,10 @@ class Guard:
 
 
 def _misshapen(scope: Any, headers: dict[str, str]) -> ApiError | None:
-    """What HTTP allows, and only somebody with bad intentions sends."""
+    """Return the error for a request that HTTP allows but that only an attacker sends."""
     if "transfer-encoding" in headers and "content-length" in headers:
-        # A proxy may go by the other one, and see another request in what follows.
+        # A proxy may use the other length, and see a second request in the rest (request
+        # smuggling).
         error = ApiError(400, "A body has a length or comes in chunks, not both.")
         error.headers = {"Connection": "close"}
         return error
@@ -111,7 +117,7 @@ def _misshapen(scope: Any, headers: dict[str, str]) -> ApiError | None:
 
 
 def _name(host: str) -> str:
-    """A host without its port."""
+    """Return a host without its port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -119,6 +125,7 @@ def _name(host: str) -> str:
 
 
 def _place(origin: str) -> str:
+    """Return the host and port of an origin."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -126,15 +133,18 @@ def _place(origin: str) -> str:
 
 
 def _length(headers: dict[str, str]) -> int:
+    """Return the announced length of a body in bytes; 0 if there is none."""
     length = headers.get("content-length", "0")
     return int(length) if length.isdecimal() else 0
 
 
 def _too_large(most: int) -> ApiError:
+    """Return the error for a body over its limit."""
     return ApiError(413, f"The body is larger than {most} bytes.", None, "request_too_large")
 
 
 def _too_many(what: str) -> ApiError:
+    """Return the error for too many requests at a time."""
     return ApiError(
         429, f"Too many {what} at a time; try again later.", None, "rate_limit_exceeded", "requests"
     )

@@ -1,7 +1,7 @@
-"""The thread that answers, and the bases that it answers with.
+"""The inference backend over transformers: one thread that answers, and its loaded base models.
 
-A base is loaded when it is first asked for; idle ones go when another needs their memory. Busy
-bases take turns, a step each.
+A base model is loaded at the first request for it. Idle ones are dropped when another needs their
+memory. Busy ones take turns, one step each.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from tuneoff.server.answer import Request, Unfinished, first_line, refuse
 from tuneoff.server.base import Base, Quantization, Served
 
 Key = tuple[str, Precision, Quantization]
-# Weights take this much while they are loaded, by what they take afterwards.
+# Peak memory while weights are loaded, relative to their size afterwards.
 LOADING_FACTOR = 1.2
 
 
 class Host:
-    """Answers requests on a thread of its own until it is closed; a `backend.Answerer`."""
+    """Answers requests on its own thread until it is closed; an `InferenceBackend`."""
 
     def __init__(self) -> None:
-        # A request for a model, or something else to do between steps; None: the end.
+        # A request for a model, or a function to call between steps; None: stop.
         self._queue: queue.Queue[tuple[Served, Request] | Callable[[], None] | None] = queue.Queue()
-        # The one that was used last comes last.
+        # LRU order, most recently used last.
         self._bases: OrderedDict[Key, Base] = OrderedDict()
         self._loading, self._unfinished = threading.Lock(), Unfinished()
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
         self._thread.start()
 
     def base(self, served: Served) -> Base:
-        """The base of a model, loaded if it is not there."""
+        """Return the base of a model, loading it if necessary."""
         key = _key(served)
-        loaded = self._bases.get(key)  # without waiting for another that is being loaded
+        loaded = self._bases.get(key)  # without waiting while another one loads
         if loaded is not None:
             return loaded
         with self._loading:
@@ -47,37 +47,41 @@ class Host:
             return self._bases[key]
 
     def submit(self, served: Served, request: Request) -> None:
-        """Has a request answered; returns at once."""
+        """Queue a request; return at once."""
         self._queue.put((served, self._unfinished.counted(request)))
 
     def unfinished(self) -> int:
-        """Answers that are wanted and not complete."""
+        """Return the number of requests in flight."""
         return len(self._unfinished)
 
     def forget(self, served: Served) -> None:
-        """Has a deleted model's weights dropped; returns at once. Who is being answered by it
-        still is, to the end."""
+        """Drop a deleted model's weights later; return at once.
+
+        Requests that it is answering are completed.
+        """
 
         def forget() -> None:
+            """Detach the adapters of deleted models."""
             base = self._bases.get(_key(served))
             if base is not None:
-                # It is tried again, but this thread answers for everybody.
+                # It is tried again later; an error here must not end this thread.
                 with contextlib.suppress(Exception):
                     base.drop_gone()
 
         self._queue.put(forget)
 
     def close(self) -> None:
-        """Ends the thread; what is under way is not answered."""
+        """Stop the thread; requests in flight get no answer."""
         self._queue.put(None)
         self._thread.join()
         for base in self._bases.values():
             base.close()
         while not self._queue.empty():
-            if callable(left := self._queue.get()):
-                left()  # somebody may be waiting for it
+            if callable(function := self._queue.get()):
+                function()  # another thread may be waiting for it
 
     def _run(self) -> None:
+        """Take new requests and advance all busy base models, until closed."""
         while True:
             taken = self._taken()
             if taken is None:
@@ -87,51 +91,59 @@ class Host:
                 base.advance()
 
     def _busy(self) -> list[Base]:
+        """Return the base models that have requests."""
         return [base for base in list(self._bases.values()) if base.busy()]
 
     def _taken(self) -> list[tuple[Served, Request]] | None:
-        """What was asked meanwhile; waits when there is nothing to do."""
-        found: list[tuple[Served, Request]] = []
+        """Return the requests that arrived meanwhile; wait for one if nothing is in flight.
+
+        None: the backend is being closed.
+        """
+        requests: list[tuple[Served, Request]] = []
         wait = not self._busy()
         while True:
             try:
                 item = self._queue.get(block=wait)
             except queue.Empty:
-                return found
+                return requests
             if item is None:
                 return None
             if callable(item):
                 item()
             else:
-                found.append(item)
+                requests.append(item)
                 wait = False
 
     def _join(self, taken: list[tuple[Served, Request]]) -> None:
-        asked: dict[Key, list[tuple[Served, Request]]] = {}
+        """Hand new requests to their base models."""
+        groups: dict[Key, list[tuple[Served, Request]]] = {}
         for served, request in taken:
-            asked.setdefault(_key(served), []).append((served, request))
-        for key, some in asked.items():
+            groups.setdefault(_key(served), []).append((served, request))
+        for key, group in groups.items():
             base = self._bases.get(key)
-            if base is None:  # it was let go since they were tokenized
-                threading.Thread(target=self._again, args=(some,), daemon=True).start()
+            if base is None:  # it was dropped after the prompt was tokenized
+                threading.Thread(target=self._again, args=(group,), daemon=True).start()
                 continue
             self._bases.move_to_end(key)
-            base.join(some)
+            base.join(group)
 
     def _again(self, some: list[tuple[Served, Request]]) -> None:
-        """Has requests answered once their base is loaded, for which nobody else has to wait."""
+        """Load a base model again on this thread, then queue its requests again."""
         try:
             self.base(some[0][0])
         except Exception as error:
             for _, request in some:
                 refuse(request, first_line(error))
             return
-        for each in some:
-            self._queue.put(each)
+        for item in some:
+            self._queue.put(item)
 
     def _make_room(self, served: Served) -> int:
-        """Lets idle bases go, those that were used longest ago first, until a base fits; gives
-        the bytes that those which stay may still want. Not on the answering thread."""
+        """Drop idle base models, least recently used first, until a new one fits.
+
+        Returns the bytes that the remaining ones may still need. Not called on the answering
+        thread.
+        """
         if not self._bases:
             return 0
         from tuneoff.models.free_memory import available_bytes
@@ -150,7 +162,7 @@ class Host:
             release_memory()
 
     def _drop(self, dropped: Future[bool]) -> None:
-        """Lets the idle base go that was used longest ago, and says whether there was one."""
+        """Drop the least recently used idle base model, and report whether there was one."""
         idle = next((key for key, base in list(self._bases.items()) if not base.busy()), None)
         if idle is not None:
             self._bases.pop(idle).drop()
@@ -158,4 +170,5 @@ class Host:
 
 
 def _key(served: Served) -> Key:
+    """Return what identifies a loaded base model."""
     return served.base, served.precision, served.quantization

@@ -1,4 +1,4 @@
-"""A fine-tuning job: what a client may ask for, what it means here, how it is shown."""
+"""A fine-tuning job: the request body, the contender that it becomes, and its API form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Asked(BaseModel):
 
 
 class Hyperparameters(_Asked):
-    """As the hosted API has them."""
+    """Hyperparameters as in the hosted API."""
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] | None = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] | None = "auto"
@@ -36,17 +36,18 @@ class Hyperparameters(_Asked):
     @field_validator("*")
     @classmethod
     def _chosen(cls, value: Any) -> Any:
+        """Turn null into `auto`."""
         return "auto" if value is None else value
 
 
 class Supervised(_Asked):
-    """Supervised fine-tuning's own part."""
+    """The `supervised` part of a method."""
 
     hyperparameters: Hyperparameters | None = None
 
 
 class Method(_Asked):
-    """How to tune: supervised is what there is."""
+    """The `method` of a job; only supervised fine-tuning is supported."""
 
     type: Literal["supervised"]
     supervised: Supervised | None = None
@@ -74,15 +75,18 @@ class JobCreate(_Asked):
     integrations: Annotated[list[Any], Field(max_length=0), refused(NO_INTEGRATIONS)] | None = None
 
     def asked(self) -> Hyperparameters:
-        """The newer place, else the older top-level one, else nothing but `auto`."""
+        """Return the requested hyperparameters: from `method`, else from the older field, else all
+        `auto`."""
         supervised = self.method.supervised if self.method else None
         newer = supervised.hyperparameters if supervised else None
         return newer or self.hyperparameters or Hyperparameters()
 
 
 def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
-    """Return numbers for every `auto`: 3 epochs, more of fewer examples while at most 100 are seen,
-    fewer of so many that over 25,000 would be (1 to 25); batches of 0.2% of the examples, 8 to 64.
+    """Return a number for each `auto` hyperparameter.
+
+    Epochs: 3; more for few examples, while at most 100 are seen; fewer for many, where over 25,000
+    would be seen (1 to 25). Batch size: 0.2% of the examples, 8 to 64.
     """
     batch = min(64, max(8, math.ceil(0.002 * examples)))
     epochs, multiplier = asked.n_epochs, asked.learning_rate_multiplier
@@ -94,11 +98,12 @@ def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
 
 
 def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> LocalSettings:
-    """The contender that a job is: LoRA on all linear layers. Without dropout, whose random numbers
-    for each layer are a third of a step's time on a CPU (`benchmarks/engine_parts.py`).
+    """Return the contender for a job: LoRA on all linear layers, without dropout.
+
+    On a CPU, dropout's random numbers take a third of a step's time (`benchmarks/engine_parts.py`).
 
     Args:
-        rate: the learning rate that a multiplier of 1 means.
+        rate: the learning rate at a multiplier of 1.
     """
     numbers = facts["resolved"]
     train = TrainSettings(
@@ -113,10 +118,10 @@ def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> L
 
 
 def shown(row: dict[str, Any]) -> shapes.Job:
-    """A stored job as the SDK reads it."""
+    """Return a stored job as the API shows it."""
     facts = json.loads(row["facts"])
     numbers = facts["resolved"]
-    if "started_at" not in facts:  # as the hosted API has it: what was asked, until it begins
+    if "started_at" not in facts:  # as in the hosted API: the requested values until the job starts
         numbers = facts.get("asked", numbers)
     return {
         "id": row["id"],
@@ -142,11 +147,11 @@ def shown(row: dict[str, Any]) -> shapes.Job:
 
 
 def base_argument(facts: dict[str, Any]) -> str:
-    """What `--base` is given so that a job's base is there: a folder, or the name itself."""
+    """Return the value of `--base` that serves a job's base: a folder or a name."""
     loaded = Path(facts.get("base", ""))
     return str(loaded) if loaded.name == facts["model"] else str(facts["model"])
 
 
 def model_name(base: str, organization: str, suffix: str | None, job_id: str) -> str:
-    """`ft:BASE:ORG:SUFFIX:ID`, as the hosted API names what it tuned."""
+    """Return `ft:BASE:ORG:SUFFIX:ID`, the hosted API's form of a tuned model's name."""
     return f"ft:{base}:{organization}:{suffix or ''}:{job_id.partition('-')[2][:12]}"

@@ -1,5 +1,7 @@
-"""`/v1/fine_tuning/jobs`: asking for jobs, looking at them, stopping them. `worker.py` does the
-work; both meet in the store alone."""
+"""The routes `/v1/fine_tuning/jobs`: create, list and control jobs.
+
+`server/worker.py` trains; the two communicate only through the store.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ router = APIRouter(
 )
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 MAX_FILTERS = 16
-# FastAPI knows no such parameter; this is how the API's own description has it.
+# FastAPI cannot declare such a parameter; this schema is from the hosted API's own document.
 _METADATA: dict[str, Any] = {
     "name": "metadata",
     "in": "query",
@@ -41,7 +43,7 @@ _METADATA: dict[str, Any] = {
 
 @router.post("")
 def create(request: Request, body: JobCreate) -> shapes.Job:
-    """Queues a job. It is on disk before the answer is sent."""
+    """Create a job. It is on disk before the response is sent."""
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
     if body.model not in settings.bases:
@@ -51,20 +53,20 @@ def create(request: Request, body: JobCreate) -> shapes.Job:
             "model", "model_not_available",
         )  # fmt: skip
     for name in _files(store, body):
-        file, what = getattr(body, name), name.removesuffix("_file")
-        wrong = find_long_row(store.file_path(file), settings.bases[body.model], what, body.model)
-        if wrong is not None:
-            raise ApiError(400, wrong, name, f"invalid_{name}")
+        file, kind = getattr(body, name), name.removesuffix("_file")
+        problem = find_long_row(store.file_path(file), settings.bases[body.model], kind, body.model)
+        if problem is not None:
+            raise ApiError(400, problem, name, f"invalid_{name}")
     id = new_id("ftjob")
-    # Nobody can delete the files while this transaction is open.
+    # The files cannot be deleted while this transaction is open.
     with store.transaction() as connection:
         facts = _facts(body, settings, _files(store, body))
-        (waiting,) = connection.execute(
+        (queued,) = connection.execute(
             "SELECT count(*) FROM jobs WHERE status = 'queued'"
         ).fetchone()
-        if waiting >= settings.max_waiting_jobs:
+        if queued >= settings.max_waiting_jobs:
             raise ApiError(
-                429, f"{waiting} jobs are waiting already; try again later.", None,
+                429, f"{queued} jobs are waiting already; try again later.", None,
                 "rate_limit_exceeded", "requests",
             )  # fmt: skip
         connection.execute(
@@ -81,9 +83,15 @@ def create(request: Request, body: JobCreate) -> shapes.Job:
 
 
 def _files(store: Store, body: JobCreate) -> dict[str, dict[str, Any]]:
-    """The uploads that a job needs, by what they are for."""
-    asked = {"training_file": body.training_file, "validation_file": body.validation_file}
-    files = {name: _training_file(store, name, id) for name, id in asked.items() if id is not None}
+    """Return the rows of a job's files by parameter name.
+
+    Raises:
+        ApiError: a file is unknown, or has too few examples.
+    """
+    file_ids = {"training_file": body.training_file, "validation_file": body.validation_file}
+    files = {
+        name: _training_file(store, name, id) for name, id in file_ids.items() if id is not None
+    }
     examples = files["training_file"]["examples"]
     if examples < MIN_EXAMPLES:
         raise ApiError(
@@ -96,7 +104,7 @@ def _files(store: Store, body: JobCreate) -> dict[str, dict[str, Any]]:
 def _facts(
     body: JobCreate, settings: ServerSettings, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """What is kept of a job from its beginning."""
+    """Return the stored facts of a new job."""
     return {
         "model": body.model,
         "base": settings.bases[body.model],
@@ -114,8 +122,10 @@ def _facts(
 
 @router.get("", openapi_extra={"parameters": [_METADATA]})
 def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> shapes.JobList:
-    """Jobs, the newest first; `metadata[key]=value` keeps those that have it, `metadata=null`
-    those that have none."""
+    """List jobs, the newest first.
+
+    `metadata[key]=value` selects jobs with this value, `metadata=null` jobs without metadata.
+    """
     store: Store = request.app.state.store
     where, values = _filters(request)
     page = store.page("jobs", after, limit, where, values)
@@ -126,7 +136,7 @@ def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> 
 
 
 def _filters(request: Request) -> tuple[str, tuple[str, ...]]:
-    """What the query says of metadata, as SQL with its values."""
+    """Return the query's metadata filters as SQL, with their values."""
     where, values, null = [], list[str](), False
     for name, value in request.query_params.multi_items():
         if name.startswith("metadata[") and name.endswith("]"):
@@ -154,14 +164,16 @@ def _filters(request: Request) -> tuple[str, tuple[str, ...]]:
 
 @router.get("/{id}")
 def retrieve(request: Request, id: str) -> shapes.Job:
-    """A job."""
+    """Return a job."""
     return shown(_known(request, id))
 
 
 @router.post("/{id}/cancel")
 def cancel(request: Request, id: str) -> shapes.Job:
-    """Ends a job that is not finished, a running one within a step, or gives one up that failed
-    and could be resumed. Its checkpoints stay; what it could go on from does not."""
+    """Cancel a job that is unfinished, or that failed and could be resumed.
+
+    A running job stops within a step. Its checkpoints are kept; its resume state is deleted.
+    """
     now, state = int(time.time()), request.app.state
     job = _changed(
         request, id, (*ACTIVE, "failed"), "cancelled", "The job was cancelled", finished_at=now
@@ -172,14 +184,16 @@ def cancel(request: Request, id: str) -> shapes.Job:
 
 @router.post("/{id}/pause")
 def pause(request: Request, id: str) -> shapes.Job:
-    """Holds a job; its last checkpoint is kept."""
+    """Pause a job; its last checkpoint is kept."""
     return _changed(request, id, ("queued", "running"), "paused", "The job was paused")
 
 
 @router.post("/{id}/resume")
 def resume(request: Request, id: str) -> shapes.Job:
-    """Queues a job again that was paused, or that failed (a full disk, say): it goes on from its
-    last checkpoint."""
+    """Queue a paused or failed job again (failed by a full disk, for instance).
+
+    It continues from its last checkpoint.
+    """
     return _changed(
         request, id, ("paused", "failed"), "queued", "The job was resumed",
         error=None, finished_at=None,
@@ -190,7 +204,7 @@ def resume(request: Request, id: str) -> shapes.Job:
 def events(
     request: Request, id: str, after: str | None = None, limit: Limit = 20
 ) -> shapes.EventList:
-    """What happened to a job, the newest first."""
+    """List the events of a job, the newest first."""
     store: Store = request.app.state.store
     page = store.page("events", after, limit, "job_id = ?", (_known(request, id)["id"],))
     if page is None:
@@ -215,7 +229,7 @@ def events(
 def checkpoints(
     request: Request, id: str, after: str | None = None, limit: Limit = 10
 ) -> shapes.CheckpointList:
-    """The checkpoints of a job's last epochs, the newest first."""
+    """List the checkpoints of a job's last epochs, the newest first."""
     store: Store = request.app.state.store
     page = store.page("checkpoints", after, limit, "job_id = ?", (_known(request, id)["id"],))
     if page is None:
@@ -233,6 +247,11 @@ def checkpoints(
 def _changed(
     request: Request, id: str, only_from: tuple[str, ...], status: str, event: str, **facts: Any
 ) -> shapes.Job:
+    """Change a job's status and return the job.
+
+    Raises:
+        ApiError: there is none, or its status does not allow this change.
+    """
     row = _known(request, id)
     if not request.app.state.store.change_job(
         row["id"], status, only_from=only_from, event=event, **facts
@@ -246,6 +265,11 @@ def _changed(
 
 
 def _training_file(store: Store, name: str, id: str) -> dict[str, Any]:
+    """Return the row of an uploaded training file.
+
+    Raises:
+        ApiError: there is none with this purpose.
+    """
     row = store.row("files", id)
     if row is None or row["examples"] is None:
         raise ApiError(
@@ -256,6 +280,11 @@ def _training_file(store: Store, name: str, id: str) -> dict[str, Any]:
 
 
 def _known(request: Request, id: str) -> dict[str, Any]:
+    """Return the row of a job.
+
+    Raises:
+        ApiError: there is none.
+    """
     row: dict[str, Any] | None = request.app.state.store.row("jobs", id)
     if row is None:
         raise not_found("fine-tuning job", id, "fine_tuning_job_id")

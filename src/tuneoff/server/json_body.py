@@ -1,5 +1,8 @@
-"""Reads the JSON bodies of requests: what is none is refused in one sentence, before anything is
-made of it; long ones are read one at a time."""
+"""Parses JSON request bodies.
+
+A body that is not JSON is refused in one sentence before any model is built from it. Long bodies
+are parsed one at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from fastapi.routing import APIRoute
 from tuneoff.server.errors import ApiError
 from tuneoff.server.prompt_limits import LONG, get_turn, run_while_here
 
-# Each object, list and name of a body may be wrong, and each that is costs time and memory.
+# Limits, because each wrong object, list or name of a body costs time and memory.
 MOST_CONTAINERS, MOST_NAMES = 50_000, 1_000
 _KINDS = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
 
@@ -23,12 +26,13 @@ class JsonRoute(APIRoute):
     """A route whose body, if it has one, is JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
+        """Return the function that answers a request."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
 
         async def read(request: Request) -> Response:
+            """Check the body's type, wait for a turn if it is long, then answer the request."""
             request = _JsonRequest(request.scope, request.receive)
             body = await request.body()
             _refuse_other_types(request.headers.get("content-type", ""), body)
@@ -45,9 +49,10 @@ class JsonRoute(APIRoute):
 
 
 class _JsonRequest(Request):
-    """A request that says what is wrong with its body."""
+    """A request whose `json` raises errors that name the problem."""
 
     async def json(self) -> Any:
+        """Return the parsed body."""
         if not hasattr(self, "_json"):
             self._json = parse(await self.body())
         return self._json
@@ -57,7 +62,7 @@ def parse(body: bytes) -> dict[str, Any]:
     """Return the object that a body holds.
 
     Raises:
-        ApiError: it holds none, or one of too many parts.
+        ApiError: it is not a JSON object, or has too many parts.
     """
     try:
         value = json.loads(body)
@@ -74,6 +79,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _refuse_other_types(content_type: str, body: bytes) -> None:
+    """Refuse an empty body, or one whose Content-Type is not JSON."""
     if not body:
         raise _no_json("it is empty")
     header = Message()
@@ -89,18 +95,20 @@ def _refuse_other_types(content_type: str, body: bytes) -> None:
 
 
 def _refuse_too_many(value: dict[str, Any]) -> None:
-    waiting, seen = list[Any]([value]), 0
-    while waiting:
-        part = waiting.pop()
-        seen += 1
+    """Refuse an object with too many names, objects or lists."""
+    stack, count = list[Any]([value]), 0
+    while stack:
+        part = stack.pop()
+        count += 1
         if isinstance(part, dict):
             if len(part) > MOST_NAMES:
                 raise _no_json(f"an object in it has more than {MOST_NAMES:,} names")
             part = part.values()
-        waiting += [each for each in part if isinstance(each, dict | list)]
-        if seen + len(waiting) > MOST_CONTAINERS:
+        stack += [child for child in part if isinstance(child, dict | list)]
+        if count + len(stack) > MOST_CONTAINERS:
             raise _no_json(f"it holds more than {MOST_CONTAINERS:,} objects and lists")
 
 
 def _no_json(why: str) -> ApiError:
+    """Return the error for a body that cannot be read as JSON."""
     return ApiError(400, f"The body cannot be read as JSON: {why}.", None, "invalid_json")

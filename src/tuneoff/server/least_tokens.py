@@ -1,9 +1,10 @@
-"""Finds the fewest tokens that a text can take, without tokenizing it.
+"""A lower bound on the number of tokens of a text, without tokenizing it.
 
-Every byte of a text lies in one token. Where no token with an `e` in it is longer than 30 bytes,
-each `e` takes a 30th of a token or more, and a million of them take 33,334. This holds for
-tokenizers that lose nothing: byte-level BPE, SentencePiece's BPE and Unigram. What a tokenizer may
-take out (its normalizer says so) counts as nothing; of one that is not understood here, all does.
+Every byte of a text lies in one token. If no token with an `e` in it is longer than 30 bytes, each
+`e` takes at least 1/30 of a token, and a million of them take 33,334. This holds for lossless
+tokenizers: byte-level BPE, SentencePiece's BPE and Unigram. Characters that a tokenizer may remove
+(its normalizer says so) count as 0. For a tokenizer that is not understood here, everything counts
+as 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tuneoff.generation.token_bytes import byte_level
 BLANKS = frozenset(" \t\n\r\v\f")
 _LOOKAHEAD = re.compile(r"\(\?[=!][^()]*\)$")
 _LITERAL = re.compile(r"\\(\W)|([^\\.^$*+?()\[\]{}|])", re.DOTALL)
-# Normalizers and pre-tokenizers that take nothing out; of the first, not of ASCII at least.
+# Normalizers and pre-tokenizers that remove nothing; the first ones only for ASCII texts.
 _COMPOSING = ("NFC", "NFD", "NFKC", "NFKD")
 _LOSSLESS = ("Prepend", "ByteLevel", "Metaspace", "Digits", "UnicodeScripts")
 _BLANKLESS = ("Strip", "Whitespace", "WhitespaceSplit", "BertPreTokenizer")
@@ -29,7 +30,7 @@ _PARTS = ("normalizers", "pretokenizers")
 
 
 class LeastTokens:
-    """What each byte of a text takes at least, in tokens of one tokenizer."""
+    """The minimum share of a token that each byte of a text takes, for one tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._weights: NDArray[np.float64] = np.zeros(256)
@@ -39,13 +40,14 @@ class LeastTokens:
             self._weigh(tokenizer, _state(backend.normalizer), _state(backend.pre_tokenizer))
 
     def of(self, text: str) -> float:
-        """Return the fewest tokens that a text can take."""
+        """Return the minimum number of tokens of a text."""
         if self._ascii_only and not text.isascii():
             return 0.0
         counted = np.bincount(np.frombuffer(text.encode(), np.uint8), minlength=256)
         return float(counted @ self._weights)
 
     def _weigh(self, tokenizer: Any, normalizer: Any, pre_tokenizer: Any) -> None:
+        """Compute the minimum share of a token for each byte."""
         steps = [*_steps(normalizer), *_steps(pre_tokenizer)]
         removed = _removed(steps)
         if removed is None:
@@ -60,18 +62,17 @@ class LeastTokens:
         for byte in range(256 if in_bytes and not strips else 128):
             if single[byte] and not (strips and chr(byte) in BLANKS):
                 self._weights[byte] = 1 / longest[byte]
-        # A byte of a longer character may be one of many characters.
+        # A byte of a longer character may belong to many characters.
         for byte in "".join(removed).encode():
             self._weights[byte] = 0
 
 
 def _longest(vocabulary: Iterable[str], in_bytes: bool) -> tuple[list[int], list[bool]]:
-    """Return, for each byte, the length of the longest token that holds it, and whether there is
-    a token of it alone."""
+    """Return, for each byte, the length of its longest token and whether it is a token alone."""
     longest, single = [0] * 256, [False] * 256
     for token in vocabulary:
-        found = byte_level(token) if in_bytes else None
-        raw = found if found is not None else token.replace("▁", " ").encode()
+        token_bytes = byte_level(token) if in_bytes else None
+        raw = token_bytes if token_bytes is not None else token.replace("▁", " ").encode()
         for byte in set(raw):
             longest[byte] = max(longest[byte], len(raw))
         if len(raw) == 1:
@@ -80,7 +81,7 @@ def _longest(vocabulary: Iterable[str], in_bytes: bool) -> tuple[list[int], list
 
 
 def _is_plain(model: Any) -> bool:
-    """Say whether a model's tokens are parts of the text, and every character lies in one."""
+    """Say whether each character of a text lies in exactly one token."""
     kind = type(model).__name__
     if kind == "BPE":
         return not (model.continuing_subword_prefix or model.end_of_word_suffix or model.dropout)
@@ -88,12 +89,12 @@ def _is_plain(model: Any) -> bool:
 
 
 def _state(component: Any) -> Any:
-    """Return a component of a tokenizer as its file has it; None where there is none."""
+    """Return a component of a tokenizer as in its file; None where there is none."""
     return None if component is None else json.loads(component.__getstate__())
 
 
 def _steps(state: Any) -> list[Mapping[str, Any]]:
-    """Return what a normalizer or a pre-tokenizer does, one step after another."""
+    """Return the steps of a normalizer or pre-tokenizer in order."""
     if state is None:
         return []
     parts = next((state[name] for name in _PARTS if name in state), None)
@@ -101,8 +102,8 @@ def _steps(state: Any) -> list[Mapping[str, Any]]:
 
 
 def _removed(steps: Iterable[Mapping[str, Any]]) -> set[str] | None:
-    """Return the characters, besides blanks, that some steps may take out of a text; None where
-    one is not understood."""
+    """Return the characters, besides blanks, that these steps may remove; None if a step is
+    unknown."""
     removed = set[str]()
     for step in steps:
         kind = step["type"]
@@ -120,9 +121,11 @@ def _removed(steps: Iterable[Mapping[str, Any]]) -> set[str] | None:
 
 
 def _literal(pattern: Mapping[str, str]) -> str | None:
-    """Return the text that a pattern stands for: a text itself, or one character with a condition
-    on what follows; None for any other."""
+    """Return the literal text that a pattern matches, or None.
+
+    That is a plain text, or one character with a condition on the text after it.
+    """
     if "String" in pattern:
         return pattern["String"]
-    found = _LITERAL.fullmatch(_LOOKAHEAD.sub("", pattern["Regex"]))
-    return (found[1] or found[2]) if found else None
+    match = _LITERAL.fullmatch(_LOOKAHEAD.sub("", pattern["Regex"]))
+    return (match[1] or match[2]) if match else None

@@ -1,9 +1,9 @@
-"""What a kill leaves half done, and what a job leaves on disk when it is over; what of it goes.
+"""Deletes what jobs and killed processes leave on disk.
 
-- cancelled: it cannot go on, so what it would go on from goes; the checkpoints of its epochs are
-  models that somebody may use, and stay until they are deleted;
-- failed, paused: everything stays, for it can be resumed; of one that failed a month ago, what it
-  would go on from goes, and it would begin anew;
+- cancelled: the job cannot continue, so its resume state is deleted. Its epochs' checkpoints are
+  models that may be in use, and stay until they are deleted.
+- failed, paused: everything stays, because the job can be resumed. A month after a failure the
+  resume state is deleted; the job would then start again.
 - succeeded: the adapter and the epochs' checkpoints stay, each until it is deleted.
 """
 
@@ -29,7 +29,7 @@ OVER = ("cancelled", "failed", "paused", "succeeded")
 
 
 def clear(store: Store, claims: Claims, job_id: str) -> None:
-    """Removes what a job has left, if it is over and nobody works on it any more."""
+    """Delete what a finished job has left, unless a process works on it."""
     row = store.row("jobs", job_id)
     if row is None or not store.job_path(job_id).is_dir() or not claims.take(row["number"]):
         return
@@ -40,26 +40,26 @@ def clear(store: Store, claims: Claims, job_id: str) -> None:
 
 
 def _clear(store: Store, job_id: str) -> None:
-    """The same of a job that this process has claimed."""
+    """Delete what a job has left; this process must hold its lock."""
     (job,) = store.rows("SELECT status, facts FROM jobs WHERE id = ?", job_id)
     if job["status"] not in OVER:
         return
-    directory = ContenderDir(store.job_path(job_id))
+    contender_dir = ContenderDir(store.job_path(job_id))
     epochs.drop_unknown(store, job_id)
-    tuned = store.rows("SELECT step FROM tuned WHERE job_id = ?", job_id)
+    kept_models = store.rows("SELECT step FROM tuned WHERE job_id = ?", job_id)
     if job["status"] == "cancelled":
-        remove_folder(directory.checkpoints)
-        if not tuned:
-            remove_folder(directory.path)
-    ended = json.loads(job["facts"]).get("finished_at")
-    if job["status"] == "failed" and ended and time.time() - ended > FAILED_SECONDS:
-        remove_folder(directory.checkpoints)
-    if job["status"] in ("cancelled", "succeeded") and {"step": None} not in tuned:
-        remove_folder(directory.adapter)
+        remove_folder(contender_dir.checkpoints)
+        if not kept_models:
+            remove_folder(contender_dir.path)
+    finished_at = json.loads(job["facts"]).get("finished_at")
+    if job["status"] == "failed" and finished_at and time.time() - finished_at > FAILED_SECONDS:
+        remove_folder(contender_dir.checkpoints)
+    if job["status"] in ("cancelled", "succeeded") and {"step": None} not in kept_models:
+        remove_folder(contender_dir.adapter)
 
 
 def clear_all(store: Store, claims: Claims) -> None:
-    """Does so for every job: a kill may have come in between."""
+    """Clear every job, because a kill may have prevented that."""
     jobs: list[dict[str, Any]] = store.rows(
         f"SELECT id FROM jobs WHERE status IN ({', '.join('?' * len(OVER))})", *OVER
     )
@@ -68,20 +68,23 @@ def clear_all(store: Store, claims: Claims) -> None:
 
 
 def clear_files(store: Store) -> None:
-    """Removes what a killed process left in the folder of files: uploads that will never be
-    whole, and files that nobody was told of, or that were deleted."""
+    """Delete what a killed process left among the files.
+
+    These are incomplete uploads, and files without a row: never announced, or deleted.
+    """
     folder = store.data_dir / "files"
     known = {row["id"] for row in store.rows("SELECT id FROM files")}
     for file in folder.glob("*"):
-        with contextlib.suppress(OSError):  # somebody else is at it
+        with contextlib.suppress(OSError):  # another process is using or deleting it
             if file.name.endswith(PART):
                 _remove_unheld(file)
-            # One that was written just now may become known in a moment.
+            # A file that was just written may get its row in a moment.
             elif file.stem not in known and time.time() - file.stat().st_mtime > UNKNOWN_SECONDS:
                 file.unlink()
 
 
 def _remove_unheld(file: Path) -> None:
+    """Delete a file unless another process holds its lock."""
     with file.open("rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.unlink()

@@ -1,9 +1,9 @@
-"""Our answering engine for requests that come and go: each with its own adapter, sampling, stops
-and length, and told of every token as it is made.
+"""The continuous batching engine: requests join and leave the running batch.
 
-Rows join the running batch when slots are free, and leave it when they are done, so nobody
-waits for the longest answer. Prefixes that came several times stay when their rows have left
-(`generation/kept_runs.py`). With temperature 0 the tokens are those of `generation/engine.py`.
+Each request has its own adapter, sampling parameters, stop strings and length, and is told of every
+token as it is generated. Requests join when slots are free and leave when they are done, so nobody
+waits for the longest answer. Prefixes that came several times stay in the prefix cache
+(`generation/kept_runs.py`). At temperature 0 the tokens equal those of `generation/engine.py`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from tuneoff.server.answer import Answer, Request, first_line, refuse
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Rows' buffers of up to so many bytes wait for the next requests: making them takes time.
+# Up to this many bytes of slot buffers stay allocated for later requests, because allocation takes
+# time.
 HELD_BYTES = 2**27
 
 
 class LiveEngine(Engine):
-    """An engine that requests join at any time."""
+    """An engine that requests may join at any time."""
 
     def __init__(
         self,
@@ -48,14 +49,14 @@ class LiveEngine(Engine):
         super().__init__(model, ending, positions, slots)
         self.forward = _MixedForward(model, self.cache, mixer)
         self._answers: dict[int, Answer] = {}
-        # Prompts whose own answer failed: they leave with the next step, and nobody else does.
+        # Prompts whose own generation failed: they leave with the next step, alone.
         self._broken: set[int] = set()
         self._kept = KeptRuns(self.runs, kept_tokens)
         self._remembered = Remembered()
 
     def join(self, asked: Sequence[tuple[str | None, Request]]) -> None:
-        """Lets requests, each with its adapter, wait for slots."""
-        # What is there before any of them is.
+        """Queue requests, each with its adapter."""
+        # What the prefix cache holds before these requests add to it.
         matches = [self._kept.match(adapter, request.ids) for adapter, request in asked]
         alike: dict[tuple[str | None, tuple[int, ...]], list[Answer]] = {}
         for (adapter, request), match in zip(asked, matches, strict=True):
@@ -70,12 +71,13 @@ class LiveEngine(Engine):
             self._wait(adapter, path, answers)
 
     def _wait(self, adapter: str | None, path: tuple[int, ...], answers: Sequence[Answer]) -> None:
-        """Adds prompts that begin with the same runs; what else they share is shared too."""
+        """Add prompts that start with the same cached prefixes; they also share what else is
+        common."""
         first, first_run = self.added, self.added_runs
-        held = sum(len(self.runs[run].tokens) for run in path)
+        cached = sum(len(self.runs[run].tokens) for run in path)
         prompts = [("", answer.request.ids) for answer in answers]
         self._kept.used(path)
-        self.add(prompts, *group([ids[held:] for _, ids in prompts]), path, adapter)
+        self.add(prompts, *group([ids[cached:] for _, ids in prompts]), path, adapter)
         for run in range(first_run, self.added_runs):
             self._kept.add(run)
         for number, answer in enumerate(answers, first):
@@ -83,7 +85,7 @@ class LiveEngine(Engine):
             self._remembered.add(adapter, answer.request.ids, answer.new)
 
     def advance(self) -> list[Prediction]:
-        """A step, before which those leave the line whose clients have gone."""
+        """Run one step, after removing waiting requests whose clients are gone."""
         gone = [row for row in self.waiting if self._answers[row.prompt].request.cancelled.is_set()]
         if gone:
             numbers = {row.prompt for row in gone}
@@ -94,30 +96,32 @@ class LiveEngine(Engine):
         return super().advance() if self.busy() else []
 
     def _cached(self, match: Match) -> int:
+        """Return how many prompt tokens a match takes from the prefix cache."""
         sliced = match.part is not None and match.part[0] in self.cache.runs
         return match.held + (match.part[1] if match.part and sliced else 0)
 
     def _path(self, adapter: str | None, ids: Sequence[int]) -> tuple[int, ...]:
-        """The runs that a prompt begins with; new ones are made where that is worth it."""
+        """Return the cached prefixes that a prompt starts with; add new ones where worthwhile."""
         match = self._kept.match(adapter, ids)
-        path, held = match.path, match.held
+        path, cached = match.path, match.held
         if match.part is not None and match.part[0] in self.cache.runs:
-            # It leaves a longer run before that ends: the first part becomes a run of its own.
+            # The prompt leaves a longer prefix before its end: split off the common first part.
             run, count = match.part
-            number = self._new_run(adapter, path, self.runs[run].tokens[:count], held)
+            number = self._new_run(adapter, path, self.runs[run].tokens[:count], cached)
             self.cache.runs[number] = {
                 layer: (key[:, :count].clone(), value[:, :count].clone())
                 for layer, (key, value) in self.cache.runs[run].items()
             }
-            path, held = (*path, number), held + count
-        worth = self._remembered.worth_keeping(adapter, ids, held)
-        if worth > held:
-            path = (*path, self._new_run(adapter, path, ids[held:worth], held))
+            path, cached = (*path, number), cached + count
+        kept = self._remembered.worth_keeping(adapter, ids, cached)
+        if kept > cached:
+            path = (*path, self._new_run(adapter, path, ids[cached:kept], cached))
         return path
 
     def _new_run(
         self, adapter: str | None, path: tuple[int, ...], tokens: Sequence[int], position: int
     ) -> int:
+        """Add a prefix to the cache and return its number."""
         number = self.added_runs
         self.added_runs += 1
         self.runs[number] = Run(list(tokens), position, (*path, number), 1, adapter)
@@ -126,39 +130,42 @@ class LiveEngine(Engine):
         return number
 
     def _unused(self, run: int) -> None:
-        # One that was never computed, for everybody who wanted it is gone, is not worth keeping.
+        """Decide which prefixes to drop when no request uses this one any more."""
+        # A prefix that was never computed, because its requests are gone, is not worth keeping.
         for gone in self._kept.unused(run, kept=run in self.cache.runs):
             super()._unused(gone)
 
     def adapters_in_use(self) -> set[str | None]:
-        """The adapters that somebody is answered with, or waits for."""
+        """Return the adapters that requests are using or waiting for."""
         return {row.adapter for row in [*self.active, *self.waiting]}
 
     def forget(self, adapter: str) -> None:
-        """Lets go of what is kept of an adapter."""
+        """Drop the cached prefixes of an adapter."""
         for gone in self._kept.forget(adapter):
             super()._unused(gone)
 
     def rest(self) -> None:
-        """Nobody asks: lets go of large buffers, but not of what is kept."""
+        """Free large buffers while the engine is idle, but keep the prefix cache."""
         if self.cache.nbytes()[1] > HELD_BYTES:
             self.cache.own.clear()
 
     def fail(self, message: str) -> None:
-        """Tells everybody who waits that there will be no answer."""
+        """Report to all requests that they fail."""
         for answer in self._answers.values():
             refuse(answer.request, message)
 
     def _choose(self, logits: torch.Tensor) -> Any:
-        host = logits.float().cpu().numpy()
+        """Choose the next token of each slot."""
+        numpy_logits = logits.float().cpu().numpy()
         tokens = np.array(
-            [self._chosen(row.prompt, host[slot]) for slot, row in enumerate(self.active)],
+            [self._chosen(row.prompt, numpy_logits[slot]) for slot, row in enumerate(self.active)],
             dtype=np.int64,
         )
         self.inputs = torch.from_numpy(tokens).to(logits.device)
         return tokens
 
     def _chosen(self, prompt: int, logits: NDArray[np.float32]) -> int:
+        """Choose a prompt's next token; if that fails, end only this generation."""
         try:
             return self._answers[prompt].choose(logits)
         except Exception as error:
@@ -166,6 +173,7 @@ class LiveEngine(Engine):
             return 0
 
     def _ended(self, tokens: NDArray[np.int64]) -> list[int]:
+        """Return the slots whose generations are complete."""
         signs = self.signs[tokens]
         return [
             slot
@@ -174,7 +182,7 @@ class LiveEngine(Engine):
         ]
 
     def _took(self, prompt: int, token: int, is_end: bool) -> bool:
-        """Gives an answer its token; whether it is complete."""
+        """Add a token to a generation; return whether it is complete."""
         if prompt in self._broken:
             return True
         try:
@@ -184,22 +192,23 @@ class LiveEngine(Engine):
             return True
 
     def _break_off(self, prompt: int, error: Exception) -> None:
-        """Ends an answer that failed by itself; the rest of the batch goes on."""
+        """End a generation that failed by itself; the rest of the batch continues."""
         logging.getLogger(__name__).error("an answer failed", exc_info=error)
         self._broken.add(prompt)
-        # What failed may be the telling itself; then there is nobody to be told.
+        # Reporting itself may have failed; then nobody can be told.
         with contextlib.suppress(Exception):
             refuse(self._answers[prompt].request, first_line(error))
 
     def _prediction(self, slot: int) -> Prediction:
+        """Drop a finished generation and return an empty prediction."""
         prompt = self.active[slot].prompt
         self._broken.discard(prompt)
         del self._answers[prompt]
-        return Prediction("", "")  # the request was told already
+        return Prediction("", "")  # the request got its answer already
 
 
 class _MixedForward(Forward):
-    """Rows with adapters of their own."""
+    """A forward pass whose rows have different adapters."""
 
     def __init__(self, model: PreTrainedModel, cache: Any, mixer: MixedLora) -> None:
         super().__init__(model, cache)

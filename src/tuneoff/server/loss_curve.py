@@ -1,7 +1,7 @@
 """A loss curve as numbers for `pages/curve.html.j2`.
 
-Heights are pixels, widths are percent of whatever room there is: the drawing is as wide as the
-reader's screen, its letters stay as large as they are.
+Heights are pixels and widths are percent, so the drawing is as wide as the screen and its letters
+keep their size.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from tuneoff.report import format as f
 
 HEIGHT, TOP, BOTTOM = 200, 10, 192
 TICKS = 5
-# A line of more points looks the same.
+# Points of a line; more would look the same.
 MOST_POINTS = 200
-# Losses that lie so far apart are drawn on a logarithmic axis, as in the report.
+# Losses whose ratio is above this are drawn on a logarithmic axis, as in the report.
 LOG_FROM = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on an axis: its place (percent or pixels) and what stands there."""
+    """A mark on an axis: its position (percent or pixels) and its label."""
 
     at: float
     label: str
@@ -31,7 +31,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A value: its place (percent, pixels) and what it says to a pointer that rests on it."""
+    """A value: its position (percent, pixels) and its tooltip."""
 
     x: float
     y: float
@@ -48,13 +48,13 @@ class Line:
 
     @property
     def points(self) -> str:
-        """The line in a box of 1000 by `HEIGHT`."""
+        """Return the line's points in a box of 1000 by `HEIGHT`."""
         return " ".join(f"{10 * dot.x:.1f},{dot.y:.1f}" for dot in self.dots)
 
 
 @dataclass(frozen=True, slots=True)
 class LossCurve:
-    """What there is to draw."""
+    """Axes and lines of a loss curve."""
 
     x: tuple[Tick, ...]
     y: tuple[Tick, ...]
@@ -63,7 +63,7 @@ class LossCurve:
 
     @property
     def words(self) -> str:
-        """The curve for those who do not see it."""
+        """Describe the curve for screen readers."""
         ends = "; ".join(f"{line.name} loss {line.last}" for line in self.lines)
         return f"Loss by step. Newest values: {ends}."
 
@@ -71,30 +71,31 @@ class LossCurve:
 def loss_curve(
     rows: Sequence[LossRow], total_steps: int | None, validated: bool
 ) -> LossCurve | None:
-    """The curve of a training so far; None while there is nothing to draw.
+    """Return the loss curve of a training so far; None while there is nothing to draw.
 
     Args:
         total_steps: where the axis of steps ends.
-        validated: whether a validation loss is of data that were given for it.
+        validated: whether the validation losses are of a validation file.
     """
     series = {"training": [(row.step, row.train) for row in rows]}
     if validated:
         series["validation"] = [(row.step, row.validation) for row in rows]
-    found = {
+    finite = {
         name: [(step, loss) for step, loss in values if loss is not None and math.isfinite(loss)]
         for name, values in series.items()
     }
-    losses = [loss for values in found.values() for _, loss in values]
+    losses = [loss for values in finite.values() for _, loss in values]
     if not losses:
         return None
     end = max(total_steps or 0, rows[-1].step, 1)
     low, high = min(losses), max(losses)
-    log = low > 0 and high / low > LOG_FROM
-    marks = _log_ticks(low, high) if log else _ticks(low, high)
+    is_log = low > 0 and high / low > LOG_FROM
+    y_ticks = _log_ticks(low, high) if is_log else _ticks(low, high)
 
     def height(loss: float) -> float:
-        scale = math.log if log else float
-        share = (scale(loss) - scale(marks[0])) / (scale(marks[-1]) - scale(marks[0]))
+        """Return the vertical position of a loss in pixels."""
+        scale = math.log if is_log else float
+        share = (scale(loss) - scale(y_ticks[0])) / (scale(y_ticks[-1]) - scale(y_ticks[0]))
         return round(BOTTOM - share * (BOTTOM - TOP), 1)
 
     lines = [
@@ -108,26 +109,26 @@ def loss_curve(
             ),
             f"{values[-1][1]:.3g}",
         )
-        for name, values in found.items()
+        for name, values in finite.items()
         if values
     ]
     steps = [step for step in _ticks(0, end) if step <= end and step == int(step)]
     return LossCurve(
         tuple(Tick(round(100 * step / end, 2), f.count(step)) for step in steps),
-        tuple(Tick(height(mark), f"{mark:.6g}") for mark in marks),
+        tuple(Tick(height(mark), f"{mark:.6g}") for mark in y_ticks),
         tuple(lines),
     )
 
 
 def thinned(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most `MOST_POINTS` and the last one, evenly."""
+    """Return at most `MAX_POINTS` evenly spaced values, and the last one."""
     every = math.ceil(len(values) / MOST_POINTS)
     kept = list(values[::every])
     return kept if kept[-1:] == list(values[-1:]) else [*kept, values[-1]]
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About `TICKS` round numbers, the first at or below `low`, the last at or above `high`."""
+    """Return about `TICKS` round numbers that cover `low` to `high`."""
     span = high - low or abs(high) or 1.0
     rough = span / TICKS
     size = 10.0 ** math.floor(math.log10(rough))
@@ -137,7 +138,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten, or powers alone where that would be many."""
+    """Return 1, 2 and 5 times powers of ten; only the powers where that would be many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     fine = [float(f"{m}e{p}") for p in range(first, last + 1) for m in (1, 2, 5)]
     inner = [mark for mark in fine if low < mark < high]

@@ -1,4 +1,4 @@
-"""`/metrics`: what a Prometheus server wants to know."""
+"""The route `/metrics`: counters and gauges for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 
 
 class Metrics:
-    """One server's numbers, in a registry of their own."""
+    """One server's metrics, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -45,8 +45,10 @@ class Metrics:
 
 
 class Measured:
-    """ASGI middleware: counts and times every request by the route that took it (never by the
-    path, of which there are as many as a client likes)."""
+    """ASGI middleware that counts and times requests by route.
+
+    It never labels by path: clients could make any number of them.
+    """
 
     def __init__(self, app: Any, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -55,9 +57,10 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        start, status = time.perf_counter(), 500
 
         async def watched(message: Any) -> None:
+            """Note the status of a response, then send it."""
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -67,20 +70,22 @@ class Measured:
             await self._app(scope, receive, watched)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            known = route != "none" and scope["method"] in _METHODS
-            method = scope["method"] if known else "any"
+            is_labelled = route != "none" and scope["method"] in _METHODS
+            method = scope["method"] if is_labelled else "any"
             self._metrics.requests.labels(method, route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
-    """The numbers, in Prometheus' text format."""
+    """Return the metrics in Prometheus' text format."""
     state = request.app.state
-    found: Metrics = state.metrics
-    found.unfinished.set(state.host.unfinished())
+    server_metrics: Metrics = state.metrics
+    server_metrics.unfinished.set(state.host.unfinished())
     counted = state.store.rows("SELECT status, count(*) AS times FROM jobs GROUP BY status")
     times = {row["status"]: row["times"] for row in counted}
     for status in STATES:
-        found.jobs.labels(status).set(times.get(status, 0))
-    return Response(generate_latest(found.registry), media_type="text/plain; version=0.0.4")
+        server_metrics.jobs.labels(status).set(times.get(status, 0))
+    return Response(
+        generate_latest(server_metrics.registry), media_type="text/plain; version=0.0.4"
+    )

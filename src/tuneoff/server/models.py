@@ -1,4 +1,4 @@
-"""`/v1/models`: the bases that may be tuned, and what was made of them."""
+"""The routes `/v1/models`: the bases that may be tuned, and the tuned models."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ router = APIRouter(prefix="/v1/models", responses=shapes.errors(404))
 
 @router.get("")
 def list_models(request: Request) -> shapes.ModelList:
-    """Every model, also those whose base is not served now: they can be deleted, and come back
-    with it."""
+    """List every model.
+
+    Models whose base is not served now are included: they can be deleted, and work again when their
+    base is served.
+    """
     store: Store = request.app.state.store
     settings: ServerSettings = request.app.state.settings
     data = [_base(name) for name in settings.ready()]
-    data += [tuned.shown(each, settings) for each in tuned.all_tuned(store)]
+    data += [tuned.shown(model, settings) for model in tuned.all_tuned(store)]
     return {"object": "list", "data": data}
 
 
 @router.get("/{id:path}")
 def retrieve(request: Request, id: str) -> shapes.Model:
-    """One model."""
+    """Return a model."""
     settings: ServerSettings = request.app.state.settings
     if id in settings.ready():
         return _base(id)
@@ -34,8 +37,10 @@ def retrieve(request: Request, id: str) -> shapes.Model:
 
 @router.delete("/{id:path}")
 def delete(request: Request, id: str) -> shapes.Deleted:
-    """Deletes a tuned model, or a checkpoint, with its weights, on disk and in memory. A
-    model's checkpoints stay: each is a model of its own, and a better one may be among them."""
+    """Delete a tuned model or a checkpoint with its weights, on disk and in memory.
+
+    A model's checkpoints stay: each is a model of its own, and one of them may be better.
+    """
     state = request.app.state
     if id in state.settings.ready():
         raise ApiError(
@@ -44,12 +49,13 @@ def delete(request: Request, id: str) -> shapes.Deleted:
         )  # fmt: skip
     model = tuned.known(state.store, id)
     tuned.delete(state.store, model)
-    loaded = tuned.served(state.store, state.settings, model)
-    if loaded is not None:
-        state.host.forget(loaded)
+    served = tuned.served(state.store, state.settings, model)
+    if served is not None:
+        state.host.forget(served)
     leftovers.clear(state.store, state.claims, model.job_id)
     return {"id": id, "object": "model", "deleted": True}
 
 
 def _base(name: str) -> shapes.Model:
+    """Return a base model as the API shows it."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "tuneoff"}

@@ -1,4 +1,4 @@
-"""The document that describes the API, `/openapi.json`: what people generate clients from."""
+"""The API's OpenAPI document, `/openapi.json`, from which users generate clients."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from tuneoff.server import shapes
 from tuneoff.server.guard import OPEN_PATHS
 from tuneoff.server.settings import ServerSettings
 
-# What every request may be told: see guard.py; 400 is what FastAPI would answer as 422.
+# Errors of every route (see `server/guard.py`); 400 replaces FastAPI's 422.
 EVERYWHERE = shapes.errors(400, 401, 403, 413, 429, 431)
-# Whatever else an operation answers with, its errors are JSON.
+# All errors of an operation are JSON, whatever its other responses are.
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of TUNEOFF_API_KEYS."}
 
 
 def operation_id(route: APIRoute) -> str:
-    """`files_create`: a name for the method of a generated client."""
+    """Return an operation's id, such as `files_create`: the method name in a generated client."""
     return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"
 
 
 def install(app: FastAPI, settings: ServerSettings) -> None:
-    """Makes an app's document say how errors, keys and models really are here."""
-    made, keyed = app.openapi, bool(settings.api_keys)
+    """Correct the app's document: its errors, keys and model names."""
+    build_document, keyed = app.openapi, bool(settings.api_keys)
 
     def described() -> dict[str, Any]:
+        """Build the document once and return it."""
         if app.openapi_schema is None:
-            document = made()
+            document = build_document()
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)

@@ -1,10 +1,10 @@
-"""The page at `/`: jobs with their loss curves, files, models, a box to try one.
+"""The web page at `/`: jobs with loss curves, files, models, and a form to try a model.
 
-`/` is a shell that knows nothing of this server: with keys it is what asks for one. All that
-there is to see comes from `/page/content`, which the guard lets nobody read without a key; the
-page's script fetches it with the key and again every few seconds. Changes go to the API
-itself. Whatever a client or a model wrote is text: the templates escape it, odd characters are
-made visible, and no script runs but the page's own.
+`/` is a shell without any data of this server; with keys, it asks for one. All data come from
+`/page/content`, which needs a key like every other request. The page's script fetches it with the
+key, and again every few seconds. Changes go through the API itself. Everything that a client or a
+model wrote is text: the templates escape it, odd characters are made visible, and no script runs
+except the page's own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tuneoff.server.page_view import Wanted, page_view
 router = APIRouter(include_in_schema=False)
 FEW, MANY = 24, 600
 SCRIPT, STYLE = "text/javascript", "text/css"
-# What the page is made of, with its kind; none of it knows anything of this server.
+# The page's assets with their media types; they hold no data of this server.
 ASSETS = {
     "report.css": STYLE, "page.css": STYLE, "page.js": SCRIPT, "send.js": SCRIPT,
     "morph.js": SCRIPT, "try.js": SCRIPT, "icon.svg": "image/svg+xml",
@@ -44,13 +44,13 @@ Ids = Annotated[list[str], Query()]
 
 @router.get("/")
 def shell() -> Response:
-    """The page without what is on it."""
+    """Return the page without its content."""
     return _answer(_environment().get_template("shell.html.j2").render(), "text/html")
 
 
 @router.get("/page/assets/{name}")
 def asset(name: str) -> Response:
-    """A style sheet, a script, the icon."""
+    """Return a style sheet, a script or the icon."""
     if name not in ASSETS:
         raise not_found("file", name)
     return _answer(_source(name), ASSETS[name], "no-cache")
@@ -65,7 +65,7 @@ def content(
     opened: Ids = [],  # noqa: B006
     shut: Ids = [],  # noqa: B006
 ) -> Response:
-    """What is on the page now."""
+    """Return the current content of the page."""
     state, wanted = request.app.state, Wanted(jobs, files, models, opened, shut)
     template = _environment().get_template("content.html.j2")
     view = page_view(state.store, state.settings, wanted)
@@ -73,11 +73,13 @@ def content(
 
 
 def _answer(text: str, kind: str, cached: str = "no-store") -> Response:
+    """Return a response with the page's security headers."""
     return Response(text, headers={**_HEADERS, "Cache-Control": cached}, media_type=kind)
 
 
 @cache
 def _environment() -> Any:
+    """Return the template environment."""
     import jinja2
 
     return jinja2.Environment(
@@ -92,7 +94,8 @@ def _environment() -> Any:
 
 @cache
 def _source(name: str) -> str:
-    # The page looks like the report.
+    """Return the text of an asset."""
+    # The page shares the report's style sheet.
     package = "tuneoff.report" if name == "report.css" else "tuneoff.server"
     folder = "templates" if name == "report.css" else "pages"
     return files(package).joinpath(folder, name).read_text(encoding="utf-8")

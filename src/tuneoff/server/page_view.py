@@ -1,5 +1,5 @@
-"""What the page shows, read from the store: the newest few dozen jobs, files and models, and
-more of an opened job."""
+"""The data of the web page, read from the store: the newest jobs, files and models, with details of
+opened jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tuneoff.server.loss_curve import loss_curve
 from tuneoff.server.settings import ServerSettings
 from tuneoff.server.store import FINE_TUNE, Store
 
-# So many to choose from; the API takes any of them.
+# Entries offered in a selection; the API accepts any.
 MOST_OPTIONS = 200
 MOST_OPENED = 10
 EVENTS = 8
@@ -34,7 +34,7 @@ View = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How much of what a reader wants to see, and which jobs were opened and shut by hand."""
+    """How many jobs, files and models a reader wants, and the jobs opened or closed by hand."""
 
     jobs: int
     files: int
@@ -44,7 +44,7 @@ class Wanted:
 
 
 def page_view(store: Store, settings: ServerSettings, wanted: Wanted) -> View:
-    """Everything that `pages/content.html.j2` needs."""
+    """Return the values of `pages/content.html.j2`."""
     counted = store.rows("SELECT status, count(*) AS times FROM jobs GROUP BY status")
     files, more_files = _listed(store, "files", wanted.files)
     models = tuned.newest(store, max(MOST_OPTIONS, wanted.models + 1))
@@ -71,13 +71,14 @@ def page_view(store: Store, settings: ServerSettings, wanted: Wanted) -> View:
 def _listed(
     store: Store, table: str, limit: int, where: str = "1", values: tuple[Any, ...] = ()
 ) -> tuple[list[dict[str, Any]], bool]:
-    found = store.page(table, None, limit, where, values)
-    assert found is not None  # it was asked for from the first
-    return found
+    """Return the newest rows of a table, and whether there are more."""
+    page = store.page(table, None, limit, where, values)
+    assert page is not None  # there is no `after` that could be unknown
+    return page
 
 
 def _jobs(store: Store, wanted: Wanted, now: float) -> View:
-    """The jobs: what is running, then the newest others. The first is open unless shut."""
+    """Return the running jobs, then the newest others; the first is open unless closed by hand."""
     running = store.rows("SELECT * FROM jobs WHERE status = 'running' ORDER BY number DESC")
     others, more = _listed(store, "jobs", wanted.jobs, "status != 'running'")
     rows = [*running, *others]
@@ -90,7 +91,7 @@ def _jobs(store: Store, wanted: Wanted, now: float) -> View:
 
 
 def _job(row: dict[str, Any], now: float) -> View:
-    """A job's line."""
+    """Return the summary line of a job."""
     facts, state = json.loads(row["facts"]), row["status"]
     step, steps = facts.get("step"), facts.get("total_steps")
     error = facts.get("error")
@@ -112,7 +113,7 @@ def _job(row: dict[str, Any], now: float) -> View:
 def _progress(
     state: str, step: int | None, steps: int | None, facts: dict[str, Any], now: float
 ) -> str:
-    """How far a job is, in words."""
+    """Describe how far a job is."""
     if state == "queued":
         return "waiting" if step is None else f"waiting, at step {f.count(step)}"
     if state == "succeeded":
@@ -127,19 +128,19 @@ def _progress(
 
 
 def _body(store: Store, row: dict[str, Any], now: float, opened: bool) -> View:
-    """What an opened job shows below its line."""
+    """Return the details of an opened job."""
     if not opened:
         return {"opened": False}
     facts = json.loads(row["facts"])
-    numbers, given = facts["resolved"], facts["validation_file"]
-    said = store.rows(
+    numbers, validation_file = facts["resolved"], facts["validation_file"]
+    messages = store.rows(
         "SELECT * FROM events WHERE job_id = ? AND type = 'message' ORDER BY number DESC LIMIT ?",
         row["id"], EVENTS,
     )  # fmt: skip
-    trained = [
+    details = [
         ("Base", facts["model"]),
         ("Training file", _file_name(store, facts["training_file"])),
-        ("Validation file", _file_name(store, given) if given else "none"),
+        ("Validation file", _file_name(store, validation_file) if validation_file else "none"),
         ("Epochs", f.count(numbers["n_epochs"])),
         ("Batch size", f.count(numbers["batch_size"])),
         ("Learning rate", f"{numbers['learning_rate_multiplier']:g} × the default"),
@@ -147,29 +148,32 @@ def _body(store: Store, row: dict[str, Any], now: float, opened: bool) -> View:
         ("Created", _utc(row["created_at"])),
     ]
     if facts.get("trained_tokens") is not None:
-        trained.append(("Trained tokens", f.count(facts["trained_tokens"])))
+        details.append(("Trained tokens", f.count(facts["trained_tokens"])))
     if facts.get("finished_at") is not None:
-        trained.append(("Finished", _utc(facts["finished_at"])))
+        details.append(("Finished", _utc(facts["finished_at"])))
     return {
         "opened": True,
         "curve": loss_curve(
-            ContenderDir(store.job_path(row["id"])).loss(), facts.get("total_steps"), bool(given)
+            ContenderDir(store.job_path(row["id"])).loss(),
+            facts.get("total_steps"),
+            bool(validation_file),
         ),
-        "facts": trained,
+        "facts": details,
         "result_files": facts.get("result_files", []),
         "unfinished": row["status"] in ACTIVE,
         "events": [
             {
-                "level": each["level"],
-                "message": f.shorten(each["message"], 500),
-                **_when(each["created_at"], now),
+                "level": message["level"],
+                "message": f.shorten(message["message"], 500),
+                **_when(message["created_at"], now),
             }
-            for each in said
+            for message in messages
         ],
     }
 
 
 def _file(row: dict[str, Any]) -> View:
+    """Return the line of a file."""
     return {
         "id": row["id"],
         "name": row["filename"],
@@ -181,6 +185,7 @@ def _file(row: dict[str, Any]) -> View:
 
 
 def _model(model: tuned.Tuned, settings: ServerSettings) -> View:
+    """Return the line of a model."""
     return {
         "id": model.name,
         "base": model.base,
@@ -191,7 +196,7 @@ def _model(model: tuned.Tuned, settings: ServerSettings) -> View:
 
 
 def _to_try(models: Sequence[tuned.Tuned], settings: ServerSettings) -> list[tuple[str, list[str]]]:
-    """Names of models that answer, by what they are."""
+    """Return the names of models that can answer, grouped by kind."""
     usable = [model for model in models if model.base in settings.bases]
     groups = [
         ("Tuned", [model.name for model in usable if model.step is None]),
@@ -203,25 +208,29 @@ def _to_try(models: Sequence[tuned.Tuned], settings: ServerSettings) -> list[tup
 
 
 def _examples(row: dict[str, Any]) -> str:
+    """Return a file's number of examples in words."""
     count = row["examples"]
     return f"{f.count(count)} example{'' if count == 1 else 's'}"
 
 
 def _file_name(store: Store, id: str) -> str:
+    """Return a file's name and number of examples."""
     row = store.row("files", id)
     return f"{row['filename']} ({_examples(row)})" if row else f"{id} (deleted)"
 
 
 def _when(moment: int, now: float) -> View:
+    """Return a moment as its age and as UTC."""
     return {"ago": ago(now - moment), "at": _utc(moment)}
 
 
 def _utc(moment: int) -> str:
+    """Format a moment in UTC."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def ago(seconds: float) -> str:
-    """How long since: `just now`, `3 min ago`, `2 h ago`, `5 days ago`."""
+    """Format an age: `just now`, `3 min ago`, `2 h ago`, `5 days ago`."""
     if seconds < 60:
         return "just now"
     for size, name in ((86_400, "day"), (3600, "h"), (60, "min")):
@@ -232,7 +241,7 @@ def ago(seconds: float) -> str:
 
 
 def file_size(size: int) -> str:
-    """Bytes as `812 B`, `3.4 KiB`, `12 MiB`."""
+    """Format a number of bytes: `812 B`, `3.4 KiB`, `12 MiB`."""
     value = float(size)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:

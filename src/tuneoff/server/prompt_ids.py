@@ -1,4 +1,4 @@
-"""Encodes the prompt of a request, or refuses it with the field that is to blame."""
+"""Encodes the prompt of a request, or refuses it naming the field to blame."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ async def encode_bounded(
     render: Callable[[], str],
     encode: Callable[[], list[int]],
 ) -> list[int]:
-    """Return the tokens of a prompt; one that is surely too long is refused before all of it is
-    encoded.
+    """Return a prompt's token ids; refuse a prompt that is surely too long before encoding it all.
 
     Args:
-        limit: how many tokens the answer may have.
-        characters: how many of the prompt's are the client's.
-        render: gives the whole prompt as text.
-        encode: gives its tokens.
+        limit: the most tokens that the answer may have.
+        characters: number of characters that the client sent.
+        render: returns the whole prompt as text.
+        encode: returns its token ids.
     """
     room = base.positions - (limit or 1)
     if room < 1:
@@ -52,6 +51,7 @@ async def encode_bounded(
         )  # fmt: skip
 
     def work(gone: Callable[[], bool]) -> list[int]:
+        """Encode the prompt unless it is surely too long."""
         if characters > PIECE_CHARACTERS:
             refuse_too_long(base.tokenizer, render(), room, gone)
         return encode()
@@ -63,12 +63,12 @@ async def encode_bounded(
 
 
 def _is_newer(body: Sampled) -> bool:
-    """Say whether a request bounds its answer by the newer of two names."""
+    """Say whether a request limits its answer by the newer parameter name."""
     return isinstance(body, ChatCreate) and body.max_completion_tokens is not None
 
 
 def explain_too_long(base: Loaded, taken: object, limit: int | None, body: Sampled) -> ApiError:
-    """Return the refusal of a prompt that leaves no room for its answer."""
+    """Return the error for a prompt that leaves no room for its answer."""
     return ApiError(
         400,
         f"This model has {base.positions} positions; the prompt takes {taken} and the answer may "
@@ -96,7 +96,7 @@ def render_chat(base: Loaded, served: Served, example: Example) -> str:
 
 
 def encode_chat(base: Loaded, served: Served, example: Example) -> list[int]:
-    """Return the tokens of a conversation, up to where the assistant begins to answer.
+    """Return the token ids of a conversation, up to where the assistant's answer starts.
 
     Raises:
         ApiError: the chat template refuses the turns, or they cannot be encoded.
@@ -115,7 +115,7 @@ def encode_chat(base: Loaded, served: Served, example: Example) -> list[int]:
 
 
 def encode_text_prompt(base: Loaded, text: str) -> list[int]:
-    """Return the tokens of a plain text prompt.
+    """Return the token ids of a text prompt.
 
     Raises:
         ApiError: it cannot be encoded.
@@ -129,11 +129,12 @@ def encode_text_prompt(base: Loaded, text: str) -> list[int]:
 
 
 def _refused_by_template(error: TemplateError) -> ApiError:
-    """Say that a chat template refuses turns, for instance of roles that do not alternate."""
+    """Return the error for turns that a chat template refuses, such as two user turns in a row."""
     return ApiError(400, f"The model's chat template {error.why}.", "messages", "invalid_value")
 
 
 def _refused_spelling(error: SpellingError, param: str) -> ApiError:
+    """Return the error for a prompt that cannot be encoded."""
     return ApiError(400, f"The prompt cannot be encoded: {error}", param, "invalid_value")
 
 

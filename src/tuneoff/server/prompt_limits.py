@@ -1,8 +1,8 @@
-"""Refuses prompts that cannot fit before they cost.
+"""Refuses prompts that are too long before they cost time and memory.
 
-A long prompt is counted in pieces, and no further than it may be long: what the pieces counted so
-far take and the fewest tokens that the rest can take (`least_tokens.py`) decide. Long ones are
-worked on one at a time, beside the event loop; work for a client that has gone stops.
+A long prompt is counted piece by piece, and only up to the allowed length. The decision uses the
+tokens of the pieces counted so far and the minimum for the rest (`server/least_tokens.py`). Long
+prompts are processed one at a time, off the event loop; work for a disconnected client stops.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from starlette.requests import ClientDisconnect
 from tuneoff.server.least_tokens import LeastTokens
 
 T = TypeVar("T")
-# What is longer, as a request's bytes or as a text's characters, waits for its turn.
+# Longer bodies (in bytes) and texts (in characters) wait for their turn.
 LONG = 64 * 1024
 PIECE_CHARACTERS = 8 * 1024
-# A cut in a word or a special token makes more tokens of it; surely not more than these.
+# Cutting a word or a special token adds tokens; surely not more than this per cut.
 CUT_TOKENS = 32
 LOOK_SECONDS = 0.5
 
 
 class Client(Protocol):
-    """Whoever asks: a request, or a batch."""
+    """A client that may disconnect: an HTTP request, or a batch."""
 
     @property
     def app(self) -> Any: ...
@@ -38,30 +38,30 @@ class Client(Protocol):
 
 
 class TooLongError(Exception):
-    """A prompt takes more tokens than it may."""
+    """A prompt takes more tokens than allowed."""
 
 
 class Turn:
-    """The turn of one long prompt: while it lasts, other long ones wait."""
+    """The turn of one long prompt; other long ones wait while it is held."""
 
     def __init__(self, lock: asyncio.Lock) -> None:
         self._lock, self._held = lock, False
 
     async def begin(self) -> None:
-        """Wait until it is this one's turn."""
+        """Wait for the turn."""
         if not self._held:
             await self._lock.acquire()
             self._held = True
 
     def end(self) -> None:
-        """Let the next one begin; nothing where it was never this one's turn."""
+        """Give the turn to the next prompt, if it is held."""
         if self._held:
             self._held = False
             self._lock.release()
 
 
 def get_turn(client: Client) -> Turn:
-    """Return the turn of a client's request, which may not have begun."""
+    """Return the turn of a client's request, which it may not hold yet."""
     turn = getattr(client.state, "turn", None)
     if turn is None:
         turn = client.state.turn = Turn(client.app.state.long_prompts)
@@ -69,10 +69,10 @@ def get_turn(client: Client) -> Turn:
 
 
 async def run_while_here(client: Client, work: Awaitable[T]) -> T:
-    """Return what comes of `work`, which is given up when the client goes.
+    """Return the result of `work`, which is cancelled when the client disconnects.
 
     Raises:
-        ClientDisconnect: the client has gone.
+        ClientDisconnect: the client has disconnected.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -89,15 +89,16 @@ async def run_while_here(client: Client, work: Awaitable[T]) -> T:
 async def encode_in_turn(
     client: Client, characters: int, encode: Callable[[Callable[[], bool]], list[int]]
 ) -> list[int]:
-    """Return the tokens of a prompt, made on a thread; a long one's when it is its turn, which
-    ends then.
+    """Encode a prompt on a thread and return its token ids; a long one waits for its turn.
+
+    The turn ends with the encoding.
 
     Args:
-        characters: how long the prompt's texts are.
-        encode: makes the tokens; it is given what says whether the client has gone.
+        characters: total length of the prompt's texts.
+        encode: returns the token ids; its argument tells whether the client has disconnected.
 
     Raises:
-        ClientDisconnect: the client has gone.
+        ClientDisconnect: the client has disconnected.
     """
     turn, gone = get_turn(client), threading.Event()
     try:
@@ -111,19 +112,20 @@ async def encode_in_turn(
 
 
 def refuse_too_long(tokenizer: Any, text: str, room: int, gone: Callable[[], bool]) -> None:
-    """Refuse a text that surely takes more than `room` tokens; one that nearly does so may pass,
-    so that its tokens are counted exactly.
+    """Refuse a text that surely takes more than `room` tokens.
+
+    A text that is only slightly too long may pass; its tokens are counted exactly later.
 
     Raises:
-        TooLongError: it does.
-        ClientDisconnect: the client has gone.
+        TooLongError: the text is too long.
+        ClientDisconnect: the client has disconnected.
     """
     if len(text) <= PIECE_CHARACTERS:
         return
-    least, rest, floors = _least_tokens(tokenizer), 0.0, list[float]()
+    lower_bound, rest, floors = _least_tokens(tokenizer), 0.0, list[float]()
     starts = range(0, len(text), PIECE_CHARACTERS)
     for start in starts:
-        floors.append(least.of(text[start : start + PIECE_CHARACTERS]))
+        floors.append(lower_bound.of(text[start : start + PIECE_CHARACTERS]))
         rest += floors[-1]
         if rest > room:
             raise TooLongError
@@ -138,14 +140,15 @@ def refuse_too_long(tokenizer: Any, text: str, room: int, gone: Callable[[], boo
 
 
 def _count(tokenizer: Any, piece: str) -> int:
-    """Count the tokens of a piece, without what only a whole text has."""
+    """Count the tokens of a piece, without those that only a whole text has."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:  # a tokenizer in Python
+    if backend is None:  # a tokenizer written in Python
         return len(tokenizer(piece, add_special_tokens=False)["input_ids"])
-    # Of many texts, even of one, it lets other threads go on meanwhile.
+    # The batch method releases the GIL, even for one text.
     return len(backend.encode_batch_fast([piece], add_special_tokens=False)[0])
 
 
 @lru_cache(maxsize=16)
 def _least_tokens(tokenizer: Any) -> LeastTokens:
+    """Return the lower bound for a tokenizer, computed once."""
     return LeastTokens(tokenizer)

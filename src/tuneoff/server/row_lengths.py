@@ -1,4 +1,4 @@
-"""Finds rows of training files that are too long for a base, before a job waits for it."""
+"""Finds rows of training files that are too long for a base, before a job is created."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from tuneoff.records import Example
 from tuneoff.tasks.training_rows import split_answer
 from tuneoff.tokens import counter_of
 
-# What a client waits for: some seconds. Longer files are looked through when their job begins.
+# Bytes checked while a client waits: some seconds. Longer files are checked when their job starts.
 MOST_BYTES = 4 * 1024**2
 
 
 def find_long_row(
     path: Path, base: str, name: str, model: str, most_bytes: int | None = MOST_BYTES
 ) -> str | None:
-    """Return what is wrong with a file that has a row with more tokens than the base has positions;
-    None where none is found.
+    """Return the error about a row with more tokens than the base has positions, or None.
 
     Args:
         base: what the model is loaded from.
-        name: what the file is for, `training` or `validation`.
-        most_bytes: so many bytes of the longest rows are counted; None: all.
+        name: the file's use, `training` or `validation`.
+        most_bytes: check the longest rows up to this many bytes in all; None: check every row.
     """
     counter = counter_of(base)
     if counter is None or not path.is_file():
         return None
-    found = find_too_long(base, _examples(path, counter.positions // 2, most_bytes))
-    if found is None:
+    too_long = find_too_long(base, _examples(path, counter.positions // 2, most_bytes))
+    if too_long is None:
         return None
-    example, tokens, positions = found
+    example, tokens, positions = too_long
     return (
         f"Line {example.id} of the {name} file has {tokens} tokens, more than the {positions} "
         f"positions of {model}. Shorten that example or leave it out, upload the file again, and "
@@ -42,16 +41,18 @@ def find_long_row(
 
 
 def _examples(path: Path, least: int, most_bytes: int | None) -> Iterator[Example]:
-    """Yield the rows of more than `least` bytes, the longest first, up to so many bytes in all;
-    their ids are their lines."""
-    long, place = list[tuple[int, int, int]](), 0
+    """Yield the rows of more than `least` bytes, the longest first, up to `most_bytes` in all.
+
+    Their ids are their line numbers.
+    """
+    long_rows, offset = list[tuple[int, int, int]](), 0
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if len(line) > least:
-                long.append((-len(line), number, place))
-            place += len(line)
-        long.sort()
-        for negative, number, start in long:
+                long_rows.append((-len(line), number, offset))
+            offset += len(line)
+        long_rows.sort()
+        for negative, number, start in long_rows:
             if most_bytes is not None:
                 most_bytes += negative
                 if most_bytes < 0:
@@ -61,6 +62,6 @@ def _examples(path: Path, least: int, most_bytes: int | None) -> Iterator[Exampl
 
 
 def _example(line: str, row: dict[str, Any]) -> Example:
-    """Return an uploaded row as training has it."""
+    """Return an uploaded row as a training example."""
     turns, answer = split_answer(row["messages"])
     return Example(line, {"messages": turns}, answer)

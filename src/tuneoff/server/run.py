@@ -1,8 +1,7 @@
-"""The contenders of a run, ready to be served, and the check that what is served is what was
-scored.
+"""The tuned contenders of a run that can be served, checked against their scored answers.
 
-Before the server opens, a sample of the test set is answered by the engine that will answer
-clients, on the same bases and adapters, and compared with the predictions that were scored
+Before the server opens, the engine that will answer clients answers a sample of the test set, with
+the same bases and adapters. The answers are compared with the scored predictions
 (`answer_check.py`).
 """
 
@@ -39,18 +38,18 @@ def open_run(
     say: Callable[[str], None],
     start: Callable[[Sequence[Served]], Answerer],
 ) -> tuple[Answerer, tuple[Served, ...]]:
-    """What answers for a run's contenders, checked, and which they are.
+    """Start a backend for a run's contenders, check them, and return both.
 
     Args:
-        start: makes what answers for some models.
+        start: starts a backend for some models.
 
     Raises:
-        ConfigError: there is nothing to serve, or `strict` and answers differ.
+        ConfigError: there is nothing to serve, or answers differ and `strict` is set.
     """
-    ready = contenders_of(run_dir, only)
-    host = start([each.served for each in ready])
-    for each in ready:
-        parity = check_parity(host, each)
+    contenders = contenders_of(run_dir, only)
+    host = start([contender.served for contender in contenders])
+    for contender in contenders:
+        parity = check_parity(host, contender)
         for line in [*parity.lines(), *parity.warnings()]:
             say(line)
         if strict and not parity.passed:
@@ -58,19 +57,20 @@ def open_run(
                 f"--strict: {parity.name} does not answer here as it did when it was scored; it "
                 "is not served."
             )
-    return host, tuple(each.served for each in ready)
+    return host, tuple(contender.served for contender in contenders)
 
 
 def contenders_of(run_dir: Path, only: str | None = None) -> list[Ready]:
-    """The tuned contenders of a run; of several seeds the first.
+    """Return the tuned contenders of a run; of several seeds the first.
 
     Raises:
-        ConfigError: the folder is no run, or holds nothing that can be served.
+        ConfigError: the folder is not a run, or holds nothing that can be served.
     """
     return [_ready(tuned) for tuned in tuned_contenders(run_dir, only)]
 
 
 def _ready(tuned: Tuned) -> Ready:
+    """Return a tuned contender with the model that serves it."""
     settings = tuned.settings
     base, adapter = (
         (str(tuned.weights), None) if settings.method == "full" else (tuned.base, tuned.weights)
@@ -81,16 +81,17 @@ def _ready(tuned: Tuned) -> Ready:
 
 
 def check_parity(host: Answerer, ready: Ready) -> Parity:
-    """Answers a sample of the test set and compares."""
+    """Answer a sample of the test set and compare the answers with the scored ones."""
     base, tuned = host.base(ready.served), ready.tuned
     tokenizer: Any = base.tokenizer
     examples = tuned.sample(SAMPLE if base.exact else ROUNDED_SAMPLE)
     prompts = prompts_of(tuned.settings, tuned.work, tokenizer, examples)
-    told = _answers(host, ready, prompts)
+    answers = _answers(host, ready, prompts)
 
     def gap(place: int, number: int) -> float:
-        chances = told[place][0]
-        if number == len(chances):  # the end's chances are not told
+        """Return the log-probability gap between the two best tokens at one place."""
+        chances = answers[place][0]
+        if number == len(chances):  # log-probabilities of the end token are not reported
             return math.inf
         best, second = chances[number].likeliest
         return best[1] - second[1]
@@ -98,7 +99,7 @@ def check_parity(host: Answerer, ready: Ready) -> Parity:
     return compare(
         tuned,
         examples,
-        [([chance.token for chance in chances], text) for chances, text in told],
+        [([chance.token for chance in chances], text) for chances, text in answers],
         lambda tokens: decode(tokenizer, tokens),
         gap,
         base.exact,
@@ -108,15 +109,16 @@ def check_parity(host: Answerer, ready: Ready) -> Parity:
 def _answers(
     host: Answerer, ready: Ready, prompts: Sequence[tuple[str, list[int]]]
 ) -> list[tuple[list[TokenChance], str]]:
-    """Tokens with their chances, and text, of each answer; asked all at once."""
-    told: queue.Queue[tuple[int, Piece]] = queue.Queue()
-    found: list[tuple[list[TokenChance], str]] = [([], "") for _ in prompts]
+    """Submit all prompts at once; return each answer's tokens with log-probabilities, and text."""
+    pieces: queue.Queue[tuple[int, Piece]] = queue.Queue()
+    answers: list[tuple[list[TokenChance], str]] = [([], "") for _ in prompts]
 
     def teller(place: int) -> Request:
+        """Return the request for one prompt."""
         return Request(
             ids=prompts[place][1],
             max_tokens=ready.tuned.work.max_new_tokens,
-            tell=lambda piece: told.put((place, piece)),
+            tell=lambda piece: pieces.put((place, piece)),
             temperature=0,
             logprobs=2,
         )
@@ -125,10 +127,10 @@ def _answers(
         host.submit(ready.served, teller(place))
     left = len(prompts)
     while left:
-        place, piece = told.get()
+        place, piece = pieces.get()
         if piece.error is not None:
             raise ConfigError(f"contender {ready.served.name}: {piece.error}.")
-        chances, text = found[place]
-        found[place] = [*chances, *piece.chances], text + piece.text
+        chances, text = answers[place]
+        answers[place] = [*chances, *piece.chances], text + piece.text
         left -= piece.finish_reason is not None
-    return found
+    return answers

@@ -1,5 +1,4 @@
-"""Makes what clients write in two ways the same to everybody behind: a path with a slash at its
-end, and HEAD for what can be got."""
+"""Normalizes requests: removes a slash at the end of a path, and answers HEAD like GET."""
 
 from __future__ import annotations
 
@@ -7,8 +6,10 @@ from typing import Any
 
 
 class SamePlace:
-    """ASGI middleware, before all others: what they refuse and count is the real path's. It
-    redirects nobody, for a redirected request loses its body."""
+    """ASGI middleware, outside all others, so that they check and count the normalized path.
+
+    It sends no redirects, because a redirected request loses its body.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -20,13 +21,14 @@ class SamePlace:
         is_head = scope["method"] == "HEAD"
 
         async def headed(message: Any) -> None:
+            """Send a message without its body."""
             await send({**message, "body": b""} if "body" in message else message)
 
         path, raw_path = scope["path"], scope.get("raw_path") or scope["path"].encode()
         if len(path) > 1 and path.endswith("/"):
             path, raw_path = path[:-1], raw_path.removesuffix(b"/")
-        same = {
+        normalized = {
             **scope, "path": path, "raw_path": raw_path,
             "method": "GET" if is_head else scope["method"],
         }  # fmt: skip
-        await self._app(same, receive, headed if is_head else send)
+        await self._app(normalized, receive, headed if is_head else send)

@@ -1,4 +1,4 @@
-"""What a server is started with."""
+"""Settings of a server."""
 
 from __future__ import annotations
 
@@ -19,28 +19,33 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`bases` are the models that may be tuned, by the name a client gives, with what
-    transformers loads; `served` are ready-made ones that only answer. Without `api_keys` every
-    request from this machine is let in. `workers` processes train; None: one for each device.
-    `today` is what chat templates of bases that ask for the date are told, and those of jobs that
-    are created here, as long as the server runs."""
+    """Settings of a server, fixed while it runs."""
 
     data_dir: Path
     bases: dict[str, str]
+    """Models that may be tuned: the name that clients use, and what transformers loads."""
     api_keys: tuple[str, ...] = ()
+    """Without keys, every request from this machine is allowed."""
     served: tuple[Served, ...] = ()
+    """Models of a run, which can only answer."""
     organization: str = "local"
     max_file_bytes: int = 512 * 1024**2
     max_body_bytes: int = 8 * 1024**2
-    # All bodies that are being worked on (but uploads, which lie on disk), and all requests.
+    """Limit of each body, except uploads."""
     max_held_bytes: int = 64 * 1024**2
+    """Limit of all bodies in memory together; uploads are on disk and do not count."""
     max_requests: int = 512
+    """Limit of requests in flight."""
     max_waiting_jobs: int = 10_000
+    """Limit of queued jobs."""
     workers: int | None = None
+    """Number of training processes; None: one for each device."""
     today: datetime.date = field(default_factory=lambda: machine.today())
+    """The date for chat templates that ask for one, as long as the server runs: of bases, and of
+    jobs created here."""
 
     def ready(self) -> list[str]:
-        """The names of bases and of what is served from a run."""
+        """Return the names of the bases and of the run's models."""
         return [*self.bases, *(each.name for each in self.served)]
 
 
@@ -52,25 +57,25 @@ def settings_of(
     served: tuple[Served, ...] = (),
     workers: int | None = None,
 ) -> ServerSettings:
-    """Check settings and return them.
+    """Check the arguments and return the settings.
 
     Raises:
-        ConfigError: a base is not there or has no EOS token, two have one name, or the server
-            would be open to others without a key.
+        ConfigError: a base is missing or has no EOS token, two have the same name, or others could
+            use the server without a key.
     """
-    found: dict[str, str] = {}
+    loaded_from: dict[str, str] = {}
     for base in bases or (() if served else (SHIPPED_BASE,)):
-        # Of `.` and `~/model`, too; a link's own name, not that of what it leads to.
-        place = os.path.abspath(os.path.expanduser(base))
-        name = os.path.basename(place) if base != SHIPPED_BASE and os.path.isdir(place) else base
-        if name in found:
+        # Works for `.` and `~/model`. A link keeps its own name, not that of its target.
+        folder = os.path.abspath(os.path.expanduser(base))
+        name = os.path.basename(folder) if base != SHIPPED_BASE and os.path.isdir(folder) else base
+        if name in loaded_from:
             raise ConfigError(f"--base: two bases are called {name}; rename one of the folders.")
-        found[name] = resolve_base(base, Path())
-        check_end(found[name], base)
+        loaded_from[name] = resolve_base(base, Path())
+        check_end(loaded_from[name], base)
     api_keys = tuple(key.strip() for key in (keys or "").split(",") if key.strip())
     if not api_keys and host not in LOOPBACK:
         raise ConfigError(
             f"--host {host} lets others in, and there is no key; set {KEYS_VARIABLE} "
             "(several keys are divided by commas), or stay on 127.0.0.1."
         )
-    return ServerSettings(data_dir.resolve(), found, api_keys, served, workers=workers)
+    return ServerSettings(data_dir.resolve(), loaded_from, api_keys, served, workers=workers)

@@ -1,7 +1,6 @@
-"""The shapes of what the server answers, as its OpenAPI document has them.
+"""Response models, as in the OpenAPI document.
 
-Every answer is checked against its shape before it is sent, so the document cannot be wrong
-about what comes.
+Every response is validated before it is sent, so the document is always right about responses.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ Finish = Literal["stop", "length"]
 
 
 class _Shape(TypedDict):
-    """Nothing comes but what a shape names."""
+    """A response model; other keys are not allowed."""
 
 
 _Shape.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
 
 
 class ErrorFacts(_Shape):
-    """What is wrong: `param` is the field that is, `code` is for programs."""
+    """What is wrong: `param` is the wrong field, `code` is for programs."""
 
     message: str
     type: str
@@ -32,7 +31,7 @@ class ErrorFacts(_Shape):
 
 
 class ErrorBody(_Shape):
-    """Every answer that is not 2xx."""
+    """The body of every response that is not 2xx."""
 
     error: ErrorFacts
 
@@ -62,7 +61,7 @@ class FileList(_Shape):
 
 
 class Deleted(_Shape):
-    """Something is gone."""
+    """Confirms a deletion."""
 
     id: str
     object: Literal["file", "model"]
@@ -70,7 +69,7 @@ class Deleted(_Shape):
 
 
 class Numbers(_Shape):
-    """The numbers that a job is tuned with; `auto` until it begins."""
+    """Hyperparameters of a job; `auto` until it starts."""
 
     n_epochs: int | Literal["auto"]
     batch_size: int | Literal["auto"]
@@ -78,13 +77,13 @@ class Numbers(_Shape):
 
 
 class SupervisedNumbers(_Shape):
-    """Supervised fine-tuning's own part."""
+    """The `supervised` part of a method."""
 
     hyperparameters: Numbers
 
 
 class JobMethod(_Shape):
-    """How a job tunes."""
+    """The fine-tuning method of a job."""
 
     type: Literal["supervised"]
     supervised: SupervisedNumbers
@@ -131,7 +130,7 @@ class JobList(_Shape):
 
 
 class Event(_Shape):
-    """Something that happened to a job."""
+    """An event of a job."""
 
     id: str
     object: Literal["fine_tuning.job.event"]
@@ -151,7 +150,7 @@ class EventList(_Shape):
 
 
 class CheckpointMetrics(_Shape):
-    """Losses at a checkpoint; null where they were not measured."""
+    """Losses at a checkpoint; null if not measured."""
 
     step: int
     train_loss: float | None
@@ -160,7 +159,7 @@ class CheckpointMetrics(_Shape):
 
 
 class Checkpoint(_Shape):
-    """A checkpoint of a job, which can be asked like any model."""
+    """A checkpoint of a job, which can be requested like any model."""
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"]
@@ -182,7 +181,7 @@ class CheckpointList(_Shape):
 
 
 class Model(_Shape):
-    """A model; a tuned one says what it was tuned on, and whether that is served now."""
+    """A model; a tuned one has its base, and whether that is served now."""
 
     id: str
     object: Literal["model"]
@@ -193,14 +192,14 @@ class Model(_Shape):
 
 
 class ModelList(_Shape):
-    """Every model."""
+    """All models."""
 
     object: Literal["list"]
     data: list[Model]
 
 
 class PromptTokensDetails(_Shape):
-    """Of a prompt's tokens, those whose keys and values were kept from earlier requests."""
+    """Prompt tokens that were read from the prefix cache."""
 
     cached_tokens: int
 
@@ -215,7 +214,7 @@ class Usage(_Shape):
 
 
 class TokenLogprob(_Shape):
-    """A token that could have been in a place; `bytes` may be a part of a character."""
+    """A token with its log-probability; `bytes` may be part of a character."""
 
     token: str
     logprob: float
@@ -223,20 +222,20 @@ class TokenLogprob(_Shape):
 
 
 class ChosenLogprob(TokenLogprob):
-    """A token of the answer, with the likeliest in its place."""
+    """A token of the answer, with the likeliest alternatives."""
 
     top_logprobs: list[TokenLogprob]
 
 
 class Logprobs(_Shape):
-    """Those of a whole answer."""
+    """Log-probabilities of a whole answer."""
 
     content: list[ChosenLogprob]
     refusal: None
 
 
 class Answer(_Shape):
-    """What the assistant says."""
+    """The assistant's message."""
 
     role: Literal["assistant"]
     content: str
@@ -284,7 +283,7 @@ class TextCompletion(_Shape):
 
 
 class BatchCounts(_Shape):
-    """How far a batch is."""
+    """Progress of a batch."""
 
     total: int
     completed: int
@@ -292,7 +291,7 @@ class BatchCounts(_Shape):
 
 
 class BatchError(_Shape):
-    """What is wrong with a line of a file of requests."""
+    """What is wrong with one line of a request file."""
 
     code: str
     message: str
@@ -308,13 +307,13 @@ class BatchErrors(_Shape):
 
 
 class ReasoningTokens(_Shape):
-    """Those of the answers that are not shown: none."""
+    """Hidden reasoning tokens of the answers: always 0."""
 
     reasoning_tokens: int
 
 
 class BatchUsage(_Shape):
-    """Tokens of all answers of a batch."""
+    """Tokens of all requests and answers of a batch."""
 
     input_tokens: int
     input_tokens_details: PromptTokensDetails
@@ -330,7 +329,7 @@ BatchStatus = Literal[
 
 
 class Batch(_Shape):
-    """A file of requests that is answered when there is time."""
+    """A file of requests that is answered in the background."""
 
     id: str
     object: Literal["batch"]
@@ -373,5 +372,5 @@ class Health(_Shape):
 
 
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """The answers of these codes, for FastAPI's `responses`."""
+    """Return error responses of these codes for FastAPI's `responses`."""
     return {code: {"model": ErrorBody, "description": "Refused"} for code in codes}

@@ -1,4 +1,4 @@
-"""From what the command line was given to a running server."""
+"""Starts a server from the arguments of the command line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def serve(
     workers: int | None,
     say: Callable[[str], None],
 ) -> None:
-    """Serves a run's tuned contenders, or one of them, and bases that may be tuned, until it is
-    interrupted.
+    """Serve a run's tuned contenders, or one of them, and bases that may be tuned.
+
+    It runs until it is interrupted.
 
     Raises:
-        ConfigError, MissingExtraError: as `open_run`, `settings_of` and `backend.start` do.
+        ConfigError, MissingExtraError: as `start_run_backend`, `build_server_config` and
+            `start_backend` do.
     """
     app.refuse_taken(address, port)  # before anything is loaded
     start = partial(backend.start, answers_with, tuple(bases))
@@ -38,7 +40,7 @@ def serve(
     keys = os.environ.get(KEYS_VARIABLE)
     settings = settings_of(data_dir, tuple(bases), address, keys, served, workers)
     host = opened[0] if opened else backend.start(answers_with, tuple(settings.bases), ())
-    names = ", ".join([*settings.bases, *(each.name for each in served)])
+    names = ", ".join([*settings.bases, *(model.name for model in served)])
     say(
         f"serving {names} on http://{address}:{port}/v1, with a page at http://{address}:{port}/ "
         f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})"

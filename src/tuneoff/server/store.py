@@ -1,7 +1,7 @@
-"""The server's memory: one SQLite file in WAL mode, shared with the process that trains.
+"""The server's database: one SQLite file in WAL mode, shared with the training processes.
 
-Everything a client was told is written here before it was told. A connection is opened for
-each use, so threads and processes need no other lock than SQLite's.
+Everything is written here before a client is told of it. A connection is opened for each use, so
+threads and processes need no lock besides SQLite's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LISTED = ("files", "jobs", "events", "checkpoints", "batches")
 
 
 def new_id(kind: str) -> str:
-    """`file-…`, `ftjob-…`: what is behind the dash cannot be guessed."""
+    """Return a new id such as `file-…` or `ftjob-…`; the part behind the dash cannot be guessed."""
     return f"{kind}-{secrets.token_hex(12)}"
 
 
@@ -71,40 +71,44 @@ class Store:
             connection.executescript(_SCHEMA)
 
     def file_path(self, id: str, purpose: str = FINE_TUNE) -> Path:
-        """Where a file lies whose id was made here."""
+        """Return the path of a file whose id was made here."""
         return self.data_dir / "files" / f"{id}{'.csv' if purpose == RESULTS else '.jsonl'}"
 
     def job_path(self, id: str) -> Path:
+        """Return the folder of a job."""
         return self.data_dir / "jobs" / id
 
     def batch_path(self, id: str) -> Path:
+        """Return the folder of a batch."""
         return self.data_dir / "batches" / id
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose changes are all kept or, on an error, none."""
+        """Open a connection whose changes are all committed or, on an error, all rolled back."""
         with closing(self._connect()) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
-            # Closing a connection undoes what was not committed.
+            # Closing the connection rolls back what was not committed.
             yield connection
             if connection.in_transaction:
                 connection.execute("COMMIT")
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        """What a query gives; takes no write lock."""
+        """Return the rows of a query; takes no write lock."""
         with closing(self._connect()) as connection:
             return [dict(row) for row in connection.execute(sql, values)]
 
     def _connect(self) -> sqlite3.Connection:
+        """Open a connection without automatic transactions."""
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
         connection.row_factory = sqlite3.Row
         return connection
 
     def row(self, table: str, id: str) -> dict[str, Any] | None:
-        found = self.rows(f"SELECT * FROM {table} WHERE id = ?", id)
-        return found[0] if found else None
+        """Return the row of an id; None if there is none."""
+        rows = self.rows(f"SELECT * FROM {table} WHERE id = ?", id)
+        return rows[0] if rows else None
 
     def page(
         self,
@@ -115,8 +119,10 @@ class Store:
         values: tuple[Any, ...] = (),
         ascending: bool = False,
     ) -> tuple[list[dict[str, Any]], bool] | None:
-        """Rows after one of them, the newest first unless `ascending`, and whether there are
-        more; None when there is no row `after`."""
+        """Return rows after one of them, and whether there are more; None if `after` is unknown.
+
+        The newest come first unless `ascending` is set.
+        """
         assert table in LISTED
         sign, order = (">", "ASC") if ascending else ("<", "DESC")
         past, bound = "", values
@@ -126,8 +132,8 @@ class Store:
                 return None
             past, bound = f"AND number {sign} ?", (*values, start["number"])
         sql = f"SELECT * FROM {table} WHERE {where} {past} ORDER BY number {order} LIMIT ?"
-        found = self.rows(sql, *bound, limit + 1)
-        return found[:limit], len(found) > limit
+        rows = self.rows(sql, *bound, limit + 1)
+        return rows[:limit], len(rows) > limit
 
     def add_file(
         self,
@@ -138,7 +144,7 @@ class Store:
         examples: int | None,
         connection: sqlite3.Connection | None = None,
     ) -> None:
-        """Notes a file, by itself or within a transaction."""
+        """Insert a file, in its own or a given transaction."""
         with nullcontext(connection) if connection is not None else self.transaction() as own:
             own.execute(
                 "INSERT INTO files (id, created_at, filename, purpose, bytes, examples) "
@@ -154,7 +160,7 @@ class Store:
         data: Mapping[str, Any] | None = None,
         connection: sqlite3.Connection | None = None,
     ) -> None:
-        """Notes what happened to a job; events with `data` are metrics."""
+        """Insert an event of a job; events with `data` are metrics."""
         values = (
             new_id("ftevent"), job_id, int(time.time()), level,
             "metrics" if data is not None else "message", message,
@@ -171,7 +177,7 @@ class Store:
             own.execute(sql, values)
 
     def metrics_told(self, job_id: str) -> int:
-        """How many of a job's events are metrics."""
+        """Return how many of a job's events are metrics."""
         sql = "SELECT count(*) AS times FROM events WHERE job_id = ? AND type = 'metrics'"
         return int(self.rows(sql, job_id)[0]["times"])
 
@@ -185,13 +191,15 @@ class Store:
         level: str = "info",
         **facts: Any,
     ) -> bool:
-        """Changes a job's status and facts, and notes an event, all at once; whether it did:
-        not when the job's status is none of `only_from`."""
+        """Change a job's status and facts and insert an event, in one transaction.
+
+        Returns False, without any change, if the job's status is not in `only_from`.
+        """
         with self.transaction() as connection:
             job = connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
             if only_from is not None and job["status"] not in only_from:
                 return False
-            if status == "queued":  # resumed by hand: it starts with a clean slate
+            if status == "queued":  # resumed by a client: count attempts from the start
                 connection.execute("UPDATE jobs SET attempts = 0 WHERE id = ?", (id,))
             connection.execute(
                 "UPDATE jobs SET facts = ?, status = ? WHERE id = ?",
@@ -202,31 +210,34 @@ class Store:
         return True
 
     def count_attempts_anew(self, id: str) -> None:
-        """A job has come further since it was claimed."""
+        """Reset a job's attempts to 1, because it made progress since it was claimed."""
         with self.transaction() as connection:
             connection.execute("UPDATE jobs SET attempts = 1 WHERE id = ?", (id,))
 
     def claim_job(self, take: Callable[[int], bool], most: int) -> dict[str, Any] | None:
-        """The job to work on: one that was running when its worker ended, else the oldest that
-        is queued. It is running then, and one attempt more was made.
+        """Claim a job and return it, now running with one attempt more; None if there is none.
+
+        A job that was running when its worker ended comes first, then the oldest queued one.
 
         Args:
-            take: whether nobody works on the job of this number, and nobody else will.
-            most: workers there may be; when so many others are at work (one may be an orphan of
-                a killed server, about to end) there is nothing to do.
+            take: locks the job of a number; returns whether that succeeded.
+            most: maximum number of workers. If that many jobs are being worked on, nothing is
+                claimed; one of their workers may be an orphan of a killed server that is about to
+                end.
         """
         with self.transaction() as connection:
             running = connection.execute(
                 "SELECT * FROM jobs WHERE status = 'running' ORDER BY number"
             ).fetchall()
-            job = next((each for each in running if take(each["number"])), None)
+            job = next((row for row in running if take(row["number"])), None)
             if job is None and len(running) < most:
-                # Who works on a job that was paused, and resumed, has not stopped yet.
+                # A job that was paused and resumed may still have a worker that has not stopped
+                # yet.
                 queued = connection.execute(
                     "SELECT * FROM jobs WHERE status = 'queued' ORDER BY number LIMIT ?",
                     (most + 1,),
                 ).fetchall()
-                job = next((each for each in queued if take(each["number"])), None)
+                job = next((row for row in queued if take(row["number"])), None)
             if job is None:
                 return None
             connection.execute(
@@ -238,12 +249,12 @@ class Store:
             return {**dict(job), "attempts": job["attempts"] + 1}
 
     def oldest_batch(self, states: tuple[str, ...]) -> dict[str, Any] | None:
-        """The batch to work on: the oldest in one of these states."""
+        """Return the oldest batch in one of these states; None if there is none."""
         marks = ", ".join("?" * len(states))
-        found = self.rows(
+        rows = self.rows(
             f"SELECT * FROM batches WHERE status IN ({marks}) ORDER BY number LIMIT 1", *states
         )
-        return found[0] if found else None
+        return rows[0] if rows else None
 
     def change_batch(
         self,
@@ -254,8 +265,10 @@ class Store:
         connection: sqlite3.Connection | None = None,
         **facts: Any,
     ) -> bool:
-        """Changes a batch's status and facts; whether it did: not when its status is none of
-        `only_from`."""
+        """Change a batch's status and facts.
+
+        Returns False, without any change, if its status is not in `only_from`.
+        """
         with nullcontext(connection) if connection is not None else self.transaction() as own:
             batch = own.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
             if only_from is not None and batch["status"] not in only_from:

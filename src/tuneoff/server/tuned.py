@@ -1,5 +1,7 @@
-"""What jobs here made: tuned models and the checkpoints of their last epochs, by the names that
-clients ask for them with. Each is a model of its own: it is asked, listed and deleted alone."""
+"""The models that jobs here produced: tuned models, and checkpoints of their last epochs.
+
+Each is a model of its own with its own name: it is requested, listed and deleted alone.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +22,35 @@ from tuneoff.tokenization.chat_template import day_of_job
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A tuned model; `step` is that of a checkpoint."""
+    """A tuned model or a checkpoint."""
 
     name: str
     created_at: int
     base: str
     job_id: str
     step: int | None
+    """The step of a checkpoint; None for a tuned model."""
 
 
 def all_tuned(store: Store) -> list[Tuned]:
-    """Every one, the oldest first."""
+    """Return all tuned models, the oldest first."""
     return [Tuned(**row) for row in store.rows("SELECT * FROM tuned ORDER BY created_at, name")]
 
 
 def newest(store: Store, limit: int) -> list[Tuned]:
-    """The newest ones, the newest first."""
+    """Return at most `limit` tuned models, the newest first."""
     sql = "SELECT * FROM tuned ORDER BY created_at DESC, name DESC LIMIT ?"
     return [Tuned(**row) for row in store.rows(sql, limit)]
 
 
 def find(store: Store, name: str) -> Tuned | None:
-    """The one of a name."""
+    """Return the tuned model of this name; None if there is none."""
     rows = store.rows("SELECT * FROM tuned WHERE name = ?", name)
     return Tuned(**rows[0]) if rows else None
 
 
 def known(store: Store, name: str) -> Tuned:
-    """The one of a name.
+    """Return the tuned model of this name.
 
     Raises:
         ApiError: there is none.
@@ -59,7 +62,7 @@ def known(store: Store, name: str) -> Tuned:
 
 
 def served(store: Store, settings: ServerSettings, tuned: Tuned) -> Served | None:
-    """What answers for a tuned model; None if this server was started without its base."""
+    """Return how to serve a tuned model; None if this server was started without its base."""
     if tuned.base not in settings.bases:
         return None
     (job,) = store.rows("SELECT created_at, facts FROM jobs WHERE id = ?", tuned.job_id)
@@ -69,7 +72,7 @@ def served(store: Store, settings: ServerSettings, tuned: Tuned) -> Served | Non
 
 
 def unserved(store: Store, settings: ServerSettings, tuned: Tuned) -> ApiError:
-    """What to tell a client whose model's base is not there."""
+    """Return the error for a tuned model whose base is not served."""
     (row,) = store.rows("SELECT facts FROM jobs WHERE id = ?", tuned.job_id)
     return ApiError(
         404,
@@ -82,7 +85,7 @@ def unserved(store: Store, settings: ServerSettings, tuned: Tuned) -> ApiError:
 
 
 def delete(store: Store, tuned: Tuned) -> None:
-    """Deletes a tuned model with its weights, and nothing else."""
+    """Delete a tuned model with its weights, and nothing else."""
     with store.transaction() as connection:
         connection.execute("DELETE FROM models WHERE id = ?", (tuned.name,))
         connection.execute("DELETE FROM checkpoints WHERE model = ?", (tuned.name,))
@@ -90,12 +93,14 @@ def delete(store: Store, tuned: Tuned) -> None:
 
 
 def _adapter(store: Store, tuned: Tuned) -> Path:
+    """Return the folder of a tuned model's adapter."""
     directory = ContenderDir(store.job_path(tuned.job_id))
     return directory.adapter if tuned.step is None else directory.epoch(tuned.step)
 
 
 def shown(tuned: Tuned, settings: ServerSettings) -> shapes.Model:
-    """A model as the SDK reads it, with two fields more: its base, and whether that is here."""
+    """Return a model as the API shows it, with two more fields: its base, and whether that is
+    served."""
     return {
         "id": tuned.name,
         "object": "model",

@@ -1,8 +1,8 @@
-"""Reads an upload's multipart form while it comes in, and checks a training file's lines.
+"""Parses an upload's multipart form while it arrives, and validates training files line by line.
 
-The file goes to whoever wants its bytes; nothing of it is kept in memory or in a temporary
-file. A form has one `file` and one `purpose`, in any order; anything else gets a 400 naming it.
-What a line may hold, `tasks/training_rows.py` says, as for every other reader.
+The file's bytes go to a callback; nothing is kept in memory or in a temporary file. A form has one
+`file` and one `purpose`, in any order; anything else gets a 400 that names it.
+`tasks/training_rows.py` says what a line may hold, here as for every other reader.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ MAX_VALUE_BYTES = 1_000
 MAX_LINE_BYTES = 1024**2
 MAX_NAME = 255
 DEFAULT_NAME = "upload.jsonl"
-# It would write a line to the log for every malformed form.
+# Otherwise it logs a line for every malformed form.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class UploadForm:
-    """A form, fed piece by piece.
+    """A multipart form, parsed chunk by chunk.
 
     Args:
         content_type: the request's header, with the boundary in it.
-        take: gets the file's bytes as they come.
-        told: gets the purpose as soon as it is known; may refuse it.
+        take: called with the file's bytes as they arrive.
+        told: called with the purpose as soon as it is known; may refuse it.
 
     Raises:
         ApiError: the form is malformed (by every method).
@@ -70,14 +70,14 @@ class UploadForm:
             raise _malformed("its boundary is too long") from None
 
     def feed(self, chunk: bytes) -> None:
-        """More of the body."""
+        """Parse the next chunk of the body."""
         try:
             self._parser.write(chunk)
         except FormParserError:
             raise _malformed("it cannot be read") from None
 
     def finish(self) -> None:
-        """There is no more."""
+        """Check that the form is complete."""
         missing = [name for name in ("file", "purpose") if name not in self._seen]
         if missing:
             raise ApiError(400, f"Field required: {missing[0]}", missing[0], "invalid_value")
@@ -85,21 +85,26 @@ class UploadForm:
             raise _malformed("its end is missing")
 
     def _begins(self) -> None:
+        """Start a part."""
         self._part, self._disposition, self._value = "", b"", b""
         self._header, self._text = b"", b""
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
+        """Collect the name of a part's header."""
         self._header += data[start:end]
 
     def _header_text(self, data: bytes, start: int, end: int) -> None:
+        """Collect the value of a part's header."""
         self._text += data[start:end]
 
     def _header_ends(self) -> None:
+        """Keep the header if it is the Content-Disposition."""
         if self._header.lower() == b"content-disposition":
             self._disposition = self._text
         self._header, self._text = b"", b""
 
     def _named(self) -> None:
+        """Read the part's name, and refuse an unknown or repeated one."""
         _, options = parse_options_header(self._disposition)
         name = _decoded(options.get(b"name", b""))
         if name not in ("file", "purpose"):
@@ -113,11 +118,12 @@ class UploadForm:
         self._seen.add(name)
         self._part = name
         if name == "file":
-            given = _decoded(options.get(b"filename", b""))
-            shown = "".join(c for c in given if c.isprintable())[:MAX_NAME]
-            self.filename = shown or DEFAULT_NAME
+            filename = _decoded(options.get(b"filename", b""))
+            printable = "".join(c for c in filename if c.isprintable())[:MAX_NAME]
+            self.filename = printable or DEFAULT_NAME
 
     def _data(self, data: bytes, start: int, end: int) -> None:
+        """Pass the file's bytes on; collect the purpose."""
         if self._part == "file":
             self._take(data[start:end])
             return
@@ -126,15 +132,17 @@ class UploadForm:
             raise ApiError(400, f"{self._part} is too long.", self._part, "invalid_value")
 
     def _ends(self) -> None:
+        """Pass the purpose on when its part is complete."""
         if self._part == "purpose":
             self._told(_decoded(self._value))
 
     def _complete(self) -> None:
+        """Note that the form's end has arrived."""
         self._ended = True
 
 
 class LineCheck:
-    """Looks at a training file's bytes as they come and counts its examples, one a line."""
+    """Validates a training file while it arrives, and counts its examples, one a line."""
 
     def __init__(self) -> None:
         self.examples = 0
@@ -142,10 +150,10 @@ class LineCheck:
         self._rest = bytearray()
 
     def feed(self, chunk: bytes) -> None:
-        """More bytes.
+        """Validate the next bytes.
 
         Raises:
-            ApiError: a line is no example; the message names the line.
+            ApiError: a line is not an example; the message names the line.
         """
         *ends, rest = chunk.split(b"\n")
         for end in ends:
@@ -158,16 +166,17 @@ class LineCheck:
             raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
 
     def finish(self) -> None:
-        """There are no more bytes.
+        """Validate the last line.
 
         Raises:
-            ApiError: the last line is no example, or there is none at all.
+            ApiError: the last line is not an example, or there is no example at all.
         """
         self._line(bytes(self._rest))
         if not self.examples:
             raise ApiError(400, "The file holds no example.", "file", "invalid_file_format")
 
     def _line(self, line: bytes) -> None:
+        """Validate one line and count its example."""
         self._number += 1
         if len(line) > MAX_LINE_BYTES:
             raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
@@ -182,12 +191,13 @@ class LineCheck:
             raise self._refused(str(error).rstrip(".")) from None
         except ValueError:
             raise self._refused("it is not a JSON object in UTF-8") from None
-        wrong = find_fault(value)
-        if wrong is not None:
-            raise self._refused(wrong)
+        problem = find_fault(value)
+        if problem is not None:
+            raise self._refused(problem)
         self.examples += 1
 
     def _refused(self, why: str) -> ApiError:
+        """Return the error for the current line."""
         return ApiError(
             400,
             f"Invalid file format. Line {self._number}: {why}.",
@@ -197,8 +207,10 @@ class LineCheck:
 
 
 def _decoded(value: bytes) -> str:
+    """Decode UTF-8; invalid bytes are replaced."""
     return value.decode("utf-8", errors="replace")
 
 
 def _malformed(why: str) -> ApiError:
+    """Return the error for a malformed form."""
     return ApiError(400, f"Invalid upload: {why}.", None, "invalid_multipart")

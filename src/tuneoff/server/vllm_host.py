@@ -1,8 +1,8 @@
-"""Answers with vLLM's engine, in a process that it starts for each base.
+"""The inference backend over vLLM, which runs each base model in a process of its own.
 
-Of vLLM we want tokens alone, with their log-probabilities: their text, stops and ends are made by
-`answer.py`, as those of our own engine. Written after the sources of vLLM 0.33.0
-(`AsyncLLM`, `LoRARequest`, `SamplingParams`); it has not been run with vLLM itself.
+vLLM provides only token ids with their log-probabilities; text, stop strings and ends are handled
+by `server/answer.py`, as for our own engine. Written against the sources of vLLM 0.33.0
+(`AsyncLLM`, `LoRARequest`, `SamplingParams`). Experimental: it has never been run with vLLM itself.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import Any
 from tuneoff.server.answer import GONE, Answer, Request, TokenChance, Unfinished, first_line, refuse
 from tuneoff.server.base import USUAL_TOKENS, Served
 
-# vLLM reserves memory for adapters of this rank, and for so many in one batch; others wait.
+# vLLM reserves memory for adapters up to this rank, and for this many in a batch; others wait.
 MOST_RANK, ADAPTERS_AT_A_TIME = 64, 8
 
 
 @dataclass(frozen=True, slots=True)
 class VllmBase:
-    """A base in an engine of vLLM's."""
+    """A base model in a vLLM engine."""
 
     tokenizer: Any
     positions: int
     engine: Any
     ends: tuple[int, ...]
     rows: int | None = None
-    exact: bool = False  # its kernels round in their own way
+    exact: bool = False  # its kernels round differently
 
 
 class VllmHost:
-    """Answers requests on an event loop of its own until it is closed; an `Answerer`."""
+    """Answers requests on its own event loop until it is closed; an `InferenceBackend`."""
 
     def __init__(self, memory_share: float) -> None:
         self._share = memory_share
         self._bases: dict[tuple[str, str], VllmBase] = {}
         self._loading, self._unfinished = threading.Lock(), Unfinished()
         self._requests, self._numbers = itertools.count(), itertools.count(1)
-        # vLLM knows an adapter by a number that is never given again.
+        # vLLM identifies an adapter by a number, which must never be reused.
         self._adapters: dict[Served, int] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -50,7 +50,7 @@ class VllmHost:
         self._thread.start()
 
     def base(self, served: Served) -> VllmBase:
-        """The base of a model, loaded if it is not there."""
+        """Return the base of a model, loading it if necessary."""
         key = served.base, served.precision
         loaded = self._bases.get(key)
         if loaded is not None:
@@ -61,20 +61,20 @@ class VllmHost:
             return self._bases[key]
 
     def submit(self, served: Served, request: Request) -> None:
-        """Has a request answered; returns at once."""
+        """Start answering a request; return at once."""
         answering = self._answer(served, self._unfinished.counted(request))
         asyncio.run_coroutine_threadsafe(answering, self._loop)
 
     def forget(self, served: Served) -> None:
-        """Has a deleted model's weights dropped; returns at once."""
+        """Drop a deleted model's weights later; return at once."""
         asyncio.run_coroutine_threadsafe(self._forget(served), self._loop)
 
     def unfinished(self) -> int:
-        """Answers that are wanted and not complete."""
+        """Return the number of requests in flight."""
         return len(self._unfinished)
 
     def close(self) -> None:
-        """Ends the engines; what is under way is not answered."""
+        """Stop the engines; requests in flight get no answer."""
         asyncio.run_coroutine_threadsafe(self._give_up(), self._loop).result()
         for base in self._bases.values():
             base.engine.shutdown()
@@ -83,18 +83,21 @@ class VllmHost:
         self._loop.close()
 
     async def _give_up(self) -> None:
+        """Cancel all requests."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _forget(self, served: Served) -> None:
+        """Remove a model's adapter from its engine."""
         number = self._adapters.pop(served, None)
         base = self._bases.get((served.base, served.precision))
         if number is not None and base is not None:
             await base.engine.remove_lora(number)
 
     async def _answer(self, served: Served, request: Request) -> None:
+        """Answer a request, or report why it fails."""
         if served.is_gone():
             refuse(request, "the model was deleted", GONE)
             return
@@ -105,7 +108,7 @@ class VllmHost:
             refuse(request, first_line(error))
 
     async def _told(self, base: VllmBase, served: Served, request: Request) -> None:
-        """Tells what comes of a request, until it is complete."""
+        """Report a generation until it is complete."""
         answer = Answer(request, base.tokenizer)
         outputs = base.engine.generate(
             {"prompt_token_ids": request.ids},
@@ -113,20 +116,21 @@ class VllmHost:
             str(next(self._requests)),
             lora_request=self._lora(served),
         )
-        # Leaving it closes the generator, by which vLLM gives the request up.
+        # Leaving the context closes the generator, which makes vLLM abort the request.
         async with contextlib.aclosing(outputs):
             async for output in outputs:
                 answer.tokens_cached = output.num_cached_tokens or 0
                 new = output.outputs[0]
-                chances = new.logprobs or [None] * len(new.token_ids)
-                for token, chance in zip(new.token_ids, chances, strict=True):
+                logprobs = new.logprobs or [None] * len(new.token_ids)
+                for token, chance in zip(new.token_ids, logprobs, strict=True):
                     if chance is not None:
                         answer.saw(_chance(token, chance, request.logprobs or 0))
                     if answer.took(token, token in base.ends):
                         return
-        answer.ended()  # by an end that vLLM keeps to itself
+        answer.ended()  # by an end token that vLLM does not return
 
     def _lora(self, served: Served) -> Any:
+        """Return vLLM's reference to a model's adapter; None for the base alone."""
         if served.adapter is None:
             return None
         from vllm.lora.request import LoRARequest
@@ -141,7 +145,7 @@ class VllmHost:
 
 
 def _load(served: Served, share: float) -> VllmBase:
-    """Starts an engine."""
+    """Start an engine for a base model."""
     from tuneoff.generation.ending import saved_ends
     from tuneoff.generation.vllm import prepare
     from tuneoff.models.embedding import count_rows
@@ -171,6 +175,7 @@ def _load(served: Served, share: float) -> VllmBase:
 
 
 def _sampling(request: Request, ends: tuple[int, ...]) -> Any:
+    """Return the sampling parameters of a request."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -187,5 +192,6 @@ def _sampling(request: Request, ends: tuple[int, ...]) -> Any:
 
 
 def _chance(token: int, found: dict[int, Any], count: int) -> TokenChance:
-    best = sorted(((id, each.logprob) for id, each in found.items()), key=lambda x: -x[1])
+    """Convert vLLM's log-probabilities of a token."""
+    best = sorted(((id, candidate.logprob) for id, candidate in found.items()), key=lambda x: -x[1])
     return TokenChance(token, found[token].logprob, tuple(best[:count]))

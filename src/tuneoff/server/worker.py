@@ -1,10 +1,9 @@
-"""A process that trains: `python -m tuneoff.server.worker DATA_DIR BASES ORGANIZATION PARENT
-WORKERS`.
+"""A training process: `python -m tuneoff.server.worker DATA_DIR BASES ORGANIZATION PARENT WORKERS`.
 
-It takes a job that was running when its worker ended, else the oldest that waits; `claims.py`
-sees to it that nobody else has it. A job goes on from its last checkpoint. What a client wants of
-a job is its status in the store: when that is no longer `running`, the training stops within a
-step. It ends when its parent does.
+It claims a job that was running when its worker ended, or else the oldest queued one. A lock
+(`server/claims.py`) ensures that no other process has the job. A job continues from its last
+checkpoint. Clients control a job through its status in the store: when that is no longer `running`,
+the training stops within a step. The process ends when its parent does.
 """
 
 from __future__ import annotations
@@ -36,29 +35,29 @@ from tuneoff.server.store import RESULTS, Store, new_id
 from tuneoff.tasks.chat import stored_examples
 from tuneoff.tokenization.chat_template import day_of_job
 
-# Ends of the training process, by whatever, without anything learned in between.
+# How often the training process may end, for any reason, without progress in between.
 MOST_ATTEMPTS = 20
 CHECK_SECONDS = 0.5
 CLEAR_SECONDS = 3600
 
 
 class _Stopped(Exception):
-    """The job is wanted no longer, or the parent is gone."""
+    """The job is no longer wanted, or the parent process is gone."""
 
 
 def main() -> None:
-    """Works until there is no parent any more."""
+    """Train jobs until the parent process ends."""
     _quieten()
     data_dir, bases, organization = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     store = Store(data_dir)
-    parent, most = int(sys.argv[4]), int(sys.argv[5])  # the parent may be gone already
+    parent, max_workers = int(sys.argv[4]), int(sys.argv[5])  # the parent may have ended already
     claims = Claims(data_dir)
     cleared = -math.inf
     while os.getppid() == parent:
         if time.monotonic() - cleared > CLEAR_SECONDS:
             leftovers.clear_all(store, claims)
             cleared = time.monotonic()
-        job = store.claim_job(claims.take, most)
+        job = store.claim_job(claims.take, max_workers)
         if job is None:
             time.sleep(CHECK_SECONDS)
             continue
@@ -66,12 +65,12 @@ def main() -> None:
             _carry_out(store, job, bases, organization, parent)
         finally:
             claims.free(job["number"])
-        # Only now: who ends a job meanwhile could not clear it while it was claimed.
+        # Clear only now: a client that cancels a job cannot clear it while it is claimed.
         leftovers.clear(store, claims, job["id"])
 
 
 def _quieten() -> None:
-    """The libraries underneath warn each other of things that nobody here can change."""
+    """Silence library warnings that users cannot act on."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     ignore_tie_warnings()
@@ -85,6 +84,7 @@ def _quieten() -> None:
 def _carry_out(
     store: Store, job: dict[str, Any], bases: dict[str, str], organization: str, parent: int
 ) -> None:
+    """Train a job, and store its result or its error."""
     id, facts = job["id"], json.loads(job["facts"])
     try:
         if job["attempts"] > MOST_ATTEMPTS:
@@ -115,6 +115,12 @@ def _carry_out(
 def _train(
     store: Store, job: dict[str, Any], facts: dict[str, Any], base: str, parent: int
 ) -> TrainingRecord:
+    """Train a job's model and return the record of the training.
+
+    Raises:
+        DataError: a row of a file is too long.
+        _Stopped: the job is no longer wanted.
+    """
     from tuneoff.training.arguments import DEFAULT_LEARNING_RATE
     from tuneoff.training.tune import tune
 
@@ -122,42 +128,44 @@ def _train(
     directory = ContenderDir(store.job_path(id))
     for name in ("training", "validation"):
         if (file := facts[f"{name}_file"]) is not None:
-            wrong = find_long_row(store.file_path(file), base, name, facts["model"], None)
-            if wrong is not None:
-                raise DataError(wrong)
+            problem = find_long_row(store.file_path(file), base, name, facts["model"], None)
+            if problem is not None:
+                raise DataError(problem)
     train = list(stored_examples(store.file_path(facts["training_file"])))
-    given = facts["validation_file"]
-    validation = list(stored_examples(store.file_path(given))) if given else []
-    began = time.monotonic()
-    # Not as many as there are: a kill may have come before the last ones were told.
-    told, looked, first_step = store.metrics_told(id), 0.0, -1
+    validation_file = facts["validation_file"]
+    validation = list(stored_examples(store.file_path(validation_file))) if validation_file else []
+    start = time.monotonic()
+    # Count the stored events: a kill may have come before the last losses were reported.
+    reported, last_check, first_step = store.metrics_told(id), 0.0, -1
 
     def on_step(done: int, total: int, note: str) -> None:
-        nonlocal told, looked, first_step
+        """Stop if the job is no longer wanted; otherwise report losses and progress."""
+        nonlocal reported, last_check, first_step
         first_step = done - 1 if first_step < 0 else first_step
         now = time.monotonic()
-        if now - looked < CHECK_SECONDS and done < total:
+        if now - last_check < CHECK_SECONDS and done < total:
             return
-        looked = now
+        last_check = now
         row = store.row("jobs", id)
         if row is None or row["status"] != "running" or os.getppid() != parent:
             raise _Stopped
-        for loss in directory.loss()[told:]:
-            told += 1
+        for loss in directory.loss()[reported:]:
+            reported += 1
             text = f"Step {loss.step}/{total}: training loss={loss.train or 0:.4f}"
             data = {"step": loss.step, "total_steps": total, "train_loss": loss.train}
-            if given and loss.validation is not None:
+            if validation_file and loss.validation is not None:
                 text += f", validation loss={loss.validation:.4f}"
                 data["full_valid_loss"] = loss.validation
             store.add_event(id, text, data=data)
             store.count_attempts_anew(id)
-        left = (now - began) / (done - first_step) * (total - done)
+        left = (now - start) / (done - first_step) * (total - done)
         store.change_job(
             id, only_from=("running",), estimated_finish=int(time.time() + left), step=done,
             total_steps=total,
         )  # fmt: skip
 
     def on_epoch(step: int) -> None:
+        """Record the checkpoint of an epoch."""
         epochs.add(store, id, facts, next(row for row in directory.loss() if row.step == step))
 
     words = "started" if attempt == 1 else f"goes on (attempt {attempt})"
@@ -179,7 +187,7 @@ def _train(
 def _finish(
     store: Store, id: str, facts: dict[str, Any], record: TrainingRecord, organization: str
 ) -> None:
-    """Writes the metrics down, makes the model known and ends the job, all at once."""
+    """Store the metrics, publish the model and end the job, in one transaction."""
     text = _metrics(ContenderDir(store.job_path(id)), bool(facts["validation_file"]))
     file_id, model = new_id("file"), model_name(
         facts["model"], organization, facts["suffix"], id
@@ -190,7 +198,7 @@ def _finish(
         status, stored = connection.execute(
             "SELECT status, facts FROM jobs WHERE id = ?", (id,)
         ).fetchone()
-        if status != "running":  # cancelled at the last moment
+        if status != "running":  # cancelled in the last moment
             store.file_path(file_id, RESULTS).unlink(missing_ok=True)
             return
         connection.execute(
@@ -202,17 +210,19 @@ def _finish(
             "INSERT INTO models (id, created_at, base, job_id) VALUES (?, ?, ?, ?)",
             (model, now, facts["model"], id),
         )
-        done = {
+        final_facts = {
             **json.loads(stored),
             "fine_tuned_model": model,
             "finished_at": now,
             "estimated_finish": None,
-            # What a hosted job would be billed for: every epoch's tokens, whichever step is kept.
+            # What a hosted job would be billed for: the tokens of every epoch, whichever step is
+            # kept.
             "trained_tokens": record.tokens_templated,
             "result_files": [file_id],
         }
         connection.execute(
-            "UPDATE jobs SET status = 'succeeded', facts = ? WHERE id = ?", (json.dumps(done), id)
+            "UPDATE jobs SET status = 'succeeded', facts = ? WHERE id = ?",
+            (json.dumps(final_facts), id),
         )
         kept = record.steps if record.best_step is None else record.best_step
         for message in (
@@ -225,7 +235,7 @@ def _finish(
 
 
 def _metrics(directory: ContenderDir, validated: bool) -> str:
-    """`loss.jsonl` as the hosted API's result file."""
+    """Return `loss.jsonl` in the format of the hosted API's result file."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("step", "train_loss", "valid_loss"))

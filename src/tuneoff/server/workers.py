@@ -1,4 +1,4 @@
-"""The processes that train: one for each device, unless told otherwise."""
+"""Supervises the training processes: one for each device, unless configured otherwise."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import threading
 
 from tuneoff.server.settings import ServerSettings
 
-# A worker that ends at once is not started again at once.
+# Pause before a worker that ended is started again.
 RESTART_SECONDS = 1.0
 
 
 def devices() -> list[str]:
-    """The CUDA devices that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the CUDA devices of this process, named as in `CUDA_VISIBLE_DEVICES`."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    known = [each.strip() for each in named.split(",") if each.strip()]
-    return (known or [str(number) for number in range(64)])[: torch.cuda.device_count()]
+    names = [name.strip() for name in named.split(",") if name.strip()]
+    return (names or [str(number) for number in range(64)])[: torch.cuda.device_count()]
 
 
 def environment(number: int, workers: int, found: list[str]) -> dict[str, str]:
-    """What one of so many workers sees: its own device, or its share of the processor."""
+    """Return a worker's environment variables, with its own device or its share of the CPU."""
     own = dict(os.environ)
     if len(found) > 1:
         own["CUDA_VISIBLE_DEVICES"] = found[number % len(found)]
@@ -37,8 +37,8 @@ class Workers:
     """Keeps the training processes running."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        found = devices()
-        count = settings.workers or max(1, len(found))
+        device_names = devices()
+        count = settings.workers or max(1, len(device_names))
         command = [
             sys.executable, "-m", "tuneoff.server.worker", str(settings.data_dir),
             json.dumps(settings.bases), settings.organization, str(os.getpid()), str(count),
@@ -46,7 +46,7 @@ class Workers:
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(
-                target=self._watch, args=(command, environment(number, count, found)),
+                target=self._watch, args=(command, environment(number, count, device_names)),
                 name=f"worker-watch-{number}", daemon=True,
             )
             for number in range(count)
@@ -55,8 +55,10 @@ class Workers:
             thread.start()
 
     def _watch(self, command: list[str], environment: dict[str, str]) -> None:
+        """Start a worker, and start it again whenever it ends."""
         while not self._closed.is_set():
-            # Ctrl-C reaches the server alone, which then ends its workers in good order.
+            # A new session, so that Ctrl-C reaches only the server, which then ends its workers in
+            # order.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment
             )
@@ -69,7 +71,7 @@ class Workers:
             self._closed.wait(RESTART_SECONDS)
 
     def close(self) -> None:
-        """Ends them; a job that one was at goes on when a server is started again."""
+        """End the workers; an unfinished job continues when a server is started again."""
         self._closed.set()
         for thread in self._threads:
             thread.join()

@@ -1,8 +1,8 @@
-"""Tasks: where examples come from, how they become a prompt, what judges an answer.
+"""Tasks: where examples come from, how they become a prompt, and which scorer judges the answers.
 
-One file a task. A task is a module with these names (see `Task`): no class to inherit, no
-registry. `functional_representation`, `text_to_sql` and `chat` come with tuneoff; your
-own is a Python file or an installed module, named by `task: {id: ./my_task.py}`.
+A task is one file: a module with the names of `Task`. There is no class to inherit and no registry.
+`functional_representation`, `text_to_sql` and `chat` come with tuneoff. Your own task is a Python
+file or an installed module, named by `task: {id: ./my_task.py}`.
 """
 
 from __future__ import annotations
@@ -23,41 +23,50 @@ Splits = Mapping[Split, list[Example]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a task may read: the bake-off file's folder, and local data sets if any. `warn` is
-    told what is doubtful about what was read there."""
+    """The paths that a task may read."""
 
     folder: Path
+    """The bake-off file's folder; relative paths start here."""
     data_dir: Path | None = None
+    """Local copies of the data sets, if there are any."""
     warn: Warn = ignore
+    """Receives warnings about the data that was read."""
 
     def path(self, written: str) -> Path:
+        """Return a path of the bake-off file as an absolute path."""
         return (self.folder / Path(written).expanduser()).resolve()
 
 
 class Task(Protocol):
-    """What a task's module has.
-
-    `SCORER` names a module of `tuneoff.scoring`; `SOURCES` lists what `source:` may be
-    (the first is the default; empty: the task reads files); `MAX_NEW_TOKENS` bounds an
-    answer; `CLUSTER` names the `meta` key whose examples are not independent (None: they are).
-    """
+    """The names that a task's module defines."""
 
     SCORER: str
+    """The id of a module of `tuneoff.scoring`."""
     SOURCES: tuple[str, ...]
+    """The allowed values of `source:`, the default first. Empty: the task reads files."""
     MAX_NEW_TOKENS: int
+    """The most new tokens of an answer."""
     CLUSTER: str | None
+    """The `meta` key that groups dependent examples (for instance a database). None: they are
+    independent."""
 
     def load(self, settings: TaskSettings, place: Place) -> Splits:
-        """Return all examples by split, before `limit`. A task that reads a user's files may have a
-        function `places(settings, place, split, wanted)` beside, which says where examples are."""
+        """Return all examples by split, before `limit`.
+
+        A task that reads a user's files may also define `places(settings, place, split, wanted)`,
+        which returns the file and line of examples.
+        """
         ...
 
     def template(self, settings: TaskSettings) -> Template:
-        """The task's full prompt; `prompt: short` is applied by the caller."""
+        """Return the task's full prompt; the caller applies `prompt: short`."""
         ...
 
     def databases(self, settings: TaskSettings, place: Place, into: Path) -> Path | None:
-        """Folder of `<db_id>/*.sqlite` for scoring (generated ones go below `into`), or None."""
+        """Return the folder of `<db_id>/*.sqlite` for scoring, or None.
+
+        Generated databases go below `into`.
+        """
         ...
 
 
@@ -65,7 +74,10 @@ NEEDS = ("SCORER", "SOURCES", "MAX_NEW_TOKENS", "CLUSTER", "load", "template", "
 
 
 def load_task(id: str, folder: Path | None = None) -> Task:
-    """The task of an id; a file's path is relative to `folder`.
+    """Return the task with this id.
+
+    Args:
+        folder: the folder that a file's path is relative to.
 
     Raises:
         ConfigError: there is no such task.

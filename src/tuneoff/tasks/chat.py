@@ -6,12 +6,12 @@ Example (one line of OpenAI's chat format):
                   {"role": "user", "content": "Capital of Peru?"},
                   {"role": "assistant", "content": "Lima"}]}
 
-The last assistant turn is the reference; everything before it is the prompt; what a row may
-hold says `training_rows.py`. A row of columns becomes one user turn (and one system turn, if it
-has such a text); which columns these are is named under `columns:`, or found by their names
-(`columns.py`). Blanks around a text are part of it. Without a `validation` or `test` file a tenth
-of train (at most 500) is carved for each, equal inputs staying together. Metric: exact match,
-unless `metrics:` says otherwise.
+The last assistant turn is the reference; the turns before it are the prompt. `training_rows.py`
+says which keys a row may have. In a file of columns each row becomes one user turn, and one system
+turn if it has such a text. The columns are named under `columns:`, or found by their names
+(`columns.py`). Blanks around a text are part of it. Without a `validation` or `test` file, a tenth
+of train (at most 500) is carved for each; equal inputs stay together. Metric: exact match, unless
+`metrics:` names others.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ CLUSTER = None
 
 
 def load(settings: TaskSettings, place: Place) -> Splits:
-    """All examples by split.
+    """Return all examples by split.
 
     Raises:
         ConfigError: no `train` file is named.
-        DataError: a file or a row of it cannot be used.
+        DataError: a file or one of its rows cannot be used.
     """
     if settings.train is None:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
@@ -59,7 +59,7 @@ def load(settings: TaskSettings, place: Place) -> Splits:
         return checked_examples(path, settings.columns, place.warn)
 
     train = read_split(settings.train)
-    given, count = len(train), carved_size(len(train))
+    total, count = len(train), carved_size(len(train))
     if settings.test is not None:
         test = read_split(settings.test)
     else:
@@ -70,34 +70,35 @@ def load(settings: TaskSettings, place: Place) -> Splits:
         train, validation = carve(train, count, settings.seed + 1)
     if not train:
         raise DataError(
-            f"{settings.train}: {given} examples are too few to carve the missing splits out of "
+            f"{settings.train}: {total} examples are too few to carve the missing splits out of "
             "(equal inputs stay together); give task.validation and task.test, or more examples."
         )
     return {"train": train, "validation": validation, "test": test}
 
 
 def template(settings: TaskSettings) -> Template:
-    """The turns are the prompt."""
+    """Return the template that passes the turns through."""
     return CHAT_PASS_THROUGH
 
 
 def databases(settings: TaskSettings, place: Place, into: Path) -> None:
-    """There is nothing to execute."""
+    """Return no databases; raise if some are named."""
     if settings.databases is not None:
         raise ConfigError("task.databases: chat executes nothing; drop it.")
 
 
 def read_examples(path: Path, columns: Columns | None = None) -> list[Example]:
-    """Reads the examples of a file; ids are the rows' own, or file name and line."""
+    """Return the examples of a file; an id is the row's own, or file name and line."""
     return list(examples_in(path, columns))
 
 
 def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Example]:
-    """Reads the examples of a file, and tells `warn` what is doubtful about them: what `check`
-    says of a file and of a bake-off with it is said here.
+    """Return the examples of a file, and warn about doubtful ones.
+
+    `check` and the bake-off both use it, so they give the same warnings.
 
     Raises:
-        DataError: a row cannot be used, or an id is there twice.
+        DataError: a row cannot be used, or an id occurs twice.
     """
     examples = list(examples_in(path, columns, warn))
     twice = repeated(example.id for example in examples)
@@ -116,8 +117,10 @@ def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Ex
 
 
 def stored_examples(path: Path) -> Iterator[Example]:
-    """Yield the examples of a file that was checked when it was stored: what a row may hold has
-    changed since, and what was taken once is read for good."""
+    """Yield the examples of a file that was checked when it was stored.
+
+    It is not checked again: the rules have changed since, and accepted files stay readable.
+    """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; it was deleted meanwhile.")
     with path.open(encoding="utf-8-sig") as stream:
@@ -129,14 +132,16 @@ def stored_examples(path: Path) -> Iterator[Example]:
 def examples_in(
     path: Path, columns: Columns | None = None, warn: Warn = ignore
 ) -> Iterator[Example]:
-    """Yields them one after another; without names of columns, they are found by their names."""
+    """Yield the examples of a file; without `columns` they are found by name."""
     for _, example in _placed_examples(path, columns, warn):
         yield example
 
 
 def say_chosen_columns(path: Path, columns: Columns | None, warn: Warn) -> None:
-    """Tells `warn` which columns become what, where the bake-off file does not say so and it is
-    more than one prompt and one answer."""
+    """Warn which columns were chosen, where the bake-off file does not name them.
+
+    Silent for one prompt column without a system text.
+    """
     if columns is None or not columns.names_columns:
         chosen = find_columns(path, columns.encoding if columns else None)
         if chosen is not None and (chosen.system or len(chosen.prompts) > 1):
@@ -146,14 +151,14 @@ def say_chosen_columns(path: Path, columns: Columns | None, warn: Warn) -> None:
 def places(
     settings: TaskSettings, place: Place, split: Split, wanted: Callable[[Example], bool], /
 ) -> list[str]:
-    """Finds where the examples of a split are that are wanted: file and line of each."""
+    """Return file and line of each wanted example of a split."""
     file = getattr(settings, split) or settings.train or ""
     return _places_in(place.path(file), settings.columns, wanted)
 
 
 def _places_in(path: Path, columns: Columns | None, wanted: Callable[[Example], bool]) -> list[str]:
-    found = _placed_examples(path, columns, ignore)
-    return [record.where for record, example in found if wanted(example)]
+    placed = _placed_examples(path, columns, ignore)
+    return [record.where for record, example in placed if wanted(example)]
 
 
 def _placed_examples(

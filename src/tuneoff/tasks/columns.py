@@ -1,4 +1,4 @@
-"""Which columns of a file are the prompt, the answer and the system text, and which nobody uses."""
+"""Maps a file's columns to prompt, answer and system text, and finds columns that nobody uses."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from tuneoff.settings import Columns
 from tuneoff.tasks.rows import Record, Row, optional, read, required, row_id
 from tuneoff.tasks.text_lines import Warn
 
-# Names that people give to columns, the likeliest first; what may follow the first in a prompt.
+# Usual column names, the likeliest first; and the columns that may follow the first one in a
+# prompt.
 PROMPT_NAMES = ("prompt", "instruction", "input", "question", "text", "query", "source")
 JOINED_NAMES: Mapping[str, Sequence[str]] = {"instruction": ("question", "input", "context")}
 JOINED_TO_ANY = ("context",)
 COMPLETION_NAMES = ("completion", "output", "answer", "response", "label", "target", "reference")
 SYSTEM_NAMES = ("system", "system_prompt")
-# What is called so says something to a model, be it a list.
+# A column with one of these names matters to a model even if it holds a list.
 NAMES_OF_TEXTS = {*PROMPT_NAMES, *JOINED_TO_ANY, *SYSTEM_NAMES}
-# Rows that are looked at for names: in JSONL a row may lack what others have.
+# Rows that are searched for names: in JSONL a row may lack keys that others have.
 LOOKED_AT = 1000
-# Keys of a row with turns that have a meaning.
+# The keys that matter in a row of chat messages.
 TURN_KEYS = ("messages", "id", "meta")
 
 
 def find_columns(path: Path, encoding: str | None = None) -> Columns | None:
-    """Finds by their names which columns hold what; None where the rows are chat messages.
+    """Return the columns of a file, found by name; None for chat messages.
 
     Raises:
-        DataError: no column looks like a prompt or an answer, or two do alike.
+        DataError: no column looks like a prompt or an answer, or two columns match equally well.
     """
     rows = [record.row for record in islice(read(path, encoding), LOOKED_AT)]
     if "messages" in rows[0]:
@@ -50,7 +51,7 @@ def find_columns(path: Path, encoding: str | None = None) -> Columns | None:
         )
 
     def may_join(name: str) -> bool:
-        # A number among them is refused when its row is read; lists and objects are no text at all.
+        # A number is refused when its row is read. Lists and objects are never text.
         values = (row.get(column) for row in rows for column in known.get(name, ()))
         return name in known and not any(isinstance(value, (list, dict)) for value in values)
 
@@ -66,7 +67,7 @@ def find_columns(path: Path, encoding: str | None = None) -> Columns | None:
 
 
 def _known_names(names: Sequence[Any]) -> dict[str, list[str]]:
-    """Return names in one spelling, with the columns that are called so."""
+    """Return normalized names, each with the columns that have it."""
     known: dict[str, list[str]] = {}
     for name in map(str, names):
         known.setdefault(name.strip().lower().replace(" ", "_"), []).append(name)
@@ -83,16 +84,16 @@ def _only(columns: Sequence[str], path: Path) -> str:
 
 
 def describe_columns(columns: Columns) -> str:
-    """Says in a line which columns become what."""
+    """Return one line about the use of each column."""
     system = f", system from {columns.system}" if columns.system else ""
     return f"prompt from {' + '.join(columns.prompts)}, answer from {columns.completion}{system}"
 
 
 def make_example(record: Record, columns: Columns, default_id: str) -> Example:
-    """Makes a row's prompt one user turn, after a system turn if the row has one.
+    """Return a row as an example: an optional system turn, then one user turn.
 
     Raises:
-        DataError: a column that must be filled is not there, empty or no text.
+        DataError: a required column is missing, empty or not text.
     """
     row = record.row
 
@@ -115,14 +116,18 @@ def make_example(record: Record, columns: Columns, default_id: str) -> Example:
 
 
 class ColumnWatch:
-    """Watches the rows of one file go by, for columns that are not used, or are not there."""
+    """Collects the columns of a file that are unused or missing."""
 
     def __init__(self) -> None:
         self._unused: dict[str, None] = {}
         self._seen: dict[str, None] = {}
 
     def see(self, row: Row, used: Collection[str | None]) -> None:
-        """Looks at one row, of which these columns are used."""
+        """Record the columns of one row.
+
+        Args:
+            used: the columns that the example uses.
+        """
         self._seen.update(dict.fromkeys(row))
         for name, value in row.items():
             if name in used or name in self._unused:
@@ -131,7 +136,7 @@ class ColumnWatch:
                 self._unused[name] = None
 
     def warn(self, path: Path, columns: Columns | None, warn: Warn) -> None:
-        """Tells what is doubtful, after the last row.
+        """Warn about unused and missing columns, after the last row.
 
         Raises:
             DataError: no row has the column that is named for the system text.
@@ -162,8 +167,10 @@ class ColumnWatch:
 
 
 def _is_text(value: Any) -> bool:
-    """Say whether a value says something in words, be it in a list or an object: numbers do not, in
-    a CSV either."""
+    """Return whether a value holds words, also inside a list or an object.
+
+    Numbers are not words, even as text in a CSV file.
+    """
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):

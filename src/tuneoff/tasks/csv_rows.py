@@ -1,8 +1,8 @@
-"""Rows of a CSV file, whatever stands between its fields: a comma, a semicolon, a tab, a bar.
+"""Reads CSV files with any usual delimiter: comma, semicolon, tab or bar.
 
-`csv.Sniffer` guesses from how often characters occur, and texts full of commas mislead it. Here
-the first records are read in each dialect, and the first one by which all of them have as many
-fields as the header is the file's.
+`csv.Sniffer` counts characters, and texts full of commas mislead it. Here the first records are
+parsed in each candidate dialect. The first dialect in which every record has as many fields as the
+header is used.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from tuneoff.errors import DataError
 from tuneoff.tasks.text_lines import MARK, Warn, decode_lines, ignore
 
 DELIMITERS = (",", ";", "\t", "|")
-# How much is looked at to find the dialect.
+# The size of the sample in which the dialect is looked for.
 SAMPLE_LINES, SAMPLE_CHARACTERS = 1000, 2**20
-# A record of a sample that has no end after so many lines has a quote that is never closed.
+# Lines. A longer unfinished record means a quote that is never closed.
 MOST_UNFINISHED = 100
 BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 # Python's own limit of a field is 128 KiB; this is what a C long holds everywhere.
 MOST_CHARACTERS = 2**31 - 1
-# Spreadsheets write this line to say what the delimiter is.
+# Spreadsheets name the delimiter in this first line.
 SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How fields are told apart."""
+    """A CSV dialect: delimiter, quote and escape character."""
 
     delimiter: str = ","
     quotechar: str | None = '"'
@@ -40,7 +40,7 @@ class Dialect:
     skipinitialspace: bool = False
 
     def records(self, lines: Iterable[str]) -> Any:
-        """Reads lines; the reader that comes back counts them."""
+        """Return a `csv.reader` over the lines; it counts them."""
         if self.escapechar is not None:
             lines = map(self._keep_backslashes, lines)
         return csv.reader(
@@ -54,8 +54,10 @@ class Dialect:
         )
 
     def _keep_backslashes(self, line: str) -> str:
-        """Doubles each backslash that escapes nothing: `C:\\temp` is what the file says, though
-        another field of it escapes a quote."""
+        """Double each backslash that escapes nothing.
+
+        So `C:\\temp` is read as written, even if another field escapes a quote.
+        """
         escaped = (self.quotechar, self.escapechar, self.delimiter)
         return BACKSLASHED.sub(lambda m: m[0] if m[1] in escaped else f"\\{m[0]}", line)
 
@@ -63,11 +65,11 @@ class Dialect:
 def read_csv(
     path: Path, encoding: str | None = None, warn: Warn = ignore
 ) -> Iterator[tuple[int, int, dict[str, str]]]:
-    """Yields each record's first line, its last line, and its fields by the header's names.
+    """Yield each record's first line, last line, and fields by header name.
 
     Raises:
-        DataError: the file is no CSV, two columns have one name, or a record has not as many
-            fields as the header.
+        DataError: the file is not CSV, two columns have one name, or a record has another number of
+            fields than the header.
     """
     csv.field_size_limit(MOST_CHARACTERS)
     dialect, skipped = _find_dialect(path, encoding)
@@ -105,7 +107,7 @@ def read_csv(
 
 
 def _names(record: list[str], where: str) -> list[str]:
-    """Return the header's names, without outer blanks; a column without one has its number."""
+    """Return the header's names, stripped; an empty name becomes `column N`."""
     names = [name.strip(MARK + " \t\r\n") for name in record]
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
     refuse_repeated(names, where)
@@ -113,10 +115,10 @@ def _names(record: list[str], where: str) -> list[str]:
 
 
 def refuse_repeated(names: Iterable[str], where: str) -> None:
-    """Refuses two columns of one name, of which a row could keep only one.
+    """Raise if two columns have the same name, since a row could keep only one.
 
     Raises:
-        DataError: says which name.
+        DataError: names the column.
     """
     seen: set[str] = set()
     for name in names:
@@ -126,24 +128,24 @@ def refuse_repeated(names: Iterable[str], where: str) -> None:
 
 
 def _find_dialect(path: Path, encoding: str | None) -> tuple[Dialect, int]:
-    """Find the file's dialect; return it, and how many lines stand before its header."""
+    """Return the file's dialect, and the number of lines before its header."""
     lines, whole = _sample(path, encoding)
-    said = SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
-    skipped = 1 if said else 0
+    separator = SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
+    skipped = 1 if separator else 0
     lines = lines[skipped:]
     header = next((line for line in lines if line.strip()), "")
     order = ("\t", *DELIMITERS) if path.suffix.lower() == ".tsv" else DELIMITERS
-    delimiters = (said[1],) if said else tuple(dict.fromkeys(order))
+    delimiters = (separator[1],) if separator else tuple(dict.fromkeys(order))
     plain = [_dialect(delimiter, header) for delimiter in delimiters]
     for dialect in chain(plain, _others(plain)):
         if _fits(dialect, lines, whole):
             return dialect, skipped
-    # None fits: by the likeliest one, the record that does not fit will be named.
+    # No dialect fits. Use the likeliest one, so that the error names the record that does not fit.
     return max(plain, key=lambda dialect: _width(dialect, [header])), skipped
 
 
 def _sample(path: Path, encoding: str | None) -> tuple[list[str], bool]:
-    """Return the file's first lines, and whether that is all of them."""
+    """Return the file's first lines, and whether that is the whole file."""
     lines: list[str] = []
     characters = 0
     stream = decode_lines(path, encoding)
@@ -156,8 +158,11 @@ def _sample(path: Path, encoding: str | None) -> tuple[list[str], bool]:
 
 
 def _dialect(delimiter: str, header: str) -> Dialect:
-    """Return the usual dialect of a delimiter. Names in single quotes say that texts are, too, and
-    a blank after each delimiter of the header belongs to none of them."""
+    """Return the usual dialect of a delimiter.
+
+    Single quotes around header names mean that texts are quoted so, too. A blank after each
+    delimiter of the header is not part of the fields.
+    """
     quote = "'" if header.lstrip(MARK).startswith("'") else '"'
     after = header.rstrip("\r\n").split(delimiter)[1:]
     blanks = delimiter != "\t" and bool(after) and all(part.startswith(" ") for part in after)
@@ -165,17 +170,19 @@ def _dialect(delimiter: str, header: str) -> Dialect:
 
 
 def _others(plain: Iterable[Dialect]) -> Iterator[Dialect]:
-    """Yield rarer dialects: quotes behind a backslash; no quoting at all, as tab-separated texts
-    are often written."""
-    for each in plain:
-        yield Dialect(each.delimiter, each.quotechar, "\\", each.skipinitialspace)
-    for each in plain:
-        if each.delimiter in "\t|":
-            yield Dialect(each.delimiter, None)
+    """Yield rarer dialects: escaped quotes, and no quoting.
+
+    Tab-separated texts are often written without quoting.
+    """
+    for dialect in plain:
+        yield Dialect(dialect.delimiter, dialect.quotechar, "\\", dialect.skipinitialspace)
+    for dialect in plain:
+        if dialect.delimiter in "\t|":
+            yield Dialect(dialect.delimiter, None)
 
 
 def _fits(dialect: Dialect, lines: list[str], whole: bool) -> bool:
-    """Say whether all records have as many fields as the header, which are several."""
+    """Return whether all records have as many fields as the header, and more than one."""
     reader, width = dialect.records(lines), 0
     while True:
         begins = reader.line_num
@@ -199,7 +206,7 @@ def _is_quoted(field: str) -> bool:
 
 
 def _width(dialect: Dialect, lines: list[str]) -> int:
-    """Count the fields of the first record; none if it cannot be read."""
+    """Return the number of fields of the first record; 0 if it cannot be read."""
     try:
         return len(next(dialect.records(lines), []))
     except csv.Error:

@@ -1,6 +1,6 @@
-"""Rows of a user's files: JSONL, JSON, CSV, Parquet; every problem has its place.
+"""Readers of a user's files: JSONL, JSON, CSV and Parquet. Every error names file and line.
 
-Also the one way to a data set of the hub, through `datasets`.
+`from_hub` is the only access to data sets of the Hugging Face hub, through `datasets`.
 """
 
 from __future__ import annotations
@@ -20,38 +20,40 @@ from tuneoff.tasks.training_rows import HALF_PAIR, find_half_pair
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-# Files that hold data, too, and what to do about them.
+# Formats that are not read, and the advice that the error gives.
 NOT_READ = {
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it first"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as CSV first"),
     **dict.fromkeys((".arrow", ".feather", ".orc"), "save it as Parquet first"),
 }
-# Nothing people learn from is nested so deeply; Python gives up at some thousand.
+# Levels. No training data is nested this deeply; Python's own limit is some thousand.
 MOST_NESTED = 100
-# A quote within a text stands behind a backslash: whatever is a key of JSON text is found by this.
+# In JSON text a quote is escaped by a backslash, so this matches keys only.
 KEY = re.compile(r'"\s*:')
 TOO_DEEP = f"the JSON is nested more than {MOST_NESTED} levels deep; take out what is so deep."
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row and its place: `where` for messages, with the line at which it begins; `number` for
-    an id, the line at which it ends, or in JSON and Parquet the row's, from 1."""
+    """A row with its position in the file."""
 
     row: Row
+    """The row's fields."""
     number: int
+    """For ids: the line where the row ends; in JSON and Parquet the row's number, from 1."""
     where: str
+    """For messages: the file and the line where the row begins."""
 
 
 def read(path: Path, encoding: str | None = None, warn: Warn = ignore) -> Iterator[Record]:
-    """Yields the rows of a file, and at its end tells `warn` what is doubtful about them.
+    """Yield the rows of a file, then warn about doubtful ones.
 
     Args:
-        encoding: what a text file is in that has no byte order mark (left out: UTF-8, and cp1252
-            in lines that are no UTF-8).
+        encoding: the encoding of a text file without a byte order mark. None: UTF-8, and cp1252 for
+            lines that are not UTF-8.
 
     Raises:
-        DataError: the file is missing, empty, of an unknown kind, or a row is broken.
+        DataError: the file is missing, empty, or of an unknown format, or a row is broken.
     """
     readers = {
         ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet,
@@ -83,7 +85,7 @@ def read(path: Path, encoding: str | None = None, warn: Warn = ignore) -> Iterat
 
 def _jsonl(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
     for number, line in decode_lines(path, encoding, warn):
-        # Files that were put together have the mark of each.
+        # Concatenated files may have a byte order mark in the middle.
         text = line.removeprefix(MARK)
         if text.strip():
             where = f"{path}:{number}"
@@ -120,14 +122,16 @@ def parse_json(text: str) -> Any:
     """Return the value of JSON text.
 
     Raises:
-        json.JSONDecodeError: it is no JSON.
-        DataError: it is, but no row that can be kept as it stands. Where it stands is not said.
+        json.JSONDecodeError: the text is not JSON.
+        DataError: the value cannot be kept as it is (too deep, a repeated key, NaN). The message
+            does not name the place.
     """
     try:
         value = _DECODER.decode(text)
         if text.count("[") + text.count("{") > MOST_NESTED:
             _refuse_nested(value)
-        # A text may spell a key, and a hook is slow: it is for the few that may hold one twice.
+        # The hook is slow, so it runs only for texts that may hold a key twice; a text value can
+        # look like a key.
         if len(KEY.findall(text)) != _count_keys(value):
             json.loads(text, object_pairs_hook=_once)
     except (json.JSONDecodeError, DataError):
@@ -148,23 +152,26 @@ def _parsed(text: str, where: str) -> Any:
 
 def _count_keys(value: Any) -> int:
     count, left = 0, [value]
-    for each in left:
-        if isinstance(each, dict):
-            count += len(each)
-            left += each.values()
-        elif isinstance(each, list):
-            left += each
+    for node in left:
+        if isinstance(node, dict):
+            count += len(node)
+            left += node.values()
+        elif isinstance(node, list):
+            left += node
     return count
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object each of whose keys is there once: json itself lets the last one win."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """Return the object; raise if it has a key twice.
+
+    Python's json would let the last one win.
+    """
+    parsed = dict(pairs)
+    if len(parsed) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"the key {twice!r} is there twice in one object; rename or drop one.")
-    return found
+    return parsed
 
 
 def _refuse_constant(name: str) -> None:
@@ -180,10 +187,10 @@ def _refuse_nested(value: Any) -> None:
         depth += 1
         if depth > MOST_NESTED:
             raise DataError(TOO_DEEP)
-        lists = [each for each in level if isinstance(each, list)]
-        objects = [each for each in level if isinstance(each, dict)]
-        level = [inner for each in lists for inner in each]
-        level += [inner for each in objects for inner in each.values()]
+        lists = [container for container in level if isinstance(container, list)]
+        objects = [container for container in level if isinstance(container, dict)]
+        level = [inner for container in lists for inner in container]
+        level += [inner for container in objects for inner in container.values()]
 
 
 def _object(value: Any, where: str) -> Row:
@@ -217,7 +224,11 @@ def _parquet(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
 
 
 def _rows_of(batch: Any, path: Path, before: int) -> list[Row]:
-    """Yield a batch's rows; `before` is how many the file has before them."""
+    """Return the rows of a record batch.
+
+    Args:
+        before: the number of rows in the file before this batch.
+    """
     try:
         rows: list[Row] = batch.to_pylist()
     except UnicodeDecodeError:
@@ -234,15 +245,15 @@ def _rows_of(batch: Any, path: Path, before: int) -> list[Row]:
 
 
 def is_missing(value: Any) -> bool:
-    """Say whether a value is none at all: null, or the NaN that stands for it in tables."""
+    """Return whether a value is null, or the NaN that stands for null in tables."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def required(row: Row, key: str, where: str) -> str:
-    """A row's text field.
+    """Return a text field of a row.
 
     Raises:
-        DataError: the field is missing, empty or no text; says which fields there are.
+        DataError: the field is missing, empty or not text. The message lists the fields there are.
     """
     if key not in row:
         raise DataError(
@@ -259,10 +270,10 @@ def required(row: Row, key: str, where: str) -> str:
 
 
 def optional(row: Row, key: str, where: str) -> str | None:
-    """Return a row's text field; None where it is missing, null or blank.
+    """Return a text field of a row; None if it is missing, null or blank.
 
     Raises:
-        DataError: the field is no text.
+        DataError: the field is not text.
     """
     value = row.get(key)
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
@@ -271,16 +282,16 @@ def optional(row: Row, key: str, where: str) -> str | None:
 
 
 def row_id(row: Row, key: str, default: str) -> str:
-    """Return a row's own id, or another one where it has none."""
+    """Return a row's own id, or the default."""
     value = row.get(key)
     return default if is_missing(value) or value == "" else str(value)
 
 
 def from_hub(name: str, split: str, revision: str | None = None) -> Iterator[Row]:
-    """Rows of a data set of the Hugging Face hub, through `datasets`.
+    """Yield the rows of a data set of the Hugging Face hub.
 
     Raises:
-        DataError: the hub cannot be reached or has no such data set.
+        DataError: the hub cannot be reached, or has no such data set.
     """
     import datasets
 

@@ -1,10 +1,10 @@
-"""A SQLite file's schema as one line of text, in Spider's own form.
+"""Writes the schema of a SQLite file as one line of text, in Spider's own form.
 
     singer : singer_id [ INT ] primary_key name [ TEXT ] concert : singer_id [ INT ]
     concert.singer_id = singer.singer_id
 
-Tables in the order of creation; after each column its declared type in upper case, then
-whether it is (part of) the primary key, then what it refers to.
+Tables come in the order of creation. A column is followed by its declared type in upper case, then
+by `primary_key` if it is part of the key, then by the column that it refers to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tuneoff.errors import DataError
 
 
 def serialized(file: Path) -> str:
-    """The schema of a SQLite file as text.
+    """Return the schema of a SQLite file as text.
 
     Raises:
         DataError: the file is not a SQLite database.

@@ -1,7 +1,7 @@
-"""Train, validation and test: limits, whole-group splits, and overlap between them.
+"""Train, validation and test: limits, whole-group splits, and overlap between splits.
 
-Two examples overlap when their inputs are the same; they nearly overlap when the same
-letters and digits remain after case, blanks and punctuation are dropped.
+Two examples overlap when their inputs are equal. They nearly overlap when the inputs are equal
+without case, blanks and punctuation.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 CARVED_FRACTION, CARVED_MOST = 0.1, 500
-# Overlapping examples that an error names; more would hide them.
+# The number of overlapping examples that an error names.
 MOST_NAMED = 3
 _ASCII_MARKS = {code: None for code in range(128) if not chr(code).isalnum()}
 _LETTERS = re.compile(r"[^\W_]+")
-# Finds where the examples of a split are that are wanted.
+# Returns file and line of each wanted example of a split.
 Places = Callable[[Split, Callable[[Example], bool]], Sequence[str]]
 
 
 def limited(
     splits: Mapping[Split, list[Example]], limit: Limit, seed: int
 ) -> dict[Split, list[Example]]:
-    """A seeded sample of each split that has a limit; the others stay as they are."""
+    """Return a seeded sample of each split that has a limit, and the other splits whole."""
     chosen: dict[Split, list[Example]] = {}
     for split in SPLITS:
         examples, most = splits[split], getattr(limit, split)
@@ -46,8 +46,10 @@ def limited(
 def with_validation(
     splits: Mapping[Split, list[Example]], cluster: str | None, seed: int
 ) -> tuple[dict[Split, list[Example]], list[str]]:
-    """The splits with a tenth of train (at most 500) as validation where a task has none, and
-    the line that says so. Examples of one `meta[cluster]` stay together.
+    """Return the splits with a validation split, and a line if it was carved.
+
+    Where a task has no validation split, a tenth of train (at most 500) is carved. Examples of one
+    `meta[cluster]` stay together.
 
     Raises:
         DataError: train is too small for that.
@@ -73,14 +75,14 @@ def with_validation(
 
 
 def carved_size(examples: int) -> int:
-    """How many of so many examples are carved for a split that is not given."""
+    """Return the number of examples to carve for a missing split."""
     return max(1, min(CARVED_MOST, round(CARVED_FRACTION * examples)))
 
 
 def carve_groups(
     examples: Sequence[Example], key: str, fraction: float, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """(rest, carved): whole groups of `meta[key]` are carved until `fraction` is reached."""
+    """Return (rest, carved): whole groups of `meta[key]`, until `fraction` is reached."""
     groups = sorted({str(example.meta[key]) for example in examples})
     random.Random(seed).shuffle(groups)
     carved: set[str] = set()
@@ -98,7 +100,7 @@ def carve_groups(
 def carve(
     examples: Sequence[Example], count: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """(rest, carved): `count` examples drawn at random, equal inputs staying together."""
+    """Return (rest, carved): `count` examples at random; equal inputs stay together."""
     places = drawn([input_key(example) for example in examples], count, seed)
     inside = set(places)
     rest = [example for place, example in enumerate(examples) if place not in inside]
@@ -106,14 +108,16 @@ def carve(
 
 
 def drawn(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
-    """Which of the examples with these keys are carved, as their places: at least `count` drawn
-    at random (all, if there are fewer), equal keys staying together."""
+    """Return the indices of at least `count` random examples; equal keys stay together.
+
+    All are returned if there are fewer.
+    """
     ranks: dict[Hashable, int] = {}
     return drawn_ranks([ranks.setdefault(key, len(ranks)) for key in keys], count, seed)
 
 
 def drawn_ranks(ranks: ArrayLike, count: int, seed: int) -> list[int]:
-    """The same of keys that are numbered from 0, in the order in which they first appear."""
+    """Return the same as `drawn`, for keys numbered from 0 by first appearance."""
     import numpy as np
 
     of = np.asarray(ranks, dtype=np.int64)
@@ -131,31 +135,31 @@ def drawn_ranks(ranks: ArrayLike, count: int, seed: int) -> list[int]:
 
 
 def input_key(example: Example) -> str:
-    """What makes two inputs the same."""
+    """Return the key that equal inputs share."""
     return json.dumps(example.content(), sort_keys=True, ensure_ascii=False)
 
 
 def near_key(example: Example) -> str:
-    """What makes two inputs nearly the same: letters and digits only, one case."""
+    """Return the key that nearly equal inputs share: letters and digits, one case."""
     return keep_letters(input_key(example))
 
 
 def keep_letters(text: str) -> str:
-    """Returns a text's letters and digits in one case."""
+    """Return a text's letters and digits in one case."""
     folded = text.casefold()
-    if folded.isascii():  # some seven times as fast
+    if folded.isascii():  # about seven times as fast
         return folded.translate(_ASCII_MARKS)
     return "".join(_LETTERS.findall(folded))
 
 
 def without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
-    """Examples whose inputs are not among the others'."""
+    """Return the examples whose inputs are not among the others'."""
     known = {input_key(other) for other in others}
     return [example for example in examples if input_key(example) not in known]
 
 
 def repeated(ids: Iterable[str]) -> str | None:
-    """The first id that is there a second time."""
+    """Return the first id that occurs twice, or None."""
     seen: set[str] = set()
     for id in ids:
         if id in seen:
@@ -165,7 +169,7 @@ def repeated(ids: Iterable[str]) -> str | None:
 
 
 def repeated_inputs(examples: Sequence[Example]) -> tuple[int, int]:
-    """Counts the inputs that are there a second time, exactly and, of the others, nearly."""
+    """Return the number of repeated inputs: exact ones, and further near ones."""
     exact = len(examples) - len({input_key(example) for example in examples})
     return exact, len(examples) - len({near_key(example) for example in examples}) - exact
 
@@ -173,8 +177,10 @@ def repeated_inputs(examples: Sequence[Example]) -> tuple[int, int]:
 def drop_overlap(
     splits: Mapping[Split, list[Example]],
 ) -> tuple[dict[Split, list[Example]], list[str]]:
-    """Leaves those out of train whose inputs are in validation or test, and those out of
-    validation whose inputs are in test; says how many in a line each."""
+    """Return the splits without overlap, and a line per split about dropped examples.
+
+    Train loses the inputs that are in validation or test; validation loses those that are in test.
+    """
     validation = without(splits["validation"], splits["test"])
     train = without(splits["train"], [*splits["validation"], *splits["test"]])
     kept: dict[Split, list[Example]] = {
@@ -185,7 +191,7 @@ def drop_overlap(
 
 
 def dropped_lines(dropped: Mapping[Split, int]) -> list[str]:
-    """Says of each split how many examples were left out of it, if any."""
+    """Return a line for each split that lost examples."""
     later: dict[Split, str] = {"train": "validation or test", "validation": "test"}
     return [
         f"task.drop_overlap: {dropped[split]} of {split} were left out, whose inputs are in "
@@ -196,8 +202,10 @@ def dropped_lines(dropped: Mapping[Split, int]) -> list[str]:
 
 
 def overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, int]]:
-    """For each pair of splits ("train/test"): how many of the second's inputs are in the
-    first exactly, and how many more nearly."""
+    """Count the overlapping inputs of each pair of splits ("train/test"): exact, then near.
+
+    The inputs counted are those of the second split.
+    """
     counts: dict[str, tuple[int, int]] = {}
     for first, second in combinations(SPLITS, 2):
         exact = {input_key(example) for example in splits[first]}
@@ -209,7 +217,7 @@ def overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, 
 
 
 def _refuse_half_pairs(split: Split, examples: Iterable[Example]) -> None:
-    """Refuses what could not be written down, whatever task it comes from."""
+    """Raise if an example holds a lone surrogate, which cannot be written as UTF-8."""
     for example in examples:
         parts = {"id": example.id, "inputs": example.inputs, "completion": example.completion}
         place = find_half_pair({**parts, "meta": example.meta})
@@ -222,15 +230,14 @@ def check(
     seed_arrangement: bool,
     places: Places | None = None,
 ) -> list[str]:
-    """Check the splits; return warnings about them, as sentences.
+    """Check the splits, and return warnings as sentences.
 
     Args:
-        places: finds the lines of examples of a split, where they come from files.
+        places: returns the lines of examples of a split that comes from a file.
 
     Raises:
-        DataError: a split is empty, an id is there twice, a text holds half a surrogate pair, or
-            splits overlap (which the seed experiment's own arrangement is allowed to, with a
-            warning).
+        DataError: a split is empty, an id occurs twice, a text holds a lone surrogate, or splits
+            overlap. The seed experiment's own arrangement may overlap, with a warning.
     """
     for split in SPLITS:
         if not splits[split]:
@@ -260,17 +267,17 @@ def check(
 def _overlapping(
     splits: Mapping[Split, Sequence[Example]], first: Split, second: Split, places: Places | None
 ) -> str:
-    """Names the first few overlapping examples of two splits, both of each pair."""
+    """Return the first few overlapping examples of two splits, both of each pair."""
     by_input = {input_key(example): example for example in reversed(splits[first])}
-    found = [each for each in splits[second] if input_key(each) in by_input]
+    overlapping = [match for match in splits[second] if input_key(match) in by_input]
     shown = [
-        f"{_named(each, second, places)} is {_named(by_input[input_key(each)], first, places)}"
-        for each in found[:MOST_NAMED]
+        f"{_named(match, second, places)} is {_named(by_input[input_key(match)], first, places)}"
+        for match in overlapping[:MOST_NAMED]
     ]
-    return "; ".join(shown) + ("; …" if len(found) > MOST_NAMED else "")
+    return "; ".join(shown) + ("; …" if len(overlapping) > MOST_NAMED else "")
 
 
 def _named(example: Example, split: Split, places: Places | None) -> str:
-    """Return an example's id, and where it is."""
-    found = places(split, lambda each: each == example)[:1] if places else []
-    return " at ".join([repr(example.id), *found])
+    """Return an example's id, with its place if that is known."""
+    lines = places(split, lambda other: other == example)[:1] if places else []
+    return " at ".join([repr(example.id), *lines])

@@ -1,7 +1,7 @@
-"""Chat files larger than memory, gone through row by row.
+"""Streams chat files that are larger than memory.
 
-The splits are those that `chat.load` and `task.limit` make: only hashes of the inputs and a
-byte a row are held while it is decided which row belongs to which.
+The splits are the same as those of `chat.load` and `task.limit`. While rows are assigned to splits,
+memory holds only a hash of each input and one byte per row.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ NOT_CHOSEN = 255
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Examples with their split, in the order of the files; it can be gone through again.
-    `codes` has a byte a row of each file: which of `SPLITS` it is in."""
+    """Examples with their split, in the order of the files. It can be iterated again."""
 
     sizes: Mapping[Split, int]
+    """The number of examples of each split."""
     files: Mapping[Split, Path]
+    """The file of each split that has one."""
     codes: Mapping[Split, bytearray]
+    """One byte per row of each file: the index of its split in `SPLITS`, or `NOT_CHOSEN`."""
     columns: Columns | None
+    """The columns of the files, if they are named."""
 
     def __iter__(self) -> Iterator[tuple[Split, Example]]:
         for split, file in self.files.items():
@@ -49,11 +52,11 @@ class Stream:
 
 
 def stream(settings: TaskSettings, place: Place) -> Stream:
-    """The examples of a chat task's files.
+    """Return a stream over the examples of a chat task's files.
 
     Raises:
         ConfigError: no `train` file is named.
-        DataError: a file or a row of it cannot be used.
+        DataError: a file or one of its rows cannot be used.
     """
     named = {split: getattr(settings, split) for split in SPLITS}
     if named["train"] is None:
@@ -61,11 +64,14 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
     files = {split: place.path(file) for split, file in named.items() if file is not None}
     for file in files.values():
         say_chosen_columns(file, settings.columns, place.warn)
-    # Two inputs with one hash would stay together: of 64 bits, no million has two.
+    # Inputs with equal hashes stay together. In a million 64-bit hashes a collision is unlikely.
     keys = {
         split: array(
             "q",
-            (hash(input_key(each)) for each in examples_in(file, settings.columns, place.warn)),
+            (
+                hash(input_key(example))
+                for example in examples_in(file, settings.columns, place.warn)
+            ),
         )
         for split, file in files.items()
     }
@@ -88,7 +94,7 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
 def _without_overlap(
     members: Mapping[Split, Sequence[int]], keys: Mapping[Split, Sequence[int]], warn: Warn
 ) -> dict[Split, Sequence[int]]:
-    """Return the rows that `splits.drop_overlap` keeps, and say how many it does not."""
+    """Return the rows that `splits.drop_overlap` keeps, and warn how many it drops."""
     kept: dict[Split, Sequence[int]] = {}
     later: set[int] = set()
     for split in reversed(SPLITS):
@@ -103,23 +109,28 @@ def _without_overlap(
 
 
 def _carved(keys: Sequence[int], missing: Sequence[Split], seed: int) -> dict[Split, Sequence[int]]:
-    """The rows of train, and of the splits that are carved out of it as `chat.load` does."""
+    """Return the rows of train and of the splits carved out of it.
+
+    They are carved as `chat.load` does.
+    """
     import numpy as np
 
     of, left, count = np.asarray(keys), np.arange(len(keys)), carved_size(len(keys))
-    found: dict[Split, Sequence[int]] = {}
+    carved: dict[Split, Sequence[int]] = {}
     seeds: dict[Split, int] = {"test": seed, "validation": seed + 1}
     for split in seeds:
         if split in missing:
             places = drawn_ranks(_ranks(of[left]), count, seeds[split])
-            found[split] = left[places].tolist()
+            carved[split] = left[places].tolist()
             left = np.delete(left, places)
-    return found | {"train": array("L", left.astype("L").tobytes())}
+    return carved | {"train": array("L", left.astype("L").tobytes())}
 
 
 def _ranks(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each key's number, in the order in which they first appear: arrays, for a dict of a
-    million keys takes more memory than all else."""
+    """Return each key's number, in order of first appearance.
+
+    Uses arrays: a dict of a million keys would need more memory than everything else.
+    """
     import numpy as np
 
     _, first, of = np.unique(keys, return_index=True, return_inverse=True)
@@ -129,7 +140,7 @@ def _ranks(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _limited(rows: Sequence[int], limit: Limit, split: Split, seed: int) -> Sequence[int]:
-    """The sample that `splits.limited` draws."""
+    """Return the sample that `splits.limited` draws."""
     most = getattr(limit, split)
     if most is None or most >= len(rows):
         return rows

@@ -1,7 +1,7 @@
-"""Lines of a text file, decoded one by one, so that trouble with its encoding has its line.
+"""Decodes a text file line by line, so that an encoding error has a line number.
 
-A byte order mark decides, then the encoding that the user names. Without both a line is read as
-UTF-8, or as cp1252 where it is no UTF-8; a warning then shows one line as it was read.
+A byte order mark decides the encoding, then the name that the user gives. Without both, a line is
+read as UTF-8, or as cp1252 if it is not UTF-8; a warning then shows one such line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tuneoff.errors import DataError
 
 Warn = Callable[[str], None]
 FALLBACK = "cp1252"
-# The longest marks first: that of UTF-32 begins with that of UTF-16.
+# The longest marks first: UTF-32's mark begins with UTF-16's.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -23,7 +23,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MARK = "\ufeff"
-# What files begin with that hold no text, whatever their name says.
+# First bytes of files that hold no text, whatever their suffix says.
 NO_TEXT = (
     (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "zip (or a spreadsheet)"),
@@ -36,17 +36,18 @@ SHOWN = 80
 
 
 def ignore(line: str) -> None:
-    """Does nothing with a warning."""
+    """Ignore a warning."""
 
 
 def decode_lines(
     path: Path, encoding: str | None = None, warn: Warn = ignore
 ) -> Iterator[tuple[int, str]]:
-    """Yields each line with its number, from 1, and its end; tells `warn` at the last one what
-    was read as cp1252.
+    """Yield each line's number, from 1, and its text with its line end.
+
+    After the last line, warns about lines that were read as cp1252.
 
     Raises:
-        DataError: the file is no text, or a line is not of its encoding.
+        DataError: the file is not text, or a line is not in its encoding.
     """
     with path.open("rb") as stream:
         start = stream.read(8)
@@ -73,8 +74,8 @@ def decode_lines(
 
 
 def _byte_lines(path: Path) -> Iterator[tuple[int, str, bytes]]:
-    """Yields lines as bytes, and as what they are where they are ASCII."""
-    # Latin-1 has a character for each byte; line ends are those of text.
+    """Yield each line's number, its Latin-1 text, and its bytes; no bytes if it is ASCII."""
+    # Latin-1 maps each byte to one character and keeps line ends.
     with path.open(encoding="latin-1", newline="") as stream:
         for number, line in enumerate(stream, 1):
             yield number, line, b"" if line.isascii() else line.encode("latin-1")
@@ -113,7 +114,7 @@ def _fallback(raw: bytes, where: str) -> str:
 def _named_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     for number, text, raw in _byte_lines(path):
         try:
-            # In ISO-2022 and UTF-7 ASCII bytes are more than themselves.
+            # In ISO-2022 and UTF-7, ASCII bytes can stand for other characters.
             line = (raw or text.encode("latin-1")).decode(encoding)
         except UnicodeError:
             raise _wrong_line(path, number, encoding) from None
@@ -121,8 +122,8 @@ def _named_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
 
 
 def _wide_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """Yield lines of an encoding whose line ends are not a single byte."""
-    # Half pairs pass, to be found in their own line: a stream decodes ahead of what it hands out.
+    """Yield the lines of an encoding whose line ends have several bytes."""
+    # Lone surrogates pass here and are refused on their own line: a stream decodes ahead.
     errors = "surrogatepass" if encoding.startswith("utf-") else "strict"
     number = 0
     with path.open(encoding=encoding, newline="", errors=errors) as stream:
@@ -143,7 +144,7 @@ def _wrong_line(path: Path, number: int, encoding: str) -> DataError:
 
 
 def _around(line: str) -> str:
-    """Return the part of a line around its first character that is not ASCII, quoted."""
+    """Return the part of a line around its first non-ASCII character, quoted."""
     line = line.rstrip("\r\n")
     place = next(i for i, character in enumerate(line) if not character.isascii())
     first = max(0, min(place - SHOWN // 2, len(line) - SHOWN))

@@ -1,4 +1,4 @@
-"""Text to SQL: a question and a database's schema → the query that answers it.
+"""Text to SQL: a question and a database's schema become the query that answers it.
 
 Example (spider-create-context's form, invented row):
 
@@ -6,18 +6,17 @@ Example (spider-create-context's form, invented row):
     context:     CREATE TABLE ship (built INTEGER)
     completion:  SELECT COUNT(*) FROM ship WHERE built > 1990
 
-Data: `source: spider-create-context`, the seed experiment's intersection of Spider (Yu et
-al., EMNLP 2018; CC BY-SA 4.0; hub id xlangai/spider) and sql-create-context (hub id
-b-mc2/sql-create-context, CC BY 4.0): rows matched on question and query, so that each gets
-its `db_id`. Read ready-made from `spider_create_context/{train,validation}.jsonl` below
+Data: `source: spider-create-context` is the seed experiment's intersection of Spider (Yu et al.,
+EMNLP 2018; CC BY-SA 4.0; hub id xlangai/spider) and sql-create-context (hub id
+b-mc2/sql-create-context, CC BY 4.0). Rows are matched on question and query, so that each gets its
+`db_id`. It is read ready-made from `spider_create_context/{train,validation}.jsonl` below
 `data_dir`, or computed from raw copies there (`sql_create_context.json[l]`,
 `spider/train_spider.json`, `spider/dev.json`), or from the hub.
 
-Splits: test is the 568-row split; validation is carved out of train by whole databases,
-because validation is never test; train rows whose input recurs in test or validation are
-left out. `splits: seed` is the seed's own arrangement: all 3,961 rows train, the 568 both
-validate and test. `context: schema` puts the whole schema, read from the SQLite file, before
-the question.
+Splits: test is the 568-row split. Validation is carved out of train by whole databases, because
+validation must never be test. Train rows whose input recurs in test or validation are dropped.
+`splits: seed` is the seed experiment's own arrangement: all 3,961 rows train, the 568 both validate
+and test. `context: schema` puts the whole schema, read from the SQLite file, before the question.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ CONTEXT_FIRST = "### Context:\n{context}\n\n### Input:\n{question}\n\n### Respon
 
 
 def load(settings: TaskSettings, place: Place) -> Splits:
-    """All examples by split.
+    """Return all examples by split.
 
     Raises:
         DataError: files, hub or databases cannot be read.
@@ -80,7 +79,7 @@ def load(settings: TaskSettings, place: Place) -> Splits:
 
 
 def template(settings: TaskSettings) -> Template:
-    """The prompt; the sample has a short instruction of its own."""
+    """Return the prompt; the sample has a short instruction of its own."""
     before = settings.context == "schema" or settings.source == "sample"
     instruction = sql.INSTRUCTION if settings.source == "sample" else INSTRUCTION
     return Template(
@@ -93,7 +92,9 @@ def template(settings: TaskSettings) -> Template:
 
 
 def databases(settings: TaskSettings, place: Place, into: Path) -> Path | None:
-    """The folder of `<db_id>/*.sqlite`; the sample's are generated below `into`.
+    """Return the folder of `<db_id>/*.sqlite`, or None.
+
+    The sample's databases are generated below `into`.
 
     Raises:
         DataError: `task.databases` names a folder that does not exist.
@@ -113,7 +114,7 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> Path | None:
 
 
 def with_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
-    """The same examples with the whole schema of their database as context."""
+    """Return the examples with their database's whole schema as context."""
     schemas: dict[str, str] = {}
     changed = []
     for example in examples:
@@ -126,7 +127,7 @@ def with_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
 
 
 def _spider_create_context(place: Place) -> tuple[list[Example], list[Example]]:
-    """(train, test), ready-made or computed."""
+    """Return (train, test), read ready-made or computed."""
     ready = place.data_dir / "spider_create_context" if place.data_dir else None
     if ready is not None and ready.is_dir():
         return (
@@ -152,22 +153,26 @@ def _rows_in(path: Path, place: Place) -> list[Row]:
 
 
 def intersection(contexts: Iterable[Row], spider: Iterable[Row]) -> list[Row]:
-    """Rows of sql-create-context (question, context, answer) that are Spider's, in its order,
-    each with the `db_id` of Spider's row (question, query, db_id).
+    """Return the rows of sql-create-context that are Spider's, with their `db_id`.
 
-    Rows match on question and query, blanks apart. Where Spider asks the same of several
-    databases, the first row takes the first database, the second the second.
+    Rows match on question and query, ignoring blanks, and keep the order of sql-create-context.
+    Where Spider asks the same question of several databases, the first row takes the first
+    database, the second the second.
+
+    Args:
+        contexts: rows with question, context and answer.
+        spider: rows with question, query and db_id.
     """
     by_key: Mapping[tuple[str, str], list[str]] = defaultdict(list)
     for row in spider:
         by_key[_key(row["question"], row["query"])].append(row["db_id"])
-    found = []
+    matched = []
     for row in contexts:
         databases_left = by_key.get(_key(row["question"], row["answer"]))
         if databases_left:
             fields = {key: row[key] for key in ("question", "context", "answer")}
-            found.append({**fields, "db_id": databases_left.pop(0)})
-    return found
+            matched.append({**fields, "db_id": databases_left.pop(0)})
+    return matched
 
 
 def _key(question: Any, query: Any) -> tuple[str, str]:

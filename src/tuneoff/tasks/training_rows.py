@@ -1,16 +1,16 @@
 """The one reader of training rows: `{"messages": [{"role", "content"}, ...]}`, an answer last.
 
-`check`, `init`, `run`, hosted uploads, `migrate` and the server's uploads all ask `find_fault`, so
-they take and refuse the same rows with the same words. What a row may hold:
+`check`, `init`, `run`, hosted uploads, `migrate` and the server's uploads all call `find_fault`, so
+they accept and refuse the same rows with the same words. A row has:
 
-row     `messages`; `id` and `meta`, which are tuneoff's own. Other keys say nothing about training
-        and are left alone, but for those of `MEANT`, which would be dropped without a word.
-turn    `role`, `content`, and at the assistant's turns `weight`, 0 or 1 (1.0 is 1; true is not).
-weight  the last turn is what is learned. A turn of the assistant before it has weight 0, for a
-        hosted model would learn it too, and an open one would not.
+    row     `messages`; tuneoff's own `id` and `meta`. Other keys are ignored, but not `MEANT`,
+            which would change the training and be lost silently.
+    turn    `role`, `content`, and on assistant turns `weight`, 0 or 1 (1.0 is 1; true is not).
+    weight  The last turn is the one that is trained on. An earlier assistant turn needs weight 0:
+            a hosted model would train on it, and an open one would not.
 
-A key that holds nothing (null, false, an empty text, list or object) counts as left out: Parquet
-gives every turn every key, and so do answers of an API that were written down.
+An empty value (null, false, an empty text, list or object) counts as missing. Parquet gives every
+turn every key, and so do stored API responses.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any
 
 ROLES = ("system", "developer", "user", "assistant")
 TURN_KEYS = ("role", "content", "weight")
-# Keys of a row that would make another model of it, if they were heeded.
+# Keys that would change the trained model if they were obeyed.
 MEANT = (
     "tools", "functions", "tool_choice", "function_call", "tool_calls", "parallel_tool_calls",
     "response_format", "reasoning_effort", "chat_template_kwargs", "documents", "weight", "weights",
     "system", "system_prompt", "images", "audio", "videos", "chosen", "rejected",
 )  # fmt: skip
-# What the hosted APIs ask of a file of rows.
+# The limits of the hosted APIs for a training file, in rows and bytes.
 MIN_EXAMPLES, MOST_BYTES = 10, 512 * 1024**2
 HALF_PAIR = "half a surrogate pair is no text"
 ONLY_THE_LAST = "only the last assistant turn can be learned here; give the others weight: 0"
@@ -37,8 +37,7 @@ _CONTAINERS = (dict, list, tuple, Mapping)
 
 
 def find_fault(row: Any) -> str | None:
-    """Return what is wrong with a training row, as a sentence without its full stop; None if
-    nothing is."""
+    """Return the fault of a training row as a sentence without full stop, or None."""
     if not isinstance(row, Mapping) or not isinstance(row.get("messages"), list):
         return 'it has no list "messages"'
     if (place := find_half_pair(row)) is not None:
@@ -53,10 +52,10 @@ def find_fault(row: Any) -> str | None:
 
 
 def split_answer(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Turn], str]:
-    """Return the turns before the answer, each with its role, its content and, if it has one, its
-    weight; and the answer as it stands.
+    """Return the turns before the answer, and the answer.
 
-    Rows that an earlier version stored are read, too: what it dropped of them is dropped.
+    Turns keep role, content and weight. Rows that an earlier version stored lose the same keys as
+    then.
     """
     before = [
         {key: turn[key] for key in ("role", "content")}
@@ -67,7 +66,7 @@ def split_answer(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Turn], str]:
 
 
 def to_line(turns: Sequence[Mapping[str, Any]]) -> str:
-    """Return one example, its answer included, as a line of a training file."""
+    """Return one example, including its answer, as a line of a training file."""
     ordered = [{"role": turn["role"], "content": turn["content"], **turn} for turn in turns]
     return json.dumps({"messages": ordered}, ensure_ascii=False) + "\n"
 
@@ -80,8 +79,8 @@ def find_half_pair(value: Any) -> str | None:
     """
     left: list[tuple[Any, tuple[Any, ...]]] = [({"": value}, ())]
     while left:  # not by calls, for JSON may be nested deeper than they may be
-        found, place = left.pop()
-        for key, inner in found.items() if isinstance(found, Mapping) else enumerate(found):
+        node, place = left.pop()
+        for key, inner in node.items() if isinstance(node, Mapping) else enumerate(node):
             if isinstance(key, str) and _is_torn(key):
                 return f"the key {key!a:.60}"
             if isinstance(inner, str):
@@ -93,6 +92,7 @@ def find_half_pair(value: Any) -> str | None:
 
 
 def _is_torn(text: str) -> bool:
+    """Return whether a text holds a lone surrogate."""
     if text.isascii():
         return False
     try:
@@ -103,7 +103,7 @@ def _is_torn(text: str) -> bool:
 
 
 def _fault_of_turn(turn: Any, at: str) -> str | None:
-    """Return what is wrong with one turn, whichever it is."""
+    """Return the fault of one turn, or None."""
     if not isinstance(turn, Mapping):
         return f"{at} must be an object with role and content"
     role, content = turn.get("role"), turn.get("content")
@@ -126,7 +126,7 @@ def _fault_of_turn(turn: Any, at: str) -> str | None:
 
 
 def _fault_of_row(row: Mapping[str, Any]) -> str | None:
-    """Return what is wrong beside the turns."""
+    """Return the fault of a row outside of its turns, or None."""
     for key in MEANT:
         if _says_something(row.get(key)):
             return f"{key} is not supported and would be lost; take it out, or the row"
@@ -138,7 +138,7 @@ def _fault_of_row(row: Mapping[str, Any]) -> str | None:
 
 
 def _fault_of_answers(turns: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with the answer, which alone is learned: the last turn."""
+    """Return the fault of the answer (the last turn), or None."""
     if not turns:
         return "messages is empty; it needs a user's turn and the assistant's answer"
     if turns[-1]["role"] != "assistant":
@@ -165,13 +165,13 @@ def _says_something(value: Any) -> bool:
 
 
 def _named(key: Any) -> str:
-    """Return a key as it is written, or in quotes where that could not be read."""
+    """Return a key as text, quoted if it could be misread."""
     plain = not isinstance(key, str) or key.replace("-", "_").isidentifier()
     return str(key) if plain and len(str(key)) <= 60 else f"{key!r:.60}"
 
 
 def _kind(value: Any) -> str:
-    """Return a value's kind, in JSON's words."""
+    """Return a value's type in JSON's words."""
     names = {list: "a list", dict: "an object", bool: "true or false", str: "a text"}
     names |= {int: "a number", float: "a number", type(None): "nothing"}
     return names.get(type(value), type(value).__name__)

@@ -1,1 +1,1 @@
-"""From text to token ids: what a base's chat template renders, and how it is tokenized."""
+"""Turns text into token ids: chat templates, their adaptation, and safe encoding of data."""

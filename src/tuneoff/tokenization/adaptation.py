@@ -1,7 +1,7 @@
-"""What is done so that a chat template renders every turn: lines of Jinja before its own.
+"""Adapts a chat template so that it renders every turn, by lines of Jinja before its own.
 
-They become a part of the template's text, so that whoever renders it (training, answering, the
-server, transformers or vLLM with an exported model) renders the same.
+The lines become part of the template's text. So training, answering, the server, and transformers
+or vLLM with an exported model all render the same.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-# Where a template renders turns of a role: wherever they stand; before all others, and one only;
-# nowhere.
+# Where a template renders turns of a role: anywhere; only one, before all others; nowhere.
 Where = Literal["anywhere", "first", "nowhere"]
 Roles = tuple[str, ...]
 
-# The directives of strftime that a chat template may write a date with. It is told midnight.
+# The strftime directives that a chat template may use for a date. The time is midnight.
 _FORMS = [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpSTuUVwWxXyYzZ"]
 _FORMS += [f"%-{letter}" for letter in "dmejHIMSy"]
 _CONTENT = (
@@ -28,31 +27,37 @@ _CONTENT = (
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """What a chat template was found to need, and what it does of its own.
+    """What a chat template needs, and what it changes by itself.
 
-    `system` and `developer` say where it renders such turns. A developer turn that it does not
-    render is rendered as system; the text of a system turn that it does not render begins the
-    next user turn. `parts` are the roles whose content must be a list of parts. `dated` templates
-    ask for the date, which is then a fixed one. The others change nothing here: the template drops
-    blanks round contents (`trims`), thoughts of earlier assistant turns (`forgets`), and writes the
-    turns of some roles more than once (`repeats`).
+    The last three fields change nothing here; they are reported to the user.
     """
 
     system: Where = "anywhere"
+    """Where it renders system turns. The text of one that it does not render begins the next user
+    turn."""
     developer: Where = "anywhere"
+    """Where it renders developer turns. One that it does not render is rendered as a system
+    turn."""
     parts: frozenset[str] = frozenset()
+    """The roles whose content must be a list of parts."""
     dated: bool = False
+    """Whether it asks for the date, which is then a fixed one."""
     trims: bool = False
+    """Whether it drops blanks at the ends of contents."""
     forgets: bool = False
+    """Whether it drops the thoughts of earlier assistant turns."""
     repeats: Roles = ()
+    """The roles whose content it writes more than once."""
 
     def needed_for(self, conversations: Collection[Roles]) -> Adaptation:
-        """Return what of it these conversations need, each given by the roles of its turns."""
-        renamed = [self._renamed(each) for each in conversations]
-        roles = {role for each in renamed for role in each}
+        """Return the part of it that these conversations need, each given by its turns' roles."""
+        renamed = [self._renamed(turn_roles) for turn_roles in conversations]
+        roles = {role for turn_roles in renamed for role in turn_roles}
         return replace(
             self,
-            system=self.system if any(self._moves(each) for each in renamed) else "anywhere",
+            system=self.system
+            if any(self._moves(turn_roles) for turn_roles in renamed)
+            else "anywhere",
             developer=(
                 self.developer
                 if any(a != b for a, b in zip(conversations, renamed, strict=True))
@@ -64,7 +69,7 @@ class Adaptation:
         )
 
     def sentences(self, day: datetime.date) -> Iterator[str]:
-        """Say what is done, and what the template does of its own, each as a clause."""
+        """Yield clauses that say what is adapted, and what the template changes by itself."""
         if self.developer != "anywhere":
             yield "developer turns are rendered as system turns, for it does not render them"
         if self.system == "first":
@@ -86,13 +91,13 @@ class Adaptation:
             yield f"it writes the content of {' and '.join(self.repeats)} turns more than once"
 
     def _renamed(self, roles: Roles) -> Roles:
-        """Return the roles; developer turns that are not rendered become system turns."""
+        """Return the roles with developer turns renamed to system where they are not rendered."""
         kept = {"anywhere": len(roles), "first": 1, "nowhere": 0}[self.developer]
         later = ("system" if role == "developer" else role for role in roles[kept:])
         return (*roles[:kept], *later)
 
     def _moves(self, renamed: Roles) -> bool:
-        """Say whether a system turn does not stay where it is."""
+        """Return whether a system turn does not stay where it is."""
         kept = {"anywhere": len(renamed), "first": 1, "nowhere": 0}[self.system]
         return "system" in renamed[kept:]
 
@@ -104,10 +109,10 @@ def roles_of(turns: Iterable[Mapping[str, Any]]) -> Roles:
 
 @lru_cache(maxsize=256)
 def adapted(source: str, found: Adaptation, day: datetime.date | None = None) -> str:
-    """Return a chat template's text with the lines before it that it needs.
+    """Return a chat template's text with the lines that it needs before it.
 
     Args:
-        day: what a template that asks for the date is told; None: that is left to its renderer.
+        day: the date for a template that asks for it; None: its renderer decides.
     """
     lines: list[str] = []
     if found.dated and day is not None:
@@ -119,23 +124,23 @@ def adapted(source: str, found: Adaptation, day: datetime.date | None = None) ->
     if not lines:
         return source
     note = "{#- tuneoff put this before the base's own template. -#}"
-    # The last line has no dash at its end: the template's own first blanks must stay. Its line
-    # feed is dropped (trim_blocks), so that the template begins a line, as it did.
+    # The last line has no dash at its end, for the template's own first blanks must stay. Its line
+    # feed is dropped (trim_blocks), so that the template still begins a line.
     return "\n".join([note, *lines, "{%- set tuneoff = none %}", source])
 
 
 def _date_line(day: datetime.date) -> str:
-    """Return a line that answers `strftime_now` with one day, in whatever form it is asked for."""
+    """Return a line that answers `strftime_now` with one day, in any format."""
     moment = datetime.datetime.combine(day, datetime.time())
     steps = "".join(f".replace({form!r}, {moment.strftime(form)!r})" for form in _FORMS)
     return f"{{%- macro strftime_now(form) -%}}{{{{ form{steps} }}}}{{%- endmacro -%}}"
 
 
 def _turn_lines(found: Adaptation) -> Sequence[str]:
-    """Return lines that rename developer turns, and put system texts where they are rendered.
+    """Return lines that rename developer turns and move system texts to where they are rendered.
 
     A system text between two user turns joins them to one, for templates that refuse system turns
-    refuse two user turns in a row, too; one behind the last user turn ends it.
+    also refuse two user turns in a row. A system text after the last user turn is appended to it.
     """
     renamed = {
         "anywhere": "false",
@@ -192,7 +197,7 @@ def _turn_lines(found: Adaptation) -> Sequence[str]:
 
 
 def _part_lines(roles: Collection[str]) -> Sequence[str]:
-    """Return lines that give the contents of some roles as lists of parts."""
+    """Return lines that turn the contents of some roles into lists of parts."""
     return [
         "{%- set tuneoff = namespace(turns=[]) -%}",
         "{%- for turn in messages -%}",

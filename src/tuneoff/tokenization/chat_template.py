@@ -1,8 +1,8 @@
-"""Chat templates: renders chat turns as the text that an open model sees.
+"""Chat templates: render chat turns as the text that an open model sees.
 
 Every part of tuneoff renders through `ChatTemplate.render`: training, answering, serving, the
-offline token counts and the exports. A template that would leave out, change or refuse turns is
-adapted (`adaptation.py`); where that does not help, the turns are refused, never lost.
+offline token counts and the exports. A template that would drop, change or refuse turns is adapted
+(`adaptation.py`). Where that does not help, the turns are refused, never lost.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tuneoff.tokenization.template_probe import Special, probe, trouble
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Turns of the longest conversation whose shape is remembered.
+# Maximum turns of a conversation whose rendering plan is cached.
 MOST_KEPT = 64
 
 
 class TemplateError(TuneoffError):
-    """A chat template cannot render these turns, and `why`, as a clause about it."""
+    """A chat template cannot render these turns; `why` is a clause about it."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the chat template {why}")
@@ -36,27 +36,30 @@ class TemplateError(TuneoffError):
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A base's chat template: Jinja `source`, and the `special` tokens it may write, by name
-    (`bos_token`: `<s>`). One that asks for the date is told `today`; None: the day it is."""
+    """A base's chat template."""
 
     source: str
+    """Its Jinja text."""
     special: Mapping[str, str] = field(default_factory=dict)
+    """The special tokens that it may write, by name (`bos_token`: `<s>`)."""
     today: datetime.date | None = None
+    """The date for a template that asks for it; None: the current date."""
 
     @property
     def adaptation(self) -> Adaptation:
-        """Return what is done so that it renders every turn of any conversation."""
+        """Return the adaptation by which it renders every turn of any conversation."""
         return probe(self.source, self._names)
 
     def render(self, turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
         """Render turns as text, up to where the assistant begins to answer.
 
         Raises:
-            TemplateError: the template refuses turns of these roles, leaves them out or changes
-                them, whatever is done about it, or it cannot be carried out.
+            TemplateError: even adapted, the template refuses turns of these roles, drops or changes
+                them; or it fails.
         """
         roles = roles_of(turns)
-        # A server's clients may send any number of long conversations, none like another.
+        # Do not cache long conversations: a server's clients may send any number of them, all
+        # different.
         plan = _planned if len(roles) <= MOST_KEPT else _planned.__wrapped__
         source, problem = plan(self.source, self._names, roles, add_generation_prompt)
         if problem is not None:
@@ -67,16 +70,16 @@ class ChatTemplate:
             return render_source(
                 source, self.special, turns, add_generation_prompt, strftime_now=moment.strftime
             )
-        except TemplateRefusal as error:  # roles of this kind it takes, these contents it does not
+        except TemplateRefusal as error:  # it accepts these roles, but not these contents
             raise TemplateError(f"refuses them: {error}") from None
 
     def sentences(self, conversations: Collection[Roles]) -> list[str]:
-        """Say what is done for conversations of these roles, each as a clause."""
+        """Return clauses that say what is adapted for conversations of these roles."""
         day = self.today or machine.today()
         return list(self.adaptation.needed_for(conversations).sentences(day))
 
     def exported(self, conversations: Collection[Roles]) -> str:
-        """Return the template's text with what such conversations need written into it."""
+        """Return the template's text, adapted for conversations of these roles."""
         day = self.today or machine.today()
         return adapted(self.source, self.adaptation.needed_for(conversations), day)
 
@@ -88,27 +91,29 @@ class ChatTemplate:
 def load_chat_template(
     tokenizer: PreTrainedTokenizerBase, today: datetime.date | None = None
 ) -> ChatTemplate:
-    """Return the chat template of a loaded tokenizer; an empty one where it has none."""
+    """Return the chat template of a loaded tokenizer; an empty one if it has none."""
     special = {name: str(text) for name, text in tokenizer.special_tokens_map.items()}
     return ChatTemplate(template_source(tokenizer.chat_template) or "", special, today)
 
 
 def template_source(stored: Any) -> str | None:
-    """Return the template that is used of those a tokenizer has: the only one, or the default."""
+    """Return a tokenizer's only or default template; None if there is none."""
     if isinstance(stored, list):
-        stored = {each["name"]: each["template"] for each in stored}
+        stored = {entry["name"]: entry["template"] for entry in stored}
     if isinstance(stored, Mapping):
         stored = stored.get("default")
     return stored if isinstance(stored, str) and stored else None
 
 
 def day_of_job(facts: Mapping[str, Any], created_at: int) -> datetime.date:
-    """Return the date that the chat template of a server's job is told, in training and answering;
-    of a job that does not say: the day it was created."""
-    given = facts.get("today")
-    if given is None:
+    """Return the date that a server job's chat template uses in training and answering.
+
+    For a job without one it is the day of its creation.
+    """
+    stored = facts.get("today")
+    if stored is None:
         return datetime.date.fromtimestamp(created_at)
-    return datetime.date.fromisoformat(given)
+    return datetime.date.fromisoformat(stored)
 
 
 def write_adapted(
@@ -116,8 +121,10 @@ def write_adapted(
     conversations: Collection[Roles],
     today: datetime.date | None,
 ) -> list[str]:
-    """Have a tokenizer's chat template say itself what is done for such conversations, for whoever
-    loads what is saved; return that as clauses."""
+    """Write the adaptation into a tokenizer's chat template, and return it as clauses.
+
+    So whoever loads the saved tokenizer renders such conversations the same.
+    """
     template = load_chat_template(tokenizer, today)
     if not template.source:
         return []
@@ -133,6 +140,7 @@ def write_adapted(
 def _planned(
     source: str, special: Special, roles: Roles, add_generation_prompt: bool
 ) -> tuple[str, str | None]:
-    """Return the template that renders such a conversation, and what is wrong all the same."""
+    """Return the adapted template for a conversation of these roles, and what it still cannot
+    render."""
     text = adapted(source, probe(source, special).needed_for([roles]))
     return text, trouble(text, special, roles, add_generation_prompt)

@@ -1,7 +1,7 @@
 """Decodes token ids as text.
 
-A byte-level decoder takes every letter for a byte, also those of a word that was added to the
-vocabulary later: `naïve` comes out with half a character. Such words are written out here.
+A byte-level decoder takes every letter for a byte, also in a word that was added to the vocabulary
+later: `naïve` comes out with half a character. Such words are written out here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 HALF = "\ufffd"
-# The words of each tokenizer that its decoder spoils, as they are written.
+# By tokenizer: the words that its decoder spoils, as they should be written.
 _spoiled: WeakKeyDictionary[Any, Mapping[int, str]] = WeakKeyDictionary()
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Decode token ids, special tokens left out; return their text."""
+    """Return the text of token ids, without special tokens."""
     words = spoiled_words(tokenizer)
     if not words or words.keys().isdisjoint(ids):
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -29,22 +29,22 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def decode_token(tokenizer: Any, token: int) -> str:
-    """Decode one token, also a special one; return its text."""
+    """Return the text of one token, also of a special one."""
     word = spoiled_words(tokenizer).get(token)
     return str(tokenizer.decode([token])) if word is None else word
 
 
 def spoiled_words(tokenizer: Any) -> Mapping[int, str]:
-    """Return the added words that the tokenizer's own decoder spoils, by their ids."""
+    """Return the added words that the tokenizer's decoder spoils, by id."""
     words = _spoiled.get(tokenizer)
     if words is None:
         added = getattr(tokenizer, "added_tokens_decoder", {})
         words = {
-            token: each.content
-            for token, each in added.items()
-            if not each.content.isascii()
+            token: entry.content
+            for token, entry in added.items()
+            if not entry.content.isascii()
             and HALF in str(tokenizer.decode([token]))
-            and HALF not in each.content
+            and HALF not in entry.content
         }
         _spoiled[tokenizer] = words
     return words

@@ -1,11 +1,11 @@
-"""Encodes texts and chat turns as token ids. Data is text there, never control.
+"""Encodes texts and chat turns as token ids. Data is text there, never control tokens.
 
-A content that spells a special token is encoded as the characters that it has. A prompt in which
-no content does so has exactly the tokens of `apply_chat_template(tokenize=True)`. Training,
-answering, serving and the offline counts (`tokens.py`) encode here.
+A content that spells a special token is encoded as the characters that it has. A prompt without
+such contents has exactly the tokens of `apply_chat_template(tokenize=True)`. Training, answering,
+serving and the offline counts (`tokens.py`) encode here.
 
-The tokenizer itself says where a rendered text has control tokens while the spellings of the data
-are hidden (`spellings.py`); `text_tokenizer.py` then keeps these, and no others.
+To find the control tokens, the tokenizer reads the rendered text while the spellings in the data
+are masked (`spellings.py`). Then `text_tokenizer.py` keeps these control tokens and no others.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Encodes with one tokenizer, whose special tokens `spellings` knows."""
+    """Encodes with one tokenizer."""
 
     tokenizer: TextTokenizer
+    """Encodes texts with or without control tokens."""
     spellings: Spellings | None
+    """Finds where data spells special tokens; None if the tokenizer has none."""
 
     def encode_text(self, text: str) -> list[int]:
-        """Encode a text that is data as a whole; return its token ids.
+        """Return the token ids of a text that is data as a whole.
 
         Raises:
-            SpellingError: the tokenizer cannot write as text what it spells.
+            SpellingError: it spells a special token that the tokenizer cannot write as text.
         """
         ids = self.tokenizer.ids(text)
         if self.tokenizer.special.tokens.keys().isdisjoint(ids):
@@ -51,17 +53,17 @@ class Encoder:
         return self.tokenizer.ids_as_text(text) if controls else ids
 
     def encode_turns(self, template: ChatTemplate, turns: Sequence[Turn]) -> list[int]:
-        """Encode chat turns up to where the assistant begins to answer; return their token ids.
+        """Return the token ids of chat turns, up to where the assistant begins to answer.
 
         Raises:
             TemplateError: the template refuses the turns.
-            SpellingError: the tokenizer cannot write as text what a content spells.
+            SpellingError: a content spells a special token that the tokenizer cannot write as text.
         """
         contents = [turn.get("content") or "" for turn in turns]
         spellings = self.spellings
         if spellings is None:
             return self.tokenizer.ids(template.render(turns))
-        suspected = [isinstance(each, str) and spellings.may_be_in(each) for each in contents]
+        suspected = [isinstance(text, str) and spellings.may_be_in(text) for text in contents]
         if not any(suspected):
             return self.tokenizer.ids(template.render(turns))
         spans = [
@@ -77,33 +79,35 @@ class Encoder:
         if rendered.hidden is not None:
             self._check_hidden(rendered.hidden, kept)
         ids, controls = self.tokenizer.find_controls(rendered.text)
-        # Equal where nothing is spelled after all: what looked so was a part of a word.
+        # Equal if nothing is spelled after all: the match was a part of a word.
         return ids if controls == kept else self.tokenizer.ids_as_text(rendered.text, kept)
 
     def _check_hidden(self, hidden: str, kept: Sequence[Control]) -> None:
-        """Check that a template which changes its text by a spelling writes no control token more.
+        """Raise an error if a template that reads a spelling writes other control tokens because of
+        it.
 
         Raises:
-            SpellingError: it writes others; whether one is data cannot be known.
+            SpellingError: it does; whether one of them is data cannot be known.
         """
         expected = [token for token, _, _ in self.tokenizer.find_controls(hidden)[1]]
         written = [token for token, _, _ in kept]
         if written != expected:
-            token = next((each for each in written if each not in expected), written[0])
+            token = next((control for control in written if control not in expected), written[0])
             raise SpellingError(
                 f"a text spells {self.tokenizer.special.tokens[token].content!r}, a special token "
                 "that this base's chat template looks for; take it out, or use another base."
             )
 
     def _control_spans(self, content: str) -> list[Span]:
+        """Return where the tokenizer finds control tokens in a content."""
         return [(start, end) for _, start, end in self.tokenizer.find_controls(content)[1]]
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Encode a text that is data as a whole; return its token ids, without a BOS.
+    """Return the token ids of a text that is data as a whole, without a BOS.
 
     Raises:
-        SpellingError: the tokenizer cannot write as text what it spells.
+        SpellingError: it spells a special token that the tokenizer cannot write as text.
     """
     return load_encoder(tokenizer).encode_text(text)
 
@@ -113,40 +117,44 @@ def encode_turns(
     turns: Sequence[Turn],
     template: ChatTemplate | None = None,
 ) -> list[int]:
-    """Encode chat turns up to where the assistant begins to answer; return their token ids.
+    """Return the token ids of chat turns, up to where the assistant begins to answer.
 
     Args:
-        template: what renders them; the tokenizer's own if left out.
+        template: the template that renders them; by default the tokenizer's own.
 
     Raises:
         TemplateError: the chat template refuses the turns.
-        SpellingError: the tokenizer cannot write as text what a content spells.
+        SpellingError: a content spells a special token that the tokenizer cannot write as text.
     """
     return load_encoder(tokenizer).encode_turns(template or load_chat_template(tokenizer), turns)
 
 
-# What is known of a tokenizer's special tokens, for as long as it is there, by its size and chat
-# template: both may change.
+# Cached by tokenizer, for its lifetime: its size and chat template (both may change), its special
+# tokens and their spellings.
 _Known = tuple[Special, Spellings | None]
 _known: WeakKeyDictionary[Any, tuple[Any, _Known]] = WeakKeyDictionary()
 
 
 def load_encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
     """Return the encoder of a loaded tokenizer; threads may share it."""
-    asked: Any = tokenizer
-    state = len(asked), str(asked.chat_template)
-    kept = _known.get(asked)
+    untyped: Any = tokenizer
+    state = len(untyped), str(untyped.chat_template)
+    kept = _known.get(untyped)
     if kept is None or kept[0] != state:
-        kept = state, _load_known(asked)
-        _known[asked] = kept
+        kept = state, _load_known(untyped)
+        _known[untyped] = kept
     special, spellings = kept[1]
-    return Encoder(_text_tokenizer(asked, special), spellings)
+    return Encoder(_text_tokenizer(untyped, special), spellings)
 
 
 def offline_encoder(
     backend: Tokenizer, names: Mapping[str, str], template: ChatTemplate
 ) -> Encoder:
-    """Return the encoder of a `tokenizer.json`; `names` are its special tokens by their role."""
+    """Return the encoder of a `tokenizer.json`.
+
+    Args:
+        names: its special tokens by role.
+    """
 
     def encode(text: str) -> tuple[list[int], list[Span]]:
         encoding = backend.encode(text, add_special_tokens=False)
@@ -179,53 +187,63 @@ def _find_special(
     template: ChatTemplate,
     normalize: Callable[[str], str],
 ) -> Special:
-    """Return the control tokens: those that are marked so, those with a role, and the one with
-    which the chat template closes an assistant turn."""
-    tokens = {token: each for token, each in added.items() if each.special or each.content in named}
+    """Return the control tokens of a tokenizer.
+
+    These are the tokens marked special, those with a role, and the token with which the chat
+    template closes an assistant turn.
+    """
+    tokens = {
+        token: entry for token, entry in added.items() if entry.special or entry.content in named
+    }
     special = Special(tokens, normalize)
     end = find_turn_end(build(special), template, added)
     return special if end is None else Special({**tokens, end: added[end]}, normalize)
 
 
 def _spellings_of(special: Special) -> Spellings | None:
+    """Return the spellings of special tokens; None if there are none."""
     normalize = None if special.normalize is _keep else special.normalize
     return Spellings.of((added.content for added in special.tokens.values()), normalize)
 
 
 def _normalizer_of(backend: Tokenizer) -> Callable[[str], str]:
+    """Return the function that normalizes a text as this tokenizer does."""
     normalizer = backend.normalizer
     return _keep if normalizer is None else normalizer.normalize_str
 
 
 def _keep(text: str) -> str:
-    """Return a text as it is, for a tokenizer that normalizes nothing."""
+    """Return a text unchanged, for a tokenizer that normalizes nothing."""
     return text
 
 
 def _text_tokenizer(tokenizer: Any, special: Special) -> TextTokenizer:
+    """Return the text tokenizer of a loaded tokenizer, fast or in Python."""
     if not tokenizer.is_fast:
         return SlowTokenizer(tokenizer, special)
 
     def encode(text: str) -> tuple[list[int], list[Span]]:
-        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return found["input_ids"], found["offset_mapping"]
+        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoding["input_ids"], encoding["offset_mapping"]
 
     def ids(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
+        ids_of_text: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids_of_text
 
     return FastTokenizer(tokenizer.backend_tokenizer, special, encode, ids)
 
 
-# A word that no template and no vocabulary holds.
+# A word that no template and no vocabulary contains.
 _ANSWER = "Zqanswer"
 
 
 def find_turn_end(
     tokenizer: TextTokenizer, template: ChatTemplate, added: Mapping[int, AddedToken]
 ) -> int | None:
-    """Return the added token with which a template closes an assistant turn; None where it writes
-    none, or other text before it."""
+    """Return the added token with which a template closes an assistant turn.
+
+    None if it writes none, or other text before it.
+    """
     if not template.source:
         return None
     turns = [{"role": "user", "content": "Zqquestion"}, {"role": "assistant", "content": _ANSWER}]
@@ -241,8 +259,8 @@ def find_turn_end(
 
 def get_turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token with which a loaded tokenizer's chat template closes an assistant turn."""
-    asked: Any = tokenizer
-    if not asked.chat_template:
+    untyped: Any = tokenizer
+    if not untyped.chat_template:
         return None
     built = load_encoder(tokenizer).tokenizer
-    return find_turn_end(built, load_chat_template(tokenizer), asked.added_tokens_decoder)
+    return find_turn_end(built, load_chat_template(tokenizer), untyped.added_tokens_decoder)

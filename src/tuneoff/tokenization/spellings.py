@@ -1,8 +1,7 @@
-"""Finds where data spells a special token (`<s>`, `<|im_end|>`), also in what a chat template made
-of the data.
+"""Finds where data spells a special token (`<s>`, `<|im_end|>`), also in a rendered chat template.
 
 A chat template mixes its own control tokens with the contents of turns. To tell them apart, each
-spelling in a content is replaced by a mark before rendering; where the mark comes out, the text is
+spelling in a content is replaced by a mark before rendering. Where a mark comes out, the text is
 data.
 """
 
@@ -17,43 +16,49 @@ from typing import Any
 
 from tuneoff.tokenization.chat_template import TemplateError
 
-# Characters from a place to the one behind the last.
+# A character range, the end excluded.
 Span = tuple[int, int]
 Turn = Mapping[str, Any]
 Render = Callable[[Sequence[Turn]], str]
 
-# Letters that no normalizer changes: not by NFKC, by case, nor as "control" characters.
+# Letters that no normalizer changes: not by NFKC, not by case, and not as control characters.
 _LETTERS = [chr(0x13000 + number) for number in range(1024)]
 
 
 def draw_mark() -> str:
-    """Return a text that is in no data: nobody can guess it, so nobody can write it."""
+    """Return a random text that nobody can guess, so no data contains it."""
     return "⟦" + "".join(secrets.choice(_LETTERS) for _ in range(12)) + "⟧"
 
 
 _BEGIN, _END = draw_mark(), draw_mark()
 _MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
 ATTEMPTS = 8
-# What stands for data while the tokenizer looks for control tokens.
+# Replaces data while the tokenizer looks for control tokens.
 MASK = draw_mark()
 
 
 @dataclass(frozen=True, slots=True)
 class Spellings:
-    """The texts of a tokenizer's special tokens, and how that tokenizer normalizes a text."""
+    """The spellings of a tokenizer's special tokens."""
 
     pattern: re.Pattern[str]
+    """Matches every spelling, also normalized."""
     texts: frozenset[str]
+    """The special tokens' texts."""
     heads: frozenset[str]
+    """Their proper prefixes."""
     tails: frozenset[str]
+    """Their proper suffixes."""
     longest: int
+    """The length of the longest one."""
     normalize: Callable[[str], str] | None
+    """Normalizes a text as the tokenizer does; None: it does not."""
 
     @classmethod
     def of(
         cls, texts: Iterable[str], normalize: Callable[[str], str] | None = None
     ) -> Spellings | None:
-        """Return the spellings of these tokens; None where there are none."""
+        """Return the spellings of these tokens; None if there are none."""
         raw = {text for text in texts if text}
         if not raw:
             return None
@@ -69,56 +74,61 @@ class Spellings:
         )
 
     def may_be_in(self, text: str) -> bool:
-        """Say whether a content spells a token, by itself or together with what surrounds it."""
+        """Return whether a content spells a token, alone or together with the text around it."""
         if self.pattern.search(text) or self._edges(text):
             return True
         return self.normalize is not None and bool(self.pattern.search(self.normalize(text)))
 
     def spans(self, text: str, controls: Iterable[Span]) -> list[Span]:
-        """Return where a content spells tokens.
+        """Return the spans in which a content spells tokens.
 
         Args:
             controls: where the tokenizer itself finds control tokens in this text.
         """
-        found = [match.span() for match in self.pattern.finditer(text)]
-        found += [_stripped(text, span) for span in controls]
-        return _merged([*found, *self._edges(text)])
+        spans = [match.span() for match in self.pattern.finditer(text)]
+        spans += [_stripped(text, span) for span in controls]
+        return _merged([*spans, *self._edges(text)])
 
     def _edges(self, text: str) -> list[Span]:
-        """Find where a content may be one part of a spelling, whose rest is the template's."""
+        """Return the spans at a content's ends that may be part of a spelling.
+
+        The template would write the other part.
+        """
         start, end = _stripped(text, (0, len(text)))
         most = min(self.longest - 1, end - start)
         if most == end - start and any(text[start:end] in token for token in self.texts):
             return [(start, end)] if most else []
         sizes = range(most, 0, -1)
-        found = []
+        edges = []
         tail = next((size for size in sizes if text[start : start + size] in self.tails), 0)
         head = next((size for size in sizes if text[end - size : end] in self.heads), 0)
         if tail:
-            found.append((start, start + tail))
+            edges.append((start, start + tail))
         if head:
-            found.append((end - head, end))
-        return found
+            edges.append((end - head, end))
+        return edges
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered conversation: its text, and the `data` in it that spells tokens. Where the
-    template changes what it says by a spelling, `hidden` is the text without any of them."""
+    """A rendered conversation."""
 
     text: str
+    """Its text."""
     data: list[Span]
+    """The spans of it that are data and spell tokens."""
     hidden: str | None = None
+    """The text without any spelling, if the template's output depends on a spelling; else None."""
 
 
 def render_with_spans(
     render: Render, turns: Sequence[Turn], spans: Sequence[Sequence[Span]]
 ) -> Rendered:
-    """Render turns, and find the spelled `spans` of the contents in the text.
+    """Render turns, and return the text with the spelled `spans` of the contents in it.
 
-    A template that looks at a spelling (`'</think>' in content`) renders other text without it.
-    There a mark is put before the spelling instead. A spelling that the template changes or cuts
-    out even so is not found.
+    A template that reads a spelling (`'</think>' in content`) renders other text without it. There
+    a mark is put before the spelling instead. A spelling that the template changes or cuts out is
+    then still not found.
     """
     text, hidden = render(turns), None
     for _ in range(ATTEMPTS):
@@ -128,18 +138,18 @@ def render_with_spans(
         again = render(turns)
         if again == text:
             break
-        text = again  # it writes the time, which goes on meanwhile
+        text = again  # it writes the time, which has advanced
     modes: list[str | None] = [None] * len(turns)
-    found = Rendered(text, [])
+    best = Rendered(text, [])
     for place, spelled in enumerate(spans):
         for mode in (_REPLACED, _PRECEDED) if spelled else ():
             tried: list[str | None] = [*modes[:place], mode, *modes[place + 1 :]]
             one, _ = _render_marked(render, turns, spans, tried)
             if one is not None and one.text == text:
-                modes, found = tried, one
+                modes, best = tried, one
                 break
     whole = all(mode for mode, spelled in zip(modes, spans, strict=True) if spelled)
-    return found if whole else Rendered(text, found.data, hidden or "")
+    return best if whole else Rendered(text, best.data, hidden or "")
 
 
 _REPLACED, _PRECEDED = "replaced", "preceded"
@@ -151,8 +161,10 @@ def _render_marked(
     spans: Sequence[Sequence[Span]],
     modes: Sequence[str | None],
 ) -> tuple[Rendered | None, str | None]:
-    """Render turns with marks; return what comes out with the marks taken away, and with them.
-    Nothing where the template cannot be carried out with marks."""
+    """Render turns with marks; return the text with the marks removed, and with them.
+
+    Both are None if the template fails with marks.
+    """
     pieces: list[tuple[str, str]] = []
     marked = []
     for turn, spelled, mode in zip(turns, spans, modes, strict=True):
@@ -173,7 +185,7 @@ def _render_marked(
 
 
 def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> Rendered:
-    """Take the marks out of a rendered text; return it with the spans that they stood for."""
+    """Remove the marks from a rendered text; return it with the spans of the marked data."""
     parts: list[str] = []
     spans: list[Span] = []
     at = length = 0
@@ -191,9 +203,9 @@ def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> Rendered:
 
 
 def mask(text: str, spans: Sequence[Span]) -> tuple[str, Callable[[int], int]]:
-    """Hide spans of a text; return it, and what gives a place of it as one of `text`."""
+    """Mask spans of a text; return it, and a function from its places to those of `text`."""
     parts: list[str] = []
-    # Where each run of kept text begins, in the masked text and in the text.
+    # The start of each unmasked piece, in the masked text and in the text.
     masked_starts, starts = [0], [0]
     at = length = 0
     for start, end in _merged(spans):
@@ -221,11 +233,11 @@ def _stripped(text: str, span: Span) -> Span:
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Return spans in order, overlapping ones as one, empty ones left out."""
-    found: list[Span] = []
+    """Return spans in order, overlapping ones merged, empty ones left out."""
+    merged: list[Span] = []
     for start, end in sorted(span for span in spans if span[0] < span[1]):
-        if found and start < found[-1][1]:
-            found[-1] = found[-1][0], max(end, found[-1][1])
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
         else:
-            found.append((start, end))
-    return found
+            merged.append((start, end))
+    return merged

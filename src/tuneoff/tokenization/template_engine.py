@@ -1,5 +1,6 @@
-"""Jinja as chat templates know it: the environment that transformers' `apply_chat_template` gives
-them (transformers 5, `utils/chat_template_utils.py`), without its import, which takes seconds.
+"""The Jinja environment of chat templates, equal to that of transformers' `apply_chat_template`.
+
+Source: transformers 5, `utils/chat_template_utils.py`; importing that takes seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from tuneoff import machine
 if TYPE_CHECKING:
     from jinja2 import Template
 
-# transformers' own tag around what the assistant says: it renders nothing.
+# Transformers' own tag around assistant texts; it renders nothing.
 GENERATION_TAG = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
 
 
 class TemplateRefusal(Exception):
-    """A chat template does not take these turns; the message is its own."""
+    """A chat template refuses these turns; the message is its own."""
 
 
 def render_source(
@@ -30,14 +31,14 @@ def render_source(
     add_generation_prompt: bool,
     **names: Any,
 ) -> str:
-    """Render turns by a template as it stands.
+    """Render turns by an unadapted template and return the text.
 
     Args:
         special: the special tokens that it may write, by name (`bos_token`: `<s>`).
-        names: what else it finds, before what the environment has.
+        names: further variables, which override the environment's.
 
     Raises:
-        TemplateRefusal: the template refuses the turns, or cannot be carried out.
+        TemplateRefusal: the template refuses the turns, or fails.
     """
     from jinja2 import TemplateError as JinjaError
 
@@ -47,8 +48,8 @@ def render_source(
             tools=None,
             documents=None,
             add_generation_prompt=add_generation_prompt,
-            # Templates that know of thinking (Qwen3) would spend the answer's tokens on it;
-            # the others ignore this.
+            # Templates with a thinking mode (Qwen3) would spend the answer's tokens on it; others
+            # ignore this.
             enable_thinking=False,
             **special,
             **names,
@@ -60,8 +61,7 @@ def render_source(
 
 @cache
 def _compile(source: str) -> Template:
-    """Compile a template in the environment that transformers gives it: sandboxed, with its
-    names."""
+    """Return a template compiled in transformers' environment: sandboxed, with its variables."""
     from jinja2 import TemplateError as JinjaError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -1,7 +1,7 @@
-"""What a chat template does with turns of each role, found by marks in their contents.
+"""Finds out how a chat template treats turns of each role, by marks in their contents.
 
-It is asked to render short conversations whose contents are words that no template holds. A
-content that is not in what it renders was left out, or changed.
+It renders short conversations whose contents are words that no template contains. A content that is
+missing in the rendered text was dropped or changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
 Special = tuple[tuple[str, str], ...]
 
 _LONG: Roles = ("user", "assistant", "user")
-# Conversations in which a role is looked for; `*` is its own turn.
+# Conversations that test a role; `*` is the turn of that role.
 _ALONE: Roles = ("*", "user")
 _FIRST: tuple[Roles, ...] = (_ALONE, ("*", *_LONG))
 _ELSEWHERE: tuple[Roles, ...] = (
@@ -27,7 +27,7 @@ _ELSEWHERE: tuple[Roles, ...] = (
     ("user", "*"),
     ("user", "assistant", "*", "user"),
 )
-# Where the content of each role is looked for; user first, for every conversation has one.
+# Conversations that test the content of each role; user first, for all conversations have one.
 _CONTEXTS: Mapping[str, tuple[Roles, ...]] = {
     "user": (("user",), ("system", "user")),
     "system": (("system", "user"),),
@@ -35,19 +35,19 @@ _CONTEXTS: Mapping[str, tuple[Roles, ...]] = {
     "developer": (("developer", "user"), ("system", "developer", "user")),
     "tool": (("user", "tool"), ("user", "assistant", "tool", "user")),
 }
-# Who may be to blame for a refusal, the likeliest first.
+# Roles that may cause a refusal, the likeliest first.
 _SUSPECTS = ("tool", "developer", "system", "assistant")
 _MOST_NAMED = 8
 
 
 @lru_cache(maxsize=64)
 def probe(source: str, special: Special) -> Adaptation:
-    """Return what a chat template needs so that it renders every turn that it can render."""
-    found = Adaptation(parts=_parts(source, special))
-    plain = adapted(source, found)
+    """Return the adaptation by which a chat template renders every turn that it can render."""
+    adaptation = Adaptation(parts=_parts(source, special))
+    plain = adapted(source, adaptation)
     own = _habits(plain, special)
     return replace(
-        found,
+        adaptation,
         system=_where(plain, special, "system"),
         developer=_where(plain, special, "developer"),
         dated=own.dated,
@@ -60,8 +60,7 @@ def probe(source: str, special: Special) -> Adaptation:
 def trouble(
     source: str, special: Special, roles: Roles, add_generation_prompt: bool = True
 ) -> str | None:
-    """Say as a clause what a template cannot do with a conversation of these roles; None where it
-    renders all of its turns."""
+    """Explain as a clause why a conversation of these roles cannot be rendered; None if it can."""
     lost = _lost(source, special, roles, add_generation_prompt)
     if not lost:
         return None
@@ -80,40 +79,40 @@ def _where(source: str, special: Special, role: str) -> Where:
     """Return where a template renders turns of a role."""
 
     def renders(conversation: Roles) -> bool:
-        roles = tuple(role if each == "*" else each for each in conversation)
+        roles = tuple(role if other == "*" else other for other in conversation)
         return not _lost(source, special, roles)
 
     def tells(conversation: Roles) -> bool:
-        """Say whether it is this role's turn that would be in the way."""
-        others = tuple(each for each in conversation if each != "*")
+        """Return whether a failure would be due to this role's turn."""
+        others = tuple(other for other in conversation if other != "*")
         return others == ("user", "user") or renders(others)
 
-    if not all(renders(each) for each in _FIRST if each == _ALONE or tells(each)):
+    if not all(renders(other) for other in _FIRST if other == _ALONE or tells(other)):
         return "nowhere"
-    return "anywhere" if all(renders(each) for each in _ELSEWHERE if tells(each)) else "first"
+    return "anywhere" if all(renders(other) for other in _ELSEWHERE if tells(other)) else "first"
 
 
 def _parts(source: str, special: Special) -> frozenset[str]:
-    """Return the roles whose contents a template renders as lists of parts, and not as texts."""
-    found: frozenset[str] = frozenset()
+    """Return the roles whose contents a template renders as lists of parts and not as texts."""
+    part_roles: frozenset[str] = frozenset()
     for role, contexts in _CONTEXTS.items():
-        tried = (found, found | {role}, found | {role, "system"})
+        tried = (part_roles, part_roles | {role}, part_roles | {role, "system"})
         for parts in tried:
             text = adapted(source, Adaptation(parts=parts))
             if any(_carries(text, special, roles, role) for roles in contexts):
-                found = parts
+                part_roles = parts
                 break
-    return found
+    return part_roles
 
 
 def _carries(source: str, special: Special, roles: Roles, role: str) -> bool:
-    """Say whether the contents of one role are rendered."""
+    """Return whether the contents of one role are rendered."""
     lost = _lost(source, special, roles)
     return not isinstance(lost, str) and all(roles[place] != role for place in lost)
 
 
 def _habits(source: str, special: Special) -> Adaptation:
-    """Return what a template does of its own in the longest conversation that it renders."""
+    """Return what a template changes by itself in the longest conversation that it renders."""
     asked: list[str] = []
 
     def now(form: str) -> str:
@@ -141,12 +140,12 @@ def _habits(source: str, special: Special) -> Adaptation:
 
 
 def _forgets(source: str, special: Special) -> bool:
-    """Return whether what an earlier assistant turn says is rendered, and its thoughts are not."""
+    """Return whether an earlier assistant turn is rendered without its thoughts."""
     first, answer, last = _marked(_LONG)
     thought = "ZqThoughtQz"
-    said = {**answer, "content": f"<think>\n{thought}\n</think>\n\n{answer['content']}"}
+    thinking = {**answer, "content": f"<think>\n{thought}\n</think>\n\n{answer['content']}"}
     try:
-        text = render_source(source, dict(special), [first, said, last], True)
+        text = render_source(source, dict(special), [first, thinking, last], True)
     except TemplateRefusal:
         return False
     return answer["content"] in text and thought not in text
@@ -155,21 +154,20 @@ def _forgets(source: str, special: Special) -> bool:
 def _lost(
     source: str, special: Special, roles: Roles, add_generation_prompt: bool = True
 ) -> str | list[int]:
-    """Return the places of turns whose contents are not rendered, the first few, or why all turns
-    are refused."""
+    """Return the places of the first turns that are not rendered, or why all are refused."""
     turns = _marked(roles)
     try:
         text = render_source(source, dict(special), turns, add_generation_prompt)
     except TemplateRefusal as error:
         return str(error)
     lost: list[int] = []
-    behind = 0  # contents mostly come in order: each is looked for behind the one before it
+    behind = 0  # contents mostly come in order, so each search starts after the previous content
     for place, turn in enumerate(turns):
-        found = text.find(turn["content"], behind)
-        if found < 0:
-            found = text.find(turn["content"])
-        if found >= 0:
-            behind = found
+        start = text.find(turn["content"], behind)
+        if start < 0:
+            start = text.find(turn["content"])
+        if start >= 0:
+            behind = start
         elif len(lost) < _MOST_NAMED:
             lost.append(place)
         else:
@@ -178,7 +176,7 @@ def _lost(
 
 
 def _marked(roles: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a conversation whose contents are words that differ, in large and small letters."""
+    """Return a conversation whose contents are distinct words, in upper and lower case."""
     return [
         {"role": role, "content": f"Zq{place}x{role.title()}Qz"} for place, role in enumerate(roles)
     ]

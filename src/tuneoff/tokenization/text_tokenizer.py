@@ -1,11 +1,11 @@
-"""Tokenizers that write special tokens as text, all but those that they are told to keep.
+"""Tokenizers that write special tokens as text, except those that they are told to keep.
 
-`FastTokenizer` is one of the `tokenizers` library. It has a copy in which special tokens are off,
-and which knows a secret word for each of them: a control token to keep is written as its word. The
-copy encodes a whole text at once, so that the text is cut, normalized and prefixed as the tokenizer
-itself does it. Nothing is switched on the tokenizer, which other threads use.
+`FastTokenizer` wraps one of the `tokenizers` library. It uses a copy in which special tokens are
+off and which has a secret word for each of them; a control token to keep is written as its word.
+The copy encodes a whole text at once, so that splitting, normalizing and prefixing are the
+tokenizer's own. Nothing is switched on the tokenizer itself, which other threads use.
 
-`SlowTokenizer` is one of transformers in Python, which is asked piece by piece.
+`SlowTokenizer` wraps one of transformers in Python and encodes piece by piece.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuneoff.tokenization.spellings import Span, draw_mark
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
-# A control token in a text: its id, and the characters that it stands for.
+# A control token in a text: its id, and its span of characters.
 Control = tuple[int, int, int]
 
 
@@ -33,36 +33,44 @@ class SpellingError(DataError):
 
 @dataclass(frozen=True)
 class Special:
-    """A tokenizer's control tokens by id, and how it normalizes texts."""
+    """A tokenizer's control tokens."""
 
     tokens: Mapping[int, AddedToken]
+    """The control tokens by id."""
     normalize: Callable[[str], str]
+    """Normalizes a text as the tokenizer does."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _copies: list[tuple[Tokenizer, dict[int, str], dict[int, int]]] = field(default_factory=list)
 
     def is_control(self, token: int, text: str) -> bool:
-        """Say whether a token that stands for this text is a control token. It is none where it
-        stands for a character that the vocabulary lacks, as `<unk>` may."""
+        """Return whether a token for this text is a control token.
+
+        It is not if it replaces a character that the vocabulary lacks, as `<unk>` may.
+        """
         if token not in self.tokens:
             return False
         spelled = self.tokens[token].content
         return spelled in text or self.normalize(spelled) in self.normalize(text)
 
     def copy_of(self, backend: Tokenizer) -> tuple[Tokenizer, dict[int, str], dict[int, int]]:
-        """Return the copy of the tokenizer, made at the first call, its word for each control
-        token, and the ids of these words with the tokens that they stand for."""
+        """Return the copy of a tokenizer, built at the first call, with its secret words.
+
+        Returns:
+            the copy, its word for each control token, and the control token of each word's id.
+        """
         with self._lock:
             if not self._copies:
                 self._copies.append(self._make_copy(backend))
             return self._copies[0]
 
     def _make_copy(self, backend: Tokenizer) -> tuple[Tokenizer, dict[int, str], dict[int, int]]:
+        """Build the copy of a tokenizer; return it with its secret words."""
         from tokenizers import AddedToken, Tokenizer
 
         copy = Tokenizer.from_str(backend.to_str())
         copy.no_truncation()
         copy.no_padding()
-        # Some are special by their role alone, as an EOS that was added as a word.
+        # Some are special only by their role, like an EOS that was added as a word.
         copy.add_special_tokens([token for token in self.tokens.values() if not token.special])
         copy.encode_special_tokens = True
         words = {token: draw_mark() for token in self.tokens}
@@ -77,21 +85,21 @@ class Special:
 
 
 class TextTokenizer(Protocol):
-    """A tokenizer, none of whose methods adds a token at an end."""
+    """A tokenizer whose methods add no token at either end."""
 
     @property
     def special(self) -> Special: ...
 
     def ids(self, text: str) -> list[int]:
-        """Return a text's token ids, special tokens and all."""
+        """Return a text's token ids, special tokens included."""
         ...
 
     def find_controls(self, text: str) -> tuple[list[int], list[Control]]:
-        """Return the same, and the control tokens among them."""
+        """Return a text's token ids, and the control tokens among them."""
         ...
 
     def ids_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
-        """Return token ids in which `controls` alone are control tokens.
+        """Return token ids in which only `controls` are control tokens.
 
         Raises:
             SpellingError: the vocabulary has no other tokens for the text.
@@ -101,25 +109,27 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class FastTokenizer:
-    """A tokenizer of the `tokenizers` library. `encode` gives ids, and characters of each."""
+    """A tokenizer of the `tokenizers` library."""
 
     backend: Tokenizer
     special: Special
     encode: Callable[[str], tuple[list[int], list[Span]]]
+    """Returns a text's token ids, and the span of characters of each."""
     ids: Callable[[str], list[int]]
+    """Returns a text's token ids."""
 
     def find_controls(self, text: str) -> tuple[list[int], list[Control]]:
         """Return a text's token ids, and the control tokens among them."""
         ids, spans = self.encode(text)
-        found = [
+        controls = [
             (token, start, end)
             for token, (start, end) in zip(ids, spans, strict=True)
             if self.special.is_control(token, text[start:end])
         ]
-        return ids, found
+        return ids, controls
 
     def ids_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
-        """Return token ids in which `controls` alone are control tokens."""
+        """Return token ids in which only `controls` are control tokens."""
         copy, words, tokens = self.special.copy_of(self.backend)
         parts, at = [], 0
         for token, start, end in controls:
@@ -127,24 +137,26 @@ class FastTokenizer:
             at = end
         text = "".join([*parts, text[at:]])
         encoding = copy.encode(text, add_special_tokens=False)
-        found: list[int] = []
+        ids: list[int] = []
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if token in tokens:
-                found.append(tokens[token])
+                ids.append(tokens[token])
             elif self.special.is_control(token, text[start:end]):
-                found += self._spell_out(token, text[start:end])
+                ids += self._spell_out(token, text[start:end])
             else:
-                found.append(token)
-        return found
+                ids.append(token)
+        return ids
 
     def _spell_out(self, token: int, text: str) -> list[int]:
-        """Return the tokens of single characters, where the vocabulary itself has the spelling as
-        one entry (SentencePiece's may).
+        """Return the tokens of single characters, for a spelling that is one entry of the
+        vocabulary.
+
+        SentencePiece vocabularies may have such entries.
 
         Raises:
             SpellingError: it lacks one of these characters.
         """
-        found: list[int] = []
+        spelled: list[int] = []
         for character in text:
             parts = character.encode()
             written = (
@@ -155,18 +167,18 @@ class FastTokenizer:
             whole = next(filter(None, map(self._ids_of, written)), None)
             if whole is None:
                 raise _refused(self.special.tokens[token].content)
-            found += whole
-        return found
+            spelled += whole
+        return spelled
 
     def _ids_of(self, pieces: Sequence[str]) -> list[int] | None:
-        """Return the ids of pieces of the vocabulary; None where one is none, or controls."""
-        found = []
+        """Return the ids of vocabulary pieces; None if one is missing or a control token."""
+        ids = []
         for piece in pieces:
             token = self.backend.token_to_id(piece)
             if token is None or token in self.special.tokens:
                 return None
-            found.append(token)
-        return found
+            ids.append(token)
+        return ids
 
 
 @dataclass(frozen=True)
@@ -177,14 +189,14 @@ class SlowTokenizer:
     special: Special
 
     def ids(self, text: str) -> list[int]:
-        """Return a text's token ids, special tokens and all."""
+        """Return a text's token ids, special tokens included."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def find_controls(self, text: str) -> tuple[list[int], list[Control]]:
         """Return a text's token ids, and the control tokens among them."""
         numbers = {added.content: token for token, added in self.special.tokens.items()}
-        found = []
+        controls = []
         for match in self._added.finditer(text):
             token = numbers.get(match[0])
             if token is not None:
@@ -193,31 +205,36 @@ class SlowTokenizer:
                     start -= 1
                 while added.rstrip and end < len(text) and text[end].isspace():
                     end += 1
-                found.append((token, start, end))
-        return self.ids(text), found
+                controls.append((token, start, end))
+        return self.ids(text), controls
 
     def ids_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
-        """Return token ids in which `controls` alone are control tokens."""
-        found: list[int] = []
+        """Return token ids in which only `controls` are control tokens."""
+        ids: list[int] = []
         at = 0
         for token, start, end in controls:
-            found += [*self._pieces(text[at:start]), token]
+            ids += [*self._pieces(text[at:start]), token]
             at = end
-        return found + self._pieces(text[at:])
+        return ids + self._pieces(text[at:])
 
     def _pieces(self, text: str) -> list[int]:
-        """Encode a text in which added tokens that are ordinary words stay as they are."""
+        """Return the token ids of a text; added tokens that are ordinary words stay whole."""
         words = self.tokenizer.get_added_vocab()
         special = {added.content for added in self.special.tokens.values()}
-        found: list[int] = []
+        ids: list[int] = []
         at = 0
         for match in self._added.finditer(text):
             if match[0] not in special:
-                found += [*self._plain(text[at : match.start()]), words[match[0]]]
+                ids += [*self._plain(text[at : match.start()]), words[match[0]]]
                 at = match.end()
-        return found + self._plain(text[at:])
+        return ids + self._plain(text[at:])
 
     def _plain(self, text: str) -> list[int]:
+        """Return the token ids of a text without added tokens, special tokens split.
+
+        Raises:
+            SpellingError: it spells a special token that cannot be split.
+        """
         if not text:
             return []
         asked = {"add_special_tokens": False, "split_special_tokens": True}
@@ -229,12 +246,13 @@ class SlowTokenizer:
 
     @cached_property
     def _added(self) -> re.Pattern[str]:
-        """Return every added token, the longest first."""
+        """Return a pattern of every added token, the longest first."""
         texts = sorted(filter(None, self.tokenizer.get_added_vocab()), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 
 
 def _refused(token: str) -> SpellingError:
+    """Return the error for a special token that cannot be written as text."""
     return SpellingError(
         f"a text spells {token!r}, a special token that this tokenizer cannot write as text; take "
         "it out, or use another base."
@@ -243,8 +261,11 @@ def _refused(token: str) -> SpellingError:
 
 @cache
 def byte_letters() -> list[str]:
-    """Return byte-level BPE's letter for each byte: printable ones of Latin-1 stand for
-    themselves, the other bytes for the characters from 256 on, in order."""
+    """Return the letter of each byte in byte-level BPE.
+
+    Printable bytes of Latin-1 are their own letters; the others are the characters from 256 on, in
+    order.
+    """
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -1,7 +1,7 @@
-"""Starts the processes of one training and ends them all when one ends badly:
-`python -m tuneoff.training.agent COUNT FOLDER PARENT`, which is torchrun's own agent.
+"""Starts the processes of one training and stops all of them when one fails.
 
-On SIGTERM, and when whoever started it is gone, it ends them too.
+Run as `python -m tuneoff.training.agent COUNT FOLDER PARENT`; it is torchrun's own agent. It also
+stops them on SIGTERM and when its parent process is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tuneoff.training.processes import FAILED, end_with_parent
 
 
 def main() -> None:
-    """Exits with 0 when all processes did."""
+    """Run the processes and exit with 0 when all of them succeed."""
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -40,7 +40,7 @@ def main() -> None:
             "-m", "tuneoff.training.member", str(folder), str(os.getpid())
         )
     except ChildFailedError as error:
-        # When one is killed the others fail for want of it, perhaps noticed first.
+        # When one process is killed the others fail too, and their failure may be noticed first.
         rank, failure = min(
             error.failures.items(), key=lambda each: (each[1].exitcode >= 0, each[1].timestamp)
         )

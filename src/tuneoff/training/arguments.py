@@ -1,4 +1,5 @@
-"""How long, how fast and how often: a bake-off file's settings as transformers takes them."""
+"""Turns the settings of a bake-off file into transformers' training arguments: how long to train,
+how fast, and how often to validate and save."""
 
 from __future__ import annotations
 
@@ -27,19 +28,22 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 
 
 def planned_steps(train: TrainSettings, examples: int) -> int:
-    """Optimizer steps at most: what the file says, or its epochs over so many examples."""
+    """Return the maximum number of optimizer steps.
+
+    It is `max_steps` of the file, or its epochs over this number of examples.
+    """
     epochs = train.epochs or (DEFAULT_EPOCHS if train.until is None else MOST_EPOCHS)
     return train.max_steps or math.ceil(epochs * math.ceil(examples / train.batch_size))
 
 
 def evaluate_every(train: TrainSettings, examples: int) -> int:
-    """Steps between two validations; left out, twice an epoch."""
+    """Return the number of steps between two validations; by default half an epoch."""
     per_epoch = math.ceil(examples / train.batch_size)
     return train.evaluate_every or math.ceil(per_epoch / EVALUATIONS_PER_EPOCH)
 
 
 def schedule_of(train: TrainSettings, steps: int) -> Schedule:
-    """How the learning rate goes over so many planned steps."""
+    """Return the learning-rate schedule over this number of planned steps."""
     warmup = train.warmup_steps
     if warmup is None:
         warmup = math.ceil(WARMUP_FRACTION * min(steps, 1000))
@@ -57,8 +61,11 @@ def training_arguments(
     validated: bool = True,
     group: Group = ALONE,
 ) -> TrainingArguments:
-    """The arguments of a training whose checkpoints go to `folder`. Not `validated`: there are
-    no validation examples, and the last step is what is kept."""
+    """Return the arguments of a training that writes its checkpoints to `folder`.
+
+    Args:
+        validated: False when there are no validation examples; the last step is then kept.
+    """
     import torch
 
     train = settings.train
@@ -102,9 +109,11 @@ def training_arguments(
 
 
 def _for_one(group: Group, **named: Any) -> TrainingArguments:
-    """Arguments of a trainer that believes to be alone with one device, also in a group: else
-    accelerate would wrap the model, deal out the examples and average what is a sum here, and
-    `batch_size` would no longer be what the file says."""
+    """Return the arguments of a trainer that sees one process and one device, even in a group.
+
+    Otherwise accelerate would wrap the model, split the examples over processes, and average what
+    is a sum here. `batch_size` would then differ from the file's.
+    """
     import torch
     from transformers import TrainingArguments
 
@@ -121,7 +130,7 @@ def _for_one(group: Group, **named: Any) -> TrainingArguments:
     return arguments
 
 
-# By these accelerate and torchrun tell a process that it is one of several.
+# Environment variables by which launchers tell a process that it is one of several.
 TOLD = (
     "RANK",
     "LOCAL_RANK",
@@ -134,14 +143,14 @@ TOLD = (
 
 @contextlib.contextmanager
 def _unlaunched() -> Iterator[None]:
-    """While inside, nothing says that this process was started with others."""
-    told = {name: os.environ.pop(name) for name in TOLD if name in os.environ}
+    """Hide the launcher's environment variables, so that this process looks like a single one."""
+    saved = {name: os.environ.pop(name) for name in TOLD if name in os.environ}
     logger = logging.getLogger("transformers.training_args")
     level = logger.level
-    # It wonders why there is a group that it is not told of.
+    # It would warn about a process group that its arguments do not mention.
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
         logger.setLevel(level)
-        os.environ.update(told)
+        os.environ.update(saved)

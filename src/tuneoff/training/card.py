@@ -1,4 +1,4 @@
-"""The model card that lies beside every adapter or model tuned here."""
+"""Writes the model card that lies beside every adapter or model tuned here."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def write_card(
     library: str | None = None,
     about: Sequence[str] = (),
 ) -> None:
-    """README.md in the hub's format: a YAML head, then how it was trained.
+    """Write README.md in the hub's format: a YAML head, then how the model was trained.
 
     Args:
         resolved: the base as it was loaded (`resolve_base`).
-        library: what loads it; left out, what loads it as it was trained.
-        about: lines about the form it is in.
+        library: the library that loads it; by default the one that trained it.
+        about: lines about the format of the weights.
     """
     head: dict[str, object] = {
         "library_name": library or ("peft" if settings.method == "lora" else "transformers"),
@@ -64,20 +64,26 @@ def write_card(
 
 
 def template_lines(notes: Sequence[str]) -> list[str]:
-    """Say what was done for the chat template, as lines of a card; the saved template says it
-    itself."""
+    """Return card lines that say how the chat template was adapted.
+
+    The saved template contains the adaptation itself.
+    """
     if not notes:
         return []
     return [f"Its chat template was adapted, or does more than write turns: {'; '.join(notes)}."]
 
 
 def is_folder(resolved: str) -> bool:
-    """Whether a resolved base is a folder, and not a hub id: which it is the bake-off file's
-    folder decides, not the one that the command is run in."""
+    """Return whether a resolved base is a folder rather than a hub id.
+
+    A resolved folder is absolute: it was looked up from the bake-off file's folder, not from the
+    current one.
+    """
     return Path(resolved).is_absolute()
 
 
 def _kept(record: TrainingRecord) -> str:
+    """Describe the checkpoint that was kept: the last step, or the best with its verdict."""
     if record.best_step is None:
         return f"the last step, {record.steps}"
     words = record.verdict or "no verdict"

@@ -1,9 +1,9 @@
-"""Checkpoints that a kill at any moment cannot spoil.
+"""Checkpoints that survive a kill at any moment.
 
-A checkpoint is written in a folder of its own beside the others and renamed when it is
-whole, so a folder named `checkpoint-STEP` always is. The last two and the best are kept.
-Each holds `effort.json`: what training has taken so far, over all the processes that took
-part in it, and how much is computed at once, which running out of memory may have lowered.
+A checkpoint is written to a temporary folder and renamed when it is complete. So a folder named
+`checkpoint-STEP` is always complete. The last two and the best are kept. Each holds `effort.json`:
+the totals of the training so far, over all its processes, and the token limit of one forward pass,
+which running out of memory may have lowered.
 """
 
 from __future__ import annotations
@@ -22,48 +22,55 @@ LAST_KEPT = 2
 
 @dataclass
 class Effort:
-    """What training has taken so far. `most_tokens` is how many are computed at once."""
+    """The totals of a training so far, as stored in `effort.json`."""
 
     tokens_computed: int = 0
+    """Tokens that went through forward passes; a shared prefix counts once."""
     tokens_unshared: int = 0
+    """Tokens of the same examples without prefix sharing."""
     seconds: float = 0.0
+    """Time spent training, in seconds."""
     most_tokens: int | None = None
+    """Maximum tokens of one forward pass; None until memory ran out."""
 
     @classmethod
     def of(cls, checkpoint: Path | None) -> Effort:
-        """The effort up to a checkpoint; nothing when training begins."""
+        """Return the totals stored in a checkpoint; zeros at the start of a training."""
         file = checkpoint / EFFORT_FILE if checkpoint else None
         return cls(**json.loads(file.read_text())) if file and file.is_file() else cls()
 
     def write(self, folder: Path) -> None:
+        """Write the totals into a checkpoint's folder."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / EFFORT_FILE).write_text(json.dumps(asdict(self)))
 
 
 def name_of(step: int) -> str:
-    """The folder's name, which transformers expects."""
+    """Return the folder name that transformers expects for a checkpoint."""
     return f"checkpoint-{step}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step at which a checkpoint was written."""
+    """Return the step at which a checkpoint was written."""
     return int(checkpoint.name.split("-")[1])
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints, the oldest first."""
+    """Return all checkpoints, oldest first."""
     return sorted(folder.glob("checkpoint-*"), key=step_of)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint, ready to be resumed from. What a kill left half written is
-    removed; the path of the best one, which the trainer's state holds, is made to fit where
-    the run directory lies now."""
+    """Return the newest checkpoint, ready to resume from; None if there is none.
+
+    Removes what a kill left half written. Corrects the best checkpoint's path in the trainer's
+    state, for the run directory may have been moved.
+    """
     shutil.rmtree(folder / WRITING, ignore_errors=True)
-    found = checkpoints(folder)
-    if not found:
+    existing = checkpoints(folder)
+    if not existing:
         return None
-    file = found[-1] / STATE_FILE
+    file = existing[-1] / STATE_FILE
     state = json.loads(file.read_bytes())
     best = state.get("best_global_step")
     path = str(folder / name_of(best)) if best else None
@@ -72,11 +79,11 @@ def last_checkpoint(folder: Path) -> Path | None:
         beside = file.with_suffix(".part")
         beside.write_text(json.dumps(state, indent=2) + "\n")
         beside.replace(file)
-    return found[-1]
+    return existing[-1]
 
 
 def publish(folder: Path, step: int, best_step: int | None) -> Path:
-    """Moves a finished checkpoint from `WRITING` to its place, and drops what is not kept."""
+    """Move a complete checkpoint to its final folder, delete those not kept, and return it."""
     final = folder / name_of(step)
     (folder / WRITING / name_of(step)).rename(final)
     shutil.rmtree(folder / WRITING, ignore_errors=True)

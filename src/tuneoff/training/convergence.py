@@ -1,11 +1,11 @@
-"""What a loss curve says: converged, overfitting, stopped early, still improving.
+"""Classifies a loss curve: converged, overfitting, stopped early, still improving.
 
-Computed from the rows of `loss.jsonl` and the schedule, so that curves recorded by a hosted
-provider get the same verdict. A change of validation loss under 1% counts as none.
+It uses the rows of `loss.jsonl` and the schedule alone, so that curves from a hosted provider get
+the same verdict. A change of validation loss under 1% counts as none.
 
-Where the learning rate falls to zero every curve ends flat, whatever is left to learn. So a
-training is looked at over its last tenth not of steps, but of learning: of the sum of its
-learning rates. Of a linear schedule that is the last third of the steps, of a cosine two fifths.
+Where the learning rate falls to zero every curve ends flat, however much is left to learn. So the
+last tenth is measured in learning (the sum of the learning rates), not in steps. With a linear
+schedule that is the last third of the steps, with a cosine the last two fifths.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from tuneoff.records import LossRow, Verdict
 
 NEGLIGIBLE = 0.01
 LAST_PART = 0.1
-# What counts as a new best for patience: smaller gains would keep a flat curve going for ever.
+# The relative gain that resets patience; smaller gains would continue a flat curve for ever.
 SMALLEST_GAIN = 0.002
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the learning rate goes: up over `warmup` steps, then as its kind says, to zero after
-    `steps` unless it is constant."""
+    """A learning-rate schedule: linear warmup, then constant, linear or cosine decay."""
 
     kind: Literal["linear", "cosine", "constant"]
+    """How the rate changes after warmup."""
     warmup: int
+    """Warmup steps."""
     steps: int
+    """All steps; a rate that is not constant is zero after them."""
 
     def rate(self, step: int) -> float:
-        """A step's share of the highest learning rate; the first step is 1."""
+        """Return a step's fraction of the peak learning rate; steps count from 1."""
         done = step - 1
         if done < self.warmup:
             return done / self.warmup
@@ -43,20 +45,20 @@ class Schedule:
         return max(0.0, decayed[self.kind])
 
     def last_part_begins(self, last: int) -> int:
-        """The step after which a tenth of what was learned by the `last` step is left."""
+        """Return the step after which a tenth of all learning up to step `last` remains."""
         learned = list(accumulate(self.rate(step) for step in range(1, last + 1)))
-        most = learned[-1] * (1 - LAST_PART)
-        return sum(each <= most for each in learned)
+        threshold = learned[-1] * (1 - LAST_PART)
+        return sum(total <= threshold for total in learned)
 
 
 def best_row(rows: Sequence[LossRow]) -> LossRow | None:
-    """The first row with the lowest validation loss."""
+    """Return the first row with the lowest validation loss; None if there is none."""
     measured = [row for row in rows if row.validation is not None]
     return min(measured, key=lambda row: row.validation or 0.0, default=None)
 
 
 def out_of_patience(rows: Sequence[LossRow], patience: int) -> bool:
-    """Whether the last `patience` validations brought no gain of 0.2% over the best before."""
+    """Return whether the last `patience` validations gained less than 0.2% over the best before."""
     losses = [row.validation for row in rows if row.validation is not None]
     best, since = float("inf"), 0
     for loss in losses:
@@ -68,9 +70,9 @@ def out_of_patience(rows: Sequence[LossRow], patience: int) -> bool:
 
 
 def overfitting_step(rows: Sequence[LossRow]) -> int | None:
-    """The step from which validation loss rose for good while training loss fell.
+    """Return the step after which validation loss only rose while training loss fell.
 
-    None when validation loss ends within 1% of its best, or training loss rose too.
+    None when validation loss ends within 1% of its best, or when training loss rose too.
     """
     best, last = best_row(rows), rows[-1] if rows else None
     if best is None or last is None or best.validation is None or last.validation is None:
@@ -85,11 +87,11 @@ def overfitting_step(rows: Sequence[LossRow]) -> int | None:
 def verdict(
     rows: Sequence[LossRow], planned_steps: int | None, schedule: Schedule | None = None
 ) -> Verdict | None:
-    """The verdict on a whole curve; None when validation loss was measured less than twice.
+    """Return the verdict on a complete curve; None with fewer than two validations.
 
     Args:
-        planned_steps: how many steps were asked for; fewer done means `stopped early`.
-        schedule: None: not known, as of a hosted job; the rate may have fallen to zero.
+        planned_steps: the steps that were asked for; fewer done means `stopped early`.
+        schedule: None when unknown, as for a hosted job; the rate may then have fallen to zero.
     """
     measured = [row for row in rows if row.validation is not None]
     if len(measured) < 2:

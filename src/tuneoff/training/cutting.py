@@ -1,9 +1,9 @@
-"""What may be cut from an example that is too long: its context, never its answer.
+"""Truncates an example that is too long: its context or input, never its answer.
 
-chat turns          the oldest turns, each with what answered it; then the last turn's
-                    beginning. A system turn is an instruction, and stays.
-a `context` field   its end; the question beside it stays (text_to_sql)
-other fields        the end of the longest text (functional_representation, your own task)
+- chat turns: the oldest turns, each with its replies; then the start of the last turn.
+  A system turn is an instruction and stays.
+- a `context` field: its end; the question beside it stays (text_to_sql).
+- other fields: the end of the longest text (functional_representation, your own task).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ CONTEXT = "context"
 def cut_to_fit(
     example: Example, fits: Callable[[Example], bool], places: Callable[[str], Sequence[int]]
 ) -> Example:
-    """The example with as little cut off as needed; itself if it fits.
+    """Return the example with as little cut off as necessary; itself if it fits.
 
     Args:
         fits: whether an example's prompt is short enough.
         places: where a text may be cut: the ends of its tokens, in characters, ascending.
 
     Raises:
-        DataError: it does not fit with all of that cut off.
+        DataError: it does not fit even fully truncated.
     """
     if fits(example):
         return example
@@ -56,7 +56,7 @@ def cut_to_fit(
 
 
 def emptied(example: Example) -> Example:
-    """The example with everything cut off that may be."""
+    """Return the example with everything removed that may be cut."""
     if "messages" in example.inputs:
         *_, shortest = _from_oldest_on(example)
         return _with_text(shortest, "")
@@ -64,13 +64,13 @@ def emptied(example: Example) -> Example:
 
 
 def cut_line(name: str, cut: Mapping[Split, int]) -> str:
-    """The one line about truncated examples."""
+    """Return the line that tells a user how many examples were truncated."""
     counted = ", ".join(f"{count} {split}" for split, count in cut.items() if count)
     return f"{name}: {counted} examples are too long and were cut (train.truncate)."
 
 
 def no_room(example: Example) -> str:
-    """The sentence about an example that cannot be cut to fit."""
+    """Return the error for an example that is too long even fully truncated."""
     return (
         f"example {example.id!r} leaves no room for its answer even with its context or input cut "
         "off; raise train.max_length or lower task.max_new_tokens, shorten it, or take it out."
@@ -78,6 +78,11 @@ def no_room(example: Example) -> str:
 
 
 def _field(example: Example) -> str:
+    """Return the name of the input field to cut.
+
+    Raises:
+        DataError: no input is a text.
+    """
     if isinstance(example.inputs.get(CONTEXT), str):
         return CONTEXT
     texts = {name: value for name, value in example.inputs.items() if isinstance(value, str)}
@@ -90,6 +95,7 @@ def _field(example: Example) -> str:
 
 
 def _with_text(example: Example, text: str) -> Example:
+    """Return the example with its cuttable text replaced."""
     if "messages" not in example.inputs:
         return replace(example, inputs={**example.inputs, _field(example): text})
     *before, last = example.inputs["messages"]
@@ -97,6 +103,7 @@ def _with_text(example: Example, text: str) -> Example:
 
 
 def _without_oldest(example: Example, fits: Callable[[Example], bool]) -> Example:
+    """Return the example without its oldest exchanges, as few removed as make it fit."""
     shorter = example
     for shorter in _from_oldest_on(example):
         if fits(shorter):
@@ -105,8 +112,10 @@ def _without_oldest(example: Example, fits: Callable[[Example], bool]) -> Exampl
 
 
 def _from_oldest_on(example: Example) -> list[Example]:
-    """The example with none, one, … of its oldest exchanges left out; roles must alternate in
-    many templates, so a user turn goes with all that follows up to the next one."""
+    """Return the example with 0, 1, … of its oldest exchanges left out.
+
+    Roles must alternate in many templates, so a user turn goes together with its replies.
+    """
     turns: list[Any] = list(example.inputs["messages"])
     fixed = [turn for turn in turns if turn["role"] in ("system", "developer")]
     talk = [turn for turn in turns if turn not in fixed]
@@ -117,4 +126,5 @@ def _from_oldest_on(example: Example) -> list[Example]:
 
 
 def _with_turns(example: Example, turns: list[Any]) -> Example:
+    """Return the example with other chat turns."""
     return replace(example, inputs={**example.inputs, "messages": turns})

@@ -1,7 +1,7 @@
-"""Who computes what: parts of known sizes over several processes, none of which should wait.
+"""Balances parts of known sizes over processes, so that no process waits long.
 
-Largest first, each part to the process that has the least so far: at most a third more than
-the best division there is (Graham 1969). A pure function, so every process comes to the same.
+The largest part goes first, to the process with the smallest load. The largest load is at most a
+third more than the optimum (Graham 1969). A pure function, so every process gets the same result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def divided(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """The indices of each rank's parts, the largest first; a rank may have none."""
+    """Return the indices of each rank's parts, largest first; a rank may have none."""
     shares: list[list[int]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):

@@ -1,8 +1,8 @@
-"""Examples as token ids: prompt and completion, with which tokens are learned.
+"""Encodes examples as token ids: prompt and completion, with labels for the loss.
 
-Prompt and completion are tokenized apart, so that the prompt's tokens are the same in
-training and in answering; the end-of-sequence token closes every completion. What is too
-long is refused, or cut (`cutting.py`) where the file says `truncate: true`.
+Prompt and completion are tokenized separately, so that the prompt has the same tokens in training
+and in answering. An end-of-sequence token closes every completion. An example that is too long is
+refused, or truncated (`cutting.py`) where the file says `truncate: true`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ WHAT_TO_DO = "shorten it, take it out, or set train.truncate: true to cut its co
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training example: token ids, and labels (`IGNORED` where nothing is learned).
-    `cut`: something of its context or input had to go."""
+    """One encoded training example."""
 
     input_ids: tuple[int, ...]
+    """Token ids of prompt and completion."""
     labels: tuple[int, ...]
+    """The token to predict at each position; -100 where there is no loss."""
     cut: bool = False
+    """Whether its context or input was truncated."""
 
 
 def prompt_ids(
@@ -46,7 +48,7 @@ def prompt_ids(
     rendering: Rendering,
     shots: Sequence[Example] = (),
 ) -> list[int]:
-    """The tokens a model sees before it answers."""
+    """Return the token ids of a prompt, up to where the model answers."""
     if rendering == "chat":
         turns = prompts.messages(example, template, shots)
         return encode_turns(tokenizer, turns, load_chat_template(tokenizer, template.today))
@@ -54,13 +56,13 @@ def prompt_ids(
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens of a plain text prompt."""
+    """Return the token ids of a plain-text prompt."""
     start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
     return start + encode_text(tokenizer, text)
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
-    """The reference answer's tokens, closed by the end of sequence."""
+    """Return the token ids of the reference answer and the end-of-sequence token."""
     return [*encode_text(tokenizer, example.completion), tokenizer.eos_token_id]
 
 
@@ -73,11 +75,11 @@ def encode(
     max_length: int,
     truncate: bool = False,
 ) -> Encoded:
-    """Encode an example for training, as at most `max_length` tokens.
+    """Encode an example for training as at most `max_length` tokens.
 
     Raises:
-        DataError: it is longer; or, with `truncate`, the answer has no room whatever is cut; or it
-            spells a special token that the tokenizer cannot write as text.
+        DataError: it is longer; or, with `truncate`, its answer has no room even then; or it spells
+            a special token that the tokenizer cannot write as text.
     """
     shown = example
     try:
@@ -106,11 +108,10 @@ def fitted(
     most: int,
     shots: Sequence[Example] = (),
 ) -> Example:
-    """The example with its context or input cut so that its prompt has at most `most` tokens;
-    the example itself where that is so already.
+    """Return the example with its prompt truncated to `most` tokens; itself if it fits.
 
     Raises:
-        DataError: the prompt has more even with all of that cut off.
+        DataError: the fully truncated prompt is still longer.
     """
 
     def fits(candidate: Example) -> bool:
@@ -120,7 +121,7 @@ def fitted(
 
 
 def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
-    """Tokens of the bare content: inputs and reference, no instruction, no template."""
+    """Return the number of content tokens: inputs and reference, no instruction, no template."""
     texts = [turn["content"] for turn in example.inputs.get("messages", ())] or [
         str(value) for value in example.inputs.values()
     ]
@@ -128,15 +129,18 @@ def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
 
 
 def _places(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:
-    """Where tokens end, in characters; a tokenizer in Python does not tell, so anywhere."""
+    """Return where tokens end, in characters.
+
+    A tokenizer written in Python does not tell, so any character may be an end.
+    """
     if not tokenizer.is_fast:
         return range(1, len(text) + 1)
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return sorted({end for _, end in found["offset_mapping"]})
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return sorted({end for _, end in encoding["offset_mapping"]})
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether this tokenizer itself begins a text with its BOS token (Llama's do)."""
+    """Return whether this tokenizer begins a text with its BOS token, as Llama's do."""
     if tokenizer.bos_token_id is None:
         return False
     return bool(tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])

@@ -1,9 +1,8 @@
-"""The processes that train one model together, and what they tell each other.
+"""The processes that train one model together, and their collective operations.
 
-Every process builds the same packs and computes its share of them. What is decided (that
-memory ran out, that a training stops, which checkpoint is gone on from) is decided from
-numbers that are the same everywhere to the bit: parts are gathered and added in one order,
-and what only the first process can know it tells the others.
+Every process builds the same micro-batches and computes its share of them. Decisions (memory ran
+out, stop the training, resume from which checkpoint) use numbers that are equal everywhere to the
+bit: values are gathered and added in one order. What only the first process can know it broadcasts.
 """
 
 from __future__ import annotations
@@ -20,43 +19,45 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-# Waiting for the first process to write a large model is no hang; a process that died is
-# noticed by whoever started it.
+# How long a collective operation waits. The first process may need long to write a large model; a
+# process that died is noticed by its launcher.
 PATIENCE = datetime.timedelta(hours=2)
-# Numbers of gradients that are added up by one call.
+# Gradient elements of one all-reduce.
 BUCKET = 2**25
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`size` processes, of which this is number `rank`. One alone talks to nobody."""
+    """A group of training processes. A group of one does not communicate."""
 
     rank: int = 0
+    """The number of this process, from 0."""
     size: int = 1
+    """The number of processes."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that says and writes things."""
+        """Return whether this process reports and writes files (rank 0)."""
         return self.rank == 0
 
     @property
     def on_this_machine(self) -> int:
-        """How many of the processes share this machine's memory."""
+        """Return how many of the processes share this machine's memory."""
         return min(self.size, int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
 
     def from_first(self, value: T) -> T:
-        """What the first process has here; the others' own value counts for nothing."""
+        """Return the first process's value; the others' values are ignored."""
         if self.size == 1:
             return value
         import torch.distributed as dist
 
-        told: list[Any] = [value]
-        dist.broadcast_object_list(told, src=0, device=_device())
-        found: T = told[0]
-        return found
+        values: list[Any] = [value]
+        dist.broadcast_object_list(values, src=0, device=_device())
+        received: T = values[0]
+        return received
 
     def all(self, numbers: Sequence[float]) -> list[list[float]]:
-        """The numbers of every process, in order of rank."""
+        """Return the numbers of every process, in order of rank."""
         if self.size == 1:
             return [list(numbers)]
         import torch
@@ -68,19 +69,19 @@ class Group:
         return [part.tolist() for part in parts]
 
     def sums(self, *numbers: float) -> list[float]:
-        """Each number added up over all processes."""
+        """Return each number summed over all processes."""
         return [sum(parts) for parts in zip(*self.all(numbers), strict=True)]
 
     def any(self, happened: bool) -> bool:
-        """Whether something happened in any process."""
+        """Return whether `happened` is true in any process."""
         return any(parts[0] for parts in self.all([float(happened)]))
 
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Adds up the gradients of models that every process holds as a whole.
+        """Sum the gradients over all processes, for models that every process holds whole.
 
-        Not inside of the backward pass, as `DistributedDataParallel` does it: there, one process
-        that runs out of memory leaves the others waiting for ever, and nobody can agree to
-        compute less at once.
+        This is not done inside the backward pass as `DistributedDataParallel` does. There, a
+        process that runs out of memory would leave the others waiting for ever, and they could not
+        agree on smaller micro-batches.
         """
         if self.size == 1:
             return
@@ -94,7 +95,7 @@ class Group:
                 parameter.grad = torch.zeros_like(parameter)
             if waiting and (
                 waiting[0].dtype != parameter.grad.dtype
-                or sum(each.numel() for each in waiting) + parameter.grad.numel() > BUCKET
+                or sum(gradient.numel() for gradient in waiting) + parameter.grad.numel() > BUCKET
             ):
                 _add(waiting)
                 waiting = []
@@ -103,7 +104,7 @@ class Group:
             _add(waiting)
 
     def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Has every process begin with the first one's trained parameters."""
+        """Broadcast the first process's trained parameters to all processes."""
         if self.size == 1:
             return
         import torch.distributed as dist
@@ -113,17 +114,20 @@ class Group:
                 dist.broadcast(parameter.data, src=0)
 
     def take_turns(self) -> Iterable[bool]:
-        """As many rounds as there are processes, in one of which it is this one's turn."""
+        """Yield once per process: True in the round that is this process's turn."""
         for turn in range(self.size):
             yield turn == self.rank
             self.wait()
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has arrived."""
         self.any(False)
 
     def own_randomness(self, seed: int) -> None:
-        """Dropout that differs from the first process's, which keeps what it would have alone."""
+        """Seed this process's dropout differently from the others'.
+
+        The first process keeps the state that it would have as a single process.
+        """
         if self.rank:
             import torch
 
@@ -134,8 +138,11 @@ ALONE = Group()
 
 
 def join() -> Group:
-    """The group that this process was started in: one that is there already, or the one that
-    torchrun or `accelerate launch` describes in the environment; else it is alone."""
+    """Return the process group of this process, and initialize it if necessary.
+
+    It is an existing group, or the one that torchrun or `accelerate launch` describes in the
+    environment; otherwise a group of one.
+    """
     import torch
     import torch.distributed as dist
 
@@ -152,7 +159,7 @@ def join() -> Group:
 
 
 def leave() -> None:
-    """Closes the group at the end of a process that `join` opened it in."""
+    """Close the group at the end of a process whose `join` opened it."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
@@ -160,7 +167,7 @@ def leave() -> None:
 
 
 def _device() -> torch.device:
-    """Where tensors must lie that are sent by this group's means."""
+    """Return the device on which this group's collective operations need their tensors."""
     import torch
     import torch.distributed as dist
 
@@ -168,12 +175,13 @@ def _device() -> torch.device:
 
 
 def _add(gradients: Sequence[torch.Tensor]) -> None:
+    """All-reduce these gradients in one flat tensor."""
     import torch
     import torch.distributed as dist
 
-    flat = torch.cat([each.flatten() for each in gradients])
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     start = 0
-    for each in gradients:
-        each.copy_(flat[start : start + each.numel()].view_as(each))
-        start += each.numel()
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()

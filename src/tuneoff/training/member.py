@@ -1,6 +1,5 @@
-"""One of the processes of a training: `python -m tuneoff.training.member FOLDER AGENT`, with the
-environment that torchrun gives it. It calls `tune` with what lies in the folder.
-"""
+"""One of the processes of a training: `python -m tuneoff.training.member FOLDER AGENT`, with
+torchrun's environment. It calls `tune` with the job stored in the folder."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from tuneoff.training import processes
 
 
 def main() -> None:
-    """Exits with 0 when the training is done, with 1 after an error that is written down."""
+    """Train, and exit with 0 when done or 1 after an error that was written down."""
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     log = os.open(processes.log_file(folder, rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
@@ -33,18 +32,19 @@ def main() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # Written by the process that started all this, below its own run directory.
+    # Unpickling is safe: the launching process wrote this below its own run directory.
     job: processes.Job = pickle.loads((folder / processes.JOB).read_bytes())
     try:
         _tune(folder, job, rank == 0)
     except TuneoffError as error:
         processes.write_error(folder, error)
         print(f"error: {error}", file=sys.stderr, flush=True)
-        # At once: an orderly end would wait for processes that wait for this one.
+        # Exit at once: an orderly exit would wait for processes that wait for this one.
         os._exit(1)
 
 
 def _tune(folder: Path, job: processes.Job, first: bool) -> None:
+    """Run the job; the first process reports steps, lines and epochs to the launcher."""
     from tuneoff.training import group
     from tuneoff.training.tune import tune
 
@@ -54,7 +54,8 @@ def _tune(folder: Path, job: processes.Job, first: bool) -> None:
 
     def on_epoch(step: int) -> None:
         tell("epoch", step)
-        # Only when it was heard of may training be resumed from behind it.
+        # Wait for the acknowledgement: training must not be resumable beyond an epoch that was not
+        # reported.
         while first and not processes.heard(folder, step).exists():
             time.sleep(processes.LOOK_SECONDS)
 

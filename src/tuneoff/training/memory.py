@@ -1,4 +1,4 @@
-"""Peak memory in bytes: of the accelerator if there is one, else of this process."""
+"""Measures peak memory in bytes: the accelerator's, or else this process's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> None:
-    """Begins a new measurement where the system can (Linux, CUDA)."""
+    """Start a new measurement where the system can (Linux, CUDA)."""
     import torch
 
     if torch.cuda.is_available():
@@ -21,7 +21,7 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """Peak since `reset_peak`: `max_memory_allocated` on CUDA, else resident memory."""
+    """Return the peak since `reset_peak`: `max_memory_allocated` on CUDA, else resident memory."""
     import torch
 
     if torch.cuda.is_available():

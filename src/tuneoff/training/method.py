@@ -1,4 +1,4 @@
-"""What is trained: all parameters, or a LoRA adapter on a base that may be quantized."""
+"""Prepares the model to train: all parameters, or a LoRA adapter on a base (quantized or not)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def prepare_model(
     settings: LocalSettings, base: str, dtype: torch.dtype, place: torch.device | None = None
 ) -> PreTrainedModel:
-    """The base with what is trained on it: an adapter, or all parameters.
+    """Return the base ready for training: with a fresh adapter, or with all parameters.
 
-    Trained parameters are float32 whatever the precision; a base under an adapter is kept
-    in the precision it is computed in.
+    Trained parameters are float32 in any precision. A base under an adapter keeps the precision
+    that it computes in.
 
     Args:
-        place: where a model goes that is used for this training only; left out, `device()`.
+        place: the device of a model for this training only; left out, `device()`.
 
     Raises:
         ConfigError: base or target modules cannot be used.
@@ -43,13 +43,13 @@ def prepare_model(
         if place is None
         else load_model(base, settings.quantization, dtype, place)
     )
-    # After the base is there: loading one draws random numbers, borrowing one does not.
+    # Seed after loading: loading a base draws random numbers, borrowing a cached one does not.
     set_seed(settings.seed)
     return add_adapter(settings, model)
 
 
 def add_adapter(settings: LocalSettings, model: PreTrainedModel) -> PreTrainedModel:
-    """A fresh LoRA adapter on a loaded base."""
+    """Return the loaded base with a fresh LoRA adapter."""
     import peft
 
     if settings.quantization != "none":
@@ -77,7 +77,7 @@ def add_adapter(settings: LocalSettings, model: PreTrainedModel) -> PreTrainedMo
 
 
 def trained(settings: LocalSettings, base: str, directory: ContenderDir) -> PreTrainedModel:
-    """The tuned model, ready to answer: the base with its adapter, or the saved model.
+    """Return the tuned model ready to answer: the base with its adapter, or the saved model.
 
     Raises:
         ContenderError: it was not tuned yet.
@@ -92,15 +92,15 @@ def trained(settings: LocalSettings, base: str, directory: ContenderDir) -> PreT
     import peft
 
     model = bases.borrow(base, settings.quantization, dtype)
-    # Not merged: in half precision merging rounds the adapter away in part, and what is served
-    # with adapters must be what was scored.
+    # Do not merge: in half precision merging rounds part of the adapter away, and the served model
+    # must be the scored one.
     adapted: Any = peft.PeftModel.from_pretrained(model, str(weights))
     answering: PreTrainedModel = adapted
     return answering
 
 
 def finished(settings: LocalSettings, base: str, model: PreTrainedModel) -> None:
-    """Gives the base of a LoRA contender back, for the next that wants it."""
+    """Release the base of a LoRA contender for the next contender that uses it."""
     if settings.method == "lora":
         dtype = dtype_of(settings.train.precision)
         bases.give_back(base, settings.quantization, dtype, model)

@@ -1,14 +1,14 @@
-"""In which order examples are trained on: a pure function of seed and epoch.
+"""The order of training examples: a pure function of seed and epoch.
 
-So a resumed training sees exactly the rows that the uninterrupted one would have seen.
-Every grouping keeps each example once an epoch:
+So a resumed training sees exactly the examples that an uninterrupted one would. Every grouping uses
+each example once per epoch:
 
 - random: shuffled.
-- by_length: batches of examples of similar length (as transformers' own grouping: sorted
+- by_length: batches of examples of similar length (transformers' own grouping: sorted
   inside random blocks of 50 batches), the batches in random order.
-- by_prefix: batches over few shared beginnings (few databases): runs of examples with one
-  beginning, a quarter of a batch long, in random order. Fewer tokens are computed, and
-  batches are less mixed; `docs/LOG.md` has what that does to validation loss.
+- by_prefix: batches with few shared prefixes (few databases): chunks of examples with one
+  prefix, a quarter of a batch long, in random order. Fewer tokens are computed, and batches
+  are less mixed; `docs/LOG.md` has the effect on validation loss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RUNS_PER_BATCH = 4
 
 
 class ExampleOrder(Sampler[int]):
-    """Indices of one epoch; `set_epoch` is what accelerate's data loader calls."""
+    """Yields the example indices of one epoch; accelerate's data loader calls `set_epoch`."""
 
     def __init__(
         self, ids: Sequence[Sequence[int]], batch_size: int, grouping: Grouping, seed: int
@@ -55,8 +55,11 @@ class ExampleOrder(Sampler[int]):
 
 
 def beginnings(ids: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Groups of examples that share more than half of their tokens with a neighbour, when
-    sorted: questions on one database, whose schema is most of each."""
+    """Return groups of examples that share a long prefix.
+
+    In sorted order, neighbours in a group share more than half of the shorter one's tokens:
+    questions on one database, whose schema is most of each.
+    """
     order = sorted(range(len(ids)), key=lambda i: tuple(ids[i]))
     groups: list[list[int]] = []
     for place, i in enumerate(order):
@@ -68,18 +71,19 @@ def beginnings(ids: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _runs(groups: Sequence[Sequence[int]], length: int, rng: random.Random) -> list[int]:
-    """Each group shuffled and cut into runs, the runs in random order."""
-    runs = []
+    """Return all indices: each group shuffled and cut into chunks, the chunks in random order."""
+    chunks = []
     for group in groups:
         mixed = rng.sample(group, len(group))
-        runs += [mixed[start : start + length] for start in range(0, len(mixed), length)]
-    rng.shuffle(runs)
-    return [index for run in runs for index in run]
+        chunks += [mixed[start : start + length] for start in range(0, len(mixed), length)]
+    rng.shuffle(chunks)
+    return [index for chunk in chunks for index in chunk]
 
 
 def _similar_lengths(
     order: Sequence[int], ids: Sequence[Sequence[int]], batch_size: int, rng: random.Random
 ) -> list[int]:
+    """Return the order with examples of similar length in one batch."""
     block = BLOCK_BATCHES * batch_size
     ordered: list[int] = []
     for start in range(0, len(order), block):
@@ -87,5 +91,5 @@ def _similar_lengths(
     whole = len(ordered) // batch_size * batch_size
     batches = [ordered[start : start + batch_size] for start in range(0, whole, batch_size)]
     rng.shuffle(batches)
-    # The last, smaller batch stays last: there it is the one that the loop makes smaller.
+    # An incomplete batch must stay last: the training loop makes the last batch the smaller one.
     return [index for batch in batches for index in batch] + ordered[whole:]

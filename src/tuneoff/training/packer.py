@@ -1,8 +1,8 @@
-"""From a batch of examples to forward passes that fit into memory.
+"""Splits a batch of examples into micro-batches that fit into memory.
 
-A batch is one optimizer step, however it is cut: each pack gives a part of the batch's
-summed loss. Packs are prefix trees where the model can be computed over trees, else padded
-rows of similar length. Of several processes each takes a share of the packs (`dividing.py`).
+A batch is one optimizer step, however it is split: the losses of its micro-batches add up to the
+batch's. Micro-batches are prefix trees where the model supports them, else padded rows of similar
+length. With several processes each takes a share of them (`dividing.py`).
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ if TYPE_CHECKING:
 
     from tuneoff.models.packing import Pack
 
-# A run shared by a few of a batch's examples costs more to keep apart than to compute again
-# when it is shorter than this (tokens).
+# Tokens. Keeping a shorter shared prefix as a node of its own costs more than computing it again.
 SHORTEST_SHARED = 8
-# Kernels in lower precision are prepared for each shape anew (oneDNN, FlexAttention): trees
-# are filled up to a multiple of this many tokens, so that there are few.
+# Low-precision kernels are compiled for each shape (oneDNN, FlexAttention). Trees are padded to a
+# multiple of this number of tokens, so that there are few shapes.
 FEW_SHAPES = 64
 
 
 @dataclass
 class Packer:
-    """How batches are cut. `most_tokens` counts computed tokens of one forward pass,
-    `most_examples` its examples (None: no limit). `multiple`: trees are filled up to one."""
+    """Splits batches into micro-batches."""
 
     device: torch.device
+    """Where their tensors are created."""
     trees: bool
+    """Whether micro-batches are prefix trees; else padded rows."""
     most_tokens: int
+    """Maximum tokens computed in one forward pass."""
     most_examples: int | None = None
+    """Maximum examples of one forward pass; None: no limit."""
     multiple: int = 1
+    """Trees are padded to a multiple of this number of tokens."""
 
     def packs(self, examples: Sequence[Encoded], rank: int = 0, ranks: int = 1) -> Iterator[Pack]:
-        """The batch's packs, each made when it is asked for; of several `ranks` the share of one.
+        """Yield the batch's micro-batches, or one rank's share of them, each built on demand.
 
-        All shares have as many packs: where there is nothing left to do, one that weighs nothing,
-        for a model that is divided over processes is computed by all of them at once.
+        All ranks get the same number: a sharded model is computed by all processes together. A rank
+        with nothing left computes a micro-batch of weight zero.
         """
         rows = [weighted(example) for example in examples]
         if ranks == 1:
@@ -61,6 +64,7 @@ class Packer:
             yield self._pack([Weighted(rows[0].ids[:1], [0.0])])
 
     def _pack(self, rows: Sequence[Weighted]) -> Pack:
+        """Return the micro-batch of these rows."""
         from tuneoff.models.packing import padded_pack, tree_pack
 
         if self.trees:
@@ -68,7 +72,7 @@ class Packer:
         return padded_pack(rows, self.device)
 
     def _cut(self, rows: Sequence[Weighted], most: int) -> list[list[int]]:
-        """Groups of at most `most` computed tokens each, as indices of rows."""
+        """Return groups of row indices with at most `most` computed tokens each."""
         if self.trees:
             return prefix_tree.packs(rows, most, self.most_examples, SHORTEST_SHARED)
         groups: list[list[int]] = []
@@ -81,7 +85,7 @@ class Packer:
         return groups
 
     def _cut_finely(self, rows: Sequence[Weighted], ranks: int) -> list[list[int]]:
-        """Groups of about equal size, at least one for each of `ranks` if there are enough rows."""
+        """Return groups of similar size, at least one per rank if there are enough rows."""
         whole = self._computed(rows)
         rounds = math.ceil(whole / (self.most_tokens * ranks))
         most = min(self.most_tokens, math.ceil(whole / (rounds * ranks)))
@@ -92,12 +96,13 @@ class Packer:
         return groups
 
     def _computed(self, rows: Sequence[Weighted]) -> int:
+        """Return the tokens that these rows compute together."""
         if self.trees:
             return prefix_tree.computed_tokens(rows, SHORTEST_SHARED)
         return len(rows) * max(len(row.ids) for row in rows)
 
     def halve(self, examples: Sequence[Encoded]) -> bool:
-        """Lowers how much is computed at once; False when one example alone is left."""
+        """Halve the token limit and return True; return False when one example is left."""
         longest = max(len(example.input_ids) for example in examples)
         if len(examples) == 1 or self.most_tokens <= longest:
             return False
@@ -107,5 +112,5 @@ class Packer:
 
 
 def weighted(example: Encoded) -> Weighted:
-    """An example as the tree takes it: weight 1 for every token that is learned."""
+    """Return an example with weight 1 for every supervised token, as the prefix tree takes it."""
     return Weighted(example.input_ids, [float(label != IGNORED) for label in example.labels])

@@ -1,9 +1,9 @@
-"""One training in several processes of this machine: how many, started and watched over.
+"""Launches one training in several processes of this machine and watches over them.
 
-`tune` calls this where the process is alone and its settings want several. An agent process
-(`agent.py`, torchrun's own) starts them; each calls `tune` again (`member.py`) and finds
-itself in a group. What they say comes back through a file, line by line. Whatever ends one of
-them ends all, and the training goes on from its last checkpoint when it is run again.
+`tune` calls this in a single process whose settings ask for several. An agent process (`agent.py`,
+torchrun's own) starts them; each calls `tune` again (`member.py`) and joins a group. They report
+through a file, line by line. When one process ends early all are stopped, and the next run resumes
+from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 FOLDER = "processes"
 JOB, TOLD, ERROR, FAILED = "job.pickle", "told.jsonl", "error.json", "failed.json"
 LOOK_SECONDS = 0.1
-# What torchrun gives processes to end by themselves (30), and a little.
+# Seconds: torchrun's own grace period (30) and some more.
 END_SECONDS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the processes are to do: the arguments of `tune`. `most`: tokens at once at most."""
+    """The arguments of `tune` for the training processes."""
 
     settings: LocalSettings
     base: str
@@ -55,14 +55,16 @@ class Job:
     template: Template
     path: Path
     epochs: bool
+    """Whether epochs are reported and their weights kept."""
     most: int | None = None
+    """Maximum tokens of one forward pass; None: as memory allows."""
 
 
 def processes(settings: LocalSettings, say: Say) -> int:
-    """How many processes train a contender here.
+    """Return the number of processes that train a contender here.
 
     Raises:
-        ConfigError: fewer accelerators are here than are asked for by name.
+        ConfigError: this machine has fewer accelerators than the file asks for.
     """
     import torch
 
@@ -88,10 +90,10 @@ def processes(settings: LocalSettings, say: Say) -> int:
 def in_processes(
     count: int, job: Job, on_step: OnStep | None, say: Say, on_epoch: OnEpoch | None
 ) -> TrainingRecord:
-    """Trains in `count` processes, and is through when all of them are.
+    """Train in `count` processes and return the record when all are done.
 
     Raises:
-        TuneoffError: what one of them raised.
+        TuneoffError: the error that one of them raised.
         ContenderError: one of them ended in another way.
     """
     directory = ContenderDir(job.path)
@@ -110,7 +112,7 @@ def in_processes(
         )
         job = replace(job, most=most)
     record = directory.training()
-    # Complete is complete: what goes wrong at a process's end afterwards takes nothing away.
+    # A complete training counts, even if a process fails while it exits.
     if record is None or directory.weights() is None:
         raise _error(job.settings.name, count, folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -120,8 +122,10 @@ def in_processes(
 def _run(
     count: int, folder: Path, on_step: OnStep | None, say: Say, on_epoch: OnEpoch | None
 ) -> None:
-    """Starts the agent and hands on what is told until it ends. Whatever ends this
-    (Ctrl-C, an error of a callback) ends all processes first."""
+    """Run the agent until it ends and pass on the processes' messages.
+
+    Whatever ends this early (Ctrl-C, an error of a callback) stops all processes first.
+    """
     cores = max(1, (os.cpu_count() or 1) // count)
     environment = {
         "OMP_NUM_THREADS": str(cores),
@@ -129,7 +133,7 @@ def _run(
         "PYTHONFAULTHANDLER": "1",  # where a process was that a signal ended, into its log
         **os.environ,
     }
-    # A session of its own: Ctrl-C is this process's alone, which then ends the others in order.
+    # A session of its own: only this process gets Ctrl-C, and stops the others in order.
     with (folder / "agent.log").open("wb") as log:
         agent = subprocess.Popen(
             [sys.executable, "-m", "tuneoff.training.agent", str(count), str(folder),
@@ -137,11 +141,11 @@ def _run(
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
             start_new_session=True,
         )  # fmt: skip
-    told = _lines(folder / TOLD)
+    messages = _lines(folder / TOLD)
     try:
         while True:
             ended = agent.poll() is not None
-            for kind, value in next(told):
+            for kind, value in next(messages):
                 if kind == "say":
                     say(value)
                 elif kind == "step" and on_step is not None:
@@ -157,28 +161,28 @@ def _run(
 
 
 def heard(folder: Path, step: int) -> Path:
-    """The file that says that an epoch's end was heard of; until then training waits."""
+    """Return the file that acknowledges an epoch's end; training waits for it."""
     return folder / f"epoch-{step}.heard"
 
 
 def _lines(file: Path) -> Iterator[list[tuple[str, Any]]]:
-    """Whole lines written since the last look."""
-    place = 0
+    """Yield the messages of complete lines written since the last read."""
+    offset = 0
     while True:
-        found = []
+        messages = []
         if file.exists():
             with file.open("rb") as stream:
-                stream.seek(place)
+                stream.seek(offset)
                 for line in stream:
                     if not line.endswith(b"\n"):
                         break
-                    place += len(line)
-                    found += json.loads(line).items()
-        yield found
+                    offset += len(line)
+                    messages += json.loads(line).items()
+        yield messages
 
 
 def _end(agent: subprocess.Popen[bytes]) -> None:
-    """Ends the agent, which ends its processes; they watch over it in case it cannot."""
+    """Stop the agent, which stops its processes; they exit without it, too."""
     if agent.poll() is not None:
         return
     agent.terminate()
@@ -191,13 +195,14 @@ def _end(agent: subprocess.Popen[bytes]) -> None:
 
 
 def _asked_to_begin_again(folder: Path) -> int | None:
+    """Return the lower token limit that a process asked for; None if none did."""
     file = folder / ERROR
     most = json.loads(file.read_bytes()).get("most_tokens") if file.exists() else None
     return None if most is None else int(most)
 
 
 def write_error(folder: Path, error: TuneoffError) -> None:
-    """Notes what a process raised, for the one that started it all."""
+    """Write down the error of a process for the launcher."""
     facts = {
         "class": type(error).__name__,
         "message": str(error),
@@ -207,13 +212,14 @@ def write_error(folder: Path, error: TuneoffError) -> None:
 
 
 def _error(name: str, count: int, folder: Path) -> TuneoffError:
+    """Return the error of a failed training, as one process wrote it or as the agent saw it."""
     if (folder / ERROR).exists():
         facts = json.loads((folder / ERROR).read_bytes())
         kind = getattr(errors, facts["class"], ContenderError)
         if issubclass(kind, errors.MissingExtraError):
             kind = errors.UserError  # the sentence is made already
-        found: TuneoffError = kind(facts["message"])
-        return found
+        raised: TuneoffError = kind(facts["message"])
+        return raised
     if not (folder / FAILED).exists():
         return ContenderError(
             f"contender {name}: its {count} processes could not be started; see "
@@ -229,12 +235,12 @@ def _error(name: str, count: int, folder: Path) -> TuneoffError:
 
 
 def log_file(folder: Path, rank: int) -> Path:
-    """What a process and its libraries wrote."""
+    """Return the file with the output of a process and its libraries."""
     return folder / f"process-{rank}.log"
 
 
 def end_with_parent(parent: int, end: Callable[[], None]) -> None:
-    """Calls `end` when the process that started this one is gone, however and whenever it went."""
+    """Start a thread that calls `end` once the parent process is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -245,6 +251,7 @@ def end_with_parent(parent: int, end: Callable[[], None]) -> None:
 
 
 def _counted(here: int) -> str:
+    """Return the number of accelerators in words."""
     if not here:
         return "no accelerator"
     return "1 accelerator" if here == 1 else f"{here} accelerators"

@@ -1,6 +1,6 @@
-"""Weights on disk: those that a training ends with, and those it had when its epochs ended.
+"""Saves weights: the final ones, and those at the end of each epoch.
 
-They are written beside their place and renamed, so that a folder of that name is complete.
+A folder is written under a temporary name and renamed, so a folder with its final name is complete.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ OnEpoch = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Saver:
-    """Saves one training's model below its folder. Of a group all call it, for a divided model
-    must be gathered, and the first one writes. `base` is the resolved one, `about` lines for its
-    card."""
+    """Saves one training's model below its folder.
+
+    All processes of a group must call it, for a sharded model must be gathered; the first one
+    writes.
+    """
 
     settings: LocalSettings
     base: str
+    """The resolved base."""
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     directory: ContenderDir
     group: Group = ALONE
     about: Sequence[str] = ()
+    """Lines for the model card."""
 
     def epoch(self, step: int) -> None:
-        """The weights as they are after a step, with their tokenizer; what is there already
-        stays."""
+        """Save the weights of an epoch with their tokenizer, unless they exist."""
         final, state = self.directory.epoch(step), self._gathered()
         if self.group.first and not final.is_dir():
             beside = self._weights(final, state)
@@ -48,7 +51,7 @@ class Saver:
             beside.rename(final)
 
     def finish(self, record: TrainingRecord) -> None:
-        """Everything that the model is used with; checkpoints to go on from are dropped."""
+        """Save the final model, its card and its record, then delete the checkpoints."""
         directory, state = self.directory, self._gathered()
         if not self.group.first:
             return
@@ -61,7 +64,7 @@ class Saver:
         shutil.rmtree(directory.checkpoints, ignore_errors=True)
 
     def _gathered(self) -> Any:
-        """What a divided model is as a whole; None for one that every process has as a whole."""
+        """Return the full state of a sharded model; None if every process holds it whole."""
         if self.group.size == 1:
             return None
         from tuneoff.training import sharding
@@ -71,6 +74,7 @@ class Saver:
         return sharding.gathered(sharding.kept(self.model), self.group)
 
     def _weights(self, final: Path, state: Any) -> Path:
+        """Write the weights into a temporary folder beside the final one and return it."""
         beside = final.with_name(f".{final.name}.part")
         shutil.rmtree(beside, ignore_errors=True)
         # An adapter's file holds what was trained; PEFT would add a copy of an embedding under it.

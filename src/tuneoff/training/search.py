@@ -1,11 +1,10 @@
-"""`learning_rate: search`: a few rates, a short training each, the lowest validation loss.
+"""`learning_rate: search`: a short training per candidate; the lowest validation loss wins.
 
-Every contender gets the same budget: its method's `RATES`, `STEPS` optimizer steps each (one
-epoch if that is less) at a constant rate after `WARMUP` steps, judged on at most
-`VALIDATION` validation examples. Each rate starts from the same weights and sees the same
-batches. A short training favours high rates a little; what it rules out is a rate that is
-wrong by a factor of three or more. Trials are written down one by one: a search that was
-cut goes on where it stopped.
+Every contender gets the same budget: the `RATES` of its method, `STEPS` optimizer steps each (one
+epoch if that is less) at a constant rate after `WARMUP` steps, evaluated on at most `VALIDATION`
+validation examples. Each candidate starts from the same weights and sees the same batches. A short
+training slightly favours high rates; it rules out rates that are wrong by a factor of three or
+more. Trials are stored one by one, so an interrupted search resumes.
 """
 
 from __future__ import annotations
@@ -42,33 +41,34 @@ def search(
     say: Say,
     group: Group = ALONE,
 ) -> float:
-    """The rate with the lowest validation loss; the model is left as it was.
+    """Return the rate with the lowest validation loss; the model is left unchanged.
 
     Raises:
-        ContenderError: with every rate the loss left the numbers.
+        ContenderError: the loss was not finite with any rate.
     """
-    found = group.from_first(directory.learning_rates())
+    losses = group.from_first(directory.learning_rates())
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     for rate in RATES[settings.method]:
-        if rate in found:
+        if rate in losses:
             continue
         some = validation[:VALIDATION]
-        found[rate] = _trial(settings, model, train, some, packer, dtype, rate, group)
+        losses[rate] = _trial(settings, model, train, some, packer, dtype, rate, group)
         if group.first:
-            directory.write_learning_rates(found)
+            directory.write_learning_rates(losses)
         for name, parameter in model.named_parameters():
             if name in start:
                 parameter.data.copy_(start[name])
-    finite = {rate: loss for rate, loss in found.items() if loss is not None}
+    finite = {rate: loss for rate, loss in losses.items() if loss is not None}
     if not finite:
         raise ContenderError(
             f"contender {settings.name}: learning_rate: search tried "
-            f"{', '.join(f'{rate:g}' for rate in found)} and the loss left the numbers with each; "
+            f"{', '.join(f'{rate:g}' for rate in losses)} and the loss left the numbers with each; "
             "give a train.learning_rate that is lower."
         )
     best = min(finite, key=lambda rate: finite[rate])
     tried = ", ".join(
-        f"{rate:g}: {'diverged' if loss is None else f'{loss:.3f}'}" for rate, loss in found.items()
+        f"{rate:g}: {'diverged' if loss is None else f'{loss:.3f}'}"
+        for rate, loss in losses.items()
     )
     say(f"{settings.name}: learning rate {best:g} (validation loss after {STEPS} steps: {tried})")
     return best
@@ -84,7 +84,7 @@ def _trial(
     rate: float,
     group: Group = ALONE,
 ) -> float | None:
-    """Validation loss after a short training; None when it diverged."""
+    """Return the validation loss after a short training; None when it diverged."""
     import tempfile
     from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""A model whose parameters lie divided over the processes (FSDP2, `fully_shard` of PyTorch).
+"""A model whose parameters are sharded over the processes (FSDP2, PyTorch's `fully_shard`).
 
-Each decoder layer is gathered when it is computed and let go afterwards; gradients and the
-optimizer's moments exist only for a process's own part. Frozen parameters under an adapter
-are divided like the others. One path for CPUs and accelerators. What is written down is whole
-and the same as one process writes, so a training may go on with another number of processes.
+Each decoder layer is gathered while it is computed and freed afterwards. Gradients and optimizer
+moments exist only for a process's own shard. Frozen parameters under an adapter are sharded too.
+One code path serves CPUs and accelerators. Files hold the full model, as one process writes it, so
+a training may resume with another number of processes.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ INDEX_FILE, WHOLE_FILE = "model.safetensors.index.json", "model.safetensors"
 
 
 def mesh_of(group: Group) -> DeviceMesh:
-    """All processes of a group in a row."""
+    """Return a one-dimensional device mesh of all processes of a group."""
     from torch.distributed.device_mesh import init_device_mesh
 
     return init_device_mesh(device().type, (group.size,))
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
-    """Divides a model that lies in main memory; each process keeps its part on its device.
+    """Shard a model that lies in main memory; each process keeps its shard on its device.
 
     Args:
-        dtype: what is computed in: layers are gathered in it, gradients added in float32.
+        dtype: the compute precision: layers are gathered in it, gradients added in float32.
 
     Raises:
         ContenderError: the model's layers cannot be found.
@@ -47,48 +47,50 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
 
     policy = MixedPrecisionPolicy()
     if dtype != torch.float32:
-        # Inputs as they are: a pack's weights belong to its loss, which is float32.
+        # Do not cast inputs: a micro-batch's weights belong to its loss, which is float32.
         policy = MixedPrecisionPolicy(
             param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
     for layer in layers_of(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    # The outermost module, for that is the one that is called.
+    # Shard the outermost module too: it is the one that is called.
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
-    """The decoder layers: what the model itself says must not be split, or its longest list.
+    """Return the decoder layers: the modules that must not be split, or the longest module list.
 
     Raises:
         ContenderError: it has neither.
     """
     inner = causal_lm(model)
     names = set(getattr(inner, "_no_split_modules", None) or ())
-    found = [each for each in inner.modules() if type(each).__name__ in names]
-    if not found:
-        lists = [list(each) for each in inner.modules() if isinstance(each, torch.nn.ModuleList)]
-        found = max(lists, key=len, default=[])
-    if not found:
+    layers = [module for module in inner.modules() if type(module).__name__ in names]
+    if not layers:
+        lists = [
+            list(module) for module in inner.modules() if isinstance(module, torch.nn.ModuleList)
+        ]
+        layers = max(lists, key=len, default=[])
+    if not layers:
         raise ContenderError(
             f"train.parallel: fsdp found no layers in {type(inner).__name__}; use ddp."
         )
-    return found
+    return layers
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether a model's parameters lie divided over processes."""
+    """Return whether a model's parameters are sharded over processes."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def kept(model: PreTrainedModel) -> State:
-    """What is saved of a model, under the names it has in its file: adapter or all weights."""
+    """Return the tensors that are saved, by their names in the file: adapter or all weights."""
     if hasattr(model, "get_base_model"):
         from peft import get_peft_model_state_dict
 
         # Whether embeddings belong to an adapter is asked of the file's writer, not here.
-        found: State = get_peft_model_state_dict(model, save_embedding_layers=False)
-        return found
+        adapter: State = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return adapter
     # A tied weight once, as in the file.
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied -= {name for name, _ in model.named_parameters()}
@@ -96,38 +98,40 @@ def kept(model: PreTrainedModel) -> State:
 
 
 def gathered(tree: Any, group: Group) -> Any:
-    """A state with its tensors whole, in main memory of the first process; None in the others.
-    All processes must call it."""
+    """Return a state with full tensors in the first process's main memory; None elsewhere.
+
+    All processes must call it.
+    """
     whole = _map(tree, lambda tensor: _whole(tensor, group.first))
     return whole if group.first else None
 
 
 def load_weights(model: PreTrainedModel, folder: Path, group: Group) -> None:
-    """Puts what a checkpoint holds, which only the first process reads, into all processes.
+    """Load a checkpoint, which only the first process reads, into all processes.
 
     Raises:
-        ContenderError: it is not this model's.
+        ContenderError: it is of another model.
     """
     live = kept(model)
-    found = _read(folder) if group.first else {}
-    missing = group.from_first([name for name in live if name not in found])
+    stored = _read(folder) if group.first else {}
+    missing = group.from_first([name for name in live if name not in stored])
     if missing:
         raise ContenderError(f"{folder} does not hold this model: {missing[0]} is missing.")
     with torch.no_grad():
         for name, target in live.items():
             if isinstance(target, DTensor):
-                whole = found[name] if group.first else torch.empty(target.shape)
+                whole = stored[name] if group.first else torch.empty(target.shape)
                 whole = whole.to(target.device, target.dtype)
                 target.copy_(distribute_tensor(whole, target.device_mesh, target.placements))
                 continue
             if group.first:
-                target.copy_(found[name])
+                target.copy_(stored[name])
             torch.distributed.broadcast(target, src=0)
 
 
 def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
-    """Puts whole moments, which every process has read, into an optimizer of divided ones."""
-    parameters = [each for part in optimizer.param_groups for each in part["params"]]
+    """Load full optimizer moments, which every process has read, into a sharded optimizer."""
+    parameters = [item for part in optimizer.param_groups for item in part["params"]]
     numbers = [number for part in saved["param_groups"] for number in part["params"]]
     state = {
         number: {name: _like(value, parameter) for name, value in saved["state"][number].items()}
@@ -138,7 +142,7 @@ def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
 
 
 def _like(value: Any, parameter: torch.Tensor) -> Any:
-    """A moment divided like its parameter; a counter as it is."""
+    """Return a moment sharded like its parameter; return counters unchanged."""
     fits = isinstance(value, torch.Tensor) and value.shape == parameter.shape
     if not fits or not isinstance(parameter, DTensor):
         return value
@@ -149,11 +153,13 @@ def _like(value: Any, parameter: torch.Tensor) -> Any:
 
 
 def _whole(tensor: torch.Tensor, first: bool) -> torch.Tensor | None:
+    """Return the full tensor in the first process; None in the others."""
     whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole.detach().cpu() if first else None
 
 
 def _map(tree: Any, change: Any) -> Any:
+    """Return a nested state with `change` applied to each tensor."""
     if isinstance(tree, torch.Tensor):
         return change(tree)
     if isinstance(tree, Mapping):
@@ -164,6 +170,7 @@ def _map(tree: Any, change: Any) -> Any:
 
 
 def _read(folder: Path) -> State:
+    """Return the tensors of a checkpoint's safetensors files."""
     import json
 
     from safetensors.torch import load_file

@@ -1,16 +1,20 @@
-"""The training loop: a `transformers.Trainer` whose batches are packs.
+"""The training loop: a `transformers.Trainer` whose batches are split into micro-batches.
 
-What the subclass changes: a batch is cut into packs (`packer.py`) whose losses add up to the
-batch's, so `batch_size` is examples an optimizer step, however they are computed; the
-validation loss is the mean over supervised tokens (not over batches); checkpoints appear
-whole or not at all; running out of memory halves what is computed at once and goes on; a
-loss that is not a number, or worse than guessing, stops the training. Everything else
-(accelerate, mixed precision, schedules, `report_to`) is transformers' own.
+The subclass changes five things:
 
-Of several processes each has a trainer of its own that believes to be alone
-(`arguments.py`): it sees whole batches, computes its share of the packs, and gradients and
-losses are added up here (`group.py`), or by the model itself where it is divided
-(`sharding.py`). The first process alone writes.
+- A batch is split into micro-batches (`packer.py`) whose losses add up to the batch's. So
+  `batch_size` is the examples of an optimizer step, however they are computed.
+- The validation loss is the mean over supervised tokens, not over batches.
+- Checkpoints appear complete or not at all.
+- Running out of memory halves the micro-batches, and training continues.
+- A loss that is not finite, or worse than guessing, stops the training.
+
+Everything else (accelerate, mixed precision, schedules, `report_to`) is transformers' own.
+
+With several processes, each has a trainer that sees a single process (`arguments.py`). It gets
+whole batches and computes its share of the micro-batches. Gradients and losses are summed here
+(`group.py`), or by the model itself where it is sharded (`sharding.py`). Only the first process
+writes.
 """
 
 from __future__ import annotations
@@ -43,27 +47,30 @@ from tuneoff.training.group import ALONE, Group
 from tuneoff.training.order import ExampleOrder
 from tuneoff.training.packer import Packer
 
-# Nats over the loss of guessing every token of the vocabulary evenly.
+# Nats above the loss of a uniform guess over the vocabulary.
 WORSE_THAN_GUESSING = 1.0
 Say = Callable[[str], None]
-# Called with a step when its checkpoint is written and not published yet.
+# Called with the step of a checkpoint that is written and not yet renamed to its final name.
 OnSaved = Callable[[int], None]
 T = TypeVar("T")
 
 
 class DivergedError(Exception):
-    """The loss left the numbers, or is worse than guessing; the message says at which step."""
+    """The loss is not finite or worse than guessing; the message names the step."""
 
 
 class ShortOfMemoryError(ContenderError):
-    """A process ran out of memory while the others wait for its part of the model; all must
-    begin again from the last checkpoint, with at most `most_tokens` at once."""
+    """A process of a sharded training ran out of memory while the others waited for it.
+
+    All processes must restart from the last checkpoint, with at most `most_tokens` per forward
+    pass.
+    """
 
     most_tokens: int | None = None
 
 
 class BakeOffTrainer(Trainer):
-    """See the module's docstring. The attributes are set by `build`."""
+    """A trainer that computes batches as micro-batches; `build` sets its attributes."""
 
     packer: Packer
     order: ExampleOrder
@@ -75,7 +82,7 @@ class BakeOffTrainer(Trainer):
     group: Group = ALONE
     sharded: bool = False
     _validation_packs: list[Pack] | None = None
-    # What a divided model and its optimizer are as a whole, while a checkpoint is written.
+    # The full states of a sharded model and its optimizer, while a checkpoint is written.
     _whole: tuple[Any, Any] | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ExampleOrder:
@@ -84,6 +91,11 @@ class BakeOffTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
+        """Compute the gradients of one batch over all processes and return its mean loss.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
         model.train()
         examples: list[Encoded] = inputs["examples"]
         share = self._within_memory(examples, lambda: self._share(model, examples))
@@ -97,10 +109,15 @@ class BakeOffTrainer(Trainer):
         return torch.tensor(loss, device=self.args.device)
 
     def _share(self, model: Any, examples: Sequence[Encoded]) -> tuple[float, int, int]:
-        """Forward and backward of this process's packs: their part of the batch's mean loss,
-        whose gradients add up to the batch's; tokens computed, and how many they stand for."""
+        """Run forward and backward over this process's micro-batches.
+
+        Their gradients add up to those of the batch's mean loss.
+
+        Returns:
+            their part of the mean loss, the tokens computed, and the tokens without prefix sharing.
+        """
         learned = sum(map(_learned, examples))
-        # A divided model averages gradients over the processes; here they are parts of a sum.
+        # A sharded model averages gradients over the processes; the scale turns that into a sum.
         counted = self.group.size if self.sharded else 1
         total = torch.zeros((), device=self.args.device)
         computed = unshared = 0
@@ -113,29 +130,33 @@ class BakeOffTrainer(Trainer):
         return float(total) / counted, computed, unshared
 
     def _within_memory(self, examples: Sequence[Encoded], compute: Callable[[], T]) -> T:
-        """Computes, and again with half as much at once while any process runs out of memory.
-        What is computed talks to no other process, unless the model is divided.
+        """Return what `compute` gives; halve the micro-batches while any process runs out of
+        memory.
+
+        `compute` communicates with no other process, unless the model is sharded.
 
         Raises:
-            ContenderError: one example alone does not fit, or a divided model did not.
+            ContenderError: one example alone does not fit, or a sharded model did not.
         """
         while True:
-            found: list[T] = []
+            results: list[T] = []
             try:
-                found.append(compute())
+                results.append(compute())
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside of the handler: the error's traceback holds what is to be given back.
-            if self.sharded and not found:
+            # Outside of the handler: the error's traceback still holds the memory to be freed.
+            if self.sharded and not results:
                 raise self._begin_again(examples)
-            if not self.group.any(not found):
-                return found[0]
+            if not self.group.any(not results):
+                return results[0]
             self._halve(examples)
 
     def _begin_again(self, examples: Sequence[Encoded]) -> ShortOfMemoryError:
-        """The error by which all processes of a divided model end: the others wait for this one
-        in the middle of a layer, where nothing can be agreed."""
+        """Return the error that ends all processes of a sharded model.
+
+        The others wait for this process in the middle of a layer, where nothing can be agreed.
+        """
         if not self.packer.halve(examples):
             return ShortOfMemoryError(self._no_room(examples))
         error = ShortOfMemoryError(
@@ -146,6 +167,11 @@ class BakeOffTrainer(Trainer):
         return error
 
     def _halve(self, examples: Sequence[Encoded]) -> None:
+        """Free memory and halve the micro-batches.
+
+        Raises:
+            ContenderError: one example alone does not fit.
+        """
         self.model_wrapped.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -159,6 +185,7 @@ class BakeOffTrainer(Trainer):
         )
 
     def _no_room(self, examples: Sequence[Encoded]) -> str:
+        """Return the error for an example that does not fit into memory by itself."""
         longest = max(len(example.input_ids) for example in examples)
         return (
             f"contender {self.args.run_name}: an example of {longest} tokens does not fit into "
@@ -167,10 +194,10 @@ class BakeOffTrainer(Trainer):
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validation loss in nats per supervised token, logged as `eval_loss`.
+        """Return the validation loss in nats per supervised token, logged as `eval_loss`.
 
         Raises:
-            DivergedError: it is worse than guessing every token evenly.
+            DivergedError: it is worse than a uniform guess.
         """
         loss = self.validation_loss()
         metrics = {"eval_loss": loss}
@@ -187,6 +214,7 @@ class BakeOffTrainer(Trainer):
             self._refuse_worse_than_guessing("training", logs["loss"])
 
     def _refuse_worse_than_guessing(self, kind: str, loss: float) -> None:
+        """Raise DivergedError if a loss is worse than a uniform guess over the vocabulary."""
         model: Any = self.model
         evenly = math.log(model.config.get_text_config().vocab_size)
         if not loss <= evenly + WORSE_THAN_GUESSING:
@@ -196,14 +224,15 @@ class BakeOffTrainer(Trainer):
             )
 
     def validation_loss(self) -> float:
-        """Mean cross-entropy over the validation set's supervised tokens, in nats."""
+        """Return the mean cross-entropy over the validation set's supervised tokens, in nats."""
         share = self._within_memory(self.validation, self._validation_share)
         total, count = self.group.sums(*share)
         return total / max(count, 1.0)
 
     @torch.no_grad()
     def _validation_share(self) -> tuple[float, float]:
-        """The summed cross-entropy of this process's packs, and of how many tokens it is."""
+        """Return the summed cross-entropy of this process's micro-batches, and their supervised
+        tokens."""
         model: Any = self.model_wrapped
         model.eval()
         if self._validation_packs is None:
@@ -215,12 +244,13 @@ class BakeOffTrainer(Trainer):
                 total += float(model(pack=pack).loss)
             count += float(pack.weights.sum())
         if self.sharded:
-            # Without a backward pass behind it, its outermost part stays gathered.
+            # Without a backward pass the outermost module would stay gathered.
             model.reshard()
         model.train()
         return total, count
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """Clip the gradients and return their norm, gathered for a sharded model."""
         norm: Any = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         whole: torch.Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return whole
@@ -229,6 +259,7 @@ class BakeOffTrainer(Trainer):
         return str(Path(str(self.args.output_dir)) / WRITING)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint to a temporary folder, then rename it to its final name."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         self.effort.seconds = time.perf_counter() - self.effort_began
         if self.sharded:
@@ -252,6 +283,7 @@ class BakeOffTrainer(Trainer):
         super()._save(output_dir, self._whole[0] if self._whole else state_dict)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the full optimizer state of a sharded model, or leave it to transformers."""
         if self._whole is None:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -260,6 +292,7 @@ class BakeOffTrainer(Trainer):
         torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the full optimizer state into a sharded model, or leave it to transformers."""
         if not self.sharded or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
@@ -278,7 +311,7 @@ class BakeOffTrainer(Trainer):
     def _load_best_model(self) -> None:
         if self.group.size == 1:
             super()._load_best_model()
-        else:  # which may lie on the first process's machine alone
+        else:  # the checkpoint may lie on the first process's machine only
             self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -287,12 +320,12 @@ class BakeOffTrainer(Trainer):
 
 
 def _learned(example: Encoded) -> int:
-    """Supervised tokens; the first one has nothing before it that could predict it."""
+    """Return the number of supervised tokens; the first token has no prediction."""
     return sum(label != IGNORED for label in example.labels[1:])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a failed allocation, on an accelerator or on the CPU."""
+    """Return whether an error is a failed allocation, on an accelerator or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -312,7 +345,7 @@ def build(
     on_saved: OnSaved = lambda step: None,
     group: Group = ALONE,
 ) -> BakeOffTrainer:
-    """A trainer that goes on counting in `effort`; only `callbacks` tell what it does."""
+    """Return a trainer that continues to count in `effort`; only `callbacks` report progress."""
     trainer = BakeOffTrainer(
         model=model,
         args=arguments,
@@ -324,7 +357,7 @@ def build(
     trainer.order, trainer.packer, trainer.validation = order, packer, validation
     trainer.effort, trainer.say, trainer.on_saved = effort, say, on_saved
     trainer.group, trainer.sharded = group, group.size > 1 and sharding.is_sharded(model)
-    # Trainer seeds all processes alike.
+    # Transformers seeds all processes alike.
     group.own_randomness(arguments.seed)
     if effort.most_tokens is not None:
         packer.most_tokens = min(packer.most_tokens, effort.most_tokens)
@@ -334,13 +367,15 @@ def build(
 
 
 def fit(trainer: BakeOffTrainer, checkpoint: Path | None, finished: bool) -> None:
-    """Trains from the start or from a checkpoint; afterwards the model is the best one, without
-    validation the last one.
+    """Train from the start or from a checkpoint, then load the best model.
 
-    `finished`: killed after the last step, so that only this one is to be loaded.
+    Without validation the last model is kept.
+
+    Args:
+        finished: the training was killed after its last step, so only load the checkpoint.
 
     Raises:
-        DivergedError: before there was a checkpoint to fall back on.
+        DivergedError: there was no checkpoint to fall back on.
     """
     trainer.effort_began = time.perf_counter() - trainer.effort.seconds
     model: PreTrainedModel = trainer.model  # type: ignore[assignment]
@@ -359,6 +394,8 @@ def fit(trainer: BakeOffTrainer, checkpoint: Path | None, finished: bool) -> Non
 
 
 def _fall_back(trainer: BakeOffTrainer, error: DivergedError) -> None:
+    """Load the best checkpoint after a divergence and tell the user; without one, raise the
+    error."""
     best = trainer.state.best_model_checkpoint
     if not trainer.group.from_first(best is not None and Path(best).is_dir()):
         raise error
@@ -370,6 +407,8 @@ def _fall_back(trainer: BakeOffTrainer, error: DivergedError) -> None:
 
 
 class _Encodings(torch.utils.data.Dataset[Encoded]):
+    """A data set of encoded examples."""
+
     def __init__(self, examples: Sequence[Encoded]) -> None:
         self.examples = examples
 

@@ -1,8 +1,8 @@
-"""Tuning one open model: encode, train, keep the best checkpoint, save, record.
+"""Tunes one open model: encode, train, keep the best checkpoint, save, record.
 
-Everything is written below the contender's folder. A run that was cut goes on from its
-last checkpoint; a finished one is not trained again. In a group of processes each calls
-`tune`, with a folder of its own or a common one; the first writes.
+Everything is written below the contender's folder. An interrupted run resumes from its last
+checkpoint; a finished one is not trained again. In a group each process calls `tune`, with a folder
+of its own or a shared one; the first writes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tuneoff.training.trainer import BakeOffTrainer, Say
     from tuneoff.training.watch import OnStep
 
-# Tokens computed at once on a CPU: more are not faster, and take memory.
+# Maximum tokens of one forward pass on a CPU: more are not faster, and take memory.
 CPU_TOKENS = 4096
 
 
@@ -64,21 +64,21 @@ def tune(
     most_at_once: int | None = None,
     on_checkpoint: Callable[[], None] | None = None,
 ) -> TrainingRecord:
-    """Trains, and leaves `adapter/` or `model/`, `training.json` and `loss.jsonl`.
+    """Train and return the record; write `adapter/` or `model/`, `training.json` and `loss.jsonl`.
 
-    Called in every process of a group (`group.join`) it is one training of all of them; alone,
-    with settings that want several, it starts them. The record is the same everywhere.
+    In a group (`group.join`) every process calls it, for one common training. A single process
+    whose settings ask for several launches them. The record is the same everywhere.
 
     Args:
         base: a resolved base (folder or hub id).
-        validation: its loss says which checkpoint is kept; without any, the last one is.
-        on_step: called with (step, steps in all, a few words about it), in every process.
-        say: called with each line that a user should read, in the first process.
-        on_epoch: each epoch's weights are kept for it. A training that is cut may call it again
-            with an epoch that it was called with. In a group all have it, or none.
-        most_at_once: tokens computed at once at most, where memory is known to hold no more.
+        validation: its loss decides which checkpoint is kept; without any, the last one is.
+        on_step: called with (step, all steps, a few words about it), in every process.
+        say: called with each line for the user, in the first process.
+        on_epoch: called when an epoch's weights are saved. A resumed training may repeat a call. In
+            a group all processes pass it, or none.
+        most_at_once: maximum tokens of one forward pass, where memory is known to hold no more.
         on_checkpoint: called when a checkpoint is complete, in the first process; not where this
-            call starts several processes.
+            call launches several processes.
 
     Raises:
         ConfigError: base, target modules or lengths cannot be used.
@@ -94,7 +94,7 @@ def tune(
         return record
     count = processes(settings, say) if group is ALONE else 1
     if count > 1:
-        bases.forget()  # it would take their room
+        bases.forget()  # it would take the processes' memory
         release_memory()
         job = Job(
             settings, base, train, validation, template, directory.path, on_epoch is not None
@@ -106,9 +106,9 @@ def tune(
     tokenizer = load_tokenizer(base)
     rendering = rendering_of(tokenizer, settings.rendering)
     about = []
-    if rendering == "chat":  # what is saved with the weights renders as it was trained
-        told = conversations([*train, *validation], template)
-        about = write_adapted(tokenizer, told, template.today)
+    if rendering == "chat":  # the template saved with the weights renders as in training
+        turns = conversations([*train, *validation], template)
+        about = write_adapted(tokenizer, turns, template.today)
     longest = max_length(settings, positions_of(base))
     rules = settings.train
     encoded, validated = (
@@ -118,8 +118,8 @@ def tune(
         ]
         for split in (train, validation)
     )
-    for split, found in ((train, encoded), (validation, validated)):
-        ids = ((e.id, each.input_ids) for e, each in zip(split, found, strict=True))
+    for split, split_encoded in ((train, encoded), (validation, validated)):
+        ids = ((e.id, encoding.input_ids) for e, encoding in zip(split, split_encoded, strict=True))
         check_tokens(tokenizer, base, ids)
     cut: dict[Split, int] = {
         "train": sum(e.cut for e in encoded),
@@ -130,7 +130,7 @@ def tune(
     raw = sum(content_tokens(tokenizer, example) for example in train)
     dtype = dtype_of(settings.train.precision)
     examples = [*encoded, *validated]
-    # Before anything is loaded: afterwards the weights would count twice.
+    # Estimate before anything is loaded; afterwards the weights would count twice.
     divided = is_divided(settings, base, dtype, examples, group)
     most = most_tokens(settings, base, dtype, examples, group, divided)
     most = min(most, most_at_once or most)
@@ -148,16 +148,16 @@ def tune(
 
 
 def _finished(directory: ContenderDir) -> TrainingRecord | None:
-    """The record of a training that is complete."""
+    """Return the record of a complete training, else None; delete leftover checkpoints."""
     record = directory.training()
     if record is None or directory.weights() is None:
         return None
-    shutil.rmtree(directory.checkpoints, ignore_errors=True)  # killed just before
+    shutil.rmtree(directory.checkpoints, ignore_errors=True)  # a kill may have left them
     return record
 
 
 def _silence(line: str) -> None:
-    """What a process says that is not the first."""
+    """Ignore a line of a process that is not the first."""
 
 
 def _prepared(
@@ -170,7 +170,7 @@ def _prepared(
     group: Group,
     divided: bool,
 ) -> tuple[PreTrainedModel, Packer]:
-    """The model on its device, as a whole or this process's part of it, and how batches are cut."""
+    """Return the model on its device, whole or sharded, and how batches are split."""
     from tuneoff.training.method import prepare_model
 
     if not divided:
@@ -183,7 +183,7 @@ def _prepared(
         from tuneoff.training import sharding
 
         mesh = sharding.mesh_of(group)
-        # In turns: main memory holds one whole model, not one for each process.
+        # In turns, for main memory may hold only one whole model at a time.
         for turn in group.take_turns():
             if turn:
                 model = prepare_model(settings, base, dtype, torch.device("cpu"))
@@ -194,7 +194,11 @@ def _prepared(
 
 
 def max_length(settings: LocalSettings, positions: int) -> int:
-    """Longest example in tokens: what the file says, at most the model's positions."""
+    """Return the maximum tokens of an example: the file's value or the model's positions.
+
+    Raises:
+        ConfigError: the file's value is more than the positions.
+    """
     asked = settings.train.max_length
     if asked is not None and asked > positions:
         raise ConfigError(
@@ -211,8 +215,10 @@ def is_divided(
     examples: Sequence[Encoded],
     group: Group,
 ) -> bool:
-    """Whether each process of a group holds a part of the model, because the file says so or
-    because a whole training does not fit onto one accelerator."""
+    """Return whether to shard the model over the processes of a group (FSDP).
+
+    The file may say so; else it is done if a whole training does not fit onto one accelerator.
+    """
     from tuneoff.models import memory as needed
     from tuneoff.models.free_memory import available_bytes
 
@@ -235,16 +241,16 @@ def most_tokens(
     group: Group = ALONE,
     divided: bool = False,
 ) -> int:
-    """Tokens of one forward pass that fit into the memory that is free now."""
+    """Return the tokens of one forward pass that fit into the memory that is free now."""
     from tuneoff.models import memory as needed
     from tuneoff.models.free_memory import available_bytes
 
     on_cpu = device().type == "cpu"
-    found = _estimate(settings, base, dtype)
+    needs = _estimate(settings, base, dtype)
     if divided:
-        found = needed.divided(found, group.size)
+        needs = needed.divided(needs, group.size)
     most = needed.pack_tokens(
-        found,
+        needs,
         available_bytes(device()) // (group.on_this_machine if on_cpu else 1),
         max(len(example.input_ids) for example in examples),
         CPU_TOKENS if on_cpu else needed.MOST_TOKENS,
@@ -253,6 +259,7 @@ def most_tokens(
 
 
 def _estimate(settings: LocalSettings, base: str, dtype: torch.dtype) -> MemoryEstimate:
+    """Return the estimated memory of this training."""
     from transformers import AutoConfig
 
     from tuneoff.models import memory as needed
@@ -277,7 +284,7 @@ def packer_for(
     most_tokens: int,
     say: Say,
 ) -> Packer:
-    """How batches are computed: as trees if this model can be, and how much at once."""
+    """Return how batches are split: as trees if this model supports them, and how large."""
     from tuneoff.models.probe import reason_against
 
     longest = max(len(example.input_ids) for example in examples)
@@ -307,6 +314,7 @@ def _train(
     on_epoch: OnEpoch | None,
     others: Sequence[TrainerCallback],
 ) -> TrainingRecord:
+    """Train, and return the record."""
     from tuneoff.training.arguments import DEFAULT_LEARNING_RATE, training_arguments
     from tuneoff.training.checkpoints import Effort, step_of
     from tuneoff.training.order import ExampleOrder
@@ -343,7 +351,7 @@ def _train(
         callbacks.append(EpochEnds(per_epoch, bool(validation)))
 
     def on_saved(step: int) -> None:
-        # Before training can be resumed from here: an epoch that was passed is not come by again.
+        # Save before training can resume from here: a resumed training does not repeat the epoch.
         if on_epoch is not None and step % per_epoch == 0:
             saver.epoch(step)
             if group.first:
@@ -366,10 +374,10 @@ def _train(
 
 
 def _common_checkpoint(folder: Path, group: Group) -> Path | None:
-    """The checkpoint to go on from: the first process's last, of which each has a copy.
+    """Return the checkpoint to resume from: the first process's last, of which each has a copy.
 
     Raises:
-        ContenderError: one has not.
+        ContenderError: one process has no copy.
     """
     from tuneoff.training.checkpoints import last_checkpoint, name_of, step_of
 
@@ -378,7 +386,7 @@ def _common_checkpoint(folder: Path, group: Group) -> Path | None:
     if step is None:
         return None
     if not group.first:
-        last_checkpoint(folder)  # its paths are made to fit where this copy lies
+        last_checkpoint(folder)  # corrects the paths in this copy
     if group.any(not (folder / name_of(step)).is_dir()):
         raise ContenderError(
             f"{folder / name_of(step)} must lie with every process of this training to go on from, "
@@ -388,7 +396,7 @@ def _common_checkpoint(folder: Path, group: Group) -> Path | None:
 
 
 def _unwritten(row: LossRow) -> None:
-    """The row of a process that is not the first."""
+    """Ignore a loss row of a process that is not the first."""
 
 
 def _record(
@@ -399,6 +407,7 @@ def _record(
     tokens_raw: int,
     rate: float,
 ) -> TrainingRecord:
+    """Return the record of the finished training."""
     from tuneoff.training.arguments import schedule_of
 
     rows = directory.loss()

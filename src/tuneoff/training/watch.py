@@ -1,4 +1,4 @@
-"""What is told and decided while a model trains: `loss.jsonl`, progress, when to stop."""
+"""Callbacks of the trainer: `loss.jsonl`, progress, early stopping, epoch ends."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from tuneoff.training import memory
 from tuneoff.training.checkpoints import Effort
 from tuneoff.training.convergence import out_of_patience
 
-# Called with (step, steps in all, a few words: loss, speed, memory).
+# Called with (step, all steps, a few words: loss, speed, memory).
 OnStep = Callable[[int, int, str], None]
 MEGABYTE = 1024**2
 WORTH_SAYING = 1.1
 
 
 class Watch(TrainerCallback):
-    """Turns the trainer's logs into rows of `loss.jsonl`, calls `on_step`, and stops a
-    training that is `until: converged` when its rows say so (patience None: never)."""
+    """Appends the trainer's logs to `loss.jsonl` and reports steps.
+
+    It stops a training that is `until: converged` when its rows say so (patience None: never).
+    """
 
     def __init__(
         self,
@@ -54,18 +56,21 @@ class Watch(TrainerCallback):
             control.should_training_stop = True
 
     def _add(self, state: Any, validation: float | None) -> None:
+        """Append a loss row at the current step."""
         seen = round((state.epoch or 0.0) * self.examples)
         row = LossRow(state.global_step, seen, self.train_loss, validation)
         self.append(row)
         self.rows.append(row)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report the step with its loss, speed and memory."""
         if self.began is None:
             self.began = (time.perf_counter(), state.global_step)
         if self.on_step is not None:
             self.on_step(state.global_step, state.max_steps, self._note(state))
 
     def _note(self, state: Any) -> str:
+        """Return loss, speed, remaining time, prefix sharing and memory in a few words."""
         words = [] if self.train_loss is None else [f"loss {self.train_loss:.3f}"]
         began, first = self.began or (0.0, 0)
         seconds = time.perf_counter() - began
@@ -81,13 +86,16 @@ class Watch(TrainerCallback):
 
 
 class EpochEnds(TrainerCallback):
-    """Has each epoch end with a validation and a checkpoint, in place of one that is due within a
-    quarter of an epoch of it."""
+    """Validates and saves at the end of each epoch.
+
+    It skips regular validations within a quarter of an epoch of that.
+    """
 
     def __init__(self, steps_per_epoch: int, validated: bool) -> None:
         self.steps_per_epoch, self.validated = steps_per_epoch, validated
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Request validation and checkpoint at an epoch's end, and cancel those close to it."""
         step, past = state.global_step, state.global_step % self.steps_per_epoch
         beside = min(past, self.steps_per_epoch - past) < self.steps_per_epoch / 4
         if past == 0:
@@ -98,14 +106,14 @@ class EpochEnds(TrainerCallback):
 
 
 def duration(seconds: float) -> str:
-    """Roughly, in words: `40 s`, `12 min`, `3.2 h`."""
+    """Return a rough duration in words: `40 s`, `12 min`, `3.2 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class Complete(TrainerCallback):
-    """Tells of every checkpoint that is complete."""
+    """Reports every complete checkpoint."""
 
     def __init__(self, told: Callable[[], None]) -> None:
         self._told = told

@@ -1,12 +1,12 @@
-"""Text-to-SQL: does the query give what the reference gives?
+"""Scores text-to-SQL: does the query return what the reference returns?
 
-The metrics are a ladder (`judging.py`), from the same characters to the same results on
-several databases. `execution_accuracy` (Yu et al., EMNLP 2018) runs both queries on the row's
-own database, `DIR/<db_id>/<db_id>.sqlite` or the only file there; `test_suite_accuracy` (Zhong et
-al., EMNLP 2020) on every `DIR/<db_id>/*.sqlite`, where there are several. Without databases
-nothing can be executed: rows then lack both, and `exact_match` decides. `mode: strict` reads
-as `compare.py` says; `mode: official` gives the official evaluator's verdicts (`official.py`,
-`set_match.py`). Every prediction is looked at in child processes that can only read
+The metrics are a ladder (`judging.py`), from the same characters to the same results on several
+databases. `execution_accuracy` (Yu et al., EMNLP 2018) executes both queries on the row's own
+database, `DIR/<db_id>/<db_id>.sqlite` or the only file there. `test_suite_accuracy` (Zhong et al.,
+EMNLP 2020) executes them on every `DIR/<db_id>/*.sqlite`, if there are several. Without databases
+nothing can be executed: rows lack both metrics, and `exact_match` decides. `mode: strict` compares
+results as in `compare.py`; `mode: official` gives the official evaluator's verdicts (`official.py`,
+`set_match.py`). Every prediction is read and executed in child processes that can only read
 (`sandbox.py`).
 """
 
@@ -53,7 +53,7 @@ METRICS: Mapping[str, Kind] = {
     "valid_format": "yes/no",
 }
 PRIMARY = "execution_accuracy"
-# Verdicts that say in SQLite's words what the classes of error say in ours.
+# Verdicts in SQLite's words → our error classes.
 ERROR_CLASSES = {
     "no such column": "unknown column",
     "no such table": "unknown table",
@@ -67,22 +67,23 @@ Suite = tuple[DatabaseFile, ...]
 Scored = tuple[ScoredRow, dict[str, Any] | None]
 
 MAX_WORKERS = 4
-# Rows that travel to a child together: enough that their journey costs little.
+# Rows per message to a child: enough to make the transfer cheap.
 _BATCH_ROWS = 8
 _TOO_LARGE = "too large"
 
 
 def primary(options: Options) -> str:
-    """The metric that decides: what was executed, or the text when nothing can be."""
+    """Return the primary metric: execution accuracy, or exact match without databases."""
     return PRIMARY if options.databases is not None else "exact_match"
 
 
 def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
     """Yield every metric of each row, in order; at most a few rows are read ahead.
 
+    A reference that does not run on its database leaves out its own row.
+
     Raises:
-        DataError: a database is missing. A reference that does not run on its database costs its
-            own row (`left_out`).
+        DataError: a database is missing.
     """
     if options.databases is not None and not options.databases.is_dir():
         raise DataError(
@@ -93,7 +94,9 @@ def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
 
 
 def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
-    """Yield the id of each row whose reference does not run where it will be scored, and why.
+    """Yield the id of each row whose reference does not run, and the reason.
+
+    It is executed where it will be scored.
 
     Raises:
         DataError: a database is missing.
@@ -112,8 +115,10 @@ def _pool(options: Options) -> Pool:
 
 
 def groups(row: Row, options: Options) -> dict[str, str]:
-    """`hardness` of a reference as Spider has it; nothing where its grammar cannot read one, or
-    without a database. Looks at the reference alone."""
+    """Return Spider's `hardness` of a reference.
+
+    Nothing if Spider's grammar cannot parse it, or without a database. Reads the reference only.
+    """
     if options.databases is None:
         return {}
     file = _file(find_database(options.databases, str(row.meta["db_id"])))
@@ -134,7 +139,7 @@ def _hardness(reference: str, file: DatabaseFile) -> str | None:
 
 
 def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[ScoredRow]:
-    """Results in the order of the rows, a few batches of them worked on at a time."""
+    """Yield results in the order of the rows; a few batches run concurrently."""
     workers = pool.limits.workers
     waiting: deque[Future[list[Scored]]] = deque()
     stop = threading.Event()
@@ -153,7 +158,7 @@ def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[Sc
 
 
 class _Scoring:
-    """How rows become requests, and answers scored rows."""
+    """Turns rows into requests, and replies into scored rows."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -162,7 +167,7 @@ class _Scoring:
         self._suite: Callable[[str], Suite] = cache(self._find_suite)
 
     def score(self, rows: list[Row], pool: Pool, stop: threading.Event) -> list[Scored]:
-        """Scored rows of a batch, each with the details that are worth telling."""
+        """Return the scored rows of a batch, each with its details, if it has any."""
         databases = [self._databases(row) for row in rows]
         verdicts = [self._without_looking(row) for row in rows]
         asked = [index for index, verdict in enumerate(verdicts) if verdict is None]
@@ -176,14 +181,14 @@ class _Scoring:
         ]
 
     def told(self, batch: list[Scored]) -> Iterator[ScoredRow]:
-        """The rows of a batch, in order; their details go to whom they are for."""
+        """Yield the rows of a batch in order, and pass their details to the callback."""
         for row, details in batch:
             if details is not None and self._options.details is not None:
                 self._options.details(details)
             yield row
 
     def _without_looking(self, row: Row) -> str | None:
-        """The verdict on a row that needs no judge."""
+        """Return the verdict on a row that needs no child process, or None."""
         answer = self._answer(row)
         if self._options.mode == "strict" or row.error is not None:
             missing = no_answer(row)
@@ -192,7 +197,7 @@ class _Scoring:
         return missing or (_TOO_LARGE if len(answer) > SQL_BYTES else None)
 
     def _answer(self, row: Row) -> str:
-        """Returns what is judged: official mode takes an answer as it was given."""
+        """Return the text to judge: official mode takes the answer as it came."""
         return row.prediction if self._options.mode == "strict" else row.given
 
     def _request(self, row: Row, databases: Suite) -> Request:
@@ -209,7 +214,7 @@ class _Scoring:
         )
 
     def _applicable(self, databases: Suite) -> dict[str, Kind]:
-        """The metrics that a row with these databases can have."""
+        """Return the metrics that a row with these databases can have."""
         impossible = set[str]()
         if len(databases) < 2:
             impossible.add("test_suite_accuracy")
@@ -249,13 +254,13 @@ class _Scoring:
             raise DataError(f"id {row.id!r}: {error}") from None
 
     def _find_suite(self, db_id: str) -> Suite:
-        # Children have another working folder.
+        # Children have another working folder, so paths are resolved.
         folder, derived = self._options.databases, self._options.derived
         return tuple(map(_file, find_suite(Path(folder or ""), db_id, derived)))
 
 
 class _Executing(_Scoring):
-    """The same of references alone: each one is executed, and nothing judged."""
+    """Executes references only; answers are not judged."""
 
     def _without_looking(self, row: Row) -> str | None:
         return None
@@ -266,5 +271,5 @@ class _Executing(_Scoring):
 
 def _file(path: Path) -> DatabaseFile:
     path = find_committed(path)
-    # A file that was changed since is another database to a child that is kept warm.
+    # The stamp makes a changed file another database for a warm child.
     return DatabaseFile(str(path.resolve()), path.stat().st_mtime_ns)

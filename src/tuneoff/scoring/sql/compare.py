@@ -1,13 +1,14 @@
-"""Compares two query results, the strict reading.
+"""Compares two query results, in strict mode.
 
-Strict means: as many columns, in the same order; rows as a multiset, or as a list when
-the reference orders its result (ORDER BY at the top level); values of the same
-type, except that an integer equals a real number of the same value, and real numbers may
-differ by 1e-6 of their size, or by 1e-13. NULL equals NULL. Names of columns do not matter.
-Rows that tie by the reference's ORDER BY are a group, and may come in any order; of a group that
-its LIMIT cuts, any rows may come (`ties.py` finds the groups). (The official Spider evaluator
-compares otherwise: columns may be permuted, two empty results are always equal, and rows that tie
-must come in the reference's order.)
+Results are equal if they have as many columns, in the same order. Rows are compared as a multiset,
+or as a list if the reference orders its result (ORDER BY at the top level). Values must have the
+same type, but an integer equals a real number of the same value. Real numbers may differ by 1e-6 of
+their size, or by 1e-13. NULL equals NULL. Column names do not matter. Rows that tie by the
+reference's ORDER BY form a group and may come in any order. If LIMIT cuts a group, any of its rows
+may come (`ties.py` finds the groups).
+
+The official Spider evaluator differs: columns may be permuted, two empty results are always equal,
+and tied rows must come in the reference's order.
 """
 
 from __future__ import annotations
@@ -21,23 +22,25 @@ from typing import NamedTuple
 from tuneoff.scoring.sql.sandbox import Row, Table, Value
 
 RELATIVE_TOLERANCE = 1e-6
-# Sums that come to zero leave last binary digits of what was added: 5.6e-17 of 0.1 + 0.2 - 0.3,
-# 5.7e-14 of a value of 500. No relative tolerance makes those equal to zero. Tiny values that mean
-# something stay apart: 1e-12 and 2e-12 are different.
+# Sums that should be zero leave rounding errors: 5.6e-17 of 0.1 + 0.2 - 0.3, 5.7e-14 of a value of
+# 500. No relative tolerance makes those equal to zero. Small meaningful values stay different:
+# 1e-12 and 2e-12.
 ABSOLUTE_TOLERANCE = 1e-13
 
 
 class Group(NamedTuple):
-    """Rows of a reference's unlimited result whose order it leaves open."""
+    """Tied rows of a reference's unlimited result."""
 
     rows: Sequence[Row]
     taken: int
-    """How many of them a right result has: all, or fewer where LIMIT or OFFSET cuts the group."""
+    """The number of them in a right result: all, or fewer if LIMIT or OFFSET cuts the group."""
 
 
 def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
-    """Say what is wrong with an answer, ties apart: `wrong columns`, `wrong result`, `wrong order`,
-    or None."""
+    """Return the error of an answer's result, ties aside, or None.
+
+    `wrong columns`, `wrong result` or `wrong order`.
+    """
     if len(reference.columns) != len(answer.columns):
         return "wrong columns"
     if len(reference.rows) != len(answer.rows) or not _is_part(reference.rows, answer.rows):
@@ -48,7 +51,7 @@ def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
 
 
 def fits(groups: Iterable[Group], rows: Sequence[Row]) -> bool:
-    """Say whether rows are what the groups give, one after the other."""
+    """Return whether rows are the groups' rows, group after group."""
     begin = 0
     for group in groups:
         end = begin + group.taken
@@ -59,7 +62,7 @@ def fits(groups: Iterable[Group], rows: Sequence[Row]) -> bool:
 
 
 def is_ordered(sql: str) -> bool:
-    """Say whether a query has ORDER BY at its top level; False when it cannot be read."""
+    """Return whether a query has ORDER BY at its top level; False if it cannot be parsed."""
     from sqlglot import TokenType, tokenize
     from sqlglot.errors import SqlglotError
 
@@ -76,23 +79,22 @@ def is_ordered(sql: str) -> bool:
 
 
 def _is_part(part: Sequence[Row], whole: Sequence[Row]) -> bool:
-    """Say whether each row can be paired with one of `whole` that is the same within the
-    tolerance."""
+    """Return whether each row can be paired with an equal one of `whole`, within the tolerance."""
     counts, others = Counter(part), Counter(whole)
-    # Equal rows are paired already; the rest can differ in real numbers only.
+    # Exactly equal rows are paired here; the rest can differ in real numbers only.
     missing = sorted((counts - others).elements(), key=_sort_key)
     if not missing:
         return True
     extra = sorted((others - counts).elements(), key=_sort_key)
-    # Sorting brings partners close together: the next one is looked for below the last one first.
+    # Sorted partners are close together: search below the last match first.
     last = len(extra)
     for row in reversed(missing):
         places = chain(reversed(range(last)), range(last, len(extra)))
-        found = next((place for place in places if _same_row(row, extra[place])), None)
-        if found is None:
+        match = next((place for place in places if _same_row(row, extra[place])), None)
+        if match is None:
             return False
-        del extra[found]
-        last = found
+        del extra[match]
+        last = match
     return True
 
 
@@ -104,7 +106,7 @@ def _cell_key(cell: Value) -> tuple[int, float | str]:
     if cell is None:
         return 0, 0.0
     if isinstance(cell, (int, float)):
-        # Rounded, so that numbers within the tolerance do not decide before later columns.
+        # Rounded, so that numbers within the tolerance do not sort before later columns do.
         if abs(cell) <= ABSOLUTE_TOLERANCE:
             return 1, 0.0
         return 1, float(f"{float(cell):.5e}")

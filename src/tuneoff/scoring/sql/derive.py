@@ -1,13 +1,13 @@
-"""More databases of the same schema, on which a wrong query betrays itself.
+"""Derives databases of the same schema, on which a wrong query gives a wrong result.
 
-On one database many wrong queries give the right result by chance. Zhong, Yu and Klein (EMNLP
+On one database many wrong queries return the right result by chance. Zhong, Yu and Klein (EMNLP
 2020, "Semantic Evaluation for Text-to-SQL with Distilled Test Suites") execute both queries on
-several; here such databases are derived from the original, without a model and without
-looking at any prediction. A derived database keeps the schema with its keys and has few rows
-made of few values: those of the original, the constants that the references compare a column
-with, and their neighbours. So conditions meet rows that fail them alone, limits are met
-exactly, and values occur more than once. Rows are doubled (with keys of their own) in some
-databases and one table is empty in others.
+several. Here such databases are derived from the original, without a model and without any
+prediction. A derived database keeps the schema with its keys, and has few rows made of few values:
+those of the original, the constants that the references compare a column with, and their
+neighbours. So some rows fail only one of several conditions, some match limits exactly, and values
+occur more than once. Some databases have doubled rows (with keys of their own), others have one
+empty table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from tuneoff.scoring.sql.sandbox import Value, read_columns
 
 Constants = Mapping[str, Sequence[Value]]
 
-# Rows of a table, before any are doubled; values that a column chooses among.
+# The least and most rows of a table, before doubling; and the least and most different values of a
+# column.
 ROWS = (6, 30)
 CHOICES = (2, 6)
 _KEPT_VALUES = 50
@@ -54,8 +55,9 @@ class _Table:
 def derive_suites(
     folder: Path, golds: Iterable[tuple[str, str]], into: Path, count: int, seed: int = 0
 ) -> None:
-    """Writes `into/<db_id>/derived-NN.sqlite`, `count` of them for each database and no more;
-    what is there already is kept, so that the same call again does nothing.
+    """Write `into/<db_id>/derived-NN.sqlite`, exactly `count` of them per database.
+
+    Existing files are kept, so a repeated call does nothing.
 
     Args:
         golds: (db_id, reference query); their constants are put into the rows.
@@ -65,7 +67,7 @@ def derive_suites(
         queries[db_id].add(sql)
     for db_id, texts in sorted(queries.items()):
         for extra in sorted((into / db_id).glob("derived-*.sqlite"))[count:]:
-            extra.unlink()  # of a call that asked for more
+            extra.unlink()  # from a call with a higher count
         missing = [
             (number, path)
             for number in range(count)
@@ -81,8 +83,10 @@ def derive_suites(
 def derive(
     original: Path, path: Path, constants: Constants, rng: random.Random, number: int = 0
 ) -> None:
-    """Writes one derived database, or nothing. Every third one has an empty table, every
-    second one doubled rows."""
+    """Write one derived database, or nothing.
+
+    Every third one has an empty table, every second one doubled rows.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     shutil.copyfile(find_committed(original), beside)
@@ -104,13 +108,13 @@ def derive(
 
 
 def compared_constants(queries: Iterable[str]) -> dict[str, list[Value]]:
-    """What queries compare each column with, by the column's name in lower case."""
+    """Return the constants that queries compare each column with, by lower-case column name."""
     # sqlglot is loaded where it is used.
     from sqlglot import exp
 
     from tuneoff.scoring.sql.normal_form import NotParsed, parse
 
-    found: dict[str, list[Value]] = defaultdict(list)
+    constants: dict[str, list[Value]] = defaultdict(list)
     for sql in queries:
         try:
             tree = parse(sql)
@@ -122,26 +126,26 @@ def compared_constants(queries: Iterable[str]) -> dict[str, list[Value]]:
             names = {column.name.lower() for column in node.find_all(exp.Column)}
             for value in _constants_in(node):
                 for name in names:
-                    if value not in found[name]:
-                        found[name].append(value)
-    return dict(found)
+                    if value not in constants[name]:
+                        constants[name].append(value)
+    return dict(constants)
 
 
 def _constants_in(node: object) -> list[Value]:
     from sqlglot import exp
 
     assert isinstance(node, exp.Expression)
-    found: list[Value] = [
+    constants: list[Value] = [
         str(literal.this) if literal.is_string else _number(str(literal.this))
         for literal in node.find_all(exp.Literal)
     ]
-    # In Spider's queries, a text in double quotes is a value more often than a name.
-    found += [
+    # In Spider's queries, a double-quoted text is more often a value than a name.
+    constants += [
         column.name
         for column in node.find_all(exp.Column)
         if isinstance(column.this, exp.Identifier) and column.this.quoted and not column.table
     ]
-    return found
+    return constants
 
 
 def _number(text: str) -> Value:
@@ -200,7 +204,7 @@ def _table(connection: sqlite3.Connection, name: str, pairs: Sequence[tuple[str,
 
 
 def _parents_first(tables: Sequence[_Table]) -> list[_Table]:
-    """Tables after those that their foreign keys name, as far as there are no circles."""
+    """Return the tables, each after the tables of its foreign keys, unless they form a cycle."""
     left, ordered = list(tables), list[_Table]()
     while left:
         waiting = {table.name.lower() for table in left}
@@ -220,7 +224,7 @@ def _rows(
     made: Mapping[str, Sequence[Mapping[str, Value]]],
     rng: random.Random,
 ) -> list[dict[str, Value]]:
-    """New rows: each value one of a column's few choices."""
+    """Return new rows; each value is one of a column's few choices."""
     choices = {
         column.name: _choices(column, table.values[column.name], constants, made, rng)
         for column in table.columns
@@ -251,7 +255,7 @@ def _choices(
         values += _neighbours(value, column)
     if not values:
         values += [_invented(column, rng) for _ in range(number)]
-    # NULL where it occurs, or may: one value among the others.
+    # NULL if it occurs, or sometimes if it may: one value among the others.
     if not column.required and not column.key and (None in original or rng.random() < 0.2):
         values.append(None)
     return values
@@ -266,7 +270,7 @@ def _is_numeric(column: _Column) -> bool:
 
 
 def _whole(value: Value) -> int | None:
-    """The whole number that a text is."""
+    """Return the whole number that a text spells, or None."""
     try:
         return int(str(value))
     except ValueError:
@@ -274,7 +278,7 @@ def _whole(value: Value) -> int | None:
 
 
 def _neighbours(value: Value, column: _Column) -> list[Value]:
-    """A constant and values next to it, so that `>` and `>=`, `=` and LIKE differ."""
+    """Return a constant and adjacent values, so that `>` and `>=`, `=` and LIKE differ."""
     if isinstance(value, (int, float)):
         return [value, value, value - 1, value + 1]
     text = str(value)
@@ -297,8 +301,10 @@ def _inserted(
     rows: Sequence[dict[str, Value]],
     rng: random.Random,
 ) -> list[dict[str, Value]]:
-    """Inserts rows; a key that is taken gets another value a few times, then the row is left
-    out. Returns the rows that are there, with names in lower case."""
+    """Insert rows, and return the inserted ones, with lower-case names.
+
+    A row whose key is taken gets other values a few times; then it is dropped.
+    """
     names = [column.name for column in table.columns]
     into = f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, names))})"
     (encoding,) = connection.execute("PRAGMA encoding").fetchone()
@@ -318,9 +324,11 @@ def _inserted(
 
 
 def _bound(value: Value, encoding: str) -> tuple[str, Value]:
-    """Return how a value stands in a statement, and what is bound there. A text that is no UTF-8
-    (its bytes were read as lone surrogates) can only be bound as bytes, which SQLite takes for
-    UTF-8."""
+    """Return a value's placeholder in a statement, and the value to bind.
+
+    A text that is not UTF-8 (its bytes were read as lone surrogates) can only be bound as bytes,
+    which SQLite takes for UTF-8.
+    """
     if not isinstance(value, str) or value.isascii() or encoding != "UTF-8":
         return "?", value
     raw = value.encode("utf-8", "surrogateescape")
@@ -330,7 +338,7 @@ def _bound(value: Value, encoding: str) -> tuple[str, Value]:
 def _with_another_key(
     row: dict[str, Value], table: _Table, attempt: int, rng: random.Random
 ) -> None:
-    """Changes a row's keys that are nobody else's, later every value that may be unique."""
+    """Change a row's own keys, and in later attempts every value that may be unique."""
     for column in table.columns:
         if column.references is not None and attempt < _ATTEMPTS // 2:
             continue

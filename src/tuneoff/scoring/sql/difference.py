@@ -1,4 +1,4 @@
-"""What is wrong with a query: in which part it first differs from the reference."""
+"""Classifies a wrong query by the first part that differs from the reference."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ PARTS = (
 
 
 def class_of_error(reference: NormalForm, answer: NormalForm) -> str | None:
-    """The class of the first part that differs; None when only the whole does (a set
-    operator, say, or the order of what is selected)."""
+    """Return the error class of the first part that differs.
+
+    None if only the whole differs, for example by a set operator or the order of selected columns.
+    """
     for part, name in PARTS:
         if getattr(reference, part) != getattr(answer, part):
             return name

@@ -1,10 +1,10 @@
-"""Finds the query in an answer: takes off what stands around it and is no part of it.
+"""Extracts the query from an answer, without the text around it.
 
-Models like to say `SQL:` first, to put a fence around a query, a comment or a semicolon behind it.
-A strict reading forgives that in everything but `exact_match`; the verdict then says `right but
-for form`. Official mode takes nothing off: its evaluator forgives only the semicolon. What may
-stand around a query is what SQLite reads as nothing: its blanks, comments, empty statements and a
-byte order mark. A no-break space is a letter to SQLite, and stays.
+Models like to write `SQL:` before a query, a fence around it, a comment or a semicolon after it.
+Strict mode forgives this in every metric but `exact_match`; the verdict is then `right but for
+form`. Official mode removes nothing: its evaluator forgives only the semicolon. Text that SQLite
+ignores may surround a query: its blanks, comments, empty statements and a byte order mark. A
+no-break space is a letter to SQLite, and stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _LANGUAGE = re.compile(r"\s*(?:\w*sql\w*)\s+(?=(?:select|with|values)\b)", re.IGNORECASE)
-# SQLite's tokens, as far as they tell where a statement ends.
+# SQLite's tokens, in the detail that is needed to find the end of a statement.
 _TOKENS = re.compile(
     r"""(?P<nothing>[ \t\n\f\r]+|\ufeff|--[^\n]*|/\*.*?(?:\*/|\Z))
     |(?P<quoted>'(?:''|[^'])*'?|"(?:""|[^"])*"?|`(?:``|[^`])*`?|\[[^\]]*\]?)
@@ -33,22 +33,20 @@ _QUERIES, _WRITES = ("select", "values"), ("insert", "replace", "update", "delet
 
 
 class Statements(NamedTuple):
-    """A text up to what SQLite reads as nothing, and what it holds.
-
-    `verb` is the first statement's main word in lower case; behind WITH that of what follows.
-    """
+    """A text without what SQLite ignores around it, and its statements."""
 
     text: str
     statements: int
     verb: str
+    """The first statement's main word in lower case; after WITH, that of the statement."""
 
 
 def find_query(answer: str, reference: str, ask_sqlite: bool = True) -> str:
-    """Returns the query of an answer, without fence, label, and what SQLite reads as nothing.
+    """Return the query of an answer, without fence, label, and text that SQLite ignores.
 
     Args:
-        reference: where it is fenced, the answer's fence stays.
-        ask_sqlite: whether SQLite may look at what is fenced, to find the last query.
+        reference: if it is fenced, the answer's fence stays.
+        ask_sqlite: whether SQLite may parse fenced texts, to find the last query.
 
     >>> find_query("Sure!\\n```sql\\nSELECT 1; -- one\\n```", "SELECT 1")
     'SELECT 1'
@@ -58,7 +56,7 @@ def find_query(answer: str, reference: str, ask_sqlite: bool = True) -> str:
 
 
 def split_statements(sql: str) -> Statements:
-    """Returns a text without what SQLite reads as nothing around it, and what it holds."""
+    """Return a text's statements, and the text without the parts around it that SQLite ignores."""
     first = last = None
     count = depth = 0
     verb, begins = "", True
@@ -83,15 +81,15 @@ def split_statements(sql: str) -> Statements:
 
 
 def is_query(sql: str) -> bool:
-    """Tells whether SQLite reads a text as one query."""
-    found = split_statements(sql)
-    return found.statements == 1 and found.verb in _QUERIES and is_readable(found.text)
+    """Return whether SQLite parses a text as one query."""
+    parsed = split_statements(sql)
+    return parsed.statements == 1 and parsed.verb in _QUERIES and is_readable(parsed.text)
 
 
 def _unlabelled(text: str) -> str:
     for pattern in (_LABEL, _LANGUAGE):
-        found = pattern.match(text)
-        text = text[found.end() :] if found else text
+        match = pattern.match(text)
+        text = text[match.end() :] if match else text
     return split_statements(strip_blanks(text)).text or text.strip()
 
 

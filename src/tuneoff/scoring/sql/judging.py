@@ -1,10 +1,10 @@
-"""One prediction judged by every metric, in the child process.
+"""Judges one prediction by every metric, in the child process.
 
-The ladder, from the narrowest notion of right to the widest: the same characters
-(`exact_match`), the same text (`normalized_match`), the same query differently spelt
-(`sql_normal_form`), the same clauses (`exact_set_match`), the same result
-(`execution_accuracy`), the same result on every database of its suite
-(`test_suite_accuracy`). What the answer's rungs are says whether a difference is only form.
+The metrics are a ladder, from the narrowest notion of right to the widest: the same characters
+(`exact_match`), the same text (`normalized_match`), the same query spelt differently
+(`sql_normal_form`), the same clauses (`exact_set_match`), the same result (`execution_accuracy`),
+the same result on every database of its suite (`test_suite_accuracy`). Which of these metrics an
+answer passes shows whether it differs from the reference only in form.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ Step = Callable[[dict[str, bool], bool], None]
 
 
 def judge(request: Request, step: Step) -> dict[str, Any]:
-    """`scores`, `verdict` and, where asked for, `details` of a prediction.
+    """Return `scores`, `verdict` and, if requested, `details` of a prediction.
 
     Args:
-        step: called between two steps, each of which takes `seconds` at most, with the scores
-            so far and whether they must not be lost.
+        step: called between two steps with the scores so far, and whether they must not be lost. A
+            step takes at most `seconds`.
 
     Raises:
         ReferenceFails: the reference does not run on a database.
@@ -66,7 +66,7 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
         if "execution_accuracy" not in scores:
             wrong = answer.executed(request.databases[0])
             scores["execution_accuracy"] = wrong is None
-            # Whoever ends this process now is not the reference (`pool.py`).
+            # From here on the reference cannot be what ends this process (`pool.py`).
             step(scores, request.stopped is not None)
         if len(request.databases) > 1 and "test_suite_accuracy" in wanted:
             step(scores, True)
@@ -79,17 +79,20 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
     scores["normalized_match"] = normalized(answer.query) == normalized(answer.reference.query)
     scores |= answer.forms(wanted)
     verdict = answer.verdict(scores, wrong)
-    found = {"scores": {m: scores[m] for m in request.metrics}, "verdict": verdict}
+    result = {"scores": {m: scores[m] for m in request.metrics}, "verdict": verdict}
     if request.details and answer.tables is not None:
-        found["details"] = dict(
+        result["details"] = dict(
             zip(("reference", "prediction"), map(_shown, answer.tables), strict=True)
         )
-    return found
+    return result
 
 
 def _executed_alone(request: Request, step: Step) -> dict[str, Any]:
-    """Executes a reference wherever it must run: in strict reading a database of the suite on
-    which it has no result is left out (`_Answer.executed_elsewhere`)."""
+    """Execute a reference on each database that requires a result.
+
+    In strict mode, databases of the suite without a result are left out
+    (`_Answer.executed_elsewhere`).
+    """
     reference = find_reference(request)
     must = len(request.databases) if request.mode == "official" else 1
     for file in request.databases[:must]:
@@ -99,7 +102,7 @@ def _executed_alone(request: Request, step: Step) -> dict[str, Any]:
 
 
 class _Answer:
-    """A prediction and what was found out about it."""
+    """A prediction, and the results of its checks."""
 
     def __init__(self, request: Request, reference: Reference, step: Callable[[], None]) -> None:
         self._request, self.reference, self._step = request, reference, step
@@ -109,7 +112,8 @@ class _Answer:
             self._spider_text = official.prediction_text(request.prediction)
             self._executed = official.executed_text(self._spider_text)
         else:
-            # What ended a process, or is longer than SQLite reads, is not shown to it again.
+            # A prediction that ended a process, or is longer than SQLite reads, is not passed to
+            # SQLite again.
             may_ask = request.stopped is None and not self._is_too_long
             text = "" if self._is_too_long else request.prediction
             self.query = find_query(text, request.reference, may_ask)
@@ -120,7 +124,7 @@ class _Answer:
 
     @cached_property
     def _is_too_long(self) -> bool:
-        """Say whether an answer is longer than any query that SQLite reads."""
+        """Return whether an answer is longer than any query that SQLite reads."""
         return not self._official and len(self._request.prediction) > SQL_BYTES
 
     @cached_property
@@ -130,8 +134,11 @@ class _Answer:
         return is_query(self.query)
 
     def executed_elsewhere(self) -> str | None:
-        """Say what is wrong with its results on the rest of its suite. In strict reading, a
-        database on which the reference has no result, or none that is settled, is left out."""
+        """Return the error of its results on the rest of its suite, or None.
+
+        In strict mode, a database is left out if the reference has no result there, or one that
+        depends on the storage order.
+        """
         for file in self._request.databases[1:]:
             if self.reference.is_left_out(file):
                 continue
@@ -152,7 +159,7 @@ class _Answer:
         return self.reference.is_settled(file, self._request, self._step)
 
     def executed(self, file: DatabaseFile) -> str | None:
-        """What is wrong with its result on a database; None if nothing is."""
+        """Return the error of its result on a database, or None."""
         reference = self.reference.result(file, self._request)
         self.tables = reference, None
         self._step()
@@ -172,7 +179,7 @@ class _Answer:
         except Stopped as stopped:
             if not (self._official and str(stopped) == NOT_A_QUERY):
                 raise
-            table = Table((), [])  # nothing asked, nothing found: a result like any there
+            table = Table((), [])  # as there: no statement, an empty result
         self.tables = reference, table
         self._step()
         if not self._official:
@@ -182,7 +189,7 @@ class _Answer:
             return None if same else "wrong result"
 
     def forms(self, wanted: frozenset[str]) -> dict[str, bool]:
-        """The metrics that look at the query alone."""
+        """Return the metrics that read only the query."""
         scores = dict.fromkeys((m for m in FORM_METRICS if m in wanted), False)
         if not scores:
             return {}
@@ -190,11 +197,11 @@ class _Answer:
             with time_limit(self._request.seconds):
                 self._compare_forms(scores)
         except (Stopped, MemoryError):
-            self._form = None  # what was not settled in time stays False
+            self._form = None  # metrics that ran out of time stay False
         return scores
 
     def _compare_forms(self, scores: dict[str, bool]) -> None:
-        """Settles the metrics that are asked for, each query being read once."""
+        """Compute the requested metrics; each query is parsed once."""
         reference = self.reference
         spider = reference.spider if "exact_set_match" in scores else None
         if self._official and spider is not None:
@@ -203,15 +210,15 @@ class _Answer:
                 return
         self._form = read_form(self.query, reference.schema) if self._is_query else None
         same = self._same_form()
-        found = {"sql_normal_form": same, "valid_format": self._is_query}
-        if spider is None:  # Spider's grammar cannot read the reference: the normal form decides
-            found["exact_set_match"] = same
+        computed = {"sql_normal_form": same, "valid_format": self._is_query}
+        if spider is None:  # Spider's grammar cannot parse the reference: the normal form decides
+            computed["exact_set_match"] = same
         elif not self._official:
-            found["exact_set_match"] = self._is_query and self._strict_match(spider)
-        scores |= {metric: value for metric, value in found.items() if metric in scores}
+            computed["exact_set_match"] = self._is_query and self._strict_match(spider)
+        scores |= {metric: value for metric, value in computed.items() if metric in scores}
 
     def _same_form(self) -> bool:
-        # sqlglot reads more than SQLite in some places: SQLite decides what is a query at all.
+        # sqlglot accepts more than SQLite in some places, so SQLite decides what is a query.
         if self._is_query != self.reference.is_query:
             return False
         if self._form is None or self.reference.form is None:
@@ -219,8 +226,10 @@ class _Answer:
         return self._form.text == self.reference.form.text
 
     def _strict_match(self, spider: Query) -> bool:
-        """Set match that does not mind how a query is spelt (`a=1`, "x" for 'x'): the queries as
-        they stand, or else their normal forms."""
+        """Return whether the set match passes in any spelling (`a=1`, "x" for 'x').
+
+        The queries are compared as they are, then by their normal forms.
+        """
         if self._matches(spider, self._spider_text):
             return True
         spelt = self.reference.spelt
@@ -235,7 +244,7 @@ class _Answer:
         )
 
     def verdict(self, scores: dict[str, bool], wrong: str | None) -> str:
-        """`right`, `right but for form`, or what is wrong."""
+        """Return `right`, `right but for form`, or the error class."""
         if wrong is not None and (self._stopped is not None or wrong == SUITE_VERDICT):
             return wrong
         if self.reference.is_query and not self._is_query and "execution_accuracy" not in scores:
@@ -252,7 +261,7 @@ class _Answer:
 
 
 def _shown(table: Table | None) -> dict[str, Any] | None:
-    """A result as the report shows it: its beginning, long cells cut."""
+    """Return a result as the report shows it: its first rows and columns, long cells cut."""
     if table is None:
         return None
     return {

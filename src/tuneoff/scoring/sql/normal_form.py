@@ -1,10 +1,10 @@
-"""The normal form of a query: what is left when spelling does not count.
+"""The normal form of a query, which ignores its spelling.
 
-Read and written by sqlglot as SQLite's SQL. Two queries have the same normal form when they
-differ only in blanks, case of words and names, comments, quoting, `AS`, needless brackets,
-ASC, INNER, the names of aliases, or in whether a column is written with its table. Texts in
-quotes keep their case; a text in double quotes that names nothing in the database is a value,
-as SQLite has it. The order of columns, tables and conditions counts.
+sqlglot parses and writes it as SQLite's SQL. Two queries have the same normal form if they differ
+only in blanks, case of words and names, comments, quoting, `AS`, needless brackets, ASC, INNER, the
+names of aliases, or whether a column is written with its table. Quoted texts keep their case. A
+double-quoted text that names nothing in the database is a value, as in SQLite. The order of
+columns, tables and conditions counts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sqlglot import TokenType, exp
 
 from tuneoff.scoring.sql.sandbox import Stopped
 
-# sqlglot takes about a second for this many characters, and no honest answer is longer.
+# sqlglot takes about a second for this many characters; no real answer is longer.
 MAX_CHARACTERS = 50_000
 _FIRST = (TokenType.SELECT, TokenType.WITH, TokenType.VALUES)
 
 Schema = Mapping[str, Sequence[str]]
-# A name in scope: what it is called in the normal form, and its columns where they are known.
+# A source in scope: its name in the normal form, and its columns if they are known.
 _Source = tuple[str, Sequence[str] | None]
 _Scope = dict[str, _Source]
 
@@ -33,13 +33,13 @@ class NotParsed(ValueError):
     """A text that is not one query."""
 
 
-# Everything else that goes wrong while reading a text says that it cannot be read.
+# Every other exception of a parse becomes NotParsed.
 _PASSED_ON = (NotParsed, Stopped, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
 class NormalForm:
-    """A query's normal form and what it is made of, to say in what two of them differ."""
+    """A query's normal form and its parts, to say where two of them differ."""
 
     text: str
     tables: frozenset[str]
@@ -50,19 +50,21 @@ class NormalForm:
 
 
 def parse(sql: str) -> Any:
-    """The syntax tree of a text that is one query (SELECT or VALUES, with or without WITH).
+    """Return the syntax tree of one query (SELECT or VALUES, with or without WITH).
 
     Raises:
-        NotParsed: it is not one.
+        NotParsed: the text is not one query.
     """
     if len(sql) > MAX_CHARACTERS:
         raise NotParsed(f"{len(sql)} characters are too many")
     try:
         tokens = sqlglot.tokenize(sql, read="sqlite")
-        # sqlglot takes nearly any words for an expression, so what begins otherwise is out.
+        # sqlglot accepts nearly any words as an expression, so other beginnings are refused first.
         if not tokens or tokens[0].token_type not in _FIRST:
             raise NotParsed("it does not begin like a query")
-        statements = [each for each in sqlglot.parse(sql, read="sqlite") if each is not None]
+        statements = [
+            statement for statement in sqlglot.parse(sql, read="sqlite") if statement is not None
+        ]
     except _PASSED_ON:
         raise
     except Exception as error:  # sqlglot trips over some calls, with IndexError and others
@@ -73,14 +75,14 @@ def parse(sql: str) -> Any:
 
 
 def normal_form(sql: str, schema: Schema | None = None) -> NormalForm:
-    """The normal form of a query.
+    """Return the normal form of a query.
 
     Args:
-        schema: the columns of each table, in lower case; without it, every text in double
-            quotes is a value.
+        schema: the columns of each table, in lower case; without it, every double-quoted text is a
+            value.
 
     Raises:
-        NotParsed: it is not one query.
+        NotParsed: the text is not one query.
     """
     tree = parse(sql)
     try:
@@ -114,15 +116,19 @@ def _lower_names(tree: Any, schema: Schema | None) -> None:
 
 
 def _drop_aliases(select: Any) -> None:
-    """Takes the names off what a query gives, unless an outer query needs them."""
+    """Remove the aliases of selected columns, unless an outer query needs them."""
     if isinstance(select.find_ancestor(exp.Subquery, exp.CTE, exp.In, exp.Select), exp.CTE) or (
         isinstance(select.parent, exp.Subquery) and select.parent.alias
     ):
         return
-    named = {each.alias: each.this for each in select.expressions if isinstance(each, exp.Alias)}
+    named = {
+        selected.alias: selected.this
+        for selected in select.expressions
+        if isinstance(selected, exp.Alias)
+    }
     if not named:
         return
-    select.set("expressions", [each.unalias() for each in select.expressions])
+    select.set("expressions", [selected.unalias() for selected in select.expressions])
     for part in ("group", "having", "order"):
         for column in list(select.args[part].find_all(exp.Column)) if select.args.get(part) else ():
             if not column.table and column.name in named:
@@ -130,7 +136,7 @@ def _drop_aliases(select: Any) -> None:
 
 
 class _Renaming:
-    """Calls each table by its name, or by a numbered one where it occurs again."""
+    """Renames each table to its own name, numbered if it occurs again."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -148,21 +154,21 @@ class _Renaming:
             self.visit(child, scope)
 
     def _sources(self, select: Any, used: set[str]) -> _Scope:
-        found: _Scope = {}
+        sources: _Scope = {}
         from_ = select.args.get("from_") or select.args.get("from")
         nodes = [from_.this] if from_ is not None else []
         nodes += [join.this for join in select.args.get("joins") or ()]
         for node in nodes:
             if isinstance(node, exp.Table):
                 called = self._free(node.name, used)
-                found[node.alias or node.name] = called, self._schema.get(node.name)
+                sources[node.alias or node.name] = called, self._schema.get(node.name)
                 node.set("alias", _alias(called) if called != node.name else None)
             elif isinstance(node, exp.Subquery) and node.alias:
                 self._derived += 1
                 called = f"derived_{self._derived}"
-                found[node.alias] = called, None
+                sources[node.alias] = called, None
                 node.set("alias", _alias(called))
-        return found
+        return sources
 
     def _free(self, name: str, used: set[str]) -> str:
         called, number = name, 1
@@ -188,7 +194,7 @@ class _Renaming:
 
 
 def _inherited(scope: _Scope, own: _Scope) -> _Scope:
-    """Own names first, so that an unqualified column is looked for there first."""
+    """Return the scope with own names first, where an unqualified column is looked up first."""
     return {**own, **{name: source for name, source in scope.items() if name not in own}}
 
 
@@ -203,7 +209,7 @@ def _drop_needless(tree: Any) -> None:
     for ordered in tree.find_all(exp.Ordered):
         ordered.set("desc", bool(ordered.args.get("desc")))
     for paren in list(tree.find_all(exp.Paren)):
-        # AND and OR are functions to sqlglot, and their brackets are needed.
+        # sqlglot treats AND and OR as functions, but their brackets are needed.
         call = isinstance(paren.this, exp.Func) and not isinstance(paren.this, exp.Binary)
         if call or isinstance(paren.this, (exp.Column, exp.Literal, exp.Paren)):
             paren.replace(paren.this)
@@ -211,17 +217,17 @@ def _drop_needless(tree: Any) -> None:
 
 def _taken_apart(tree: Any) -> NormalForm:
     outer = list(_outer_selects(tree))
-    outputs = [each for select in outer for each in select.expressions]
+    outputs = [output for select in outer for output in select.expressions]
     grouping = tree.find_all(exp.AggFunc, exp.Group, exp.Distinct, exp.Having)
     return NormalForm(
         text=_sql(tree),
         tables=frozenset(table.name for table in tree.find_all(exp.Table)),
         columns=Counter(
-            _sql(column) for each in outputs for column in each.find_all(exp.Column, exp.Star)
+            _sql(column) for output in outputs for column in output.find_all(exp.Column, exp.Star)
         ),
         conditions=Counter(map(_sql, _conditions(tree))),
         grouping=Counter(map(_sql, grouping)),
-        ordering=tuple(_sql(each) for each in tree.find_all(exp.Order, exp.Limit, exp.Offset)),
+        ordering=tuple(_sql(output) for output in tree.find_all(exp.Order, exp.Limit, exp.Offset)),
     )
 
 
@@ -236,7 +242,7 @@ def _outer_selects(tree: Any) -> Iterator[Any]:
 
 
 def _conditions(tree: Any) -> Iterator[Any]:
-    """What WHERE and ON ask for, one AND apart from the other."""
+    """Yield the conditions of WHERE and ON, split at AND."""
     for where in tree.find_all(exp.Where):
         yield from where.this.flatten() if isinstance(where.this, exp.And) else (where.this,)
     for join in tree.find_all(exp.Join):

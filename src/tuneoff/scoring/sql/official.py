@@ -1,12 +1,11 @@
-"""The official Spider evaluator's way with texts and results.
+"""The official Spider evaluator's treatment of texts and results.
 
-taoyds/test-suite-sql-eval at commit e97acc54 with its default flags, written from what it
-does. Before a query runs: a prediction ends at its first tab and each `value` in it becomes
-`1`; only the first statement is kept; DISTINCT is taken out of both queries; comparison signs
-torn apart by a blank are joined. Then the results are the same if both are empty, or if the
-columns of one can be put into an order in which the rows are equal: as a list where the
-reference has ORDER BY anywhere, as a bag elsewhere. Bytes that are not UTF-8 are dropped from
-texts.
+Written from the behaviour of taoyds/test-suite-sql-eval at commit e97acc54 with its default flags.
+Before a query runs: a prediction ends at its first tab, and each `value` in it becomes `1`; only
+the first statement is kept; DISTINCT is removed from both queries; comparison signs split by a
+blank are joined. Results are equal if both are empty, or if the columns of one can be permuted so
+that the rows are equal: as a list if the reference has ORDER BY anywhere, else as a multiset. Bytes
+that are not UTF-8 are dropped from texts.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tuneoff.scoring.sql.sandbox import Row
 
 _TORN = (("> =", ">="), ("< =", "<="), ("! =", "!="))
 _YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
-# What may hold the word DISTINCT or a semicolon without meaning it, then those two.
+# Lexemes that may hold the word DISTINCT or a semicolon as text, then those two.
 _LEXEMES = re.compile(
     r"""'(?:''|\\'|[^'])*'|"(?:""|\\"|[^"])*"|`[^`]*`|\[[^\]\[]*\]|--[^\r\n]*|/\*.*?(?:\*/|\Z)"""
     r"|[^\W\d]\w*|;",
@@ -28,12 +27,12 @@ _LEXEMES = re.compile(
 
 
 def prediction_text(answer: str) -> str:
-    """What the evaluator takes for the prediction, for set match."""
+    """Return the text that the evaluator uses for set match."""
     return answer.strip().split("\t", 1)[0].replace("value", "1")
 
 
 def executed_text(sql: str, keep_distinct: bool = False) -> str:
-    """What the evaluator executes for a query."""
+    """Return the text that the evaluator executes for a query."""
     for torn, whole in _TORN:
         sql = sql.replace(torn, whole)
     if not keep_distinct:
@@ -55,12 +54,12 @@ def _first_statement_without_distinct(sql: str) -> str:
 
 
 def is_ordered(executed_reference: str) -> bool:
-    """Whether the order of rows matters."""
+    """Return whether the order of rows matters."""
     return "order by" in executed_reference.lower()
 
 
 def same_result(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
-    """Whether two results count as the same."""
+    """Return whether two results count as equal."""
     if not reference and not answer:
         return True
     if len(reference) != len(answer) or len(reference[0]) != len(answer[0]):
@@ -73,8 +72,11 @@ def same_result(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) 
 
 
 def _same_cells(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
-    """The rows with their cells sorted, as a list or as a set. Sorted by text and type, 1 and
-    1.0 may end up in different places: a difference that the evaluator sees, too."""
+    """Return whether the rows are equal with sorted cells, as a list or as a set.
+
+    Sorting by text and type may put 1 and 1.0 in different places; the evaluator sees this
+    difference, too.
+    """
     left, right = ([tuple(sorted(row, key=_cell_key)) for row in t] for t in (reference, answer))
     return left == right if ordered else set(left) == set(right)
 
@@ -94,10 +96,10 @@ def _columns(table: Sequence[Row]) -> list[tuple[object, ...]]:
 def _some_order(
     reference: list[tuple[object, ...]], answer: list[tuple[object, ...]], ordered: bool
 ) -> bool:
-    """Whether the answer's columns can be put into an order that makes the rows equal.
+    """Return whether some order of the answer's columns makes the rows equal.
 
-    A column can only stand where one of equal cells stands. Of a list that is enough; of a
-    bag the rows so far must agree with every column that is added.
+    A column can only replace one with equal cells. For a list that is enough; for a multiset the
+    rows so far must agree with every column that is added.
     """
     choices = [
         [at for at, other in enumerate(answer) if _same_column(column, other, ordered)]
@@ -110,7 +112,7 @@ def _some_order(
             return True
         tried = set[tuple[object, ...]]()
         for at in choices[place]:
-            # Equal columns are interchangeable: one of them is enough to try.
+            # Equal columns are interchangeable, so one of them is tried.
             if at in chosen or answer[at] in tried:
                 continue
             tried.add(answer[at])
@@ -131,6 +133,6 @@ def _same_column(left: tuple[object, ...], right: tuple[object, ...], ordered: b
 def _agree(
     reference: list[tuple[object, ...]], answer: list[tuple[object, ...]], chosen: list[int]
 ) -> bool:
-    """Whether the first columns' rows are equal as bags."""
+    """Return whether the first columns' rows are equal as multisets."""
     left = Counter(zip(*reference[: len(chosen)], strict=True))
     return left == Counter(zip(*(answer[at] for at in chosen), strict=True))

@@ -1,8 +1,7 @@
-"""The parent's side of the SQL sandbox: child processes, their deadlines, their restarts.
+"""The parent's side of the SQL sandbox: child processes, their deadlines and restarts.
 
-A child (`worker.py`) judges a few requests at a time, each in steps. When a step is not over
-soon after its time limit, the child is killed, and the next request gets a new one. Times are
-seconds.
+A child (`worker.py`) judges a few requests at a time, each in steps. A child whose step exceeds its
+time limit is killed, and the next request gets a new child. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ from typing import IO
 from tuneoff.errors import TuneoffError
 from tuneoff.scoring.sql.protocol import Answer, Request
 
-# A child has this long to end a step by itself; together they stay under half a second.
+# The time after the limit in which a child may end a step by itself; with the clock's interval
+# under half a second.
 GRACE_SECONDS = 0.35
 WATCH_SECONDS = 0.05
 START_SECONDS = 60.0
@@ -40,28 +40,29 @@ _START = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many children there are, and how much memory each may have."""
+    """The number of children, and the memory of each."""
 
     memory_bytes: int
     workers: int
 
 
 class Child:
-    """One sandbox process, started when it is first needed and again after a kill."""
+    """One sandbox process, started when needed, and again after a kill."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
-        # A kill must hit the step that is late, never the one that comes after it.
+        # A kill must hit the late step, never the next one.
         self._lock = threading.Lock()
         self._deadline = math.inf
         self._late = False
         self._stop = threading.Event()
 
     def judge(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
-        """Yield an answer for each request. A prediction that ends its process is judged once more
-        without being executed; where that one ends, too, before the reference has a result, the
-        reference is to blame.
+        """Return an answer to each request.
+
+        A prediction that ends its process is judged once more without being executed. If that
+        process ends, too, before the reference has a result, the reference is to blame.
 
         Raises:
             CancelledError: `stop` was set before the last answer.
@@ -70,7 +71,7 @@ class Child:
         try:
             return self._judge_all(requests, stop)
         finally:
-            self._stop = threading.Event()  # an idle child is nobody's to stop
+            self._stop = threading.Event()  # nobody may stop an idle child
 
     def _judge_all(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
         answers: list[Answer] = []
@@ -92,8 +93,10 @@ class Child:
     def _judge(
         self, left: deque[Request], answers: list[Answer], so_far: dict[str, bool]
     ) -> str | None:
-        """Takes requests away as their answers come. How the process ended, if it did before
-        the last one; `so_far` is then what was known of the request that is first now."""
+        """Remove answered requests, and return how the process ended; None if it did not.
+
+        `so_far` then holds the scores of the request that is now first.
+        """
         process = self._started()
         _send(process, json.dumps([asdict(request) for request in left]).encode() + b"\n")
         while left:
@@ -111,7 +114,7 @@ class Child:
         return None
 
     def kill_if_late(self) -> None:
-        """Ends the process when its step is overdue or unwanted; called from another thread."""
+        """Kill the process if its step is overdue or cancelled; called from another thread."""
         with self._lock:
             process = self._process  # another thread may be closing it
             late = time.monotonic() > self._deadline or self._stop.is_set()
@@ -120,13 +123,13 @@ class Child:
                 process.kill()
 
     def close(self) -> None:
-        """Kills the process; the next request starts another."""
+        """Kill the process; the next request starts another."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()
             for stream in (process.stdin, process.stdout):
-                # What was not written to a dead child is not missed.
+                # Unwritten input of a dead child does not matter.
                 with contextlib.suppress(OSError):
                     _open(stream).close()
 
@@ -146,7 +149,7 @@ class Child:
         return self._process
 
     def _receive(self, process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
-        """One line, and whether the process was killed for lateness."""
+        """Return one line, and whether the process was killed for lateness."""
         with self._lock:
             self._deadline, self._late = time.monotonic() + seconds, False
         line = _open(process.stdout).readline(_REPLY_BYTES)
@@ -156,7 +159,7 @@ class Child:
 
 
 def _of_killer(killer: Request, so_far: dict[str, bool]) -> Answer:
-    """Return the answer to a request that has ended two processes."""
+    """Return the answer to a request that ended two processes."""
     known = {**killer.known, **so_far}
     executes = killer.databases and {"execution_accuracy", "test_suite_accuracy"} & {
         *killer.metrics
@@ -168,8 +171,10 @@ def _of_killer(killer: Request, so_far: dict[str, bool]) -> Answer:
 
 
 def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
-    """A new child: it finds the modules that this process finds, and gets nothing else: no
-    secrets in its environment, no file handles, no terminal."""
+    """Start a child process with the module path of this one, and nothing else.
+
+    No secrets in its environment, no file handles, no terminal.
+    """
     path = [os.path.abspath(entry) for entry in sys.path]
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", "-c", _START.format(path=path, n=memory_bytes)],
@@ -178,7 +183,7 @@ def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
         cwd=os.path.abspath(os.sep),
-        # Ctrl-C reaches the parent alone, which then ends its children in good order.
+        # Ctrl-C reaches only the parent, which then ends its children in order.
         start_new_session=True,
     )
 
@@ -195,17 +200,18 @@ def _open(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 class Pool:
-    """A few children; `judge` may be called from as many threads."""
+    """A few children; as many threads may call `judge`."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        # Last in, first out: as few processes are started as are busy at once.
+        # Last in, first out: only as many processes are started as are busy at once.
         self._idle: LifoQueue[Child] = LifoQueue()
         self._children = [Child(limits) for _ in range(limits.workers)]
         for child in self._children:
             self._idle.put(child)
         self._closed = threading.Event()
-        # One clock for all children: a timer for each request would take longer than most.
+        # One clock thread for all children: a timer per request would take longer than most
+        # requests.
         self._clock = threading.Thread(target=self._watch, name="sql-clock", daemon=True)
         self._clock.start()
 
@@ -217,7 +223,7 @@ class Pool:
     def judge(
         self, requests: Sequence[Request], stop: threading.Event | None = None
     ) -> list[Answer]:
-        """An answer for each request, in order; waits for an idle child.
+        """Return an answer to each request, in order; waits for an idle child.
 
         Raises:
             CancelledError: `stop` was set before the last answer.
@@ -226,13 +232,13 @@ class Pool:
         try:
             return child.judge(requests, stop or threading.Event())
         except BaseException:
-            child.close()  # whatever it was doing, its answers are not wanted any more
+            child.close()  # its answers are not wanted any more
             raise
         finally:
             self._idle.put(child)
 
     def close(self) -> None:
-        """Ends the clock and every child; nothing may be running."""
+        """Stop the clock and every child; nothing may be running."""
         self._closed.set()
         self._clock.join()
         for child in self._children:
@@ -241,7 +247,7 @@ class Pool:
 
 @cache
 def shared_pool(limits: Limits) -> Pool:
-    """A pool that is kept warm for the next scoring, until this process ends."""
+    """Return a pool that stays warm for the next scoring, until this process ends."""
     pool = Pool(limits)
     atexit.register(pool.close)
     return pool

@@ -1,9 +1,9 @@
-"""What parent and child of the SQL sandbox say to each other: lines of JSON.
+"""The messages between parent and child of the SQL sandbox: lines of JSON.
 
-To the child: a list of requests a line. From it, after a first line `{"ready": true}`: for each
-request a line with `scores`, `verdict` and perhaps `details`, or with `reference_failure` (path
-and reason) or `internal_error`; and between them, where a step took long or the next one may end
-the process, `{"so_far": scores}`, so that the parent's clock begins anew with each step.
+To the child: a list of requests per line. From the child: first a line `{"ready": true}`. Then, for
+each request, a line with `scores`, `verdict` and perhaps `details`, or with `reference_failure`
+(path and reason), or with `internal_error`. Between them comes `{"so_far": scores}`, if a step took
+long or the next one may end the process; the parent's clock then restarts for the next step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Answer = dict[str, Any]
 
 
 class DatabaseFile(NamedTuple):
-    """A database's path, and a number that changes when the file does."""
+    """The path of a database, and a stamp that changes with the file."""
 
     path: str
     stamp: int = 0
@@ -24,19 +24,23 @@ class DatabaseFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prediction to judge. The first of `databases` is the row's own, the others are its
-    suite. `metrics` are the ones asked for; `alone` says that the reference is to be executed and
-    nothing judged. `stopped` says that the prediction ended a process
-    already, and how, after `known` had been found out; it is not executed again."""
+    """A prediction to judge."""
 
     reference: str
     prediction: str
     databases: tuple[DatabaseFile, ...]
+    """The row's own database first, then its test suite."""
     mode: Literal["strict", "official"]
     metrics: tuple[str, ...]
+    """The metrics to compute."""
     seconds: float
+    """The time limit per query."""
     rows: int
+    """The most rows of a result."""
     details: bool = False
     alone: bool = False
+    """Whether only the reference is executed, and nothing judged."""
     stopped: str | None = None
+    """How the prediction ended a process already; it is not executed again."""
     known: Mapping[str, bool] = field(default_factory=dict)
+    """The scores that were known before that."""

@@ -1,8 +1,7 @@
-"""A reference and what was found out about it, in the child process.
+"""A reference query and its cached results, in the child process.
 
-References come again and again, with the answers of each contender. So what is found out about one
-is kept: how it reads, its results, the rows that tie in them, and on which databases of its suite
-answers can be held against it.
+The same reference comes with the answers of each contender. So its parsed forms, its results, the
+ties in them, and the usable databases of its suite are cached.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tuneoff.scoring.sql.sandbox import Database, Row, Stopped, Table, connect, 
 from tuneoff.scoring.sql.spider_grammar import NotSpider, Query, parse
 from tuneoff.scoring.sql.ties import find_groups
 
-# The latest ones are kept, up to about these many bytes together.
+# LRU cache: the most references, and about the most bytes of all together.
 _KEPT_REFERENCES = 512
 _KEPT_BYTES = 100_000_000
 _CELL_BYTES = 60
@@ -34,7 +33,7 @@ class ReferenceFails(Exception):
 
 
 class Reference:
-    """A reference and what was found out about it."""
+    """A reference and its cached results."""
 
     def __init__(self, sql: str, own: DatabaseFile | None, is_official: bool) -> None:
         self.sql = sql
@@ -44,7 +43,7 @@ class Reference:
         self._results: dict[DatabaseFile, Table] = {}
         self._groups: dict[DatabaseFile, list[compare.Group] | None] = {}
         self._settled: dict[DatabaseFile, bool] = {}
-        # In strict reading a reference is read as an answer is.
+        # In strict mode a reference is extracted like an answer.
         self.query = sql.strip() if is_official else find_query(sql, sql)
         self.executed = official.executed_text(sql) if is_official else self.query
 
@@ -78,7 +77,7 @@ class Reference:
 
     @cached_property
     def spelt(self) -> Query | None:
-        """Return its normal form, as Spider's grammar reads it."""
+        """Return its normal form, parsed by Spider's grammar."""
         return read_spider(spell_for_spider(self.form), self.schema) if self.form else None
 
     def result(self, file: DatabaseFile, request: Request) -> Table:
@@ -100,7 +99,7 @@ class Reference:
         return table
 
     def _may_keep(self, rows: Iterable[Row]) -> bool:
-        """Counts rows among those that are kept, unless they are too many."""
+        """Return whether rows are small enough to cache, and count their bytes."""
         size = _bytes_of(rows)
         if size >= _KEPT_BYTES // 20:
             return False
@@ -115,13 +114,13 @@ class Reference:
         request: Request,
         step: Callable[[], None],
     ) -> str | None:
-        """Say what is wrong with an answer's result in strict reading; None if nothing is.
+        """Return the error of an answer's result in strict mode, or None.
 
         Args:
             expected: the reference's result on the same database.
 
         Raises:
-            Stopped: comparing took too long.
+            Stopped: the comparison took too long.
         """
         with time_limit(request.seconds):
             wrong = compare.difference(expected, answer, self.ordered)
@@ -156,18 +155,20 @@ class Reference:
         return groups
 
     def leave_out(self, file: DatabaseFile) -> None:
-        """Notes that nothing can be held against an answer on a database."""
+        """Mark a database on which answers cannot be compared with the reference."""
         self._settled[file] = False
 
     def is_left_out(self, file: DatabaseFile) -> bool:
-        """Say whether a database is known to be left out."""
+        """Return whether a database is marked as left out."""
         return self._settled.get(file) is False
 
     def is_settled(self, file: DatabaseFile, request: Request, step: Callable[[], None]) -> bool:
-        """Say whether an answer can be held against its result on a database. It cannot where the
-        result is another one when the rows are stored the other way round, or cannot be had again
-        in half the time: an answer that is as slow must be able to end on a busy machine. A
-        database that cannot be copied counts."""
+        """Return whether its result on a database does not depend on the storage order.
+
+        The database does not count if the result differs over reversed rows, or cannot be had again
+        in half the time: an equally slow answer must be able to finish on a busy machine. A
+        database that cannot be copied counts.
+        """
         if file not in self._settled:
             step()
             try:
@@ -187,27 +188,27 @@ class Reference:
         return self._settled[file]
 
 
-# What is found out under other limits may be something else.
+# Results under other limits may differ.
 _Key = tuple[str, tuple[DatabaseFile, ...], str, float, int]
 _references: OrderedDict[_Key, Reference] = OrderedDict()
 
 
 def find_reference(request: Request) -> Reference:
-    """Return a request's reference, with what is known of it."""
+    """Return a request's reference with its cached results."""
     key = request.reference, request.databases, request.mode, request.seconds, request.rows
-    found = _references.pop(key, None)
-    if found is None:
+    reference = _references.pop(key, None)
+    if reference is None:
         own = request.databases[0] if request.databases else None
-        found = Reference(request.reference, own, request.mode == "official")
-        kept = sum(reference.kept_bytes for reference in _references.values())
+        reference = Reference(request.reference, own, request.mode == "official")
+        kept = sum(other.kept_bytes for other in _references.values())
         while _references and (len(_references) >= _KEPT_REFERENCES or kept > _KEPT_BYTES):
             kept -= _references.popitem(last=False)[1].kept_bytes
-    _references[key] = found
-    return found
+    _references[key] = reference
+    return reference
 
 
 def _bytes_of(rows: Iterable[Row]) -> int:
-    """Estimate how much memory rows take."""
+    """Return an estimate of the memory of rows."""
     return sum(
         _CELL_BYTES + (len(cell) if isinstance(cell, (str, bytes)) else 0)
         for row in rows
@@ -219,7 +220,7 @@ def open_database(file: DatabaseFile, is_official: bool) -> Database:
     """Return a database, opened for reading.
 
     Raises:
-        ReferenceFails: it cannot be.
+        ReferenceFails: it cannot be opened.
     """
     try:
         return connect(*file, drop_undecodable=is_official)
@@ -228,7 +229,7 @@ def open_database(file: DatabaseFile, is_official: bool) -> Database:
 
 
 def read_form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | None:
-    """Return a query's normal form; None where it has none."""
+    """Return a query's normal form; None if it has none."""
     try:
         return normal_form(split_statements(sql).text, schema)
     except NotParsed:
@@ -236,12 +237,12 @@ def read_form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | Non
 
 
 def spell_for_spider(form: NormalForm) -> str:
-    """Return a normal form in the signs that Spider's grammar knows."""
+    """Return a normal form with the operators of Spider's grammar."""
     return form.text.replace("<>", "!=")
 
 
 def read_spider(sql: str, schema: dict[str, list[str]] | None) -> Query | None:
-    """Return a query as Spider's grammar reads it; None where it does not."""
+    """Return a query parsed by Spider's grammar; None if that fails."""
     try:
         return parse(sql, schema or {})
     except NotSpider:
@@ -250,7 +251,7 @@ def read_spider(sql: str, schema: dict[str, list[str]] | None) -> Query | None:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Ends what Python does after some seconds, where the system can interrupt it.
+    """Interrupt Python code after some seconds, if the system can.
 
     Raises:
         Stopped: it took longer.

@@ -1,10 +1,9 @@
-"""Copies a database with the rows of every table in the opposite order.
+"""Copies a database with the rows of every table in reverse order.
 
-A reference whose result is another one there depends on how rows happen to be stored, which no
-question says: a column outside GROUP BY, `= (SELECT .. LIMIT 1)` over rows that tie, group_concat.
-The copy is in memory. Its tables have the same columns, affinities and collations, and no keys: an
-INTEGER PRIMARY KEY would restore the order, and indexes would give one of their own. Views are
-those of the original.
+If a reference returns another result there, it depends on the storage order, which no question asks
+for: a column outside GROUP BY, `= (SELECT .. LIMIT 1)` over tied rows, group_concat. The copy is in
+memory. Its tables have the same columns, affinities and collations, and no keys: an INTEGER PRIMARY
+KEY would restore the order, and indexes would impose their own. Views are those of the original.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from contextlib import closing
 
 from tuneoff.scoring.sql.sandbox import Database, confine, open_file
 
-# A larger database is not copied.
+# Bytes. A larger database is not copied.
 COPIED_BYTES = 32_000_000
 _KEPT_BYTES = 64_000_000
 _NUMBER = '"tuneoff number"'  # no column has this name
 _INSTRUCTIONS_BETWEEN_CHECKS = 1_000
-# How SQLite finds a column's affinity in its declared type, the first that occurs.
+# SQLite's rules for a column's affinity by its declared type; the first that occurs counts.
 _AFFINITIES = (
     ("INT", "INTEGER"), ("CHAR", "TEXT"), ("CLOB", "TEXT"), ("TEXT", "TEXT"), ("BLOB", "BLOB"),
     ("REAL", "REAL"), ("FLOA", "REAL"), ("DOUB", "REAL"),
@@ -36,29 +35,29 @@ class NotCopied(Exception):
 
 
 def open_reversed(path: str, stamp: int, seconds: float) -> Database:
-    """Return the copy of a database, which can only be read; the latest ones are kept.
+    """Return the read-only reversed copy of a database; the latest ones are cached.
 
     Args:
-        stamp: something that changes when the file does.
-        seconds: how long copying may take.
+        stamp: changes when the file does.
+        seconds: the time limit of the copy.
 
     Raises:
-        NotCopied: it cannot be copied.
+        NotCopied: the database cannot be copied.
     """
-    found = _copies.pop((path, stamp), None)
-    if found is None:
-        found = _copy(path, seconds)
+    copied = _copies.pop((path, stamp), None)
+    if copied is None:
+        copied = _copy(path, seconds)
         kept = sum(size for _, size in _copies.values())
-        while _copies and kept + found[1] > _KEPT_BYTES:
+        while _copies and kept + copied[1] > _KEPT_BYTES:
             database, size = _copies.popitem(last=False)[1]
             database.connection.close()
             kept -= size
-    _copies[path, stamp] = found
-    return found[0]
+    _copies[path, stamp] = copied
+    return copied[0]
 
 
 def _copy(path: str, seconds: float) -> tuple[Database, int]:
-    """Return the copy and its size."""
+    """Return the copy and its size in bytes."""
     copy = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     try:
         with closing(open_file(path)) as original:
@@ -84,20 +83,22 @@ def _read(connection: sqlite3.Connection, pragma: str) -> int:
 
 
 def _tables(connection: sqlite3.Connection) -> Iterator[tuple[str, bool]]:
-    """Yield the name of each ordinary table, and whether it is STRICT. What belongs to a virtual
-    table is its own affair."""
+    """Yield the name of each ordinary table, and whether it is STRICT.
+
+    The shadow tables of a virtual table are skipped.
+    """
     rows = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
         "ESCAPE '\\'"
     ).fetchall()
     virtual = [name for name, sql in rows if sql.upper().startswith("CREATE VIRTUAL")]
     for name, sql in rows:
-        if name not in virtual and not any(name.startswith(f"{each}_") for each in virtual):
+        if name not in virtual and not any(name.startswith(f"{prefix}_") for prefix in virtual):
             yield name, "STRICT" in sql.upper().rpartition(")")[2]
 
 
 def _reverse(connection: sqlite3.Connection, table: str, is_strict: bool) -> None:
-    """Replaces a table by one with the same columns and its rows from the last to the first."""
+    """Replace a table by one with the same columns and reversed rows."""
     old, new = _quoted(table), _quoted(f"tuneoff {table}")
     columns = [
         (_quoted(name), _affinity(declared, is_strict))
@@ -105,7 +106,7 @@ def _reverse(connection: sqlite3.Connection, table: str, is_strict: bool) -> Non
         if hidden != 1
     ]
     names = ", ".join(name for name, _ in columns)
-    # Only an index tells the collations of columns.
+    # Only an index shows the collations of columns.
     connection.execute(f'CREATE INDEX "tuneoff index" ON {old} ({names})')
     collations = [
         row[4] for row in connection.execute('PRAGMA index_xinfo("tuneoff index")') if row[5]

@@ -1,21 +1,21 @@
-"""What a query from a model may do: read one database, for a limited time, in limited memory.
+"""The SQL sandbox: a model's query may read one database, in limited time and memory.
 
-A prediction is data, and hostile until shown otherwise. Everything that looks into one (reading,
+A prediction is data, and hostile until shown otherwise. Everything that reads one (parsing,
 comparing, executing) happens in a child process (`worker.py`, started by `pool.py`), and in it:
 
-- the file is opened read-only and immutable, `query_only` is on, temporary data stays in
-  memory, and no file of more than 0 bytes can be written by the process;
-- an authorizer allows SELECT, reading columns, functions and recursion; everything else
-  (DDL, DML, ATTACH, PRAGMA, transactions, loading extensions) is refused before it runs;
-- a progress handler ends a query at its time limit; the parent kills the process when a
-  single step takes longer, and a CPU limit ends it when there is no parent any more;
+- the file is opened read-only and immutable, `query_only` is on, temporary data stays in memory,
+  and the process cannot write a file of more than 0 bytes;
+- an authorizer allows SELECT, reading columns, functions and recursion; everything else (DDL, DML,
+  ATTACH, PRAGMA, transactions, loading extensions) is refused before it runs;
+- a progress handler ends a query at its time limit; the parent kills the process when a single step
+  takes longer, and a CPU limit ends it when there is no parent any more;
 - address space and SQLite's heap, the length of a query and its depth, the number of rows, the
   bytes of a value and of a result are capped;
 - the process has no file handles but its pipes and the databases, and an empty environment.
 
-Not covered: a flaw in SQLite itself (there is no seccomp filter or container around the
-process), reading other SQLite files is prevented by the authorizer alone, and memory is not
-limited where the system has no RLIMIT_AS (macOS, Windows).
+Not covered: a flaw in SQLite itself (there is no seccomp filter or container around the process);
+reading other SQLite files is prevented by the authorizer alone; memory is not limited where the
+system has no RLIMIT_AS (macOS, Windows).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TOO_LARGE = (
     "too big", "out of memory", "too large", "too many", "too deep", "too complex",
     "too long", "stack overflow",
 )  # fmt: skip
-# What SQLite says where its parser gives up, before any name is looked for.
+# SQLite's messages when its parser fails, before names are resolved.
 _UNREADABLE = (*_SYNTAX, *_TOO_LARGE, "null character", "one statement", "clause should come after")
 
 Value = None | int | float | str | bytes
@@ -70,11 +70,11 @@ class Table(NamedTuple):
 
 
 class Stopped(Exception):
-    """A query that has no result; the message is the verdict."""
+    """A query without a result; the message is the verdict."""
 
 
 class _State:
-    """The query that is running; SQLite's callbacks look here."""
+    """The state of the running query, shared with SQLite's callbacks."""
 
     deadline = math.inf
     timed_out = False
@@ -82,7 +82,7 @@ class _State:
 
 
 def limit_process(memory_bytes: int) -> None:
-    """Caps memory and forbids files; does what the system offers of it."""
+    """Limit memory and forbid files, as far as the system can."""
     try:
         import resource
     except ImportError:  # Windows: the parent's clock is the only limit there
@@ -101,7 +101,7 @@ def limit_process(memory_bytes: int) -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Ends this process when it computes on although nobody is left to kill it."""
+    """Limit CPU time, so that this process ends even if no parent can kill it."""
     try:
         import resource
     except ImportError:
@@ -113,21 +113,21 @@ def limit_cpu(seconds: float) -> None:
 
 
 class Columns(NamedTuple):
-    """What names a database has: columns by table, and pairs of foreign keys, lower case."""
+    """The names of a database in lower case: columns by table, and foreign-key pairs."""
 
     by_table: dict[str, list[str]]
     foreign_keys: list[tuple[str, str]]
 
 
 class Database:
-    """A connection that can only read, and the names there are."""
+    """A read-only connection and its names."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
     @cached_property
     def columns(self) -> Columns:
-        """Read when first asked for, outside of what a query may do."""
+        """Return the names; they are read on first use, without the authorizer."""
         self.connection.set_authorizer(None)
         _State.deadline, _State.timed_out = math.inf, False
         try:
@@ -140,40 +140,40 @@ _opened: OrderedDict[tuple[str, int, bool], Database] = OrderedDict()
 
 
 def connect(path: str, stamp: int = 0, drop_undecodable: bool = False) -> Database:
-    """Return a database that can only be read; a few are kept open, for questions come by database.
+    """Return a read-only database; a few stay open, since requests are grouped by database.
 
     Args:
-        stamp: something that changes when the file does.
-        drop_undecodable: bytes of a text that are not UTF-8 are left out. Else they come back
-            as lone surrogates, so that different bytes stay different.
+        stamp: changes when the file does.
+        drop_undecodable: whether bytes that are not UTF-8 are dropped from texts. Else they become
+            lone surrogates, so that different bytes stay different.
 
     Raises:
-        sqlite3.Error: the file cannot be opened, or is no database.
+        sqlite3.Error: the file cannot be opened, or is not a database.
     """
     key = path, stamp, drop_undecodable
-    found = _opened.pop(key, None)
-    if found is None:
-        found = confine(open_file(path), "ignore" if drop_undecodable else "surrogateescape")
+    database = _opened.pop(key, None)
+    if database is None:
+        database = confine(open_file(path), "ignore" if drop_undecodable else "surrogateescape")
         if len(_opened) >= _OPEN_DATABASES:
             _opened.popitem(last=False)[1].connection.close()
-    _opened[key] = found
-    return found
+    _opened[key] = database
+    return database
 
 
 def open_file(path: str) -> sqlite3.Connection:
-    """Return a connection to a file that is not written to, nor anything beside it."""
+    """Return a connection that writes neither to the file nor beside it."""
     uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
     return sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
 
 
 def confine(connection: sqlite3.Connection, errors: str) -> Database:
-    """Return a connection as a database that can only be read, within the limits.
+    """Return a connection as a read-only database within the limits.
 
     Args:
-        errors: how texts that are no UTF-8 are decoded (`bytes.decode`).
+        errors: how texts that are not UTF-8 are decoded (`bytes.decode`).
 
     Raises:
-        sqlite3.Error: there is no database behind it.
+        sqlite3.Error: there is no database behind the connection.
     """
     connection.text_factory = lambda raw: raw.decode("utf-8", errors)
     connection.execute("PRAGMA query_only = ON")
@@ -190,7 +190,7 @@ def confine(connection: sqlite3.Connection, errors: str) -> Database:
 
 
 def is_readable(sql: str) -> bool:
-    """Tells whether SQLite's parser can read a statement; what it names need not exist.
+    """Return whether SQLite can parse a statement; its names need not exist.
 
     Nothing is executed: the statement is only explained, over a database without tables.
     """
@@ -209,14 +209,14 @@ def is_readable(sql: str) -> bool:
 
 
 def limit_heap(bytes: int) -> None:
-    """Caps the memory of all of SQLite in this process."""
+    """Limit the memory of all of SQLite in this process."""
     connection = sqlite3.connect(":memory:")
     connection.execute(f"PRAGMA hard_heap_limit = {bytes}")
     connection.close()
 
 
 def read_columns(connection: sqlite3.Connection) -> Columns:
-    """The names that a database has."""
+    """Return the names of a database."""
     by_table: dict[str, list[str]] = {}
     keys: list[tuple[str, str]] = []
     tables = [row[0] for row in connection.execute(_TABLES)]
@@ -224,7 +224,7 @@ def read_columns(connection: sqlite3.Connection) -> Columns:
         by_table[table.lower()] = [row[0].lower() for row in connection.execute(_NAMES, (table,))]
     for table in tables:
         for column, other, key, place in connection.execute(_KEYS, (table,)).fetchall():
-            # A key that names no column means the other table's primary key.
+            # A foreign key without a column means the other table's primary key.
             if key is None:
                 primary = [row[0] for row in connection.execute(_PRIMARY, (other,))]
                 key = primary[place] if place < len(primary) else ""
@@ -252,7 +252,7 @@ def _late() -> int:
 
 
 def select(database: Database, sql: str, seconds: float, row_limit: int) -> Table:
-    """The result of one query.
+    """Return the result of one query.
 
     Raises:
         Stopped: it has none; the message says why.
@@ -289,7 +289,7 @@ def _fetched(connection: sqlite3.Connection, sql: str, row_limit: int) -> Table:
 
 
 def _verdict(error: Exception) -> str:
-    """The class of error that a user reads; SQLite's own words where they are plain."""
+    """Return the error class for users; SQLite's own words if they are plain."""
     message = str(error)
     if _State.timed_out or message == "interrupted":
         return "timeout"

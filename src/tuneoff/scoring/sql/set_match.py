@@ -1,15 +1,15 @@
 """Exact set match and hardness: Spider's comparison of two queries, clause by clause.
 
-Yu et al., EMNLP 2018, as the official evaluator (taoyds/test-suite-sql-eval, commit e97acc54,
-default flags) carries it out. Within a clause the order does not matter; values are not
-compared. Its habits, kept so that verdicts agree one by one:
+Yu et al., EMNLP 2018, as the official evaluator computes it (taoyds/test-suite-sql-eval, commit
+e97acc54, default flags). Within a clause the order does not matter; values are not compared. Its
+quirks are kept, so that every verdict agrees:
 
-- columns that foreign keys tie together are the same column, but not inside a query in a
-  condition or in FROM; there, order and DISTINCT count, too, and in FROM also values;
-- DISTINCT of the outer query counts in strict reading only;
-- the conditions of joins are looked at for their AND, OR, NOT, IN and LIKE alone;
+- columns joined by foreign keys are the same column, but not inside a query in a condition or in
+  FROM; there, order and DISTINCT count, too, and in FROM also values;
+- DISTINCT of the outer query counts in strict mode only;
+- the conditions of joins count only by their AND, OR, NOT, IN and LIKE;
 - GROUP BY must have the same columns in the same order; HAVING counts only beside it;
-- of LIMIT it matters whether there is one, and only beside ORDER BY and among the keywords.
+- LIMIT counts only by its presence, and only beside ORDER BY and among the keywords.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Keys = Mapping[str, str]
 
 
 def matches(reference: Query, answer: Query, keys: Keys, keep_distinct: bool = False) -> bool:
-    """Whether two queries are the same, clause by clause.
+    """Return whether two queries are the same, clause by clause.
 
     Args:
-        keys: of each column that foreign keys tie to others, the one that stands for all.
-        keep_distinct: DISTINCT counts.
+        keys: each column of a foreign key → the column that represents its group.
+        keep_distinct: whether DISTINCT counts.
     """
     return _same(_prepared(reference, keys, keep_distinct), _prepared(answer, keys, keep_distinct))
 
@@ -36,10 +36,10 @@ def matches(reference: Query, answer: Query, keys: Keys, keep_distinct: bool = F
 def same_columns(
     foreign_keys: Iterable[tuple[str, str]], columns: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
-    """Returns for each column in a foreign key the one that stands for all that are tied to it.
+    """Return, per column of a foreign key, the column that represents its group.
 
-    That is the first in the order of the schema, as in the original, which numbers columns so. A
-    key joins the first set that holds either of its columns; two sets are not put together later.
+    It is the first in the order of the schema, as in the original, which numbers columns so. A key
+    joins the first group that holds either of its columns; two groups are not merged later.
 
     Args:
         foreign_keys: pairs of `table.column` in lower case.
@@ -56,14 +56,14 @@ def same_columns(
         known.update(pair)
 
     def first(group: set[str]) -> str:
-        # A key may name what the schema does not have; by name, for a fixed choice.
+        # A key may name a missing column; the name makes the choice deterministic.
         return min(group, key=lambda name: (place.get(name, len(place)), name))
 
     return {name: first(group) for group in groups for name in group}
 
 
 def hardness(query: Query) -> str:
-    """`easy`, `medium`, `hard` or `extra`, by the clauses that a query has."""
+    """Return `easy`, `medium`, `hard` or `extra`, by a query's clauses."""
     conditions = [*_only_conditions(query.join_conditions + query.where + query.having)]
     clauses = (
         bool(query.where) + bool(query.group_by) + bool(query.order_by) + query.limited
@@ -75,7 +75,7 @@ def hardness(query: Query) -> str:
     nested = sum(isinstance(value, Query) for value in values) + (query.other is not None)
     others = (
         (_aggregates(query) > 1) + (len(query.select) > 1)
-        # Conditions are counted with the words between them.
+        # Conditions are counted with their connectors.
         + (len(query.where) > 1) + (len(query.group_by) > 1)
     )  # fmt: skip
     if clauses <= 1 and others == 0 and nested == 0:
@@ -88,26 +88,28 @@ def hardness(query: Query) -> str:
 
 
 def _aggregates(query: Query) -> int:
-    """Aggregates as the original counts them: each NOT, and each AND or OR of HAVING, is one;
-    those within conditions are none."""
+    """Return the number of aggregates as the original counts them.
+
+    Each NOT, and each AND or OR of HAVING, is one; those within conditions are none.
+    """
     ordered = [column for term in query.order_by for column in (term.left, term.right) if column]
     return (
         sum(bool(aggregate) for aggregate, _ in query.select)
         + sum(condition.negated for condition in _only_conditions(query.where))
         + sum(bool(column.aggregate) for column in (*query.group_by, *ordered))
-        + sum(isinstance(each, str) or each.negated for each in query.having)
+        + sum(isinstance(item, str) or item.negated for item in query.having)
     )
 
 
 def _prepared(query: Query, keys: Keys, keep_distinct: bool) -> Query:
-    """A query without values, DISTINCT and the difference between tied columns."""
+    """Return a query without values and DISTINCT, with foreign-key columns unified."""
     tables = {table for table in query.tables if isinstance(table, str)}
     names = {name: key for name, key in keys.items() if name.partition(".")[0] in tables}
     return _rewritten(_without_values(query), names, keep_distinct)
 
 
 def _without_values(query: Query) -> Query:
-    """A query in whose conditions only queries are left as values."""
+    """Return a query whose conditions keep only nested queries as values."""
     return replace(
         query,
         join_conditions=_no_values(query.join_conditions),
@@ -119,10 +121,12 @@ def _without_values(query: Query) -> Query:
 
 def _no_values(conditions: Conditions) -> Conditions:
     return tuple(
-        each
-        if isinstance(each, str)
-        else each._replace(first=_query_in(each.first), second=_query_in(each.second))
-        for each in conditions
+        condition
+        if isinstance(condition, str)
+        else condition._replace(
+            first=_query_in(condition.first), second=_query_in(condition.second)
+        )
+        for condition in conditions
     )
 
 
@@ -131,7 +135,7 @@ def _query_in(value: object) -> Query | None:
 
 
 def _rewritten(query: Query, names: Keys, keep_distinct: bool) -> Query:
-    """A query, and the ones set operators tie to it, with columns as `names` calls them."""
+    """Return a query and its set-operation partners with columns renamed by `names`."""
 
     def column(old: Column) -> Column:
         return Column(old.aggregate, names.get(old.name, old.name), old.distinct and keep_distinct)
@@ -141,14 +145,17 @@ def _rewritten(query: Query, names: Keys, keep_distinct: bool) -> Query:
 
     def conditions(old: Conditions) -> Conditions:
         return tuple(
-            each if isinstance(each, str) else each._replace(term=term(each.term)) for each in old
+            condition
+            if isinstance(condition, str)
+            else condition._replace(term=term(condition.term))
+            for condition in old
         )
 
     return replace(
         query,
         join_conditions=conditions(query.join_conditions),
         distinct=query.distinct and keep_distinct,
-        select=tuple((aggregate, term(each)) for aggregate, each in query.select),
+        select=tuple((aggregate, term(selected)) for aggregate, selected in query.select),
         where=conditions(query.where),
         group_by=tuple(map(column, query.group_by)),
         having=conditions(query.having),
@@ -191,7 +198,7 @@ def _same_other(reference: Query, answer: Query) -> bool:
 def _keywords(query: Query) -> set[str]:
     conditions = [*_only_conditions(query.join_conditions + query.where + query.having)]
     comparisons = {condition.comparison for condition in conditions} & {"in", "like"}
-    found = {
+    clauses = {
         "where": bool(query.where),
         "group": bool(query.group_by),
         "having": bool(query.having),
@@ -200,12 +207,12 @@ def _keywords(query: Query) -> set[str]:
         "or": "or" in _connectors(query),
         "not": any(condition.negated for condition in conditions),
     }
-    present = {word for word, there in found.items() if there}
+    present = {word for word, there in clauses.items() if there}
     return present | comparisons | {query.direction, query.set_operator} - {""}
 
 
 def _connectors(query: Query) -> list[str]:
-    """The words at the odd places of the conditions of joins, WHERE and HAVING."""
+    """Return the connectors (AND, OR) of the conditions of joins, WHERE and HAVING."""
     return [
         word
         for conditions in (query.join_conditions, query.where, query.having)
@@ -215,4 +222,4 @@ def _connectors(query: Query) -> list[str]:
 
 
 def _only_conditions(conditions: Sequence[Condition | str]) -> Iterable[Condition]:
-    return (each for each in conditions if isinstance(each, Condition))
+    return (condition for condition in conditions if isinstance(condition, Condition))

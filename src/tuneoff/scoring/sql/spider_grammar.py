@@ -1,15 +1,15 @@
-"""Spider's SQL: the part of the language in which its set match can compare two queries.
+"""Parses Spider's SQL, the subset in which its set match can compare two queries.
 
-Spider (Yu et al., EMNLP 2018) compares queries clause by clause, and only those that its own
-small grammar can read. This parser accepts what the official evaluator (taoyds/
-test-suite-sql-eval, commit e97acc54) accepts and takes it for the same thing, because a query
-it cannot read scores 0. So some of what it does looks odd and is meant:
+Spider (Yu et al., EMNLP 2018) compares queries clause by clause, and only those that its own small
+grammar accepts. This parser accepts exactly what the official evaluator
+(taoyds/test-suite-sql-eval, commit e97acc54) accepts, with the same meaning, because a query that
+it cannot parse scores 0. So these oddities are intended:
 
 - single quotes count as double ones, and every quoted text is a value, never a name;
-- `=` must stand between blanks; names are one word each; `AS` is needed before an alias of a
-  table and not known elsewhere; only inner joins with `JOIN`; no `IS NULL`, no lists in `IN`;
-- a condition's value is read up to the next `AND`, bracket, comma or clause, and only its
-  first column counts; what stands after a complete query is not looked at;
+- `=` must stand between blanks; names are one word each; `AS` is required before an alias of a
+  table and unknown elsewhere; only inner joins with `JOIN`; no `IS NULL`, no lists in `IN`;
+- a condition's value is read up to the next `AND`, bracket, comma or clause, and only its first
+  column counts; text after a complete query is ignored;
 - the number after LIMIT is not kept, and one ASC or DESC holds for the whole ORDER BY.
 """
 
@@ -29,27 +29,28 @@ SET_OPERATORS = ("intersect", "union", "except")
 COMPARISONS = ("between", "=", ">", "<", ">=", "<=", "!=", "in", "like", "is", "exists")
 ALL_COLUMNS = "*"
 
-# Longer texts and deeper nesting are no query of this grammar that anyone wrote.
+# Nobody wrote a longer or more deeply nested query of this grammar.
 MAX_CHARACTERS = 100_000
 
 _SEPARATED = re.compile(r"[;@#$%&?!*()\[\]{}<>]|--|\.{2,}|[,:](?!\d)|\.(?=\s*$)")
 
 
 class NotSpider(ValueError):
-    """A text that Spider's grammar cannot read; the message says at which word."""
+    """A text that Spider's grammar cannot parse; the message says at which word."""
 
 
 class Column(NamedTuple):
-    """`aggregate(DISTINCT name)`; the aggregate is "" where there is none, the name is
-    `table.column` in lower case or `*`."""
+    """`aggregate(DISTINCT name)`."""
 
     aggregate: str
+    """"" if there is none."""
     name: str
+    """`table.column` in lower case, or `*`."""
     distinct: bool
 
 
 class Term(NamedTuple):
-    """A column, or two with arithmetic between them."""
+    """A column, or two columns with an arithmetic operator."""
 
     operator: str
     left: Column
@@ -57,8 +58,10 @@ class Term(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """`term [NOT] comparison first [AND second]`; a value is a number, a quoted text, a
-    column, a query, or None."""
+    """`term [NOT] comparison first [AND second]`.
+
+    A value is a number, a quoted text, a column, a query, or None.
+    """
 
     negated: bool
     comparison: str
@@ -72,7 +75,7 @@ Conditions = tuple[Condition | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query; conditions alternate with the `and` and `or` between them."""
+    """A parsed query; conditions alternate with their `and` and `or`."""
 
     tables: tuple[str | Query, ...]
     join_conditions: Conditions
@@ -89,13 +92,13 @@ class Query:
 
 
 def parse(sql: str, columns: Columns) -> Query:
-    """The query that a text is.
+    """Return a text parsed as a query.
 
     Args:
         columns: the columns of each table of the database, all in lower case.
 
     Raises:
-        NotSpider: it is none.
+        NotSpider: the grammar cannot parse it.
     """
     if len(sql) > MAX_CHARACTERS:
         raise NotSpider(f"{len(sql)} characters are too many")
@@ -109,7 +112,7 @@ def parse(sql: str, columns: Columns) -> Query:
 
 
 def tokenize(sql: str) -> list[str]:
-    """Words and signs in lower case; a quoted text is one word, in double quotes.
+    """Return words and signs in lower case; a quoted text is one word, in double quotes.
 
     Raises:
         NotSpider: a quote is not closed.
@@ -130,7 +133,7 @@ def tokenize(sql: str) -> list[str]:
 
 
 def _names(words: Sequence[str], columns: Columns) -> dict[str, str]:
-    """What a word can stand for as a table: itself, or the word before its AS."""
+    """Return word → table: a table's own name, or the word before its AS."""
     aliases = {words[at + 1]: words[at - 1] for at, word in enumerate(words) if word == "as"}
     for table in columns:
         if table in aliases:
@@ -139,7 +142,10 @@ def _names(words: Sequence[str], columns: Columns) -> dict[str, str]:
 
 
 class _Reader:
-    """Reads words up to `end`; every method takes a place and gives the next one back."""
+    """A recursive-descent parser of the words up to `end`.
+
+    Every method takes a position and returns the next one.
+    """
 
     def __init__(
         self, words: Sequence[str], end: int, names: Mapping[str, str], columns: Columns
@@ -147,7 +153,7 @@ class _Reader:
         self._words, self._end, self._names, self._columns = words, end, names, columns
 
     def _word(self, at: int) -> str:
-        """The word at a place; "" after the last one."""
+        """Return the word at a position; "" after the last one."""
         return self._words[at] if at < self._end else ""
 
     def _needed(self, at: int) -> str:
@@ -194,7 +200,7 @@ class _Reader:
         return at
 
     def _from(self, at: int) -> tuple[tuple[str | Query, ...], list[str], Conditions, int]:
-        """Tables, those of them that have a name, conditions of the joins."""
+        """Return all tables, the named ones, the join conditions, and the next position."""
         at = next((i for i in range(at, self._end) if self._words[i] == "from"), self._end) + 1
         if at > self._end:
             raise NotSpider("there is no FROM")
@@ -259,7 +265,7 @@ class _Reader:
         distinct = self._needed(at) == "distinct"
         name = self._column_name(self._needed(at + distinct), sources)
         at += distinct + 1
-        # A bracket around an aggregate stays open here, as it does there.
+        # A bracket around an aggregate stays open, as in the original.
         return Column(aggregate, name, distinct), (
             self._expect(at, ")") if block or aggregate else at
         )
@@ -285,23 +291,23 @@ class _Reader:
         return self._conditions(at + 1, sources) if self._word(at) == "having" else ((), at)
 
     def _conditions(self, at: int, sources: Sequence[str]) -> tuple[Conditions, int]:
-        found: list[Condition | str] = []
+        conditions: list[Condition | str] = []
         while at < self._end:
             condition, at = self._condition(at, sources)
-            found.append(condition)
+            conditions.append(condition)
             if self._word(at) in (*CLAUSES, ")", ";", "join", "on", "as"):
                 break
             if self._word(at) in ("and", "or"):
-                found.append(self._word(at))
+                conditions.append(self._word(at))
                 at += 1
-        return tuple(found), at
+        return tuple(conditions), at
 
     def _condition(self, at: int, sources: Sequence[str]) -> tuple[Condition, int]:
         term, at = self._term(at, sources)
         negated = self._word(at) == "not"
         at += negated
         comparison = self._word(at)
-        # "not" is a comparison to the official parser, too: `a not not 1`.
+        # The official parser takes "not" as a comparison, too: `a not not 1`.
         if comparison not in (*COMPARISONS, "not"):
             raise NotSpider(f"expected a comparison, got {comparison!r}")
         first, at = self._value(at + 1, sources)
@@ -333,30 +339,30 @@ class _Reader:
         if self._word(at) != "group":
             return (), at
         at = self._expect(at + 1, "by")
-        found: list[Column] = []
+        columns: list[Column] = []
         while at < self._end and self._words[at] not in (*CLAUSES, ")", ";"):
             column, at = self._column(at, sources)
-            found.append(column)
+            columns.append(column)
             if self._word(at) != ",":
                 break
             at += 1
-        return tuple(found), at
+        return tuple(columns), at
 
     def _order_by(self, at: int, sources: Sequence[str]) -> tuple[str, tuple[Term, ...], int]:
         if self._word(at) != "order":
             return "", (), at
         at = self._expect(at + 1, "by")
-        direction, found = "asc", list[Term]()
+        direction, terms = "asc", list[Term]()
         while at < self._end and self._words[at] not in (*CLAUSES, ")", ";"):
             term, at = self._term(at, sources)
-            found.append(term)
+            terms.append(term)
             if self._word(at) in ("asc", "desc"):
                 direction = self._word(at)
                 at += 1
             if self._word(at) != ",":
                 break
             at += 1
-        return direction, tuple(found), at
+        return direction, tuple(terms), at
 
 
 _VALUE_ENDS = (",", ")", "and", *CLAUSES, "join", "on", "as")

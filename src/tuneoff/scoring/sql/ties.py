@@ -1,14 +1,13 @@
-"""Finds the rows whose order a reference leaves open.
+"""Finds tied rows: those whose order a reference leaves open.
 
-A reference with ORDER BY leaves open in which order rows with the same keys come, and with LIMIT
-which of them come. SQLite's choice says nothing about the question, so `compare.py` allows every
-choice. To know them, a reference is run once more: rewritten by sqlglot without its LIMIT, with its
-keys selected beside its columns, and ranked by them as SQLite ranks (collations and the place of
-NULL included). Of a reference with LIMIT, only the rows up to its last one and those that tie with
-that one are fetched.
+ORDER BY leaves open the order of rows with equal keys; with LIMIT, also which of them come.
+SQLite's choice says nothing about the question, so `compare.py` allows every choice. To find the
+ties, the reference runs once more. sqlglot rewrites it without its LIMIT, selects its keys beside
+its columns, and ranks rows by them as SQLite does (with collations and the place of NULL). For a
+reference with LIMIT, only the rows up to its last one and their ties are fetched.
 
-Some references cannot be rewritten: what sqlglot cannot read, DISTINCT ordered by what is not
-selected, random values that are selected, an OFFSET that is not a number. Others have more rows
+Some references cannot be rewritten: those that sqlglot cannot parse, DISTINCT ordered by a column
+that is not selected, selected random values, an OFFSET that is not a number. Others have more rows
 than a result may have. These have no groups, and SQLite's order is expected.
 """
 
@@ -22,8 +21,8 @@ from typing import Any
 from tuneoff.scoring.sql.compare import ABSOLUTE_TOLERANCE, Group, fits
 from tuneoff.scoring.sql.sandbox import Database, Row, Table, select
 
-# Keys that differ by this share of their size differ by the order in which they were summed up. It
-# is far narrower than the tolerance for values: a day is 4e-7 of a Julian day number.
+# Keys within this relative difference tie: they may differ by the order of a sum. It is far
+# narrower than the tolerance for values: a day is 4e-7 of a Julian day number.
 KEY_TOLERANCE = 1e-12
 _ROWS = '"tuneoff rows"'  # no table of a reference has this name
 _VOLATILE = ("random", "randomblob")
@@ -32,20 +31,19 @@ _VOLATILE = ("random", "randomblob")
 def find_groups(
     database: Database, sql: str, result: Table, seconds: float, row_limit: int
 ) -> list[Group] | None:
-    """Return the groups of rows that a reference's result is made of, in order; None where they
-    cannot be told.
+    """Return the tie groups of a reference's result, in order; None if they cannot be found.
 
     Args:
         sql: the reference.
-        result: what it gives on this database.
+        result: its result on this database.
     """
     try:
         query = _rewrite(sql, result, database.columns.by_table, row_limit)
         ranked = select(database, query.text, seconds, row_limit).rows
         groups = list(_cut(ranked, query, len(result.rows)))
-    except Exception:  # sqlglot trips over some queries in ways of its own, SQLite over others
+    except Exception:  # sqlglot and SQLite raise many kinds of errors on odd queries
         return None
-    # A rewriting must give the reference's own result, or it means something else.
+    # The rewritten query must return the reference's own result; else it means something else.
     return groups if fits(groups, result.rows) else None
 
 
@@ -61,11 +59,11 @@ class _Query:
     text: str
     own_columns: int
     first_key: int
-    """The place of the first key among the columns."""
+    """The index of the first key among the columns."""
     skipped: int
-    """Rows that OFFSET skips."""
+    """The rows that OFFSET skips."""
     enough: int | None
-    """Rows that are fetched at most where the reference has a LIMIT."""
+    """The most rows that are fetched, if the reference has a LIMIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +80,10 @@ class _Key:
 def _rewrite(
     sql: str, result: Table, tables: Mapping[str, Sequence[str]], row_limit: int
 ) -> _Query:
-    """Return a reference rewritten.
+    """Return the rewritten reference.
 
     Raises:
-        ValueError: it cannot be.
+        ValueError: it cannot be rewritten.
     """
     # sqlglot is loaded where it is used.
     from sqlglot import exp
@@ -101,11 +99,11 @@ def _rewrite(
     skipped = int(_text(offset.expression)) if offset is not None else 0
     if skipped < 0 or _is_volatile(body):
         raise _Unclear
-    outputs = _Outputs(body, result.columns, {name for each in tables.values() for name in each})
+    outputs = _Outputs(body, result.columns, {name for names in tables.values() for name in names})
     keys: list[_Key] = []
     for ordered in order.expressions if order is not None else ():
         if _is_volatile(ordered):
-            break  # its values hardly ever tie and are new each time: no key behind it counts
+            break  # its values hardly ever tie and change each time, so later keys do not count
         keys.append(outputs.find_key(ordered))
     enough = row_limit if limit is not None else None
     last = skipped + len(result.rows) if limit is not None else None
@@ -120,17 +118,17 @@ def _text(node: Any) -> str:
 
 
 def _is_volatile(node: Any) -> bool:
-    """Say whether something in a query is another value each time."""
+    """Return whether part of a query has another value each time."""
     from sqlglot import exp
 
     return any(
-        isinstance(each, exp.Rand) or each.name.lower() in _VOLATILE
-        for each in node.find_all(exp.Rand, exp.Anonymous)
+        isinstance(call, exp.Rand) or call.name.lower() in _VOLATILE
+        for call in node.find_all(exp.Rand, exp.Anonymous)
     )
 
 
 class _Outputs:
-    """What a rewritten reference selects: its own columns, and keys that are not among them."""
+    """The columns of a rewritten reference: its own, and further keys."""
 
     def __init__(self, body: Any, columns: Sequence[str], known: set[str]) -> None:
         from sqlglot import exp
@@ -139,17 +137,19 @@ class _Outputs:
         self._names = [name.lower() for name in columns]
         self._selected = list(body.selects)
         self._aliases = {
-            each.alias.lower(): each.this for each in self._selected if isinstance(each, exp.Alias)
+            output.alias.lower(): output.this
+            for output in self._selected
+            if isinstance(output, exp.Alias)
         }
-        # DISTINCT and UNION are about all that is selected: nothing may be added there.
+        # DISTINCT and UNION depend on all selected columns, so none may be added.
         self._may_add = isinstance(body, exp.Select) and not body.args.get("distinct")
         self.columns = [f"c{number}" for number in range(len(columns))]
 
     def find_key(self, ordered: Any) -> _Key:
-        """Return the key of a term of ORDER BY; it is selected, too, where it is not yet.
+        """Return the key of a term of ORDER BY; adds it to the selected columns if needed.
 
         Raises:
-            _Unclear: it cannot be.
+            _Unclear: it cannot be added.
         """
         from sqlglot import exp
 
@@ -165,8 +165,10 @@ class _Outputs:
         return _Key(column, _text(node), _text(term), bool(ordered.args.get("desc")))
 
     def _find(self, key: Any) -> str | None:
-        """Return the column that a key is: by number, alias or, where nothing may be added, name or
-        text."""
+        """Return the output column of a key, by number or alias, or None.
+
+        If no column may be added, also by name or text.
+        """
         from sqlglot import exp
 
         if isinstance(key, exp.Literal) and not key.is_string and str(key.this).isdigit():
@@ -175,9 +177,9 @@ class _Outputs:
         may_be_output = name in self._aliases or (name is not None and not self._may_add)
         if may_be_output and self._names.count(str(name)) == 1:
             return self.columns[self._names.index(str(name))]
-        if self._may_add or len(self._selected) != len(self._names):  # a star among them
+        if self._may_add or len(self._selected) != len(self._names):  # there is a star among them
             return None
-        texts = [_text(each.unalias()).lower() for each in self._selected]
+        texts = [_text(output.unalias()).lower() for output in self._selected]
         text = _text(key).lower()
         return self.columns[texts.index(text)] if text in texts else None
 
@@ -186,7 +188,7 @@ class _Outputs:
 
         if not self._may_add:
             raise _Unclear
-        # ORDER BY knows the aliases, what is selected does not. A column of that name comes first.
+        # ORDER BY sees aliases, selected columns do not; a real column of that name comes first.
         added = exp.Paren(this=key.copy())
         for column in list(added.find_all(exp.Column)):
             name = column.name.lower()
@@ -200,10 +202,10 @@ class _Outputs:
 def _write(
     body: Any, columns: Sequence[str], keys: Sequence[_Key], last: int | None, row_limit: int
 ) -> str:
-    """Write the query that ranks a reference's rows.
+    """Return the query that ranks a reference's rows.
 
     Args:
-        last: the number of the reference's last row, where it has a LIMIT.
+        last: the number of the reference's last row, if it has a LIMIT.
     """
     rows = f"WITH {_ROWS}({', '.join(columns)}) AS ({_text(body)})"
     selected = ", ".join([*columns, *(key.column for key in keys)])
@@ -218,9 +220,11 @@ def _write(
 
 
 def _bound(key: _Key, order: str, last: int) -> str:
-    """Write a condition that leaves out what comes behind the reference's last row by the first key
-    alone, so that it need not be ranked. NULL may come first or last, and stays; a real number is
-    widened by what rounding may do."""
+    """Return a condition that skips rows after the reference's last row.
+
+    It uses the first key only, so that those rows need not be ranked. NULL may come first or last,
+    and stays. A real number is widened by the possible rounding error.
+    """
     sign, compare = ("-", ">=") if key.is_descending else ("+", "<=")
     widened = f"bound {sign} (abs(bound) * {KEY_TOLERANCE} + {ABSOLUTE_TOLERANCE})"
     return (
@@ -231,10 +235,10 @@ def _bound(key: _Key, order: str, last: int) -> str:
 
 
 def _cut(ranked: Sequence[Row], query: _Query, rows: int) -> Iterator[Group]:
-    """Yield the groups of which the reference takes rows.
+    """Yield the groups from which the reference takes rows.
 
     Args:
-        rows: how many rows it takes.
+        rows: the number of rows that it takes.
 
     Raises:
         _Unclear: a group may have more rows than were fetched.
@@ -253,7 +257,7 @@ def _cut(ranked: Sequence[Row], query: _Query, rows: int) -> Iterator[Group]:
 
 
 def _tie(left: Row, right: Row, first_key: int) -> bool:
-    """Say whether rows have the same rank, or keys that rounding alone tells apart."""
+    """Return whether rows have the same rank, or keys within rounding."""
     if left[-1] == right[-1]:
         return True
     for one, other in zip(left[first_key:-1], right[first_key:-1], strict=True):

@@ -1,4 +1,4 @@
-"""The child process of the SQL sandbox: judges what it is sent (`protocol.py`)."""
+"""The child process of the SQL sandbox: judges the requests of its parent (`protocol.py`)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tuneoff.scoring.sql.protocol import DatabaseFile, Request
 from tuneoff.scoring.sql.reference import ReferenceFails
 from tuneoff.scoring.sql.sandbox import Stopped
 
-# A step shorter than this is not worth a line.
+# Shorter steps are not reported.
 _SILENT_SECONDS = 0.02
 
 
 class _Lines:
-    """Writes lines, and knows when it last did."""
+    """Writes lines, and knows the time of the last one."""
 
     def __init__(self) -> None:
         self._written = time.monotonic()
@@ -41,21 +41,21 @@ def _timeout(*_: object) -> None:
 
 def _judged(value: dict[str, Any], lines: _Lines) -> dict[str, Any]:
     request = Request(**value)
-    # On each database: a reference runs, is ranked, and runs over a copy; a prediction runs; both
-    # are compared with the reference's result, with and without ties.
+    # Per database: the reference runs, is ranked, and runs over a copy; the prediction runs; both
+    # are compared, with and without ties.
     sandbox.limit_cpu(request.seconds * (2 + 10 * len(request.databases)))
     try:
         return judge(request, lines.step)
     except ReferenceFails as failure:
         return {"reference_failure": failure.args}
     except MemoryError:
-        os._exit(1)  # what is left of this process is not to be trusted
-    except Exception as error:  # a mistake of ours must not look like a wrong answer
+        os._exit(1)  # the process is in an unknown state
+    except Exception as error:  # our own error must not look like a wrong answer
         return {"internal_error": f"{type(error).__name__}: {error}"}
 
 
 def main(memory_bytes: int) -> None:
-    """Judges requests until there are no more."""
+    """Judge requests until the input ends."""
     sandbox.limit_heap(memory_bytes // 2)
     sandbox.limit_process(memory_bytes)
     if hasattr(signal, "SIGALRM"):
@@ -64,6 +64,6 @@ def main(memory_bytes: int) -> None:
     lines.write({"ready": True})
     for batch in sys.stdin.buffer:
         for value in json.loads(batch):
-            value["databases"] = tuple(DatabaseFile(*each) for each in value["databases"])
+            value["databases"] = tuple(DatabaseFile(*file) for file in value["databases"])
             value["metrics"] = tuple(value["metrics"])
             lines.write(_judged(value, lines))

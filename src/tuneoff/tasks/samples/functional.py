@@ -1,9 +1,9 @@
 """A sample of functional representation: sentences about mountain huts become calls.
 
-`I found that Velora lies in the Ulmeck massif and has a peat stove.` becomes
-`depict(hut[Velora], massif[Ulmeck], stove[peat])`. Attributes stand in the order of
-`ATTRIBUTES` whatever the order of the sentence; flags are yes or no; list values stand in
-the order of the sentence; every other value is copied from the sentence.
+`I found that Velora lies in the Ulmeck massif and has a peat stove.` becomes `depict(hut[Velora],
+massif[Ulmeck], stove[peat])`. Attributes stand in the order of `ATTRIBUTES`, whatever the order of
+the sentence. Flags are yes or no. List values keep the order of the sentence. Every other value is
+copied from the sentence.
 """
 
 from __future__ import annotations
@@ -172,7 +172,10 @@ FLAG_CLAUSES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def generate(seed: int = 0) -> dict[Split, list[Example]]:
-    """The three splits. No sentence occurs twice; no hut or massif is in two splits."""
+    """Return the three splits.
+
+    No sentence occurs twice; no hut or massif is in two splits.
+    """
     rng = random.Random(seed)
     seen: set[str] = set()
     splits: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
@@ -191,7 +194,7 @@ def generate(seed: int = 0) -> dict[Split, list[Example]]:
 
 
 def content_words() -> frozenset[str]:
-    """Lower-case words of at least four letters that a pretraining corpus must not hold."""
+    """Return words that a pretraining corpus must not hold: lower case, four letters or more."""
     texts = [*FUNCTIONS, *ATTRIBUTES, *EPITHETS]
     texts += [value for values in ENUMERATIONS.values() for value in values]
     words = {word for text in texts for word in text.lower().replace("-", " ").split()}
@@ -199,14 +202,14 @@ def content_words() -> frozenset[str]:
 
 
 def templates() -> tuple[str, ...]:
-    """The instruction, sentence frames and clauses, verbatim."""
+    """Return the instruction, sentence frames and clauses, verbatim."""
     flags = [clauses for choices in FLAG_CLAUSES.values() for clauses in choices.values()]
     groups = [*FRAMES.values(), *CLAUSES.values(), *flags]
     return (INSTRUCTION, *(text for group in groups for text in group))
 
 
 def _pair(function: str, names: tuple[str, ...], rng: random.Random) -> tuple[str, str]:
-    """One sentence and the call that it stands for."""
+    """Return a sentence and its call."""
     hut, massif = rng.sample(names, 2)
     if rng.random() < 1 / 3:
         hut = f"{hut} {rng.choice(EPITHETS)}"
@@ -226,7 +229,7 @@ def _pair(function: str, names: tuple[str, ...], rng: random.Random) -> tuple[st
 
 
 def _values(function: str, attribute: str, massif: str, rng: random.Random) -> list[str]:
-    """What one attribute says; only lists have more than one value."""
+    """Return the values of one attribute; only lists have more than one."""
     if attribute == "massif":
         return [massif]
     if attribute == "erected":

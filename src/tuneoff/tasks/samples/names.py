@@ -1,7 +1,7 @@
-"""Invented proper names, put together from syllables and kept apart by split.
+"""Invented proper names, built from syllables and kept apart by split.
 
-The pool is fixed and does not depend on a seed, so it can be listed in full: a name of
-one split never occurs in another.
+The pool does not depend on a seed, so it can be listed in full. A name of one split never occurs in
+another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REMAINDERS: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (
 
 
 def name_words(split: Split) -> tuple[str, ...]:
-    """All one-word names of a split, capitalized."""
+    """Return all one-word names of a split, capitalized."""
     wanted = _REMAINDERS[split]
     return tuple(
         start + end
@@ -35,13 +35,13 @@ def name_words(split: Split) -> tuple[str, ...]:
 
 
 def all_name_words() -> frozenset[str]:
-    """Every name word of every split in lower case."""
+    """Return every name word of every split, in lower case."""
     splits: tuple[Split, ...] = ("train", "validation", "test")
     return frozenset(word.lower() for split in splits for word in name_words(split))
 
 
 def full_names(split: Split, count: int, rng: random.Random) -> list[str]:
-    """`count` different names of two words each."""
+    """Return `count` different names of two words each."""
     words = name_words(split)
     names: dict[str, None] = {}
     while len(names) < count:

@@ -1,8 +1,8 @@
-"""The databases of the SQL sample: two tables each, a parent and a child of it.
+"""The databases of the SQL sample: two tables each, a parent and its child.
 
-One line a database: `parent columns | child columns`. The first column holds names, `#`
-marks whole numbers, the other columns hold words. The parent's `<parent>_id` column is
-added to both. Table names of one split never occur in another.
+One line is one database: `parent columns | child columns`. The first column holds names, `#` marks
+whole numbers, the other columns hold words. Both tables also get the parent's `<parent>_id` column.
+Table names of one split never occur in another.
 """
 
 from __future__ import annotations
@@ -74,22 +74,25 @@ LINES: dict[Split, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table without its keys: the column of names, columns of words, of numbers."""
+    """A table without its keys."""
 
     name: str
     title: str
+    """The column of names."""
     words: tuple[str, ...]
+    """The columns of words."""
     numbers: tuple[str, ...]
+    """The columns of whole numbers."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns but the key, in the order of the schema."""
+        """Return all columns but the key, in the order of the schema."""
         return (self.title, *self.words, *self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A parent table and a child table that points to it by `key`."""
+    """A parent table, and a child table that points to it by `key`."""
 
     db_id: str
     split: Split
@@ -98,16 +101,20 @@ class Database:
 
     @property
     def key(self) -> str:
-        """The column that both tables share."""
+        """Return the column that both tables share."""
         return f"{self.parent.name}_id"
 
     def header(self, table: Table) -> tuple[str, ...]:
-        """The columns of a table with the key: first in the parent, last in the child."""
+        """Return a table's columns with the key: first in the parent, last in the child."""
         own = table.columns
         return (self.key, *own) if table == self.parent else (*own, self.key)
 
     def statements(self, keys: bool = False) -> tuple[str, str]:
-        """The CREATE TABLE statements; with `keys` they declare primary and foreign keys."""
+        """Return the CREATE TABLE statements.
+
+        Args:
+            keys: whether they declare primary and foreign keys.
+        """
         parent_key = " PRIMARY KEY" if keys else ""
         child_key = f" REFERENCES {self.parent.name} ({self.key})" if keys else ""
         return self._statement(self.parent, parent_key), self._statement(self.child, child_key)
@@ -122,12 +129,12 @@ class Database:
 
 
 def plural(noun: str) -> str:
-    """A table's noun in the plural; the noun itself stays inside."""
+    """Return a table's noun in the plural, which contains the singular."""
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def databases() -> tuple[Database, ...]:
-    """Every database of every split."""
+    """Return every database of every split."""
     return tuple(
         _database(split, line)
         for split, lines in LINES.items()
@@ -136,7 +143,7 @@ def databases() -> tuple[Database, ...]:
 
 
 def schema_words() -> frozenset[str]:
-    """Every word of a table or a column, and the plurals of tables."""
+    """Return every word of a table or a column, and the plurals of tables."""
     words: set[str] = set()
     for database in databases():
         for table in (database.parent, database.child):

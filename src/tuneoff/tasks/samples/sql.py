@@ -1,8 +1,8 @@
 """A sample of text-to-SQL: a question about two small tables becomes one SQLite query.
 
-Every database belongs to one split. Its rows are generated too (`write_databases`), so
-that answers can be judged by running them. Numbers are unique within a column: no query
-with ORDER BY and LIMIT has ties.
+Every database belongs to one split. Its rows are generated too (`write_databases`), so that answers
+can be judged by executing them. Numbers are unique within a column, so no query with ORDER BY and
+LIMIT has ties.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Rows = dict[str, list[Row]]
 
 
 def generate(seed: int = 0) -> dict[Split, list[Example]]:
-    """The three splits. No question about a database occurs twice."""
+    """Return the three splits; no question about a database occurs twice."""
     rng = random.Random(seed)
     rows = {database.db_id: database_rows(database, seed) for database in databases()}
     seen: set[tuple[str, str]] = set()
@@ -52,14 +52,14 @@ def generate(seed: int = 0) -> dict[Split, list[Example]]:
 def write_databases(folder: Path, seed: int = 0) -> None:
     """Write `<db_id>/<db_id>.sqlite` for every database of every split.
 
-    Files that are there already stay as they are: use one folder for one seed.
+    Existing files are kept: use one folder per seed.
     """
     for database in databases():
         target = folder / database.db_id / f"{database.db_id}.sqlite"
         if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside and moved, so that nobody ever reads half a database.
+        # Written to a temporary file and moved, so that nobody reads half a database.
         beside = target.with_name(f"{target.name}.{os.getpid()}.part")
         beside.unlink(missing_ok=True)
         with closing(sqlite3.connect(beside)) as connection:
@@ -68,18 +68,18 @@ def write_databases(folder: Path, seed: int = 0) -> None:
 
 
 def content_words() -> frozenset[str]:
-    """Lower-case words of at least four letters that a pretraining corpus must not hold."""
+    """Return words that a pretraining corpus must not hold: lower case, four letters or more."""
     words = frozenset(word for word in schema_words() if len(word) >= 4)
     return words - GENERIC | all_name_words()
 
 
 def templates() -> tuple[str, ...]:
-    """The instruction and the question templates, verbatim."""
+    """Return the instruction and the question templates, verbatim."""
     return (INSTRUCTION, *(text for _, questions in SHAPES.values() for text in questions))
 
 
 def database_rows(database: Database, seed: int) -> Rows:
-    """The rows of both tables, by table name. Some parents have no child."""
+    """Return the rows of both tables, by table name; some parents have no child."""
     rng = random.Random(f"{seed}/{database.db_id}")
     parents = _columns(database, database.parent, rng.randint(20, 30), rng)
     children = _columns(database, database.child, rng.randint(40, 60), rng)
@@ -96,7 +96,7 @@ def database_rows(database: Database, seed: int) -> Rows:
 def _columns(
     database: Database, table: Table, count: int, rng: random.Random
 ) -> list[Sequence[str | int]]:
-    """The values of a table, one list a column, without the key."""
+    """Return the values of a table, one list per column, without the key."""
     columns: list[Sequence[str | int]] = [full_names(database.split, count, rng)]
     for _ in table.words:
         choices = rng.sample(name_words(database.split), rng.randint(4, 6))
@@ -117,7 +117,7 @@ def _fill(connection: sqlite3.Connection, database: Database, rows: Rows) -> Non
 
 
 def _pair(database: Database, shape: str, rows: Rows, rng: random.Random) -> tuple[str, str]:
-    """One question and its query."""
+    """Return a question and its query."""
     query, questions = SHAPES[shape]
     child_only = shape in PARENT_SHAPES
     table = database.child if child_only else rng.choice((database.parent, database.child))
@@ -128,13 +128,13 @@ def _pair(database: Database, shape: str, rows: Rows, rng: random.Random) -> tup
 def _fields(
     database: Database, table: Table, query: str, rows: Rows, rng: random.Random
 ) -> dict[str, str]:
-    """What the templates of a query may name, with values that occur in the rows."""
+    """Return the template fields of a query, with values that occur in the rows."""
     parent = database.parent
     word, number = rng.choice(table.words), rng.choice(table.numbers)
     parent_word = rng.choice(parent.words)
     used = {word if "{word}" in query else "", number if "{number}" in query else ""}
     free = [column for column in table.columns if column not in used]
-    # Queries that use up a table's columns never show two others.
+    # Queries that use all of a table's columns never show two others.
     show, also = rng.sample(free, 2) if len(free) > 1 else free * 2
     aggregate = rng.choice(list(AGGREGATES))
     cells = _cells(database, table, rows)
@@ -162,26 +162,26 @@ def _fields(
 
 
 def _cells(database: Database, table: Table, rows: Rows) -> dict[str, list[str | int]]:
-    """The values of each column of a table."""
+    """Return the values of each column of a table."""
     columns = zip(*rows[table.name], strict=True)
     return dict(zip(database.header(table), map(list, columns), strict=True))
 
 
 def _middle(values: Sequence[str | int], rng: random.Random) -> str | int:
-    """A value that leaves at least a fifth of the others on either side."""
+    """Return a value with at least a fifth of the others on either side."""
     ranked = sorted(values, key=int)
     return rng.choice(ranked[len(ranked) // 5 : -(len(ranked) // 5)])
 
 
 def _often(values: Sequence[str | int], rng: random.Random) -> int:
-    """A count that at least one value exceeds, and if possible not all."""
+    """Return a count that at least one value exceeds, and not all of them if possible."""
     counts = sorted(Counter(values).values())
     below = [count for count in counts if count < counts[-1]]
     return rng.choice(below) if below else counts[-1] - 1
 
 
 def _parent_value(database: Database, column: str, rows: Rows, rng: random.Random) -> str | int:
-    """A value of a parent that has a child."""
+    """Return a value of a parent that has a child."""
     cells = _cells(database, database.parent, rows)
     key = rng.choice(_cells(database, database.child, rows)[database.key])
     return cells[column][cells[database.key].index(key)]
